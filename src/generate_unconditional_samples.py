@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Command: samples of what a model writes from nothing."""
+
+import sys
+
+from gpt2 import cli, commands
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.request import Sampling
+
+
+def sample_model(
+    model_name=DEFAULT_MODEL,
+    seed=None,
+    nsamples=0,
+    batch_size=1,
+    length=None,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    models_dir=DEFAULT_MODELS_DIR,
+    stop=(),
+    repetition_penalty=1.0,
+    threads=None,
+):
+    """Write samples that start from nothing, as many as nsamples says, for ever if it is 0.
+
+    A sample is `length` tokens long; by default the model's window, 1024. Samples are unfiltered.
+    """
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+    commands.unconditional(
+        commands.Options(model_name, models_dir, threads, seed, nsamples, batch_size, length, sampling, stop)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(sample_model))

@@ -1,0 +1,105 @@
+"""Tensors <-> the files of a checkpoint in OpenAI's layout.
+
+TensorFlow 1's name-based format is read and written through the same two ops that its `Saver` used, without a graph,
+tensor by tensor: the weights are in memory once. OpenAI's old tools read what is written here, and the other way round.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from gpt2 import model_dir
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HParams
+from gpt2.model import Weights
+
+
+def load(prefix: Path, hparams: HParams) -> Weights:
+    """Reads the weights of `<prefix>.index` and `<prefix>.data-*` into nested dictionaries of float32 tensors.
+
+    Keys are the parts of a variable's name below `model/`. Raises GPT2Error, naming file and variable, if the files
+    are damaged or do not hold exactly the variables of these hparams.
+    """
+    try:
+        found = tf.train.load_checkpoint(str(prefix))
+        _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
+        weights: dict[str, Any] = {}
+        for name, shape in hparams.variable_shapes().items():
+            (tensor,) = tf.raw_ops.RestoreV2(
+                prefix=str(prefix), tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
+            )
+            _insert(weights, name, tf.reshape(tensor, _shape_in_memory(shape)))
+    except (tf.errors.OpError, ValueError) as error:
+        raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; fetch it again") from error
+    return weights
+
+
+def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAME) -> None:
+    """Writes `<name>.index` and `<name>.data-00000-of-00001` and makes them the directory's current checkpoint.
+
+    The files get their names only when they are whole, and the `checkpoint` file names them last: whatever happens in
+    between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
+    """
+    named = dict(flatten(weights))
+    shapes = {key: [1, *value.shape] if key.endswith("/w") else value.shape for key, value in named.items()}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as temporary:
+            tf.raw_ops.SaveV2(
+                prefix=str(Path(temporary, name)),
+                tensor_names=list(named),
+                shape_and_slices=[""] * len(named),
+                tensors=[tf.reshape(value, shapes[key]) for key, value in named.items()],
+            )
+            for path in sorted(Path(temporary).iterdir()):  # the data before the index
+                os.replace(path, directory / path.name)
+            state = Path(temporary, model_dir.STATE_FILE)
+            state.write_text(model_dir.state_text(name), encoding="utf-8")
+            os.replace(state, directory / model_dir.STATE_FILE)
+    except (OSError, tf.errors.OpError) as error:
+        raise GPT2Error(f"the checkpoint could not be written to {directory}: {_first_line(error)}") from error
+
+
+def flatten(weights: Weights, prefix: str = "model") -> Iterator[tuple[str, tf.Tensor]]:
+    """Nested weights -> (name in the checkpoint, tensor)."""
+    for key, value in weights.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}/{key}")
+        else:
+            yield f"{prefix}/{key}", value
+
+
+def _insert(weights: dict[str, Any], name: str, tensor: tf.Tensor) -> None:
+    *parents, leaf = name.removeprefix("model/").split("/")
+    for parent in parents:
+        weights = weights.setdefault(parent, {})
+    weights[leaf] = tensor
+
+
+def _shape_in_memory(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[1:] if len(shape) == 3 else shape  # the kernels' leading 1 is left to the files
+
+
+def _check(shapes: dict[str, list[int]], dtypes: dict[str, tf.DType], hparams: HParams, prefix: Path) -> None:
+    wanted = hparams.variable_shapes()
+    missing = [name for name in wanted if name not in shapes]
+    if missing:
+        raise GPT2Error(f"{prefix} lacks {len(missing)} of {len(wanted)} variables of these hparams, first {missing[0]}")
+    for name, shape in wanted.items():
+        if tuple(shapes[name]) != shape:
+            raise GPT2Error(f"{prefix}: {name} has the shape {shapes[name]}, but {hparams} needs {list(shape)}")
+        if dtypes[name] != tf.float32:
+            raise GPT2Error(f"{prefix}: {name} is {dtypes[name].name}, but OpenAI's layout holds float32")
+    layers = {name.split("/")[1] for name in shapes if name.startswith("model/h")}
+    if len(layers) > hparams.n_layer:
+        raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json says n_layer {hparams.n_layer}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "message", error)).strip().split("\n")[0]

@@ -1,0 +1,184 @@
+"""What the two classic commands do: find the model, start TensorFlow, write samples under their banners.
+
+stdout gets what it always got: banners, samples, the prompt. Everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import itertools
+import secrets
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2 import device
+from gpt2.cli import complain
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.model_dir import find_model
+from gpt2.request import Request, Sampling
+
+PROMPT = "Model prompt >>> "
+EMPTY_PROMPT = "Prompt should not be empty!"
+END_OF_ANSWER = "=" * 80
+REPLACE_AND_COUNT = "gpt2.replace-and-count"
+
+
+class Options(NamedTuple):
+    """The flags that the two commands share."""
+
+    model_name: str
+    models_dir: str
+    threads: int | None
+    seed: int | None
+    nsamples: int
+    batch_size: int
+    length: int | None
+    sampling: Sampling
+    stop: tuple[str, ...]
+
+
+def unconditional(options: Options) -> None:
+    """Writes samples that start from nothing; n_ctx tokens each by default, and for ever with nsamples 0."""
+    if options.nsamples == 0 and options.length == 0:
+        raise UsageError("nsamples 0 is for ever, which length 0 would fill with nothing; give one of them a value")
+    session = Session(options)
+    session.load()
+    session.write(None, session.hparams.n_ctx, options.nsamples or None)
+
+
+def interactive(options: Options, prompt: str | None, prompt_file: str | None, encoding: str) -> None:
+    """Answers prompts, one a line, until stdin ends; or, if one is given, that prompt alone.
+
+    Ctrl-C ends the sample that is being written, and at the prompt the program.
+    """
+    if prompt is not None and prompt_file is not None:
+        raise UsageError("give prompt or prompt_file, not both")
+    session = Session(options)
+    damage = count_undecodable(encoding)
+    if prompt_file is not None:
+        prompt = read_prompt(prompt_file, encoding)
+    if prompt == "":
+        raise UsageError(EMPTY_PROMPT)
+    session.load()
+    for text in ask(encoding) if prompt is None else [prompt]:
+        damage.report()
+        session.write(text, session.hparams.n_ctx // 2, options.nsamples, interruptible=prompt is None)
+        print(END_OF_ANSWER, flush=True)
+
+
+class Session:
+    """A model and a stream of samples: the random numbers go on from one prompt to the next."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.directory = find_model(options.model_name, options.models_dir)
+        self.hparams = self.directory.hparams
+        self.seed = secrets.randbits(32) if options.seed is None else options.seed
+        self.sample_numbers = itertools.count()
+
+    def load(self) -> None:
+        """Starts TensorFlow, which takes seconds: everything that can be refused has been refused before."""
+        where = device.start(self.options.threads)
+        from gpt2 import generate  # imports TensorFlow
+
+        self.model = generate.load_model_dir(self.directory)
+        complain(f"{self.directory.path.name} on {where}, seed {self.seed}")
+
+    def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
+        """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""
+        length = length if self.options.length is None else self.options.length
+        banners = itertools.count(1)
+        for start in itertools.count(step=self.options.batch_size):
+            n = self.options.batch_size if nsamples is None else min(self.options.batch_size, nsamples - start)
+            if n <= 0:
+                return
+            requests = [
+                Request(prompt, length, self.options.sampling, self.seed, number, self.options.stop)
+                for number in itertools.islice(self.sample_numbers, n)
+            ]
+            try:
+                self._write_batch(requests, banners)
+            except KeyboardInterrupt:
+                if not interruptible:
+                    raise
+                print(flush=True)
+
+    def _write_batch(self, requests: list[Request], banners: Iterator[int]) -> None:
+        from gpt2 import generate  # imports TensorFlow
+
+        if len(requests) == 1:
+            print(banner(next(banners)), flush=True)
+            for piece in generate.stream(self.model, requests):
+                print(piece.text, end="", flush=True)
+            print(flush=True)
+        else:
+            for text in generate.generate(self.model, requests, len(requests)):
+                print(banner(next(banners)), text, sep="\n", flush=True)
+
+
+def banner(number: int) -> str:
+    return "=" * 40 + f" SAMPLE {number} " + "=" * 40
+
+
+def ask(encoding: str) -> Iterator[str]:
+    """Prompts from stdin, one a line, until it ends."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  input() then edits the line and remembers earlier ones
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=encoding, errors=REPLACE_AND_COUNT)
+    while True:
+        try:
+            text = input(PROMPT)
+        except EOFError:
+            print(flush=True)
+            return
+        if text:
+            yield text
+        else:
+            print(EMPTY_PROMPT)
+
+
+def read_prompt(prompt_file: str, encoding: str) -> str:
+    """The whole file, or all of stdin if `-`, without the newline that ends its last line."""
+    try:
+        data = sys.stdin.buffer.read() if prompt_file == "-" else Path(prompt_file).expanduser().read_bytes()
+    except OSError as error:
+        raise GPT2Error(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
+    text = data.decode(encoding, errors=REPLACE_AND_COUNT)
+    return text.replace("\r\n", "\n").removesuffix("\n")
+
+
+class Damage:
+    """Counts the bytes that were not in the encoding that was expected."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        self.count = 0
+
+    def replace(self, error: UnicodeError) -> tuple[str, int]:
+        """An error handler for decoding, as `codecs.register_error` takes it."""
+        if not isinstance(error, UnicodeDecodeError):
+            raise error
+        self.count += error.end - error.start
+        return "\ufffd", error.end
+
+    def report(self) -> None:
+        if self.count:
+            warnings.warn(f"{self.count} bytes of the prompt are not {self.encoding}; read as U+FFFD", stacklevel=2)
+        self.count = 0
+
+
+def count_undecodable(encoding: str) -> Damage:
+    """Makes the error handler REPLACE_AND_COUNT count into what is returned; raises UsageError for an unknown encoding."""
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
+    damage = Damage(encoding)
+    codecs.register_error(REPLACE_AND_COUNT, damage.replace)
+    return damage

@@ -1,0 +1,66 @@
+"""Starts TensorFlow for a command: without its chatter, with the threads asked for, on the device that there is."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Files that exist where an NVIDIA driver is loaded, natively and under WSL.
+NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
+
+def start(threads: int | None = None) -> str:
+    """Imports TensorFlow and returns what it computes on, such as "CPU".
+
+    threads: of one operation and of operations side by side; None lets TensorFlow decide. To be called before anything
+    else imports TensorFlow, whose messages cannot be silenced afterwards.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _native_stderr_held():
+        import tensorflow as tf
+
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+        gpus = tf.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.zeros([]).numpy()  # the first operation is what creates the devices, with more messages
+    tf.get_logger().setLevel("ERROR")
+    return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()
+
+
+def unusable_gpu() -> str:
+    """Says so if there is an NVIDIA GPU; to be asked when TensorFlow found none."""
+    if not any(Path(path).exists() for path in NVIDIA_DRIVER):
+        return ""
+    return " (there is an NVIDIA GPU that TensorFlow cannot use; pip install 'tensorflow[and-cuda]' brings what it needs)"
+
+
+def _gpu_names(gpus: list) -> str:
+    import tensorflow as tf
+
+    return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus)
+
+
+@contextmanager
+def _native_stderr_held() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, and lets it out only if an exception passes.
+
+    TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging.
+    """
+    with tempfile.TemporaryFile() as held:
+        real = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(real, held.read())
+            raise
+        finally:
+            os.dup2(real, 2)
+            os.close(real)

@@ -1,0 +1,251 @@
+"""Byte-level BPE: text <-> ids, identical to OpenAI's encoder for any text.
+
+Radford et al. 2019, section 2.2. Text is cut into pieces by a regular expression, a piece's UTF-8 bytes are written as
+printable characters, and neighbours are merged in the order of `vocab.bpe` until no merge applies.
+
+>>> encoder = load_encoder(Path("models/124M"))
+>>> encoder.encode("Hello, my name is")
+[15496, 11, 616, 1438, 318]
+>>> encoder.decode([15496, 11, 616, 1438, 318])
+'Hello, my name is'
+"""
+
+from __future__ import annotations
+
+import codecs
+import heapq
+import json
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import regex
+
+from gpt2.errors import GPT2Error
+
+ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+END_OF_TEXT = "<|endoftext|>"
+
+# Upper-case contractions ('S) are not split: OpenAI's comment says that IGNORECASE was forgotten, and so it must stay.
+PIECE = regex.compile(r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+# The same for ASCII text, where the standard library is twice as fast; its \s would add U+001C to U+001F.
+ASCII_PIECE = re.compile(
+    r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+)
+# Text of any size in bounded memory: a full cache starts anew, and what is longer than any word is not kept.
+CACHED_PIECES, CACHED_LENGTH = 1 << 18, 64
+
+
+class TextStream(Protocol):
+    """Ids in, text out, never half a character."""
+
+    def feed(self, ids: Iterable[int]) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class TextEncoder(Protocol):
+    """What the rest of the library needs of a vocabulary."""
+
+    @property
+    def n_vocab(self) -> int: ...
+
+    @property
+    def end_of_text(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+    def stream(self) -> TextStream: ...
+
+
+def byte_characters() -> dict[int, str]:
+    """The printable character that stands for each byte: itself where it has one, else U+0100 and up.
+
+    >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
+    ('Ġ', 'a')
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def merge(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Merges the neighbours of lowest rank, all their occurrences from left to right, until no merge applies.
+
+    A heap of candidate pairs over a linked list: n log n, where OpenAI's loop is quadratic in the piece's length.
+    """
+    parts: list[str | None] = list(symbols)
+    after = [*range(1, len(parts)), -1]
+    before = list(range(-1, len(parts) - 1))
+    heap = [(ranks[pair], at) for at, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+    heapq.heapify(heap)
+    while heap:
+        rank, found = heap[0][0], []
+        # The whole round is taken off before any new pair is added: a merge may create a pair of lower rank.
+        while heap and heap[0][0] == rank:
+            left = heapq.heappop(heap)[1]
+            right = after[left]
+            if right < 0 or parts[left] is None or ranks.get((parts[left], parts[right])) != rank:  # type: ignore[arg-type]
+                continue  # one of the two has been merged away since
+            parts[left], parts[right] = parts[left] + parts[right], None  # type: ignore[operator]
+            after[left] = after[right]
+            if after[left] >= 0:
+                before[after[left]] = left
+            found.append(left)
+        for at in {neighbour for left in found for neighbour in (before[left], left)}:
+            if at >= 0 and parts[at] is not None and after[at] >= 0:
+                pair = (parts[at], parts[after[at]])
+                if pair in ranks:
+                    heapq.heappush(heap, (ranks[pair], at))  # type: ignore[index]
+    return [part for part in parts if part is not None]
+
+
+class PieceCache(dict[str, tuple[int, ...]]):
+    """piece -> ids, filled on demand; a dictionary, so that the inner loop of `encode` runs in C."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __missing__(self, piece: str) -> tuple[int, ...]:
+        ids = self.encoder.encode_piece(piece)
+        if len(self) >= CACHED_PIECES:
+            self.clear()
+        if len(piece) <= CACHED_LENGTH:
+            self[piece] = ids
+        return ids
+
+
+class Encoder:
+    """A byte-level BPE vocabulary: `ids_of` maps pieces to ids, `merges` are in order of rank."""
+
+    def __init__(self, ids_of: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+        self.ids_of = ids_of
+        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.characters = byte_characters()
+        byte_of = {character: byte for byte, character in self.characters.items()}
+        # A special token's characters need not stand for bytes: those are its UTF-8.
+        self.bytes_of = {
+            i: bytes(byte_of[c] for c in piece) if all(c in byte_of for c in piece) else piece.encode("utf-8")
+            for piece, i in ids_of.items()
+        }
+        self.cache = PieceCache(self)
+
+    @property
+    def n_vocab(self) -> int:
+        """One more than the largest id."""
+        return max(self.bytes_of) + 1
+
+    @property
+    def end_of_text(self) -> int:
+        """The id of `<|endoftext|>`; raises GPT2Error if the vocabulary has none."""
+        if END_OF_TEXT not in self.ids_of:
+            raise GPT2Error(f"this vocabulary has no {END_OF_TEXT} token; start from a prompt instead")
+        return self.ids_of[END_OF_TEXT]
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Text of any length -> ids.
+
+        Unpaired surrogates become U+FFFD. `<|endoftext|>` is ordinary text (seven tokens of it) unless `special`.
+        """
+        if special and END_OF_TEXT in text:
+            documents = [self.encode(part) for part in text.split(END_OF_TEXT)]
+            return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
+        if text.isascii():
+            pieces = ASCII_PIECE.findall(text)
+        else:
+            pieces = PIECE.findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+        return list(chain.from_iterable(map(self.cache.__getitem__, pieces)))
+
+    def encode_piece(self, piece: str) -> tuple[int, ...]:
+        symbols = [self.characters[byte] for byte in piece.encode("utf-8")]
+        try:
+            return tuple(self.ids_of[part] for part in merge(symbols, self.ranks))
+        except KeyError as error:
+            raise GPT2Error(f"this vocabulary cannot write {piece[:40]!r}: it lacks the piece {error}") from error
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Ids -> bytes; raises GPT2Error for an id that the vocabulary does not have."""
+        try:
+            return b"".join([self.bytes_of[int(i)] for i in ids])
+        except KeyError as error:
+            raise GPT2Error(f"this vocabulary has no id {error}; its ids are below {self.n_vocab}") from error
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text; bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def stream(self) -> BPEStream:
+        """A decoder for ids that come one by one."""
+        return BPEStream(self)
+
+
+class BPEStream:
+    """Ids in, text out, holding an incomplete character back; all its text together is what `decode` gives."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that is complete with these ids."""
+        return self.utf8.decode(self.encoder.decode_bytes(ids))
+
+    def finish(self) -> str:
+        """What is left at the end: U+FFFD for a character that was never completed."""
+        return self.utf8.decode(b"", final=True)
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The pairs of `vocab.bpe`, below its version line."""
+    merges = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        pair = tuple(line.split())
+        if not pair or (number == 1 and line.startswith("#version")):
+            continue
+        if len(pair) != 2:
+            raise GPT2Error(f"{path} is damaged: line {number} should be two pieces, not {line[:40]!r}")
+        merges.append(pair)
+    return merges
+
+
+def load_encoder(directory: Path) -> Encoder:
+    """The vocabulary of a model directory.
+
+    Raises GPT2Error, naming the file, if one is missing or damaged, a cut-off list of merges included.
+    """
+    path = directory / ENCODER_FILE
+    try:
+        ids_of = json.loads(path.read_text(encoding="utf-8"))
+        path = directory / MERGES_FILE
+        merges = read_merges(path)
+    except (OSError, ValueError) as error:
+        raise GPT2Error(f"{path} cannot be read: {error}") from error
+    _check(ids_of, merges, directory)
+    return Encoder(ids_of, merges)
+
+
+def _check(ids_of: dict[str, int], merges: list[tuple[str, str]], directory: Path) -> None:
+    again = "fetch both vocabulary files again"
+    if not isinstance(ids_of, dict) or not all(type(i) is int for i in ids_of.values()):
+        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it should map pieces of text to ids; {again}")
+    if len(set(ids_of.values())) < len(ids_of):
+        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it gives one id to several pieces; {again}")
+    known = set(byte_characters().values())
+    missing = known - set(ids_of)
+    if missing:
+        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it lacks {len(missing)} of the 256 bytes; {again}")
+    made = {left + right for left, right in merges}
+    unmade = [piece for piece in ids_of if piece not in made and piece not in known and not _is_special(piece)]
+    if unmade:
+        raise GPT2Error(
+            f"{directory / MERGES_FILE} is cut off: it has {len(merges)} merges, and none of them makes"
+            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {ENCODER_FILE}; {again}"
+        )
+
+
+def _is_special(piece: str) -> bool:
+    return piece.startswith("<") and piece.endswith(">")

@@ -1,0 +1,138 @@
+"""Prompts in, text out: loading a model, batches of samples, stop strings, streaming.
+
+>>> model = load("124M")
+>>> for text in generate(model, [Request("Hello, my name is", length=20, seed=1)]):
+...     print(text)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt2 import checkpoint
+from gpt2.decode import Batch, Decoder, Row, last_of_window
+from gpt2.encoder import TextEncoder, load_encoder
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.hparams import HParams
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model
+from gpt2.request import Request
+from gpt2.stop import StopStrings
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A vocabulary and a decoder that belong together; as many as memory allows live side by side."""
+
+    encoder: TextEncoder
+    decoder: Decoder
+
+    @property
+    def hparams(self) -> HParams:
+        return self.decoder.hparams
+
+
+class Piece(NamedTuple):
+    """Text that a row of a batch has just gained."""
+
+    row: int
+    text: str
+    last: bool
+
+
+def load(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Model:
+    """Loads a model by its name under `models_dir` or by the path of its directory.
+
+    Raises GPT2Error if it is not there, damaged, or not of one piece.
+    """
+    return load_model_dir(find_model(model_name, models_dir))
+
+
+def load_model_dir(directory: ModelDir) -> Model:
+    """The second half of `load`, for callers that look for the model before they start TensorFlow."""
+    encoder = load_encoder(directory.path)
+    if encoder.n_vocab != directory.hparams.n_vocab:
+        raise GPT2Error(
+            f"{directory.path}: the vocabulary has {encoder.n_vocab} ids, but hparams.json says n_vocab"
+            f" {directory.hparams.n_vocab}; they belong to different models"
+        )
+    return Model(encoder, Decoder(checkpoint.load(directory.weights, directory.hparams), directory.hparams))
+
+
+def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:
+    """The texts of the requests, in their order; `batch_size` of them are written at a time.
+
+    It changes speed and memory only: a sample's text depends on its request alone.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be 1 or more, not {batch_size}")
+    remaining = iter(requests)
+    while batch := list(islice(remaining, batch_size)):
+        texts = [""] * len(batch)
+        complete = [False] * len(batch)
+        first = 0
+        for piece in stream(model, batch):
+            texts[piece.row] += piece.text
+            complete[piece.row] |= piece.last
+            while first < len(batch) and complete[first]:
+                yield texts[first]
+                first += 1
+
+
+def stream(model: Model, requests: Sequence[Request]) -> Iterator[Piece]:
+    """The texts of the requests as they are written, all in one batch; each row ends with one `last` piece.
+
+    A text is never cut inside a character, and what may be the beginning of a stop string is held back.
+    Closing the iterator early is all it takes to stop.
+    """
+    writing = [row for row, request in enumerate(requests) if request.length]
+    yield from (Piece(row, "", True) for row, request in enumerate(requests) if not request.length)
+    if not writing:
+        return
+    writers = [_Writer(model.encoder, requests[row]) for row in writing]
+    batch = Batch(model.decoder, _rows(model, [requests[row] for row in writing]))
+    while not batch.done.all():
+        ids = batch.next()
+        for place in np.flatnonzero(~batch.done):
+            text = writers[place].feed(int(ids[place]))
+            if writers[place].ended:
+                batch.finish(place)
+            yield Piece(writing[place], text, writers[place].ended)
+
+
+def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
+    n_ctx = model.hparams.n_ctx
+    prompts: dict[str | None, list[int]] = {}
+    for text in dict.fromkeys(request.prompt for request in requests):
+        ids = [model.encoder.end_of_text] if text is None else model.encoder.encode(text)
+        prompts[text] = last_of_window(ids, n_ctx)
+        if len(prompts[text]) < len(ids):
+            warnings.warn(
+                f"the prompt has {len(ids)} tokens; the window of {n_ctx} holds its last {len(prompts[text])}", stacklevel=2
+            )
+    return [Row(prompts[request.prompt], request.sampling, request.seed, request.sample) for request in requests]
+
+
+class _Writer:
+    """One row's ids -> its text, up to a stop string or its length."""
+
+    def __init__(self, encoder: TextEncoder, request: Request) -> None:
+        self.decoder = encoder.stream()
+        self.stops = StopStrings(request.stop)
+        self.left = request.length
+
+    @property
+    def ended(self) -> bool:
+        return self.left == 0 or self.stops.found
+
+    def feed(self, token: int) -> str:
+        self.left -= 1
+        text = self.stops.feed(self.decoder.feed([token]))
+        if self.left == 0:
+            text += self.stops.feed(self.decoder.finish()) + self.stops.finish()
+        return text

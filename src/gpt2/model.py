@@ -1,0 +1,140 @@
+"""The transformer, whole: `(weights, hparams, tokens, cache) -> (logits, new keys and values)`.
+
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", as in OpenAI's published code. Pure
+functions over a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["attn"]["c_attn"]`).
+The model knows no vocabulary and keeps no state: the caller holds the cache and writes into it what comes back.
+
+Shapes: B batch, T new tokens, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from gpt2.hparams import HParams
+
+Weights = Mapping[str, Any]
+Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
+
+MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
+
+
+class Past(NamedTuple):
+    """One layer of a cache, with the slots that may be read."""
+
+    keys: tf.Tensor  # [B, H, P, D]
+    values: tf.Tensor  # [B, H, P, D]
+    used: tf.Tensor  # [B, 1, 1, P] bool
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens before the new ones. Row b has used its first `lengths[b]` slots."""
+
+    keys: Sequence[tf.Tensor]  # L x [B, H, P, D]
+    values: Sequence[tf.Tensor]  # L x [B, H, P, D]
+    lengths: tf.Tensor  # [B] int32
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+
+
+def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) -> tf.Tensor:
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+    return centred * tf.math.rsqrt(variance + epsilon) * g + b
+
+
+def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """x [B, T, I], w [I, O], b [O] -> [B, T, O]. The only place that knows how a weight is stored."""
+    flat = tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w) + b  # [B*T, O]; one large product is faster than B small ones
+    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [w.shape[1]]], axis=0))
+
+
+def split_heads(x: tf.Tensor, n_head: int) -> tf.Tensor:
+    batch, time = tf.shape(x)[0], tf.shape(x)[1]
+    x = tf.reshape(x, [batch, time, n_head, x.shape[-1] // n_head])  # [B, T, E] -> [B, T, H, D]
+    return tf.transpose(x, [0, 2, 1, 3])  # [B, H, T, D]
+
+
+def merge_heads(x: tf.Tensor) -> tf.Tensor:
+    x = tf.transpose(x, [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
+    return tf.reshape(x, tf.concat([tf.shape(x)[:2], [x.shape[2] * x.shape[3]]], axis=0))  # [B, T, E]
+
+
+def masked(scores: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
+    return tf.where(visible, scores, tf.constant(MASKED, scores.dtype))
+
+
+def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None) -> tf.Tensor:
+    """Causal attention of the new tokens to each other and, where there is a past, to its used slots.
+
+    q, k, v [B, H, T, D] -> [B, H, T, D].
+    """
+    scale = 1 / math.sqrt(q.shape[-1])
+    time = tf.range(tf.shape(q)[2])
+    causal = time[:, None] >= time[None, :]  # [T, T]: a token sees itself and those before it
+    scores = masked(tf.matmul(q, k, transpose_b=True) * scale, causal)  # [B, H, T, T]
+    if past is None:
+        return tf.matmul(tf.nn.softmax(scores), v)
+    past_scores = masked(tf.matmul(q, past.keys, transpose_b=True) * scale, past.used)  # [B, H, T, P]
+    probs = tf.nn.softmax(tf.concat([past_scores, scores], axis=-1))  # [B, H, T, P+T]
+    n_past = tf.shape(past.keys)[2]
+    return tf.matmul(probs[..., :n_past], past.values) + tf.matmul(probs[..., n_past:], v)
+
+
+def attention(
+    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, past: Past | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """x [B, T, E] -> [B, T, E], and the new keys and values [B, H, T, D]."""
+    q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, **c_attn), 3, axis=-1))
+    return linear(merge_heads(attend(q, k, v, past)), **c_proj), k, v
+
+
+def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
+    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [B, T, E] -> [B, T, 4E] -> [B, T, E]
+
+
+def block(x: tf.Tensor, w: Weights, n_head: int, past: Past | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """x [B, T, E] -> [B, T, E], and the new keys and values [B, H, T, D]."""
+    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, past=past)
+    x = x + a
+    return x + mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), k, v
+
+
+def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
+    """tokens [B, T] int32 -> activations before the output projection [B, T, E], new keys and values L x [B, H, T, D].
+
+    Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
+    Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
+    """
+    positions = tf.range(tf.shape(tokens)[1])[None, :]  # [1, T]
+    if cache is not None:
+        positions += cache.lengths[:, None]  # [B, T]
+        slots = tf.range(tf.shape(cache.keys[0])[2])
+        used = (slots[None, :] < cache.lengths[:, None])[:, None, None, :]  # [B, 1, 1, P]
+    x = tf.gather(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
+    keys, values = [], []
+    for layer in range(hparams.n_layer):
+        past = None if cache is None else Past(cache.keys[layer], cache.values[layer], used)
+        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, past)
+        keys.append(k)
+        values.append(v)
+    return layer_norm(x, **weights["ln_f"]), keys, values
+
+
+def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    """x [B, T, E] -> [B, T, V]; the output projection is the token embedding, transposed."""
+    wte = weights["wte"]
+    flat = tf.matmul(tf.reshape(x, [-1, wte.shape[1]]), wte, transpose_b=True)  # [B*T, V]
+    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [wte.shape[0]]], axis=0))
+
+
+def model(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
+    """tokens [B, T] int32 -> logits [B, T, V], new keys and values L x [B, H, T, D]."""
+    x, keys, values = hidden(weights, hparams, tokens, cache)
+    return logits(weights, x), keys, values

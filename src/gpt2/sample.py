@@ -1,0 +1,130 @@
+"""Logits -> next token: repetition penalty, temperature, top-k, top-p, then one draw. Pure functions, one row each.
+
+Every row of a batch has its own settings, given as tensors [B]. A filter sets the logits it drops to -inf and leaves
+the rest as they are, so filters compose; the order is OpenAI's: temperature, top-k, top-p.
+
+Shapes: B batch, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2.request import Sampling
+
+DROPPED = -math.inf
+NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
+
+
+class Settings(NamedTuple):
+    """The settings of all rows, as tensors."""
+
+    temperature: tf.Tensor  # [B] float32
+    top_k: tf.Tensor  # [B] int32
+    top_p: tf.Tensor  # [B] float32
+    repetition_penalty: tf.Tensor  # [B] float32
+
+
+def stack(rows: Sequence[Sampling]) -> Settings:
+    return Settings(
+        tf.constant([row.temperature for row in rows], tf.float32),
+        tf.constant([min(row.top_k, tf.int32.max) for row in rows], tf.int32),
+        tf.constant([row.top_p for row in rows], tf.float32),
+        tf.constant([row.repetition_penalty for row in rows], tf.float32),
+    )
+
+
+class RandomNumbers:
+    """The random numbers of one sample: the i-th belongs to its i-th new token, whatever else is generated beside it.
+
+    Philox (Salmon et al. 2011), keyed by the seed and the sample's number and computed on the host, so that one seed
+    gives the same numbers on every device and machine.
+    """
+
+    def __init__(self, seed: int, sample: int) -> None:
+        self.bits = np.random.Philox(np.random.SeedSequence((seed, sample)))
+
+    def next(self) -> float:
+        """A multiple of 2**-23 in [0, 1): exact in float32, and its product with a float32 stays below that float32."""
+        return (int(self.bits.random_raw()) >> 41) * 2.0**-23
+
+
+def penalize(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
+    """logits [B, V], seen [B, V] bool, penalty [B] -> [B, V]."""
+    penalty = penalty[:, None]
+    return tf.where(seen, tf.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def keep_top_k(logits: tf.Tensor, top_k: tf.Tensor) -> tf.Tensor:
+    """logits [B, V], top_k [B] -> logits with exactly the k largest kept in each row, ties by lowest id."""
+    n_vocab = tf.shape(logits)[-1]
+    active = (top_k > 0) & (top_k < n_vocab)
+    k = tf.where(active, top_k, 1)
+    values, ids = tf.math.top_k(logits, tf.reduce_max(k))  # [B, K] each; equal values come with the lowest id first
+    return tf.where(active[:, None], keep_down_to(logits, values, ids, k - 1), logits)
+
+
+def keep_top_p(logits: tf.Tensor, top_p: tf.Tensor, window: int = NUCLEUS_WINDOW) -> tf.Tensor:
+    """logits [B, V], top_p [B] -> logits with each row's nucleus kept: the token that crosses p is in it.
+
+    With the probabilities .5, .3, .15, .05 a top_p of .6 keeps two tokens and one of .9 keeps three.
+    """
+    n_vocab = tf.shape(logits)[-1]
+    active = (top_p > 0) & (top_p < 1)
+    total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)  # [B, 1]
+
+    def nucleus(n: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        values, ids = tf.math.top_k(logits, n)  # [B, n]
+        mass = tf.cumsum(tf.exp(values - total), axis=-1)  # [B, n]
+        last = tf.reduce_sum(tf.cast(mass < top_p[:, None], tf.int32), axis=-1)  # [B]: the one that crosses p
+        return keep_down_to(logits, values, ids, tf.minimum(last, n - 1)), tf.reduce_all((last < n) | ~active)
+
+    kept, complete = nucleus(tf.minimum(window, n_vocab))
+    kept = tf.cond(complete, lambda: kept, lambda: nucleus(n_vocab)[0])
+    return tf.where(active[:, None], kept, logits)
+
+
+def keep_down_to(logits: tf.Tensor, values: tf.Tensor, ids: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """Keeps what stands at or before place `last` [B] of the order (larger logit first, then lower id).
+
+    values, ids [B, K]: the beginning of that order.
+    """
+    value, index = (tf.gather(x, last, batch_dims=1)[:, None] for x in (values, ids))  # [B, 1]
+    keep = (logits > value) | ((logits == value) & (tf.range(tf.shape(logits)[-1]) <= index))
+    return tf.where(keep, logits, DROPPED)
+
+
+def choose(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
+    """One id per row by inverse transform: the first whose cumulated probability exceeds the row's number in [0, 1)."""
+    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
+    cumulated = tf.cumsum(weights, axis=-1)  # [B, V], in the order of ids
+    target = uniform[:, None] * cumulated[:, -1:]  # [B, 1], below the last of the row
+    return tf.reduce_sum(tf.cast(cumulated <= target, tf.int32), axis=-1)
+
+
+def next_tokens(
+    logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen: tf.Tensor | None = None
+) -> tf.Tensor:
+    """The next id of each row.
+
+    logits [B, V] float32; uniform [B] in [0, 1); seen [B, V] bool, needed only where a repetition penalty is set
+    -> [B] int32.
+    """
+    if seen is not None:
+        logits = penalize(logits, seen, settings.repetition_penalty)
+    greedy = settings.temperature == 0
+    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+    def drawn() -> tf.Tensor:
+        scaled = logits / tf.where(greedy, 1.0, settings.temperature)[:, None]
+        scaled = tf.cond(tf.reduce_any(settings.top_k > 0), lambda: keep_top_k(scaled, settings.top_k), lambda: scaled)
+        nucleus = (settings.top_p > 0) & (settings.top_p < 1)
+        scaled = tf.cond(tf.reduce_any(nucleus), lambda: keep_top_p(scaled, settings.top_p), lambda: scaled)
+        return tf.where(greedy, best, choose(scaled, uniform))
+
+    return tf.cond(tf.reduce_all(greedy), lambda: best, drawn)

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Command: prompts from the terminal, a pipe or a file, and how a model goes on."""
+
+import sys
+
+from gpt2 import cli, commands
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.request import Sampling
+
+
+def interact_model(
+    model_name=DEFAULT_MODEL,
+    seed=None,
+    nsamples=1,
+    batch_size=1,
+    length=None,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    models_dir=DEFAULT_MODELS_DIR,
+    stop=(),
+    repetition_penalty=1.0,
+    threads=None,
+    prompt=None,
+    prompt_file=None,
+    encoding="utf-8",
+):
+    """Ask for prompts, one a line, and write nsamples continuations of each.
+
+    A continuation is `length` tokens long; by default half the model's window, 512. Ctrl-C ends the sample that is
+    being written, Ctrl-D the program. Samples are unfiltered.
+    """
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+    commands.interactive(
+        commands.Options(model_name, models_dir, threads, seed, nsamples, batch_size, length, sampling, stop),
+        prompt,
+        prompt_file,
+        encoding,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(interact_model))
