@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,9 @@ def load(prefix: Path, hparams: HParams) -> Weights:
     try:
         found = tf.train.load_checkpoint(str(prefix))
         _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
-        weights: dict[str, Any] = {}
-        for name, shape in hparams.variable_shapes().items():
-            (tensor,) = tf.raw_ops.RestoreV2(
-                prefix=str(prefix), tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
-            )
-            _insert(weights, name, tf.reshape(tensor, _shape_in_memory(shape)))
+        return nest({name: _restore(prefix, name) for name in hparams.variable_shapes()})
     except (tf.errors.OpError, ValueError) as error:
-        raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; fetch it again") from error
-    return weights
+        raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
 
 
 def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAME) -> None:
@@ -47,7 +41,6 @@ def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAM
     between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
     """
     named = dict(flatten(weights))
-    shapes = {key: [1, *value.shape] if key.endswith("/w") else value.shape for key, value in named.items()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as temporary:
@@ -55,7 +48,7 @@ def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAM
                 prefix=str(Path(temporary, name)),
                 tensor_names=list(named),
                 shape_and_slices=[""] * len(named),
-                tensors=[tf.reshape(value, shapes[key]) for key, value in named.items()],
+                tensors=list(named.values()),
             )
             for path in sorted(Path(temporary).iterdir()):  # the data before the index
                 os.replace(path, directory / path.name)
@@ -67,30 +60,38 @@ def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAM
 
 
 def flatten(weights: Weights, prefix: str = "model") -> Iterator[tuple[str, tf.Tensor]]:
-    """Nested weights -> (name in the checkpoint, tensor)."""
+    """Nested weights -> (name in the checkpoint, tensor as it is there); the opposite of `nest`."""
     for key, value in weights.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}/{key}")
         else:
-            yield f"{prefix}/{key}", value
+            yield f"{prefix}/{key}", tf.reshape(value, [1, *value.shape]) if key == "w" else value
 
 
-def _insert(weights: dict[str, Any], name: str, tensor: tf.Tensor) -> None:
-    *parents, leaf = name.removeprefix("model/").split("/")
-    for parent in parents:
-        weights = weights.setdefault(parent, {})
-    weights[leaf] = tensor
+def nest(variables: Mapping[str, tf.Tensor]) -> Weights:
+    """Tensors by their names in a checkpoint -> nested weights; the kernels' leading 1 is left to the files."""
+    weights: dict[str, Any] = {}
+    for name, tensor in variables.items():
+        *parents, leaf = name.removeprefix("model/").split("/")
+        inner = weights
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if len(tensor.shape) == 3 else tensor
+    return weights
 
 
-def _shape_in_memory(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[1:] if len(shape) == 3 else shape  # the kernels' leading 1 is left to the files
+def _restore(prefix: Path, name: str) -> tf.Tensor:
+    (tensor,) = tf.raw_ops.RestoreV2(
+        prefix=str(prefix), tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
+    )
+    return tensor
 
 
 def _check(shapes: dict[str, list[int]], dtypes: dict[str, tf.DType], hparams: HParams, prefix: Path) -> None:
     wanted = hparams.variable_shapes()
     missing = [name for name in wanted if name not in shapes]
     if missing:
-        raise GPT2Error(f"{prefix} lacks {len(missing)} of {len(wanted)} variables of these hparams, first {missing[0]}")
+        raise GPT2Error(f"{prefix} lacks {len(missing)} of {len(wanted)} variables of {hparams}, first {missing[0]}")
     for name, shape in wanted.items():
         if tuple(shapes[name]) != shape:
             raise GPT2Error(f"{prefix}: {name} has the shape {shapes[name]}, but {hparams} needs {list(shape)}")

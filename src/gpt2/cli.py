@@ -45,6 +45,10 @@ def texts(value: str) -> tuple[str, ...]:
     return (value,)
 
 
+def urls(value: str) -> tuple[str, ...]:
+    return tuple(value.split(","))
+
+
 WHOLE, NUMBER = "a whole number", "a number"
 FLAGS = {
     "model_name": Flag(str, "a name", "which model to use: a name under models_dir or the path of a model directory"),
@@ -56,13 +60,13 @@ FLAGS = {
     "top_k": Flag(int, WHOLE, "choose among the k likeliest tokens; 1 is deterministic, 40 a good value, 0 means all"),
     "top_p": Flag(float, NUMBER, "choose among the likeliest tokens whose probabilities reach p; 0.9 is a good value"),
     "models_dir": Flag(str, "a folder", "folder that holds the models' folders; ~ and $VARIABLES are expanded"),
-    "stop": Flag(texts, "text", "end a sample before this text; several: '[\"one\", \"\\n\\n\"]'"),
+    "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
     "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
     "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
     "encoding": Flag(str, "a name", "encoding of prompts from stdin and files"),
-    "base_url": Flag(texts, "a URL", "where to download from; several, tried in turn: '[\"https://…\", \"https://…\"]'"),
+    "base_url": Flag(urls, "URLs", "where to download from; several, separated by commas, are tried in turn"),
 }
 
 
@@ -71,10 +75,16 @@ def main(command: Callable[..., None], argv: Sequence[str] | None = None) -> int
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
-    warnings.simplefilter("always", UserWarning)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+        warnings.simplefilter("always", UserWarning)
+        return _guarded(command, sys.argv[1:] if argv is None else argv)
+
+
+def _guarded(command: Callable[..., None], argv: Sequence[str]) -> int:
+    """Runs the command; whatever happens becomes one line on stderr and an exit status."""
     try:
-        arguments = parse(command, sys.argv[1:] if argv is None else argv)
+        arguments = parse(command, argv)
         if arguments is None:
             print(help_text(command))
         else:
@@ -188,11 +198,14 @@ def help_text(command: Callable[..., None]) -> str:
         flag = FLAGS[name]
         default = _default_text(parameter.default)
         lines.append(f"  --{name}={name.upper()}")
-        lines += textwrap.wrap(f"{flag.help} ({flag.what}{default})", 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        about = textwrap.wrap(f"{flag.help} ({flag.what}{default})", 92)
+        lines += [" " * 8 + line for line in about]
     return "\n".join(lines)
 
 
 def _default_text(default: Any) -> str:
     if default is inspect.Parameter.empty:
         return "; required"
-    return "" if default is None or default == () else f"; default {default}"
+    if default in (None, "", ()):
+        return ""
+    return f"; default {', '.join(default) if isinstance(default, tuple) else default}"

@@ -174,7 +174,10 @@ class Damage:
 
 
 def count_undecodable(encoding: str) -> Damage:
-    """Makes the error handler REPLACE_AND_COUNT count into what is returned; raises UsageError for an unknown encoding."""
+    """Makes the error handler REPLACE_AND_COUNT count into what is returned.
+
+    Raises UsageError for an encoding that Python does not know.
+    """
     try:
         codecs.lookup(encoding)
     except LookupError:

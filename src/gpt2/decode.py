@@ -146,13 +146,13 @@ class Batch:
 
     def _advance(self, logits: tf.Tensor) -> tf.Tensor:
         """Feeds each row's last id; a row whose window is full keeps its last n_ctx // 2 ids and is prefilled again."""
-        full = np.flatnonzero(~self.done & (self.lengths == self.n_ctx))
+        full = np.flatnonzero(~self.done & (self.lengths == self.n_ctx)).tolist()
         if len(full) < np.sum(~self.done):
             logits = self._step()
-        if len(full):
+        if full:
             for row in full:
                 self.ids[row] = self.ids[row][-max(1, self.n_ctx // 2) :]
-            logits = tf.tensor_scatter_nd_update(logits, full[:, None], self._prefill(full))
+            logits = tf.tensor_scatter_nd_update(logits, [[row] for row in full], self._prefill(full))
         return logits
 
     def _step(self) -> tf.Tensor:

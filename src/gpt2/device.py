@@ -37,7 +37,7 @@ def unusable_gpu() -> str:
     """Says so if there is an NVIDIA GPU; to be asked when TensorFlow found none."""
     if not any(Path(path).exists() for path in NVIDIA_DRIVER):
         return ""
-    return " (there is an NVIDIA GPU that TensorFlow cannot use; pip install 'tensorflow[and-cuda]' brings what it needs)"
+    return " (TensorFlow cannot use the NVIDIA GPU here; pip install 'tensorflow[and-cuda]' brings what it needs)"
 
 
 def _gpu_names(gpus: list) -> str:

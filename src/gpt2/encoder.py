@@ -78,7 +78,7 @@ def merge(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str
 
     A heap of candidate pairs over a linked list: n log n, where OpenAI's loop is quadratic in the piece's length.
     """
-    parts: list[str | None] = list(symbols)
+    parts = list(symbols)  # one that was merged away is left empty
     after = [*range(1, len(parts)), -1]
     before = list(range(-1, len(parts) - 1))
     heap = [(ranks[pair], at) for at, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
@@ -89,19 +89,19 @@ def merge(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str
         while heap and heap[0][0] == rank:
             left = heapq.heappop(heap)[1]
             right = after[left]
-            if right < 0 or parts[left] is None or ranks.get((parts[left], parts[right])) != rank:  # type: ignore[arg-type]
-                continue  # one of the two has been merged away since
-            parts[left], parts[right] = parts[left] + parts[right], None  # type: ignore[operator]
+            if right < 0 or ranks.get((parts[left], parts[right])) != rank:
+                continue  # one of the two was merged with another neighbour since
+            parts[left], parts[right] = parts[left] + parts[right], ""
             after[left] = after[right]
             if after[left] >= 0:
                 before[after[left]] = left
             found.append(left)
         for at in {neighbour for left in found for neighbour in (before[left], left)}:
-            if at >= 0 and parts[at] is not None and after[at] >= 0:
+            if at >= 0 and parts[at] and after[at] >= 0:
                 pair = (parts[at], parts[after[at]])
                 if pair in ranks:
-                    heapq.heappush(heap, (ranks[pair], at))  # type: ignore[index]
-    return [part for part in parts if part is not None]
+                    heapq.heappush(heap, (ranks[pair], at))
+    return [part for part in parts if part]
 
 
 class PieceCache(dict[str, tuple[int, ...]]):

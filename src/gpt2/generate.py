@@ -98,7 +98,7 @@ def stream(model: Model, requests: Sequence[Request]) -> Iterator[Piece]:
     batch = Batch(model.decoder, _rows(model, [requests[row] for row in writing]))
     while not batch.done.all():
         ids = batch.next()
-        for place in np.flatnonzero(~batch.done):
+        for place in np.flatnonzero(~batch.done).tolist():
             text = writers[place].feed(int(ids[place]))
             if writers[place].ended:
                 batch.finish(place)
@@ -112,9 +112,8 @@ def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
         ids = [model.encoder.end_of_text] if text is None else model.encoder.encode(text)
         prompts[text] = last_of_window(ids, n_ctx)
         if len(prompts[text]) < len(ids):
-            warnings.warn(
-                f"the prompt has {len(ids)} tokens; the window of {n_ctx} holds its last {len(prompts[text])}", stacklevel=2
-            )
+            kept = len(prompts[text])
+            warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=2)
     return [Row(prompts[request.prompt], request.sampling, request.seed, request.sample) for request in requests]
 
 

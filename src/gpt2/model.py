@@ -1,7 +1,7 @@
 """The transformer, whole: `(weights, hparams, tokens, cache) -> (logits, new keys and values)`.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", as in OpenAI's published code. Pure
-functions over a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["attn"]["c_attn"]`).
+functions over a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
 The model knows no vocabulary and keeps no state: the caller holds the cache and writes into it what comes back.
 
 Shapes: B batch, T new tokens, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.

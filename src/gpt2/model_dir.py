@@ -51,6 +51,10 @@ def same_model(name: str) -> list[str]:
     return [name, *(other for pair in pairs for other in pair if other != name)]
 
 
+def is_released(model_name: str) -> bool:
+    return any(name in RELEASED for name in same_model(model_name))
+
+
 def released_names() -> str:
     return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED)
 
@@ -75,24 +79,28 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
     """
     by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
     candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
-    for path in candidates:
-        if model_name and path.is_dir():
-            return open_model_dir(path)
-    raise GPT2Error(_not_found(model_name, models_dir))
+    there = [path for path in candidates if model_name and path.is_dir()]
+    if not there:
+        raise GPT2Error(_not_found(model_name, models_dir))
+    begun = there[0]  # a download that was interrupted does not hide the same model under its other name
+    return open_model_dir(next((path for path in there if (path / HPARAMS_FILE).is_file()), begun))
 
 
 def _not_found(model_name: str, models_dir: str) -> str:
     looked = " and ".join(str(folder) for folder in search_path(models_dir))
     at_hand = [path.name for path in models_at_hand(models_dir)]
-    use = f"use one that is there: --model_name {at_hand[0]}" if at_hand else ""
-    known = any(name in RELEASED for name in same_model(model_name))
-    if known:
+    use = f", or use one that is there: --model_name {' or '.join(at_hand)}" if at_hand else ""
+    if is_released(model_name):
         target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {models_dir}"
-        download = f"download it: python3 download_model.py {model_name}{target}"
-        return f"model {model_name} is not in {looked}; {download}{', or ' + use if use else ''}"
-    others = f" (of {', '.join(at_hand)})" if len(at_hand) > 1 else ""
-    can = f"the models to download are {released_names()}"
-    return f"model {model_name!r} is neither in {looked} nor the path of a folder; {use + others + '; ' if use else ''}{can}"
+        return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
+    return (
+        f"model {model_name!r} is neither in {looked} nor the path of a folder;"
+        f" download one of {released_names()}: {download_command(DEFAULT_MODEL)}{use}"
+    )
+
+
+def download_command(model_name: str) -> str:
+    return f"python3 download_model.py {model_name}"
 
 
 def open_model_dir(path: Path) -> ModelDir:
@@ -164,6 +172,6 @@ def index_is_whole(index: Path) -> bool:
 
 
 def _fetch_again(path: Path) -> str:
-    if any(name in RELEASED for name in same_model(path.name)):
-        return f"fetch it again: python3 download_model.py {path.name}"
+    if is_released(path.name):
+        return f"fetch it again: {download_command(path.name)}"
     return "fetch or copy it again"

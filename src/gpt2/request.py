@@ -16,7 +16,8 @@ class Sampling:
 
     temperature: divides the logits before the filters; 0 is greedy.
     top_k: keep the k likeliest tokens, ties by lowest id; 0, or more than there are, keeps all.
-    top_p: keep the smallest set of likeliest tokens whose probabilities sum to p (Holtzman et al. 2019); 0 and 1 keep all.
+    top_p: keep the smallest set of likeliest tokens whose probabilities reach p (Holtzman et al. 2019); 0 and 1 keep
+        all.
     repetition_penalty: divide the positive and multiply the negative logits of tokens that are there already, prompt
         included, each token once (Keskar et al. 2019); 1 is off.
 

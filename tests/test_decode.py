@@ -1,0 +1,109 @@
+"""The fast paths against the slow obvious one: the whole text through the model again for every token, op by op."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import GOLDEN
+
+from gpt2 import model, sample
+from gpt2.decode import Batch, Decoder, Row
+from gpt2.errors import UsageError
+from gpt2.request import Sampling
+
+GREEDY = Sampling(temperature=0)
+
+
+def take(batch, n):
+    """n ids of each row, [B][n]."""
+    return np.array([batch.next() for _ in range(n)]).T.tolist()
+
+
+def decode_slowly(decoder, row, n):
+    """No cache and no batch: what every fast path has to give."""
+    n_ctx = decoder.hparams.n_ctx
+    seen, window = list(row.prompt), list(row.prompt)[-(n_ctx - 1) :]
+    numbers = sample.RandomNumbers(row.seed, row.sample)
+    for _ in range(n):
+        if len(window) > n_ctx:
+            window = window[-(n_ctx // 2) :]
+        logits, _, _ = model.model(decoder.weights, decoder.hparams, tf.constant([window]))
+        flags = np.zeros((1, decoder.hparams.n_vocab), bool)
+        flags[0, seen] = True
+        uniform = tf.constant([numbers.next()], tf.float32)
+        (token,) = sample.next_tokens(logits[:, -1], sample.stack([row.sampling]), uniform, tf.constant(flags)).numpy()
+        window.append(int(token))
+        seen.append(int(token))
+    return seen[len(row.prompt) :]
+
+
+ROWS = [
+    Row([1, 2, 3], GREEDY),
+    Row([250], Sampling(top_k=40), seed=1),
+    Row(list(range(20)), Sampling(temperature=0.7, top_p=0.9), seed=1, sample=1),
+    Row([9] * 31, Sampling(repetition_penalty=1.3), seed=2),
+    Row(list(range(50)), Sampling(temperature=1.5), seed=3),  # longer than the window of 32
+]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_cached_ids_are_those_of_the_slow_way(tiny_model, row):
+    """90 tokens through a window of 32: it slides several times."""
+    assert take(Batch(tiny_model.decoder, [row]), 90) == [decode_slowly(tiny_model.decoder, row, 90)]
+
+
+def test_ragged_rows_in_a_batch_are_what_they_are_alone(tiny_model):
+    alone = [take(Batch(tiny_model.decoder, [row]), 90)[0] for row in ROWS]
+    assert take(Batch(tiny_model.decoder, ROWS), 90) == alone
+    assert take(Batch(tiny_model.decoder, ROWS[::-1]), 90) == alone[::-1]
+
+
+def test_compiled_ids_are_the_eager_ones(tiny_model, oracle):
+    assert take(Batch(tiny_model.decoder, ROWS), 40) == take(Batch(oracle, ROWS), 40)
+
+
+def test_a_finished_row_disturbs_nobody(tiny_model):
+    alone = [take(Batch(tiny_model.decoder, [row]), 60)[0] for row in ROWS]
+    batch = Batch(tiny_model.decoder, ROWS)
+    first = take(batch, 10)
+    batch.finish(1)
+    batch.finish(4)
+    rest = take(batch, 50)
+    for row in (0, 2, 3):
+        assert first[row] + rest[row] == alone[row]
+    assert batch.done.tolist() == [False, True, False, False, True]
+
+
+def test_a_cache_that_grows_loses_nothing(small_model):
+    """A window of 128 is the smallest cache; this one starts there, so the window is doubled by hand."""
+    decoder = Decoder(small_model.decoder.weights, small_model.hparams)
+    batch = Batch(decoder, [Row([15496], GREEDY)])
+    batch.store.n_ctx = 512
+    ids = take(batch, 20)
+    batch.store.reserve(200)
+    assert batch.store.capacity == 256
+    assert ids[0] + take(batch, 20)[0] == take(Batch(decoder, [Row([15496], GREEDY)]), 40)[0]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_greedy_ids_are_those_of_the_original(small_model, number):
+    row = Row(GOLDEN["tokens"][number], GREEDY)
+    assert take(Batch(small_model.decoder, [row]), 40) == [GOLDEN["greedy"][number]]
+
+
+def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
+    rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    assert take(Batch(small_model.decoder, rows), 40) == GOLDEN["greedy"]
+
+
+def test_one_trace_serves_every_length(tiny_model):
+    decoder = Decoder(tiny_model.decoder.weights, tiny_model.hparams)
+    for length in (1, 7, 30):
+        take(Batch(decoder, [Row(list(range(length)))]), 40)
+    counts = [f.experimental_get_tracing_count() for f in (decoder.prefill, decoder.step, decoder.next_tokens)]
+    assert counts == [1, 1, 1]
+
+
+@pytest.mark.parametrize("prompt", [[], [-1], [10_000]])
+def test_impossible_prompts_are_refused(tiny_model, prompt):
+    with pytest.raises(UsageError, match="at least one id, all from 0 to"):
+        Batch(tiny_model.decoder, [Row(prompt)])

@@ -1,0 +1,166 @@
+import json
+import time
+
+import pytest
+import tiktoken
+from conftest import GOLDEN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2 import encoder as encoder_module
+from gpt2.encoder import ASCII_PIECE, PIECE, load_encoder, merge
+from gpt2.errors import GPT2Error
+
+# Characters on which the classes of the pattern, or Python's two regular expression engines, could disagree.
+ODD = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0'sStdrvelm09²½Ⅷaéß你🦄\u3000\u200b\ud800\udc00"))
+
+
+@pytest.fixture(scope="session")
+def peer(vocabulary):
+    """tiktoken's encoder with the same two files."""
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(
+        str(vocabulary / "vocab.bpe"), str(vocabulary / "encoder.json")
+    )
+    return tiktoken.Encoding("gpt2", pat_str=PIECE.pattern, mergeable_ranks=ranks, special_tokens={})
+
+
+PAIRS = st.tuples(st.text("abc", min_size=1, max_size=3), st.text("abc", min_size=1, max_size=3))
+
+
+def merge_slowly(symbols, ranks):
+    """OpenAI's loop: the pair of lowest rank, everywhere, from left to right."""
+    symbols = list(symbols)
+    while True:
+        pairs = set(zip(symbols, symbols[1:])) & set(ranks)
+        if not pairs:
+            return symbols
+        pair, merged = min(pairs, key=ranks.get), []
+        while symbols:
+            width = 2 if tuple(symbols[:2]) == pair else 1
+            merged.append("".join(symbols[:width]))
+            symbols = symbols[width:]
+        symbols = merged
+
+
+@pytest.mark.parametrize("prompt, ids", list(zip(GOLDEN["prompts"], GOLDEN["tokens"])))
+def test_golden_ids(encoder, prompt, ids):
+    assert encoder.encode(prompt) == ids
+    assert encoder.decode(ids) == prompt
+
+
+@pytest.mark.parametrize(
+    "text, ids",
+    [
+        ("", []),
+        ("0", [15]),
+        ("'s'S", [338, 6, 50]),  # upper-case contractions stay whole: OpenAI's oversight, kept
+        ("<|endoftext|>", [27, 91, 437, 1659, 5239, 91, 29]),
+        ("\ud83e\udd84", [8582, 99, 226]),  # a pair of surrogates is the character it stands for
+        ("\ud83e", [4210]),  # half of one is U+FFFD
+    ],
+)
+def test_ids_of_special_cases(encoder, text, ids):
+    assert encoder.encode(text) == ids
+
+
+def test_end_of_text_is_special_only_on_request(encoder):
+    assert encoder.encode("a<|endoftext|>b", special=True) == [64, 50256, 65]
+    assert encoder.encode("<|endoftext|>", special=True) == [encoder.end_of_text] == [50256]
+    assert encoder.decode([50256]) == "<|endoftext|>"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | ODD)
+def test_ids_are_those_of_tiktoken(encoder, peer, text):
+    assert encoder.encode(text) == peer.encode_ordinary(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=127)) | ODD.map(lambda text: text.encode("ascii", "ignore").decode()))
+def test_the_ascii_pattern_cuts_as_the_full_one(text):
+    assert ASCII_PIECE.findall(text) == PIECE.findall(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text("abc", max_size=12),
+    st.lists(PAIRS, unique=True),
+)
+def test_merges_are_those_of_the_slow_loop(text, pairs):
+    ranks = {pair: rank for rank, pair in enumerate([("a", "b"), ("c", "a"), *pairs])}
+    assert merge(text, ranks) == merge_slowly(text, ranks)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_text_comes_back(encoder, text):
+    assert encoder.decode(encoder.encode(text)) == text
+
+
+@pytest.mark.parametrize("unit", ["a", "0", " ", "\n", "-", "é", "ab"])
+def test_long_repeats_are_not_quadratic(encoder, peer, unit):
+    start = time.perf_counter()
+    ids = encoder.encode(unit * 10_000)
+    assert time.perf_counter() - start < 5  # the quadratic loop takes minutes
+    assert ids == peer.encode_ordinary(unit * 10_000)
+
+
+def test_the_piece_cache_is_bounded(encoder, monkeypatch):
+    monkeypatch.setattr(encoder_module, "CACHED_PIECES", 10)
+    encoder.cache.clear()
+    ids = encoder.encode(" ".join(map(str, range(100))) + " " + "x" * 100)
+    assert len(encoder.cache) <= 10
+    assert "x" * 100 not in encoder.cache
+    monkeypatch.undo()
+    assert encoder.encode(" ".join(map(str, range(100))) + " " + "x" * 100) == ids
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 50256)))
+def test_streamed_text_is_the_decoded_text(encoder, ids):
+    stream = encoder.stream()
+    assert "".join([stream.feed([i]) for i in ids] + [stream.finish()]) == encoder.decode(ids)
+
+
+def test_a_stream_holds_an_incomplete_character_back(encoder):
+    stream = encoder.stream()
+    assert [stream.feed([i]) for i in encoder.encode("🦄")] == ["", "", "🦄"]
+    assert stream.feed([8582]) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_an_id_that_is_none_is_named(encoder):
+    with pytest.raises(GPT2Error, match="no id 50257; its ids are below 50257"):
+        encoder.decode([50257])
+
+
+@pytest.mark.parametrize(
+    "name, damage, message",
+    [
+        ("vocab.bpe", lambda text: text[: len(text) // 2], "vocab.bpe (is cut off|is damaged: line)"),
+        ("vocab.bpe", lambda text: text + "three pieces here\n", "line 50002 should be two pieces"),
+        ("encoder.json", lambda text: text[:-100], "encoder.json cannot be read"),
+        ("encoder.json", lambda text: "[]", "should map pieces of text to ids"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1'), "one id to several pieces"),
+        (
+            "encoder.json",
+            lambda text: text.replace('"!": 0, ', ""),
+            "lacks 1 of",
+        ),
+    ],
+)
+def test_damaged_vocabularies_are_refused(tmp_path, vocabulary, name, damage, message):
+    for file in ("encoder.json", "vocab.bpe"):
+        text = (vocabulary / file).read_text(encoding="utf-8")
+        (tmp_path / file).write_text(damage(text) if file == name else text, encoding="utf-8")
+    with pytest.raises(GPT2Error, match=message):
+        load_encoder(tmp_path)
+
+
+def test_a_vocabulary_without_end_of_text_says_so(tmp_path, tiny_dir):
+    ids = json.loads((tiny_dir / "encoder.json").read_text(encoding="utf-8"))
+    ids.pop("<|endoftext|>")
+    (tmp_path / "encoder.json").write_text(json.dumps(ids), encoding="utf-8")
+    (tmp_path / "vocab.bpe").write_bytes((tiny_dir / "vocab.bpe").read_bytes())
+    with pytest.raises(GPT2Error, match="no <|endoftext|> token"):
+        _ = load_encoder(tmp_path).end_of_text

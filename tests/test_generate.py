@@ -1,0 +1,139 @@
+"""Prompts in, text out."""
+
+import dataclasses
+import gc
+import warnings
+
+import pytest
+import tiny
+from conftest import GOLDEN
+
+from gpt2 import generate
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.generate import Request
+from gpt2.request import Sampling
+
+GREEDY = Sampling(temperature=0)
+PROMPTS = ["the cat", "the dog sat on", "a", "mat and the log", "on"]
+
+
+def texts(model, requests, batch_size=1):
+    return list(generate.generate(model, requests, batch_size))
+
+
+def test_text_of_the_original(small_model):
+    for prompt, greedy in zip(GOLDEN["prompts"], GOLDEN["greedy"]):
+        assert texts(small_model, [Request(prompt, 40, GREEDY)]) == [small_model.encoder.decode(greedy)]
+
+
+def test_batch_size_changes_no_sample(tiny_model):
+    requests = [Request(p, 20 + 9 * i, Sampling(top_k=40), 7, i) for i, p in enumerate(PROMPTS)]
+    alone = texts(tiny_model, requests)
+    assert len(set(alone)) == 5
+    for batch_size in (2, 3, 5, 8):
+        assert texts(tiny_model, requests, batch_size) == alone
+
+
+def test_one_seed_one_text_at_batch_sizes_1_2_and_5(small_model):
+    for seed in range(20):
+        requests = [Request(None, 12, Sampling(top_k=40), seed, number) for number in range(5)]
+        alone = texts(small_model, requests)
+        assert texts(small_model, requests, 2) == texts(small_model, requests, 5) == alone
+        assert len(set(alone)) == 5
+
+
+def test_streamed_text_is_the_whole_text(tiny_model):
+    requests = [Request(p, 30, Sampling(), 3, i) for i, p in enumerate(PROMPTS)]
+    streamed = [""] * len(requests)
+    ends = []
+    for piece in generate.stream(tiny_model, requests):
+        assert piece.row not in ends
+        streamed[piece.row] += piece.text
+        if piece.last:
+            ends.append(piece.row)
+    assert streamed == texts(tiny_model, requests)
+    assert sorted(ends) == list(range(5))
+
+
+@pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 100])
+def test_length_is_the_number_of_new_tokens(tiny_model, length):
+    """In a window of 32; each token of random text decodes to at least a byte, which a piece announces."""
+    pieces = list(generate.stream(tiny_model, [Request(None, length, seed=1)]))
+    assert len(pieces) == max(1, length)
+    assert (pieces[0] == (0, "", True)) == (length == 0)
+
+
+def test_a_stop_string_ends_a_row_before_it(tiny_model):
+    free = texts(tiny_model, [Request(p, 40, seed=5, sample=i) for i, p in enumerate(PROMPTS)])
+    stop = free[0][10:14]
+    stopped = [dataclasses.replace(Request(p, 40, seed=5, sample=i), stop=(stop,)) for i, p in enumerate(PROMPTS)]
+    assert texts(tiny_model, stopped, 5) == [text.split(stop)[0] for text in free]
+    assert len(list(generate.stream(tiny_model, stopped[:1]))) < 40  # and no token more is computed
+
+
+def test_end_of_text_is_a_stop_like_any_other(tiny_model):
+    free = texts(tiny_model, [Request(None, 300, seed=s) for s in range(4)], 4)
+    assert any("<|endoftext|>" in text for text in free)  # by default the text goes on past it
+    stopped = texts(tiny_model, [Request(None, 300, seed=s, stop=("<|endoftext|>",)) for s in range(4)], 4)
+    assert stopped == [text.split("<|endoftext|>")[0] for text in free]
+
+
+def test_a_prompt_longer_than_the_window_keeps_its_end_and_warns(tiny_model):
+    prompt = " the cat sat on the mat" * 20
+    with pytest.warns(UserWarning, match="the prompt has 120 tokens; the window keeps its last 31"):
+        (text,) = texts(tiny_model, [Request(prompt, 10, GREEDY)])
+    end = tiny_model.encoder.decode(tiny_model.encoder.encode(prompt)[-31:])
+    assert texts(tiny_model, [Request(end, 10, GREEDY)]) == [text]
+
+
+def test_two_models_side_by_side(tmp_path, tiny_model):
+    other = generate.load(str(tiny.write_model(tmp_path / "other", seed=9, n_ctx=16, n_embd=16)))
+    request = Request("the cat", 30, GREEDY)
+    first = texts(tiny_model, [request])
+    mixed = zip(generate.stream(tiny_model, [request]), generate.stream(other, [request]))
+    both = ["".join(part) for part in zip(*((a.text, b.text) for a, b in mixed))]
+    assert both == [*first, *texts(other, [request])]
+    assert both[0] != both[1]
+
+
+def test_generating_again_and_again_keeps_nothing(tiny_model):
+    texts(tiny_model, [Request("a", 10)])
+    gc.collect()
+    before = len(gc.get_objects())
+    for seed in range(30):
+        texts(tiny_model, [Request("a", 10, seed=seed)])
+    gc.collect()
+    assert len(gc.get_objects()) - before < 300
+    assert tiny_model.decoder.step.experimental_get_tracing_count() <= 5  # one for each batch size of these tests
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"length": -1}, "length must be 0 or more, not -1"),
+        ({"stop": ("",)}, "a stop string is empty"),
+    ],
+)
+def test_impossible_requests_are_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        Request(**({"prompt": "a", "length": 1} | wrong))
+
+
+def test_an_impossible_batch_size_is_refused(tiny_model):
+    with pytest.raises(UsageError, match="batch_size must be 1 or more, not 0"):
+        texts(tiny_model, [Request("a", 1)], 0)
+
+
+def test_a_vocabulary_of_another_model_is_refused(tmp_path, tiny_dir, vocabulary):
+    directory = tiny.write_model(tmp_path / "mixed")
+    for name in ("encoder.json", "vocab.bpe"):
+        (directory / name).write_bytes((vocabulary / name).read_bytes())
+    with pytest.raises(GPT2Error, match="the vocabulary has 50257 ids, but hparams.json says n_vocab"):
+        generate.load(str(directory))
+
+
+def test_loading_warns_of_nothing(tiny_dir):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        generate.load(str(tiny_dir))

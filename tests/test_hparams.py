@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HParams, load_hparams
+from gpt2.model_dir import RELEASED
+
+
+def test_sizes_are_the_published_ones():
+    assert {name: hparams.n_params for name, hparams in RELEASED.items()} == {
+        "124M": 124_439_808,
+        "355M": 354_823_168,
+        "774M": 774_030_080,
+        "1558M": 1_557_611_200,
+    }
+    assert [len(hparams.variable_shapes()) for hparams in RELEASED.values()] == [148, 292, 436, 580]
+
+
+def test_a_missing_key_takes_the_original_default(tmp_path):
+    path = tmp_path / "hparams.json"
+    path.write_text('{"n_vocab": 7, "n_layer": 3}')
+    assert load_hparams(path) == HParams(n_vocab=7, n_ctx=1024, n_embd=768, n_head=12, n_layer=3)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("{", "cannot be read"),
+        ("[1]", "must be a JSON object"),
+        ("{}", "must be a JSON object"),
+        (json.dumps({"n_vocab": 7, "n_heads": 2}), "n_heads"),
+        (json.dumps({"n_vocab": "7"}), "n_vocab must be a whole number of at least 1, not '7'"),
+        (json.dumps({"n_vocab": 7.5}), "not 7.5"),
+        (json.dumps({"n_vocab": True}), "not True"),
+        (json.dumps({"n_vocab": 7, "n_ctx": 0}), "n_ctx must be a whole number of at least 1, not 0"),
+        (json.dumps({"n_vocab": 7, "n_embd": 10, "n_head": 3}), r"n_embd \(10\) must be a multiple of n_head \(3\)"),
+    ],
+)
+def test_bad_hparams_are_refused_with_the_name_of_the_file(tmp_path, content, message):
+    path = tmp_path / "hparams.json"
+    path.write_text(content)
+    with pytest.raises(GPT2Error, match=message) as caught:
+        load_hparams(path)
+    assert str(path) in str(caught.value)

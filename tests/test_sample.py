@@ -1,0 +1,164 @@
+"""Each filter on distributions typed by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt2 import sample
+from gpt2.errors import UsageError
+from gpt2.request import Sampling
+
+PROBABILITIES = [0.15, 0.5, 0.05, 0.3]
+LOGITS = np.log([PROBABILITIES]).astype(np.float32)
+
+
+def kept(logits):
+    return [np.flatnonzero(np.isfinite(row)).tolist() for row in logits.numpy()]
+
+
+@pytest.mark.parametrize(
+    "k, ids", [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (60000, [0, 1, 2, 3])]
+)
+def test_top_k(k, ids):
+    assert kept(sample.keep_top_k(tf.constant(LOGITS), tf.constant([k]))) == [ids]
+
+
+def test_top_k_keeps_exactly_k_of_equal_logits_lowest_id_first():
+    assert kept(sample.keep_top_k(tf.zeros([1, 5]), tf.constant([2]))) == [[0, 1]]
+    assert kept(sample.keep_top_k(tf.constant([[0.0, 1, 0, 1, 1]]), tf.constant([2]))) == [[1, 3]]
+
+
+@pytest.mark.parametrize(
+    "p, ids",
+    [
+        (0.0, [0, 1, 2, 3]),
+        (0.3, [1]),
+        (0.49, [1]),
+        (0.51, [1, 3]),  # the token that crosses p is in; OpenAI's code would drop it
+        (0.81, [0, 1, 3]),
+        (0.96, [0, 1, 2, 3]),
+        (1.0, [0, 1, 2, 3]),
+    ],
+)
+def test_top_p(p, ids):
+    assert kept(sample.keep_top_p(tf.constant(LOGITS), tf.constant([p]))) == [ids]
+
+
+def test_top_p_takes_the_lower_id_of_equal_ones():
+    assert kept(sample.keep_top_p(tf.zeros([1, 4]), tf.constant([0.4]))) == [[0, 1]]
+
+
+def test_rows_have_their_own_settings():
+    logits = tf.constant(np.repeat(LOGITS, 3, axis=0))
+    assert kept(sample.keep_top_k(logits, tf.constant([0, 1, 3]))) == [[0, 1, 2, 3], [1], [0, 1, 3]]
+    assert kept(sample.keep_top_p(logits, tf.constant([0.6, 1.0, 0.2]))) == [[1, 3], [0, 1, 2, 3], [1]]
+
+
+@pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
+def test_a_nucleus_larger_than_the_window_is_the_fully_sorted_one(p):
+    logits = tf.constant(np.random.default_rng(0).normal(size=(4, 500)), tf.float32)
+    top_p = tf.fill([4], p)
+    assert kept(sample.keep_top_p(logits, top_p, window=8)) == kept(sample.keep_top_p(logits, top_p, window=500))
+
+
+def test_top_p_counts_the_mass_that_top_k_left():
+    logits = sample.keep_top_k(tf.constant(LOGITS), tf.constant([2]))  # .5 and .3 become .625 and .375
+    assert kept(sample.keep_top_p(logits, tf.constant([0.6]))) == [[1]]
+    assert kept(sample.keep_top_p(logits, tf.constant([0.7]))) == [[1, 3]]
+
+
+def test_penalty_divides_positive_and_multiplies_negative_logits():
+    logits = tf.constant([[2.0, -2.0, 3.0]])
+    seen = tf.constant([[True, True, False]])
+    np.testing.assert_allclose(sample.penalize(logits, seen, tf.constant([2.0])), [[1.0, -4.0, 3.0]])
+    np.testing.assert_allclose(sample.penalize(logits, seen, tf.constant([1.0])), logits)
+
+
+@pytest.mark.parametrize(
+    "uniform, chosen", [(0.0, 0), (0.149, 0), (0.151, 1), (0.649, 1), (0.651, 2), (0.71, 3), (1 - 2**-23, 3)]
+)
+def test_choice_is_by_cumulated_probability_in_the_order_of_ids(uniform, chosen):
+    assert sample.choose(tf.constant(LOGITS), tf.constant([uniform], tf.float32)).numpy().tolist() == [chosen]
+
+
+def test_a_dropped_token_is_never_chosen():
+    logits = tf.constant([[-np.inf, 0.0, -np.inf, 0.0, -np.inf]], tf.float32)
+    draws = [0.0, 0.4999, 0.5, 1 - 2**-23]
+    assert [int(sample.choose(logits, tf.constant([u], tf.float32))[0]) for u in draws] == [1, 1, 3, 3]
+
+
+def test_frequencies_are_the_probabilities():
+    """20,000 draws: a deviation of 0.015 is more than four standard errors."""
+    numbers = sample.RandomNumbers(seed=0, sample=0)
+    uniform = tf.constant([numbers.next() for _ in range(20_000)], tf.float32)
+    ids = sample.choose(tf.constant(np.repeat(LOGITS, 20_000, axis=0)), uniform).numpy()
+    np.testing.assert_allclose(np.bincount(ids, minlength=4) / 20_000, PROBABILITIES, atol=0.015)
+
+
+def next_ids(uniform, *rows, logits=LOGITS, seen=None):
+    logits = tf.constant(np.repeat(logits, len(rows), axis=0))
+    uniform = tf.fill([len(rows)], tf.constant(uniform, tf.float32))
+    return sample.next_tokens(logits, sample.stack(rows), uniform, seen).numpy().tolist()
+
+
+def test_temperature_zero_is_greedy_in_any_company():
+    assert next_ids(0.999, Sampling(temperature=0)) == [1]
+    assert next_ids(0.999, Sampling(temperature=0), Sampling(), Sampling(temperature=0, top_k=3)) == [1, 3, 1]
+    assert next_ids(0.5, Sampling(temperature=0), logits=np.zeros([1, 4], np.float32)) == [0]
+
+
+def test_top_k_1_is_greedy():
+    assert [next_ids(u, Sampling(top_k=1)) for u in (0.0, 0.5, 0.999)] == [[1], [1], [1]]
+
+
+def test_temperature_is_applied_before_the_filters():
+    # At temperature 4 the likeliest two hold 0.6 of the mass instead of 0.8, so a nucleus of 0.7 needs a third.
+    assert next_ids(0.01, Sampling(temperature=1, top_p=0.7)) == [1]
+    assert next_ids(0.01, Sampling(temperature=4, top_p=0.7)) == [0]
+
+
+def test_penalty_applies_to_greedy_choice_too():
+    seen = tf.constant([[False, True, False, False]])
+    assert next_ids(0.0, Sampling(temperature=0, repetition_penalty=5.0), seen=seen) == [3]
+
+
+def test_compiled_choice_is_the_eager_one():
+    rng = np.random.default_rng(3)
+    rows = [Sampling(t, k, p) for t in (0, 0.7, 1.5) for k in (0, 1, 40) for p in (0.5, 1.0)]
+    compiled = tf.function(sample.next_tokens)
+    for _ in range(5):
+        logits = tf.constant(rng.normal(size=(len(rows), 300)) * 3, tf.float32)
+        uniform = tf.constant(rng.random(len(rows)), tf.float32)
+        eager = sample.next_tokens(logits, sample.stack(rows), uniform).numpy().tolist()
+        assert compiled(logits, sample.stack(rows), uniform).numpy().tolist() == eager
+
+
+def test_random_numbers_belong_to_seed_and_sample():
+    def draw(seed, number):
+        stream = sample.RandomNumbers(seed, number)
+        return [stream.next() for _ in range(5)]
+
+    assert draw(1, 2) == draw(1, 2)
+    assert len({tuple(draw(seed, number)) for seed in (0, 1, 2**40) for number in (0, 1)}) == 6
+    # Typed in, so that a release of NumPy that changed them would be noticed.
+    assert draw(0, 0) == FIRST_NUMBERS
+
+
+FIRST_NUMBERS = [0.014066934585571289, 0.2577672004699707, 0.4715653657913208, 0.09141957759857178, 0.9791344404220581]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"temperature": -1.0}, "temperature must be 0 .* not -1.0"),
+        ({"temperature": float("nan")}, "not nan"),
+        ({"temperature": float("inf")}, "not inf"),
+        ({"top_k": -1}, "top_k must be 0 .* not -1"),
+        ({"top_p": 1.5}, "top_p must be between 0 and 1 .* not 1.5"),
+        ({"top_p": float("nan")}, "not nan"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0 .* not 0.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        Sampling(**wrong)

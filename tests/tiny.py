@@ -1,0 +1,77 @@
+"""Model directories small enough for tests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import checkpoint, encoder
+from gpt2.doctor import random_weights
+from gpt2.hparams import HParams
+
+TEXT = "the cat sat on the mat and the dog sat on the log"
+
+
+def write_vocabulary(directory: Path) -> int:
+    """A byte-level BPE of 256 bytes, the merges of a few words and `<|endoftext|>`; returns its size."""
+    pieces = list(encoder.byte_characters().values())
+    merges: list[tuple[str, str]] = []
+    for word in dict.fromkeys("Ġ" + word for word in TEXT.split()):
+        for end in range(2, len(word) + 1):
+            pair = (word[: end - 1], word[end - 1])
+            if pair not in merges:
+                merges.append(pair)
+                pieces.append(word[:end])
+    pieces.append(encoder.END_OF_TEXT)
+    ids = {piece: i for i, piece in enumerate(pieces)}
+    (directory / "encoder.json").write_text(json.dumps(ids), encoding="utf-8")
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges), ""]
+    (directory / "vocab.bpe").write_text("\n".join(lines), encoding="utf-8")
+    return len(ids)
+
+
+def write_model(directory: Path, seed: int = 1, n_ctx: int = 32, n_embd: int = 32) -> Path:
+    """A model directory of a few kilobytes with random weights and its own small vocabulary."""
+    directory.mkdir(parents=True, exist_ok=True)
+    hparams = HParams(n_vocab=write_vocabulary(directory), n_ctx=n_ctx, n_embd=n_embd, n_head=4, n_layer=2)
+    return _write(directory, hparams, seed)
+
+
+def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: int = 2) -> Path:
+    """A model directory with GPT-2's vocabulary and random weights."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in (encoder.ENCODER_FILE, encoder.MERGES_FILE):
+        shutil.copy(vocabulary / name, directory / name)
+    return _write(directory, hparams, seed)
+
+
+def _write(directory: Path, hparams: HParams, seed: int) -> Path:
+    (directory / "hparams.json").write_text(json.dumps(dataclasses.asdict(hparams)), encoding="utf-8")
+    checkpoint.save(directory, random_weights(hparams, seed))
+    return directory
+
+
+def write_small_reference(directory: Path, vocabulary: Path) -> Path:
+    """The checkpoint that `golden/small.json` was computed from: its order of random numbers is part of the recipe."""
+    hparams = HParams(n_vocab=50257, n_ctx=128, n_embd=64, n_head=4, n_layer=2)
+    write_gpt2_model(directory, vocabulary, hparams)
+    rng = np.random.default_rng(7)
+
+    def normal(shape: tuple[int, ...], deviation: float) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+
+    values = {}
+    for name, shape in hparams.variable_shapes().items():
+        if name.endswith("/g"):
+            values[name] = 1 + normal(shape, 0.1)
+        elif name.endswith("/b"):
+            values[name] = normal(shape, 0.05 if "ln_" in name else 0.02)
+        else:
+            values[name] = normal(shape, 0.04 if name.endswith("wpe") else 0.08)
+    checkpoint.save(directory, checkpoint.nest({name: tf.constant(value) for name, value in values.items()}))
+    return directory
