@@ -6,6 +6,7 @@ import tiktoken
 from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2 import encoder as encoder_module
 from gpt2.encoder import ASCII_PIECE, PIECE, load_encoder, merge
@@ -18,9 +19,7 @@ ODD = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0'sStdrvelm
 @pytest.fixture(scope="session")
 def peer(vocabulary):
     """tiktoken's encoder with the same two files."""
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(
-        str(vocabulary / "vocab.bpe"), str(vocabulary / "encoder.json")
-    )
+    ranks = data_gym_to_mergeable_bpe_ranks(str(vocabulary / "vocab.bpe"), str(vocabulary / "encoder.json"))
     return tiktoken.Encoding("gpt2", pat_str=PIECE.pattern, mergeable_ranks=ranks, special_tokens={})
 
 

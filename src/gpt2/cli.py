@@ -161,7 +161,7 @@ def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
             fire.Fire(collect, command=argv)
         except fire.core.FireExit as error:
             if not error.code:
-                raise GPT2Error("nothing was run: the arguments after -- are for fire") from error
+                raise UsageError("nothing was run: the arguments after -- are for fire") from error
             said = re.search(r"ERROR: (.*)", output.getvalue())
             raise UsageError(_readable(said[1] if said else output.getvalue().strip())) from error
     return bound

@@ -14,7 +14,7 @@ import requests
 from tqdm import tqdm
 
 ATTEMPTS = 4
-CHUNK = 1 << 20  # bytes
+CHUNK = 1 << 16  # bytes; what a broken connection costs at most
 TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
 
 
