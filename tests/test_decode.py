@@ -74,14 +74,24 @@ def test_a_finished_row_disturbs_nobody(tiny_model):
 
 
 def test_a_cache_that_grows_loses_nothing(small_model):
-    """A window of 128 is the smallest cache; this one starts there, so the window is doubled by hand."""
-    decoder = Decoder(small_model.decoder.weights, small_model.hparams)
-    batch = Batch(decoder, [Row([15496], GREEDY)])
-    batch.store.n_ctx = 512
-    ids = take(batch, 20)
+    decoder = small_model.decoder
+    batch = Batch(decoder, [Row([15496], GREEDY), Row([11, 616], GREEDY)])
+    batch.store.n_ctx = 512  # this model's window is as small as the smallest cache
+    first = take(batch, 20)
     batch.store.reserve(200)
-    assert batch.store.capacity == 256
-    assert ids[0] + take(batch, 20)[0] == take(Batch(decoder, [Row([15496], GREEDY)]), 40)[0]
+    assert batch.store.capacity == 512
+    whole = take(Batch(decoder, [Row([15496], GREEDY), Row([11, 616], GREEDY)]), 40)
+    assert [a + b for a, b in zip(first, take(batch, 20))] == whole
+
+
+def test_the_cache_is_written_in_place(small_model):
+    """What a step writes lands in the very memory that the cache had before."""
+    batch = Batch(small_model.decoder, [Row([15496, 11])])
+    batch.next()
+    before = [memoryview(tensor) for tensor in batch.store.tensors]
+    batch.next()
+    for old, new in zip(before, batch.store.tensors):
+        assert np.shares_memory(np.asarray(old), np.asarray(memoryview(new)))
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -97,10 +107,10 @@ def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
 
 def test_one_trace_serves_every_length(tiny_model):
     decoder = Decoder(tiny_model.decoder.weights, tiny_model.hparams)
-    for length in (1, 7, 30):
-        take(Batch(decoder, [Row(list(range(length)))]), 40)
-    counts = [f.experimental_get_tracing_count() for f in (decoder.prefill, decoder.step, decoder.next_tokens)]
-    assert counts == [1, 1, 1]
+    for length, batch_size in ((1, 1), (7, 1), (30, 3)):
+        take(Batch(decoder, [Row(list(range(length)))] * batch_size), 40)
+    functions = (decoder.prefill, decoder.step, decoder.write, decoder.next_tokens)
+    assert [f.experimental_get_tracing_count() for f in functions] == [1, 1, 1, 2]  # sampling: once a batch size
 
 
 @pytest.mark.parametrize("prompt", [[], [-1], [10_000]])

@@ -139,5 +139,10 @@ def test_doctor(flat):
     result = run("scripts/doctor.py", cwd=flat)
     out = result.stdout.decode()
     assert result.returncode == 0, result.stderr.decode()
-    for line in ("tensorflow 2.", "TensorFlow computes on: ", "345M: 35,456 parameters", "self-test on 345M: the largest error"):
+    for line in (
+        "tensorflow 2.",
+        "TensorFlow computes on: ",
+        "345M: 35,456 parameters",
+        "self-test on 345M: the largest error",
+    ):
         assert line in out

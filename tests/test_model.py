@@ -33,8 +33,8 @@ def test_a_cache_changes_nothing(tiny_model, split):
     tokens = tf.constant(np.random.default_rng(1).integers(hparams.n_vocab, size=(2, 12)), tf.int32)
     whole, _, _ = model.model(weights, hparams, tokens)
     first, keys, values = model.model(weights, hparams, tokens[:, :split])
-    store = KeyValueStore(hparams, batch=2)
-    store.write([0, 1], keys, values)
+    store = KeyValueStore(tiny_model.decoder, batch=2)
+    store.write(keys, values, [0, 1], np.zeros(2))
     rest, _, _ = model.model(weights, hparams, tokens[:, split:], store.read(np.array([split, split])))
     np.testing.assert_allclose(tf.concat([first, rest], axis=1), whole, rtol=0, atol=1e-5)
 
@@ -43,9 +43,9 @@ def test_only_used_slots_are_seen(tiny_model):
     weights, hparams = tiny_model.decoder.weights, tiny_model.hparams
     tokens = tf.constant([[1, 2, 3, 4]])
     _, keys, values = model.model(weights, hparams, tokens[:, :3])
-    store = KeyValueStore(hparams, batch=1)
-    store.write([0], [k + 100 for k in keys], [v + 100 for v in values])
-    store.write([0], [k[:, :, :2] for k in keys], [v[:, :, :2] for v in values])
+    store = KeyValueStore(tiny_model.decoder, batch=1)
+    store.write([k + 100 for k in keys], [v + 100 for v in values], [0], np.zeros(1))
+    store.write([k[:, :, :2] for k in keys], [v[:, :, :2] for v in values], [0], np.zeros(1))
     logits, _, _ = model.model(weights, hparams, tokens[:, 2:3], store.read(np.array([2])))
     whole, _, _ = model.model(weights, hparams, tokens[:, :3])
     np.testing.assert_allclose(logits[0, -1], whole[0, -1], rtol=0, atol=1e-5)

@@ -133,6 +133,13 @@ def test_compiled_choice_is_the_eager_one():
         assert compiled(logits, sample.stack(rows), uniform).numpy().tolist() == eager
 
 
+def test_a_setting_that_no_row_uses_is_left_out():
+    assert sample.stack([Sampling(temperature=0), Sampling(temperature=0)]) == (None, None, None, None)
+    stacked = sample.stack([Sampling(temperature=0, top_k=10**30), Sampling(repetition_penalty=2)])
+    assert stacked.top_p is None
+    assert [column.numpy().tolist() for column in stacked if column is not None] == [[0, 1], [2**31 - 1, 0], [1, 2]]
+
+
 def test_random_numbers_belong_to_seed_and_sample():
     def draw(seed, number):
         stream = sample.RandomNumbers(seed, number)

@@ -20,7 +20,7 @@ from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.request import Sampling
 
-SMALLEST_CACHE = 128  # slots; doubled when they are full, so that few shapes are ever seen
+SMALLEST_CACHE, CACHE_GROWTH = 128, 4  # slots, and by what they are multiplied when they are full
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Row:
 
 
 class Decoder:
-    """A model's compiled functions; traced once for each batch size and shared by all batches.
+    """A model's compiled functions, shared by all batches; none keeps any state.
 
     With `compiled=False` the same functions run op by op: slow, and the oracle for the others.
     """
@@ -43,9 +43,12 @@ class Decoder:
         self.weights = weights
         self.hparams = hparams
         function = tf.function if compiled else lambda f, **_: f
-        ragged = [tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
-        self.prefill = function(self._prefill, input_signature=ragged)
-        self.step = function(self._step)
+        # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
+        ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
+        heads = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * hparams.n_layer
+        self.prefill = function(self._prefill, input_signature=[ids, row])
+        self.step = function(self._step, input_signature=[row, model.Cache(heads, heads, row)])
+        self.write = function(self._write, input_signature=[heads * 2, heads * 2, row, row])
         self.next_tokens = function(sample.next_tokens)
 
     def _prefill(self, tokens: tf.Tensor, lengths: tf.Tensor) -> model.Hidden:
@@ -55,48 +58,64 @@ class Decoder:
         last = tf.gather(x, lengths - 1, batch_dims=1)[:, None]  # [B, 1, E]: no logits for the rest of the prompt
         return model.logits(self.weights, last)[:, 0], keys, values
 
-    def _step(self, tokens: tf.Tensor, cache: model.Cache) -> tf.Tensor:
-        """tokens [B], one more for each row -> logits [B, V]; its keys and values are written into the cache."""
+    def _step(self, tokens: tf.Tensor, cache: model.Cache) -> model.Hidden:
+        """tokens [B], one more for each row -> logits [B, V], its keys and values L x [B, H, 1, D]."""
         logits, keys, values = model.model(self.weights, self.hparams, tokens[:, None], cache)
-        # Written after all has been read: TensorFlow copies a variable whole if it is assigned while being read.
-        with tf.control_dependencies([logits]):
-            for variable, new in zip([*cache.keys, *cache.values], [*keys, *values]):
-                for row in range(tokens.shape[0]):
-                    slot = cache.lengths[row]
-                    variable[row, :, slot : slot + 1].assign(new[row])
-        return logits[:, 0]
+        return logits[:, 0], keys, values
+
+    def _write(
+        self, caches: list[tf.Tensor], news: list[tf.Tensor], rows: tf.Tensor, starts: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Puts each of `news` [N, H, T, D] into the slots starts[n], starts[n] + 1, ... of the rows [N] of its cache
+        [B, H, P, D], in place, and returns the caches, which take the place of the old ones.
+
+        In place is what makes a step cost the new token and not the whole cache: `tf.Variable.assign` on a slice makes
+        every later read copy the variable, `tf.tensor_scatter_nd_update` copies a tensor that anybody still holds.
+        """
+        _, n_head, capacity, head_size = tf.unstack(tf.shape(caches[0]))
+        time = tf.range(tf.shape(news[0])[2])
+        heads = rows[:, None] * n_head + tf.range(n_head)  # [N, H]
+        slots = heads[:, :, None] * capacity + starts[:, None, None] + time  # [N, H, T]
+        written = []
+        for cache, new in zip(caches, news):
+            lines, new_lines = (tf.reshape(x, [-1, head_size]) for x in (cache, new))  # [B*H*P, D] and [N*H*T, D]
+            lines = tf.raw_ops.InplaceUpdate(x=lines, i=tf.reshape(slots, [-1]), v=new_lines)
+            written.append(tf.reshape(lines, tf.shape(cache)))
+        return written
 
 
 class KeyValueStore:
-    """The variables behind a `model.Cache`: one for the keys and one for the values of each layer."""
+    """The tensors behind a `model.Cache`: one of keys and one of values for each layer, [B, H, P, D]."""
 
-    def __init__(self, hparams: HParams, batch: int) -> None:
-        self.n_ctx = hparams.n_ctx
+    def __init__(self, decoder: Decoder, batch: int) -> None:
+        hparams = decoder.hparams
+        self.decoder = decoder
+        self.n_ctx, self.n_layer = hparams.n_ctx, hparams.n_layer
         self.capacity = min(SMALLEST_CACHE, self.n_ctx)
-        head_size = hparams.n_embd // hparams.n_head
-        empty = tf.zeros([batch, hparams.n_head, self.capacity, head_size])
-        shape = [batch, hparams.n_head, None, head_size]
-        self.keys, self.values = (
-            [tf.Variable(empty, trainable=False, shape=shape) for _ in range(hparams.n_layer)] for _ in range(2)
-        )
+        shape = [batch, hparams.n_head, self.capacity, hparams.head_size]
+        self.tensors = [tf.zeros(shape) for _ in range(2 * self.n_layer)]  # keys, then values
 
     def reserve(self, slots: int) -> None:
-        """Makes room for so many slots by doubling: attention reads the whole capacity at every step."""
+        """Makes room for so many slots.
+
+        In few steps, because the memory of a smaller cache is seldom good for another; but in steps, because attention
+        reads the whole capacity for every token.
+        """
         old = self.capacity
         while self.capacity < slots:
-            self.capacity = min(2 * self.capacity, self.n_ctx)
+            self.capacity = min(CACHE_GROWTH * self.capacity, self.n_ctx)
         if self.capacity > old:
-            for variable in [*self.keys, *self.values]:
-                variable.assign(tf.pad(variable, [[0, 0], [0, 0], [0, self.capacity - old], [0, 0]]))
+            for i, tensor in enumerate(self.tensors):
+                self.tensors[i] = tf.pad(tensor, [[0, 0], [0, 0], [0, self.capacity - old], [0, 0]])
 
-    def write(self, rows: Sequence[int], keys: list[tf.Tensor], values: list[tf.Tensor]) -> None:
-        """Puts keys and values L x [len(rows), H, T, D] into the first T slots of these rows."""
-        for variable, new in zip([*self.keys, *self.values], [*keys, *values]):
-            for i, row in enumerate(rows):
-                variable[row, :, : new.shape[2]].assign(new[i])
+    def write(self, keys: list[tf.Tensor], values: list[tf.Tensor], rows: Sequence[int], starts: np.ndarray) -> None:
+        """Puts keys and values L x [N, H, T, D] into the slots from starts [N] of rows [N]."""
+        rows, starts = tf.constant(rows, tf.int32), tf.constant(starts, tf.int32)
+        self.tensors = self.decoder.write(self.tensors, [*keys, *values], rows, starts)
 
     def read(self, lengths: np.ndarray) -> model.Cache:
-        return model.Cache(self.keys, self.values, tf.constant(lengths, tf.int32))
+        keys, values = self.tensors[: self.n_layer], self.tensors[self.n_layer :]
+        return model.Cache(keys, values, tf.constant(lengths, tf.int32))
 
 
 def last_of_window(ids: Sequence[int], n_ctx: int) -> list[int]:
@@ -124,7 +143,7 @@ class Batch:
         self.settings = sample.stack([row.sampling for row in rows])
         self.random = [sample.RandomNumbers(row.seed, row.sample) for row in rows]
         self.seen = _seen(rows, hparams.n_vocab)
-        self.store = KeyValueStore(hparams, len(rows))
+        self.store = KeyValueStore(decoder, len(rows))
         self.lengths = np.zeros(len(rows), np.int32)  # used slots of each row
         self.done = np.zeros(len(rows), bool)
         self.logits: tf.Tensor | None = None  # [B, V], what the last tokens were drawn from
@@ -160,8 +179,10 @@ class Batch:
         at = np.minimum(self.lengths, self.n_ctx - 1)
         self.store.reserve(int(max(at)) + 1)
         tokens = tf.constant([ids[-1] for ids in self.ids], tf.int32)
+        logits, keys, values = self.decoder.step(tokens, self.store.read(at))
+        self.store.write(keys, values, range(len(self.ids)), at)
         self.lengths = np.where(self.done, self.lengths, at + 1)
-        return self.decoder.step(tokens, self.store.read(at))
+        return logits
 
     def _prefill(self, rows: Sequence[int]) -> tf.Tensor:
         prompts = [self.ids[row] for row in rows]
@@ -169,7 +190,7 @@ class Batch:
         padded = [ids + [0] * (max(lengths) - len(ids)) for ids in prompts]
         logits, keys, values = self.decoder.prefill(tf.constant(padded, tf.int32), tf.constant(lengths, tf.int32))
         self.store.reserve(max(lengths))
-        self.store.write(rows, keys, values)
+        self.store.write(keys, values, rows, np.zeros(len(rows)))
         self.lengths[list(rows)] = lengths
         return logits
 

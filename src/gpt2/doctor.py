@@ -65,11 +65,13 @@ def largest_error(directory: ModelDir | None) -> float:
     weights = checkpoint.load(directory.weights, hparams) if directory else random_weights(hparams, seed=0)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
     expected = reference.logits(weights, hparams, tokens.tolist())
-    decoder, store = Decoder(weights, hparams), KeyValueStore(hparams, batch=1)
+    decoder = Decoder(weights, hparams)
+    store = KeyValueStore(decoder, batch=1)
     errors = []
     for position, token in enumerate(tokens):
         prefilled = decoder.prefill(tf.constant(tokens[None, : position + 1], tf.int32), tf.constant([position + 1]))[0]
-        decoded = decoder.step(tf.constant([token], tf.int32), store.read(np.array([position])))
+        decoded, keys, values = decoder.step(tf.constant([token], tf.int32), store.read(np.array([position])))
+        store.write(keys, values, [0], np.array([position]))
         errors += [np.abs(found[0] - expected[position]).max() for found in (prefilled.numpy(), decoded.numpy())]
     return float(max(errors))
 

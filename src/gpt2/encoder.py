@@ -199,11 +199,11 @@ class BPEStream:
         return self.utf8.decode(b"", final=True)
 
 
-def read_merges(path: Path) -> list[tuple[str, str]]:
-    """The pairs of `vocab.bpe`, below its version line."""
-    merges = []
+def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
+    """The pairs of `vocab.bpe`, below its version line, made of the strings that are in memory as pieces already."""
+    merges, pieces = [], {piece: piece for piece in ids_of}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        pair = tuple(line.split())
+        pair = tuple(pieces.get(part, part) for part in line.split())
         if not pair or (number == 1 and line.startswith("#version")):
             continue
         if len(pair) != 2:
@@ -221,7 +221,7 @@ def load_encoder(directory: Path) -> Encoder:
     try:
         ids_of = json.loads(path.read_text(encoding="utf-8"))
         path = directory / MERGES_FILE
-        merges = read_merges(path)
+        merges = read_merges(path, ids_of)
     except (OSError, ValueError) as error:
         raise GPT2Error(f"{path} cannot be read: {error}") from error
     _check(ids_of, merges, directory)

@@ -37,6 +37,10 @@ class HParams:
             raise GPT2Error(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
     @property
+    def head_size(self) -> int:
+        return self.n_embd // self.n_head
+
+    @property
     def n_params(self) -> int:
         """Number of weights; a float32 checkpoint holds four bytes for each."""
         return sum(math.prod(shape) for shape in self.variable_shapes().values())

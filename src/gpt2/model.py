@@ -44,30 +44,14 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
 
 def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) -> tf.Tensor:
-    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-    return centred * tf.math.rsqrt(variance + epsilon) * g + b
+    mean = tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + epsilon) * g + b
 
 
 def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """x [B, T, I], w [I, O], b [O] -> [B, T, O]. The only place that knows how a weight is stored."""
-    flat = tf.matmul(tf.reshape(x, [-1, w.shape[0]]), w) + b  # [B*T, O]; one large product is faster than B small ones
-    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [w.shape[1]]], axis=0))
-
-
-def split_heads(x: tf.Tensor, n_head: int) -> tf.Tensor:
-    batch, time = tf.shape(x)[0], tf.shape(x)[1]
-    x = tf.reshape(x, [batch, time, n_head, x.shape[-1] // n_head])  # [B, T, E] -> [B, T, H, D]
-    return tf.transpose(x, [0, 2, 1, 3])  # [B, H, T, D]
-
-
-def merge_heads(x: tf.Tensor) -> tf.Tensor:
-    x = tf.transpose(x, [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
-    return tf.reshape(x, tf.concat([tf.shape(x)[:2], [x.shape[2] * x.shape[3]]], axis=0))  # [B, T, E]
-
-
-def masked(scores: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
-    return tf.where(visible, scores, tf.constant(MASKED, scores.dtype))
+    """x [N, I], w [I, O], b [O] -> [N, O]. The only place that knows how a weight is stored."""
+    return tf.nn.bias_add(tf.matmul(x, w), b)
 
 
 def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None) -> tf.Tensor:
@@ -75,33 +59,38 @@ def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None) -> tf.Te
 
     q, k, v [B, H, T, D] -> [B, H, T, D].
     """
-    scale = 1 / math.sqrt(q.shape[-1])
+    q *= 1 / math.sqrt(q.shape[-1])
     time = tf.range(tf.shape(q)[2])
     causal = time[:, None] >= time[None, :]  # [T, T]: a token sees itself and those before it
-    scores = masked(tf.matmul(q, k, transpose_b=True) * scale, causal)  # [B, H, T, T]
+    scores = tf.where(causal, tf.matmul(q, k, transpose_b=True), MASKED)  # [B, H, T, T]
     if past is None:
         return tf.matmul(tf.nn.softmax(scores), v)
-    past_scores = masked(tf.matmul(q, past.keys, transpose_b=True) * scale, past.used)  # [B, H, T, P]
+    past_scores = tf.where(past.used, tf.matmul(q, past.keys, transpose_b=True), MASKED)  # [B, H, T, P]
     probs = tf.nn.softmax(tf.concat([past_scores, scores], axis=-1))  # [B, H, T, P+T]
-    n_past = tf.shape(past.keys)[2]
-    return tf.matmul(probs[..., :n_past], past.values) + tf.matmul(probs[..., n_past:], v)
+    past_probs, probs = tf.split(probs, [tf.shape(past.keys)[2], tf.shape(q)[2]], axis=-1)
+    return tf.matmul(past_probs, past.values) + tf.matmul(probs, v)
 
 
 def attention(
-    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, past: Past | None
+    x: tf.Tensor, c_attn: Weights, c_proj: Weights, batch: tf.Tensor, n_head: int, past: Past | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [B, T, E] -> [B, T, E], and the new keys and values [B, H, T, D]."""
-    q, k, v = (split_heads(part, n_head) for part in tf.split(linear(x, **c_attn), 3, axis=-1))
-    return linear(merge_heads(attend(q, k, v, past)), **c_proj), k, v
+    """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
+    n_embd = x.shape[-1]
+    qkv = tf.reshape(linear(x, **c_attn), [batch, -1, 3, n_head, n_embd // n_head])  # [B*T, 3E] -> [B, T, 3, H, D]
+    q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
+    a = tf.transpose(attend(q, k, v, past), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
+    return linear(tf.reshape(a, [-1, n_embd]), **c_proj), k, v
 
 
 def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
-    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [B, T, E] -> [B, T, 4E] -> [B, T, E]
+    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [B*T, E] -> [B*T, 4E] -> [B*T, E]
 
 
-def block(x: tf.Tensor, w: Weights, n_head: int, past: Past | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [B, T, E] -> [B, T, E], and the new keys and values [B, H, T, D]."""
-    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, past=past)
+def block(
+    x: tf.Tensor, w: Weights, batch: tf.Tensor, n_head: int, past: Past | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
+    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], batch=batch, n_head=n_head, past=past)
     x = x + a
     return x + mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), k, v
 
@@ -112,26 +101,28 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
     Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
     Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
     """
-    positions = tf.range(tf.shape(tokens)[1])[None, :]  # [1, T]
+    batch, time = tf.unstack(tf.shape(tokens))
+    positions = tf.range(time)[None, :]  # [1, T]
     if cache is not None:
         positions += cache.lengths[:, None]  # [B, T]
         slots = tf.range(tf.shape(cache.keys[0])[2])
         used = (slots[None, :] < cache.lengths[:, None])[:, None, None, :]  # [B, 1, 1, P]
     x = tf.gather(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
+    x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
     keys, values = [], []
     for layer in range(hparams.n_layer):
         past = None if cache is None else Past(cache.keys[layer], cache.values[layer], used)
-        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, past)
+        x, k, v = block(x, weights[f"h{layer}"], batch, hparams.n_head, past)
         keys.append(k)
         values.append(v)
-    return layer_norm(x, **weights["ln_f"]), keys, values
+    return tf.reshape(layer_norm(x, **weights["ln_f"]), [batch, time, hparams.n_embd]), keys, values
 
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
     """x [B, T, E] -> [B, T, V]; the output projection is the token embedding, transposed."""
     wte = weights["wte"]
     flat = tf.matmul(tf.reshape(x, [-1, wte.shape[1]]), wte, transpose_b=True)  # [B*T, V]
-    return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [wte.shape[0]]], axis=0))
+    return tf.reshape(flat, [tf.shape(x)[0], -1, wte.shape[0]])
 
 
 def model(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:

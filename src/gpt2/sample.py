@@ -22,20 +22,24 @@ NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every
 
 
 class Settings(NamedTuple):
-    """The settings of all rows, as tensors."""
+    """The settings of all rows, as tensors; one that no row uses is None and costs nothing."""
 
-    temperature: tf.Tensor  # [B] float32
-    top_k: tf.Tensor  # [B] int32
-    top_p: tf.Tensor  # [B] float32
-    repetition_penalty: tf.Tensor  # [B] float32
+    temperature: tf.Tensor | None  # [B] float32; None: all rows are greedy
+    top_k: tf.Tensor | None  # [B] int32
+    top_p: tf.Tensor | None  # [B] float32
+    repetition_penalty: tf.Tensor | None  # [B] float32
 
 
 def stack(rows: Sequence[Sampling]) -> Settings:
+    def column(name: str, off: float, dtype: tf.DType) -> tf.Tensor | None:
+        values = [min(getattr(row, name), dtype.max) for row in rows]
+        return tf.constant(values, dtype) if any(value != off for value in values) else None
+
     return Settings(
-        tf.constant([row.temperature for row in rows], tf.float32),
-        tf.constant([min(row.top_k, tf.int32.max) for row in rows], tf.int32),
-        tf.constant([row.top_p for row in rows], tf.float32),
-        tf.constant([row.repetition_penalty for row in rows], tf.float32),
+        column("temperature", 0, tf.float32),
+        column("top_k", 0, tf.int32),
+        column("top_p", 1, tf.float32),
+        column("repetition_penalty", 1, tf.float32),
     )
 
 
@@ -113,16 +117,15 @@ def next_tokens(logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen:
     logits [B, V] float32; uniform [B] in [0, 1); seen [B, V] bool, needed only where a repetition penalty is set
     -> [B] int32.
     """
-    if seen is not None:
+    if settings.repetition_penalty is not None:
         logits = penalize(logits, seen, settings.repetition_penalty)
-    greedy = settings.temperature == 0
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-
-    def drawn() -> tf.Tensor:
-        scaled = logits / tf.where(greedy, 1.0, settings.temperature)[:, None]
-        scaled = tf.cond(tf.reduce_any(settings.top_k > 0), lambda: keep_top_k(scaled, settings.top_k), lambda: scaled)
-        nucleus = (settings.top_p > 0) & (settings.top_p < 1)
-        scaled = tf.cond(tf.reduce_any(nucleus), lambda: keep_top_p(scaled, settings.top_p), lambda: scaled)
-        return tf.where(greedy, best, choose(scaled, uniform))
-
-    return tf.cond(tf.reduce_all(greedy), lambda: best, drawn)
+    if settings.temperature is None:
+        return best
+    greedy = settings.temperature == 0
+    logits = logits / tf.where(greedy, 1.0, settings.temperature)[:, None]
+    if settings.top_k is not None:
+        logits = keep_top_k(logits, settings.top_k)
+    if settings.top_p is not None:
+        logits = keep_top_p(logits, settings.top_p)
+    return tf.where(greedy, best, choose(logits, uniform))
