@@ -1,6 +1,7 @@
-# make test     the virtual environment, the dependencies, lint, types and tests
-# make lint     lint and types alone
-# make bench    the encoder's speed beside tiktoken's
+# make test         the virtual environment, the dependencies, lint, types and tests
+# make lint         lint and types alone
+# make format       mends what the linter can
+# make test-docker  builds Dockerfile.cpu and runs the commands in it (root, Debian, buildah, debootstrap)
 #
 # PYTHON=python3.12 chooses the Python, TENSORFLOW=2.16.1 the TensorFlow; a change of either makes .venv anew.
 
@@ -10,13 +11,13 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 READY := $(VENV)/ready-$(PYTHON_VERSION)-$(TENSORFLOW)
 BIN := $(VENV)/bin
 
-.PHONY: test test-slow lint format bench
+.PHONY: test test-docker lint format
 
 test: lint
 	$(BIN)/python -m pytest -q
 
-test-slow: $(READY)
-	$(BIN)/python -m pytest -q -m slow
+test-docker:
+	scripts/test_docker.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -26,9 +27,6 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench: $(READY)
-	$(BIN)/python scripts/benchmark_encoder.py
 
 $(READY): requirements.txt requirements-dev.txt pyproject.toml setup.py
 	@test -n "$(PYTHON_VERSION)" || { echo "error: $(PYTHON) is not a Python; give one: make test PYTHON=python3.12" >&2; exit 1; }

@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, tiny_model):
 
 def test_a_variable_is_restored_without_a_second_copy(tiny_model, copy):
     """A kernel is reshaped, not copied: both tensors stand at one address."""
-    tensor = checkpoint._restore(copy / "model.ckpt", "model/h0/mlp/c_fc/w")
+    tensor = checkpoint.restore(copy / "model.ckpt", ["model/h0/mlp/c_fc/w"])[0]
     nested = checkpoint.nest({"model/h0/mlp/c_fc/w": tensor})["h0"]["mlp"]["c_fc"]["w"]
     assert nested.shape == tensor.shape[1:]
     assert np.shares_memory(np.asarray(memoryview(nested)), np.asarray(memoryview(tensor)))

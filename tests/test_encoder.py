@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2 import encoder as encoder_module
-from gpt2.encoder import ASCII_PIECE, PIECE, load_encoder, merge
+from gpt2.encoder import ASCII_PIECE, PIECE, load_encoder, merge, merge_long
 from gpt2.errors import GPT2Error
 
 # Characters on which the classes of the pattern, or Python's two regular expression engines, could disagree.
@@ -87,7 +87,7 @@ def test_the_ascii_pattern_cuts_as_the_full_one(text):
 )
 def test_merges_are_those_of_the_slow_loop(text, pairs):
     ranks = {pair: rank for rank, pair in enumerate([("a", "b"), ("c", "a"), *pairs])}
-    assert merge(text, ranks) == merge_slowly(text, ranks)
+    assert merge(text, ranks) == merge_long(text, ranks) == merge_slowly(text, ranks)
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,14 +1,14 @@
 """Tensors <-> the files of a checkpoint in OpenAI's layout.
 
-TensorFlow 1's name-based format is read and written through the same two ops that its `Saver` used, without a graph,
-tensor by tensor: the weights are in memory once. OpenAI's old tools read what is written here, and the other way round.
+TensorFlow 1's name-based format is read and written through the same two ops that its `Saver` used, without a graph:
+the weights are in memory once. OpenAI's old tools read what is written here, and the other way round.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def load(prefix: Path, hparams: HParams) -> Weights:
     try:
         found = tf.train.load_checkpoint(str(prefix))
         _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
-        return nest({name: _restore(prefix, name) for name in hparams.variable_shapes()})
+        names = list(hparams.variable_shapes())
+        return nest(dict(zip(names, restore(prefix, names))))
     except (tf.errors.OpError, ValueError) as error:
         raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
 
@@ -80,11 +81,14 @@ def nest(variables: Mapping[str, tf.Tensor]) -> Weights:
     return weights
 
 
-def _restore(prefix: Path, name: str) -> tf.Tensor:
-    (tensor,) = tf.raw_ops.RestoreV2(
-        prefix=str(prefix), tensor_names=[name], shape_and_slices=[""], dtypes=[tf.float32]
+def restore(prefix: Path, names: Sequence[str]) -> list[tf.Tensor]:
+    """Reads float32 variables by their names, straight into the tensors that are returned."""
+    return tf.raw_ops.RestoreV2(
+        prefix=str(prefix),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        dtypes=[tf.float32] * len(names),
     )
-    return tensor
 
 
 def _check(shapes: dict[str, list[int]], dtypes: dict[str, tf.DType], hparams: HParams, prefix: Path) -> None:

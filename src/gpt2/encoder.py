@@ -16,6 +16,7 @@ import codecs
 import heapq
 import json
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -36,6 +37,8 @@ ASCII_PIECE = re.compile(
 )
 # Text of any size in bounded memory: a full cache starts anew, and what is longer than any word is not kept.
 CACHED_PIECES, CACHED_LENGTH = 1 << 18, 64
+LONG_PIECE = 128  # symbols, from which on the quadratic merge is the slower one
+NO_MERGE = sys.maxsize
 
 
 class TextStream(Protocol):
@@ -76,8 +79,24 @@ def byte_characters() -> dict[int, str]:
 def merge(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Merges the neighbours of lowest rank, all their occurrences from left to right, until no merge applies.
 
-    A heap of candidate pairs over a linked list: n log n, where OpenAI's loop is quadratic in the piece's length.
+    For words: quadratic in the number of symbols, but each scan of a short list runs in C.
     """
+    parts, rank_of = list(symbols), ranks.get
+    found = [rank_of(pair, NO_MERGE) for pair in zip(parts, parts[1:])]
+    while found and (lowest := min(found)) != NO_MERGE:
+        while lowest in found:
+            at = found.index(lowest)
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            del found[at]
+            if at:
+                found[at - 1] = rank_of((parts[at - 1], parts[at]), NO_MERGE)
+            if at < len(found):
+                found[at] = rank_of((parts[at], parts[at + 1]), NO_MERGE)
+    return parts
+
+
+def merge_long(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """What `merge` gives, in n log n steps: a heap of candidate pairs over a linked list."""
     parts = list(symbols)  # one that was merged away is left empty
     after = [*range(1, len(parts)), -1]
     before = list(range(-1, len(parts) - 1))
@@ -163,7 +182,8 @@ class Encoder:
     def encode_piece(self, piece: str) -> tuple[int, ...]:
         symbols = [self.characters[byte] for byte in piece.encode("utf-8")]
         try:
-            return tuple(self.ids_of[part] for part in merge(symbols, self.ranks))
+            merged = (merge if len(symbols) <= LONG_PIECE else merge_long)(symbols, self.ranks)
+            return tuple([self.ids_of[part] for part in merged])
         except KeyError as error:
             raise GPT2Error(f"this vocabulary cannot write {piece[:40]!r}: it lacks the piece {error}") from error
 
