@@ -1,11 +1,10 @@
-"""Model directories small enough for tests. `python tests/tiny.py DIRECTORY` writes one."""
+"""Model directories small enough for tests."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +75,3 @@ def write_small_reference(directory: Path, vocabulary: Path) -> Path:
             values[name] = normal(shape, 0.04 if name.endswith("wpe") else 0.08)
     checkpoint.save(directory, checkpoint.nest({name: tf.constant(value) for name, value in values.items()}))
     return directory
-
-
-if __name__ == "__main__":
-    print(write_model(Path(sys.argv[1])))
