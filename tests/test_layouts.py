@@ -128,6 +128,7 @@ def test_ctrl_c_ends_the_sample_and_then_the_program(flat):
         process.stdout.read(40)  # it is writing
         process.send_signal(signal.SIGINT)
         read_until(process.stdout, b"=" * 80 + b"\nModel prompt >>> ")  # and asks again
+        time.sleep(0.5)  # Python misses a signal that comes between writing the prompt and waiting for the answer
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         assert process.wait(timeout=60) == 130

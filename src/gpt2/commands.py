@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import io
 import itertools
 import secrets
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from gpt2 import device
 from gpt2.cli import complain
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.model_dir import find_model
+from gpt2.model_dir import find_model, load_vocabulary
 from gpt2.request import Request, Sampling
 
 PROMPT = "Model prompt >>> "
@@ -48,7 +49,7 @@ def unconditional(options: Options) -> None:
         raise UsageError("nsamples 0 is for ever, which length 0 would fill with nothing; give one of them a value")
     session = Session(options)
     session.load()
-    session.write(None, session.hparams.n_ctx, options.nsamples or None)
+    session.write(None, session.n_ctx, options.nsamples or None)
 
 
 def interactive(options: Options, prompt: str | None, prompt_file: str | None, encoding: str) -> None:
@@ -67,7 +68,7 @@ def interactive(options: Options, prompt: str | None, prompt_file: str | None, e
     session.load()
     for text in ask(encoding) if prompt is None else [prompt]:
         damage.report()
-        session.write(text, session.hparams.n_ctx // 2, options.nsamples, interruptible=prompt is None)
+        session.write(text, session.n_ctx // 2, options.nsamples, interruptible=prompt is None)
         print(END_OF_ANSWER, flush=True)
 
 
@@ -76,17 +77,19 @@ class Session:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.directory = find_model(options.model_name, options.models_dir)
-        self.hparams = self.directory.hparams
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
+        self.request = Request(None, options.length or 0, options.sampling, self.seed, stop=options.stop)
+        self.directory = find_model(options.model_name, options.models_dir)
+        self.encoder = load_vocabulary(self.directory)
+        self.n_ctx = self.directory.hparams.n_ctx
         self.sample_numbers = itertools.count()
 
     def load(self) -> None:
-        """Starts TensorFlow, which takes seconds: everything that can be refused has been refused before."""
+        """Starts TensorFlow, which takes seconds: what can be refused without it has been refused before."""
         where = device.start(self.options.threads)
         from gpt2 import generate  # imports TensorFlow
 
-        self.model = generate.load_model_dir(self.directory)
+        self.model = generate.load_weights(self.directory, self.encoder)
         complain(f"{self.directory.path.name} on {where}, seed {self.seed}")
 
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
@@ -98,7 +101,7 @@ class Session:
             if n <= 0:
                 return
             requests = [
-                Request(prompt, length, self.options.sampling, self.seed, number, self.options.stop)
+                dataclasses.replace(self.request, prompt=prompt, length=length, sample=number)
                 for number in itertools.islice(self.sample_numbers, n)
             ]
             try:

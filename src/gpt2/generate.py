@@ -17,10 +17,10 @@ import numpy as np
 
 from gpt2 import checkpoint
 from gpt2.decode import Batch, Decoder, Row, last_of_window
-from gpt2.encoder import TextEncoder, load_encoder
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.encoder import TextEncoder
+from gpt2.errors import UsageError
 from gpt2.hparams import HParams
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.request import Request
 from gpt2.stop import StopStrings
 
@@ -50,17 +50,12 @@ def load(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) 
 
     Raises GPT2Error if it is not there, damaged, or not of one piece.
     """
-    return load_model_dir(find_model(model_name, models_dir))
+    directory = find_model(model_name, models_dir)
+    return load_weights(directory, load_vocabulary(directory))
 
 
-def load_model_dir(directory: ModelDir) -> Model:
-    """The second half of `load`, for callers that look for the model before they start TensorFlow."""
-    encoder = load_encoder(directory.path)
-    if encoder.n_vocab != directory.hparams.n_vocab:
-        raise GPT2Error(
-            f"{directory.path}: the vocabulary has {encoder.n_vocab} ids, but hparams.json says n_vocab"
-            f" {directory.hparams.n_vocab}; they belong to different models"
-        )
+def load_weights(directory: ModelDir, encoder: TextEncoder) -> Model:
+    """The last part of `load`, and the only one that needs TensorFlow."""
     return Model(encoder, Decoder(checkpoint.load(directory.weights, directory.hparams), directory.hparams))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2 import hparams as hparams_module
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams, load_hparams
 
@@ -89,7 +89,7 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
 def _not_found(model_name: str, models_dir: str) -> str:
     looked = " and ".join(str(folder) for folder in search_path(models_dir))
     at_hand = [path.name for path in models_at_hand(models_dir)]
-    use = f", or use one that is there: --model_name {' or '.join(at_hand)}" if at_hand else ""
+    use = f", or use one that is there: --model_name {' or '.join(at_hand[:5])}" if at_hand else ""
     if is_released(model_name):
         target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {models_dir}"
         return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
@@ -120,6 +120,17 @@ def open_model_dir(path: Path) -> ModelDir:
     prefix = current_checkpoint(path)
     _check_files(prefix, hparams)
     return ModelDir(path, hparams, prefix)
+
+
+def load_vocabulary(directory: ModelDir) -> Encoder:
+    """The model's encoder; raises GPT2Error if its files are damaged or belong to another model."""
+    encoder = load_encoder(directory.path)
+    if encoder.n_vocab != directory.hparams.n_vocab:
+        raise GPT2Error(
+            f"{directory.path}: the vocabulary has {encoder.n_vocab} ids, but hparams.json says n_vocab"
+            f" {directory.hparams.n_vocab}; they belong to different models"
+        )
+    return encoder
 
 
 def current_checkpoint(directory: Path) -> Path:
