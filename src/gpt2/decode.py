@@ -144,8 +144,8 @@ class Batch:
         self.random = [sample.RandomNumbers(row.seed, row.sample) for row in rows]
         self.seen = _seen(rows, hparams.n_vocab)
         self.store = KeyValueStore(decoder, len(rows))
-        self.lengths = np.zeros(len(rows), np.int32)  # used slots of each row
-        self.done = np.zeros(len(rows), bool)
+        self.lengths: np.ndarray = np.zeros(len(rows), np.int32)  # used slots of each row
+        self.done: np.ndarray = np.zeros(len(rows), bool)
         self.logits: tf.Tensor | None = None  # [B, V], what the last tokens were drawn from
 
     def finish(self, row: int) -> None:
