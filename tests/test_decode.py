@@ -21,7 +21,9 @@ def take(batch, n):
 def decode_slowly(decoder, row, n):
     """No cache and no batch: what every fast path has to give."""
     n_ctx = decoder.hparams.n_ctx
-    seen, window = list(row.prompt), list(row.prompt)[-(n_ctx - 1) :]
+    seen, window = list(row.prompt), list(row.prompt)
+    if len(window) > n_ctx:
+        window = window[-(n_ctx - 1) :]
     numbers = sample.RandomNumbers(row.seed, row.sample)
     for _ in range(n):
         if len(window) > n_ctx:
@@ -41,7 +43,8 @@ ROWS = [
     Row([250], Sampling(top_k=40), seed=1),
     Row(list(range(20)), Sampling(temperature=0.7, top_p=0.9), seed=1, sample=1),
     Row([9] * 31, Sampling(repetition_penalty=1.3), seed=2),
-    Row(list(range(50)), Sampling(temperature=1.5), seed=3),  # longer than the window of 32
+    Row(list(range(32)), Sampling(temperature=1.5), seed=3),  # as long as the window
+    Row(list(range(50)), Sampling(repetition_penalty=1.1), seed=4),  # longer
 ]
 
 
@@ -68,9 +71,9 @@ def test_a_finished_row_disturbs_nobody(tiny_model):
     batch.finish(1)
     batch.finish(4)
     rest = take(batch, 50)
-    for row in (0, 2, 3):
+    for row in (0, 2, 3, 5):
         assert first[row] + rest[row] == alone[row]
-    assert batch.done.tolist() == [False, True, False, False, True]
+    assert batch.done.tolist() == [False, True, False, False, True, False]
 
 
 def test_a_cache_that_grows_loses_nothing(small_model):

@@ -119,8 +119,8 @@ class KeyValueStore:
 
 
 def last_of_window(ids: Sequence[int], n_ctx: int) -> list[int]:
-    """What is kept of a prompt: the last n_ctx - 1 ids, so that one more fits."""
-    return list(ids)[-max(1, n_ctx - 1) :]
+    """What is kept of a prompt: all of it or, if it is longer than the window, its last n_ctx - 1 ids."""
+    return list(ids) if len(ids) <= n_ctx else list(ids)[-max(1, n_ctx - 1) :]
 
 
 class Batch:

@@ -105,9 +105,9 @@ def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
     prompts: dict[str | None, list[int]] = {}
     for text in dict.fromkeys(request.prompt for request in requests):
         ids = [model.encoder.end_of_text] if text is None else model.encoder.encode(text)
-        prompts[text] = last_of_window(ids, n_ctx)
-        if len(prompts[text]) < len(ids):
-            kept = len(prompts[text])
+        prompts[text] = ids
+        kept = len(last_of_window(ids, n_ctx))
+        if kept < len(ids):
             warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=2)
     return [Row(prompts[request.prompt], request.sampling, request.seed, request.sample) for request in requests]
 
