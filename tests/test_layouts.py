@@ -146,7 +146,7 @@ def test_doctor(flat):
     assert result.returncode == 0, result.stderr.decode()
     for line in (
         "tensorflow 2.",
-        "TensorFlow computes on: ",
+        "TensorFlow sees: CPU:0",
         "345M: 35,456 parameters",
         "self-test on 345M: the largest error",
     ):

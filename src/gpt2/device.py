@@ -33,6 +33,13 @@ def start(threads: int | None = None) -> str:
     return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()
 
 
+def seen() -> list[str]:
+    """The devices that TensorFlow sees, such as "CPU:0"."""
+    import tensorflow as tf
+
+    return [found.name.removeprefix("/physical_device:") for found in tf.config.list_physical_devices()]
+
+
 def unusable_gpu() -> str:
     """Says so if there is an NVIDIA GPU; to be asked when TensorFlow found none."""
     if not any(Path(path).exists() for path in NVIDIA_DRIVER):
@@ -52,12 +59,16 @@ def _native_stderr_held() -> Iterator[None]:
 
     TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging.
     """
-    with tempfile.TemporaryFile() as held:
+    try:
         real = os.dup(2)
+    except OSError:  # there is none to be written to
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(real, held.read())
             raise

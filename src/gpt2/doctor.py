@@ -34,7 +34,8 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield "packages: " + ", ".join(_versions())
     yield f"CPU: {os.cpu_count()} threads, {_cpu_features()}"
-    yield f"TensorFlow computes on: {device.start(threads)}"
+    computes_on = device.start(threads)
+    yield f"TensorFlow sees: {', '.join(device.seen())}; it computes on: {computes_on}"
     yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
