@@ -112,8 +112,8 @@ def test_one_trace_serves_every_length(tiny_model):
     decoder = Decoder(tiny_model.decoder.weights, tiny_model.hparams)
     for length, batch_size in ((1, 1), (7, 1), (30, 3)):
         take(Batch(decoder, [Row(list(range(length)))] * batch_size), 40)
-    functions = (decoder.prefill, decoder.step, decoder.write, decoder.next_tokens)
-    assert [f.experimental_get_tracing_count() for f in functions] == [1, 1, 1, 2]  # sampling: once a batch size
+    functions = (decoder.forward, decoder.write, decoder.next_tokens)
+    assert [f.experimental_get_tracing_count() for f in functions] == [1, 1, 2]  # sampling: once a batch size
 
 
 @pytest.mark.parametrize("prompt", [[], [-1], [10_000]])

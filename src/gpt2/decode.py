@@ -46,22 +46,26 @@ class Decoder:
         # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
         ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
         heads = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * hparams.n_layer
-        self.prefill = function(self._prefill, input_signature=[ids, row])
-        self.step = function(self._step, input_signature=[row, model.Cache(heads, heads, row)])
+        self.forward = function(self._forward, input_signature=[ids, row, model.Cache(heads, heads, row)])
         self.write = function(self._write, input_signature=[heads * 2, heads * 2, row, row])
         self.next_tokens = function(sample.next_tokens)
 
-    def _prefill(self, tokens: tf.Tensor, lengths: tf.Tensor) -> model.Hidden:
-        """tokens [B, T], padded on the right to the longest; lengths [B] -> logits of each row's last token [B, V],
-        keys and values L x [B, H, T, D]. No token sees the padding, which stands after it."""
-        x, keys, values = model.hidden(self.weights, self.hparams, tokens)
-        last = tf.gather(x, lengths - 1, batch_dims=1)[:, None]  # [B, 1, E]: no logits for the rest of the prompt
-        return model.logits(self.weights, last)[:, 0], keys, values
+    def prefill(self, tokens: tf.Tensor, counts: tf.Tensor) -> model.Hidden:
+        """The beginning of texts: `forward` with a cache of no slots."""
+        batch, hparams = tokens.shape[0], self.hparams
+        nothing = [tf.zeros([batch, hparams.n_head, 0, hparams.head_size])] * hparams.n_layer
+        return self.forward(tokens, counts, model.Cache(nothing, nothing, tf.zeros([batch], tf.int32)))
 
-    def _step(self, tokens: tf.Tensor, cache: model.Cache) -> model.Hidden:
-        """tokens [B], one more for each row -> logits [B, V], its keys and values L x [B, H, 1, D]."""
-        logits, keys, values = model.model(self.weights, self.hparams, tokens[:, None], cache)
-        return logits[:, 0], keys, values
+    def step(self, tokens: tf.Tensor, cache: model.Cache) -> model.Hidden:
+        """tokens [B]: `forward` with one more token for each row."""
+        return self.forward(tokens[:, None], tf.ones_like(tokens), cache)
+
+    def _forward(self, tokens: tf.Tensor, counts: tf.Tensor, cache: model.Cache) -> model.Hidden:
+        """tokens [B, T], of which the first counts[b] of row b mean something -> logits of each row's last one [B, V],
+        keys and values L x [B, H, T, D]. No token sees the padding, which stands after it."""
+        x, keys, values = model.hidden(self.weights, self.hparams, tokens, cache)
+        last = tf.gather(x, counts - 1, batch_dims=1)[:, None]  # [B, 1, E]: no logits for the rest of a prompt
+        return model.logits(self.weights, last)[:, 0], keys, values
 
     def _write(
         self, caches: list[tf.Tensor], news: list[tf.Tensor], rows: tf.Tensor, starts: tf.Tensor
