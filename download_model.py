@@ -6,12 +6,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
 
-from gpt2 import cli, download
+from gpt2 import cli
 from gpt2.errors import UsageError
 from gpt2.model_dir import DEFAULT_MODELS_DIR, released_names
 
 
-def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=download.BASE_URLS):
+def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
     """Download a released model, or what is missing of it.
 
     An interrupted download goes on where it ended. Every file is verified.
@@ -21,7 +21,10 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=downlo
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
             f" (the models are {released_names()})"
         )
-    directory = download.download_model(model_name, download.target_folder(models_dir), base_url)
+    from gpt2 import download  # needs packages, which --help does not
+
+    folder = download.target_folder(models_dir)
+    directory = download.download_model(model_name, folder, base_url or download.BASE_URLS)
     cli.complain(f"{model_name} is complete in {directory}")
 
 

@@ -94,6 +94,13 @@ def test_help(flat, script, flags):
     assert time.perf_counter() - start < 1  # TensorFlow alone takes longer to import
 
 
+@pytest.mark.parametrize("command", [[UNCONDITIONAL, "--seed", "1"], ["download_model.py", "124M"]])
+def test_where_nothing_is_installed(flat, command):
+    result = run("-S", *command, cwd=flat)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == b"error: the package fire is missing; type: pip install -r requirements.txt\n"
+
+
 def test_a_model_that_is_not_there(flat):
     start = time.perf_counter()
     result = run(UNCONDITIONAL, "--temperature=2.0", cwd=flat)

@@ -66,7 +66,11 @@ FLAGS = {
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
     "encoding": Flag(str, "a name", "encoding of prompts from stdin and files"),
-    "base_url": Flag(urls, "URLs", "where to download from; several, separated by commas, are tried in turn"),
+    "base_url": Flag(
+        urls,
+        "URLs",
+        "where to download from, instead of OpenAI's servers; several, separated by commas, are tried in turn",
+    ),
 }
 
 
@@ -100,6 +104,9 @@ def _guarded(command: Callable[..., None], argv: Sequence[str]) -> int:
     except (GPT2Error, OSError) as error:
         complain(f"error: {error}")
         return USAGE if isinstance(error, UsageError) else FAILURE
+    except ModuleNotFoundError as error:
+        complain(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
+        return FAILURE
     except Exception as error:
         if DEBUG in os.environ:
             raise

@@ -13,6 +13,7 @@ printable characters, and neighbours are merged in the order of `vocab.bpe` unti
 from __future__ import annotations
 
 import codecs
+import functools
 import heapq
 import json
 import re
@@ -20,9 +21,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
-
-import regex
+from typing import Any, Protocol
 
 from gpt2.errors import GPT2Error
 
@@ -30,7 +29,7 @@ ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 END_OF_TEXT = "<|endoftext|>"
 
 # Upper-case contractions ('S) are not split: OpenAI's comment says that IGNORECASE was forgotten, and so it must stay.
-PIECE = regex.compile(r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+PIECE = r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # The same for ASCII text, where the standard library is twice as fast; its \s would add U+001C to U+001F.
 ASCII_PIECE = re.compile(
     r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
@@ -63,6 +62,13 @@ class TextEncoder(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
 
     def stream(self) -> TextStream: ...
+
+
+@functools.cache
+def piece_pattern() -> Any:
+    import regex  # only here, so that a command's mistakes are answered where nothing is installed yet
+
+    return regex.compile(PIECE)
 
 
 def byte_characters() -> dict[int, str]:
@@ -176,7 +182,7 @@ class Encoder:
         if text.isascii():
             pieces = ASCII_PIECE.findall(text)
         else:
-            pieces = PIECE.findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+            pieces = piece_pattern().findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         return list(chain.from_iterable(map(self.cache.__getitem__, pieces)))
 
     def encode_piece(self, piece: str) -> tuple[int, ...]:
