@@ -50,7 +50,7 @@ def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) 
 
 
 def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """x [N, I], w [I, O], b [O] -> [N, O]. The only place that knows how a weight is stored."""
+    """x [N, I], w [I, O], b [O] -> [N, O]. The only place that knows how a kernel is stored."""
     return tf.nn.bias_add(tf.matmul(x, w), b)
 
 
