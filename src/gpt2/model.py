@@ -19,16 +19,9 @@ from gpt2.hparams import HParams
 
 Weights = Mapping[str, Any]
 Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
+Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H, P, D]
 
 MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
-
-
-class Past(NamedTuple):
-    """One layer of a cache, with the slots that may be read."""
-
-    keys: tf.Tensor  # [B, H, P, D]
-    values: tf.Tensor  # [B, H, P, D]
-    used: tf.Tensor  # [B, 1, 1, P] bool
 
 
 class Cache(NamedTuple):
@@ -54,31 +47,32 @@ def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.nn.bias_add(tf.matmul(x, w), b)
 
 
-def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None) -> tf.Tensor:
-    """Causal attention of the new tokens to each other and, where there is a past, to its used slots.
+def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None, visible: tf.Tensor) -> tf.Tensor:
+    """Attention of the new tokens to the visible ones among the past and themselves.
 
-    q, k, v [B, H, T, D] -> [B, H, T, D].
+    q, k, v [B, H, T, D]; visible [B, 1, T, P+T] -> [B, H, T, D]. Joining the past with the new keys and values would copy
+    it for every token.
     """
     q *= 1 / math.sqrt(q.shape[-1])
-    time = tf.range(tf.shape(q)[2])
-    causal = time[:, None] >= time[None, :]  # [T, T]: a token sees itself and those before it
-    scores = tf.where(causal, tf.matmul(q, k, transpose_b=True), MASKED)  # [B, H, T, T]
+    scores = tf.matmul(q, k, transpose_b=True)  # [B, H, T, T]
+    if past is not None:
+        past_k, past_v = past
+        scores = tf.concat([tf.matmul(q, past_k, transpose_b=True), scores], axis=-1)  # [B, H, T, P+T]
+    probs = tf.nn.softmax(tf.where(visible, scores, MASKED))
     if past is None:
-        return tf.matmul(tf.nn.softmax(scores), v)
-    past_scores = tf.where(past.used, tf.matmul(q, past.keys, transpose_b=True), MASKED)  # [B, H, T, P]
-    probs = tf.nn.softmax(tf.concat([past_scores, scores], axis=-1))  # [B, H, T, P+T]
-    past_probs, probs = tf.split(probs, [tf.shape(past.keys)[2], tf.shape(q)[2]], axis=-1)
-    return tf.matmul(past_probs, past.values) + tf.matmul(probs, v)
+        return tf.matmul(probs, v)
+    past_probs, probs = tf.split(probs, [tf.shape(past_k)[2], -1], axis=-1)
+    return tf.matmul(past_probs, past_v) + tf.matmul(probs, v)
 
 
 def attention(
-    x: tf.Tensor, c_attn: Weights, c_proj: Weights, batch: tf.Tensor, n_head: int, past: Past | None
+    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, past: Past | None, visible: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    n_embd = x.shape[-1]
+    batch, n_embd = tf.shape(visible)[0], x.shape[-1]
     qkv = tf.reshape(linear(x, **c_attn), [batch, -1, 3, n_head, n_embd // n_head])  # [B*T, 3E] -> [B, T, 3, H, D]
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    a = tf.transpose(attend(q, k, v, past), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
+    a = tf.transpose(attend(q, k, v, past, visible), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
     return linear(tf.reshape(a, [-1, n_embd]), **c_proj), k, v
 
 
@@ -87,12 +81,26 @@ def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
 
 
 def block(
-    x: tf.Tensor, w: Weights, batch: tf.Tensor, n_head: int, past: Past | None
+    x: tf.Tensor, w: Weights, n_head: int, past: Past | None, visible: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], batch=batch, n_head=n_head, past=past)
+    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, past=past, visible=visible)
     x = x + a
     return x + mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), k, v
+
+
+def see(tokens: tf.Tensor, cache: Cache | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """tokens [B, T] -> their positions [B, T], and which of P slots and T tokens each of them sees [B, 1, T, P+T]."""
+    batch, time = tf.unstack(tf.shape(tokens))
+    new = tf.range(time)
+    positions = tf.tile(new[None, :], [batch, 1])  # [B, T]
+    visible = tf.tile((new[:, None] >= new[None, :])[None], [batch, 1, 1])  # [B, T, T]: itself and those before it
+    if cache is not None:
+        positions += cache.lengths[:, None]
+        n_past = tf.shape(cache.keys[0])[2]
+        used = tf.sequence_mask(cache.lengths, n_past)[:, None, :]  # [B, 1, P]
+        visible = tf.concat([tf.tile(used, [1, time, 1]), visible], axis=-1)
+    return positions, visible[:, None]
 
 
 def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
@@ -101,21 +109,17 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
     Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
     Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
     """
-    batch, time = tf.unstack(tf.shape(tokens))
-    positions = tf.range(time)[None, :]  # [1, T]
-    if cache is not None:
-        positions += cache.lengths[:, None]  # [B, T]
-        slots = tf.range(tf.shape(cache.keys[0])[2])
-        used = (slots[None, :] < cache.lengths[:, None])[:, None, None, :]  # [B, 1, 1, P]
+    positions, visible = see(tokens, cache)
     x = tf.gather(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
+    shape = tf.shape(x)
     x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
     keys, values = [], []
     for layer in range(hparams.n_layer):
-        past = None if cache is None else Past(cache.keys[layer], cache.values[layer], used)
-        x, k, v = block(x, weights[f"h{layer}"], batch, hparams.n_head, past)
+        past = None if cache is None else (cache.keys[layer], cache.values[layer])
+        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, past, visible)
         keys.append(k)
         values.append(v)
-    return tf.reshape(layer_norm(x, **weights["ln_f"]), [batch, time, hparams.n_embd]), keys, values
+    return tf.reshape(layer_norm(x, **weights["ln_f"]), shape), keys, values
 
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
