@@ -50,8 +50,8 @@ def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None, visible: tf.Tensor) -> tf.Tensor:
     """Attention of the new tokens to the visible ones among the past and themselves.
 
-    q, k, v [B, H, T, D]; visible [B, 1, T, P+T] -> [B, H, T, D]. Joining the past with the new keys and values would copy
-    it for every token.
+    q, k, v [B, H, T, D]; visible [B, 1, T, P+T] -> [B, H, T, D]. Joining the past with the new keys and values would
+    copy it for every token.
     """
     q *= 1 / math.sqrt(q.shape[-1])
     scores = tf.matmul(q, k, transpose_b=True)  # [B, H, T, T]
