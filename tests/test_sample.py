@@ -107,6 +107,17 @@ def test_temperature_zero_is_greedy_in_any_company():
     assert next_ids(0.5, Sampling(temperature=0), logits=np.zeros([1, 4], np.float32)) == [0]
 
 
+@pytest.mark.parametrize("temperature", [1e-50, 1e-38, 1e-30, 1e-6])
+def test_a_very_small_temperature_is_greedy_too(temperature):
+    logits = np.array([[30.0, 31, -200, 30.9]], np.float32)
+    for filters in ({}, {"top_k": 3}, {"top_p": 0.9}):
+        assert next_ids(0.9, Sampling(temperature=temperature, **filters), logits=logits) == [1]
+
+
+def test_a_very_large_temperature_is_even():
+    assert [next_ids(u, Sampling(temperature=1e38)) for u in (0.1, 0.3, 0.6, 0.9)] == [[0], [1], [2], [3]]
+
+
 def test_top_k_1_is_greedy():
     assert [next_ids(u, Sampling(top_k=1)) for u in (0.0, 0.5, 0.999)] == [[1], [1], [1]]
 

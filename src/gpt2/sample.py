@@ -123,7 +123,8 @@ def next_tokens(logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen:
     if settings.temperature is None:
         return best
     greedy = settings.temperature == 0
-    logits = logits / tf.where(greedy, 1.0, settings.temperature)[:, None]
+    logits -= tf.reduce_max(logits, axis=-1, keepdims=True)  # or a very small temperature would make infinities of them
+    logits /= tf.where(greedy, 1.0, settings.temperature)[:, None]
     if settings.top_k is not None:
         logits = keep_top_k(logits, settings.top_k)
     if settings.top_p is not None:
