@@ -31,7 +31,7 @@ def decode_slowly(decoder, row, n):
         logits, _, _ = model.model(decoder.weights, decoder.hparams, tf.constant([window]))
         flags = np.zeros((1, decoder.hparams.n_vocab), bool)
         flags[0, seen] = True
-        uniform = tf.constant([numbers.next()], tf.float32)
+        uniform = tf.constant(numbers.next(decoder.hparams.n_vocab)[None])
         (token,) = sample.next_tokens(logits[:, -1], sample.stack([row.sampling]), uniform, tf.constant(flags)).numpy()
         window.append(int(token))
         seen.append(int(token))

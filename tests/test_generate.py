@@ -36,7 +36,7 @@ def test_batch_size_changes_no_sample(tiny_model):
 
 def test_one_seed_one_text_at_batch_sizes_1_2_and_5(small_model):
     for seed in range(20):
-        requests = [Request(None, 12, Sampling(top_k=40), seed, number) for number in range(5)]
+        requests = [Request(None, 12, Sampling(), seed, number) for number in range(5)]
         alone = texts(small_model, requests)
         assert texts(small_model, requests, 2) == texts(small_model, requests, 5) == alone
         assert len(set(alone)) == 5

@@ -159,7 +159,9 @@ class Batch:
     def next(self) -> np.ndarray:
         """One new id for each row [B] int32; those of finished rows mean nothing."""
         self.logits = self._prefill(range(len(self.ids))) if self.logits is None else self._advance(self.logits)
-        uniform = tf.constant([numbers.next() for numbers in self.random], tf.float32)
+        uniform = None
+        if self.settings.temperature is not None:
+            uniform = np.stack([numbers.next(self.logits.shape[-1]) for numbers in self.random])  # [B, V]
         ids = self.decoder.next_tokens(self.logits, self.settings, uniform, self.seen).numpy()
         for row in np.flatnonzero(~self.done):
             self.ids[row].append(int(ids[row]))

@@ -44,7 +44,7 @@ def stack(rows: Sequence[Sampling]) -> Settings:
 
 
 class RandomNumbers:
-    """The random numbers of one sample: the i-th belongs to its i-th new token, whatever else is generated beside it.
+    """The random numbers of one sample: for its i-th new token the i-th row of them, whatever is generated beside it.
 
     Philox (Salmon et al. 2011), keyed by the seed and the sample's number and computed on the host, so that one seed
     gives the same numbers on every device and machine.
@@ -53,9 +53,10 @@ class RandomNumbers:
     def __init__(self, seed: int, sample: int) -> None:
         self.bits = np.random.Philox(np.random.SeedSequence((seed, sample)))
 
-    def next(self) -> float:
-        """A multiple of 2**-23 in [0, 1): exact in float32, and its product with a float32 stays below that float32."""
-        return (int(self.bits.random_raw()) >> 41) * 2.0**-23
+    def next(self, n_vocab: int) -> np.ndarray:
+        """One number for each id [V] float32, uniform in (0, 1], the small ones as precise as the large ones."""
+        words = self.bits.random_raw((n_vocab + 1) // 2).astype("<u8").view("<u4")[:n_vocab]
+        return (words.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
 
 
 def penalize(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
@@ -104,18 +105,21 @@ def keep_down_to(logits: tf.Tensor, values: tf.Tensor, ids: tf.Tensor, last: tf.
 
 
 def choose(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
-    """One id per row by inverse transform: the first whose cumulated probability exceeds the row's number in [0, 1)."""
-    weights = tf.exp(logits - tf.reduce_max(logits, axis=-1, keepdims=True))
-    cumulated = tf.cumsum(weights, axis=-1)  # [B, V], in the order of ids
-    target = uniform[:, None] * cumulated[:, -1:]  # [B, 1], below the last of the row
-    return tf.reduce_sum(tf.cast(cumulated <= target, tf.int32), axis=-1)
+    """One id per row, drawn with the probabilities softmax(logits); logits and uniform [B, V] -> [B].
+
+    By the Gumbel-max trick (Maddison et al. 2014): every id has a random number of its own. With one number for the row
+    and cumulated probabilities, the rounding errors of all the ids before the chosen one would count, and another batch
+    size would choose another id once in some hundred tokens.
+    """
+    gumbel = -tf.math.log(-tf.math.log1p(-uniform))
+    return tf.argmax(logits + gumbel, axis=-1, output_type=tf.int32)
 
 
 def next_tokens(logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen: tf.Tensor | None = None) -> tf.Tensor:
     """The next id of each row.
 
-    logits [B, V] float32; uniform [B] in [0, 1); seen [B, V] bool, needed only where a repetition penalty is set
-    -> [B] int32.
+    logits [B, V] float32; uniform [B, V] in (0, 1], None if all rows are greedy; seen [B, V] bool, None if no row has a
+    repetition penalty -> [B] int32.
     """
     if settings.repetition_penalty is not None:
         logits = penalize(logits, seen, settings.repetition_penalty)
