@@ -1,5 +1,7 @@
 """Each filter on distributions typed by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -81,8 +83,14 @@ def test_the_choice_is_the_largest_sum_of_logit_and_gumbel_number():
 
 
 def test_the_least_and_the_largest_number_are_no_trouble():
-    uniform = tf.constant([[2.0**-33, 1.0, 0.5, 0.5]])
-    assert sample.choose(tf.constant(LOGITS), uniform).numpy().tolist() == [0]
+    """With the words 0 and 2**32 - 1 in turn, as the generator could give them."""
+    numbers = sample.RandomNumbers(seed=0, sample=0)
+    numbers.bits = SimpleNamespace(random_raw=lambda n: np.full(n, 0xFFFF_FFFF_0000_0000, np.uint64))
+    uniform = numbers.next(4)
+    assert uniform.tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
+    assert sample.choose(tf.constant(LOGITS), uniform[None]).numpy().tolist() == [0]
+    only_second = sample.keep_top_k(tf.constant(LOGITS), tf.constant([1]))
+    assert sample.choose(only_second, uniform[None]).numpy().tolist() == [1]
 
 
 def test_a_dropped_token_is_never_chosen():
@@ -90,7 +98,7 @@ def test_a_dropped_token_is_never_chosen():
     numbers = sample.RandomNumbers(seed=0, sample=0)
     for _ in range(100):
         assert int(sample.choose(logits, numbers.next(4)[None])[0]) == 1
-    assert int(sample.choose(logits, tf.constant([[2.0**-33, 1.0, 2.0**-33, 0.5]]))[0]) == 3
+    assert int(sample.choose(logits, tf.constant([[2.0**-33, 1 - 2.0**-24, 2.0**-33, 2.0**-33]]))[0]) == 1
 
 
 def test_frequencies_are_the_probabilities():

@@ -18,6 +18,7 @@ import tensorflow as tf
 from gpt2.request import Sampling
 
 DROPPED = -math.inf
+BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
 
 
@@ -54,9 +55,10 @@ class RandomNumbers:
         self.bits = np.random.Philox(np.random.SeedSequence((seed, sample)))
 
     def next(self, n_vocab: int) -> np.ndarray:
-        """One number for each id [V] float32, uniform in (0, 1], the small ones as precise as the large ones."""
+        """One number for each id [V] float32, uniform in (0, 1), the small ones as precise as the large ones."""
         words = self.bits.random_raw((n_vocab + 1) // 2).astype("<u8").view("<u4")[:n_vocab]
-        return (words.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
+        uniform = (words.astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-32)
+        return np.minimum(uniform, BELOW_ONE)  # 1 itself would be a Gumbel number of -inf, as if the id were dropped
 
 
 def penalize(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
@@ -118,7 +120,7 @@ def choose(logits: tf.Tensor, uniform: tf.Tensor) -> tf.Tensor:
 def next_tokens(logits: tf.Tensor, settings: Settings, uniform: tf.Tensor, seen: tf.Tensor | None = None) -> tf.Tensor:
     """The next id of each row.
 
-    logits [B, V] float32; uniform [B, V] in (0, 1], None if all rows are greedy; seen [B, V] bool, None if no row has a
+    logits [B, V] float32; uniform [B, V] in (0, 1), None if all rows are greedy; seen [B, V] bool, None if no row has a
     repetition penalty -> [B] int32.
     """
     if settings.repetition_penalty is not None:
