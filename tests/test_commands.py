@@ -2,6 +2,7 @@
 
 import io
 import re
+import signal
 import sys
 
 import pytest
@@ -179,7 +180,7 @@ def test_ctrl_c_ends_one_sample(run, tiny_model, monkeypatch):
     def interrupted(model, requests):
         for n, piece in enumerate(whole(model, requests)):
             if n == 3 and requests[0].sample == 0:
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
             yield piece
 
     monkeypatch.setattr(generate, "stream", interrupted)
@@ -189,13 +190,19 @@ def test_ctrl_c_ends_one_sample(run, tiny_model, monkeypatch):
     assert out == "Model prompt >>> " + answer(begun, second) + "Model prompt >>> \n"
 
 
-def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch, times):
     def interrupted(model, requests):
-        raise KeyboardInterrupt
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        yield generate.Piece(0, "never seen", False)
 
     monkeypatch.setattr(generate, "stream", interrupted)
-    assert run(unconditional, "--nsamples=2")[0] == 130
-    assert run(interactive, "--prompt=a")[0] == 130
+    before = signal.getsignal(signal.SIGINT)
+    for flags in ([unconditional, "--nsamples=2"], [unconditional, "--batch_size=2"], [interactive, "--prompt=a"]):
+        status, out, _ = run(*flags)
+        assert status == 130 and "never seen" not in out
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_banner():

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import secrets
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -104,24 +105,44 @@ class Session:
                 dataclasses.replace(self.request, prompt=prompt, length=length, sample=number)
                 for number in itertools.islice(self.sample_numbers, n)
             ]
-            try:
-                self._write_batch(requests, banners)
-            except KeyboardInterrupt:
-                if not interruptible:
-                    raise
-                print(flush=True)
+            with CtrlC() as ctrl_c:
+                self._write_batch(requests, banners, ctrl_c)
+            if ctrl_c.pressed and not interruptible:
+                raise KeyboardInterrupt
 
-    def _write_batch(self, requests: list[Request], banners: Iterator[int]) -> None:
+    def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: CtrlC) -> None:
         from gpt2 import generate  # imports TensorFlow
 
+        pieces = itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, requests))
         if len(requests) == 1:
             print(banner(next(banners)), flush=True)
-            for piece in generate.stream(self.model, requests):
+            for piece in pieces:
                 print(piece.text, end="", flush=True)
             print(flush=True)
         else:
-            for text in generate.generate(self.model, requests, len(requests)):
+            for text in generate.in_order(pieces, len(requests)):
                 print(banner(next(banners)), text, sep="\n", flush=True)
+
+
+class CtrlC:
+    """Ctrl-C as a flag, to be looked at between tokens; pressed once more, it is a KeyboardInterrupt.
+
+    As an exception it could strike inside TensorFlow, which makes other errors of it.
+    """
+
+    pressed = False
+
+    def __enter__(self) -> CtrlC:
+        self.before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _press(self, *_: object) -> None:
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
 
 
 def banner(number: int) -> str:

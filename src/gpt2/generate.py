@@ -68,15 +68,20 @@ def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> 
         raise UsageError(f"batch_size must be 1 or more, not {batch_size}")
     remaining = iter(requests)
     while batch := list(islice(remaining, batch_size)):
-        texts = [""] * len(batch)
-        complete = [False] * len(batch)
-        first = 0
-        for piece in stream(model, batch):
-            texts[piece.row] += piece.text
-            complete[piece.row] |= piece.last
-            while first < len(batch) and complete[first]:
-                yield texts[first]
-                first += 1
+        yield from in_order(stream(model, batch), len(batch))
+
+
+def in_order(pieces: Iterable[Piece], n_rows: int) -> Iterator[str]:
+    """The texts of a batch's rows in their order, each as soon as it and those before it are complete."""
+    texts = [""] * n_rows
+    complete = [False] * n_rows
+    first = 0
+    for piece in pieces:
+        texts[piece.row] += piece.text
+        complete[piece.row] |= piece.last
+        while first < n_rows and complete[first]:
+            yield texts[first]
+            first += 1
 
 
 def stream(model: Model, requests: Sequence[Request]) -> Iterator[Piece]:
