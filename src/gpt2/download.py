@@ -9,8 +9,8 @@ from pathlib import Path
 from gpt2 import model_dir, transfer
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.hparams import HParams, load_hparams
-from gpt2.model_dir import CHECKPOINT_NAME, HPARAMS_FILE, STATE_FILE
+from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+from gpt2.model_dir import CHECKPOINT_NAME, STATE_FILE
 
 # Where OpenAI published the models, in 2020 and in 2019.
 BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storage.googleapis.com/gpt-2")

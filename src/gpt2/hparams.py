@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpt2.errors import GPT2Error
 
-FILE_NAME = "hparams.json"
+HPARAMS_FILE = "hparams.json"
 
 
 @dataclasses.dataclass(frozen=True)

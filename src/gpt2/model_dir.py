@@ -11,15 +11,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt2 import hparams as hparams_module
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error
-from gpt2.hparams import HParams, load_hparams
+from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 DEFAULT_MODEL = "124M"
 DEFAULT_MODELS_DIR = "models"
 STATE_FILE, CHECKPOINT_NAME = "checkpoint", "model.ckpt"
-HPARAMS_FILE = hparams_module.FILE_NAME
 
 RELEASED = {
     "124M": HParams(n_vocab=50257, n_embd=768, n_head=12, n_layer=12),
