@@ -10,6 +10,7 @@ import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2 import cli
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.flags import FLAGS, Flag, switch
 
 SEEN = {}
 
@@ -95,7 +96,29 @@ def test_the_classic_flags_come_in_the_original_order(module):
     assert list(parameters)[:9] == original
     nsamples = 0 if module is generate_unconditional_samples else 1
     assert [p.default for p in parameters.values()][:9] == ["124M", None, nsamples, 1, None, 1, 0, 1, "models"]
-    assert set(parameters) <= set(cli.FLAGS)
+    assert set(parameters) <= set(FLAGS)
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], (False, None)),
+        (["--loud"], (True, None)),
+        (["--loud", "--name", "x"], (True, "x")),
+        (["--loud", "True"], (True, None)),
+        (["--loud=false"], (False, None)),
+        (["--name", "x", "--loud"], (True, "x")),
+    ],
+)
+def test_a_switch_needs_no_value(argv, expected):
+    def speak(loud=False, name=None):
+        seen.append((loud, name))
+
+    seen = []
+    flags = {"loud": Flag(switch, "true or false", "speak up"), "name": Flag(str, "a name", "whom to greet")}
+    assert cli.main(speak, argv, flags) == 0
+    assert seen == [expected]
+    assert cli.main(speak, ["--loud=perhaps"], flags) == cli.USAGE
 
 
 def raising(error):

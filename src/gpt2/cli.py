@@ -1,12 +1,12 @@
 """A command's flags and its manners: types, help, errors in one line, UTF-8, closed pipes, Ctrl-C.
 
 A command is a function; its parameters are its flags and hold their defaults. fire splits the command line, so that
-positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` all work as they did; types are those of `FLAGS`.
+positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` all work as they did; types
+are those of `flags.FLAGS`. A switch needs no value.
 """
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import inspect
@@ -16,11 +16,12 @@ import re
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.flags import FLAGS, Flag, switch
 
 FAILURE, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
 DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that nobody foresaw
@@ -28,53 +29,10 @@ DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that
 SEPARATOR = "--separator=\0"
 
 
-class Flag(NamedTuple):
-    kind: Callable[[str], Any]  # raises ValueError
-    what: str  # the type, in words
-    help: str
-    minimum: int | None = None
+Flags = Mapping[str, Flag]
 
 
-def texts(value: str) -> tuple[str, ...]:
-    """One string, or a list of strings written as Python or JSON writes it."""
-    if value.startswith("["):
-        with contextlib.suppress(ValueError, SyntaxError):
-            values = ast.literal_eval(value)
-            if isinstance(values, list) and all(isinstance(v, str) for v in values):
-                return tuple(values)
-    return (value,)
-
-
-def urls(value: str) -> tuple[str, ...]:
-    return tuple(value.split(","))
-
-
-WHOLE, NUMBER = "a whole number", "a number"
-FLAGS = {
-    "model_name": Flag(str, "a name", "which model to use: a name under models_dir or the path of a model directory"),
-    "seed": Flag(int, WHOLE, "fixes the random numbers: one seed, one text; drawn and shown if not given", 0),
-    "nsamples": Flag(int, WHOLE, "how many samples to write", 0),
-    "batch_size": Flag(int, WHOLE, "how many samples are computed together; changes speed and memory only", 1),
-    "length": Flag(int, WHOLE, "number of new tokens", 0),
-    "temperature": Flag(float, NUMBER, "randomness: 0 always takes the likeliest token, 1 samples as trained"),
-    "top_k": Flag(int, WHOLE, "choose among the k likeliest tokens; 1 is deterministic, 40 a good value, 0 means all"),
-    "top_p": Flag(float, NUMBER, "choose among the likeliest tokens whose probabilities reach p; 0.9 is a good value"),
-    "models_dir": Flag(str, "a folder", "folder that holds the models' folders; ~ and $VARIABLES are expanded"),
-    "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
-    "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
-    "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
-    "prompt": Flag(str, "text", "answer this one prompt and exit"),
-    "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
-    "encoding": Flag(str, "a name", "encoding of prompts from stdin and files"),
-    "base_url": Flag(
-        urls,
-        "URLs",
-        "where to download from, instead of OpenAI's servers; several, separated by commas, are tried in turn",
-    ),
-}
-
-
-def main(command: Callable[..., None], argv: Sequence[str] | None = None) -> int:
+def main(command: Callable[..., None], argv: Sequence[str] | None = None, flags: Flags = FLAGS) -> int:
     """Runs a command with the arguments of this process and returns its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -82,15 +40,15 @@ def main(command: Callable[..., None], argv: Sequence[str] | None = None) -> int
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         warnings.simplefilter("always", UserWarning)
-        return _guarded(command, sys.argv[1:] if argv is None else argv)
+        return _guarded(command, sys.argv[1:] if argv is None else argv, flags)
 
 
-def _guarded(command: Callable[..., None], argv: Sequence[str]) -> int:
+def _guarded(command: Callable[..., None], argv: Sequence[str], flags: Flags) -> int:
     """Runs the command; whatever happens becomes one line on stderr and an exit status."""
     try:
-        arguments = parse(command, argv)
+        arguments = parse(command, argv, flags)
         if arguments is None:
-            print(help_text(command))
+            print(help_text(command, flags))
         else:
             command(**arguments)
         sys.stdout.flush()
@@ -120,7 +78,7 @@ def complain(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def parse(command: Callable[..., None], argv: Sequence[str]) -> dict[str, Any] | None:
+def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAGS) -> dict[str, Any] | None:
     """Command line -> the command's arguments, each of its flag's type; None if help is asked for.
 
     Raises UsageError for unknown flags, flags without a value, too many arguments, wrong types and values out of range.
@@ -129,9 +87,9 @@ def parse(command: Callable[..., None], argv: Sequence[str]) -> dict[str, Any] |
     if {"--help", "-h"} & {*own, *fires}:
         return None
     parameters = inspect.signature(command).parameters
-    _check_names(own, list(parameters))
+    own = _named(own, {name: flags[name] for name in parameters})
     given = _fire(command, [*own, "--", *fires, SEPARATOR])
-    return {name: _convert(name, value, parameters[name].default) for name, value in given.items()}
+    return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in given.items()}
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -140,16 +98,25 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(argv[:at]), list(argv[at + 1 :])
 
 
-def _check_names(argv: list[str], names: list[str]) -> None:
+def _named(argv: list[str], flags: Flags) -> list[str]:
+    """The arguments, switches with their value; raises UsageError for names that no flag has and for missing values."""
+    named = []
     for argument, following in zip(argv, [*argv[1:], "--"]):
         match = re.fullmatch(r"--([^=]*)(=.*)?", argument, re.DOTALL)
+        named.append(argument)
         if not match:
             continue
         name = match[1].replace("-", "_")
-        if name not in names:
-            raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(names)}")
-        if match[2] is None and following.startswith("--"):
-            raise UsageError(f"--{name} needs a value: {FLAGS[name].what}")
+        if name not in flags:
+            raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
+        if match[2] is not None:
+            continue
+        if flags[name].kind is switch:
+            if following.lower() not in ("true", "false"):
+                named.append("True")
+        elif following.startswith("--"):
+            raise UsageError(f"--{name} needs a value: {flags[name].what}")
+    return named
 
 
 def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
@@ -179,10 +146,9 @@ def _readable(said: str) -> str:
     return said if surplus == said else f"there is no place for the argument {surplus!r}; --help lists the flags"
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
+def _convert(name: str, flag: Flag, value: Any, default: Any) -> Any:
     if not isinstance(value, str):
         return value  # a default that fire passed along
-    flag = FLAGS[name]
     if default is None and value == "None":
         return None
     try:
@@ -194,7 +160,7 @@ def _convert(name: str, value: Any, default: Any) -> Any:
     return converted
 
 
-def help_text(command: Callable[..., None]) -> str:
+def help_text(command: Callable[..., None], flags: Flags = FLAGS) -> str:
     """The command's docstring and its flags, in the order in which they may be given without their names."""
     program = Path(sys.argv[0]).name
     doc = inspect.getdoc(command) or ""
@@ -202,9 +168,9 @@ def help_text(command: Callable[..., None]) -> str:
     required = [name.upper() for name, p in parameters.items() if p.default is p.empty]
     lines = [" ".join(["usage:", program, *required, "[--FLAG VALUE ...]"]), "", doc, "", "flags, in positional order:"]
     for name, parameter in parameters.items():
-        flag = FLAGS[name]
+        flag = flags[name]
         default = _default_text(parameter.default)
-        lines.append(f"  --{name}={name.upper()}")
+        lines.append(f"  --{name}" if flag.kind is switch else f"  --{name}={name.upper()}")
         about = textwrap.wrap(f"{flag.help} ({flag.what}{default})", 92)
         lines += [" " * 8 + line for line in about]
     return "\n".join(lines)
@@ -213,6 +179,6 @@ def help_text(command: Callable[..., None]) -> str:
 def _default_text(default: Any) -> str:
     if default is inspect.Parameter.empty:
         return "; required"
-    if default in (None, "", ()):
+    if default is False or default in (None, "", ()):
         return ""
     return f"; default {', '.join(default) if isinstance(default, tuple) else default}"

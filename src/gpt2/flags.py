@@ -1,0 +1,62 @@
+"""The flags of the commands: their types, ranges and help. Defaults are the commands' own."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Flag(NamedTuple):
+    kind: Callable[[str], Any]  # raises ValueError
+    what: str  # the type, in words
+    help: str
+    minimum: int | None = None
+
+
+def texts(value: str) -> tuple[str, ...]:
+    """One string, or a list of strings written as Python or JSON writes it."""
+    if value.startswith("["):
+        with contextlib.suppress(ValueError, SyntaxError):
+            values = ast.literal_eval(value)
+            if isinstance(values, list) and all(isinstance(v, str) for v in values):
+                return tuple(values)
+    return (value,)
+
+
+def switch(value: str) -> bool:
+    """What a flag that needs no value was given after all."""
+    try:
+        return {"true": True, "false": False}[value.lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def urls(value: str) -> tuple[str, ...]:
+    return tuple(value.split(","))
+
+
+WHOLE, NUMBER = "a whole number", "a number"
+FLAGS = {
+    "model_name": Flag(str, "a name", "which model to use: a name under models_dir or the path of a model directory"),
+    "seed": Flag(int, WHOLE, "fixes the random numbers: one seed, one text; drawn and shown if not given", 0),
+    "nsamples": Flag(int, WHOLE, "how many samples to write", 0),
+    "batch_size": Flag(int, WHOLE, "how many samples are computed together; changes speed and memory only", 1),
+    "length": Flag(int, WHOLE, "number of new tokens", 0),
+    "temperature": Flag(float, NUMBER, "randomness: 0 always takes the likeliest token, 1 samples as trained"),
+    "top_k": Flag(int, WHOLE, "choose among the k likeliest tokens; 1 is deterministic, 40 a good value, 0 means all"),
+    "top_p": Flag(float, NUMBER, "choose among the likeliest tokens whose probabilities reach p; 0.9 is a good value"),
+    "models_dir": Flag(str, "a folder", "folder that holds the models' folders; ~ and $VARIABLES are expanded"),
+    "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
+    "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
+    "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
+    "prompt": Flag(str, "text", "answer this one prompt and exit"),
+    "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
+    "encoding": Flag(str, "a name", "encoding of prompts from stdin and files"),
+    "base_url": Flag(
+        urls,
+        "URLs",
+        "where to download from, instead of OpenAI's servers; several, separated by commas, are tried in turn",
+    ),
+}
