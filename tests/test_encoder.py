@@ -1,4 +1,7 @@
 import json
+import pickle
+import re
+from array import array
 
 import pytest
 import tiktoken
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2 import encoder as encoder_module
-from gpt2.encoder import ASCII_PIECE, PIECE, load_encoder, merge, merge_long, piece_pattern
+from gpt2.encoder import ASCII_PIECE, PIECE, Encoder, load_encoder, merge, merge_long, piece_pattern
 from gpt2.errors import GPT2Error
 
 # Characters on which the classes of the pattern, or Python's two regular expression engines, could disagree.
@@ -180,3 +183,36 @@ def test_a_vocabulary_without_end_of_text_says_so(tmp_path, tiny_dir):
     (tmp_path / "vocab.bpe").write_bytes((tiny_dir / "vocab.bpe").read_bytes())
     with pytest.raises(GPT2Error, match="no <|endoftext|> token"):
         _ = load_encoder(tmp_path).end_of_text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text() | ODD)
+def test_packed_ids_are_the_ids(encoder, text):
+    assert encoder.pack(text) == array("H", encoder.encode(text)).tobytes()
+
+
+def test_ids_above_uint16_are_packed_as_uint32():
+    encoder = Encoder({"a": 65535, "b": 65536}, [])
+    assert encoder.pack("ab") == array("I", [65535, 65536]).tobytes()
+    assert Encoder({"a": 65535}, []).pack("a") == array("H", [65535]).tobytes()
+
+
+def test_the_fingerprint_tells_vocabularies_apart(tiny_dir):
+    encoder = load_encoder(tiny_dir)
+    merges, ids_of = encoder.merges(), encoder.ids_of
+    assert re.fullmatch("[0-9a-f]{16}", encoder.fingerprint)
+    assert Encoder(dict(reversed(ids_of.items())), merges).fingerprint == encoder.fingerprint
+    others = [
+        Encoder(ids_of, merges[:-1]),
+        Encoder(ids_of, [merges[1], merges[0], *merges[2:]]),
+        Encoder({**ids_of, "!": 1, '"': 0}, merges),
+        Encoder({piece: i for piece, i in ids_of.items() if piece != "<|endoftext|>"}, merges),
+    ]
+    assert len({encoder.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_an_encoder_goes_to_another_process_without_its_cache(encoder):
+    encoder.encode("some words")
+    copy = pickle.loads(pickle.dumps(encoder))
+    assert not copy.cache and copy.fingerprint == encoder.fingerprint
+    assert copy.encode("some words") == encoder.encode("some words")

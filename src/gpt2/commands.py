@@ -5,7 +5,6 @@ stdout gets what it always got: banners, samples, the prompt. Everything else go
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import dataclasses
 import io
@@ -13,13 +12,13 @@ import itertools
 import secrets
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from gpt2 import device
 from gpt2.cli import complain
+from gpt2.decoding_errors import REPLACE_AND_COUNT, count_undecodable
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.model_dir import find_model, load_vocabulary
 from gpt2.request import Request, Sampling
@@ -27,7 +26,6 @@ from gpt2.request import Request, Sampling
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
 END_OF_ANSWER = "=" * 80
-REPLACE_AND_COUNT = "gpt2.replace-and-count"
 
 
 class Options(NamedTuple):
@@ -61,7 +59,7 @@ def interactive(options: Options, prompt: str | None, prompt_file: str | None, e
     if prompt is not None and prompt_file is not None:
         raise UsageError("give prompt or prompt_file, not both")
     session = Session(options)
-    damage = count_undecodable(encoding)
+    damage = count_undecodable(encoding, "the prompt")
     if prompt_file is not None:
         prompt = read_prompt(prompt_file, encoding)
     if prompt == "":
@@ -175,37 +173,3 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
         raise GPT2Error(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
     text = data.decode(encoding, errors=REPLACE_AND_COUNT)
     return text.replace("\r\n", "\n").removesuffix("\n")
-
-
-class Damage:
-    """Counts the bytes that were not in the encoding that was expected."""
-
-    def __init__(self, encoding: str) -> None:
-        self.encoding = encoding
-        self.count = 0
-
-    def replace(self, error: UnicodeError) -> tuple[str, int]:
-        """An error handler for decoding, as `codecs.register_error` takes it."""
-        if not isinstance(error, UnicodeDecodeError):
-            raise error
-        self.count += error.end - error.start
-        return "\ufffd", error.end
-
-    def report(self) -> None:
-        if self.count:
-            warnings.warn(f"{self.count} bytes of the prompt are not {self.encoding}; read as U+FFFD", stacklevel=2)
-        self.count = 0
-
-
-def count_undecodable(encoding: str) -> Damage:
-    """Makes the error handler REPLACE_AND_COUNT count into what is returned.
-
-    Raises UsageError for an encoding that Python does not know.
-    """
-    try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
-    damage = Damage(encoding)
-    codecs.register_error(REPLACE_AND_COUNT, damage.replace)
-    return damage

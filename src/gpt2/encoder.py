@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import codecs
 import functools
+import hashlib
 import heapq
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,7 +59,12 @@ class TextEncoder(Protocol):
     @property
     def end_of_text(self) -> int: ...
 
+    @property
+    def fingerprint(self) -> str: ...
+
     def encode(self, text: str) -> list[int]: ...
+
+    def pack(self, text: str) -> bytes: ...
 
     def decode(self, ids: Iterable[int]) -> str: ...
 
@@ -129,19 +136,31 @@ def merge_long(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> lis
     return [part for part in parts if part]
 
 
-class PieceCache(dict[str, tuple[int, ...]]):
+class PieceCache(dict[str, Any]):
     """piece -> ids, filled on demand; a dictionary, so that the inner loop of `encode` runs in C."""
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encode_piece: Callable[[str], Any]) -> None:
+        self.encode_piece = encode_piece
 
-    def __missing__(self, piece: str) -> tuple[int, ...]:
-        ids = self.encoder.encode_piece(piece)
+    def __missing__(self, piece: str) -> Any:
+        ids = self.encode_piece(piece)
         if len(self) >= CACHED_PIECES:
             self.clear()
         if len(piece) <= CACHED_LENGTH:
             self[piece] = ids
         return ids
+
+
+def split(text: str) -> list[str]:
+    """The pieces that are merged each for itself; unpaired surrogates become U+FFFD."""
+    if text.isascii():
+        return ASCII_PIECE.findall(text)
+    return piece_pattern().findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def type_code(n_vocab: int) -> str:
+    """The smallest of the types in which ids are kept, as `array` and NumPy call it: uint16 or uint32."""
+    return "H" if n_vocab <= 1 << 16 else "I"
 
 
 class Encoder:
@@ -157,9 +176,10 @@ class Encoder:
             i: bytes(byte_of[c] for c in piece) if all(c in byte_of for c in piece) else piece.encode("utf-8")
             for piece, i in ids_of.items()
         }
-        self.cache = PieceCache(self)
+        self.cache = PieceCache(self.encode_piece)
+        self.packed_cache = PieceCache(self.pack_piece)
 
-    @property
+    @functools.cached_property
     def n_vocab(self) -> int:
         """One more than the largest id."""
         return max(self.bytes_of) + 1
@@ -171,6 +191,20 @@ class Encoder:
             raise GPT2Error(f"this vocabulary has no {END_OF_TEXT} token; start from a prompt instead")
         return self.ids_of[END_OF_TEXT]
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits by which files of ids name their vocabulary: a hash of pieces, ids and merges."""
+        pieces = sorted(self.ids_of, key=self.ids_of.__getitem__)
+        content = [pieces, [self.ids_of[piece] for piece in pieces], self.merges()]
+        return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()[:16]
+
+    def merges(self) -> list[tuple[str, str]]:
+        return sorted(self.ranks, key=self.ranks.__getitem__)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process needs, which has caches of its own."""
+        return Encoder, (self.ids_of, self.merges())
+
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Text of any length -> ids.
 
@@ -179,11 +213,14 @@ class Encoder:
         if special and END_OF_TEXT in text:
             documents = [self.encode(part) for part in text.split(END_OF_TEXT)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
-        if text.isascii():
-            pieces = ASCII_PIECE.findall(text)
-        else:
-            pieces = piece_pattern().findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-        return list(chain.from_iterable(map(self.cache.__getitem__, pieces)))
+        return list(chain.from_iterable(map(self.cache.__getitem__, split(text))))
+
+    def pack(self, text: str) -> bytes:
+        """What `encode` gives, as the bytes of an array of type_code(n_vocab); faster, and of little memory."""
+        return b"".join(map(self.packed_cache.__getitem__, split(text)))
+
+    def pack_piece(self, piece: str) -> bytes:
+        return array(type_code(self.n_vocab), self.encode_piece(piece)).tobytes()
 
     def encode_piece(self, piece: str) -> tuple[int, ...]:
         symbols = [self.characters[byte] for byte in piece.encode("utf-8")]

@@ -38,6 +38,7 @@ def urls(value: str) -> tuple[str, ...]:
 
 
 WHOLE, NUMBER = "a whole number", "a number"
+TEXTS = "a file (.txt, .csv, either with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
 FLAGS = {
     "model_name": Flag(str, "a name", "which model to use: a name under models_dir or the path of a model directory"),
     "seed": Flag(int, WHOLE, "fixes the random numbers: one seed, one text; drawn and shown if not given", 0),
@@ -53,10 +54,17 @@ FLAGS = {
     "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
-    "encoding": Flag(str, "a name", "encoding of prompts from stdin and files"),
+    "encoding": Flag(str, "a name", "encoding of text that is read, from files or stdin"),
     "base_url": Flag(
         urls,
         "URLs",
         "where to download from, instead of OpenAI's servers; several, separated by commas, are tried in turn",
     ),
+    "in_text": Flag(str, "a path", f"text to read: {TEXTS}"),
+    "dataset": Flag(str, "a path", f"text to train on: {TEXTS}; or files of ids, as scripts/encode.py writes them"),
+    "out": Flag(str, "a path", "the file or folder to write"),
+    "combine": Flag(int, WHOLE, "an .npz gets chunks of at least so many characters; .npy has no chunks", 1),
+    "csv_header": Flag(switch, "true or false", "leave out the first row of each .csv"),
+    "workers": Flag(int, WHOLE, "how many processes encode text; all cores if not given", 1),
+    "n_vocab": Flag(int, WHOLE, "size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257"),
 }

@@ -75,13 +75,18 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
 
     Raises GPT2Error: where it was looked for and what to type, or what is wrong with its files.
     """
-    by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
-    candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
-    there = [path for path in candidates if model_name and path.is_dir()]
+    there = _folders(model_name, models_dir)
     if not there:
         raise GPT2Error(_not_found(model_name, models_dir))
     begun = there[0]  # a download that was interrupted does not hide the same model under its other name
     return open_model_dir(next((path for path in there if (path / HPARAMS_FILE).is_file()), begun))
+
+
+def _folders(model_name: str, models_dir: str) -> list[Path]:
+    """The folders that the name may mean and that are there."""
+    by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
+    candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
+    return [path for path in candidates if model_name and path.is_dir()]
 
 
 def _not_found(model_name: str, models_dir: str) -> str:
@@ -129,6 +134,14 @@ def load_vocabulary(directory: ModelDir) -> Encoder:
             f" {directory.hparams.n_vocab}; they belong to different models"
         )
     return encoder
+
+
+def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Encoder:
+    """The encoder of a model, or of a folder that holds a vocabulary alone; raises GPT2Error as `find_model` does."""
+    for path in _folders(model_name, models_dir):
+        if (path / ENCODER_FILE).is_file() and (path / MERGES_FILE).is_file():
+            return load_encoder(path)
+    return load_vocabulary(find_model(model_name, models_dir))
 
 
 def current_checkpoint(directory: Path) -> Path:

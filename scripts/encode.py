@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Command: text into a file of ids, which training reads at once."""
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
+sys.path.insert(0, str(CHECKOUT / "src"))
+
+from gpt2 import cli
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
+
+
+def encode_text(
+    in_text,
+    out,
+    model_name=DEFAULT_MODEL,
+    models_dir=DEFAULT_MODELS_DIR,
+    combine=50000,
+    encoding="utf-8",
+    csv_header=False,
+    workers=None,
+):
+    """Encode text of any size into a training set: OUT.npy, or for old programs OUT.npz if that is what OUT says.
+
+    A file is a document, and so is a row of a .csv; <|endoftext|> stands between documents.
+    """
+    from gpt2.training import encode  # needs packages, which --help does not
+
+    print("Reading files", flush=True)
+    encoder = find_vocabulary(model_name, models_dir)
+    print("Writing", encode.out_path(out), flush=True)
+    written = encode.encode(in_text, out, encoder, encoding, csv_header, combine, workers, progress=True)
+    cli.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(encode_text))

@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Command: a vocabulary of one's own, for a language or a kind of text that GPT-2's does not suit."""
+
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
+sys.path.insert(0, str(CHECKOUT / "src"))
+
+from gpt2 import cli
+
+
+def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=False):
+    """Train a byte-level BPE on text and write its encoder.json and vocab.bpe to the folder OUT.
+
+    The vocabulary is for models that are trained from nothing; a model that is fine-tuned keeps its own.
+    """
+    from gpt2.training import vocabulary  # needs packages, which --help does not
+
+    encoder = vocabulary.train(in_text, Path(out).expanduser(), n_vocab, encoding, csv_header, progress=True)
+    cli.complain(f"{encoder.n_vocab:,} ids in {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(train_tokenizer))

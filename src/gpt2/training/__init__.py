@@ -1,0 +1,1 @@
+"""Training: text to tokens, one optimiser step, the run's folder, what a person sees of it."""
