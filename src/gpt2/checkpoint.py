@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tensorflow as tf
@@ -18,6 +19,8 @@ from gpt2 import model_dir
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.model import Weights
+
+Tensors = Mapping[str, tf.Tensor]
 
 
 def load(prefix: Path, hparams: HParams) -> Weights:
@@ -35,38 +38,64 @@ def load(prefix: Path, hparams: HParams) -> Weights:
         raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
 
 
-def save(directory: Path, weights: Weights, name: str = model_dir.CHECKPOINT_NAME) -> None:
+def save(
+    directory: Path,
+    weights: Weights,
+    name: str = model_dir.CHECKPOINT_NAME,
+    beside: Mapping[str, Tensors] = MappingProxyType({}),
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Writes `<name>.index` and `<name>.data-00000-of-00001` and makes them the directory's current checkpoint.
 
-    The files get their names only when they are whole, and the `checkpoint` file names them last: whatever happens in
-    between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
+    beside, texts: tensors and text that belong to it, by the names of their files. The files get their names only when
+    all are whole, and the `checkpoint` file names the weights last: whatever happens in between leaves the previous
+    checkpoint in use. Raises GPT2Error if the directory cannot be written.
     """
-    named = dict(flatten(weights))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as temporary:
-            tf.raw_ops.SaveV2(
-                prefix=str(Path(temporary, name)),
-                tensor_names=list(named),
-                shape_and_slices=[""] * len(named),
-                tensors=list(named.values()),
-            )
-            for path in sorted(Path(temporary).iterdir()):  # the data before the index
-                os.replace(path, directory / path.name)
+        with tempfile.TemporaryDirectory(prefix=model_dir.UNFINISHED, dir=directory) as temporary:
+            for prefix, tensors in {**beside, name: dict(flatten(weights))}.items():
+                _write(Path(temporary, prefix), tensors)
+            for file, text in texts.items():
+                Path(temporary, file).write_text(text, encoding="utf-8")
             state = Path(temporary, model_dir.STATE_FILE)
+            whole = sorted(Path(temporary).iterdir())
             state.write_text(model_dir.state_text(name), encoding="utf-8")
-            os.replace(state, directory / model_dir.STATE_FILE)
+            for path in [*whole, state]:
+                _to_disk(path)
+                os.replace(path, directory / path.name)
     except (OSError, tf.errors.OpError) as error:
         raise GPT2Error(f"the checkpoint could not be written to {directory}: {_first_line(error)}") from error
 
 
-def flatten(weights: Weights, prefix: str = "model") -> Iterator[tuple[str, tf.Tensor]]:
-    """Nested weights -> (name in the checkpoint, tensor as it is there); the opposite of `nest`."""
+def _write(prefix: Path, tensors: Tensors) -> None:
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until the file is on the disk: a power failure must not leave a name without its content."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def leaves(weights: Weights, prefix: str = "model") -> Iterator[tuple[str, Any]]:
+    """Nested weights -> (name in the checkpoint, what is there)."""
     for key, value in weights.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}/{key}")
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}/{key}")
         else:
-            yield f"{prefix}/{key}", tf.reshape(value, [1, *value.shape]) if key == "w" else value
+            yield f"{prefix}/{key}", value
+
+
+def flatten(weights: Weights) -> Iterator[tuple[str, tf.Tensor]]:
+    """Nested weights -> (name in the checkpoint, tensor as it is there); the opposite of `nest`."""
+    for name, tensor in leaves(weights):
+        yield name, tf.reshape(tensor, [1, *tensor.shape]) if name.endswith("/w") else tensor
 
 
 def nest(variables: Mapping[str, tf.Tensor]) -> Weights:

@@ -22,8 +22,10 @@ from typing import Any
 
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.flags import FLAGS, Flag, switch
+from gpt2.interrupt import Terminated
 
-FAILURE, USAGE, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141  # the last two as a shell reports SIGINT and SIGPIPE
+FAILURE, USAGE = 1, 2
+INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143  # as a shell reports SIGINT, SIGPIPE and SIGTERM
 DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that nobody foresaw
 # fire splits commands at a lone "-", which is how --prompt_file names stdin; no argument can hold a null character.
 SEPARATOR = "--separator=\0"
@@ -53,9 +55,9 @@ def _guarded(command: Callable[..., None], argv: Sequence[str], flags: Flags) ->
             command(**arguments)
         sys.stdout.flush()
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         complain("")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit would complain
         return CLOSED_PIPE

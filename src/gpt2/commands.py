@@ -10,7 +10,6 @@ import dataclasses
 import io
 import itertools
 import secrets
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from gpt2 import device
 from gpt2.cli import complain
 from gpt2.decoding_errors import REPLACE_AND_COUNT, count_undecodable
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.interrupt import Interruption
 from gpt2.model_dir import find_model, load_vocabulary
 from gpt2.request import Request, Sampling
 
@@ -103,12 +103,12 @@ class Session:
                 dataclasses.replace(self.request, prompt=prompt, length=length, sample=number)
                 for number in itertools.islice(self.sample_numbers, n)
             ]
-            with CtrlC() as ctrl_c:
+            with Interruption() as ctrl_c:
                 self._write_batch(requests, banners, ctrl_c)
-            if ctrl_c.pressed and not interruptible:
-                raise KeyboardInterrupt
+            if not interruptible:
+                ctrl_c.throw()
 
-    def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: CtrlC) -> None:
+    def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: Interruption) -> None:
         from gpt2 import generate  # imports TensorFlow
 
         pieces = itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, requests))
@@ -120,27 +120,6 @@ class Session:
         else:
             for text in generate.in_order(pieces, len(requests)):
                 print(banner(next(banners)), text, sep="\n", flush=True)
-
-
-class CtrlC:
-    """Ctrl-C as a flag, to be looked at between tokens; pressed once more, it is a KeyboardInterrupt.
-
-    As an exception it could strike inside TensorFlow, which makes other errors of it.
-    """
-
-    pressed = False
-
-    def __enter__(self) -> CtrlC:
-        self.before = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _press(self, *_: object) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True
 
 
 def banner(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from pathlib import Path
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
 
-def start(threads: int | None = None) -> str:
+def start(threads: int | None = None, first: Callable[[], object] | None = None) -> str:
     """Imports TensorFlow and returns what it computes on, such as "CPU".
 
-    threads: of one operation and of operations side by side; None lets TensorFlow decide. To be called before anything
-    else imports TensorFlow, whose messages cannot be silenced afterwards.
+    threads: of one operation and of operations side by side; None lets TensorFlow decide.
+    first: called as soon as TensorFlow is there, for what has to come before its first operation.
+    To be called before anything else imports TensorFlow, whose messages cannot be silenced afterwards.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _native_stderr_held():
@@ -28,6 +29,8 @@ def start(threads: int | None = None) -> str:
         gpus = tf.config.list_physical_devices("GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
+        if first is not None:
+            first()
         tf.zeros([]).numpy()  # the first operation is what creates the devices, with more messages
     tf.get_logger().setLevel("ERROR")
     return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()

@@ -10,7 +10,8 @@ Shapes: B batch, T new tokens, P cache slots, L layers, H heads, D head size, E 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -20,6 +21,8 @@ from gpt2.hparams import HParams
 Weights = Mapping[str, Any]
 Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H, P, D]
+Attend = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]  # q, k, v [B, H, T, D] -> [B, H, T, D]
+Drop = Callable[[tf.Tensor], tf.Tensor]  # what training does to activations (Srivastava et al. 2014), else nothing
 
 MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
 
@@ -30,6 +33,10 @@ class Cache(NamedTuple):
     keys: Sequence[tf.Tensor]  # L x [B, H, P, D]
     values: Sequence[tf.Tensor]  # L x [B, H, P, D]
     lengths: tf.Tensor  # [B] int32
+
+
+def keep(x: tf.Tensor) -> tf.Tensor:
+    return x
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
@@ -43,36 +50,41 @@ def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) 
 
 
 def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """x [N, I], w [I, O], b [O] -> [N, O]. The only place that knows how a kernel is stored."""
-    return tf.nn.bias_add(tf.matmul(x, w), b)
+    """x [N, I], w [I, O], b [O] -> [N, O], in w's type. The only place that knows how a kernel is stored."""
+    return tf.nn.bias_add(tf.matmul(tf.cast(x, w.dtype), w), b)
 
 
-def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past | None, visible: tf.Tensor) -> tf.Tensor:
+def attend_to_past(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past, visible: tf.Tensor) -> tf.Tensor:
     """Attention of the new tokens to the visible ones among the past and themselves.
 
     q, k, v [B, H, T, D]; visible [B, 1, T, P+T] -> [B, H, T, D]. Joining the past with the new keys and values would
     copy it for every token.
     """
+    past_k, past_v = past
     q *= 1 / math.sqrt(q.shape[-1])
     scores = tf.matmul(q, k, transpose_b=True)  # [B, H, T, T]
-    if past is not None:
-        past_k, past_v = past
-        scores = tf.concat([tf.matmul(q, past_k, transpose_b=True), scores], axis=-1)  # [B, H, T, P+T]
+    scores = tf.concat([tf.matmul(q, past_k, transpose_b=True), scores], axis=-1)  # [B, H, T, P+T]
     probs = tf.nn.softmax(tf.where(visible, scores, MASKED))
-    if past is None:
-        return tf.matmul(probs, v)
     past_probs, probs = tf.split(probs, [tf.shape(past_k)[2], -1], axis=-1)
     return tf.matmul(past_probs, past_v) + tf.matmul(probs, v)
 
 
+def attend_from_start(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    """Attention where there is no past: q, k, v [B, H, T, D] -> [B, H, T, D]."""
+    time = tf.range(tf.shape(q)[2])
+    scores = tf.matmul(q * tf.cast(1 / math.sqrt(q.shape[-1]), q.dtype), k, transpose_b=True)  # [B, H, T, T]
+    probs = tf.nn.softmax(tf.where(time[:, None] >= time, tf.cast(scores, tf.float32), MASKED))
+    return tf.matmul(tf.cast(probs, v.dtype), v)
+
+
 def attention(
-    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, past: Past | None, visible: tf.Tensor
+    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, batch: tf.Tensor, attend: Attend
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    batch, n_embd = tf.shape(visible)[0], x.shape[-1]
+    n_embd = x.shape[-1]
     qkv = tf.reshape(linear(x, **c_attn), [batch, -1, 3, n_head, n_embd // n_head])  # [B*T, 3E] -> [B, T, 3, H, D]
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    a = tf.transpose(attend(q, k, v, past, visible), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
+    a = tf.transpose(attend(q, k, v), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
     return linear(tf.reshape(a, [-1, n_embd]), **c_proj), k, v
 
 
@@ -81,26 +93,20 @@ def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
 
 
 def block(
-    x: tf.Tensor, w: Weights, n_head: int, past: Past | None, visible: tf.Tensor
+    x: tf.Tensor, w: Weights, n_head: int, batch: tf.Tensor, attend: Attend, drop: Drop = keep
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, past=past, visible=visible)
-    x = x + a
-    return x + mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), k, v
+    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, batch=batch, attend=attend)
+    x += drop(tf.cast(a, x.dtype))
+    return x + drop(tf.cast(mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), x.dtype)), k, v
 
 
-def see(tokens: tf.Tensor, cache: Cache | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """tokens [B, T] -> their positions [B, T], and which of P slots and T tokens each of them sees [B, 1, T, P+T]."""
-    batch, time = tf.unstack(tf.shape(tokens))
+def see(time: tf.Tensor, cache: Cache) -> tf.Tensor:
+    """Which of P slots and T new tokens each new token sees, [B, 1, T, P+T]."""
     new = tf.range(time)
-    positions = tf.tile(new[None, :], [batch, 1])  # [B, T]
-    visible = tf.tile((new[:, None] >= new[None, :])[None], [batch, 1, 1])  # [B, T, T]: itself and those before it
-    if cache is not None:
-        positions += cache.lengths[:, None]
-        n_past = tf.shape(cache.keys[0])[2]
-        used = tf.sequence_mask(cache.lengths, n_past)[:, None, :]  # [B, 1, P]
-        visible = tf.concat([tf.tile(used, [1, time, 1]), visible], axis=-1)
-    return positions, visible[:, None]
+    visible = tf.tile((new[:, None] >= new[None, :])[None], [tf.shape(cache.lengths)[0], 1, 1])  # [B, T, T]
+    used = tf.sequence_mask(cache.lengths, tf.shape(cache.keys[0])[2])[:, None, :]  # [B, 1, P]
+    return tf.concat([tf.tile(used, [1, time, 1]), visible], axis=-1)[:, None]
 
 
 def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
@@ -109,17 +115,22 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
     Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
     Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
     """
-    positions, visible = see(tokens, cache)
+    batch, time = tf.unstack(tf.shape(tokens))
+    positions = tf.range(time)[None]  # [1, T]
+    attends: list[Attend] = [attend_from_start] * hparams.n_layer
+    if cache is not None:
+        positions += cache.lengths[:, None]  # [B, T]
+        visible = see(time, cache)
+        attends = [partial(attend_to_past, past=past, visible=visible) for past in zip(cache.keys, cache.values)]
     x = tf.gather(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
-    shape = tf.shape(x)
     x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
     keys, values = [], []
-    for layer in range(hparams.n_layer):
-        past = None if cache is None else (cache.keys[layer], cache.values[layer])
-        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, past, visible)
+    for layer, attend in enumerate(attends):
+        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, batch, attend)
         keys.append(k)
         values.append(v)
-    return tf.reshape(layer_norm(x, **weights["ln_f"]), shape), keys, values
+    x = layer_norm(x, **weights["ln_f"])
+    return tf.reshape(x, [batch, time, hparams.n_embd]), keys, values
 
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:

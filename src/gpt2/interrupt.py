@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM as a flag, to be looked at where it is safe to stop.
+
+As an exception, Ctrl-C could strike inside TensorFlow, which makes other errors of it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a cluster sends it before it takes a machine back."""
+
+
+class Interruption:
+    """Catches the first of these signals while it is entered; the second one raises at once.
+
+    In a thread other than the main one, which gets no signals, it does nothing.
+    """
+
+    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
+        self.signals = signals
+        self.pressed: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._press) for number in self.signals}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _press(self, number: int, _: object) -> None:
+        if self.pressed is not None:
+            self.throw()
+        self.pressed = number
+
+    def throw(self) -> None:
+        """Raises what the signal stands for, if there was one."""
+        if self.pressed is not None:
+            raise Terminated if self.pressed == signal.SIGTERM else KeyboardInterrupt

@@ -1,0 +1,58 @@
+"""What became of a run, step by step: `progress.jsonl`, and the loss curve drawn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpt2.training.token_file import replacing
+
+HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
+STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
+
+
+class History:
+    """A run's records, one JSON object a line. Those after `step`, of updates that were lost, are dropped."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / HISTORY_FILE
+        self.curve = folder / CURVE_FILE
+        self.records = [record for record in _read(self.path) if record[STEP] <= step]
+        with replacing(self.path) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in self.records).encode("utf-8"))
+
+    def add(self, **record: Any) -> None:
+        self.records.append(record)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def draw(self) -> None:
+        """Writes the curve of the losses over the steps as a PNG."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for name, style in ((LOSS, {"alpha": 0.3}), (SMOOTHED, {}), (VALIDATION, {"marker": "o"})):
+            points = [(record[STEP], record[name]) for record in self.records if name in record]
+            if points:
+                axes.plot(*zip(*points), label=name.replace("_", " "), **style)
+        axes.set(xlabel="updates", ylabel="nats per token", title=self.path.parent.name)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+        with replacing(self.curve) as file:
+            figure.savefig(file, format="png", dpi=100)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The records that are whole: a process that was killed may have left the last one incomplete."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records

@@ -1,0 +1,168 @@
+"""The loop around the updates: when to save, to validate, to write samples and to stop."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from gpt2.decode import Batch, Decoder, Row
+from gpt2.errors import GPT2Error
+from gpt2.interrupt import Interruption
+from gpt2.request import Sampling
+from gpt2.training import distribution, run_checkpoint, run_folder, windows
+from gpt2.training.origin import Origin
+from gpt2.training.report import Report
+from gpt2.training.run_folder import Progress
+from gpt2.training.settings import Settings
+from gpt2.training.trainer import ADVICE, Trainer
+
+SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller
+
+
+class Loop:
+    """One machine's part of a run. The first machine alone writes files, validates and shows what goes on."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        start: Origin,
+        progress: Progress,
+        trainer: Trainer,
+        split: windows.Split,
+        last: int | None,
+    ) -> None:
+        self.settings, self.start, self.progress = settings, start, progress
+        self.trainer, self.split, self.last = trainer, split, last
+        self.window = start.hparams.n_ctx + 1
+        self.replicas = trainer.strategy.num_replicas_in_sync
+        self.shape = (self.replicas, settings.accumulate_gradients, settings.batch_size)
+        self.saved_step = progress.step if start.resumes else -1
+        self.saved_at = time.monotonic()
+        self.decoder: Decoder | None = None
+        self.writes = distribution.is_chief()
+        if self.writes:
+            run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
+            self.report = Report(settings, progress, last, math.prod(self.shape) * start.hparams.n_ctx)
+
+    def run(self, interruption: Interruption) -> None:
+        """Updates until the last step, a signal, or too many validations without progress; then saves."""
+        wanted = False  # that this machine stops
+        if self.writes:
+            self.report.say("Training...")
+            if self.settings.val_every and self.progress.step == 0:
+                self._validate()
+        while self.last is None or self.progress.step < self.last:
+            wanted |= interruption.pressed is not None
+            if wanted and self.replicas == 1:
+                break
+            stop = self._update(wanted)
+            if self.writes:
+                wanted |= self._look()
+            if stop:
+                break
+        if self.writes:
+            if interruption.pressed is not None:
+                self.report.say("interrupted")
+            if self.saved_step < self.progress.step:
+                self._save()
+            self.report.close()
+
+    def _update(self, stop: bool) -> bool:
+        """One update of all machines; returns whether one of them wants to stop after it."""
+        started = time.monotonic()
+        seed, step = self.progress.seed, self.progress.step + 1
+        tokens = windows.batch(self.split.train, self.window, math.prod(self.shape), seed, step)
+        tokens = tokens.reshape(*self.shape, self.window)
+        inputs, targets = tokens[..., :-1], tokens[..., 1:]
+        if self.settings.noise:
+            inputs = windows.noisy(inputs, self.settings.noise, self.start.hparams.n_vocab, seed, step)
+        rate = self.settings.rate(step, self.last)
+        loss, stop = self.trainer.update(inputs, targets, rate, seed, stop)
+        if not math.isfinite(loss):
+            raise GPT2Error(f"the loss of update {step} is {loss}; {ADVICE}")
+        self.progress.step = step
+        self.progress.add(loss)
+        if self.writes:
+            self.report.update(loss, rate, time.monotonic() - started)
+        return stop
+
+    def _look(self) -> bool:
+        """What is due after an update; returns whether validation says that it is time to stop."""
+        settings, step = self.settings, self.progress.step
+
+        def due(every: int) -> bool:
+            return every > 0 and step % every == 0
+
+        stop = self._validate() if due(settings.val_every) else False
+        if due(settings.sample_every):
+            self._sample()
+        if due(settings.save_every) or time.monotonic() - self.saved_at > 60 * settings.save_minutes:
+            self._try_to_save()
+        return stop
+
+    def _validate(self) -> bool:
+        """Returns whether there were too many validations since the best one."""
+        self.report.say("Calculating validation loss...")
+        settings, progress = self.settings, self.progress
+        nats = targets = 0.0
+        length = 0  # bytes
+        batches = windows.spread(self.split.validation, self.window, settings.val_batch_size, settings.val_batch_count)
+        for batch in batches:
+            count = batch[:, 1:].size
+            nats += self.trainer.loss(batch) * count
+            targets += count
+            length += sum(len(self.start.encoder.decode_bytes(row)) for row in batch[:, 1:].tolist())
+        loss = nats / targets
+        self.report.validation(loss, nats / math.log(2) / max(1, length))
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
+            if progress.step:
+                best = run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.start.hparams, progress)
+                self.report.say(f"Saving {best}")
+            return False
+        progress.worse += 1
+        if not settings.patience or progress.worse < settings.patience:
+            return False
+        best = settings.run_folder / run_folder.BEST
+        self.report.say(
+            f"no better validation loss in {progress.worse} validations; the best, {progress.best_loss:.3f} after"
+            f" {progress.best_step} updates, is in {best}"
+        )
+        return True
+
+    def _sample(self) -> None:
+        """Each sample begins with a random token of the training text, which is kept, as the old tools did."""
+        self.report.say("Generating samples...")
+        settings, seed, step = self.settings, self.progress.seed, self.progress.step
+        if self.decoder is None:
+            self.decoder = Decoder(self.trainer.weights, self.start.hparams)
+        length = settings.sample_length
+        if length is None:
+            length = min(SAMPLE_LENGTH, self.start.hparams.n_ctx - 1)
+        places = windows.random(seed, step, windows.SAMPLES).integers(len(self.split.train), size=settings.sample_num)
+        first = [int(self.split.train[place]) for place in places]
+        sampling = Sampling(top_k=0 if settings.top_p else settings.top_k, top_p=settings.top_p)
+        batch = Batch(self.decoder, [Row([token], sampling, seed, i) for i, token in enumerate(first)])
+        ids = np.array([first, *(batch.next() for _ in range(length))])  # [1 + length, B]
+        self.report.samples([self.start.encoder.decode(row) for row in ids.T.tolist()])
+
+    def _try_to_save(self) -> None:
+        """A save in passing: if there is no room, the run goes on and tries again after `save_minutes`."""
+        try:
+            self._save()
+        except GPT2Error as error:
+            self.saved_at = time.monotonic()
+            self.report.say(
+                f"warning: {error}; the run goes on and saves again within {self.settings.save_minutes:g} minutes"
+            )
+
+    def _save(self) -> None:
+        self.trainer.check_weights()
+        folder = self.settings.run_folder
+        self.report.say(f"Saving {folder / run_folder.MODEL.format(self.progress.step)}")
+        self.progress.seconds = self.report.seconds
+        run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
+        self.saved_step, self.saved_at = self.progress.step, time.monotonic()
+        self.report.saved()

@@ -1,0 +1,121 @@
+"""Where a run starts from: its own folder, a pretrained model, another checkpoint, or nothing.
+
+All questions that need no TensorFlow are answered first.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+from gpt2.model_dir import STATE_FILE, current_checkpoint, find_model, open_model_dir
+from gpt2.training import run_folder, vocabulary
+from gpt2.training.settings import FRESH, LATEST, Settings
+
+
+class Origin(NamedTuple):
+    hparams: HParams
+    encoder: Encoder
+    vocabulary: Path  # the folder of the vocabulary's files
+    weights: Path | None  # prefix of the weights' files; None makes new ones
+    resumes: bool  # whether the run in the folder goes on
+    moves_aside: bool  # whether there is one in the folder that does not
+
+
+def find(settings: Settings) -> Origin:
+    """Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it."""
+    folder = settings.run_folder
+    begun = (folder / STATE_FILE).is_file()
+    if settings.restore_from == LATEST and begun:
+        return _resumed(settings, folder)
+    if settings.from_scratch:
+        if settings.restore_from not in (LATEST, FRESH):
+            raise UsageError("give from_scratch or the checkpoint in restore_from, not both")
+        return _new(settings, begun)
+    if settings.restore_from in (LATEST, FRESH):
+        base = find_model(settings.model_name, settings.models_dir)
+        return _checked(Origin(base.hparams, load_encoder(base.path), base.path, base.weights, False, begun))
+    return _restored(settings, begun)
+
+
+def _resumed(settings: Settings, folder: Path) -> Origin:
+    if not (folder / HPARAMS_FILE).is_file():  # weights only, as nshepperd's train.py left them
+        base = find_model(settings.model_name, settings.models_dir)
+        return Origin(base.hparams, load_encoder(base.path), base.path, current_checkpoint(folder), True, False)
+    found = open_model_dir(folder)
+    if settings.from_scratch:
+        asked = settings.new_hparams(found.hparams.n_vocab)
+        if asked != found.hparams:
+            raise UsageError(
+                f"the run in {folder} has {found.hparams}, not {asked}; give its sizes or another run_name"
+            )
+    return _checked(Origin(found.hparams, load_encoder(folder), folder, found.weights, True, False))
+
+
+def _new(settings: Settings, begun: bool) -> Origin:
+    """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
+    if settings.vocabulary is not None:
+        where = Path(settings.vocabulary).expanduser()
+        if not (where / ENCODER_FILE).is_file():
+            where = find_model(settings.vocabulary, settings.models_dir).path
+        encoder = load_encoder(where)
+    else:
+        if begun:
+            run_folder.move_aside(settings.run_folder)
+        where, begun = settings.run_folder, False
+        encoder = vocabulary.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv_header)
+    return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
+
+
+def _restored(settings: Settings, begun: bool) -> Origin:
+    """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
+    path = Path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from)).expanduser()
+    prefix = path if Path(f"{path}.index").is_file() else None
+    if prefix is None and not (path / STATE_FILE).is_file():
+        raise GPT2Error(
+            f"restore_from must be {LATEST}, {FRESH}, a folder with a checkpoint or the path of one, such as"
+            f" checkpoint/run1/model-1000; there is none at {settings.restore_from}"
+        )
+    folder = path.parent if prefix else path
+    prefix = prefix or current_checkpoint(folder)
+    if (folder / HPARAMS_FILE).is_file():
+        hparams, where = load_hparams(folder / HPARAMS_FILE), folder
+    else:
+        base = find_model(settings.model_name, settings.models_dir)
+        hparams, where = base.hparams, base.path
+    return _checked(Origin(hparams, load_encoder(where), where, prefix, False, begun))
+
+
+def _checked(origin: Origin) -> Origin:
+    if origin.encoder.n_vocab != origin.hparams.n_vocab:
+        raise GPT2Error(
+            f"{origin.vocabulary}: the vocabulary has {origin.encoder.n_vocab} ids, but n_vocab is"
+            f" {origin.hparams.n_vocab}; they belong to different models"
+        )
+    return origin
+
+
+def new_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
+    """Random weights by their names in a checkpoint, as OpenAI's code draws them.
+
+    What is added to the residual is smaller by the root of how often that happens: Radford et al. 2019, section 2.3.
+    """
+    rng = np.random.default_rng(seed)
+    values = {}
+    for name, shape in hparams.variable_shapes().items():
+        if name.endswith("/g"):
+            values[name] = np.ones(shape, np.float32)
+        elif name.endswith("/b"):
+            values[name] = np.zeros(shape, np.float32)
+        else:
+            deviation = 0.01 if name.endswith("wpe") else 0.02
+            if name.endswith("c_proj/w"):
+                deviation /= np.sqrt(2 * hparams.n_layer)
+            values[name] = (deviation * rng.standard_normal(shape)).astype(np.float32)
+    return values

@@ -1,0 +1,77 @@
+"""Saving a run's weights with all that belongs to them, and reading back what its optimiser remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+from gpt2 import checkpoint
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.model import Weights
+from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
+
+
+def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progress: Progress, keep: int) -> None:
+    """Saves all of a run, as one: until the last file is in place, the checkpoint before is in use.
+
+    keep: how many of the newest models stay. Raises GPT2Error if that does not work, with the folder as it was.
+    """
+    step = progress.step
+    texts = {f"{TRAINING.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
+    beside = {TRAINING.format(step): state} if state else {}
+    checkpoint.save(folder, weights, MODEL.format(step), beside, texts)
+    for number in _numbers(folder, "model"):
+        if number not in _numbers(folder, "model")[-keep:] and number < step:
+            _remove(folder, MODEL.format(number))
+    for number in _numbers(folder, "training"):
+        if number != step:
+            _remove(folder, TRAINING.format(number))
+
+
+def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progress) -> Path:
+    """Saves the weights as the model directory `best`, in place of the one before."""
+    best = folder / BEST
+    if not (best / HPARAMS_FILE).is_file():
+        prepare(best, folder, hparams)
+    checkpoint.save(best, weights, MODEL.format(progress.step))
+    for number in _numbers(best, "model"):
+        if number != progress.step:
+            _remove(best, MODEL.format(number))
+    return best
+
+
+def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, tf.Tensor] | None:
+    """What the optimiser remembered when the weights `<folder>/model-N` were saved; None if that is not there.
+
+    Raises GPT2Error if it is there and does not fit.
+    """
+    training = training_prefix(prefix)
+    if not Path(f"{training}.index").is_file():
+        return None
+    try:
+        found = tf.train.load_checkpoint(str(training)).get_variable_to_shape_map()
+        if {name: list(shape) for name, shape in shapes.items()} != found:
+            raise GPT2Error(
+                f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
+            )
+        return dict(zip(shapes, checkpoint.restore(training, list(shapes)) if shapes else []))
+    except tf.errors.OpError as error:
+        raise GPT2Error(f"{training} is damaged; remove {training.name}.* to go on with the weights alone") from error
+
+
+def _numbers(folder: Path, kind: str) -> list[int]:
+    """The steps of which there is a checkpoint of this kind, in order."""
+    matches = (re.fullmatch(rf"{kind}-(\d+)\.(index|json)", path.name) for path in folder.iterdir())
+    return sorted({int(match[1]) for match in matches if match})
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Removes a checkpoint's files, the index first: without it, the others are no checkpoint."""
+    for path in sorted(folder.glob(f"{name}.*"), key=lambda path: path.suffix != ".index"):
+        path.unlink(missing_ok=True)

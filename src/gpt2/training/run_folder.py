@@ -1,0 +1,112 @@
+"""A run's folder: a model directory that grows, and all that a resumed run needs to be the run that would have been.
+
+hparams.json encoder.json vocab.bpe     the model's, so that every command reads the folder as it is
+checkpoint model-N.*                    the weights after N updates, in OpenAI's layout
+counter                                 N, for the old tools
+training-N.*                            what the optimiser remembers; the newest only
+training-N.json                         the rest: see `Progress`
+best/                                   the model directory of the lowest validation loss
+progress.jsonl loss.png events.out.*    what there is to look at
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import time
+import warnings
+from pathlib import Path
+
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.model_dir import STATE_FILE, UNFINISHED
+from gpt2.training.token_file import replacing
+
+COUNTER_FILE = "counter"
+MODEL, TRAINING = "model-{}", "training-{}"
+BEST = "best"
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, beside its weights and its optimiser."""
+
+    step: int = 0  # updates so far
+    seed: int = 0  # with the step number, all random numbers, and with them the place in the data
+    optimizer: str = ""
+    vocabulary: str = ""  # its fingerprint
+    loss_sum: float = 0.0  # the smoothed loss is loss_sum / loss_weight
+    loss_weight: float = 0.0
+    seconds: float = 0.0
+    best_loss: float | None = None  # of validation
+    best_step: int = 0
+    worse: int = 0  # validations since the best one
+
+    @property
+    def smoothed(self) -> float:
+        return self.loss_sum / self.loss_weight if self.loss_weight else float("nan")
+
+    def add(self, loss: float) -> None:
+        """The old tools' average: each loss weighs 0.99 of the next one."""
+        self.loss_sum, self.loss_weight = self.loss_sum * 0.99 + loss, self.loss_weight * 0.99 + 1
+
+
+def is_begun(folder: Path) -> bool:
+    return (folder / STATE_FILE).is_file()
+
+
+def read_progress(prefix: Path) -> Progress | None:
+    """What was saved with the weights `<folder>/model-N`; None if an old tool wrote them.
+
+    Raises GPT2Error if the file is damaged.
+    """
+    path = training_prefix(prefix).with_suffix(".json") if _step(prefix) is not None else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise GPT2Error(f"{path} is damaged: {error}; remove it to go on with the weights alone") from error
+
+
+def read_step(prefix: Path) -> int:
+    """The number of updates of weights that an old tool wrote: in the counter file, else in their name."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))
+    return _step(prefix) or 0
+
+
+def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
+    """Makes the folder a model directory but for its weights; removes what a killed save has left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        texts = {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams))}
+        texts |= {name: (vocabulary / name).read_text(encoding="utf-8") for name in (ENCODER_FILE, MERGES_FILE)}
+    except OSError as error:
+        raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
+    for name, text in texts.items():
+        with replacing(folder / name) as file:
+            file.write(text.encode("utf-8"))
+
+
+def move_aside(folder: Path) -> None:
+    """Renames a run that another one of its name would overwrite."""
+    aside = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
+    os.replace(folder, aside)
+    warnings.warn(f"the run that was in {folder} is now {aside}; this one starts anew", stacklevel=2)
+
+
+def training_prefix(prefix: Path) -> Path:
+    return prefix.with_name(TRAINING.format(_step(prefix)))
+
+
+def _step(prefix: Path) -> int | None:
+    match = re.fullmatch(MODEL.format(r"(\d+)"), prefix.name)
+    return int(match[1]) if match else None

@@ -1,0 +1,152 @@
+"""What a training run is asked to do. No TensorFlow: mistakes are answered at once.
+
+The names and defaults are those of nshepperd's train.py, from `dataset` to `val_every`, and of Tenoke's, `stop_after`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+from gpt2.errors import UsageError
+from gpt2.hparams import HParams
+from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.request import Sampling
+
+OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("float32", "bfloat16")
+LATEST, FRESH = "latest", "fresh"
+ADAMW_DECAY = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A training run; `training.flags` says what each of these means.
+
+    Raises UsageError for values that are not allowed or contradict each other.
+    """
+
+    dataset: str
+    model_name: str = DEFAULT_MODEL
+    combine: int = 50000
+    encoding: str = "utf-8"
+    batch_size: int = 1
+    learning_rate: float = 0.00002
+    accumulate_gradients: int = 1
+    memory_saving_gradients: bool = False
+    only_train_transformer_layers: bool = False
+    optimizer: str = "adam"
+    noise: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.0
+    restore_from: str = LATEST
+    run_name: str = "run1"
+    sample_every: int = 100
+    sample_length: int | None = None
+    sample_num: int = 1
+    save_every: int = 1000
+    val_dataset: str | None = None
+    val_batch_size: int = 2
+    val_batch_count: int = 40
+    val_every: int = 0
+    stop_after: int | None = None
+    steps: int | None = None
+    seed: int | None = None
+    models_dir: str = DEFAULT_MODELS_DIR
+    checkpoint_dir: str = "checkpoint"
+    sample_dir: str = "samples"
+    csv_header: bool = False
+    val_split: float = 0.1
+    patience: int = 0
+    save_minutes: float = 15.0
+    keep: int = 5
+    warmup_steps: int = 0
+    lr_schedule: str = "constant"
+    weight_decay: float | None = None
+    clip_norm: float = 0.0
+    dropout: float = 0.0
+    precision: str = "float32"
+    from_scratch: bool = False
+    vocabulary: str | None = None
+    n_vocab: int = 4096
+    n_ctx: int = 256
+    n_embd: int = 192
+    n_head: int = 6
+    n_layer: int = 6
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_ranges()
+        if self.steps is not None and self.stop_after is not None:
+            raise UsageError("give steps (so many more updates) or stop_after (so many in all), not both")
+        if self.lr_schedule != "constant" and self.steps is None and self.stop_after is None:
+            raise UsageError(f"lr_schedule {self.lr_schedule} needs an end: give steps or stop_after")
+        if self.patience and not self.val_every:
+            raise UsageError("patience counts validations: give val_every too")
+        if self.only_train_transformer_layers and self.from_scratch:
+            raise UsageError("only_train_transformer_layers would leave a new model's embeddings untrained")
+        if self.from_scratch:
+            self.new_hparams(self.n_vocab)
+        Sampling(top_k=self.top_k, top_p=self.top_p)
+
+    def _check_choices(self) -> None:
+        allowed = {"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise UsageError(
+                    f"{name} must be {', '.join(values[:-1])} or {values[-1]}, not {getattr(self, name)!r}"
+                )
+        if not self.run_name or Path(self.run_name).name != self.run_name:
+            raise UsageError(f"run_name must be the name of a folder, not {self.run_name!r}")
+
+    def _check_ranges(self) -> None:
+        for name in ("noise", "dropout", "val_split"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "save_minutes"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("clip_norm", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{name} must be 0 (off) or more, not {value}")
+        counts = ("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count", "keep", "sample_num")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        for name in ("sample_every", "save_every", "val_every", "patience", "warmup_steps", "steps", "stop_after"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"{name} must be 0 or more, not {getattr(self, name)}")
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.checkpoint_dir).expanduser() / self.run_name
+
+    @property
+    def sample_folder(self) -> Path:
+        return Path(self.sample_dir).expanduser() / self.run_name
+
+    @property
+    def decay(self) -> float:
+        """Weight decay, which is what adamw has and adam has not unless it is given."""
+        return (ADAMW_DECAY if self.optimizer == "adamw" else 0.0) if self.weight_decay is None else self.weight_decay
+
+    def new_hparams(self, n_vocab: int) -> HParams:
+        """The sizes of a model that is trained from scratch."""
+        return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer)
+
+    def last_step(self, done: int) -> int | None:
+        """The number of the run's last update, if it has made `done` of them; None is for ever."""
+        return self.stop_after if self.steps is None else done + self.steps
+
+    def rate(self, step: int, last: int | None) -> float:
+        """The learning rate of update `step`, counted from 1: linear warm-up, then the schedule, 0 after `last`."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        if self.lr_schedule == "constant" or last is None:
+            return self.learning_rate
+        share = min(1.0, (step - 1 - self.warmup_steps) / max(1, last - self.warmup_steps))
+        return self.learning_rate * (1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2)

@@ -1,0 +1,153 @@
+"""The weights in training and one update of them, compiled once, on one device or on many.
+
+Shapes: R replicas, A micro-batches whose gradients are averaged, B batch, T time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import checkpoint
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HParams
+from gpt2.model import Weights
+from gpt2.training import forward, optimizers
+from gpt2.training.settings import Settings
+
+SLOT = "optimizer/{slot}/{name}"
+
+
+class Trainer:
+    """Variables and their optimiser. All replicas start from the weights and the step number of the first one."""
+
+    def __init__(
+        self, weights: Weights, hparams: HParams, settings: Settings, strategy: tf.distribute.Strategy, step: int = 0
+    ) -> None:
+        self.hparams, self.settings, self.strategy = hparams, settings, strategy
+        self.optimizer = optimizers.OPTIMIZERS[settings.optimizer]
+        self.regime = forward.Regime(
+            tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients
+        )
+        with strategy.scope():
+            self._weights = tf.nest.map_structure(tf.Variable, weights)
+            self._step = tf.Variable(step, dtype=tf.int64)
+            self._trained = {name: v for name, v in checkpoint.leaves(self._weights) if self._is_trained(name)}
+            self._slots = {
+                name: {slot: tf.Variable(tf.zeros(shape)) for slot, shape in self.optimizer.slots(v.shape).items()}
+                for name, v in self._trained.items()
+            }
+        self.step = int(self._local(self._step))
+        self._compiled = tf.function(self._update_all, autograph=False)
+        self._mean_loss = tf.function(forward.mean_loss, autograph=False)
+
+    def _is_trained(self, name: str) -> bool:
+        return not self.settings.only_train_transformer_layers or "/h" in name
+
+    def _local(self, variable: tf.Variable) -> tf.Variable:
+        """This machine's copy."""
+        return self.strategy.experimental_local_results(variable)[0]
+
+    @property
+    def weights(self) -> Weights:
+        """The variables themselves: what reads them reads their present values."""
+        return tf.nest.map_structure(self._local, self._weights)
+
+    @property
+    def state(self) -> dict[str, tf.Variable]:
+        """What the optimiser remembers, by the names that it has in a checkpoint."""
+        return {name: self._local(variable) for name, variable in self._named_slots().items()}
+
+    def _named_slots(self) -> dict[str, tf.Variable]:
+        return {
+            SLOT.format(slot=slot, name=name): variable
+            for name, slots in self._slots.items()
+            for slot, variable in slots.items()
+        }
+
+    def restore(self, state: Mapping[str, tf.Tensor]) -> None:
+        """Takes the optimiser's memory up where `state` left it."""
+        for name, variable in self._named_slots().items():
+            variable.assign(state[name])
+
+    def update(self, inputs: np.ndarray, targets: np.ndarray, rate: float, seed: int, stop: bool) -> tuple[float, bool]:
+        """inputs, targets [R, A, B, T] -> the loss before this update; whether any replica wants to stop after it."""
+        self.step += 1
+        numbers = (
+            tf.constant([seed & 0x7FFFFFFF, self.step], tf.int32),
+            tf.constant(rate, tf.float32),
+            tf.constant(self.step, tf.float32),
+            tf.constant(float(stop)),
+        )
+        batches = [self._distributed(x) for x in (inputs, targets)]
+        loss, stop_sum = self._compiled(*batches, *numbers)
+        return float(loss), float(stop_sum) > 0
+
+    def _distributed(self, x: np.ndarray) -> Any:
+        if self.strategy.num_replicas_in_sync == 1:
+            return tf.constant(x[0])
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(x[context.replica_id_in_sync_group])
+        )
+
+    def _update_all(self, *arguments: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        results = self.strategy.run(self._update, args=arguments)
+        return tuple(self.strategy.experimental_local_results(result)[0] for result in results)
+
+    def _update(
+        self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, step: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One replica's part: inputs, targets [A, B, T] -> the mean loss of all replicas, the sum of their `stop`."""
+        context = tf.distribute.get_replica_context()
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas > 1:
+            seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
+        loss, gradients = self._accumulate(inputs, targets, seed)
+        if replicas > 1:
+            loss, stop, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, stop, *gradients])
+            loss, gradients = loss / replicas, [g / replicas for g in gradients]
+        if self.settings.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.settings.clip_norm)
+        for (name, variable), gradient in zip(self._trained.items(), gradients):
+            if self.settings.decay:
+                optimizers.decay(variable, rate * self.settings.decay)
+            self.optimizer.update(variable, gradient, self._slots[name], rate, step)
+        return loss, stop
+
+    def _accumulate(self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """inputs, targets [A, B, T] -> the means of A losses and gradients, the latter in the order of `_trained`."""
+        count = inputs.shape[0]
+        if count == 1:
+            return self._gradients(inputs[0], targets[0], seed)
+
+        def add(i: tf.Tensor, loss: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+            more, gradients = self._gradients(inputs[i], targets[i], tf.random.fold_in(seed, i))
+            return i + 1, loss + more, [a + b for a, b in zip(sums, gradients)]
+
+        start = (tf.constant(0), tf.zeros([]), [tf.zeros(v.shape) for v in self._trained.values()])
+        _, loss, sums = tf.while_loop(lambda i, *_: i < count, add, start, parallel_iterations=1)
+        return loss / count, [g / count for g in sums]
+
+    def _gradients(self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        embeddings = not self.settings.only_train_transformer_layers
+        loss, nested = forward.loss_and_gradients(
+            self._weights, self.hparams, inputs, targets, self.regime, seed, embeddings
+        )
+        gradients = dict(checkpoint.leaves(nested))
+        return loss, [gradients[name] for name in self._trained]
+
+    def loss(self, tokens: np.ndarray) -> float:
+        """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout, with this machine's weights."""
+        return float(self._mean_loss(self.weights, self.hparams, tf.constant(tokens), self.regime.dtype))
+
+    def check_weights(self) -> None:
+        """Raises GPT2Error if an update has made a weight infinite or not a number."""
+        for name, variable in checkpoint.leaves(self.weights):
+            if not bool(tf.reduce_all(tf.math.is_finite(variable))):
+                raise GPT2Error(f"after {self.step} updates {name} is not finite; {ADVICE}")
+
+
+ADVICE = "the last checkpoint is as it was; go on from it with a lower learning_rate, or with clip_norm 1"
