@@ -10,7 +10,6 @@ sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2 import cli
-from gpt2.training import run
 from gpt2.training.flags import FLAGS
 from gpt2.training.settings import Settings
 
@@ -21,7 +20,10 @@ def train(**flags):
     The run's folder, checkpoint/run1, is a model directory that every command reads: --model_name checkpoint/run1.
     The same command goes on where the last one ended. Ctrl-C saves and ends.
     """
-    run.train(Settings(**flags))
+    settings = Settings(**flags)
+    from gpt2.training import run  # needs packages, which --help does not
+
+    run.train(settings)
 
 
 train.__signature__ = inspect.signature(Settings)  # the flags and their defaults
