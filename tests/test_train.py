@@ -354,16 +354,15 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, f
 
 def killed(step, flags):
     """Starts the command as a process and kills it once it has made so many updates."""
-    process = subprocess.Popen(
-        [sys.executable, str(COMMAND), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
     progress = Path("checkpoint/parts/progress.jsonl")
-    while process.poll() is None:
-        if progress.is_file() and progress.read_text().count("\n") >= step:
-            time.sleep(random.uniform(0, 0.05))
-            process.kill()
-        time.sleep(0.002)
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr.read().decode()
+    command = [sys.executable, str(COMMAND), *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            if progress.is_file() and progress.read_text().count("\n") >= step:
+                time.sleep(random.uniform(0, 0.05))
+                process.kill()
+            time.sleep(0.002)
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr.read().decode()
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
