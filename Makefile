@@ -1,4 +1,6 @@
-# make test         the virtual environment, the dependencies, lint, types and tests
+# make demo         the virtual environment, what the product needs, and text from the model in models/shakespeare
+# make test         the same and what development needs, then lint, types and tests
+# make test-slow    the tests that take minutes
 # make lint         lint and types alone
 # make format       mends what the linter can
 # make test-docker  builds Dockerfile.cpu and runs the commands in it (root, Debian, buildah, debootstrap)
@@ -8,13 +10,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+INSTALLED := $(VENV)/installed-$(PYTHON_VERSION)-$(TENSORFLOW)
 READY := $(VENV)/ready-$(PYTHON_VERSION)-$(TENSORFLOW)
+PIP := $(VENV)/bin/python -m pip install -q $(if $(TENSORFLOW),tensorflow==$(TENSORFLOW))
 BIN := $(VENV)/bin
 
-.PHONY: test test-docker lint format
+.PHONY: demo test test-slow test-docker lint format
+
+demo: $(INSTALLED)
+	$(BIN)/python src/generate_unconditional_samples.py --model_name shakespeare --nsamples 2 --length 120 --top_k 40 --temperature 0.8
+	$(BIN)/python src/interactive_conditional_samples.py --model_name shakespeare --prompt "ROMEO:" --length 120 --top_k 40 --temperature 0.8
 
 test: lint
 	$(BIN)/python -m pytest -q
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -q -m slow
 
 test-docker:
 	scripts/test_docker.sh
@@ -28,11 +39,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(READY): requirements.txt requirements-dev.txt pyproject.toml setup.py
+$(INSTALLED): requirements.txt pyproject.toml setup.py
 	@test -n "$(PYTHON_VERSION)" || { echo "error: $(PYTHON) is not a Python; give one: make test PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "error: TensorFlow needs Python 3.10 to 3.13 and $(PYTHON) is $(PYTHON_VERSION); give another: make test PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python$(PYTHON_VERSION)-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -r requirements-dev.txt $(if $(TENSORFLOW),tensorflow==$(TENSORFLOW))
+	$(PIP) -r requirements.txt
+	touch $@
+
+$(READY): $(INSTALLED) requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,8 @@ RELEASED = {
 }
 # The first tutorials counted the parameters of the two small models wrongly.
 OLD_NAMES = {"124M": "117M", "355M": "345M"}
+# Where `pip install .` puts the model that is in the repository; setup.py names it too.
+INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
 _ABOVE = Path(__file__).resolve().parents[1]
 CHECKOUT = _ABOVE.parent if _ABOVE.name == "src" else _ABOVE  # some tutorials move all of src/ beside models/
 
@@ -59,9 +62,12 @@ def released_names() -> str:
 
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
-    """Folders in which models are looked for: `models_dir`; if that is the default, the checkout's too."""
+    """Folders in which models are looked for: `models_dir`; if that is the default, the checkout's and what an
+    installation brought too."""
     folder = Path(os.path.expanduser(os.path.expandvars(models_dir)))
-    folders = [folder, CHECKOUT / folder] if models_dir == DEFAULT_MODELS_DIR else [folder]
+    folders = [folder]
+    if models_dir == DEFAULT_MODELS_DIR:
+        folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
     return [f for i, f in enumerate(folders) if f.resolve() not in [g.resolve() for g in folders[:i]]]
 
 

@@ -19,13 +19,22 @@ class History:
         self.path = folder / HISTORY_FILE
         self.curve = folder / CURVE_FILE
         self.records = [record for record in _read(self.path) if record[STEP] <= step]
-        with replacing(self.path) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in self.records).encode("utf-8"))
+        self.broken = False  # whether the last record may be there in part
+        self._rewrite()
 
     def add(self, **record: Any) -> None:
         self.records.append(record)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if self.broken:
+            self._rewrite()
+        else:
+            self.broken = True
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        self.broken = False
+
+    def _rewrite(self) -> None:
+        with replacing(self.path) as file:
+            file.write("".join(json.dumps(record) + "\n" for record in self.records).encode("utf-8"))
 
     def draw(self) -> None:
         """Writes the curve of the losses over the steps as a PNG."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from gpt2.decode import Batch, Decoder, Row
 from gpt2.errors import GPT2Error
@@ -41,6 +44,7 @@ class Loop:
         self.saved_step = progress.step if start.resumes else -1
         self.saved_at = time.monotonic()
         self.decoder: Decoder | None = None
+        self.warned = ""
         self.writes = distribution.is_chief()
         if self.writes:
             run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
@@ -66,6 +70,7 @@ class Loop:
             if interruption.pressed is not None:
                 self.report.say("interrupted")
             if self.saved_step < self.progress.step:
+                self.trainer.check_weights()
                 self._save()
             self.report.close()
 
@@ -85,7 +90,8 @@ class Loop:
         self.progress.step = step
         self.progress.add(loss)
         if self.writes:
-            self.report.update(loss, rate, time.monotonic() - started)
+            with self._in_passing():
+                self.report.update(loss, rate, time.monotonic() - started)
         return stop
 
     def _look(self) -> bool:
@@ -97,9 +103,13 @@ class Loop:
 
         stop = self._validate() if due(settings.val_every) else False
         if due(settings.sample_every):
-            self._sample()
+            with self._in_passing():
+                self._sample()
         if due(settings.save_every) or time.monotonic() - self.saved_at > 60 * settings.save_minutes:
-            self._try_to_save()
+            self.trainer.check_weights()
+            self.saved_at = time.monotonic()  # of the attempt: one that fails is repeated as late
+            with self._in_passing():
+                self._save()
         return stop
 
     def _validate(self) -> bool:
@@ -116,11 +126,13 @@ class Loop:
             length += sum(len(self.start.encoder.decode_bytes(row)) for row in batch[:, 1:].tolist())
         loss = nats / targets
         self.report.validation(loss, nats / math.log(2) / max(1, length))
+        if not progress.step:
+            return False
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
-            if progress.step:
-                best = run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.start.hparams, progress)
-                self.report.say(f"Saving {best}")
+            with self._in_passing():
+                self.report.say(f"Saving {settings.run_folder / run_folder.BEST}")
+                run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.start.hparams, progress)
             return False
         progress.worse += 1
         if not settings.patience or progress.worse < settings.patience:
@@ -148,21 +160,21 @@ class Loop:
         ids = np.array([first, *(batch.next() for _ in range(length))])  # [1 + length, B]
         self.report.samples([self.start.encoder.decode(row) for row in ids.T.tolist()])
 
-    def _try_to_save(self) -> None:
-        """A save in passing: if there is no room, the run goes on and tries again after `save_minutes`."""
+    @contextlib.contextmanager
+    def _in_passing(self) -> Iterator[None]:
+        """For what writes files on the way: a full disk is said once, and the run, which may yet be saved, goes on."""
         try:
-            self._save()
-        except GPT2Error as error:
-            self.saved_at = time.monotonic()
-            self.report.say(
-                f"warning: {error}; the run goes on and saves again within {self.settings.save_minutes:g} minutes"
-            )
+            yield
+        except (GPT2Error, OSError, tf.errors.OpError) as error:
+            said = f"warning: {getattr(error, 'message', error)}; the run goes on"
+            if said != self.warned:
+                self.report.say(said)
+            self.warned = said
 
     def _save(self) -> None:
-        self.trainer.check_weights()
         folder = self.settings.run_folder
         self.report.say(f"Saving {folder / run_folder.MODEL.format(self.progress.step)}")
         self.progress.seconds = self.report.seconds
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
-        self.saved_step, self.saved_at = self.progress.step, time.monotonic()
+        self.saved_step = self.progress.step
         self.report.saved()
