@@ -7,6 +7,7 @@ the weights are in memory once. OpenAI's old tools read what is written here, an
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,7 +66,10 @@ def save(
                 _to_disk(path)
                 os.replace(path, directory / path.name)
     except (OSError, tf.errors.OpError) as error:
-        raise GPT2Error(f"the checkpoint could not be written to {directory}: {_first_line(error)}") from error
+        reason = _first_line(error).rsplit("; ", 1)[-1]  # before it stands a temporary file's name
+        raise GPT2Error(
+            f"the checkpoint could not be written to {directory}: {reason}; what was saved before is still in use"
+        ) from error
 
 
 def _write(prefix: Path, tensors: Tensors) -> None:
@@ -136,4 +140,6 @@ def _check(shapes: dict[str, list[int]], dtypes: dict[str, tf.DType], hparams: H
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "message", error)).strip().split("\n")[0]
+    """What TensorFlow says, without the names of its nodes and operations."""
+    line = str(getattr(error, "message", error)).strip().split("\n")[0]
+    return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", line)

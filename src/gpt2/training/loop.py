@@ -44,7 +44,7 @@ class Loop:
         self.saved_step = progress.step if start.resumes else -1
         self.saved_at = time.monotonic()
         self.decoder: Decoder | None = None
-        self.warned = ""
+        self.warned: set[str] = set()
         self.writes = distribution.is_chief()
         if self.writes:
             run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
@@ -125,7 +125,8 @@ class Loop:
             targets += count
             length += sum(len(self.start.encoder.decode_bytes(row)) for row in batch[:, 1:].tolist())
         loss = nats / targets
-        self.report.validation(loss, nats / math.log(2) / max(1, length))
+        with self._in_passing():
+            self.report.validation(loss, nats / math.log(2) / max(1, length))
         if not progress.step:
             return False
         if progress.best_loss is None or loss < progress.best_loss:
@@ -167,9 +168,9 @@ class Loop:
             yield
         except (GPT2Error, OSError, tf.errors.OpError) as error:
             said = f"warning: {getattr(error, 'message', error)}; the run goes on"
-            if said != self.warned:
+            if said not in self.warned:
                 self.report.say(said)
-            self.warned = said
+            self.warned.add(said)
 
     def _save(self) -> None:
         folder = self.settings.run_folder

@@ -65,10 +65,10 @@ class Report:
 
     def validation(self, loss: float, bits_per_byte: float) -> None:
         step = self.progress.step
-        self.events.scalars(step, val_loss=loss, val_bits_per_byte=bits_per_byte)
-        self.history.add(**{STEP: step, VALIDATION: loss, "validation_bits_per_byte": bits_per_byte})
         line = VALIDATION_LINE.format(step=step, seconds=self.seconds, loss=loss)
         self.say(f"{line} ({bits_per_byte:.3f} bits per byte)")
+        self.events.scalars(step, val_loss=loss, val_bits_per_byte=bits_per_byte)
+        self.history.add(**{STEP: step, VALIDATION: loss, "validation_bits_per_byte": bits_per_byte})
 
     def samples(self, texts: list[str]) -> None:
         """Writes the samples' file, as the old tools did, and shows the last one."""
