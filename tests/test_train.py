@@ -234,6 +234,7 @@ def test_the_event_file_is_tensorboards(run):
 def test_the_learning_rate():
     settings = Settings("x", learning_rate=1.0, warmup_steps=4, lr_schedule="linear", stop_after=14)
     assert [settings.rate(step, 14) for step in (1, 4, 5, 10, 14)] == [0.25, 1, 1, 0.5, pytest.approx(0.1)]
+    assert Settings("x").rate(1, None) == 0.00002  # nshepperd's
     cosine = Settings("x", learning_rate=1.0, lr_schedule="cosine", stop_after=10)
     assert [cosine.rate(step, 10) for step in (1, 6)] == [1, pytest.approx(0.5)]
 

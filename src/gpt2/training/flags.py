@@ -14,9 +14,7 @@ FLAGS = GENERAL | {
         str, "a name", "the model to start from: a name under models_dir or the path of a model directory"
     ),
     "batch_size": Flag(int, WHOLE, "windows of n_ctx tokens computed together, on each device", 1),
-    "learning_rate": Flag(
-        float, NUMBER, "of the optimiser; 0.00002 suits fine-tuning, 0.0006 sgd, 0.001 a small new model"
-    ),
+    "learning_rate": Flag(float, NUMBER, "of the optimiser; by default 0.00002, from scratch 0.001; 0.0006 suits sgd"),
     "accumulate_gradients": Flag(int, WHOLE, "average the gradients of so many batches before each update", 1),
     "memory_saving_gradients": Flag(
         switch, YES_OR_NO, "compute each layer twice instead of keeping it: far less memory"

@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 LATEST, FRESH = "latest", "fresh"
 ADAMW_DECAY = 0.01
+FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Settings:
     combine: int = 50000
     encoding: str = "utf-8"
     batch_size: int = 1
-    learning_rate: float = 0.00002
+    learning_rate: float | None = None
     accumulate_gradients: int = 1
     memory_saving_gradients: bool = False
     only_train_transformer_layers: bool = False
@@ -107,8 +108,9 @@ class Settings:
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
         for name in ("learning_rate", "save_minutes"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"{name} must be above 0, not {value}")
         for name in ("clip_norm", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
@@ -144,9 +146,10 @@ class Settings:
 
     def rate(self, step: int, last: int | None) -> float:
         """The learning rate of update `step`, counted from 1: linear warm-up, then the schedule, 0 after `last`."""
+        peak = self.learning_rate or (NEW_MODEL_RATE if self.from_scratch else FINE_TUNING_RATE)
         if step <= self.warmup_steps:
-            return self.learning_rate * step / self.warmup_steps
+            return peak * step / self.warmup_steps
         if self.lr_schedule == "constant" or last is None:
-            return self.learning_rate
+            return peak
         share = min(1.0, (step - 1 - self.warmup_steps) / max(1, last - self.warmup_steps))
-        return self.learning_rate * (1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2)
+        return peak * (1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2)

@@ -107,7 +107,8 @@ class Trainer:
             seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
         loss, gradients = self._accumulate(inputs, targets, seed)
         if replicas > 1:
-            loss, stop, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, stop, *gradients])
+            values = [loss, tf.identity(stop), *gradients]  # an argument has no device, and all_reduce asks for it
+            loss, stop, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
             loss, gradients = loss / replicas, [g / replicas for g in gradients]
         if self.settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.settings.clip_norm)
