@@ -1,6 +1,7 @@
 """scripts/train.py: runs that begin, go on, are interrupted, and what is refused."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -160,6 +161,9 @@ def test_from_another_checkpoint(run):
     assert run(run_name="second", restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
     step_2 = checkpoint.load(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
     assert_same_weights(weights("second"), dict(checkpoint.leaves(step_2)))
+    assert run(restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
+    assert_same_weights(weights(), dict(checkpoint.leaves(step_2)))
+    assert list(losses()) == [1]
     status, _, err = run(restore_from="nowhere")
     assert status == 1 and "there is none at nowhere" in err
 
@@ -229,6 +233,24 @@ def test_the_event_file_is_tensorboards(run):
     tags = {(event.step, value.tag) for event in events for value in event.summary.value}
     assert {(1, "loss"), (2, "loss"), (2, "learning_rate"), (2, "val_loss"), (2, "sample")} <= tags
     assert events[0].file_version == "brain.Event:2"
+
+
+def test_the_flags_and_defaults_are_nshepperds():
+    original = """combine=50000 encoding=utf-8 batch_size=1 accumulate_gradients=1 memory_saving_gradients=False
+        only_train_transformer_layers=False optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest run_name=run1
+        sample_every=100 sample_num=1 save_every=1000 val_dataset=None val_batch_size=2 val_batch_count=40 val_every=0
+        stop_after=None"""
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert {name: str(defaults[name]) for name in (pair.split("=")[0] for pair in original.split())} == dict(
+        pair.split("=") for pair in original.split()
+    )
+    assert set(defaults) <= set(FLAGS)
+
+
+def test_help_names_every_flag(capsys):
+    assert cli.main(train, ["--help"], FLAGS) == 0
+    out = capsys.readouterr().out
+    assert all(f"  --{field.name}" in out for field in dataclasses.fields(Settings))
 
 
 def test_the_learning_rate():

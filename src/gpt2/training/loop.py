@@ -52,6 +52,13 @@ class Loop:
 
     def run(self, interruption: Interruption) -> None:
         """Updates until the last step, a signal, or too many validations without progress; then saves."""
+        try:
+            self._run(interruption)
+        finally:
+            if self.writes:
+                self.report.close()
+
+    def _run(self, interruption: Interruption) -> None:
         wanted = False  # that this machine stops
         if self.writes:
             self.report.say("Training...")
@@ -72,7 +79,6 @@ class Loop:
             if self.saved_step < self.progress.step:
                 self.trainer.check_weights()
                 self._save()
-            self.report.close()
 
     def _update(self, stop: bool) -> bool:
         """One update of all machines; returns whether one of them wants to stop after it."""

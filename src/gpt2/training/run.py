@@ -40,6 +40,7 @@ def train(settings: Settings) -> Path:
     strategies: list = []
     where = device.start(settings.threads, lambda: strategies.append(distribution.strategy()))
     trainer = _trainer(settings, start, progress, strategies[0])
+    start = _make_room(settings, start)
     complain(f"{settings.run_name} on {where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
@@ -114,6 +115,14 @@ def _trainer(settings: Settings, start: Origin, progress: Progress, strategy: ob
         elif shapes:
             complain(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
     progress.optimizer = settings.optimizer
-    if start.moves_aside and distribution.is_chief():
-        run_folder.move_aside(settings.run_folder)
     return trainer
+
+
+def _make_room(settings: Settings, start: Origin) -> Origin:
+    """Moves the run aside that this one would overwrite; where it lay may be where this one's vocabulary is."""
+    if not start.moves_aside or not distribution.is_chief():
+        return start
+    folder = settings.run_folder.resolve()
+    aside = run_folder.move_aside(settings.run_folder)
+    where = start.vocabulary.resolve()
+    return start._replace(vocabulary=aside / where.relative_to(folder)) if where.is_relative_to(folder) else start

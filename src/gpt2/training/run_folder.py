@@ -96,11 +96,12 @@ def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
             file.write(text.encode("utf-8"))
 
 
-def move_aside(folder: Path) -> None:
+def move_aside(folder: Path) -> Path:
     """Renames a run that another one of its name would overwrite."""
     aside = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
     os.replace(folder, aside)
     warnings.warn(f"the run that was in {folder} is now {aside}; this one starts anew", stacklevel=2)
+    return aside
 
 
 def training_prefix(prefix: Path) -> Path:
