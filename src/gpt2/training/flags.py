@@ -13,6 +13,7 @@ FLAGS = GENERAL | {
     "model_name": Flag(
         str, "a name", "the model to start from: a name under models_dir or the path of a model directory"
     ),
+    "combine": Flag(int, WHOLE, "of no effect: documents always follow one another; old command lines have it", 1),
     "batch_size": Flag(int, WHOLE, "windows of n_ctx tokens computed together, on each device", 1),
     "learning_rate": Flag(float, NUMBER, "of the optimiser; by default 0.00002, from scratch 0.001; 0.0006 suits sgd"),
     "accumulate_gradients": Flag(int, WHOLE, "average the gradients of so many batches before each update", 1),
