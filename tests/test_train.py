@@ -238,7 +238,8 @@ def test_the_event_file_is_tensorboards(run):
 def test_the_flags_and_defaults_are_nshepperds():
     original = """combine=50000 encoding=utf-8 batch_size=1 accumulate_gradients=1 memory_saving_gradients=False
         only_train_transformer_layers=False optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest
-        run_name=run1 sample_every=100 sample_num=1 save_every=1000 val_dataset=None val_batch_size=2 val_batch_count=40 val_every=0
+        run_name=run1 sample_every=100 sample_num=1 save_every=1000 val_dataset=None val_batch_size=2
+        val_batch_count=40 val_every=0
         stop_after=None"""
     defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
     assert {name: str(defaults[name]) for name in (pair.split("=")[0] for pair in original.split())} == dict(
