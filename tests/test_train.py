@@ -95,8 +95,9 @@ def test_a_run_writes_a_model_directory_and_the_old_lines(run):
 )
 def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
     assert run(run_name="whole", stop_after=6, **flags)[0] == 0
-    for end in (2, 5, 6):  # the schedule needs its end, so the first two are ended by hand
-        interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
+    for end in (2, 5, 6):  # the schedule needs its end, so all of them are ended by hand
+        status, _, err = interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
+        assert status == cli.INTERRUPTED, err
     assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
     assert_same_weights(weights("parts"), weights("whole"))
 

@@ -19,7 +19,7 @@ from gpt2.training.origin import Origin
 from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
-from gpt2.training.trainer import ADVICE, Trainer
+from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller
 
@@ -59,29 +59,35 @@ class Loop:
                 self.report.close()
 
     def _run(self, interruption: Interruption) -> None:
-        wanted = False  # that this machine stops
+        wanted = stop = 0  # why this machine stops, why any of them does, as bits
         if self.writes:
             self.report.say("Training...")
             if self.settings.val_every and self.progress.step == 0:
                 self._validate()
         while self.last is None or self.progress.step < self.last:
-            wanted |= interruption.pressed is not None
-            if wanted and self.replicas == 1:
+            if interruption.pressed is not None:
+                wanted |= SIGNALLED
+            if wanted and distribution.workers() == 1:
                 break
             stop = self._update(wanted)
-            if self.writes:
-                wanted |= self._look()
+            if self.writes and self._look():
+                wanted |= DONE
             if stop:
                 break
         if self.writes:
-            if interruption.pressed is not None:
+            if interruption.pressed is not None or stop & SIGNALLED:
                 self.report.say("interrupted")
             if self.saved_step < self.progress.step:
                 self.trainer.check_weights()
                 self._save()
+        if stop & SIGNALLED and interruption.pressed is None:
+            raise GPT2Error(
+                f"another worker was told to stop after {self.progress.step} updates; start all workers again, and the"
+                " run goes on from there"
+            )
 
-    def _update(self, stop: bool) -> bool:
-        """One update of all machines; returns whether one of them wants to stop after it."""
+    def _update(self, stop: int) -> int:
+        """One update of all machines; takes why this one wants to stop after it, returns why any of them does."""
         started = time.monotonic()
         seed, step = self.progress.seed, self.progress.step + 1
         tokens = windows.batch(self.split.train, self.window, math.prod(self.shape), seed, step)

@@ -15,7 +15,7 @@ from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 from gpt2.model_dir import STATE_FILE, current_checkpoint, find_model, open_model_dir
-from gpt2.training import run_folder, vocabulary
+from gpt2.training import distribution, run_folder, vocabulary
 from gpt2.training.settings import FRESH, LATEST, Settings
 
 
@@ -65,6 +65,11 @@ def _new(settings: Settings, begun: bool) -> Origin:
         if not (where / ENCODER_FILE).is_file():
             where = find_model(settings.vocabulary, settings.models_dir).path
         encoder = load_encoder(where)
+    elif distribution.workers() > 1:
+        raise UsageError(
+            "several workers that train a new model need its vocabulary: make it with scripts/train_tokenizer.py and"
+            " give its folder as vocabulary"
+        )
     else:
         if begun:
             run_folder.move_aside(settings.run_folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import signal
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,35 +21,86 @@ from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
 
 if TYPE_CHECKING:
+    from gpt2.model import Weights
     from gpt2.training.trainer import Trainer
+
+# What machines that train together may have of their own: threads, and paths.
+OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
 
 
 def train(settings: Settings) -> Path:
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
     Ctrl-C and SIGTERM save, then raise KeyboardInterrupt. Raises GPT2Error for what is missing, damaged or does not
-    fit, and for a loss that is not a number; the last checkpoint is then as it was.
+    fit, for a loss that is not a number and when another machine is gone; the last checkpoint is then as it was.
     """
+    with distribution.together(settings.run_folder):
+        return _train(settings, _start(settings) if distribution.workers() > 1 else None)
+
+
+def _train(settings: Settings, machine: Machine | None) -> Path:
+    """machine: this one if it has met others; one alone answers all questions before it starts TensorFlow."""
     start = origin.find(settings)
     if distribution.is_chief():
         estimate.check(start.hparams, settings)
     progress = _progress(settings, start)
+    if machine:
+        progress.step, progress.seed = distribution.from_chief(machine.strategy, [progress.step, progress.seed])
     last = settings.last_step(progress.step)
     if last is not None and progress.step >= last:
-        complain(f"{settings.run_folder} has made {progress.step} updates already")
+        _complain(f"{settings.run_folder} has made {progress.step} updates already")
         return settings.run_folder
     split = _data(settings, start)
-    strategies: list = []
-    where = device.start(settings.threads, lambda: strategies.append(distribution.strategy()))
-    trainer = _trainer(settings, start, progress, strategies[0])
+    if machine:
+        _check_same(settings, start, split, machine)
+    machine = machine or _start(settings)
+    trainer = _trainer(settings, start, progress, machine)
     start = _make_room(settings, start)
-    complain(f"{settings.run_name} on {where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
+    _complain(f"{settings.run_name} on {machine.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
     with Interruption((signal.SIGINT, signal.SIGTERM)) as interruption:
         Loop(settings, start, progress, trainer, split, last).run(interruption)
     interruption.throw()
+    if distribution.workers() > 1:
+        distribution.from_chief(machine.strategy, [0])  # none ends well before the chief has saved
     return settings.run_folder
+
+
+class Machine(NamedTuple):
+    where: str  # what TensorFlow computes on
+    strategy: Any
+
+
+def _start(settings: Settings) -> Machine:
+    """Starts TensorFlow; if there are other machines, waits for them."""
+    count, strategies = distribution.workers(), []
+    if count > 1:
+        complain(f"worker {distribution.index() + 1} of {count} waits for the others")
+    with distribution.waiting():
+        where = device.start(settings.threads, lambda: strategies.append(distribution.strategy()))
+    return Machine(where, strategies[0])
+
+
+def _say(line: str) -> None:
+    """Once for all machines, which would say the same."""
+    if distribution.is_chief():
+        print(line, flush=True)
+
+
+def _complain(line: str) -> None:
+    if distribution.is_chief():
+        complain(line)
+
+
+def _check_same(settings: Settings, start: Origin, split: windows.Split, machine: Machine) -> None:
+    """Raises GPT2Error if this machine would not train the chief's model on the chief's data in the chief's way."""
+    flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
+    said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
+    some = split.train[:: 1 + len(split.train) // 65536]
+    own = zlib.crc32(some.tobytes(), zlib.crc32(said.encode("utf-8")))
+    if distribution.from_chief(machine.strategy, [own]) != [own]:
+        raise GPT2Error("the first worker has other flags, another model or other data than this one")
 
 
 def _progress(settings: Settings, start: Origin) -> Progress:
@@ -71,7 +124,7 @@ def _progress(settings: Settings, start: Origin) -> Progress:
 
 def _data(settings: Settings, start: Origin) -> windows.Split:
     """The training set and what is held out of it, or the other set that is for validation."""
-    print("Loading dataset...", flush=True)
+    _say("Loading dataset...")
 
     def load(path: str) -> np.ndarray:
         return tokens.load(path, start.encoder, settings.encoding, settings.csv_header)
@@ -86,36 +139,41 @@ def _data(settings: Settings, start: Origin) -> windows.Split:
     if settings.val_every:
         held_out = f"the part of {settings.dataset} that val_split holds out"
         windows.check(split.validation, window, settings.val_dataset or held_out)
-    print(f"dataset has {len(split.train)} tokens", flush=True)
+    _say(f"dataset has {len(split.train)} tokens")
     return split
 
 
-def _trainer(settings: Settings, start: Origin, progress: Progress, strategy: object) -> Trainer:
+def _trainer(settings: Settings, start: Origin, progress: Progress, machine: Machine) -> Trainer:
     """The weights, read or new, and the optimiser as it was. Imports TensorFlow."""
+    from gpt2.training import trainer
+
+    weights = _weights(start, progress.seed)
+    state = None
+    if start.resumes and start.weights is not None and distribution.is_chief():
+        from gpt2.training import run_checkpoint
+
+        same = progress.optimizer == settings.optimizer
+        shapes = trainer.slot_shapes(weights, settings)
+        state = run_checkpoint.read_state(start.weights, shapes) if same else None
+        if state is None and shapes:
+            complain(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
+    progress.optimizer = settings.optimizer
+    return trainer.Trainer(weights, start.hparams, settings, machine.strategy, progress.step, state)
+
+
+def _weights(start: Origin, seed: int) -> Weights:
+    """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
     import tensorflow as tf
 
     from gpt2 import checkpoint
-    from gpt2.training import run_checkpoint
-    from gpt2.training.trainer import Trainer
 
+    if not distribution.is_chief():
+        return checkpoint.nest({name: tf.zeros(shape) for name, shape in start.hparams.variable_shapes().items()})
     if start.weights is None:
-        new = origin.new_weights(start.hparams, progress.seed)
-        weights = checkpoint.nest({name: tf.constant(value) for name, value in new.items()})
-    else:
-        print(f"Loading checkpoint {start.weights}", flush=True)
-        weights = checkpoint.load(start.weights, start.hparams)
-    trainer = Trainer(weights, start.hparams, settings, strategy, progress.step)
-    progress.step = trainer.step
-    if start.resumes and start.weights is not None:
-        same = progress.optimizer == settings.optimizer
-        shapes = {name: variable.shape for name, variable in trainer.state.items()}
-        state = run_checkpoint.read_state(start.weights, shapes) if same else None
-        if state is not None:
-            trainer.restore(state)
-        elif shapes:
-            complain(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
-    progress.optimizer = settings.optimizer
-    return trainer
+        new = origin.new_weights(start.hparams, seed)
+        return checkpoint.nest({name: tf.constant(value) for name, value in new.items()})
+    _say(f"Loading checkpoint {start.weights}")
+    return checkpoint.load(start.weights, start.hparams)
 
 
 def _make_room(settings: Settings, start: Origin) -> Origin:

@@ -5,7 +5,7 @@ Shapes: R replicas, A micro-batches whose gradients are averaged, B batch, T tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,33 +19,39 @@ from gpt2.training import forward, optimizers
 from gpt2.training.settings import Settings
 
 SLOT = "optimizer/{slot}/{name}"
+DONE, SIGNALLED = 1, 2  # why an update is the last one, as bits: the run is complete, or a signal ends it
+State = Mapping[str, tf.Tensor]
 
 
 class Trainer:
-    """Variables and their optimiser. All replicas start from the weights and the step number of the first one."""
+    """Variables and their optimiser. All replicas start from what the first one was given: weights and state."""
 
     def __init__(
-        self, weights: Weights, hparams: HParams, settings: Settings, strategy: tf.distribute.Strategy, step: int = 0
+        self,
+        weights: Weights,
+        hparams: HParams,
+        settings: Settings,
+        strategy: tf.distribute.Strategy,
+        step: int = 0,
+        state: State | None = None,
     ) -> None:
-        self.hparams, self.settings, self.strategy = hparams, settings, strategy
+        """step: updates made before; state: what the optimiser remembers of them, None if nothing."""
+        self.hparams, self.settings, self.strategy, self.step = hparams, settings, strategy, step
         self.optimizer = optimizers.OPTIMIZERS[settings.optimizer]
         self.regime = forward.Regime(
             tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients
         )
+        slots = slot_shapes(weights, settings)
         with strategy.scope():
             self._weights = tf.nest.map_structure(tf.Variable, weights)
-            self._step = tf.Variable(step, dtype=tf.int64)
-            self._trained = {name: v for name, v in checkpoint.leaves(self._weights) if self._is_trained(name)}
-            self._slots = {
-                name: {slot: tf.Variable(tf.zeros(shape)) for slot, shape in self.optimizer.slots(v.shape).items()}
-                for name, v in self._trained.items()
-            }
-        self.step = int(self._local(self._step))
+            self._state = {n: tf.Variable(state[n] if state else tf.zeros(shape)) for n, shape in slots.items()}
+        self._trained = {name: v for name, v in checkpoint.leaves(self._weights) if _is_trained(name, settings)}
+        self._slots = {
+            name: {slot: self._state[SLOT.format(slot=slot, name=name)] for slot in self.optimizer.slots(v.shape)}
+            for name, v in self._trained.items()
+        }
         self._compiled = tf.function(self._update_all, autograph=False)
         self._mean_loss = tf.function(forward.mean_loss, autograph=False)
-
-    def _is_trained(self, name: str) -> bool:
-        return not self.settings.only_train_transformer_layers or "/h" in name
 
     def _local(self, variable: tf.Variable) -> tf.Variable:
         """This machine's copy."""
@@ -59,32 +65,23 @@ class Trainer:
     @property
     def state(self) -> dict[str, tf.Variable]:
         """What the optimiser remembers, by the names that it has in a checkpoint."""
-        return {name: self._local(variable) for name, variable in self._named_slots().items()}
+        return {name: self._local(variable) for name, variable in self._state.items()}
 
-    def _named_slots(self) -> dict[str, tf.Variable]:
-        return {
-            SLOT.format(slot=slot, name=name): variable
-            for name, slots in self._slots.items()
-            for slot, variable in slots.items()
-        }
+    def update(self, inputs: np.ndarray, targets: np.ndarray, rate: float, seed: int, stop: int) -> tuple[float, int]:
+        """inputs, targets [R, A, B, T] -> the loss before this update; why to stop after it.
 
-    def restore(self, state: Mapping[str, tf.Tensor]) -> None:
-        """Takes the optimiser's memory up where `state` left it."""
-        for name, variable in self._named_slots().items():
-            variable.assign(state[name])
-
-    def update(self, inputs: np.ndarray, targets: np.ndarray, rate: float, seed: int, stop: bool) -> tuple[float, bool]:
-        """inputs, targets [R, A, B, T] -> the loss before this update; whether any replica wants to stop after it."""
+        stop: 0 or, as bits, why this machine wants to; what is returned has the bits of all machines.
+        """
         self.step += 1
         numbers = (
             tf.constant([seed & 0x7FFFFFFF, self.step], tf.int32),
             tf.constant(rate, tf.float32),
             tf.constant(self.step, tf.float32),
-            tf.constant(float(stop)),
+            tf.constant([float(stop & bit) for bit in (DONE, SIGNALLED)]),
         )
         batches = [self._distributed(x) for x in (inputs, targets)]
-        loss, stop_sum = self._compiled(*batches, *numbers)
-        return float(loss), float(stop_sum) > 0
+        loss, stops = self._compiled(*batches, *numbers)
+        return float(loss), sum(bit for bit, wanted in zip((DONE, SIGNALLED), stops.numpy()) if wanted)
 
     def _distributed(self, x: np.ndarray) -> Any:
         if self.strategy.num_replicas_in_sync == 1:
@@ -100,7 +97,7 @@ class Trainer:
     def _update(
         self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, step: tf.Tensor, stop: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's part: inputs, targets [A, B, T] -> the mean loss of all replicas, the sum of their `stop`."""
+        """One replica's part: inputs, targets [A, B, T], stop [2] -> the mean loss of all, the sum of their `stop`."""
         context = tf.distribute.get_replica_context()
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
@@ -149,6 +146,20 @@ class Trainer:
         for name, variable in checkpoint.leaves(self.weights):
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
                 raise GPT2Error(f"after {self.step} updates {name} is not finite; {ADVICE}")
+
+
+def slot_shapes(weights: Weights, settings: Settings) -> dict[str, Sequence[int]]:
+    """The shapes of what an optimiser remembers of these weights, by the names that it has in a checkpoint."""
+    return {
+        SLOT.format(slot=slot, name=name): shape
+        for name, value in checkpoint.leaves(weights)
+        if _is_trained(name, settings)
+        for slot, shape in optimizers.OPTIMIZERS[settings.optimizer].slots(value.shape).items()
+    }
+
+
+def _is_trained(name: str, settings: Settings) -> bool:
+    return not settings.only_train_transformer_layers or "/h" in name
 
 
 ADVICE = "the last checkpoint is as it was; go on from it with a lower learning_rate, or with clip_norm 1"

@@ -1,0 +1,48 @@
+"""Script: trains on two devices of one machine, and on one with the doubled batch, as a process of its own.
+
+The two devices have to be there before TensorFlow's first operation. Runs in a folder with text.txt; makes the run
+`mirrored`, then prints the losses of the regimes as JSON: [[two devices, one device], ...].
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import checkpoint
+from gpt2.model_dir import open_model_dir
+from gpt2.training import distribution, run
+from gpt2.training.settings import Settings
+from gpt2.training.trainer import Trainer
+
+UPDATES, BATCH = 4, 2
+
+
+def losses(directory, settings, strategy):
+    """Each update's loss of the same windows, whatever the strategy."""
+    hparams, replicas = directory.hparams, strategy.num_replicas_in_sync
+    trainer = Trainer(checkpoint.load(directory.weights, hparams), hparams, settings, strategy)
+    shape = (replicas, settings.accumulate_gradients, 2 * BATCH // replicas, hparams.n_ctx + 1)
+    tokens = np.random.default_rng(1).integers(hparams.n_vocab, size=shape).astype(np.int32)
+    for _ in range(UPDATES):
+        yield trainer.update(tokens[..., :-1], tokens[..., 1:], settings.learning_rate, seed=1, stop=0)[0]
+
+
+def main(model, regimes):
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    distribution.strategy = lambda: two  # as on a machine with two GPUs
+    common = {"dataset": "text.txt", "model_name": model, "batch_size": BATCH, "learning_rate": 0.01, "seed": 1}
+    common |= {"run_name": "mirrored", "val_every": UPDATES, "sample_every": UPDATES, "sample_length": 3}
+    for end in (UPDATES // 2, UPDATES):
+        run.train(Settings(**common, stop_after=end))
+    directory = open_model_dir(Path(model))
+    both = (two, tf.distribute.get_strategy())
+    print(json.dumps([[list(losses(directory, Settings("", **r), s)) for s in both] for r in regimes]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))
