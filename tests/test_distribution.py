@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +56,11 @@ def one_worker(model, **flags):
     return losses("one")
 
 
+def environment(**more):
+    """On the CPU: two workers of one machine cannot share its GPU."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **more}
+
+
 def config(addresses, index):
     return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
 
@@ -77,7 +83,7 @@ def two_workers(place, tiny_dir):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env={**os.environ, distribution.TF_CONFIG: config(addresses, index)},
+                env=environment(TF_CONFIG=config(addresses, index)),
             )
             for index in range(2)
         ]
@@ -104,8 +110,9 @@ def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_work
     other.kill()
     _, err = chief.communicate(timeout=LIMIT)
     assert chief.returncode == 1
-    assert err.splitlines()[-1].startswith("error: the worker localhost:")
-    assert "start all workers again, and the run goes on from checkpoint/two/model-" in err
+    assert re.search(
+        r"\nerror: .* lost .*; start all workers again, and the run goes on from checkpoint/two/model-", err
+    )
     assert err.count("\n") == 3 and "Traceback" not in err
 
     chief, other = two_workers(**flags)
@@ -130,7 +137,7 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_update(two_workers, tin
         f"error: another worker was told to stop after {step} updates; start all workers again, and the run goes on"
         " from there"
     )
-    assert others_out == "" and others_err == "worker 2 of 2 waits for the others\n\n"
+    assert others_out == "" and others_err.strip() == "worker 2 of 2 waits for the others"
     seed = json.loads(Path(f"checkpoint/two/training-{step}.json").read_text())["seed"]
     assert losses("two") == pytest.approx(one_worker(tiny_dir, stop_after=step, seed=seed), abs=1e-4)
 
@@ -141,7 +148,7 @@ def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
         capture_output=True,
         text=True,
         timeout=LIMIT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        env=environment(PYTHONPATH=str(ROOT / "src")),
     )
     assert found.returncode == 0, found.stderr
     for regime, (two, one) in zip(REGIMES, json.loads(found.stdout.splitlines()[-1])):
@@ -159,7 +166,10 @@ def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
             "Additional GRPC error information from remote target /job:worker/replica:0/task:1 while calling /x:",
             "the worker b:2 is lost (failed to connect to all addresses)",
         ),
-        ("Collective ops is aborted by: Deadline Exceeded\n\nRPC: /x", "another worker is lost (Deadline Exceeded)"),
+        (
+            2 * "Collective ops is aborted by: " + "Deadline Exceeded\n\nRPC: /x",
+            "another worker is lost (Deadline Exceeded)",
+        ),
         ("no connection to /job:worker/task:7\nmore", "another worker is lost (no connection to /job:worker/task:7)"),
     ],
 )

@@ -141,7 +141,7 @@ def _last_checkpoint(folder: Path) -> str:
 
 def _what_is_lost(said: str) -> str:
     """TensorFlow's many lines -> who is gone and why, as far as it knows."""
-    reason = re.search(f"{ABORTED}(.*)", said)
+    reason = re.search(f"(?:{ABORTED})+(.*)", said)
     task = re.search(r"/task:(\d+)", said[reason.start() :] if reason else said)
     known = task is not None and int(task[1]) < workers()
     who = f"the worker {_addresses()[int(task[1])]}" if task is not None and known else "another worker"
