@@ -1,10 +1,12 @@
 """Optimisers against their papers' formulas in NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gpt2.training import optimizers
+from gpt2.training import estimate, optimizers
 from gpt2.training.optimizers import OPTIMIZERS
 from gpt2.training.settings import OPTIMIZERS as NAMES
 
@@ -32,6 +34,12 @@ def problem(request):
 
 def test_every_name_has_an_optimizer():
     assert set(OPTIMIZERS) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_estimate_knows_what_an_optimizer_keeps(name):
+    kept = sum(math.prod(shape) for shape in OPTIMIZERS[name].slots((1000, 1000)).values())
+    assert estimate.SLOTS[name] == round(kept / 1e6)
 
 
 def test_adam(problem):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
-from gpt2.training.settings import Settings
+from gpt2.training.settings import HEAD_ROWS, Settings
 
 TENSORFLOW = 600e6  # bytes, of a process that has done nothing yet
 SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}  # numbers that are kept for each weight
 # Fitted to the peaks of a 124M-size model: activations of a block that wait for the backward pass, bytes.
 PER_EMBEDDING, PER_SCORE = 120, 9
-HEAD_ROWS, PER_LOGIT = 1024, 8
+PER_LOGIT = 8
 
 
 def memory(hparams: HParams, settings: Settings) -> float:

@@ -14,8 +14,7 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import HParams
 from gpt2.model import Weights
-
-HEAD_ROWS = 1024  # rows of logits that are in memory at once
+from gpt2.training.settings import HEAD_ROWS
 
 
 class Regime(NamedTuple):

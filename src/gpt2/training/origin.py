@@ -31,7 +31,7 @@ class Origin(NamedTuple):
 def find(settings: Settings) -> Origin:
     """Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it."""
     folder = settings.run_folder
-    begun = (folder / STATE_FILE).is_file()
+    begun = run_folder.is_begun(folder)
     if settings.restore_from == LATEST and begun:
         return _resumed(settings, folder)
     if settings.from_scratch:

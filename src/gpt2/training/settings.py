@@ -19,6 +19,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 LATEST, FRESH = "latest", "fresh"
 ADAMW_DECAY = 0.01
+HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 
 
