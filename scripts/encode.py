@@ -10,6 +10,7 @@ sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2 import cli
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
+from gpt2.training.settings import COMBINE
 
 
 def encode_text(
@@ -17,7 +18,7 @@ def encode_text(
     out,
     model_name=DEFAULT_MODEL,
     models_dir=DEFAULT_MODELS_DIR,
-    combine=50000,
+    combine=COMBINE,
     encoding="utf-8",
     csv_header=False,
     workers=None,

@@ -192,6 +192,16 @@ def test_from_scratch_with_a_vocabulary_of_its_own(run):
     assert status == 2 and "n_embd=16" in err and err.count("\n") == 1
 
 
+def test_from_scratch_again_after_a_kill_before_the_first_checkpoint(run, monkeypatch):
+    flags = {"from_scratch": "True", "n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_checkpoint, "save", full_disk)
+        assert run(stop_after=1, **flags)[0] == 1
+    assert Path("checkpoint/run1/hparams.json").is_file() and not Path("checkpoint/run1/checkpoint").exists()
+    status, _, err = run(stop_after=1, **flags)
+    assert status == 0, err
+
+
 def test_only_the_transformer_layers(run, tiny_dir):
     run(stop_after=2, only_train_transformer_layers="True")
     directory = open_model_dir(tiny_dir)

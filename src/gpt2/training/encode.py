@@ -13,10 +13,10 @@ from tqdm import tqdm
 from gpt2.encoder import TextEncoder
 from gpt2.errors import GPT2Error
 from gpt2.training import documents, token_file
+from gpt2.training.settings import COMBINE
 from gpt2.training.workers import Encoded, batches, cores, encode_batches, pack_separator
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
-COMBINE = 50000  # characters, the old tools' default
 
 
 class Written(NamedTuple):

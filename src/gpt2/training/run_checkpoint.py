@@ -26,15 +26,15 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
     texts = {f"{TRAINING.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
     beside = {TRAINING.format(step): state} if state else {}
     checkpoint.save(folder, weights, MODEL.format(step), beside, texts)
-    for number in _numbers(folder, "model"):
-        if number not in _numbers(folder, "model")[-keep:] and number < step:
+    for number in _numbers(folder, "model")[:-keep]:
+        if number != step:
             _remove(folder, MODEL.format(number))
     for number in _numbers(folder, "training"):
         if number != step:
             _remove(folder, TRAINING.format(number))
 
 
-def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progress) -> Path:
+def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progress) -> None:
     """Saves the weights as the model directory `best`, in place of the one before."""
     best = folder / BEST
     if not (best / HPARAMS_FILE).is_file():
@@ -43,7 +43,6 @@ def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progre
     for number in _numbers(best, "model"):
         if number != progress.step:
             _remove(best, MODEL.format(number))
-    return best
 
 
 def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, tf.Tensor] | None:

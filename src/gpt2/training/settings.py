@@ -18,6 +18,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 LATEST, FRESH = "latest", "fresh"
+COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
 ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
@@ -32,7 +33,7 @@ class Settings:
 
     dataset: str
     model_name: str = DEFAULT_MODEL
-    combine: int = 50000
+    combine: int = COMBINE
     encoding: str = "utf-8"
     batch_size: int = 1
     learning_rate: float | None = None
