@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import warnings
 import zipfile
 import zlib
@@ -19,29 +18,13 @@ import numpy as np
 
 from gpt2.encoder import TextEncoder, type_code
 from gpt2.errors import GPT2Error
+from gpt2.replacing import replacing
 from gpt2.training.workers import Encoded
 
 HEADER_SIZE = 128  # bytes; NumPy aligns the data of a .npy to 64
 BLOCK = 1 << 22  # ids that are looked at together
 ENCODE = "python3 scripts/encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is whole; an error or Ctrl-C leaves what was there before.
-
-    Raises GPT2Error if it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        os.replace(part, path)
-    except OSError as error:
-        raise GPT2Error(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class Writer:

@@ -18,8 +18,9 @@ from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_c
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.hparams import HPARAMS_FILE
 from gpt2.model_dir import STATE_FILE
+from gpt2.replacing import replacing
 from gpt2.training import documents
-from gpt2.training.token_file import is_sidecar, replacing
+from gpt2.training.token_file import is_sidecar
 
 LEAST = 256 + 1  # the bytes and the end of text
 MOST = 1 << 32  # of what uint32 can count
