@@ -14,8 +14,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tiny
 
 from gpt2 import generate
-from gpt2.decode import Decoder
+from gpt2.decoder import Decoder
 from gpt2.encoder import Encoder, load_encoder
+from gpt2.loading import load_decoder
+from gpt2.model_dir import load_vocabulary, open_model_dir
+from gpt2.native import build
+
+
+def with_tensorflow(path: Path) -> generate.Model:
+    """A model whose decoder is TensorFlow's and whose weights are as they are in the checkpoint."""
+    directory = open_model_dir(path)
+    return generate.Model(load_vocabulary(directory), load_decoder(directory, native=False))
+
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
 
@@ -42,7 +52,7 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_dir: Path) -> generate.Model:
-    return generate.load(str(tiny_dir))
+    return with_tensorflow(tiny_dir)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +69,16 @@ def small_dir(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path) -> Pat
 @pytest.fixture(scope="session")
 def small_model(small_dir: Path) -> generate.Model:
     """The checkpoint of golden/small.json."""
-    return generate.load(str(small_dir))
+    return with_tensorflow(small_dir)
+
+
+@pytest.fixture(scope="session")
+def native() -> None:
+    """For tests of the native ops, which need a compiler."""
+    try:
+        build.ops()
+    except build.Unavailable as reason:
+        pytest.skip(f"no native ops: {reason}")
 
 
 @pytest.fixture(scope="session")

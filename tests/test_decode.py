@@ -6,7 +6,8 @@ import tensorflow as tf
 from conftest import GOLDEN
 
 from gpt2 import model, sample
-from gpt2.decode import Batch, Decoder, Row
+from gpt2.decode import Batch, Row
+from gpt2.decoder import Decoder
 from gpt2.errors import UsageError
 from gpt2.request import Sampling
 
@@ -79,10 +80,10 @@ def test_a_finished_row_disturbs_nobody(tiny_model):
 def test_a_cache_that_grows_loses_nothing(small_model):
     decoder = small_model.decoder
     batch = Batch(decoder, [Row([15496], GREEDY), Row([11, 616], GREEDY)])
-    batch.store.n_ctx = 512  # this model's window is as small as the smallest cache
+    batch.cache.n_ctx = 512  # this model's window is as small as the smallest cache
     first = take(batch, 20)
-    batch.store.reserve(200)
-    assert batch.store.capacity == 512
+    batch.cache.reserve(200)
+    assert batch.cache.capacity == 512
     whole = take(Batch(decoder, [Row([15496], GREEDY), Row([11, 616], GREEDY)]), 40)
     assert [a + b for a, b in zip(first, take(batch, 20))] == whole
 
@@ -91,9 +92,9 @@ def test_the_cache_is_written_in_place(small_model):
     """What a step writes lands in the very memory that the cache had before."""
     batch = Batch(small_model.decoder, [Row([15496, 11])])
     batch.next()
-    before = [memoryview(tensor) for tensor in batch.store.tensors]
+    before = [memoryview(tensor) for tensor in [*batch.cache.keys, *batch.cache.values]]
     batch.next()
-    for old, new in zip(before, batch.store.tensors):
+    for old, new in zip(before, [*batch.cache.keys, *batch.cache.values]):
         assert np.shares_memory(np.asarray(old), np.asarray(memoryview(new)))
 
 

@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import GOLDEN
+from conftest import GOLDEN, with_tensorflow
 
-from gpt2 import generate, model
+from gpt2 import model
 from gpt2 import reference as numpy_gpt2
-from gpt2.decode import KeyValueStore
 
 
 @pytest.mark.parametrize("number", range(5))
@@ -33,9 +32,11 @@ def test_a_cache_changes_nothing(tiny_model, split):
     tokens = tf.constant(np.random.default_rng(1).integers(hparams.n_vocab, size=(2, 12)), tf.int32)
     whole, _, _ = model.model(weights, hparams, tokens)
     first, keys, values = model.model(weights, hparams, tokens[:, :split])
-    store = KeyValueStore(tiny_model.decoder, batch=2)
-    store.write(keys, values, [0, 1], np.zeros(2))
-    rest, _, _ = model.model(weights, hparams, tokens[:, split:], store.read(np.array([split, split])))
+    cache = tiny_model.decoder.new_cache(2)
+    tiny_model.decoder.store(cache, keys, values, [0, 1], np.zeros(2))
+    rest, _, _ = model.model(
+        weights, hparams, tokens[:, split:], model.Cache(cache.keys, cache.values, tf.constant([split, split]))
+    )
     np.testing.assert_allclose(tf.concat([first, rest], axis=1), whole, rtol=0, atol=1e-5)
 
 
@@ -43,10 +44,12 @@ def test_only_used_slots_are_seen(tiny_model):
     weights, hparams = tiny_model.decoder.weights, tiny_model.hparams
     tokens = tf.constant([[1, 2, 3, 4]])
     _, keys, values = model.model(weights, hparams, tokens[:, :3])
-    store = KeyValueStore(tiny_model.decoder, batch=1)
-    store.write([k + 100 for k in keys], [v + 100 for v in values], [0], np.zeros(1))
-    store.write([k[:, :, :2] for k in keys], [v[:, :, :2] for v in values], [0], np.zeros(1))
-    logits, _, _ = model.model(weights, hparams, tokens[:, 2:3], store.read(np.array([2])))
+    cache, store = tiny_model.decoder.new_cache(1), tiny_model.decoder.store
+    store(cache, [k + 100 for k in keys], [v + 100 for v in values], [0], np.zeros(1))
+    store(cache, [k[:, :, :2] for k in keys], [v[:, :, :2] for v in values], [0], np.zeros(1))
+    logits, _, _ = model.model(
+        weights, hparams, tokens[:, 2:3], model.Cache(cache.keys, cache.values, tf.constant([2]))
+    )
     whole, _, _ = model.model(weights, hparams, tokens[:, :3])
     np.testing.assert_allclose(logits[0, -1], whole[0, -1], rtol=0, atol=1e-5)
 
@@ -54,7 +57,7 @@ def test_only_used_slots_are_seen(tiny_model):
 @pytest.mark.parametrize("name", ["small", "bard"])
 def test_reference_checkpoints(reference, small_dir, name):
     directory = small_dir if name == "small" else reference / name
-    loaded = generate.load(str(directory))
+    loaded = with_tensorflow(directory)
     outputs = np.load(reference / f"{name}.npz")
     for number, tokens in enumerate(json.loads((reference / f"{name}.json").read_text())["tokens"]):
         logits, _, _ = model.model(loaded.decoder.weights, loaded.hparams, tf.constant([tokens]))

@@ -6,10 +6,11 @@ the weights are in memory once. OpenAI's old tools read what is written here, an
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,10 +23,18 @@ from gpt2.hparams import HParams
 from gpt2.model import Weights
 
 Tensors = Mapping[str, tf.Tensor]
+STORED = ("/w", "/wte")  # how the names end of what a decode step reads whole
 
 
-def load(prefix: Path, hparams: HParams) -> Weights:
+def as_is(name: str, tensor: tf.Tensor) -> tf.Tensor:
+    return tensor
+
+
+def load(prefix: Path, hparams: HParams, store: Callable[[str, tf.Tensor], Any] = as_is) -> Weights:
     """Reads the weights of `<prefix>.index` and `<prefix>.data-*` into nested dictionaries of float32 tensors.
+
+    store: what is made of each kernel [I, O] and of wte [V, E], given with its name, to be kept in its place: the whole
+    model in float32 is then never in memory.
 
     Keys are the parts of a variable's name below `model/`. Raises GPT2Error, naming file and variable, if the files
     are damaged or do not hold exactly the variables of these hparams.
@@ -34,9 +43,25 @@ def load(prefix: Path, hparams: HParams) -> Weights:
         found = tf.train.load_checkpoint(str(prefix))
         _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
         names = list(hparams.variable_shapes())
-        return nest(dict(zip(names, restore(prefix, names))))
+        return nest(dict(_stored(prefix, names, store)))
     except (tf.errors.OpError, ValueError) as error:
         raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
+
+
+def _stored(prefix: Path, names: Sequence[str], store: Callable[[str, tf.Tensor], Any]) -> Iterator[tuple[str, Any]]:
+    if store is as_is:
+        yield from zip(names, restore(prefix, names))
+        return
+    for group in [list(group) for _, group in itertools.groupby(names, os.path.dirname)]:
+        for name, tensor in zip(group, restore(prefix, group)):
+            if name.endswith("/w"):
+                tensor = tf.reshape(tensor, tensor.shape[1:])
+            yield name, store(name, tensor) if name.endswith(STORED) else tensor
+
+
+def store_all(weights: Weights, store: Callable[[str, tf.Tensor], Any]) -> Weights:
+    """What `load` does with `store`, for weights that are in memory."""
+    return nest({name: store(name, w) if name.endswith(STORED) else w for name, w in leaves(weights)})
 
 
 def save(
@@ -110,7 +135,8 @@ def nest(variables: Mapping[str, tf.Tensor]) -> Weights:
         inner = weights
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if len(tensor.shape) == 3 else tensor
+        plain = isinstance(tensor, tf.Tensor) and len(tensor.shape) == 3
+        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if plain else tensor
     return weights
 
 

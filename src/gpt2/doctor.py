@@ -56,24 +56,22 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
 
 
 def largest_error(directory: ModelDir | None) -> float:
-    """Largest difference between TensorFlow's logits and NumPy's, prefilled at once and decoded token by token."""
-    import tensorflow as tf
-
+    """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each decoder
+    that there is."""
     from gpt2 import checkpoint
-    from gpt2.decode import Decoder, KeyValueStore
+    from gpt2.loading import decoders
 
     hparams = directory.hparams if directory else RANDOM_MODEL
     weights = checkpoint.load(directory.weights, hparams) if directory else random_weights(hparams, seed=0)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
     expected = reference.logits(weights, hparams, tokens.tolist())
-    decoder = Decoder(weights, hparams)
-    store = KeyValueStore(decoder, batch=1)
     errors = []
-    for position, token in enumerate(tokens):
-        prefilled = decoder.prefill(tf.constant(tokens[None, : position + 1], tf.int32), tf.constant([position + 1]))[0]
-        decoded, keys, values = decoder.step(tf.constant([token], tf.int32), store.read(np.array([position])))
-        store.write(keys, values, [0], np.array([position]))
-        errors += [np.abs(found[0] - expected[position]).max() for found in (prefilled.numpy(), decoded.numpy())]
+    for decoder in decoders(weights, hparams):
+        whole, growing = decoder.new_cache(1), decoder.new_cache(1)
+        for i in range(len(tokens)):
+            prefilled = decoder.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
+            decoded = decoder.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
+            errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled.numpy(), decoded.numpy())]
     return float(max(errors))
 
 

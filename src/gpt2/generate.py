@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2 import checkpoint
-from gpt2.decode import Batch, Decoder, Row, last_of_window
+from gpt2.decode import Batch, Row, last_of_window
+from gpt2.decoder import Decoder
 from gpt2.encoder import TextEncoder
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams
+from gpt2.loading import load_decoder
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
-from gpt2.request import Request
+from gpt2.request import DEFAULT_PRECISION, Request, check_precision
 from gpt2.stop import StopStrings
 
 
@@ -45,18 +46,22 @@ class Piece(NamedTuple):
     last: bool
 
 
-def load(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Model:
+def load(
+    model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR, precision: str = DEFAULT_PRECISION
+) -> Model:
     """Loads a model by its name under `models_dir` or by the path of its directory.
 
-    Raises GPT2Error if it is not there, damaged, or not of one piece.
+    precision: of the weights in memory, one of `request.PRECISIONS`. Raises GPT2Error if the model is not there,
+    damaged, or not of one piece.
     """
+    check_precision(precision)
     directory = find_model(model_name, models_dir)
-    return load_weights(directory, load_vocabulary(directory))
+    return load_weights(directory, load_vocabulary(directory), precision)
 
 
-def load_weights(directory: ModelDir, encoder: TextEncoder) -> Model:
+def load_weights(directory: ModelDir, encoder: TextEncoder, precision: str = DEFAULT_PRECISION) -> Model:
     """The last part of `load`, and the only one that needs TensorFlow."""
-    return Model(encoder, Decoder(checkpoint.load(directory.weights, directory.hparams), directory.hparams))
+    return Model(encoder, load_decoder(directory, precision))
 
 
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:

@@ -24,6 +24,14 @@ Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H
 Attend = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]  # q, k, v [B, H, T, D] -> [B, H, T, D]
 Drop = Callable[[tf.Tensor], tf.Tensor]  # what training does to activations (Srivastava et al. 2014), else nothing
 
+
+class Narrow(NamedTuple):
+    """A kernel, or wte, in a narrow type: row by row for each output, times a scale of its own."""
+
+    values: tf.Tensor  # [O, I] bfloat16 or int8
+    scale: tf.Tensor  # [O] float32
+
+
 MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
 
 
@@ -49,9 +57,24 @@ def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) 
     return (x - mean) * tf.math.rsqrt(variance + epsilon) * g + b
 
 
-def linear(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """x [N, I], w [I, O], b [O] -> [N, O], in w's type. The only place that knows how a kernel is stored."""
-    return tf.nn.bias_add(tf.matmul(tf.cast(x, w.dtype), w), b)
+def product(x: tf.Tensor, w: tf.Tensor | Narrow) -> tf.Tensor:
+    """x [N, I], w [I, O] -> [N, O], in w's type, or in x's if w is narrow: inside XLA it is widened as it is read."""
+    if isinstance(w, Narrow):
+        return tf.matmul(x, tf.cast(w.values, x.dtype), transpose_b=True) * w.scale
+    return tf.matmul(tf.cast(x, w.dtype), w)
+
+
+def linear(x: tf.Tensor, w: tf.Tensor | Narrow, b: tf.Tensor) -> tf.Tensor:
+    """x [N, I], w [I, O], b [O] -> [N, O]."""
+    return tf.nn.bias_add(product(x, w), b)
+
+
+def embedding(wte: tf.Tensor | Narrow, tokens: tf.Tensor) -> tf.Tensor:
+    """tokens [...] -> their rows of wte [..., E]."""
+    if isinstance(wte, Narrow):
+        scale = tf.gather(wte.scale, tokens)
+        return tf.cast(tf.gather(wte.values, tokens), scale.dtype) * scale[..., None]
+    return tf.gather(wte, tokens)
 
 
 def attend_to_past(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past, visible: tf.Tensor) -> tf.Tensor:
@@ -122,7 +145,7 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
         positions += cache.lengths[:, None]  # [B, T]
         visible = see(time, cache)
         attends = [partial(attend_to_past, past=past, visible=visible) for past in zip(cache.keys, cache.values)]
-    x = tf.gather(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
+    x = embedding(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
     x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
     keys, values = [], []
     for layer, attend in enumerate(attends):
@@ -135,9 +158,9 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
     """x [B, T, E] -> [B, T, V]; the output projection is the token embedding, transposed."""
-    wte = weights["wte"]
-    flat = tf.matmul(tf.reshape(x, [-1, wte.shape[1]]), wte, transpose_b=True)  # [B*T, V]
-    return tf.reshape(flat, [tf.shape(x)[0], -1, wte.shape[0]])
+    wte, flat = weights["wte"], tf.reshape(x, [-1, x.shape[-1]])  # [B*T, E]
+    flat = product(flat, wte) if isinstance(wte, Narrow) else tf.matmul(flat, wte, transpose_b=True)  # [B*T, V]
+    return tf.reshape(flat, [tf.shape(x)[0], -1, flat.shape[-1]])
 
 
 def model(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:

@@ -9,6 +9,15 @@ import math
 
 from gpt2.errors import UsageError
 
+PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
+DEFAULT_PRECISION = PRECISIONS[0]
+
+
+def check_precision(precision: str) -> None:
+    """Raises UsageError unless it is one of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:

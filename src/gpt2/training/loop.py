@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from gpt2.decode import Batch, Decoder, Row
+from gpt2.decode import Batch, Row
+from gpt2.decoder import Decoder
 from gpt2.errors import GPT2Error
 from gpt2.interrupt import Interruption
 from gpt2.request import Sampling

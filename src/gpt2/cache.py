@@ -1,0 +1,69 @@
+"""The keys and values of all tokens so far, one pair of tensors a layer, with room that grows in few steps.
+
+Shapes: B batch, P cache slots, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2.hparams import HParams
+
+SMALLEST_CACHE, CACHE_GROWTH = 128, 4  # slots, and by what they are multiplied when they are full
+
+Rows = Sequence[int] | np.ndarray  # numbers of rows of the batch
+
+
+class KeyValueCache:
+    """Keys [B, H, P, D] and values [B, H, P, D'] of each layer, for the rows of a batch.
+
+    width: P and D' are multiples of it, as the decoder that reads them needs.
+    """
+
+    def __init__(self, hparams: HParams, batch: int, dtype: tf.DType = tf.float32, width: int = 1) -> None:
+        self.rows: np.ndarray = np.arange(batch)  # which row of the batch is at each place
+        self.n_ctx, self.width = hparams.n_ctx, width
+        self.capacity = self._rounded(min(SMALLEST_CACHE, hparams.n_ctx))
+        keys = [batch, hparams.n_head, self.capacity, hparams.head_size]
+        values = [*keys[:3], self._rounded(hparams.head_size)]
+        self.keys = [tf.zeros(keys, dtype) for _ in range(hparams.n_layer)]
+        self.values = [tf.zeros(values, dtype) for _ in range(hparams.n_layer)]
+
+    def _rounded(self, n: int) -> int:
+        return -(-n // self.width) * self.width
+
+    def reserve(self, slots: int) -> None:
+        """Makes room for so many slots.
+
+        In few steps, because the memory of a smaller cache is seldom good for another; but in steps, because attention
+        may read the whole capacity for every token.
+        """
+        old = self.capacity
+        while self.capacity < slots:
+            self.capacity = self._rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx))
+        if self.capacity > old:
+            for tensors in (self.keys, self.values):
+                for i, tensor in enumerate(tensors):
+                    tensors[i] = tf.pad(tensor, [[0, 0], [0, 0], [0, self.capacity - old], [0, 0]])
+
+    def places(self, rows: Rows) -> np.ndarray:
+        """Where these rows of the batch are kept."""
+        return np.searchsorted(self.rows, rows).astype(np.int32)
+
+    def keep(self, rows: Rows) -> None:
+        """Forgets all but these rows of the batch."""
+        places = tf.constant(self.places(rows))
+        for tensors in (self.keys, self.values):
+            for i, tensor in enumerate(tensors):
+                tensors[i] = tf.gather(tensor, places)
+        self.rows = np.array(rows)
+
+    def copy(self, sources: Rows, targets: Rows) -> None:
+        """Gives each target row what its source row has."""
+        froms, to = self.places(sources), self.places(targets)
+        for tensors in (self.keys, self.values):
+            for i, tensor in enumerate(tensors):
+                tensors[i] = tf.raw_ops.InplaceUpdate(x=tensor, i=to, v=tf.gather(tensor, froms))

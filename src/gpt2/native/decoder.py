@@ -1,0 +1,90 @@
+"""A decoder whose prefill and decode step are one native op each, in float32, bfloat16 or int8.
+
+Panels: the op reads kernels and wte as [O / WIDTH, I, WIDTH] (kernels.h), and the keys of a head as
+[P / WIDTH, D, WIDTH] in the place of [P, D].
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import precision as precisions
+from gpt2.cache import KeyValueCache, Rows
+from gpt2.decoder import Decoder
+from gpt2.hparams import HParams
+from gpt2.model import Narrow, Weights
+
+WIDTH = 32  # columns of a panel, as in kernels.h
+KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+
+
+class NativeDecoder(Decoder):
+    """Like `Decoder`, for weights that `pack` has made."""
+
+    kernels = "native kernels"
+
+    def __init__(self, ops: ModuleType, weights: Weights, hparams: HParams) -> None:
+        super().__init__(weights, hparams)
+        self.ops = ops
+        wte, ln_f = weights["wte"], weights["ln_f"]
+        blocks = [weights[f"h{layer}"] for layer in range(hparams.n_layer)]
+        self.cache_type = tf.float32 if wte.values.dtype == tf.float32 else tf.bfloat16
+        self.arguments: dict[str, Any] = {
+            "wte": wte.values,
+            "wte_scale": wte.scale,
+            "wpe": weights["wpe"],
+            "ln_f": tf.stack([ln_f["g"], ln_f["b"]]),
+            "kernels": [block[part][name]["w"].values for block in blocks for part, name in KERNELS],
+            "vectors": [_vectors(block) for block in blocks],
+            "n_head": hparams.n_head,
+            "threads": threads(),
+        }
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        return KeyValueCache(self.hparams, batch, self.cache_type, WIDTH)
+
+    def extend(
+        self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
+    ) -> tf.Tensor:
+        """See `Decoder.extend`; here rows may start anywhere. The op writes into the cache's own memory."""
+        return self.ops.gpt2_forward(
+            tokens=tf.constant(tokens, tf.int32),
+            rows=tf.constant(cache.places(rows)),
+            starts=tf.constant(starts, tf.int32),
+            counts=tf.constant(counts, tf.int32),
+            keys=cache.keys,
+            values=cache.values,
+            **self.arguments,
+        )
+
+
+def pack(ops: ModuleType, precision: str, name: str, w: tf.Tensor) -> Narrow:
+    """For `checkpoint.load`: kernels [I, O] and wte [V, E] -> panels and the scales of their outputs."""
+    if precision == "int8":
+        values, scale = precisions.narrow_as_loaded(precision, name, w)
+        return Narrow(ops.gpt2_pack(w=values, transposed=1, threads=threads()), scale)
+    transposed = name.endswith("wte")
+    values = ops.gpt2_pack(w=tf.cast(w, precision), transposed=int(transposed), threads=threads())
+    return Narrow(values, tf.ones([w.shape[0 if transposed else 1]]))
+
+
+def threads() -> int:
+    """What TensorFlow was told to use; all cores that this process may run on if nothing."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tf.config.threading.get_intra_op_parallelism_threads() or available
+
+
+def _vectors(block: Weights) -> tf.Tensor:
+    """All that is not a kernel in a layer, one after another, in the order in which forward.h takes it apart."""
+    norms_and_biases = [
+        *(block["ln_1"][name] for name in "gb"),
+        *(block["attn"][name]["b"] for name in ("c_attn", "c_proj")),
+        *(block["ln_2"][name] for name in "gb"),
+        *(block["mlp"][name]["b"] for name in ("c_fc", "c_proj")),
+    ]
+    return tf.concat([*norms_and_biases, *(block[part][name]["w"].scale for part, name in KERNELS)], axis=0)

@@ -1,0 +1,149 @@
+"""The native ops against TensorFlow's own decoder, and what happens where there are none."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import GOLDEN
+from test_decode import ROWS, take
+
+from gpt2 import loading, precision
+from gpt2.decode import Batch, Row
+from gpt2.model_dir import open_model_dir
+from gpt2.native import build
+from gpt2.request import PRECISIONS, Sampling
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def native_tiny(native, tiny_dir):
+    return loading.load_decoder(open_model_dir(tiny_dir))
+
+
+@pytest.fixture(scope="module")
+def native_small(native, small_dir):
+    return loading.load_decoder(open_model_dir(small_dir))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (64, 33), (1, 32), (32, 100)])
+@pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.int8])
+def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, dtype):
+    w = tf.cast(tf.reshape(tf.range(1, 1 + shape[0] * shape[1]) % 100, shape), dtype)
+    panels = build.ops().gpt2_pack(w=tf.transpose(w) if transposed else w, transposed=transposed, threads=2)
+    found = np.moveaxis(panels.numpy(), 0, 1).reshape(shape[0], -1)  # [I, O rounded up to panels]
+    np.testing.assert_array_equal(found[:, : shape[1]], w.numpy())
+    assert not found[:, shape[1] :].any() and found.shape[1] % 32 == 0
+
+
+def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
+    assert native_tiny.kernels != tiny_model.decoder.kernels
+    assert take(Batch(native_tiny, ROWS), 90) == take(Batch(tiny_model.decoder, ROWS), 90)
+    for row in ROWS:
+        assert take(Batch(native_tiny, [row]), 90) == take(Batch(tiny_model.decoder, [row]), 90)
+
+
+def test_logits_are_those_of_tensorflow(native_small, small_model):
+    """Prefilled at once, in two parts and token by token, in rows of different lengths."""
+    tokens = np.random.default_rng(3).integers(small_model.hparams.n_vocab, size=(3, 100)).astype(np.int32)
+    counts = np.array([100, 37, 64], np.int32)
+    zeros = np.zeros(3, np.int32)
+    cache = small_model.decoder.new_cache(3)
+    expected = small_model.decoder.extend(cache, range(3), tokens, zeros, counts).numpy()
+    whole = native_small.extend(native_small.new_cache(3), range(3), tokens, zeros, counts).numpy()
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
+    cache = native_small.new_cache(3)
+    native_small.extend(cache, range(3), tokens, zeros, counts // 2)
+    rest = np.stack([np.roll(row, -(count // 2)) for row, count in zip(tokens, counts)])
+    parts = native_small.extend(cache, range(3), rest, counts // 2, counts - counts // 2).numpy()
+    np.testing.assert_allclose(parts, expected, rtol=0, atol=1e-5)
+    for i in range(37):
+        last = native_small.extend(cache, [1], tokens[1:2, i : i + 1], np.array([i]), np.array([1])).numpy()
+    np.testing.assert_allclose(last[0], expected[1], rtol=0, atol=1e-5)
+
+
+def test_greedy_ids_are_those_of_the_original(native_small):
+    rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    assert take(Batch(native_small, rows), 40) == GOLDEN["greedy"]
+
+
+@pytest.mark.parametrize("name", PRECISIONS[1:])
+def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_model, name):
+    directory = open_model_dir(small_dir)
+    tokens = np.array([GOLDEN["tokens"][0]], np.int32)
+    n = tokens.shape[1]
+    found = []
+    for with_ops in (True, False):
+        decoder = loading.load_decoder(directory, name, native=with_ops)
+        cache = decoder.new_cache(1)
+        logits = decoder.extend(cache, [0], tokens, np.array([0]), np.array([n]))
+        found.append([logits, decoder.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.02)  # the native cache is bfloat16
+    exact = small_model.decoder.extend(small_model.decoder.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
+    assert 1e-4 < np.abs(found[0][0] - exact).max() < 0.2
+
+
+def test_int8_is_within_half_a_step():
+    w = tf.random.stateless_normal([40, 50], seed=[1, 2]) * tf.constant([[1e-3]] * 20 + [[10.0]] * 20)
+    w = tf.concat([w, tf.zeros([1, 50])], axis=0)
+    values, scale = precision.narrow(w, "int8")
+    assert values.dtype == tf.int8 and abs(values.numpy().astype(int)).max() == 127
+    error = tf.abs(tf.cast(values, tf.float32) * scale[:, None] - w)
+    assert np.all(error <= 0.5001 * scale[:, None])
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"tokens": [[10_000]]}, "outside the vocabulary"),
+        ({"rows": [1]}, "rows out of range"),
+        ({"starts": [128]}, "positions out of range"),
+        ({"counts": [2]}, "counts must be"),
+    ],
+)
+def test_the_op_refuses_what_would_leave_its_memory(native_tiny, change, said):
+    cache = native_tiny.new_cache(1)
+    inputs = {"tokens": [[1]], "rows": [0], "starts": [0], "counts": [1], **change}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+        native_tiny.ops.gpt2_forward(**inputs, keys=cache.keys, values=cache.values, **native_tiny.arguments)
+
+
+def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
+    monkeypatch.setattr(build, "ops", build.ops.__wrapped__)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "COMPILERS", ())
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
+        build.ops()
+    decoder = loading.load_decoder(open_model_dir(tiny_dir))
+    assert decoder.kernels == "TensorFlow" and take(Batch(decoder, [Row([1], GREEDY)]), 3)
+
+
+def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
+    failing = tmp_path / "cxx"
+    failing.write_text("#!/bin/sh\necho 'x.h:1: error: no such thing' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(failing))
+    with pytest.raises(build.Unavailable, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
+        build.ops.__wrapped__()
+    monkeypatch.setenv(build.SWITCH, "0")
+    with pytest.raises(build.Unavailable, match="GPT2_NATIVE=0"):
+        build.ops.__wrapped__()
+
+
+def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    made = []
+
+    def compiler(command, **_):
+        made.append(Path(command[command.index("-o") + 1]))
+        made[-1].touch()
+        assert not (tmp_path / "ops.so").exists() or len(made) == 2
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    build.compile_ops("c++", tmp_path / "ops.so")
+    build.compile_ops("c++", tmp_path / "ops.so")  # as a second process does, whose compiler was slower
+    assert [path.name for path in tmp_path.iterdir()] == ["ops.so"] and not any(path.exists() for path in made)
