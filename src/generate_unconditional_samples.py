@@ -5,7 +5,7 @@ import sys
 
 from gpt2 import cli, commands
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
-from gpt2.request import Sampling
+from gpt2.request import DEFAULT_PRECISION, Sampling
 
 
 def sample_model(
@@ -21,6 +21,7 @@ def sample_model(
     stop=(),
     repetition_penalty=1.0,
     threads=None,
+    precision=DEFAULT_PRECISION,
 ):
     """Write samples that start from nothing, as many as nsamples says, for ever if it is 0.
 
@@ -28,7 +29,7 @@ def sample_model(
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     commands.unconditional(
-        commands.Options(model_name, models_dir, threads, seed, nsamples, batch_size, length, sampling, stop)
+        commands.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop)
     )
 
 

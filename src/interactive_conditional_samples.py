@@ -5,7 +5,7 @@ import sys
 
 from gpt2 import cli, commands
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
-from gpt2.request import Sampling
+from gpt2.request import DEFAULT_PRECISION, Sampling
 
 
 def interact_model(
@@ -24,6 +24,7 @@ def interact_model(
     prompt=None,
     prompt_file=None,
     encoding="utf-8",
+    precision=DEFAULT_PRECISION,
 ):
     """Ask for prompts, one a line, and write nsamples continuations of each.
 
@@ -32,7 +33,9 @@ def interact_model(
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
     commands.interactive(
-        commands.Options(model_name, models_dir, threads, seed, nsamples, batch_size, length, sampling, stop),
+        commands.Options(
+            model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop
+        ),
         prompt,
         prompt_file,
         encoding,

@@ -44,7 +44,7 @@ def test_unconditional_transcript(run, tiny_model, batch_size):
     status, out, err = run(unconditional, "--nsamples=5", f"--batch_size={batch_size}", "--length=12", "--top_k=40")
     samples = texts(tiny_model, None, 12, 5, top_k=40)
     assert (status, out) == (0, "".join(banner(i) + text + "\n" for i, text in enumerate(samples, 1)))
-    assert re.fullmatch(r"tiny on .*, seed 1\n", err)
+    assert re.fullmatch(r"tiny on .* \(float32, .*\), seed 1\n", err)
 
 
 def test_unconditional_length_is_the_window_by_default(run, tiny_model):

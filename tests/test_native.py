@@ -33,10 +33,19 @@ def native_small(native, small_dir):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.int8])
 def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, dtype):
     w = tf.cast(tf.reshape(tf.range(1, 1 + shape[0] * shape[1]) % 100, shape), dtype)
-    panels = build.ops().gpt2_pack(w=tf.transpose(w) if transposed else w, transposed=transposed, threads=2)
+    panels = build.ops().gpt2_pack(parts=[tf.transpose(w) if transposed else w], transposed=transposed, threads=2)
     found = np.moveaxis(panels.numpy(), 0, 1).reshape(shape[0], -1)  # [I, O rounded up to panels]
     np.testing.assert_array_equal(found[:, : shape[1]], w.numpy())
     assert not found[:, shape[1] :].any() and found.shape[1] % 32 == 0
+
+
+def test_parts_are_packed_side_by_side(native):
+    w = tf.random.stateless_normal([150, 7], seed=[1, 2])
+    whole = build.ops().gpt2_pack(parts=[w], transposed=1, threads=2)
+    parts = build.ops().gpt2_pack(parts=[w[:64], w[64:128], w[128:]], transposed=1, threads=2)
+    np.testing.assert_array_equal(whole, parts)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="whole panels"):
+        build.ops().gpt2_pack(parts=[w[:70], w[70:]], transposed=1, threads=2)
 
 
 def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):

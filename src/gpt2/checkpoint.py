@@ -6,11 +6,10 @@ the weights are in memory once. OpenAI's old tools read what is written here, an
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,17 +23,17 @@ from gpt2.model import Weights
 
 Tensors = Mapping[str, tf.Tensor]
 STORED = ("/w", "/wte")  # how the names end of what a decode step reads whole
+ROWS_AT_ONCE = 8192  # TensorFlow keeps the memory of what it computes on the way: nothing of that should be large
 
 
-def as_is(name: str, tensor: tf.Tensor) -> tf.Tensor:
-    return tensor
+Store = Callable[[str, Iterable[tf.Tensor]], Any]
 
 
-def load(prefix: Path, hparams: HParams, store: Callable[[str, tf.Tensor], Any] = as_is) -> Weights:
+def load(prefix: Path, hparams: HParams, store: Store | None = None) -> Weights:
     """Reads the weights of `<prefix>.index` and `<prefix>.data-*` into nested dictionaries of float32 tensors.
 
-    store: what is made of each kernel [I, O] and of wte [V, E], given with its name, to be kept in its place: the whole
-    model in float32 is then never in memory.
+    store: what is made of each kernel [I, O] and of wte [V, E] and kept in its place; it gets the name and the parts
+    that the rows come in, one after another, so that a large float32 tensor need never be in memory.
 
     Keys are the parts of a variable's name below `model/`. Raises GPT2Error, naming file and variable, if the files
     are damaged or do not hold exactly the variables of these hparams.
@@ -43,25 +42,33 @@ def load(prefix: Path, hparams: HParams, store: Callable[[str, tf.Tensor], Any] 
         found = tf.train.load_checkpoint(str(prefix))
         _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
         names = list(hparams.variable_shapes())
-        return nest(dict(_stored(prefix, names, store)))
+        return nest({**_whole(prefix, names, store), **_in_parts(prefix, hparams, store)})
     except (tf.errors.OpError, ValueError) as error:
         raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
 
 
-def _stored(prefix: Path, names: Sequence[str], store: Callable[[str, tf.Tensor], Any]) -> Iterator[tuple[str, Any]]:
-    if store is as_is:
-        yield from zip(names, restore(prefix, names))
-        return
-    for group in [list(group) for _, group in itertools.groupby(names, os.path.dirname)]:
-        for name, tensor in zip(group, restore(prefix, group)):
-            if name.endswith("/w"):
-                tensor = tf.reshape(tensor, tensor.shape[1:])
-            yield name, store(name, tensor) if name.endswith(STORED) else tensor
+def _whole(prefix: Path, names: Sequence[str], store: Store | None) -> dict[str, tf.Tensor]:
+    names = [name for name in names if store is None or not name.endswith(STORED)]
+    return dict(zip(names, restore(prefix, names)))
 
 
-def store_all(weights: Weights, store: Callable[[str, tf.Tensor], Any]) -> Weights:
+def _in_parts(prefix: Path, hparams: HParams, store: Store | None) -> dict[str, Any]:
+    if store is None:
+        return {}
+    stored = [(name, shape) for name, shape in hparams.variable_shapes().items() if name.endswith(STORED)]
+    return {name: store(name, _parts(prefix, name, shape)) for name, shape in stored}
+
+
+def _parts(prefix: Path, name: str, shape: tuple[int, ...]) -> Iterator[tf.Tensor]:
+    (whole,) = restore(prefix, [name])
+    rows = tf.reshape(whole, shape[-2:])
+    for start in range(0, rows.shape[0], ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE] if rows.shape[0] > ROWS_AT_ONCE else rows
+
+
+def store_all(weights: Weights, store: Store) -> Weights:
     """What `load` does with `store`, for weights that are in memory."""
-    return nest({name: store(name, w) if name.endswith(STORED) else w for name, w in leaves(weights)})
+    return nest({name: store(name, [w]) if name.endswith(STORED) else w for name, w in leaves(weights)})
 
 
 def save(

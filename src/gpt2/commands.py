@@ -21,7 +21,7 @@ from gpt2.decoding_errors import REPLACE_AND_COUNT, count_undecodable
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.interrupt import Interruption
 from gpt2.model_dir import find_model, load_vocabulary
-from gpt2.request import Request, Sampling
+from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
@@ -34,6 +34,7 @@ class Options(NamedTuple):
     model_name: str
     models_dir: str
     threads: int | None
+    precision: str
     seed: int | None
     nsamples: int
     batch_size: int
@@ -75,6 +76,7 @@ class Session:
     """A model and a stream of samples: the random numbers go on from one prompt to the next."""
 
     def __init__(self, options: Options) -> None:
+        check_precision(options.precision)
         self.options = options
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
         self.request = Request(None, options.length or 0, options.sampling, self.seed, stop=options.stop)
@@ -85,11 +87,13 @@ class Session:
 
     def load(self) -> None:
         """Starts TensorFlow, which takes seconds: what can be refused without it has been refused before."""
-        where = device.start(self.options.threads)
+        precision = self.options.precision
+        where = device.start(self.options.threads, return_memory=precision != DEFAULT_PRECISION)
         from gpt2 import generate  # imports TensorFlow
 
-        self.model = generate.load_weights(self.directory, self.encoder)
-        complain(f"{self.directory.path.name} on {where}, seed {self.seed}")
+        self.model = generate.load_weights(self.directory, self.encoder, precision, complain)
+        engine = self.model.decoder.kernels
+        complain(f"{self.directory.path.name} on {where} ({precision}, {engine}), seed {self.seed}")
 
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
         """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""

@@ -50,11 +50,11 @@ class Batch:
             if not row.prompt or not 0 <= min(row.prompt) <= max(row.prompt) < hparams.n_vocab:
                 raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {row.prompt}")
         self.decoder = decoder
+        self.rows = rows
         self.n_ctx = hparams.n_ctx
         self.ids = [last_of_window(row.prompt, self.n_ctx) for row in rows]
-        self.settings = sample.stack([row.sampling for row in rows])
         self.random = [sample.RandomNumbers(row.seed, row.sample) for row in rows]
-        self.seen = _seen(rows, hparams.n_vocab)
+        self.seen = [_seen(row, hparams.n_vocab) for row in rows]
         self.cache = decoder.new_cache(len(rows))
         self.lengths: np.ndarray = np.zeros(len(rows), np.int32)  # used slots of each row
         self.done: np.ndarray = np.zeros(len(rows), bool)
@@ -65,27 +65,20 @@ class Batch:
 
     def next(self) -> np.ndarray:
         """One new id for each row [B] int32; those of finished rows mean nothing."""
-        ids: np.ndarray = np.zeros(len(self.ids), np.int32)
+        ids: np.ndarray = np.zeros(len(self.rows), np.int32)
         rows = np.flatnonzero(~self.done)
-        if len(rows):
-            if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it keeps
-                self.cache.keep(rows)
-            ids[rows] = self._choose(self._logits(rows), rows)
-        for row in rows:
-            self.ids[row].append(int(ids[row]))
-            if self.seen is not None:
-                self.seen[row, ids[row]] = True
+        if not len(rows):
+            return ids
+        if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it keeps
+            self.cache.keep(rows)
+        for row, logits in zip(rows.tolist(), self._logits(rows).numpy()):
+            sampling, seen = self.rows[row].sampling, self.seen[row]
+            uniform = self.random[row].next(len(logits)) if sampling.temperature else None
+            ids[row] = token = sample.next_token(logits, sampling, uniform, seen)
+            self.ids[row].append(token)
+            if seen is not None:
+                seen[token] = True
         return ids
-
-    def _choose(self, logits: tf.Tensor, rows: np.ndarray) -> np.ndarray:
-        """logits [N, V] of these rows -> their next ids [N]."""
-        settings, seen, uniform = self.settings, self.seen, None
-        if len(rows) < len(self.ids):
-            settings = sample.Settings(*(None if column is None else tf.gather(column, rows) for column in settings))
-            seen = None if seen is None else seen[rows]
-        if settings.temperature is not None:
-            uniform = np.stack([self.random[row].next(logits.shape[-1]) for row in rows])  # [N, V]
-        return self.decoder.next_tokens(logits, settings, uniform, seen).numpy()
 
     def _logits(self, rows: np.ndarray) -> tf.Tensor:
         """What each of these rows says of its next id [N, V], after its last id has been fed.
@@ -130,11 +123,10 @@ class Batch:
         return tf.gather(logits, [different.index(source) for source in sources])
 
 
-def _seen(rows: Sequence[Row], n_vocab: int) -> np.ndarray | None:
-    """Which ids each row's penalty applies to [B, V]; None where no row has a penalty."""
-    if all(row.sampling.repetition_penalty == 1 for row in rows):
+def _seen(row: Row, n_vocab: int) -> np.ndarray | None:
+    """The ids that the row's penalty applies to [V] bool; None if it has none."""
+    if row.sampling.repetition_penalty == 1:
         return None
-    seen = np.zeros((len(rows), n_vocab), bool)
-    for flags, row in zip(seen, rows):
-        flags[list(row.prompt)] = True
+    seen = np.zeros(n_vocab, bool)
+    seen[list(row.prompt)] = True
     return seen

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import model, sample
+from gpt2 import model
 from gpt2.cache import KeyValueCache, Rows
 from gpt2.hparams import HParams
 from gpt2.model import Weights
@@ -33,7 +33,6 @@ class Decoder:
         signature = [ids, row, model.Cache(heads, heads, row)]
         self.forward = function(self._forward, input_signature=signature)
         self.write = function(self._write, input_signature=[heads * 2, heads * 2, row, row])
-        self.next_tokens = function(sample.next_tokens)
         # XLA widens a narrow weight while it multiplies; elsewhere a widened copy is made, which only a prefill repays.
         narrow = compiled and isinstance(weights["wte"], model.Narrow)
         self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward

@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from gpt2.request import PRECISIONS
+
 
 class Flag(NamedTuple):
     kind: Callable[[str], Any]  # raises ValueError
@@ -52,6 +54,7 @@ FLAGS = {
     "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
     "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
     "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
+    "precision": Flag(str, "a name", f"of the weights in memory: {', '.join(PRECISIONS)}; the narrower, the faster"),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
     "encoding": Flag(str, "a name", "encoding of text that is read, from files or stdin"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -59,9 +59,14 @@ def load(
     return load_weights(directory, load_vocabulary(directory), precision)
 
 
-def load_weights(directory: ModelDir, encoder: TextEncoder, precision: str = DEFAULT_PRECISION) -> Model:
+def load_weights(
+    directory: ModelDir,
+    encoder: TextEncoder,
+    precision: str = DEFAULT_PRECISION,
+    notify: Callable[[str], None] = lambda line: None,
+) -> Model:
     """The last part of `load`, and the only one that needs TensorFlow."""
-    return Model(encoder, load_decoder(directory, precision))
+    return Model(encoder, load_decoder(directory, precision, notify=notify))
 
 
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
@@ -46,7 +47,15 @@ def load_decoder(
         if precision == DEFAULT_PRECISION:
             return Decoder(checkpoint.load(weights, hparams), hparams)
         return Decoder(checkpoint.load(weights, hparams, partial(narrow_as_loaded, precision)), hparams)
-    return NativeDecoder(ops, checkpoint.load(weights, hparams, partial(pack, ops, precision)), hparams)
+    decoder = NativeDecoder(ops, checkpoint.load(weights, hparams, partial(pack, ops, precision)), hparams)
+    _give_back_memory()
+    return decoder
+
+
+def _give_back_memory() -> None:
+    """What loading needed on the way: the C library keeps it otherwise (glibc's malloc_trim; others have none)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def decoders(weights: Weights, hparams: HParams) -> Iterator[Decoder]:

@@ -5,12 +5,13 @@ Narrow weights are made from the ordinary checkpoint as it is loaded; activation
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import tensorflow as tf
 
 from gpt2.model import Narrow
 
 INT8_LARGEST = 127
-ROWS_AT_ONCE = 4096  # TensorFlow never gives back the memory of intermediate results: they must not be large
 
 
 def narrow(w: tf.Tensor, precision: str) -> Narrow:
@@ -21,16 +22,16 @@ def narrow(w: tf.Tensor, precision: str) -> Narrow:
     """
     if precision != "int8":
         return Narrow(tf.cast(w, precision), tf.ones([w.shape[0]]))
-    slices = [_int8(w[start : start + ROWS_AT_ONCE]) for start in range(0, w.shape[0], ROWS_AT_ONCE)]
-    return Narrow(*(tf.concat(column, axis=0) for column in zip(*slices)))
-
-
-def _int8(w: tf.Tensor) -> Narrow:
     largest = tf.reduce_max(tf.abs(w), axis=1)
     scale = tf.where(largest > 0, largest / INT8_LARGEST, 1.0)
     return Narrow(tf.cast(tf.round(w / scale[:, None]), tf.int8), scale)
 
 
-def narrow_as_loaded(precision: str, name: str, w: tf.Tensor) -> Narrow:
-    """For `checkpoint.load`, which gives kernels [I, O] and wte [V, E]: all become rows of outputs."""
-    return narrow(w if name.endswith("wte") else tf.transpose(w), precision)
+def rows_of_outputs(name: str, parts: Iterable[tf.Tensor], precision: str) -> list[Narrow]:
+    """What `checkpoint.load` gives for a kernel [I, O] or for wte [V, E], made narrow part by part."""
+    return [narrow(part if name.endswith("wte") else tf.transpose(part), precision) for part in parts]
+
+
+def narrow_as_loaded(precision: str, name: str, parts: Iterable[tf.Tensor]) -> Narrow:
+    """For `checkpoint.load`."""
+    return Narrow(*(tf.concat(column, axis=0) for column in zip(*rows_of_outputs(name, parts, precision))))

@@ -7,17 +7,18 @@ Panels: the op reads kernels and wte as [O / WIDTH, I, WIDTH] (kernels.h), and t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import precision as precisions
 from gpt2.cache import KeyValueCache, Rows
 from gpt2.decoder import Decoder
 from gpt2.hparams import HParams
 from gpt2.model import Narrow, Weights
+from gpt2.precision import rows_of_outputs
 
 WIDTH = 32  # columns of a panel, as in kernels.h
 KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
@@ -63,14 +64,15 @@ class NativeDecoder(Decoder):
         )
 
 
-def pack(ops: ModuleType, precision: str, name: str, w: tf.Tensor) -> Narrow:
+def pack(ops: ModuleType, precision: str, name: str, parts: Iterable[tf.Tensor]) -> Narrow:
     """For `checkpoint.load`: kernels [I, O] and wte [V, E] -> panels and the scales of their outputs."""
     if precision == "int8":
-        values, scale = precisions.narrow_as_loaded(precision, name, w)
-        return Narrow(ops.gpt2_pack(w=values, transposed=1, threads=threads()), scale)
+        values, scales = zip(*rows_of_outputs(name, parts, precision))
+        return Narrow(ops.gpt2_pack(parts=values, transposed=1, threads=threads()), tf.concat(scales, axis=0))
     transposed = name.endswith("wte")
-    values = ops.gpt2_pack(w=tf.cast(w, precision), transposed=int(transposed), threads=threads())
-    return Narrow(values, tf.ones([w.shape[0 if transposed else 1]]))
+    cast = [tf.cast(part, precision) for part in parts]
+    n = sum(part.shape[0 if transposed else 1] for part in cast)
+    return Narrow(ops.gpt2_pack(parts=cast, transposed=int(transposed), threads=threads()), tf.ones([n]))
 
 
 def threads() -> int:

@@ -138,23 +138,27 @@ void want_huge_pages(void* start, size_t bytes) {
 #endif
 }
 
-// w [depth, n], or [n, depth] if transposed -> panels [n / WIDTH, depth, WIDTH].
+// Parts [depth, n], or [n, depth] if transposed, side by side -> panels [n / WIDTH, depth, WIDTH]. All parts but the
+// last are equally wide, in whole panels.
 template <class T>
 void compute_pack(void* made, TF_OpKernelContext* context) {
   const auto& attributes = *static_cast<PackAttributes*>(made);
   Call call(context);
-  TF_Tensor* w = call.input(0);
-  const long n = TF_Dim(w, attributes.transposed ? 0 : 1), depth = TF_Dim(w, attributes.transposed ? 1 : 0);
-  const long step = attributes.transposed ? 1 : n, across = attributes.transposed ? depth : 1;
-  const long panels = (n + WIDTH - 1) / WIDTH;
-  const T* from = static_cast<T*>(TF_TensorData(w));
-  T* to = static_cast<T*>(call.output(TF_TensorType(w), {panels, depth, WIDTH}));
+  std::vector<TF_Tensor*> parts;
+  for (int i = 0; i < TF_NumInputs(context); i++) parts.push_back(call.input(i));
+  const int columns_at = attributes.transposed ? 0 : 1;
+  const long depth = TF_Dim(parts[0], 1 - columns_at), width = TF_Dim(parts[0], columns_at);
+  const long n = width * (parts.size() - 1) + TF_Dim(parts.back(), columns_at), panels = (n + WIDTH - 1) / WIDTH;
+  if (!call.check(parts.size() == 1 || width % WIDTH == 0, "parts must be whole panels")) return;
+  T* to = static_cast<T*>(call.output(TF_TensorType(parts[0]), {panels, depth, WIDTH}));
   want_huge_pages(to, panels * depth * WIDTH * sizeof(T));
   team.run(attributes.threads, [&](int) {
     team.phase(panels, [&](long panel) {
       T* out = to + panel * depth * WIDTH;
-      const T* in = from + panel * WIDTH * across;
-      const long columns = std::min<long>(WIDTH, n - panel * WIDTH);
+      TF_Tensor* part = parts[panel * WIDTH / width];
+      const long first = panel * WIDTH % width, columns = std::min<long>(WIDTH, TF_Dim(part, columns_at) - first);
+      const long step = attributes.transposed ? 1 : TF_Dim(part, 1), across = attributes.transposed ? depth : 1;
+      const T* in = static_cast<T*>(TF_TensorData(part)) + first * across;
       if (columns < WIDTH) std::memset(out, 0, depth * WIDTH * sizeof(T));
       for (long block = 0; block < depth; block += LANES)  // both sides stay in the first-level cache
         for (long i = 0; i < columns; i++)
@@ -187,7 +191,8 @@ void implement(const char* name, TF_DataType w, TF_DataType c, void (*compute)(v
 
 // Runs when TensorFlow opens the library.
 __attribute__((constructor)) void register_ops() {
-  define("Gpt2Pack", {"W: {float, bfloat16, int8}", "transposed: int", "threads: int"}, {"w: W"}, "packed: W");
+  define("Gpt2Pack", {"W: {float, bfloat16, int8}", "n_parts: int", "transposed: int", "threads: int"},
+         {"parts: n_parts * W"}, "packed: W");
   define("Gpt2Forward",
          {"W: {float, bfloat16, int8}", "C: {float, bfloat16}", "n_head: int", "n_layer: int", "n_kernels: int",
           "threads: int"},
