@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import GOLDEN
+from conftest import GOLDEN, with_tensorflow
 
-from gpt2 import checkpoint, generate, model
+from gpt2 import checkpoint, model
 from gpt2.doctor import random_weights
 from gpt2.hparams import HParams
 from gpt2.training import forward
@@ -103,7 +103,7 @@ def test_the_loss_of_a_prompt_is_the_originals(small_model, number):
 
 @pytest.mark.parametrize("name", ["small", "bard"])
 def test_the_loss_of_reference_prompts(reference, small_dir, name):
-    loaded = generate.load(str(small_dir if name == "small" else reference / name))
+    loaded = with_tensorflow(small_dir if name == "small" else reference / name)
     outputs = np.load(reference / f"{name}.npz")
     for number, ids in enumerate(json.loads((reference / f"{name}.json").read_text())["tokens"]):
         tokens = tf.constant([ids])

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from conftest import with_tensorflow
 
 from gpt2 import checkpoint, cli, generate
 from gpt2.model_dir import open_model_dir
@@ -171,7 +172,7 @@ def test_from_another_checkpoint(run):
 
 def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
     """Weights, counter and state file are all that it left; the base model has the rest."""
-    loaded = generate.load(str(tiny_dir))
+    loaded = with_tensorflow(tiny_dir)
     folder = Path("checkpoint/run1")
     checkpoint.save(folder, loaded.decoder.weights, "model-7", texts={"counter": "7\n"})
     status, _, err = run(steps=1)
