@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from gpt2.model import Weights
 
 Tensors = Mapping[str, tf.Tensor]
 STORED = ("/w", "/wte")  # how the names end of what a decode step reads whole
+READERS = 2  # one tensor is read while another is packed
 ROWS_AT_ONCE = 8192  # TensorFlow keeps the memory of what it computes on the way: nothing of that should be large
 
 
@@ -56,7 +58,9 @@ def _in_parts(prefix: Path, hparams: HParams, store: Store | None) -> dict[str, 
     if store is None:
         return {}
     stored = [(name, shape) for name, shape in hparams.variable_shapes().items() if name.endswith(STORED)]
-    return {name: store(name, _parts(prefix, name, shape)) for name, shape in stored}
+    with ThreadPoolExecutor(READERS) as readers:
+        values = readers.map(lambda item: store(item[0], _parts(prefix, *item)), stored)
+        return {name: value for (name, _), value in zip(stored, values)}
 
 
 def _parts(prefix: Path, name: str, shape: tuple[int, ...]) -> Iterator[tf.Tensor]:

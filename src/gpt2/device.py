@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 # Files that exist where an NVIDIA driver is loaded, natively and under WSL.
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 
@@ -25,7 +26,8 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     with _native_stderr_held():
-        import tensorflow as tf
+        with _keras_left_out():
+            import tensorflow as tf
 
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -58,6 +60,22 @@ def _gpu_names(gpus: list) -> str:
     import tensorflow as tf
 
     return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus)
+
+
+@contextmanager
+def _keras_left_out() -> Iterator[None]:
+    """TensorFlow imports Keras at its own import, which takes 0.6 s and which nothing here uses.
+
+    Told that Keras 2 is wanted, it looks for another package, which is seldom there, and leaves it at that; `tf.keras`
+    is still found when somebody asks for it.
+    """
+    asked = os.environ.get(LEGACY_KERAS)
+    os.environ.setdefault(LEGACY_KERAS, "1")
+    try:
+        yield
+    finally:
+        if asked is None:
+            del os.environ[LEGACY_KERAS]
 
 
 @contextmanager
