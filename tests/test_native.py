@@ -90,7 +90,7 @@ def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_
         cache = decoder.new_cache(1)
         logits = decoder.extend(cache, [0], tokens, np.array([0]), np.array([n]))
         found.append([logits, decoder.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.02)  # the native cache is bfloat16
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.05)  # native: bfloat16 in the cache and in prefills
     exact = small_model.decoder.extend(small_model.decoder.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
     assert 1e-4 < np.abs(found[0][0] - exact).max() < 0.2
 

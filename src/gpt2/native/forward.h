@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "kernels.h"
@@ -30,6 +31,8 @@ struct Forward {
   enum Then { STORE, ADD, GELU };
   static constexpr long ROWS_AT_ONCE = 8 * MAX_ROWS;  // so many rows of activations stay in the second-level cache
 
+  static constexpr long WORTH_PAIRS = 6;       // rows that repay the rewriting of a panel
+
   struct Place {
     int sequence;  // which of the batch
     int position;  // in its text
@@ -38,6 +41,7 @@ struct Forward {
   std::vector<Place> places;  // of each row of activations: padding has none
   std::vector<long> first;    // the first of each sequence in `places`
   std::vector<float> x, normed, wide;
+  std::vector<Pair> rounded;  // the activations of one product, as pairs of bfloat16
   long head_size, value_width;
 
   void prepare() {
@@ -50,6 +54,7 @@ struct Forward {
     x.resize(places.size() * n_embd);
     normed.resize(places.size() * n_embd);
     wide.resize(places.size() * 4 * n_embd);
+    rounded.resize(places.size() * 2 * n_embd);
   }
 
   void run() {  // in every thread
@@ -88,17 +93,39 @@ struct Forward {
   void product(const std::vector<float>& a, long n, long depth, const W* w, const float* scale, const float* bias,
                long width, Then then, float* out) {
     const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    const bool in_pairs = PAIRS && !std::is_same_v<W, float> && n >= WORTH_PAIRS && depth % 2 == 0;
+    if (in_pairs)
+      team->phase(n, [&](long row) {
+        const float* x = &a[row * depth];
+        std::transform(x, x + depth, (bfloat16*)&rounded[row * depth / 2], to_bfloat16);
+      });
     team->phase(panels * blocks, [&](long i) {
-      const long panel = i % panels, column = panel * WIDTH, end = std::min(n, (i / panels + 1) * ROWS_AT_ONCE);
-      for (long row = i / panels * ROWS_AT_ONCE, rows; row < end; row += rows) {
-        rows = std::min<long>(end - row, MAX_ROWS);
-        Vec sums[MAX_ROWS][2];
-        tile_of<W>(rows, &a[row * depth], depth, w + panel * WIDTH * depth, WIDTH, depth, sums);
+      const long panel = i % panels, first = i / panels * ROWS_AT_ONCE, end = std::min(n, first + ROWS_AT_ONCE);
+      const W* from = w + panel * WIDTH * depth;
+      const auto then_finish = [&](long row, long rows, Vec(*sums)[2]) {
         for (long r = 0; r < rows; r++)
-          finish((float*)sums[r], scale, bias, column, std::min<long>(WIDTH, width - column), then,
+          finish((float*)sums[r], scale, bias, panel * WIDTH, std::min<long>(WIDTH, width - panel * WIDTH), then,
                  out + (row + r) * width);
+      };
+      if (in_pairs) {
+        thread_local std::vector<Pair> pairs;
+        pairs.resize(depth / 2 * WIDTH);
+        to_pairs(from, depth, pairs.data());
+        multiply(rounded.data(), first, end, pairs.data(), depth / 2, then_finish);
+      } else {
+        multiply(a.data(), first, end, from, depth, then_finish);
       }
     });
+  }
+
+  template <class A, class P, class Finish>
+  static void multiply(const A* a, long first, long end, const P* panel, long depth, const Finish& then_finish) {
+    Vec sums[MAX_ROWS][2];
+    for (long row = first, rows; row < end; row += rows) {
+      rows = std::min<long>(end - row, MAX_ROWS);
+      tile_of(rows, a + row * depth, depth, panel, WIDTH, depth, sums);
+      then_finish(row, rows, sums);
+    }
   }
 
   static void finish(float* sums, const float* scale, const float* bias, long column, long n, Then then, float* out) {
@@ -135,7 +162,7 @@ struct Forward {
     scores.resize(MAX_ROWS * capacity);
     Vec sums[MAX_ROWS][2];
     for (long slot = 0; slot < position + n; slot += WIDTH) {
-      tile_of<C>(n, q, 3 * n_embd, keys + slot * head_size, WIDTH, head_size, sums);
+      tile_of(n, q, 3 * n_embd, keys + slot * head_size, WIDTH, head_size, sums);
       for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
     }
     for (long r = 0; r < n; r++) {
@@ -144,7 +171,7 @@ struct Forward {
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
     for (long i = 0; i < head_size; i += WIDTH) {
-      tile_of<C>(n, scores.data(), capacity, values + i, value_width, position + n, sums);
+      tile_of(n, scores.data(), capacity, values + i, value_width, position + n, sums);
       for (long r = 0; r < n; r++)
         std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
     }

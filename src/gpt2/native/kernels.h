@@ -62,12 +62,14 @@ inline float to_float(bfloat16 x) {
   return value;
 }
 
-inline void assign(float* p, float x) { *p = x; }
-inline void assign(bfloat16* p, float x) {  // to the nearest, ties to even
+inline bfloat16 to_bfloat16(float x) {  // to the nearest, ties to even
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
-  p->bits = uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
+
+inline void assign(float* p, float x) { *p = x; }
+inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
 
 // e^x to 2e-7 relative: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
 inline Vec exp(Vec x) {
@@ -117,12 +119,49 @@ void tile(const float* a, long lda, const W* w, long ldw, long depth, Vec (*sums
     }
 }
 
-template <class W, int R = MAX_ROWS>
-void tile_of(int rows, const float* a, long lda, const W* w, long ldw, long depth, Vec (*sums)[2]) {
+#ifdef __AVX512BF16__
+// Where many rows share a narrow panel: two products in one instruction, of activations that are rounded to bfloat16. A
+// panel is rewritten once as pairs [depth / 2, WIDTH] of neighbours in depth; int8 and bfloat16 lose nothing by it.
+constexpr bool PAIRS = true;
+
+typedef uint32_t Pair;  // two bfloat16
+
+template <class W>
+void to_pairs(const W* w, long depth, Pair* pairs) {
+  for (long k = 0; k < depth; k += 2, w += 2 * WIDTH)
+    for (int half = 0; half < WIDTH; half += LANES, pairs += LANES) {
+      const __m512i low = _mm512_srli_epi32((__m512i)load(w + half), 16), high = (__m512i)load(w + WIDTH + half);
+      _mm512_storeu_si512(pairs, _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi32(0xffff0000))));
+    }
+}
+
+template <int R>
+void tile(const Pair* a, long lda, const Pair* w, long ldw, long depth, Vec (*sums)[2]) {
+  Vec acc[R][2] = {};
+  for (long k = 0; k < depth; k++, w += ldw) {
+    const __m512bh left = (__m512bh)_mm512_loadu_si512(w), right = (__m512bh)_mm512_loadu_si512(w + LANES);
+#pragma GCC unroll 12
+    for (int r = 0; r < R; r++) {
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(a[r * lda + k]);
+      acc[r][0] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][0], x, left);
+      acc[r][1] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][1], x, right);
+    }
+  }
+  for (int r = 0; r < R; r++) sums[r][0] = acc[r][0], sums[r][1] = acc[r][1];
+}
+#else
+constexpr bool PAIRS = false;
+typedef float Pair;
+template <class W>
+void to_pairs(const W*, long, Pair*) {}
+#endif
+
+template <class A, class W, int R = MAX_ROWS>
+void tile_of(int rows, const A* a, long lda, const W* w, long ldw, long depth, Vec (*sums)[2]) {
   if (rows == R)
     tile<R>(a, lda, w, ldw, depth, sums);
   else if constexpr (R > 1)
-    tile_of<W, R - 1>(rows, a, lda, w, ldw, depth, sums);
+    tile_of<A, W, R - 1>(rows, a, lda, w, ldw, depth, sums);
 }
 
 // The sum of f(x[i]).
