@@ -63,7 +63,7 @@ COLUMNS = [  # title, key, format, width
 
 def memory_bandwidth():
     """Bytes a second that all cores together read."""
-    array = np.ones(2**27, np.float32)  # not zeros, which the kernel keeps as one page
+    array = np.random.default_rng(0).random(2**27, np.float32)  # all pages different, or they may share memory
     slices = np.array_split(array, CORES)
 
     def read(pool):

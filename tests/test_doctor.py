@@ -9,6 +9,7 @@ from gpt2.errors import GPT2Error
 def test_findings(tiny_dir):
     lines = list(doctor.examine(str(tiny_dir.parent)))
     assert any(line.startswith("packages: tensorflow") for line in lines)
+    assert any(line.startswith(("decoding: native kernels", "decoding: TensorFlow alone")) for line in lines)
     assert "self-test on tiny: the largest error of a logit is" in lines[-1]
 
 

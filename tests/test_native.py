@@ -1,6 +1,7 @@
 """The native ops against TensorFlow's own decoder, and what happens where there are none."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_decode import ROWS, take
 from gpt2 import loading, precision
 from gpt2.decode import Batch, Row
 from gpt2.model_dir import open_model_dir
-from gpt2.native import build
+from gpt2.native import build, decoder
 from gpt2.request import PRECISIONS, Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -86,10 +87,10 @@ def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_
     n = tokens.shape[1]
     found = []
     for with_ops in (True, False):
-        decoder = loading.load_decoder(directory, name, native=with_ops)
-        cache = decoder.new_cache(1)
-        logits = decoder.extend(cache, [0], tokens, np.array([0]), np.array([n]))
-        found.append([logits, decoder.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
+        loaded = loading.load_decoder(directory, name, native=with_ops)
+        cache = loaded.new_cache(1)
+        logits = loaded.extend(cache, [0], tokens, np.array([0]), np.array([n]))
+        found.append([logits, loaded.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.05)  # native: bfloat16 in the cache and in prefills
     exact = small_model.decoder.extend(small_model.decoder.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
     assert 1e-4 < np.abs(found[0][0] - exact).max() < 0.2
@@ -120,6 +121,15 @@ def test_the_op_refuses_what_would_leave_its_memory(native_tiny, change, said):
         native_tiny.ops.gpt2_forward(**inputs, keys=cache.keys, values=cache.values, **native_tiny.arguments)
 
 
+@pytest.mark.parametrize("content, threads", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
+def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, content, threads):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(content)
+    monkeypatch.setattr(decoder, "CPU_QUOTA", quota)
+    monkeypatch.setattr(decoder.os, "sched_getaffinity", lambda process: range(99), raising=False)
+    assert decoder.threads() == threads
+
+
 def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.setattr(build, "ops", build.ops.__wrapped__)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -127,8 +137,8 @@ def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
         build.ops()
-    decoder = loading.load_decoder(open_model_dir(tiny_dir))
-    assert decoder.kernels == "TensorFlow" and take(Batch(decoder, [Row([1], GREEDY)]), 3)
+    without = loading.load_decoder(open_model_dir(tiny_dir))
+    assert without.kernels == "TensorFlow alone" and take(Batch(without, [Row([1], GREEDY)]), 3)
 
 
 def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
@@ -156,3 +166,31 @@ def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     build.compile_ops("c++", tmp_path / "ops.so")
     build.compile_ops("c++", tmp_path / "ops.so")  # as a second process does, whose compiler was slower
     assert [path.name for path in tmp_path.iterdir()] == ["ops.so"] and not any(path.exists() for path in made)
+
+
+def test_two_hundred_generations_leave_the_memory_as_it_was(native_small):
+    def generation(seed):
+        batch = Batch(native_small, [Row([seed], Sampling(), seed), Row([seed], GREEDY)])
+        take(batch, 5)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("there is no /proc to read the memory from")
+    for seed in range(20):
+        generation(seed)
+    before = resident()
+    for seed in range(200):
+        generation(seed)
+    assert resident() - before < 4_000_000  # one cache has 12 MB
+
+
+def test_native_models_side_by_side(native_small, native_tiny):
+    """Each with threads of its own, at the same time."""
+    rows = [Row([1, 2, 3], GREEDY), Row([7], Sampling(), seed=5)]
+    expected = [take(Batch(each, rows), 60) for each in (native_small, native_tiny)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            both = [pool.submit(take, Batch(each, rows), 60) for each in (native_small, native_tiny)]
+            assert [ids.result() for ids in both] == expected

@@ -21,7 +21,7 @@ class Decoder:
     With `compiled=False` the same functions run op by op: slow, and the oracle for the others.
     """
 
-    kernels = "TensorFlow"  # what computes the products, in words
+    kernels = "TensorFlow alone"  # what computes the products, in words
 
     def __init__(self, weights: Weights, hparams: HParams, compiled: bool = True) -> None:
         self.weights = weights

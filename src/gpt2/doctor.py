@@ -36,6 +36,7 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     yield f"CPU: {os.cpu_count()} threads, {_cpu_features()}"
     computes_on = device.start(threads)
     yield f"TensorFlow sees: {', '.join(device.seen())}; it computes on: {computes_on}"
+    yield f"decoding: {_kernels()}"
     yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
@@ -85,6 +86,17 @@ def random_weights(hparams: HParams, seed: int) -> Weights:
     values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.variable_shapes().items()}
     scaled = {name: 1 + 0.1 * x if name.endswith("/g") else 0.08 * x for name, x in values.items()}
     return checkpoint.nest({name: tf.constant(x, tf.float32) for name, x in scaled.items()})
+
+
+def _kernels() -> str:
+    from gpt2.loading import native_ops
+    from gpt2.native.build import Unavailable
+
+    try:
+        native_ops()
+    except Unavailable as reason:
+        return f"TensorFlow alone; not the native kernels, which are about twice as fast: {reason}"
+    return "native kernels, compiled for this machine"
 
 
 def _versions() -> Iterator[str]:

@@ -6,8 +6,10 @@ Panels: the op reads kernels and wte as [O / WIDTH, I, WIDTH] (kernels.h), and t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,7 @@ from gpt2.hparams import HParams
 from gpt2.model import Narrow, Weights
 from gpt2.precision import rows_of_outputs
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 WIDTH = 32  # columns of a panel, as in kernels.h
 KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
 
@@ -78,7 +81,16 @@ def pack(ops: ModuleType, precision: str, name: str, parts: Iterable[tf.Tensor])
 def threads() -> int:
     """What TensorFlow was told to use; all cores that this process may run on if nothing."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tf.config.threading.get_intra_op_parallelism_threads() or available
+    return tf.config.threading.get_intra_op_parallelism_threads() or int(min(available, _quota()))
+
+
+def _quota() -> float:
+    """How many cores' time a container may use (Linux, cgroup v2): more threads than that would wait for each other."""
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return math.inf
 
 
 def _vectors(block: Weights) -> tf.Tensor:

@@ -129,12 +129,16 @@ struct PackAttributes {
   static void free(void* made) { delete static_cast<PackAttributes*>(made); }
 };
 
-// Asks for huge pages where the system has them: a decode step reads all weights, page after page.
-void want_huge_pages(void* start, size_t bytes) {
+// Moves memory into huge pages where the system has them: a decode step reads all weights, page after page. Those that
+// were in use before are not replaced unless it is asked for.
+void into_huge_pages(void* start, size_t bytes) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t SIZE = 2 << 20;
+  constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, since Linux 6.1; older headers lack it
   const uintptr_t first = (uintptr_t(start) + SIZE - 1) / SIZE * SIZE, end = (uintptr_t(start) + bytes) / SIZE * SIZE;
-  if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+  if (first >= end) return;
+  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
+  madvise(reinterpret_cast<void*>(first), end - first, COLLAPSE);
 #endif
 }
 
@@ -151,7 +155,7 @@ void compute_pack(void* made, TF_OpKernelContext* context) {
   const long n = width * (parts.size() - 1) + TF_Dim(parts.back(), columns_at), panels = (n + WIDTH - 1) / WIDTH;
   if (!call.check(parts.size() == 1 || width % WIDTH == 0, "parts must be whole panels")) return;
   T* to = static_cast<T*>(call.output(TF_TensorType(parts[0]), {panels, depth, WIDTH}));
-  want_huge_pages(to, panels * depth * WIDTH * sizeof(T));
+  into_huge_pages(to, panels * depth * WIDTH * sizeof(T));
   team.run(attributes.threads, [&](int) {
     team.phase(panels, [&](long panel) {
       T* out = to + panel * depth * WIDTH;
