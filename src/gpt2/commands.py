@@ -21,7 +21,7 @@ from gpt2.decoding_errors import REPLACE_AND_COUNT, count_undecodable
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.interrupt import Interruption
 from gpt2.model_dir import find_model, load_vocabulary
-from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
+from gpt2.request import Request, Sampling, check_precision
 
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
@@ -87,13 +87,12 @@ class Session:
 
     def load(self) -> None:
         """Starts TensorFlow, which takes seconds: what can be refused without it has been refused before."""
-        precision = self.options.precision
-        where = device.start(self.options.threads, return_memory=precision != DEFAULT_PRECISION)
+        where = device.start(self.options.threads, return_memory=True)
         from gpt2 import generate  # imports TensorFlow
 
-        self.model = generate.load_weights(self.directory, self.encoder, precision, complain)
+        self.model = generate.load_weights(self.directory, self.encoder, self.options.precision, complain)
         engine = self.model.decoder.kernels
-        complain(f"{self.directory.path.name} on {where} ({precision}, {engine}), seed {self.seed}")
+        complain(f"{self.directory.path.name} on {where} ({self.options.precision}, {engine}), seed {self.seed}")
 
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
         """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""

@@ -30,8 +30,7 @@ struct Forward {
 
   enum Then { STORE, ADD, GELU };
   static constexpr long ROWS_AT_ONCE = 8 * MAX_ROWS;  // so many rows of activations stay in the second-level cache
-
-  static constexpr long WORTH_PAIRS = 6;       // rows that repay the rewriting of a panel
+  static constexpr long WORTH_PAIRS = 6;              // rows that repay the rewriting of a panel
 
   struct Place {
     int sequence;  // which of the batch
@@ -152,7 +151,8 @@ struct Forward {
     }
     for (long t = 0, n; t < counts[b]; t += n) {
       n = std::min<long>(counts[b] - t, MAX_ROWS);
-      attend_rows(keys, values, qkv + t * 3 * n_embd, n, starts[b] + t, &normed[(first[b] + t) * n_embd + head * head_size]);
+      float* out = &normed[(first[b] + t) * n_embd + head * head_size];
+      attend_rows(keys, values, qkv + t * 3 * n_embd, n, starts[b] + t, out);
     }
   }
 

@@ -1,4 +1,4 @@
-// The arithmetic of a transformer on packed matrices: one product, layer norm, softmax, gelu. No threads, no TensorFlow.
+// The arithmetic of a transformer on packed matrices: a product, layer norm, softmax, gelu. No threads, no TensorFlow.
 //
 // A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth, WIDTH], padded with zeros: a product
 // reads each panel from end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written

@@ -1,10 +1,9 @@
 // Two TensorFlow ops, through TensorFlow's C API, which is the same in all its releases: Gpt2Pack and Gpt2Forward.
 
-#include <sys/mman.h>
-
 #include <string>
 
 #include "forward.h"
+#include "memory.h"
 #include "tensorflow/c/kernels.h"
 #include "tensorflow/c/ops.h"
 
@@ -33,10 +32,21 @@ class Call {
   T* data(int i) {
     return static_cast<T*>(TF_TensorData(input(i)));
   }
-  void* output(TF_DataType type, std::vector<int64_t> shape) {
+  void* output(TF_DataType type, std::vector<int64_t> shape, bool weights = false) {
     size_t bytes = TF_DataTypeSize(type);
     for (int64_t dim : shape) bytes *= dim;
-    tensors_.push_back(TF_AllocateOutput(context_, 0, type, shape.data(), shape.size(), bytes, status_));
+    if (weights) {
+      Chunk* chunk;
+      void* memory = Chunk::allocate(bytes, &chunk);
+      if (!memory) {
+        TF_SetStatus(status_, TF_RESOURCE_EXHAUSTED, "no memory for the weights");
+        return nullptr;
+      }
+      tensors_.push_back(TF_NewTensor(type, shape.data(), shape.size(), memory, bytes, &Chunk::release, chunk));
+      TF_SetOutput(context_, 0, tensors_.back(), status_);
+    } else {
+      tensors_.push_back(TF_AllocateOutput(context_, 0, type, shape.data(), shape.size(), bytes, status_));
+    }
     return TF_TensorData(tensors_.back());
   }
   bool check(bool holds, const std::string& otherwise) {
@@ -129,19 +139,6 @@ struct PackAttributes {
   static void free(void* made) { delete static_cast<PackAttributes*>(made); }
 };
 
-// Moves memory into huge pages where the system has them: a decode step reads all weights, page after page. Those that
-// were in use before are not replaced unless it is asked for.
-void into_huge_pages(void* start, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-  constexpr uintptr_t SIZE = 2 << 20;
-  constexpr int COLLAPSE = 25;  // MADV_COLLAPSE, since Linux 6.1; older headers lack it
-  const uintptr_t first = (uintptr_t(start) + SIZE - 1) / SIZE * SIZE, end = (uintptr_t(start) + bytes) / SIZE * SIZE;
-  if (first >= end) return;
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
-  madvise(reinterpret_cast<void*>(first), end - first, COLLAPSE);
-#endif
-}
-
 // Parts [depth, n], or [n, depth] if transposed, side by side -> panels [n / WIDTH, depth, WIDTH]. All parts but the
 // last are equally wide, in whole panels.
 template <class T>
@@ -154,8 +151,8 @@ void compute_pack(void* made, TF_OpKernelContext* context) {
   const long depth = TF_Dim(parts[0], 1 - columns_at), width = TF_Dim(parts[0], columns_at);
   const long n = width * (parts.size() - 1) + TF_Dim(parts.back(), columns_at), panels = (n + WIDTH - 1) / WIDTH;
   if (!call.check(parts.size() == 1 || width % WIDTH == 0, "parts must be whole panels")) return;
-  T* to = static_cast<T*>(call.output(TF_TensorType(parts[0]), {panels, depth, WIDTH}));
-  into_huge_pages(to, panels * depth * WIDTH * sizeof(T));
+  T* to = static_cast<T*>(call.output(TF_TensorType(parts[0]), {panels, depth, WIDTH}, true));
+  if (!to) return;
   team.run(attributes.threads, [&](int) {
     team.phase(panels, [&](long panel) {
       T* out = to + panel * depth * WIDTH;
@@ -171,7 +168,8 @@ void compute_pack(void* made, TF_OpKernelContext* context) {
   });
 }
 
-void define(const char* name, std::vector<const char*> attributes, std::vector<const char*> inputs, const char* output) {
+void define(const char* name, std::vector<const char*> attributes, std::vector<const char*> inputs,
+            const char* output) {
   TF_OpDefinitionBuilder* op = TF_NewOpDefinitionBuilder(name);
   for (auto attribute : attributes) TF_OpDefinitionBuilderAddAttr(op, attribute);
   for (auto input : inputs) TF_OpDefinitionBuilderAddInput(op, input);

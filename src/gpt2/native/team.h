@@ -1,7 +1,7 @@
 // Threads that work through one job together, phase by phase.
 //
-// A decode step has some sixty phases of a few microseconds to a few hundred: between them the threads wait by spinning,
-// since to sleep and be woken takes longer than most phases. Between two jobs they sleep.
+// A decode step has some ninety phases of a few microseconds to a few hundred: between them the threads wait by
+// spinning, since to sleep and be woken takes longer than most phases. Between two jobs they sleep.
 
 #pragma once
 
