@@ -20,13 +20,12 @@ import tensorflow as tf
 from gpt2 import model_dir
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
-from gpt2.model import Weights
+from gpt2.model import Narrow, Weights
 
 Tensors = Mapping[str, tf.Tensor]
 STORED = ("/w", "/wte")  # how the names end of what a decode step reads whole
 READERS = 2  # one tensor is read while another is packed
-ROWS_AT_ONCE = 8192  # TensorFlow keeps the memory of what it computes on the way: nothing of that should be large
-
+ROWS_AT_ONCE = 8192  # of a part; whole panels of the native decoder
 
 Store = Callable[[str, Iterable[tf.Tensor]], Any]
 
@@ -34,8 +33,8 @@ Store = Callable[[str, Iterable[tf.Tensor]], Any]
 def load(prefix: Path, hparams: HParams, store: Store | None = None) -> Weights:
     """Reads the weights of `<prefix>.index` and `<prefix>.data-*` into nested dictionaries of float32 tensors.
 
-    store: what is made of each kernel [I, O] and of wte [V, E] and kept in its place; it gets the name and the parts
-    that the rows come in, one after another, so that a large float32 tensor need never be in memory.
+    store: what is made of each kernel [I, O] and of wte [V, E] once it is read, and kept in its place. It gets the
+    name, and the rows in parts, so that what it computes on the way can be small.
 
     Keys are the parts of a variable's name below `model/`. Raises GPT2Error, naming file and variable, if the files
     are damaged or do not hold exactly the variables of these hparams.
@@ -146,8 +145,8 @@ def nest(variables: Mapping[str, tf.Tensor]) -> Weights:
         inner = weights
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        plain = isinstance(tensor, tf.Tensor) and len(tensor.shape) == 3
-        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if plain else tensor
+        from_file = not isinstance(tensor, Narrow) and len(tensor.shape) == 3
+        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if from_file else tensor
     return weights
 
 

@@ -22,6 +22,7 @@ from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.loading import load_decoder
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
+from gpt2.native.build import unheard
 from gpt2.request import DEFAULT_PRECISION, Request, check_precision
 from gpt2.stop import StopStrings
 
@@ -63,7 +64,7 @@ def load_weights(
     directory: ModelDir,
     encoder: TextEncoder,
     precision: str = DEFAULT_PRECISION,
-    notify: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = unheard,
 ) -> Model:
     """The last part of `load`, and the only one that needs TensorFlow."""
     return Model(encoder, load_decoder(directory, precision, notify=notify))

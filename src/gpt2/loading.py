@@ -21,7 +21,7 @@ from gpt2.precision import narrow_as_loaded
 from gpt2.request import DEFAULT_PRECISION
 
 
-def native_ops(notify: Callable[[str], None] = lambda line: None) -> ModuleType:
+def native_ops(notify: Callable[[str], None] = build.unheard) -> ModuleType:
     """Raises build.Unavailable."""
     if tf.config.list_physical_devices("GPU"):
         raise build.Unavailable("it is for CPUs")
@@ -32,7 +32,7 @@ def load_decoder(
     directory: ModelDir,
     precision: str = DEFAULT_PRECISION,
     native: bool = True,
-    notify: Callable[[str], None] = lambda line: None,
+    notify: Callable[[str], None] = build.unheard,
 ) -> Decoder:
     """Reads the weights and keeps them as the decoder needs them. Raises GPT2Error if they are damaged.
 

@@ -29,8 +29,12 @@ class Unavailable(Exception):
     """Why there are no native ops."""
 
 
+def unheard(line: str) -> None:
+    """For callers who want no notice."""
+
+
 @functools.cache
-def ops(notify: Callable[[str], None] = lambda line: None) -> ModuleType:
+def ops(notify: Callable[[str], None] = unheard) -> ModuleType:
     """The ops, compiled if this is the first time on this machine. Raises Unavailable.
 
     notify: told that a compiler is at work, which takes seconds.

@@ -47,13 +47,12 @@ class Call {
     } else {
       tensors_.push_back(TF_AllocateOutput(context_, 0, type, shape.data(), shape.size(), bytes, status_));
     }
-    return TF_TensorData(tensors_.back());
+    return TF_GetCode(status_) == TF_OK ? TF_TensorData(tensors_.back()) : nullptr;
   }
   bool check(bool holds, const std::string& otherwise) {
     if (!holds && TF_GetCode(status_) == TF_OK) TF_SetStatus(status_, TF_INVALID_ARGUMENT, otherwise.c_str());
     return holds;
   }
-  TF_OpKernelContext* context() { return context_; }
 
  private:
   TF_OpKernelContext* context_;
@@ -119,6 +118,7 @@ void forward(const ForwardAttributes& attributes, Call& call) {
     }
   }
   f.logits = static_cast<float*>(call.output(TF_FLOAT, {f.batch, f.n_vocab}));
+  if (!f.logits) return;
   f.team = &team;
   f.prepare();
   team.run(attributes.threads, [&](int) { f.run(); });
