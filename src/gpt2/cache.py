@@ -20,20 +20,19 @@ Rows = Sequence[int] | np.ndarray  # numbers of rows of the batch
 class KeyValueCache:
     """Keys [B, H, P, D] and values [B, H, P, D'] of each layer, for the rows of a batch.
 
-    width: P and D' are multiples of it, as the decoder that reads them needs.
+    width, group: P and D' are multiples of the one and D of the other, as the decoder that reads them needs.
     """
 
-    def __init__(self, hparams: HParams, batch: int, dtype: tf.DType = tf.float32, width: int = 1) -> None:
+    def __init__(
+        self, hparams: HParams, batch: int, dtype: tf.DType = tf.float32, width: int = 1, group: int = 1
+    ) -> None:
         self.rows: np.ndarray = np.arange(batch)  # which row of the batch is at each place
         self.n_ctx, self.width = hparams.n_ctx, width
-        self.capacity = self._rounded(min(SMALLEST_CACHE, hparams.n_ctx))
-        keys = [batch, hparams.n_head, self.capacity, hparams.head_size]
-        values = [*keys[:3], self._rounded(hparams.head_size)]
+        self.capacity = _rounded(min(SMALLEST_CACHE, hparams.n_ctx), width)
+        keys = [batch, hparams.n_head, self.capacity, _rounded(hparams.head_size, group)]
+        values = [*keys[:3], _rounded(hparams.head_size, width)]
         self.keys = [tf.zeros(keys, dtype) for _ in range(hparams.n_layer)]
         self.values = [tf.zeros(values, dtype) for _ in range(hparams.n_layer)]
-
-    def _rounded(self, n: int) -> int:
-        return -(-n // self.width) * self.width
 
     def reserve(self, slots: int) -> None:
         """Makes room for so many slots.
@@ -43,7 +42,7 @@ class KeyValueCache:
         """
         old = self.capacity
         while self.capacity < slots:
-            self.capacity = self._rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx))
+            self.capacity = _rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx), self.width)
         if self.capacity > old:
             for tensors in (self.keys, self.values):
                 for i, tensor in enumerate(tensors):
@@ -67,3 +66,7 @@ class KeyValueCache:
         for tensors in (self.keys, self.values):
             for i, tensor in enumerate(tensors):
                 tensors[i] = tf.raw_ops.InplaceUpdate(x=tensor, i=to, v=tf.gather(tensor, froms))
+
+
+def _rounded(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

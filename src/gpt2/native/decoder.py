@@ -1,7 +1,7 @@
 """A decoder whose prefill and decode step are one native op each, in float32, bfloat16 or int8.
 
-Panels: the op reads kernels and wte as [O / WIDTH, I, WIDTH] (kernels.h), and the keys of a head as
-[P / WIDTH, D, WIDTH] in the place of [P, D].
+Panels: the op reads kernels and wte as [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h); the keys of a head are such a
+matrix [D, P] in the place of [P, D], and its values [P / GROUP, D', GROUP] in the place of [P, D'].
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from gpt2.precision import rows_of_outputs
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 WIDTH = 32  # columns of a panel, as in kernels.h
+WORD = 4  # bytes; a group is what fits into one
 KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
 
 
@@ -50,7 +51,7 @@ class NativeDecoder(Decoder):
         }
 
     def new_cache(self, batch: int) -> KeyValueCache:
-        return KeyValueCache(self.hparams, batch, self.cache_type, WIDTH)
+        return KeyValueCache(self.hparams, batch, self.cache_type, WIDTH, WORD // self.cache_type.size)
 
     def extend(
         self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray

@@ -29,19 +29,44 @@ struct Forward {
   Team* team;
 
   enum Then { STORE, ADD, GELU };
-  static constexpr long ROWS_AT_ONCE = 8 * MAX_ROWS;  // so many rows of activations stay in the second-level cache
-  static constexpr long WORTH_PAIRS = 6;              // rows that repay the rewriting of a panel
+  static constexpr long ROWS_AT_ONCE = 96;  // so many rows of activations stay in the second-level cache
+  static constexpr long WORTH_ROUNDING = 6;  // rows that repay rounding them to bfloat16
+  static constexpr long FEW = 4;             // rows that every thread prepares for itself sooner than it waits for others
 
   struct Place {
     int sequence;  // which of the batch
     int position;  // in its text
     int token;
   };
+  // Rows of activations on their way into a product.
+  struct Operand {
+    std::vector<float> normed;
+#ifdef __AVX512BF16__
+    std::vector<bfloat16> halves;
+#endif
+#ifdef __AVX512VNNI__
+    std::vector<int8_t> high, low;
+    std::vector<Bytes::Row> bytes;
+#endif
+
+    Operand(long rows, long n_embd) : normed(rows * n_embd) {
+      const long room = rows * padded(4 * n_embd);
+#ifdef __AVX512BF16__
+      if (std::is_same_v<W, bfloat16>) halves.resize(room);
+#endif
+#ifdef __AVX512VNNI__
+      if (std::is_same_v<W, Biased>) high.resize(room), low.resize(room), bytes.resize(rows);
+#endif
+    }
+  };
   std::vector<Place> places;  // of each row of activations: padding has none
   std::vector<long> first;    // the first of each sequence in `places`
-  std::vector<float> x, normed, wide;
-  std::vector<Pair> rounded;  // the activations of one product, as pairs of bfloat16
+  std::vector<float> x, wide, attended;
+  Operand shared{0, 0};
   long head_size, value_width;
+  bool few;
+
+  static long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
   void prepare() {
     head_size = n_embd / n_head;
@@ -50,81 +75,104 @@ struct Forward {
       first.push_back(places.size());
       for (int t = 0; t < counts[b]; t++) places.push_back({int(b), starts[b] + t, tokens[b * time + t]});
     }
-    x.resize(places.size() * n_embd);
-    normed.resize(places.size() * n_embd);
-    wide.resize(places.size() * 4 * n_embd);
-    rounded.resize(places.size() * 2 * n_embd);
+    const long n = places.size();
+    few = n <= FEW;
+    x.resize(n * n_embd);
+    wide.resize(n * 4 * n_embd);
+    attended.resize(n * n_embd);
+    shared = Operand(few ? 0 : n, n_embd);
   }
 
   void run() {  // in every thread
     const long n = places.size(), e = n_embd;
-    team->phase(n, [&](long i) { embed(places[i], &x[i * e]); });
-    for (const auto& layer : layers) {
+    Operand own(few ? n : 0, e), &operand = few ? own : shared;
+    team->phase(n, [&](long i) { embed(places[i], &x[i * e]); }, {});
+    for (long i = 0; i < long(layers.size()); i++) {
+      const auto& layer = layers[i];
       const float* v = layer.vectors;
       const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
       const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + 4 * e;
       const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + 4 * e;
-      norm(x, g_1, b_1, n);
-      product(normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data());
-      team->phase(batch * n_head, [&](long i) { attend(layer, i / n_head, i % n_head); });
-      product(normed, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data());
-      norm(x, g_2, b_2, n);
-      product(normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data());
-      product(wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
+      const W* next = i + 1 < long(layers.size()) ? layers[i + 1].c_attn : wte;
+      norm(operand, n, [&](long row) { return &x[row * e]; }, g_1, b_1);
+      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data(), layer.attn_proj);
+      team->phase(batch * n_head, [&](long i) { attend(layer, i / n_head, i % n_head); }, ahead(layer.attn_proj, e));
+      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data(), layer.c_fc);
+      norm(operand, n, [&](long row) { return &x[row * e]; }, g_2, b_2);
+      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data(), layer.mlp_proj);
+      product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data(), next);
     }
-    team->phase(batch, [&](long b) {
-      layer_norm(&x[(first[b] + counts[b] - 1) * e], ln_f, ln_f + e, e, &normed[b * e]);
-    });
-    product(normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits);
+    norm(operand, batch, [&](long b) { return &x[(first[b] + counts[b] - 1) * e]; }, ln_f, ln_f + e);
+    product(operand, operand.normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits, nullptr);
   }
 
-  void embed(const Place& place, float* out) {
-    const W* column = wte + place.token / WIDTH * WIDTH * n_embd + place.token % WIDTH;
+  void embed(const Place& at, float* out) {
     for (long i = 0; i < n_embd; i++)
-      out[i] = to_float(column[i * WIDTH]) * wte_scale[place.token] + wpe[place.position * n_embd + i];
+      out[i] = to_float(wte[place<W>(i, at.token, n_embd)]) * wte_scale[at.token] + wpe[at.position * n_embd + i];
   }
 
-  void norm(const std::vector<float>& in, const float* gain, const float* bias, long n) {
-    team->phase(n, [&](long i) { layer_norm(&in[i * n_embd], gain, bias, n_embd, &normed[i * n_embd]); });
+  // What a thread can fetch while it waits: the first panel it will take of a product to come.
+  Ahead ahead(const W* w, long depth) const {
+    const long bytes = groups<W>(depth) * WIDTH * 4;
+    return w ? Ahead{(const char*)w + Team::me() * bytes, bytes} : Ahead{};
+  }
+
+  // Does task(row) for each row of an operand.
+  template <class Task>
+  void each(long n, const Task& task) {
+    if (!few) return team->phase(n, task, {});
+    for (long row = 0; row < n; row++) task(row);
+  }
+
+  template <class From>
+  void norm(Operand& to, long n, const From& from, const float* gain, const float* bias) {
+    each(n, [&](long row) { layer_norm(from(row), gain, bias, n_embd, &to.normed[row * n_embd]); });
   }
 
   // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
-  void product(const std::vector<float>& a, long n, long depth, const W* w, const float* scale, const float* bias,
-               long width, Then then, float* out) {
-    const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    const bool in_pairs = PAIRS && !std::is_same_v<W, float> && n >= WORTH_PAIRS && depth % 2 == 0;
-    if (in_pairs)
-      team->phase(n, [&](long row) {
-        const float* x = &a[row * depth];
-        std::transform(x, x + depth, (bfloat16*)&rounded[row * depth / 2], to_bfloat16);
+  void product(Operand& operand, const std::vector<float>& a, long n, long depth, const W* w, const float* scale,
+               const float* bias, long width, Then then, float* out, const W* next) {
+    const auto finish_tile = [&](long column, long row, long rows, Vec(*sums)[2]) {
+      for (long r = 0; r < rows; r++)
+        finish((float*)sums[r], scale, bias, column, std::min<long>(WIDTH, width - column), then,
+               out + (row + r) * width);
+    };
+    const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile, next); };
+    const long stride = padded(depth);
+#ifdef __AVX512VNNI__
+    if constexpr (std::is_same_v<W, Biased>) {
+      each(n, [&](long i) {
+        operand.bytes[i] = Bytes::round(&a[i * depth], depth, &operand.high[i * stride], &operand.low[i * stride]);
       });
-    team->phase(panels * blocks, [&](long i) {
-      const long panel = i % panels, first = i / panels * ROWS_AT_ONCE, end = std::min(n, first + ROWS_AT_ONCE);
-      const W* from = w + panel * WIDTH * depth;
-      const auto then_finish = [&](long row, long rows, Vec(*sums)[2]) {
-        for (long r = 0; r < rows; r++)
-          finish((float*)sums[r], scale, bias, panel * WIDTH, std::min<long>(WIDTH, width - panel * WIDTH), then,
-                 out + (row + r) * width);
-      };
-      if (in_pairs) {
-        thread_local std::vector<Pair> pairs;
-        pairs.resize(depth / 2 * WIDTH);
-        to_pairs(from, depth, pairs.data());
-        multiply(rounded.data(), first, end, pairs.data(), depth / 2, then_finish);
-      } else {
-        multiply(a.data(), first, end, from, depth, then_finish);
+      return with(Bytes{operand.high.data(), operand.low.data(), operand.bytes.data(), stride});
+    }
+#endif
+#ifdef __AVX512BF16__
+    if constexpr (std::is_same_v<W, bfloat16>)
+      if (n >= WORTH_ROUNDING) {
+        each(n, [&](long i) {
+          bfloat16* to = &operand.halves[i * stride];
+          std::fill(std::transform(&a[i * depth], &a[(i + 1) * depth], to, to_bfloat16), to + stride, bfloat16{});
+        });
+        return with(Pairs{operand.halves.data(), stride});
       }
-    });
+#endif
+    with(Floats{a.data(), depth});
   }
 
-  template <class A, class P, class Finish>
-  static void multiply(const A* a, long first, long end, const P* panel, long depth, const Finish& then_finish) {
-    Vec sums[MAX_ROWS][2];
-    for (long row = first, rows; row < end; row += rows) {
-      rows = std::min<long>(end - row, MAX_ROWS);
-      tile_of(rows, a + row * depth, depth, panel, WIDTH, depth, sums);
-      then_finish(row, rows, sums);
-    }
+  template <class A, class Finish>
+  void multiply(const A& a, long n, long depth, const W* w, long width, const Finish& finish_tile, const W* next) {
+    const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    const auto task = [&](long i) {
+      const long panel = i % panels, first = i / panels * ROWS_AT_ONCE, end = std::min(n, first + ROWS_AT_ONCE);
+      Vec sums[A::MAX_ROWS][2];
+      for (long row = first, rows; row < end; row += rows) {
+        rows = std::min<long>(end - row, A::MAX_ROWS);
+        tile_of(rows, a, row, w + place<W>(0, panel * WIDTH, depth), WIDTH, depth, sums);
+        finish_tile(panel * WIDTH, row, rows, sums);
+      }
+    };
+    team->phase(panels * blocks, task, ahead(next, n_embd));
   }
 
   static void finish(float* sums, const float* scale, const float* bias, long column, long n, Then then, float* out) {
@@ -139,19 +187,19 @@ struct Forward {
 
   // One head of one sequence: its new keys and values into the cache, then each new token's attention to all so far.
   void attend(const Layer<W, C>& layer, long b, long head) {
-    C* keys = layer.keys + (rows[b] * n_head + head) * capacity * head_size;
+    C* keys = layer.keys + (rows[b] * n_head + head) * capacity * groups<C>(head_size) * GROUP<C>;
     C* values = layer.values + (rows[b] * n_head + head) * capacity * value_width;
     const float* qkv = &wide[first[b] * 3 * n_embd + head * head_size];
     for (long t = 0; t < counts[b]; t++) {
       const long slot = starts[b] + t;
       const float *k = qkv + t * 3 * n_embd + n_embd, *v = k + n_embd;
-      C* column = keys + slot / WIDTH * WIDTH * head_size + slot % WIDTH;
-      for (long i = 0; i < head_size; i++) assign(column + i * WIDTH, k[i]);
-      for (long i = 0; i < head_size; i++) assign(values + slot * value_width + i, v[i]);
+      C* row = values + slot / GROUP<C> * value_width * GROUP<C> + slot % GROUP<C>;
+      for (long i = 0; i < head_size; i++) assign(keys + place<C>(i, slot, head_size), k[i]);
+      for (long i = 0; i < head_size; i++) assign(row + i * GROUP<C>, v[i]);
     }
     for (long t = 0, n; t < counts[b]; t += n) {
-      n = std::min<long>(counts[b] - t, MAX_ROWS);
-      float* out = &normed[(first[b] + t) * n_embd + head * head_size];
+      n = std::min<long>(counts[b] - t, Floats::MAX_ROWS);
+      float* out = &attended[(first[b] + t) * n_embd + head * head_size];
       attend_rows(keys, values, qkv + t * 3 * n_embd, n, starts[b] + t, out);
     }
   }
@@ -159,10 +207,10 @@ struct Forward {
   // Queries q [n] that stand at `position` and after it -> out [n, head_size].
   void attend_rows(const C* keys, const C* values, const float* q, long n, long position, float* out) {
     thread_local std::vector<float> scores;
-    scores.resize(MAX_ROWS * capacity);
-    Vec sums[MAX_ROWS][2];
+    scores.resize(Floats::MAX_ROWS * capacity);
+    Vec sums[Floats::MAX_ROWS][2];
     for (long slot = 0; slot < position + n; slot += WIDTH) {
-      tile_of(n, q, 3 * n_embd, keys + slot * head_size, WIDTH, head_size, sums);
+      tile_of(n, Floats{q, 3 * n_embd}, 0, keys + place<C>(0, slot, head_size), WIDTH, head_size, sums);
       for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
     }
     for (long r = 0; r < n; r++) {
@@ -171,7 +219,7 @@ struct Forward {
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
     for (long i = 0; i < head_size; i += WIDTH) {
-      tile_of(n, scores.data(), capacity, values + i, value_width, position + n, sums);
+      tile_of(n, Floats{scores.data(), capacity}, 0, values + i * GROUP<C>, value_width, position + n, sums);
       for (long r = 0; r < n; r++)
         std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
     }

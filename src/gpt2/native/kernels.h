@@ -1,8 +1,9 @@
 // The arithmetic of a transformer on packed matrices: a product, layer norm, softmax, gelu. No threads, no TensorFlow.
 //
-// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth, WIDTH], padded with zeros: a product
-// reads each panel from end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written
-// with the vector extensions of GCC and Clang, which are compiled for the machine at hand.
+// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with zeros: a
+// 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbours in depth. A product reads each panel from
+// end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written with the vector
+// extensions of GCC and Clang, which are compiled for the machine at hand.
 
 #pragma once
 
@@ -18,43 +19,49 @@
 namespace gpt2 {
 
 constexpr int LANES = 16, WIDTH = 2 * LANES;
-#ifdef __AVX512F__
-constexpr int MAX_ROWS = 12;  // rows of a tile: 2 x 12 sums and what is multiplied fit into 32 registers
-#else
-constexpr int MAX_ROWS = 3;
-#endif
 
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
-typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
-typedef int16_t Shorts __attribute__((vector_size(2 * LANES)));
-typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
 
 struct bfloat16 {
   uint16_t bits;
 };
+struct Biased {  // an int8 plus 128, as the dot products of four bytes want one of their sides
+  uint8_t bits;
+};
+
+template <class W>
+constexpr int GROUP = 4 / sizeof(W);
+
+template <class W>
+long groups(long depth) {
+  return (depth + GROUP<W> - 1) / GROUP<W>;
+}
+
+// Where element (k, column) of a packed matrix is.
+template <class W>
+long place(long k, long column, long depth) {
+  return ((column / WIDTH * groups<W>(depth) + k / GROUP<W>)*WIDTH + column % WIDTH) * GROUP<W> + k % GROUP<W>;
+}
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
-#ifdef __AVX512F__  // what GCC makes of the general form below takes three times as long
-inline Vec load(const bfloat16* p) {
-  return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
-}
-inline Vec load(const int8_t* p) {
-  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
-}
-#else
-inline Vec load(const bfloat16* p) {
-  return (Vec)(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), Ints) << 16);
-}
-inline Vec load(const int8_t* p) {
-  const Shorts wider = __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Shorts);
-  return __builtin_convertvector(__builtin_convertvector(wider, Ints), Vec);
-}
-#endif
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 
+template <class W>
+Ints words(const W* p) {
+  return *reinterpret_cast<const Ints*>(p);
+}
+
+// The i-th element of each word.
+template <class W>
+Vec element(Ints words, int i) {
+  if constexpr (GROUP<W> == 1) return (Vec)words;
+  if constexpr (GROUP<W> == 2) return (Vec)(i == 0 ? words << 16 : words & int32_t(0xffff0000));
+  if constexpr (GROUP<W> == 4) return __builtin_convertvector((words >> 8 * i & 255) - 128, Vec);
+}
+
 inline float to_float(float x) { return x; }
-inline float to_float(int8_t x) { return x; }
+inline float to_float(Biased x) { return x.bits - 128; }
 inline float to_float(bfloat16 x) {
   uint32_t bits = uint32_t(x.bits) << 16;
   float value;
@@ -90,78 +97,150 @@ inline Vec exp(Vec x) {
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
-// sums[R][2] = a [R, depth] times one panel w [depth, WIDTH], whose rows stand ldw apart.
-template <int R, class W>
-void tile(const float* a, long lda, const W* w, long ldw, long depth, Vec (*sums)[2]) {
-  constexpr int CHAINS = R == 1 ? 4 : R <= 3 ? 2 : 1;  // sums of their own, so that none waits for the one before
-  Vec acc[CHAINS][R][2] = {};
-  long k = 0;
-  for (; k + CHAINS <= depth; k += CHAINS) {
+// Rows of activations, in the three forms in which they meet weights. `tile` leaves in sums[R][2] the product of R of them
+// [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart.
+
+struct Floats {
+#ifdef __AVX512F__
+  static constexpr int MAX_ROWS = 12;  // 2 x 12 sums and what is multiplied fit into 32 registers
+#else
+  static constexpr int MAX_ROWS = 3;
+#endif
+  const float* rows;
+  long stride;
+
+  template <int R, class W>
+  void tile(long first, const W* w, long ldw, long depth, Vec (*sums)[2]) const {
+    constexpr int G = GROUP<W>;
+    constexpr int CHAINS = R == 1 ? 4 : R <= 3 ? 2 : 1;  // sums of their own, so that none waits for the one before
+    const float* a = rows + first * stride;
+    Vec acc[CHAINS][R][2] = {};
+    const auto add = [&](Vec(*acc)[2], long k, int count) __attribute__((always_inline)) {
+      const Ints left = words(w), right = words(w + LANES * G);
+      w += ldw * G;
 #pragma GCC unroll 4
-    for (int c = 0; c < CHAINS; c++, w += ldw) {
-      Vec left = load(w), right = load(w + LANES);
+      for (int i = 0; i < count; i++) {
+        const Vec x = element<W>(left, i), y = element<W>(right, i);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; r++) {
-        acc[c][r][0] += a[r * lda + k + c] * left;
-        acc[c][r][1] += a[r * lda + k + c] * right;
+        for (int r = 0; r < R; r++) {
+          acc[r][0] += a[r * stride + k + i] * x;
+          acc[r][1] += a[r * stride + k + i] * y;
+        }
       }
-    }
+    };
+    long k = 0;
+    for (; k + CHAINS * G <= depth; k += CHAINS * G)
+#pragma GCC unroll 4
+      for (int c = 0; c < CHAINS; c++) add(acc[c], k + c * G, G);
+    for (; k + G <= depth; k += G) add(acc[0], k, G);
+    if (G > 1 && k < depth) add(acc[0], k, depth - k);
+    for (int r = 0; r < R; r++)
+      for (int half = 0; half < 2; half++) {
+        sums[r][half] = acc[0][r][half];
+        for (int c = 1; c < CHAINS; c++) sums[r][half] += acc[c][r][half];
+      }
   }
-  for (; k < depth; k++, w += ldw)
-    for (int r = 0; r < R; r++) {
-      acc[0][r][0] += a[r * lda + k] * load(w);
-      acc[0][r][1] += a[r * lda + k] * load(w + LANES);
-    }
-  for (int r = 0; r < R; r++)
-    for (int half = 0; half < 2; half++) {
-      sums[r][half] = acc[0][r][half];
-      for (int c = 1; c < CHAINS; c++) sums[r][half] += acc[c][r][half];
-    }
-}
+};
 
 #ifdef __AVX512BF16__
-// Where many rows share a narrow panel: two products in one instruction, of activations that are rounded to bfloat16. A
-// panel is rewritten once as pairs [depth / 2, WIDTH] of neighbours in depth; int8 and bfloat16 lose nothing by it.
-constexpr bool PAIRS = true;
+// Rounded to bfloat16, for many rows: two products in one instruction.
+struct Pairs {
+  static constexpr int MAX_ROWS = 12;
+  const bfloat16* rows;
+  long stride;
 
-typedef uint32_t Pair;  // two bfloat16
-
-template <class W>
-void to_pairs(const W* w, long depth, Pair* pairs) {
-  for (long k = 0; k < depth; k += 2, w += 2 * WIDTH)
-    for (int half = 0; half < WIDTH; half += LANES, pairs += LANES) {
-      const __m512i low = _mm512_srli_epi32((__m512i)load(w + half), 16), high = (__m512i)load(w + WIDTH + half);
-      _mm512_storeu_si512(pairs, _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi32(0xffff0000))));
-    }
-}
-
-template <int R>
-void tile(const Pair* a, long lda, const Pair* w, long ldw, long depth, Vec (*sums)[2]) {
-  Vec acc[R][2] = {};
-  for (long k = 0; k < depth; k++, w += ldw) {
-    const __m512bh left = (__m512bh)_mm512_loadu_si512(w), right = (__m512bh)_mm512_loadu_si512(w + LANES);
+  template <int R>
+  void tile(long first, const bfloat16* w, long ldw, long depth, Vec (*sums)[2]) const {
+    Vec acc[R][2] = {};
+    for (long k = 0; k < depth; k += 2, w += 2 * ldw) {
+      const __m512bh left = (__m512bh)words(w), right = (__m512bh)words(w + 2 * LANES);
 #pragma GCC unroll 12
-    for (int r = 0; r < R; r++) {
-      const __m512bh x = (__m512bh)_mm512_set1_epi32(a[r * lda + k]);
-      acc[r][0] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][0], x, left);
-      acc[r][1] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][1], x, right);
+      for (int r = 0; r < R; r++) {
+        int32_t pair;
+        std::memcpy(&pair, rows + (first + r) * stride + k, 4);
+        const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+        acc[r][0] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][0], x, left);
+        acc[r][1] = (Vec)_mm512_dpbf16_ps((__m512)acc[r][1], x, right);
+      }
     }
+    for (int r = 0; r < R; r++) sums[r][0] = acc[r][0], sums[r][1] = acc[r][1];
   }
-  for (int r = 0; r < R; r++) sums[r][0] = acc[r][0], sums[r][1] = acc[r][1];
-}
-#else
-constexpr bool PAIRS = false;
-typedef float Pair;
-template <class W>
-void to_pairs(const W*, long, Pair*) {}
+};
 #endif
 
-template <class A, class W, int R = MAX_ROWS>
-void tile_of(int rows, const A* a, long lda, const W* w, long ldw, long depth, Vec (*sums)[2]) {
+#ifdef __AVX512VNNI__
+// Whole numbers of 16 bits times a scale per row, as a high and a low byte, for int8 weights: four products in one
+// instruction, and sums that are exact and so the same whatever is computed beside them.
+struct Bytes {
+  static constexpr int MAX_ROWS = 6, LARGEST = 127 * 256;
+
+  struct Row {
+    float scale;
+    int32_t high, low;  // -128 times the sums of the bytes, because of the weights' bias
+  };
+  const int8_t *high, *low;
+  const Row* rows;
+  long stride;
+
+  static Row round(const float* x, long n, int8_t* high, int8_t* low) {
+    Vec most = {};
+    for (long i = 0; i < n; i += LANES) {
+      const Vec v = part(x + i, n - i), size = v < 0 ? -v : v;
+      most = size > most ? size : most;
+    }
+    const float largest = _mm512_reduce_max_ps((__m512)most), inverse = largest > 0 ? LARGEST / largest : 0;
+    Ints high_sum = {}, low_sum = {};
+    for (long i = 0; i < n; i += LANES) {
+      const Ints q = (Ints)(part(x + i, n - i) * inverse + 12582912.0f) - 0x4b400000;  // to the nearest
+      const Ints h = (q + 128) >> 8, l = q - (h << 8);
+      high_sum += h, low_sum += l;
+      _mm_storeu_si128((__m128i*)(high + i), _mm512_cvtepi32_epi8((__m512i)h));
+      _mm_storeu_si128((__m128i*)(low + i), _mm512_cvtepi32_epi8((__m512i)l));
+    }
+    return {largest / LARGEST, -128 * _mm512_reduce_add_epi32((__m512i)high_sum),
+            -128 * _mm512_reduce_add_epi32((__m512i)low_sum)};
+  }
+
+  template <int R>
+  void tile(long first, const Biased* w, long ldw, long depth, Vec (*sums)[2]) const {
+    __m512i highs[R][2], lows[R][2];
+    for (int r = 0; r < R; r++) {
+      highs[r][0] = highs[r][1] = _mm512_set1_epi32(rows[first + r].high);
+      lows[r][0] = lows[r][1] = _mm512_set1_epi32(rows[first + r].low);
+    }
+    for (long k = 0; k < depth; k += 4, w += 4 * ldw) {
+      const __m512i left = (__m512i)words(w), right = (__m512i)words(w + 4 * LANES);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; r++) {
+        int32_t h, l;
+        std::memcpy(&h, high + (first + r) * stride + k, 4);
+        std::memcpy(&l, low + (first + r) * stride + k, 4);
+        const __m512i x = _mm512_set1_epi32(h), y = _mm512_set1_epi32(l);
+        highs[r][0] = _mm512_dpbusd_epi32(highs[r][0], left, x);
+        highs[r][1] = _mm512_dpbusd_epi32(highs[r][1], right, x);
+        lows[r][0] = _mm512_dpbusd_epi32(lows[r][0], left, y);
+        lows[r][1] = _mm512_dpbusd_epi32(lows[r][1], right, y);
+      }
+    }
+    for (int r = 0; r < R; r++)
+      for (int half = 0; half < 2; half++)
+        sums[r][half] = ((Vec)_mm512_cvtepi32_ps(highs[r][half]) * 256.0f + (Vec)_mm512_cvtepi32_ps(lows[r][half])) *
+                        rows[first + r].scale;
+  }
+
+ private:
+  static Vec part(const float* x, long n) {  // the first of n numbers, and zeros
+    return (Vec)_mm512_maskz_loadu_ps(n < LANES ? (1 << n) - 1 : 0xffff, x);
+  }
+};
+#endif
+
+template <class A, class W, int R = A::MAX_ROWS>
+void tile_of(int rows, const A& a, long first, const W* w, long ldw, long depth, Vec (*sums)[2]) {
   if (rows == R)
-    tile<R>(a, lda, w, ldw, depth, sums);
+    a.template tile<R>(first, w, ldw, depth, sums);
   else if constexpr (R > 1)
-    tile_of<A, W, R - 1>(rows, a, lda, w, ldw, depth, sums);
+    tile_of<A, W, R - 1>(rows, a, first, w, ldw, depth, sums);
 }
 
 // The sum of f(x[i]).

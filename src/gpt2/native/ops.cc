@@ -139,8 +139,12 @@ struct PackAttributes {
   static void free(void* made) { delete static_cast<PackAttributes*>(made); }
 };
 
-// Parts [depth, n], or [n, depth] if transposed, side by side -> panels [n / WIDTH, depth, WIDTH]. All parts but the
-// last are equally wide, in whole panels.
+template <class T>
+T packed(T x) { return x; }
+Biased packed(int8_t x) { return {uint8_t(x + 128)}; }
+
+// Parts [depth, n], or [n, depth] if transposed, side by side -> a packed matrix (kernels.h). All parts but the last are
+// equally wide, in whole panels.
 template <class T>
 void compute_pack(void* made, TF_OpKernelContext* context) {
   const auto& attributes = *static_cast<PackAttributes*>(made);
@@ -151,20 +155,23 @@ void compute_pack(void* made, TF_OpKernelContext* context) {
   const long depth = TF_Dim(parts[0], 1 - columns_at), width = TF_Dim(parts[0], columns_at);
   const long n = width * (parts.size() - 1) + TF_Dim(parts.back(), columns_at), panels = (n + WIDTH - 1) / WIDTH;
   if (!call.check(parts.size() == 1 || width % WIDTH == 0, "parts must be whole panels")) return;
-  T* to = static_cast<T*>(call.output(TF_TensorType(parts[0]), {panels, depth, WIDTH}, true));
+  using W = decltype(packed(T()));
+  const std::vector<int64_t> shape = {panels, groups<W>(depth), WIDTH, GROUP<W>};
+  W* to = static_cast<W*>(call.output(TF_TensorType(parts[0]), shape, true));
   if (!to) return;
   team.run(attributes.threads, [&](int) {
     team.phase(panels, [&](long panel) {
-      T* out = to + panel * depth * WIDTH;
+      W* out = to + place<W>(0, panel * WIDTH, depth);
       TF_Tensor* part = parts[panel * WIDTH / width];
       const long first = panel * WIDTH % width, columns = std::min<long>(WIDTH, TF_Dim(part, columns_at) - first);
       const long step = attributes.transposed ? 1 : TF_Dim(part, 1), across = attributes.transposed ? depth : 1;
       const T* in = static_cast<T*>(TF_TensorData(part)) + first * across;
-      if (columns < WIDTH) std::memset(out, 0, depth * WIDTH * sizeof(T));
+      if (columns < WIDTH || depth % GROUP<W>) std::memset(out, 0, groups<W>(depth) * WIDTH * GROUP<W> * sizeof(W));
       for (long block = 0; block < depth; block += LANES)  // both sides stay in the first-level cache
         for (long i = 0; i < columns; i++)
-          for (long k = block; k < std::min(depth, block + LANES); k++) out[k * WIDTH + i] = in[k * step + i * across];
-    });
+          for (long k = block; k < std::min(depth, block + LANES); k++)
+            out[place<W>(k, i, depth)] = packed(in[k * step + i * across]);
+    }, {});
   });
 }
 
@@ -207,7 +214,7 @@ __attribute__((constructor)) void register_ops() {
   implement<PackAttributes>("Gpt2Pack", TF_INT8, {}, &compute_pack<int8_t>);
   implement<ForwardAttributes>("Gpt2Forward", TF_FLOAT, TF_FLOAT, &compute_forward<float, float>);
   implement<ForwardAttributes>("Gpt2Forward", TF_BFLOAT16, TF_BFLOAT16, &compute_forward<bfloat16, bfloat16>);
-  implement<ForwardAttributes>("Gpt2Forward", TF_INT8, TF_BFLOAT16, &compute_forward<int8_t, bfloat16>);
+  implement<ForwardAttributes>("Gpt2Forward", TF_INT8, TF_BFLOAT16, &compute_forward<Biased, bfloat16>);
 }
 
 }  // namespace
