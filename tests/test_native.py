@@ -112,17 +112,19 @@ def test_int8_is_within_half_a_step():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"tokens": [[10_000]]}, "outside the vocabulary"),
-        ({"rows": [1]}, "rows out of range"),
-        ({"starts": [128]}, "positions out of range"),
-        ({"counts": [2]}, "counts must be"),
+        ({"token": [10_000]}, "outside the vocabulary"),
+        ({"row": 1}, "rows out of range"),
+        ({"start": 128}, "positions out of range"),
+        ({"count": 2}, "counts must be"),
+        ({"token": []}, "must hold tokens"),
     ],
 )
 def test_the_op_refuses_what_would_leave_its_memory(native_tiny, change, said):
     cache = native_tiny.new_cache(1)
-    inputs = {"tokens": [[1]], "rows": [0], "starts": [0], "counts": [1], **change}
+    piece = {"row": 0, "start": 0, "count": 1, "token": [1], **change}
+    pieces = [[piece["row"], piece["start"], piece["count"], *piece["token"]]]
     with pytest.raises(tf.errors.InvalidArgumentError, match=said):
-        native_tiny.ops.gpt2_forward(**inputs, keys=cache.keys, values=cache.values, **native_tiny.arguments)
+        native_tiny.ops.gpt2_forward(pieces=pieces, keys=cache.keys, values=cache.values, **native_tiny.arguments)
 
 
 @pytest.mark.parametrize("content, threads", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])

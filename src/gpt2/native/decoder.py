@@ -57,14 +57,9 @@ class NativeDecoder(Decoder):
         self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> tf.Tensor:
         """See `Decoder.extend`; here rows may start anywhere. The op writes into the cache's own memory."""
+        pieces = np.column_stack([cache.places(rows), starts, counts, tokens])  # one tensor: each costs 10 us to make
         return self.ops.gpt2_forward(
-            tokens=tf.constant(tokens, tf.int32),
-            rows=tf.constant(cache.places(rows)),
-            starts=tf.constant(starts, tf.int32),
-            counts=tf.constant(counts, tf.int32),
-            keys=cache.keys,
-            values=cache.values,
-            **self.arguments,
+            pieces=tf.constant(pieces, tf.int32), keys=cache.keys, values=cache.values, **self.arguments
         )
 
 

@@ -18,14 +18,21 @@ struct Layer {
   C *keys, *values;
 };
 
+// What is new of one text: `count` tokens, the first at position `start`, and the cache's row that holds those before.
+struct Sequence {
+  int row, start, count;
+  const int* tokens;
+  static constexpr int TOKENS = 3;  // in the op's input they follow these three numbers
+};
+
 template <class W, class C>
 struct Forward {
-  long n_embd, n_head, n_vocab, capacity, batch, time;
-  const int *tokens, *rows, *starts, *counts;  // [batch, time], then [batch] each
+  long n_embd, n_head, n_vocab, capacity;
+  std::vector<Sequence> sequences;
   const W* wte;
   const float *wte_scale, *wpe, *ln_f;
   std::vector<Layer<W, C>> layers;
-  float* logits;  // [batch, n_vocab]
+  float* logits;  // [sequences, n_vocab]
   Team* team;
 
   enum Then { STORE, ADD, GELU };
@@ -33,10 +40,8 @@ struct Forward {
   static constexpr long WORTH_ROUNDING = 6;  // rows that repay rounding them to bfloat16
   static constexpr long FEW = 4;             // rows that every thread prepares for itself sooner than it waits for others
 
-  struct Place {
-    int sequence;  // which of the batch
-    int position;  // in its text
-    int token;
+  struct New {
+    int token, position;
   };
   // Rows of activations on their way into a product.
   struct Operand {
@@ -45,8 +50,8 @@ struct Forward {
     std::vector<bfloat16> halves;
 #endif
 #ifdef __AVX512VNNI__
-    std::vector<int8_t> high, low;
-    std::vector<Bytes::Row> bytes;
+    std::vector<int8_t> bytes;
+    std::vector<Bytes::Row> rows;
 #endif
 
     Operand(long rows, long n_embd) : normed(rows * n_embd) {
@@ -55,12 +60,12 @@ struct Forward {
       if (std::is_same_v<W, bfloat16>) halves.resize(room);
 #endif
 #ifdef __AVX512VNNI__
-      if (std::is_same_v<W, Biased>) high.resize(room), low.resize(room), bytes.resize(rows);
+      if (std::is_same_v<W, Biased>) bytes.resize(2 * room), this->rows.resize(rows);
 #endif
     }
   };
-  std::vector<Place> places;  // of each row of activations: padding has none
-  std::vector<long> first;    // the first of each sequence in `places`
+  std::vector<New> rows;    // of activations
+  std::vector<long> first;  // of each sequence's rows
   std::vector<float> x, wide, attended;
   Operand shared{0, 0};
   long head_size, value_width;
@@ -71,11 +76,11 @@ struct Forward {
   void prepare() {
     head_size = n_embd / n_head;
     value_width = (head_size + WIDTH - 1) / WIDTH * WIDTH;
-    for (long b = 0; b < batch; b++) {
-      first.push_back(places.size());
-      for (int t = 0; t < counts[b]; t++) places.push_back({int(b), starts[b] + t, tokens[b * time + t]});
+    for (const Sequence& s : sequences) {
+      first.push_back(rows.size());
+      for (int t = 0; t < s.count; t++) rows.push_back({s.tokens[t], s.start + t});
     }
-    const long n = places.size();
+    const long n = rows.size();
     few = n <= FEW;
     x.resize(n * n_embd);
     wide.resize(n * 4 * n_embd);
@@ -84,9 +89,9 @@ struct Forward {
   }
 
   void run() {  // in every thread
-    const long n = places.size(), e = n_embd;
+    const long n = rows.size(), batch = sequences.size(), e = n_embd;
     Operand own(few ? n : 0, e), &operand = few ? own : shared;
-    team->phase(n, [&](long i) { embed(places[i], &x[i * e]); }, {});
+    team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); }, {});
     for (long i = 0; i < long(layers.size()); i++) {
       const auto& layer = layers[i];
       const float* v = layer.vectors;
@@ -102,11 +107,11 @@ struct Forward {
       product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data(), layer.mlp_proj);
       product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data(), next);
     }
-    norm(operand, batch, [&](long b) { return &x[(first[b] + counts[b] - 1) * e]; }, ln_f, ln_f + e);
+    norm(operand, batch, [&](long b) { return &x[(first[b] + sequences[b].count - 1) * e]; }, ln_f, ln_f + e);
     product(operand, operand.normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits, nullptr);
   }
 
-  void embed(const Place& at, float* out) {
+  void embed(New at, float* out) {
     for (long i = 0; i < n_embd; i++)
       out[i] = to_float(wte[place<W>(i, at.token, n_embd)]) * wte_scale[at.token] + wpe[at.position * n_embd + i];
   }
@@ -138,18 +143,17 @@ struct Forward {
                out + (row + r) * width);
     };
     const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile, next); };
-    const long stride = padded(depth);
 #ifdef __AVX512VNNI__
     if constexpr (std::is_same_v<W, Biased>) {
-      each(n, [&](long i) {
-        operand.bytes[i] = Bytes::round(&a[i * depth], depth, &operand.high[i * stride], &operand.low[i * stride]);
-      });
-      return with(Bytes{operand.high.data(), operand.low.data(), operand.bytes.data(), stride});
+      const long stride = 2 * padded(depth);
+      each(n, [&](long i) { operand.rows[i] = Bytes::round(&a[i * depth], depth, &operand.bytes[i * stride]); });
+      return with(Bytes{operand.bytes.data(), operand.rows.data(), stride});
     }
 #endif
 #ifdef __AVX512BF16__
     if constexpr (std::is_same_v<W, bfloat16>)
       if (n >= WORTH_ROUNDING) {
+        const long stride = padded(depth);
         each(n, [&](long i) {
           bfloat16* to = &operand.halves[i * stride];
           std::fill(std::transform(&a[i * depth], &a[(i + 1) * depth], to, to_bfloat16), to + stride, bfloat16{});
@@ -187,20 +191,21 @@ struct Forward {
 
   // One head of one sequence: its new keys and values into the cache, then each new token's attention to all so far.
   void attend(const Layer<W, C>& layer, long b, long head) {
-    C* keys = layer.keys + (rows[b] * n_head + head) * capacity * groups<C>(head_size) * GROUP<C>;
-    C* values = layer.values + (rows[b] * n_head + head) * capacity * value_width;
+    const Sequence& s = sequences[b];
+    C* keys = layer.keys + (s.row * n_head + head) * capacity * groups<C>(head_size) * GROUP<C>;
+    C* values = layer.values + (s.row * n_head + head) * capacity * value_width;
     const float* qkv = &wide[first[b] * 3 * n_embd + head * head_size];
-    for (long t = 0; t < counts[b]; t++) {
-      const long slot = starts[b] + t;
+    for (long t = 0; t < s.count; t++) {
+      const long slot = s.start + t;
       const float *k = qkv + t * 3 * n_embd + n_embd, *v = k + n_embd;
       C* row = values + slot / GROUP<C> * value_width * GROUP<C> + slot % GROUP<C>;
       for (long i = 0; i < head_size; i++) assign(keys + place<C>(i, slot, head_size), k[i]);
       for (long i = 0; i < head_size; i++) assign(row + i * GROUP<C>, v[i]);
     }
-    for (long t = 0, n; t < counts[b]; t += n) {
-      n = std::min<long>(counts[b] - t, Floats::MAX_ROWS);
+    for (long t = 0, n; t < s.count; t += n) {
+      n = std::min<long>(s.count - t, Floats::MAX_ROWS);
       float* out = &attended[(first[b] + t) * n_embd + head * head_size];
-      attend_rows(keys, values, qkv + t * 3 * n_embd, n, starts[b] + t, out);
+      attend_rows(keys, values, qkv + t * 3 * n_embd, n, s.start + t, out);
     }
   }
 

@@ -169,8 +169,9 @@ struct Pairs {
 #endif
 
 #ifdef __AVX512VNNI__
-// Whole numbers of 16 bits times a scale per row, as a high and a low byte, for int8 weights: four products in one
-// instruction, and sums that are exact and so the same whatever is computed beside them.
+// Whole numbers of 16 bits times a scale per row, as high and low bytes, for int8 weights: four products in one
+// instruction, and sums that are exact and so the same whatever is computed beside them. Four high bytes, then the low
+// bytes of the same numbers, and so on: with two pointers per row GCC has too few registers.
 struct Bytes {
   static constexpr int MAX_ROWS = 6, LARGEST = 127 * 256;
 
@@ -178,11 +179,11 @@ struct Bytes {
     float scale;
     int32_t high, low;  // -128 times the sums of the bytes, because of the weights' bias
   };
-  const int8_t *high, *low;
+  const int8_t* bytes;
   const Row* rows;
   long stride;
 
-  static Row round(const float* x, long n, int8_t* high, int8_t* low) {
+  static Row round(const float* x, long n, int8_t* bytes) {
     Vec most = {};
     for (long i = 0; i < n; i += LANES) {
       const Vec v = part(x + i, n - i), size = v < 0 ? -v : v;
@@ -194,8 +195,9 @@ struct Bytes {
       const Ints q = (Ints)(part(x + i, n - i) * inverse + 12582912.0f) - 0x4b400000;  // to the nearest
       const Ints h = (q + 128) >> 8, l = q - (h << 8);
       high_sum += h, low_sum += l;
-      _mm_storeu_si128((__m128i*)(high + i), _mm512_cvtepi32_epi8((__m512i)h));
-      _mm_storeu_si128((__m128i*)(low + i), _mm512_cvtepi32_epi8((__m512i)l));
+      const __m128i high = _mm512_cvtepi32_epi8((__m512i)h), low = _mm512_cvtepi32_epi8((__m512i)l);
+      _mm_storeu_si128((__m128i*)(bytes + 2 * i), _mm_unpacklo_epi32(high, low));
+      _mm_storeu_si128((__m128i*)(bytes + 2 * i + LANES), _mm_unpackhi_epi32(high, low));
     }
     return {largest / LARGEST, -128 * _mm512_reduce_add_epi32((__m512i)high_sum),
             -128 * _mm512_reduce_add_epi32((__m512i)low_sum)};
@@ -203,32 +205,36 @@ struct Bytes {
 
   template <int R>
   void tile(long first, const Biased* w, long ldw, long depth, Vec (*sums)[2]) const {
-    __m512i highs[R][2], lows[R][2];
+    Ints highs[R][2], lows[R][2];
     for (int r = 0; r < R; r++) {
-      highs[r][0] = highs[r][1] = _mm512_set1_epi32(rows[first + r].high);
-      lows[r][0] = lows[r][1] = _mm512_set1_epi32(rows[first + r].low);
+      highs[r][0] = highs[r][1] = Ints{} + rows[first + r].high;
+      lows[r][0] = lows[r][1] = Ints{} + rows[first + r].low;
     }
+    const int8_t* a = bytes + first * stride;
     for (long k = 0; k < depth; k += 4, w += 4 * ldw) {
       const __m512i left = (__m512i)words(w), right = (__m512i)words(w + 4 * LANES);
 #pragma GCC unroll 6
       for (int r = 0; r < R; r++) {
-        int32_t h, l;
-        std::memcpy(&h, high + (first + r) * stride + k, 4);
-        std::memcpy(&l, low + (first + r) * stride + k, 4);
-        const __m512i x = _mm512_set1_epi32(h), y = _mm512_set1_epi32(l);
-        highs[r][0] = _mm512_dpbusd_epi32(highs[r][0], left, x);
-        highs[r][1] = _mm512_dpbusd_epi32(highs[r][1], right, x);
-        lows[r][0] = _mm512_dpbusd_epi32(lows[r][0], left, y);
-        lows[r][1] = _mm512_dpbusd_epi32(lows[r][1], right, y);
+        const int8_t* four = a + r * stride + 2 * k;
+        const __m512i x = four_everywhere(four), y = four_everywhere(four + 4);
+        highs[r][0] = (Ints)_mm512_dpbusd_epi32((__m512i)highs[r][0], left, x);
+        highs[r][1] = (Ints)_mm512_dpbusd_epi32((__m512i)highs[r][1], right, x);
+        lows[r][0] = (Ints)_mm512_dpbusd_epi32((__m512i)lows[r][0], left, y);
+        lows[r][1] = (Ints)_mm512_dpbusd_epi32((__m512i)lows[r][1], right, y);
       }
     }
     for (int r = 0; r < R; r++)
       for (int half = 0; half < 2; half++)
-        sums[r][half] = ((Vec)_mm512_cvtepi32_ps(highs[r][half]) * 256.0f + (Vec)_mm512_cvtepi32_ps(lows[r][half])) *
-                        rows[first + r].scale;
+        sums[r][half] = (__builtin_convertvector(highs[r][half], Vec) * 256.0f +
+                         __builtin_convertvector(lows[r][half], Vec)) * rows[first + r].scale;
   }
 
  private:
+  static __m512i four_everywhere(const int8_t* four) {
+    int32_t word;
+    std::memcpy(&word, four, 4);
+    return _mm512_set1_epi32(word);
+  }
   static Vec part(const float* x, long n) {  // the first of n numbers, and zeros
     return (Vec)_mm512_maskz_loadu_ps(n < LANES ? (1 << n) - 1 : 0xffff, x);
   }

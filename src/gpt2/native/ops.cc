@@ -82,12 +82,12 @@ template <class W, class C>
 void forward(const ForwardAttributes& attributes, Call& call) {
   int next = 0;
   Forward<W, C> f;
-  TF_Tensor* tokens = call.input(next++);
-  f.tokens = static_cast<int*>(TF_TensorData(tokens));
-  f.batch = TF_Dim(tokens, 0), f.time = TF_Dim(tokens, 1);
-  f.rows = call.data<int>(next++);
-  f.starts = call.data<int>(next++);
-  f.counts = call.data<int>(next++);
+  TF_Tensor* pieces = call.input(next++);
+  const int* piece = static_cast<int*>(TF_TensorData(pieces));
+  const long batch = TF_Dim(pieces, 0), width = TF_Dim(pieces, 1);
+  if (!call.check(width > Sequence::TOKENS, "pieces must hold tokens")) return;
+  for (long b = 0; b < batch; b++, piece += width)
+    f.sequences.push_back({piece[0], piece[1], piece[2], piece + Sequence::TOKENS});
   f.wte = call.data<W>(next++);
   TF_Tensor* scale = call.input(next++);
   f.wte_scale = static_cast<float*>(TF_TensorData(scale));
@@ -107,17 +107,16 @@ void forward(const ForwardAttributes& attributes, Call& call) {
   for (auto& layer : f.layers) layer.keys = call.data<C>(next++);
   for (auto& layer : f.layers) layer.values = call.data<C>(next++);
   f.capacity = TF_Dim(keys, 2);
-  for (long b = 0; b < f.batch; b++) {
-    const long end = long(f.starts[b]) + f.counts[b];
-    if (!call.check(f.counts[b] > 0 && f.counts[b] <= f.time, "counts must be from 1 to the tokens' width")) return;
-    if (!call.check(f.starts[b] >= 0 && end <= f.capacity && end <= TF_Dim(wpe, 0), "positions out of range")) return;
-    if (!call.check(f.rows[b] >= 0 && f.rows[b] < TF_Dim(keys, 0), "rows out of range")) return;
-    for (long t = 0; t < f.counts[b]; t++) {
-      const int id = f.tokens[b * f.time + t];
-      if (!call.check(id >= 0 && id < f.n_vocab, "ids outside the vocabulary")) return;
-    }
+  for (const Sequence& s : f.sequences) {
+    const long end = long(s.start) + s.count, room = std::min<long>(f.capacity, TF_Dim(wpe, 0));
+    if (!call.check(s.count > 0 && s.count <= width - Sequence::TOKENS, "counts must be from 1 to the tokens' width"))
+      return;
+    if (!call.check(s.start >= 0 && end <= room, "positions out of range")) return;
+    if (!call.check(s.row >= 0 && s.row < TF_Dim(keys, 0), "rows out of range")) return;
+    const bool known = std::all_of(s.tokens, s.tokens + s.count, [&](int id) { return id >= 0 && id < f.n_vocab; });
+    if (!call.check(known, "ids outside the vocabulary")) return;
   }
-  f.logits = static_cast<float*>(call.output(TF_FLOAT, {f.batch, f.n_vocab}));
+  f.logits = static_cast<float*>(call.output(TF_FLOAT, {batch, f.n_vocab}));
   if (!f.logits) return;
   f.team = &team;
   f.prepare();
@@ -205,7 +204,7 @@ __attribute__((constructor)) void register_ops() {
   define("Gpt2Forward",
          {"W: {float, bfloat16, int8}", "C: {float, bfloat16}", "n_head: int", "n_layer: int", "n_kernels: int",
           "threads: int"},
-         {"tokens: int32", "rows: int32", "starts: int32", "counts: int32", "wte: W", "wte_scale: float", "wpe: float",
+         {"pieces: int32", "wte: W", "wte_scale: float", "wpe: float",
           "ln_f: float", "kernels: n_kernels * W", "vectors: n_layer * float", "keys: n_layer * C",
           "values: n_layer * C"},
          "logits: float");
