@@ -60,7 +60,8 @@ def test_the_largest_are_those_of_a_full_sort(n):
     """Among coarse numbers, so that many are equal; 3000 ids are more than there are slices."""
     logits = np.random.default_rng(1).integers(60, size=3001).astype(np.float32)
     expected = np.lexsort((np.arange(3001), -logits))[:n]
-    assert sample.falling(logits, n)[:n].tolist() == expected.tolist()
+    assert sample.falling(logits, n)[:n].tolist() == logits[expected].tolist()
+    assert kept(sample.keep_top_k(logits, n)) == sorted(expected)
 
 
 def test_top_p_counts_the_mass_that_top_k_left():

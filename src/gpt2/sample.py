@@ -17,7 +17,7 @@ from gpt2.request import Sampling
 DROPPED = -math.inf
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
-SLICE = 32  # neighbouring ids of which only the largest logit is looked at first
+SLICE = 32  # ids of which only the largest logit is looked at first
 
 
 class RandomNumbers:
@@ -43,26 +43,27 @@ def penalize(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray
 
 
 def falling(logits: np.ndarray, n: int) -> np.ndarray:
-    """The ids of n or more of the largest logits [V], in falling order, equal ones by lowest id.
+    """The n largest of the logits [V], or some more of them, in falling order.
 
     The n-th largest among the maxima of slices is a bound that at least n logits reach: only those are sorted.
     """
     whole = len(logits) // SLICE * SLICE
-    maxima = logits[:whole].reshape(-1, SLICE).max(axis=1)
+    maxima = logits[:whole].reshape(SLICE, -1).max(axis=0)
     bound = np.partition(maxima, -n)[-n] if n <= len(maxima) else DROPPED
-    ids = np.flatnonzero(logits >= bound)
-    return ids[np.argsort(-logits[ids], kind="stable")]
+    return -np.sort(-logits[logits >= bound])
 
 
-def keep(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    kept = np.full_like(logits, DROPPED)
-    kept[ids] = logits[ids]
-    return kept
+def keep(logits: np.ndarray, n: int, smallest: float) -> np.ndarray:
+    """logits [V] -> logits with the n largest kept, whose smallest is given; of equal ones those of lowest id."""
+    kept = logits > smallest
+    equal = np.flatnonzero(logits == smallest)
+    kept[equal[: n - np.count_nonzero(kept)]] = True
+    return np.where(kept, logits, logits.dtype.type(DROPPED))
 
 
 def keep_top_k(logits: np.ndarray, top_k: int) -> np.ndarray:
     """logits [V] -> logits with exactly the k largest kept, ties by lowest id; 0, or more than there are, keeps all."""
-    return keep(logits, falling(logits, top_k)[:top_k]) if 0 < top_k < len(logits) else logits
+    return keep(logits, top_k, falling(logits, top_k)[top_k - 1]) if 0 < top_k < len(logits) else logits
 
 
 def keep_top_p(logits: np.ndarray, top_p: float, window: int = NUCLEUS_WINDOW) -> np.ndarray:
@@ -75,11 +76,12 @@ def keep_top_p(logits: np.ndarray, top_p: float, window: int = NUCLEUS_WINDOW) -
     largest = logits.max()
     total = largest + np.log(np.exp(logits - largest).sum())
     for n in (window, len(logits)):
-        ids = falling(logits, n)
-        before = np.cumsum(np.exp(logits[ids] - total)) < top_p  # what does not reach p yet
+        candidates = falling(logits, n)
+        before = np.cumsum(np.exp(candidates - total)) < top_p  # what does not reach p yet
         if not before.all():
             break
-    return keep(logits, ids[: np.count_nonzero(before) + 1])
+    nucleus = min(np.count_nonzero(before) + 1, len(candidates))
+    return keep(logits, nucleus, candidates[nucleus - 1])
 
 
 def choose(logits: np.ndarray, uniform: np.ndarray) -> int:
