@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tiny
 
 from gpt2 import generate
-from gpt2.decoder import Decoder
+from gpt2.decoder import TensorFlowDecoder
 from gpt2.encoder import Encoder, load_encoder
 from gpt2.loading import load_decoder
 from gpt2.model_dir import load_vocabulary, open_model_dir
@@ -56,9 +56,9 @@ def tiny_model(tiny_dir: Path) -> generate.Model:
 
 
 @pytest.fixture(scope="session")
-def oracle(tiny_model: generate.Model) -> Decoder:
+def oracle(tiny_model: generate.Model) -> TensorFlowDecoder:
     """The tiny model run op by op."""
-    return Decoder(tiny_model.decoder.weights, tiny_model.hparams, compiled=False)
+    return TensorFlowDecoder(tiny_model.decoder.weights, tiny_model.hparams, compiled=False)
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +74,11 @@ def small_model(small_dir: Path) -> generate.Model:
 
 @pytest.fixture(scope="session")
 def native() -> None:
-    """For tests of the native ops, which need a compiler."""
+    """For tests of the native library, which needs a compiler."""
     try:
-        build.ops()
+        build.load()
     except build.Unavailable as reason:
-        pytest.skip(f"no native ops: {reason}")
+        pytest.skip(f"no native library: {reason}")
 
 
 @pytest.fixture(scope="session")

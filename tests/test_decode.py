@@ -7,7 +7,7 @@ from conftest import GOLDEN
 
 from gpt2 import model, sample
 from gpt2.decode import Batch, Row
-from gpt2.decoder import Decoder
+from gpt2.decoder import TensorFlowDecoder
 from gpt2.errors import UsageError
 from gpt2.request import Sampling
 
@@ -110,7 +110,7 @@ def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
 
 
 def test_one_trace_serves_every_length(tiny_model):
-    decoder = Decoder(tiny_model.decoder.weights, tiny_model.hparams)
+    decoder = TensorFlowDecoder(tiny_model.decoder.weights, tiny_model.hparams)
     for length, batch_size in ((1, 1), (7, 1), (30, 3)):
         take(Batch(decoder, [Row(list(range(length)))] * batch_size), 40)
     assert [f.experimental_get_tracing_count() for f in (decoder.forward, decoder.write)] == [1, 1]

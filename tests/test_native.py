@@ -1,4 +1,4 @@
-"""The native ops against TensorFlow's own decoder, and what happens where there are none."""
+"""The native library against TensorFlow's own decoder, and what happens where there are none."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -30,27 +30,30 @@ def native_small(native, small_dir):
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (64, 33), (1, 32), (32, 100)])
-@pytest.mark.parametrize("transposed", [0, 1])
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.int8])
-def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, dtype):
-    w = tf.cast(tf.reshape(tf.range(1, 1 + shape[0] * shape[1]) % 100, shape), dtype)
-    panels = build.ops().gpt2_pack(parts=[tf.transpose(w) if transposed else w], transposed=transposed, threads=2)
-    found = np.transpose(panels.numpy(), (1, 3, 0, 2))  # [I / group, group, O / 32, 32]
-    assert found.shape[1:] == (4 // dtype.size, -(-shape[1] // 32), 32)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, name):
+    w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype("int8" if name == "int8" else "float32")
+    panels = decoder.Packer(build.load(), name).packed([w.T if transposed else w], transposed)
+    found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / 32, 32]
+    assert found.shape[1:] == (4 // panels.itemsize, -(-shape[1] // 32), 32)
     found = found.reshape(found.shape[0] * found.shape[1], -1)
-    if dtype == tf.int8:
-        found = np.where(found, found.view(np.uint8).astype(int) - 128, 0)  # they are kept plus 128
-    np.testing.assert_array_equal(found[: shape[0], : shape[1]], w.numpy())
+    if name == "int8":
+        found = np.where(found, found.astype(int) - 128, 0)  # they are kept plus 128
+    if name == "bfloat16":
+        found = (found.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(found[: shape[0], : shape[1]], w)
     assert not found[shape[0] :].any() and not found[:, shape[1] :].any()
 
 
 def test_parts_are_packed_side_by_side(native):
     w = tf.random.stateless_normal([150, 7], seed=[1, 2])
-    whole = build.ops().gpt2_pack(parts=[w], transposed=1, threads=2)
-    parts = build.ops().gpt2_pack(parts=[w[:64], w[64:128], w[128:]], transposed=1, threads=2)
-    np.testing.assert_array_equal(whole, parts)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="whole panels"):
-        build.ops().gpt2_pack(parts=[w[:70], w[70:]], transposed=1, threads=2)
+    packed = decoder.Packer(build.load(), "float32").packed
+    parts = packed([w[:64], w[64:128], w[128:]], transposed=True)
+    np.testing.assert_array_equal(packed([w], transposed=True), parts)
+    for wrong in ([w[:70], w[70:]], [w[:64], w[64:96], w[96:]], [w[:32], w[32:]]):
+        with pytest.raises(ValueError, match="whole panels"):
+            packed(wrong, transposed=True)
 
 
 def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
@@ -66,16 +69,16 @@ def test_logits_are_those_of_tensorflow(native_small, small_model):
     counts = np.array([100, 37, 64], np.int32)
     zeros = np.zeros(3, np.int32)
     cache = small_model.decoder.new_cache(3)
-    expected = small_model.decoder.extend(cache, range(3), tokens, zeros, counts).numpy()
-    whole = native_small.extend(native_small.new_cache(3), range(3), tokens, zeros, counts).numpy()
+    expected = small_model.decoder.extend(cache, range(3), tokens, zeros, counts)
+    whole = native_small.extend(native_small.new_cache(3), range(3), tokens, zeros, counts)
     np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
     cache = native_small.new_cache(3)
     native_small.extend(cache, range(3), tokens, zeros, counts // 2)
     rest = np.stack([np.roll(row, -(count // 2)) for row, count in zip(tokens, counts)])
-    parts = native_small.extend(cache, range(3), rest, counts // 2, counts - counts // 2).numpy()
+    parts = native_small.extend(cache, range(3), rest, counts // 2, counts - counts // 2)
     np.testing.assert_allclose(parts, expected, rtol=0, atol=1e-5)
     for i in range(37):
-        last = native_small.extend(cache, [1], tokens[1:2, i : i + 1], np.array([i]), np.array([1])).numpy()
+        last = native_small.extend(cache, [1], tokens[1:2, i : i + 1], np.array([i]), np.array([1]))
     np.testing.assert_allclose(last[0], expected[1], rtol=0, atol=1e-5)
 
 
@@ -112,19 +115,21 @@ def test_int8_is_within_half_a_step():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"token": [10_000]}, "outside the vocabulary"),
-        ({"row": 1}, "rows out of range"),
-        ({"start": 128}, "positions out of range"),
-        ({"count": 2}, "counts must be"),
-        ({"token": []}, "must hold tokens"),
+        ({"tokens": [[10_000]]}, "outside the vocabulary"),
+        ({"starts": [128]}, "positions out of range"),
+        ({"starts": [-1]}, "positions out of range"),
+        ({"counts": [2]}, "counts must be"),
+        ({"counts": [0]}, "counts must be"),
+        ({"tokens": [[]]}, "counts must be"),
     ],
 )
-def test_the_op_refuses_what_would_leave_its_memory(native_tiny, change, said):
-    cache = native_tiny.new_cache(1)
-    piece = {"row": 0, "start": 0, "count": 1, "token": [1], **change}
-    pieces = [[piece["row"], piece["start"], piece["count"], *piece["token"]]]
-    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
-        native_tiny.ops.gpt2_forward(pieces=pieces, keys=cache.keys, values=cache.values, **native_tiny.arguments)
+def test_what_would_leave_the_memory_is_refused(native_tiny, change, said):
+    inputs = {"tokens": [[1]], "starts": [0], "counts": [1], **change}
+    inputs = {name: np.array(value, int) for name, value in inputs.items()}
+    with pytest.raises(ValueError, match=said):
+        native_tiny.extend(native_tiny.new_cache(1), [0], **inputs)
+    with pytest.raises(ValueError, match="rows out of range"):
+        native_tiny.extend(native_tiny.new_cache(1), [1], np.array([[1]]), np.array([0]), np.array([1]))
 
 
 @pytest.mark.parametrize("content, threads", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
@@ -137,27 +142,31 @@ def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, conte
 
 
 def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
-    monkeypatch.setattr(build, "ops", build.ops.__wrapped__)
+    monkeypatch.setattr(build, "load", build.find)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "COMPILERS", ())
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
-        build.ops()
+        build.load()
     without = loading.load_decoder(open_model_dir(tiny_dir))
     assert without.kernels == "TensorFlow alone" and take(Batch(without, [Row([1], GREEDY)]), 3)
 
 
-def test_a_compiler_that_fails_is_named(tmp_path, monkeypatch):
+def test_a_compiler_that_fails_is_named_and_not_tried_again(tmp_path, monkeypatch):
     failing = tmp_path / "cxx"
-    failing.write_text("#!/bin/sh\necho 'x.h:1: error: no such thing' >&2\nexit 1\n")
+    failing.write_text("#!/bin/sh\necho >> \"$0.tried\"\necho 'x.h:1: error: no such thing' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", str(failing))
-    with pytest.raises(build.Unavailable, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
-        build.ops.__wrapped__()
+    build._tried.cache_clear()
+    for _ in range(2):
+        with pytest.raises(build.Unavailable, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
+            build.load()
+    build._tried.cache_clear()
+    assert Path(f"{failing}.tried").read_text() == "\n"
     monkeypatch.setenv(build.SWITCH, "0")
     with pytest.raises(build.Unavailable, match="GPT2_NATIVE=0"):
-        build.ops.__wrapped__()
+        build.find()
 
 
 def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -166,12 +175,12 @@ def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     def compiler(command, **_):
         made.append(Path(command[command.index("-o") + 1]))
         made[-1].touch()
-        assert not (tmp_path / "ops.so").exists() or len(made) == 2
+        assert not (tmp_path / "native.so").exists() or len(made) == 2
 
     monkeypatch.setattr(subprocess, "run", compiler)
-    build.compile_ops("c++", tmp_path / "ops.so")
-    build.compile_ops("c++", tmp_path / "ops.so")  # as a second process does, whose compiler was slower
-    assert [path.name for path in tmp_path.iterdir()] == ["ops.so"] and not any(path.exists() for path in made)
+    build.compile_library("c++", tmp_path / "native.so")
+    build.compile_library("c++", tmp_path / "native.so")  # as a second process does, whose compiler was slower
+    assert [path.name for path in tmp_path.iterdir()] == ["native.so"] and not any(path.exists() for path in made)
 
 
 def test_two_hundred_generations_leave_the_memory_as_it_was(native_small):

@@ -5,7 +5,8 @@ Shapes: B batch, P cache slots, H heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,21 +19,20 @@ Rows = Sequence[int] | np.ndarray  # numbers of rows of the batch
 
 
 class KeyValueCache:
-    """Keys [B, H, P, D] and values [B, H, P, D'] of each layer, for the rows of a batch.
+    """Keys [B, H, P, D] and values [B, H, P, D'] of each layer, for the rows of a batch, as TensorFlow's tensors.
 
     width, group: P and D' are multiples of the one and D of the other, as the decoder that reads them needs.
     """
 
-    def __init__(
-        self, hparams: HParams, batch: int, dtype: tf.DType = tf.float32, width: int = 1, group: int = 1
-    ) -> None:
+    def __init__(self, hparams: HParams, batch: int, dtype: Any = tf.float32, width: int = 1, group: int = 1) -> None:
         self.rows: np.ndarray = np.arange(batch)  # which row of the batch is at each place
-        self.n_ctx, self.width = hparams.n_ctx, width
+        self.n_ctx, self.dtype, self.width = hparams.n_ctx, dtype, width
         self.capacity = _rounded(min(SMALLEST_CACHE, hparams.n_ctx), width)
         keys = [batch, hparams.n_head, self.capacity, _rounded(hparams.head_size, group)]
         values = [*keys[:3], _rounded(hparams.head_size, width)]
-        self.keys = [tf.zeros(keys, dtype) for _ in range(hparams.n_layer)]
-        self.values = [tf.zeros(values, dtype) for _ in range(hparams.n_layer)]
+        self.keys: list[Any] = [keys] * hparams.n_layer
+        self.values: list[Any] = [values] * hparams.n_layer
+        self._replace(self.zeros)
 
     def reserve(self, slots: int) -> None:
         """Makes room for so many slots.
@@ -44,9 +44,7 @@ class KeyValueCache:
         while self.capacity < slots:
             self.capacity = _rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx), self.width)
         if self.capacity > old:
-            for tensors in (self.keys, self.values):
-                for i, tensor in enumerate(tensors):
-                    tensors[i] = tf.pad(tensor, [[0, 0], [0, 0], [0, self.capacity - old], [0, 0]])
+            self._replace(lambda tensor: self.grown(tensor, self.capacity - old))
 
     def places(self, rows: Rows) -> np.ndarray:
         """Where these rows of the batch are kept."""
@@ -54,18 +52,35 @@ class KeyValueCache:
 
     def keep(self, rows: Rows) -> None:
         """Forgets all but these rows of the batch."""
-        places = tf.constant(self.places(rows))
-        for tensors in (self.keys, self.values):
-            for i, tensor in enumerate(tensors):
-                tensors[i] = tf.gather(tensor, places)
+        places = self.places(rows)
+        self._replace(lambda tensor: self.taken(tensor, places))
         self.rows = np.array(rows)
 
     def copy(self, sources: Rows, targets: Rows) -> None:
         """Gives each target row what its source row has."""
         froms, to = self.places(sources), self.places(targets)
+        self._replace(lambda tensor: self.put(tensor, to, froms))
+
+    def _replace(self, change: Callable[[Any], Any]) -> None:
+        """One by one, so that only one is there twice."""
         for tensors in (self.keys, self.values):
             for i, tensor in enumerate(tensors):
-                tensors[i] = tf.raw_ops.InplaceUpdate(x=tensor, i=to, v=tf.gather(tensor, froms))
+                tensors[i] = change(tensor)
+
+    def zeros(self, shape: list[int]) -> Any:
+        return tf.zeros(shape, self.dtype)
+
+    def grown(self, tensor: Any, more: int) -> Any:
+        """With so many more slots."""
+        return tf.pad(tensor, [[0, 0], [0, 0], [0, more], [0, 0]])
+
+    def taken(self, tensor: Any, places: np.ndarray) -> Any:
+        """The rows at these places."""
+        return tf.gather(tensor, places)
+
+    def put(self, tensor: Any, to: np.ndarray, froms: np.ndarray) -> Any:
+        """With the rows at `froms` at the places `to` too."""
+        return tf.raw_ops.InplaceUpdate(x=tensor, i=to, v=tf.gather(tensor, froms))
 
 
 def _rounded(n: int, multiple: int) -> int:

@@ -10,14 +10,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from gpt2 import sample
-from gpt2.decoder import Decoder
+from gpt2.cache import Rows
 from gpt2.errors import UsageError
+from gpt2.hparams import HParams
 from gpt2.request import Sampling
+
+
+class Decoder(Protocol):
+    """What decoding needs: TensorFlow's functions (`gpt2.decoder`) or the native library (`gpt2.native`)."""
+
+    kernels: str  # what computes the products, in words
+    hparams: HParams
+
+    def new_cache(self, batch: int) -> Any:
+        """For this decoder's `extend` alone."""
+
+    def extend(self, cache: Any, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Feeds the first counts[n] of tokens [N, T] to row rows[n] of the batch, from its slot starts[n] on.
+
+        Returns the logits of each row's last token [N, V] float32. Either all start at 0 or T is 1. No token sees the
+        padding, which stands after it.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +89,7 @@ class Batch:
             return ids
         if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it keeps
             self.cache.keep(rows)
-        for row, logits in zip(rows.tolist(), self._logits(rows).numpy()):
+        for row, logits in zip(rows.tolist(), self._logits(rows)):
             sampling, seen = self.rows[row].sampling, self.seen[row]
             uniform = self.random[row].next(len(logits)) if sampling.temperature else None
             ids[row] = token = sample.next_token(logits, sampling, uniform, seen)
@@ -80,7 +98,7 @@ class Batch:
                 seen[token] = True
         return ids
 
-    def _logits(self, rows: np.ndarray) -> tf.Tensor:
+    def _logits(self, rows: np.ndarray) -> np.ndarray:
         """What each of these rows says of its next id [N, V], after its last id has been fed.
 
         A row that is new is prefilled; one whose window is full keeps its last n_ctx // 2 ids and is prefilled again.
@@ -95,16 +113,16 @@ class Batch:
             return self._step(rows)
         order = np.argsort(np.concatenate([rows[~begin], rows[begin]]))
         # In this order: a step may write into the first slot of the rows that are not in it.
-        return tf.gather(tf.concat([self._step(rows[~begin]), self._prefill(rows[begin])], axis=0), order)
+        return np.concatenate([self._step(rows[~begin]), self._prefill(rows[begin])])[order]
 
-    def _step(self, rows: np.ndarray) -> tf.Tensor:
+    def _step(self, rows: np.ndarray) -> np.ndarray:
         starts = self.lengths[rows]
         self.cache.reserve(int(starts.max()) + 1)
         tokens = np.array([[self.ids[row][-1]] for row in rows], np.int32)
         self.lengths[rows] += 1
         return self.decoder.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
 
-    def _prefill(self, rows: np.ndarray) -> tf.Tensor:
+    def _prefill(self, rows: np.ndarray) -> np.ndarray:
         """Rows with the same ids are computed once."""
         first: dict[tuple[int, ...], int] = {}  # ids -> the first row that has them
         sources = [first.setdefault(tuple(self.ids[row]), row) for row in rows]
@@ -120,7 +138,7 @@ class Batch:
             return logits
         copied = [(source, row) for source, row in zip(sources, rows) if source != row]
         self.cache.copy(*zip(*copied))
-        return tf.gather(logits, [different.index(source) for source in sources])
+        return logits[[different.index(source) for source in sources]]
 
 
 def _seen(row: Row, n_vocab: int) -> np.ndarray | None:

@@ -14,14 +14,14 @@ from gpt2.hparams import HParams
 from gpt2.model import Weights
 
 
-class Decoder:
+class TensorFlowDecoder:
     """A model's compiled functions, shared by all batches; none keeps any state.
 
     weights: as `checkpoint.load` gives them, or with kernels and wte `model.Narrow`.
     With `compiled=False` the same functions run op by op: slow, and the oracle for the others.
     """
 
-    kernels = "TensorFlow alone"  # what computes the products, in words
+    kernels = "TensorFlow alone"
 
     def __init__(self, weights: Weights, hparams: HParams, compiled: bool = True) -> None:
         self.weights = weights
@@ -42,12 +42,8 @@ class Decoder:
 
     def extend(
         self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
-    ) -> tf.Tensor:
-        """Feeds the first counts[n] of tokens [N, T] to row rows[n] of the batch, from its slot starts[n] on.
-
-        Returns the logits of each row's last token [N, V]. Either all start at 0 or T is 1. No token sees the padding,
-        which stands after it.
-        """
+    ) -> np.ndarray:
+        """See `decode.Decoder`."""
         if tokens.shape[1] == 1 and starts.any():
             return self._extend_by_one(cache, rows, tokens[:, 0], starts)
         hparams = self.hparams
@@ -55,9 +51,9 @@ class Decoder:
         empty = model.Cache(nothing, nothing, tf.constant(starts, tf.int32))
         logits, keys, values = self.forward(tf.constant(tokens, tf.int32), tf.constant(counts, tf.int32), empty)
         self.store(cache, keys, values, cache.places(rows), starts)
-        return logits
+        return logits.numpy()
 
-    def _extend_by_one(self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> tf.Tensor:
+    def _extend_by_one(self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """All rows of the cache are fed, since to pick some would copy it; the others' first slot is overwritten."""
         places = cache.places(rows)
         all_tokens, all_starts = np.zeros((2, len(cache.rows)), np.int32)
@@ -65,7 +61,7 @@ class Decoder:
         past = model.Cache(cache.keys, cache.values, tf.constant(all_starts))
         logits, keys, values = self.step(tf.constant(all_tokens[:, None]), tf.ones_like(past.lengths), past)
         self.store(cache, keys, values, np.arange(len(cache.rows)), all_starts)
-        return logits if len(rows) == len(cache.rows) else tf.gather(logits, places)
+        return logits.numpy()[places]
 
     def store(
         self,

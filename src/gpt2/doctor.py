@@ -72,7 +72,7 @@ def largest_error(directory: ModelDir | None) -> float:
         for i in range(len(tokens)):
             prefilled = decoder.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
             decoded = decoder.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
-            errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled.numpy(), decoded.numpy())]
+            errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled, decoded)]
     return float(max(errors))
 
 
@@ -89,11 +89,11 @@ def random_weights(hparams: HParams, seed: int) -> Weights:
 
 
 def _kernels() -> str:
-    from gpt2.loading import native_ops
+    from gpt2.loading import native_library
     from gpt2.native.build import Unavailable
 
     try:
-        native_ops()
+        native_library()
     except Unavailable as reason:
         return f"TensorFlow alone; not the native kernels, which are about twice as fast: {reason}"
     return "native kernels, compiled for this machine"

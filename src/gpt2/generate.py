@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.decode import Batch, Row, last_of_window
-from gpt2.decoder import Decoder
+from gpt2.decode import Batch, Decoder, Row, last_of_window
 from gpt2.encoder import TextEncoder
 from gpt2.errors import UsageError
 from gpt2.hparams import HParams

@@ -6,26 +6,26 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import ModuleType
 
 import tensorflow as tf
 
 from gpt2 import checkpoint
-from gpt2.decoder import Decoder
+from gpt2.decode import Decoder
+from gpt2.decoder import TensorFlowDecoder
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.model_dir import ModelDir
 from gpt2.native import build
-from gpt2.native.decoder import NativeDecoder, pack
+from gpt2.native.decoder import NativeDecoder, Packer
 from gpt2.precision import narrow_as_loaded
 from gpt2.request import DEFAULT_PRECISION
 
 
-def native_ops(notify: Callable[[str], None] = build.unheard) -> ModuleType:
+def native_library(notify: Callable[[str], None] = build.unheard) -> ctypes.CDLL:
     """Raises build.Unavailable."""
     if tf.config.list_physical_devices("GPU"):
         raise build.Unavailable("it is for CPUs")
-    return build.ops(notify)
+    return build.load(notify)
 
 
 def load_decoder(
@@ -36,18 +36,18 @@ def load_decoder(
 ) -> Decoder:
     """Reads the weights and keeps them as the decoder needs them. Raises GPT2Error if they are damaged.
 
-    native: whether to try the native ops, which everything works without.
+    native: whether to try the native library, which everything works without.
     """
     weights, hparams = directory.weights, directory.hparams
     try:
         if not native:
             raise build.Unavailable("not asked for")
-        ops = native_ops(notify)
+        library = native_library(notify)
     except build.Unavailable:
         if precision == DEFAULT_PRECISION:
-            return Decoder(checkpoint.load(weights, hparams), hparams)
-        return Decoder(checkpoint.load(weights, hparams, partial(narrow_as_loaded, precision)), hparams)
-    decoder = NativeDecoder(ops, checkpoint.load(weights, hparams, partial(pack, ops, precision)), hparams)
+            return TensorFlowDecoder(checkpoint.load(weights, hparams), hparams)
+        return TensorFlowDecoder(checkpoint.load(weights, hparams, partial(narrow_as_loaded, precision)), hparams)
+    decoder = NativeDecoder(library, checkpoint.load(weights, hparams, Packer(library, precision)), hparams)
     _give_back_memory()
     return decoder
 
@@ -60,7 +60,8 @@ def _give_back_memory() -> None:
 
 def decoders(weights: Weights, hparams: HParams) -> Iterator[Decoder]:
     """All decoders that there are here, each with these float32 weights."""
-    yield Decoder(weights, hparams)
+    yield TensorFlowDecoder(weights, hparams)
     with contextlib.suppress(build.Unavailable):
-        ops = native_ops()
-        yield NativeDecoder(ops, checkpoint.store_all(weights, partial(pack, ops, DEFAULT_PRECISION)), hparams)
+        library = native_library()
+        packed = checkpoint.store_all(weights, Packer(library, DEFAULT_PRECISION))
+        yield NativeDecoder(library, packed, hparams)

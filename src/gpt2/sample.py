@@ -80,7 +80,7 @@ def keep_top_p(logits: np.ndarray, top_p: float, window: int = NUCLEUS_WINDOW) -
         before = np.cumsum(np.exp(candidates - total)) < top_p  # what does not reach p yet
         if not before.all():
             break
-    nucleus = min(np.count_nonzero(before) + 1, len(candidates))
+    nucleus = min(int(np.count_nonzero(before)) + 1, len(candidates))
     return keep(logits, nucleus, candidates[nucleus - 1])
 
 

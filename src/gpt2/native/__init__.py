@@ -1,4 +1,4 @@
-"""The decode step as one TensorFlow op in C++, for CPUs: read once, kept in cache, no overhead between the products.
+"""Prefill and decode step as one call of a library in C++, for CPUs: every weight is read once, and nothing waits.
 
 Optional: where there is no compiler, `gpt2.decoder` does the same with TensorFlow alone.
 """

@@ -1,77 +1,117 @@
-"""A decoder whose prefill and decode step are one native op each, in float32, bfloat16 or int8.
-
-Panels: the op reads kernels and wte as [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h); the keys of a head are such a
-matrix [D, P] in the place of [P, D], and its values [P / GROUP, D', GROUP] in the place of [P, D'].
-"""
+"""A decoder whose prefill and decode step are one call of the native library each, in float32, bfloat16 or int8."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gpt2.cache import KeyValueCache, Rows
-from gpt2.decoder import Decoder
+from gpt2.cache import Rows
 from gpt2.hparams import HParams
 from gpt2.model import Narrow, Weights
+from gpt2.native.cache import POINTERS, ArrayCache, pointers
+from gpt2.native.memory import CHUNKS
 from gpt2.precision import rows_of_outputs
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-WIDTH = 32  # columns of a panel, as in kernels.h
-WORD = 4  # bytes; a group is what fits into one
+WIDTH, WORD = 32, 4  # columns of a panel, and bytes of a group, as in kernels.h
 KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+# Packed, in the order of `Type` in library.cc.
+TYPES: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(np.uint16),
+    "int8": np.dtype(np.uint8),
+}
 
 
-class NativeDecoder(Decoder):
-    """Like `Decoder`, for weights that `pack` has made."""
+class CModel(ctypes.Structure):
+    """`Model` in library.cc."""
+
+    _fields_ = [
+        *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "threads")),
+        ("wte", ctypes.c_void_p),
+        ("kernels", POINTERS),
+        *((name, ctypes.c_void_p) for name in ("wte_scale", "wpe", "ln_f")),
+        ("vectors", POINTERS),
+    ]
+
+
+class NativeDecoder:
+    """A `decode.Decoder` for weights whose kernels and wte a `Packer` has made."""
 
     kernels = "native kernels"
 
-    def __init__(self, ops: ModuleType, weights: Weights, hparams: HParams) -> None:
-        super().__init__(weights, hparams)
-        self.ops = ops
+    def __init__(self, library: ctypes.CDLL, weights: Weights, hparams: HParams) -> None:
+        self.hparams = hparams
+        self.forward = library.gpt2_forward
+        self.forward.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_long, ctypes.c_long, ctypes.c_void_p]
+        self.forward.restype = ctypes.c_char_p
         wte, ln_f = weights["wte"], weights["ln_f"]
         blocks = [weights[f"h{layer}"] for layer in range(hparams.n_layer)]
-        self.cache_type = tf.float32 if wte.values.dtype == tf.float32 else tf.bfloat16
-        self.arguments: dict[str, Any] = {
-            "wte": wte.values,
-            "wte_scale": wte.scale,
-            "wpe": weights["wpe"],
-            "ln_f": tf.stack([ln_f["g"], ln_f["b"]]),
-            "kernels": [block[part][name]["w"].values for block in blocks for part, name in KERNELS],
-            "vectors": [_vectors(block) for block in blocks],
-            "n_head": hparams.n_head,
-            "threads": threads(),
-        }
+        self.type = list(TYPES.values()).index(wte.values.dtype)
+        self.cache_type = TYPES["float32" if wte.values.dtype == TYPES["float32"] else "bfloat16"]
+        self.kernels_of_layers = [block[part][name]["w"].values for block in blocks for part, name in KERNELS]
+        self.vectors = [_vectors(block) for block in blocks]
+        # The order of CModel's fields; these arrays live as long as the pointers to them.
+        self.ends = wte.values, wte.scale, np.asarray(weights["wpe"]), np.concatenate([ln_f["g"], ln_f["b"]])
+        sizes = (hparams.n_vocab, hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, threads())
+        at_wte, *at_others = (array.ctypes.data for array in self.ends)
+        self.model = CModel(*sizes, at_wte, pointers(self.kernels_of_layers), *at_others, pointers(self.vectors))
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        return KeyValueCache(self.hparams, batch, self.cache_type, WIDTH, WORD // self.cache_type.size)
+    def new_cache(self, batch: int) -> ArrayCache:
+        return ArrayCache(self.hparams, batch, self.cache_type, WIDTH, WORD // self.cache_type.itemsize)
 
     def extend(
-        self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
-    ) -> tf.Tensor:
-        """See `Decoder.extend`; here rows may start anywhere. The op writes into the cache's own memory."""
-        pieces = np.column_stack([cache.places(rows), starts, counts, tokens])  # one tensor: each costs 10 us to make
-        return self.ops.gpt2_forward(
-            pieces=tf.constant(pieces, tf.int32), keys=cache.keys, values=cache.values, **self.arguments
-        )
+        self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
+    ) -> np.ndarray:
+        """See `decode.Decoder`; here rows may start anywhere. Raises ValueError for what would leave the cache.
+
+        Without TensorFlow, whose first use after a step, when no cache is warm, takes 0.2 ms, a second one 0.2 more.
+        """
+        pieces = np.column_stack([cache.places(rows), starts, counts, tokens]).astype(np.int32)
+        logits = np.empty([len(rows), self.hparams.n_vocab], np.float32)
+        model, seen = ctypes.byref(self.model), ctypes.byref(cache.seen)
+        wrong = self.forward(self.type, model, seen, pieces.ctypes.data, *pieces.shape, logits.ctypes.data)
+        if wrong:
+            raise ValueError(wrong.decode())
+        return logits
 
 
-def pack(ops: ModuleType, precision: str, name: str, parts: Iterable[tf.Tensor]) -> Narrow:
-    """For `checkpoint.load`: kernels [I, O] and wte [V, E] -> panels and the scales of their outputs."""
-    if precision == "int8":
-        values, scales = zip(*rows_of_outputs(name, parts, precision))
-        return Narrow(ops.gpt2_pack(parts=values, transposed=1, threads=threads()), tf.concat(scales, axis=0))
-    transposed = name.endswith("wte")
-    cast = [tf.cast(part, precision) for part in parts]
-    n = sum(part.shape[0 if transposed else 1] for part in cast)
-    return Narrow(ops.gpt2_pack(parts=cast, transposed=int(transposed), threads=threads()), tf.ones([n]))
+class Packer:
+    """For `checkpoint.load`: kernels [I, O] and wte [V, E] -> packed matrices and the scales of their outputs."""
+
+    def __init__(self, library: ctypes.CDLL, precision: str) -> None:
+        self.pack, self.precision = library.gpt2_pack, precision
+        size, address = ctypes.c_long, ctypes.c_void_p
+        self.pack.argtypes = [ctypes.c_int, POINTERS, ctypes.POINTER(size), size, size, ctypes.c_int, size, address]
+        self.pack.restype = None
+
+    def __call__(self, name: str, parts: Iterable[tf.Tensor]) -> Narrow:
+        if self.precision == "int8":
+            values, scales = zip(*rows_of_outputs(name, parts, self.precision))
+            return Narrow(self.packed(values, transposed=True), np.concatenate(scales))
+        parts, transposed = list(parts), name.endswith("wte")
+        n = sum(part.shape[0 if transposed else 1] for part in parts)
+        return Narrow(self.packed(parts, transposed), np.ones(n, np.float32))
+
+    def packed(self, parts: Sequence[tf.Tensor], transposed: bool) -> np.ndarray:
+        """Parts [I, O], or [O, I] if transposed, side by side -> [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h)."""
+        arrays = [np.ascontiguousarray(part) for part in parts]
+        widths = [array.shape[0 if transposed else 1] for array in arrays]
+        if len(widths) > 1 and (set(widths[:-1]) != {widths[0]} or widths[0] % WIDTH or widths[-1] > widths[0]):
+            raise ValueError("all parts but the last must be equally wide, in whole panels")
+        depth, dtype = arrays[0].shape[1 if transposed else 0], TYPES[self.precision]
+        group = WORD // dtype.itemsize
+        out = CHUNKS.empty((-(-sum(widths) // WIDTH), -(-depth // group), WIDTH, group), dtype)
+        sizes = (ctypes.c_long * len(widths))(*widths)
+        kind = list(TYPES).index(self.precision)
+        self.pack(kind, pointers(arrays), sizes, len(widths), depth, transposed, threads(), out.ctypes.data)
+        return out
 
 
 def threads() -> int:
@@ -89,7 +129,7 @@ def _quota() -> float:
         return math.inf
 
 
-def _vectors(block: Weights) -> tf.Tensor:
+def _vectors(block: Weights) -> np.ndarray:
     """All that is not a kernel in a layer, one after another, in the order in which forward.h takes it apart."""
     norms_and_biases = [
         *(block["ln_1"][name] for name in "gb"),
@@ -97,4 +137,5 @@ def _vectors(block: Weights) -> tf.Tensor:
         *(block["ln_2"][name] for name in "gb"),
         *(block["mlp"][name]["b"] for name in ("c_fc", "c_proj")),
     ]
-    return tf.concat([*norms_and_biases, *(block[part][name]["w"].scale for part, name in KERNELS)], axis=0)
+    scales = [block[part][name]["w"].scale for part, name in KERNELS]
+    return np.concatenate([*norms_and_biases, *scales])

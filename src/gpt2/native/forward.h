@@ -91,24 +91,22 @@ struct Forward {
   void run() {  // in every thread
     const long n = rows.size(), batch = sequences.size(), e = n_embd;
     Operand own(few ? n : 0, e), &operand = few ? own : shared;
-    team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); }, {});
-    for (long i = 0; i < long(layers.size()); i++) {
-      const auto& layer = layers[i];
+    team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); });
+    for (const auto& layer : layers) {
       const float* v = layer.vectors;
       const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
       const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + 4 * e;
       const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + 4 * e;
-      const W* next = i + 1 < long(layers.size()) ? layers[i + 1].c_attn : wte;
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_1, b_1);
-      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data(), layer.attn_proj);
-      team->phase(batch * n_head, [&](long i) { attend(layer, i / n_head, i % n_head); }, ahead(layer.attn_proj, e));
-      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data(), layer.c_fc);
+      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data());
+      team->phase(batch * n_head, [&](long i) { attend(layer, i / n_head, i % n_head); });
+      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data());
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_2, b_2);
-      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data(), layer.mlp_proj);
-      product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data(), next);
+      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data());
+      product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
     }
     norm(operand, batch, [&](long b) { return &x[(first[b] + sequences[b].count - 1) * e]; }, ln_f, ln_f + e);
-    product(operand, operand.normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits, nullptr);
+    product(operand, operand.normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits);
   }
 
   void embed(New at, float* out) {
@@ -116,16 +114,10 @@ struct Forward {
       out[i] = to_float(wte[place<W>(i, at.token, n_embd)]) * wte_scale[at.token] + wpe[at.position * n_embd + i];
   }
 
-  // What a thread can fetch while it waits: the first panel it will take of a product to come.
-  Ahead ahead(const W* w, long depth) const {
-    const long bytes = groups<W>(depth) * WIDTH * 4;
-    return w ? Ahead{(const char*)w + Team::me() * bytes, bytes} : Ahead{};
-  }
-
   // Does task(row) for each row of an operand.
   template <class Task>
   void each(long n, const Task& task) {
-    if (!few) return team->phase(n, task, {});
+    if (!few) return team->phase(n, task);
     for (long row = 0; row < n; row++) task(row);
   }
 
@@ -136,13 +128,13 @@ struct Forward {
 
   // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
   void product(Operand& operand, const std::vector<float>& a, long n, long depth, const W* w, const float* scale,
-               const float* bias, long width, Then then, float* out, const W* next) {
+               const float* bias, long width, Then then, float* out) {
     const auto finish_tile = [&](long column, long row, long rows, Vec(*sums)[2]) {
       for (long r = 0; r < rows; r++)
         finish((float*)sums[r], scale, bias, column, std::min<long>(WIDTH, width - column), then,
                out + (row + r) * width);
     };
-    const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile, next); };
+    const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile); };
 #ifdef __AVX512VNNI__
     if constexpr (std::is_same_v<W, Biased>) {
       const long stride = 2 * padded(depth);
@@ -165,7 +157,7 @@ struct Forward {
   }
 
   template <class A, class Finish>
-  void multiply(const A& a, long n, long depth, const W* w, long width, const Finish& finish_tile, const W* next) {
+  void multiply(const A& a, long n, long depth, const W* w, long width, const Finish& finish_tile) {
     const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
     const auto task = [&](long i) {
       const long panel = i % panels, first = i / panels * ROWS_AT_ONCE, end = std::min(n, first + ROWS_AT_ONCE);
@@ -176,7 +168,7 @@ struct Forward {
         finish_tile(panel * WIDTH, row, rows, sums);
       }
     };
-    team->phase(panels * blocks, task, ahead(next, n_embd));
+    team->phase(panels * blocks, task);
   }
 
   static void finish(float* sums, const float* scale, const float* bias, long column, long n, Then then, float* out) {

@@ -7,7 +7,6 @@
 
 #include <sched.h>
 
-#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -21,18 +20,6 @@ inline void pause() {
   __builtin_ia32_pause();
 #endif
 }
-
-// Memory that will be read next: a thread that waits fetches it into its caches, so that the memory never rests.
-struct Ahead {
-  const char* from = nullptr;
-  long bytes = 0, fetched = 0;
-
-  void fetch() {
-    for (int line = 0; line < 4 && fetched < std::min(bytes, LIMIT); line++, fetched += 64)
-      __builtin_prefetch(from + fetched, 0, 2);
-  }
-  static constexpr long LIMIT = 256 << 10;  // a quarter of a second-level cache
-};
 
 class Team {
  public:
@@ -62,7 +49,7 @@ class Team {
 
   // To be called by all threads of a job: does task(0) ... task(n - 1), each once, and returns when all are done.
   template <class Task>
-  void phase(long n, const Task& task, Ahead ahead) {
+  void phase(long n, const Task& task) {
     for (long i = me(); i < n; i = next_.fetch_add(1, std::memory_order_relaxed)) task(i);
     const int now = phases_;
     if (arrived_.fetch_add(1) + 1 == size_) {
@@ -70,7 +57,7 @@ class Team {
       next_ = size_.load();
       phases_ = now + 1;
     } else {
-      wait([&] { return ahead.fetch(), phases_ != now; });
+      wait([&] { return phases_ != now; });
     }
   }
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2.decode import Batch, Row
-from gpt2.decoder import Decoder
+from gpt2.decoder import TensorFlowDecoder
 from gpt2.errors import GPT2Error
 from gpt2.interrupt import Interruption
 from gpt2.request import Sampling
@@ -44,7 +44,7 @@ class Loop:
         self.shape = (self.replicas, settings.accumulate_gradients, settings.batch_size)
         self.saved_step = progress.step if start.resumes else -1
         self.saved_at = time.monotonic()
-        self.decoder: Decoder | None = None
+        self.decoder: TensorFlowDecoder | None = None
         self.warned: set[str] = set()
         self.writes = distribution.is_chief()
         if self.writes:
@@ -163,7 +163,7 @@ class Loop:
         self.report.say("Generating samples...")
         settings, seed, step = self.settings, self.progress.seed, self.progress.step
         if self.decoder is None:
-            self.decoder = Decoder(self.trainer.weights, self.start.hparams)
+            self.decoder = TensorFlowDecoder(self.trainer.weights, self.start.hparams)
         length = settings.sample_length
         if length is None:
             length = min(SAMPLE_LENGTH, self.start.hparams.n_ctx - 1)
