@@ -27,12 +27,13 @@ def encode_text(
 
     A file is a document, and so is a row of a .csv; <|endoftext|> stands between documents.
     """
-    from gpt2.training import encode  # needs packages, which --help does not
+    from gpt2.training import documents, encode  # needs packages, which --help does not
 
     print("Reading files", flush=True)
     encoder = find_vocabulary(model_name, models_dir)
     print("Writing", encode.out_path(out), flush=True)
-    written = encode.encode(in_text, out, encoder, encoding, csv_header, combine, workers, progress=True)
+    rows = documents.Csv(header=csv_header)
+    written = encode.encode(in_text, out, encoder, encoding, rows, combine, workers, progress=True)
     cli.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
 
 

@@ -16,9 +16,10 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
 
     The vocabulary is for models that are trained from nothing; a model that is fine-tuned keeps its own.
     """
-    from gpt2.training import vocabulary  # needs packages, which --help does not
+    from gpt2.training import documents, vocabulary  # needs packages, which --help does not
 
-    encoder = vocabulary.train(in_text, Path(out).expanduser(), n_vocab, encoding, csv_header, progress=True)
+    rows = documents.Csv(header=csv_header)
+    encoder = vocabulary.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, progress=True)
     cli.complain(f"{encoder.n_vocab:,} ids in {out}")
 
 

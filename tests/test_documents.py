@@ -102,11 +102,11 @@ def test_csv_rows_are_documents(write, monkeypatch, part):
     monkeypatch.setattr(documents, "PART", part)
     path = write("a.CSV", 'text,by\n"one, ""1""",x\n\n,y\n   \n"two\r\nlines",z\nthree')
     assert texts([path]) == ["text", 'one, "1"', "two\nlines", "three"]
-    assert texts([path], csv_header=True) == ['one, "1"', "two\nlines", "three"]
+    assert texts([path], rows=documents.Csv(header=True)) == ['one, "1"', "two\nlines", "three"]
 
 
 def test_a_header_alone(write):
-    assert texts([write("a.csv", "text\n")], csv_header=True) == []
+    assert texts([write("a.csv", "text\n")], rows=documents.Csv(header=True)) == []
 
 
 def test_csv_that_is_none(write, monkeypatch):

@@ -54,7 +54,9 @@ def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
     ids = tokens.load(str(tmp_path), encoder)
     assert ids.dtype == np.uint16
     assert ids.tolist() == stream(encoder, "one", "two", "three", "four\n")
-    assert tokens.load(f"{tmp_path}/*.csv", encoder, csv_header=True).tolist() == stream(encoder, "three")
+    assert tokens.load(f"{tmp_path}/*.csv", encoder, rows=documents.Csv(header=True)).tolist() == stream(
+        encoder, "three"
+    )
 
 
 def test_without_an_end_of_text_documents_follow_one_another(encoder, write, tmp_path):

@@ -36,23 +36,31 @@ Flags = Mapping[str, Flag]
 
 def main(command: Callable[..., None], argv: Sequence[str] | None = None, flags: Flags = FLAGS) -> int:
     """Runs a command with the arguments of this process and returns its exit status."""
+
+    def work() -> None:
+        arguments = parse(command, sys.argv[1:] if argv is None else argv, flags)
+        if arguments is None:
+            print(help_text(command, flags))
+        else:
+            command(**arguments)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Does a command's work; whatever happens becomes one line on stderr and an exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         warnings.simplefilter("always", UserWarning)
-        return _guarded(command, sys.argv[1:] if argv is None else argv, flags)
+        return _status(work)
 
 
-def _guarded(command: Callable[..., None], argv: Sequence[str], flags: Flags) -> int:
-    """Runs the command; whatever happens becomes one line on stderr and an exit status."""
+def _status(work: Callable[[], None]) -> int:
     try:
-        arguments = parse(command, argv, flags)
-        if arguments is None:
-            print(help_text(command, flags))
-        else:
-            command(**arguments)
+        work()
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt as error:

@@ -37,7 +37,7 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
             tf.config.experimental.set_memory_growth(gpu, True)
         if first is not None:
             first()
-        tf.zeros([]).numpy()  # the first operation is what creates the devices, with more messages
+        tf.config.list_logical_devices()  # creates them, with more messages
     tf.get_logger().setLevel("ERROR")
     return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()
 

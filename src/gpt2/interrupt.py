@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after what it interrupted has come to an orderly end."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, as a cluster sends it before it takes a machine back."""
 
@@ -37,10 +41,10 @@ class Interruption:
 
     def _press(self, number: int, _: object) -> None:
         if self.pressed is not None:
-            self.throw()
+            raise Terminated if self.pressed == signal.SIGTERM else KeyboardInterrupt
         self.pressed = number
 
     def throw(self) -> None:
         """Raises what the signal stands for, if there was one."""
         if self.pressed is not None:
-            raise Terminated if self.pressed == signal.SIGTERM else KeyboardInterrupt
+            raise Terminated if self.pressed == signal.SIGTERM else Interrupted

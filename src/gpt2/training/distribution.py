@@ -22,6 +22,7 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.model_dir import current_checkpoint
 
 TF_CONFIG = "TF_CONFIG"
+TPU_ADDRESSES = ("TPU_NAME", "COLAB_TPU_ADDR")  # environment variables in which TensorFlow looks for a TPU
 ABORTED = "Collective ops is aborted by: "  # and then TensorFlow says why
 
 
@@ -64,13 +65,18 @@ def _is_known(*, worker: list[str], task: dict[str, Any]) -> bool:
     return isinstance(worker, list) and task["type"] == "worker" and task["index"] in range(len(worker))
 
 
-def strategy() -> Any:
+def strategy(multi_gpu: bool = True) -> Any:
     """TensorFlow's strategy for what there is; to be called before any other operation."""
     import tensorflow as tf
 
     if workers() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    if len(tf.config.list_physical_devices("GPU")) > 1:
+    if any(name in os.environ for name in TPU_ADDRESSES):
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    if multi_gpu and len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
 

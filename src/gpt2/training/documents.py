@@ -34,6 +34,16 @@ IDS = (".npy", ".npz")  # files of ids, not of text
 BOUNDARY = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
 
 
+class Csv(NamedTuple):
+    """What is made of the rows of a `.csv`: whether the first one is left out, and what is put before each document."""
+
+    header: bool = False
+    start: str = ""
+
+
+PLAIN_CSV = Csv()
+
+
 class Part(NamedTuple):
     """Text of a document; `read` gives the parts of a document one after the other."""
 
@@ -85,28 +95,28 @@ def total_size(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def read(paths: Sequence[Path], encoding: str = "utf-8", csv_header: bool = False) -> Iterator[Part]:
+def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) -> Iterator[Part]:
     """The documents of text files, in parts of about PART characters; what is empty gives none.
 
-    csv_header: the first row of a `.csv` is left out. One warning counts the bytes that are not in the encoding.
-    Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one that is damaged or holds ids.
+    One warning counts the bytes that are not in the encoding. Raises UsageError for an unknown encoding, GPT2Error,
+    naming the file, for one that is damaged or holds ids.
     """
     damage = count_undecodable(encoding, "the text")
     for path in paths:
         if is_ids(path):
             raise GPT2Error(f"{path} holds ids, not text; leave it out")
         try:
-            yield from _read_file(path, encoding, csv_header)
+            yield from _read_file(path, encoding, rows)
         except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
             raise GPT2Error(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     damage.report()
 
 
-def _read_file(path: Path, encoding: str, csv_header: bool) -> Iterator[Part]:
+def _read_file(path: Path, encoding: str, rows: Csv) -> Iterator[Part]:
     before = 0
     with path.open("rb") as file, _decoded(file, path, encoding) as text:
         blocks = iter(lambda: text.read(PART), "")
-        for document in _rows(text, csv_header) if _is_csv(path) else [blocks]:
+        for document in _rows(text, rows) if _is_csv(path) else [blocks]:
             for part, last in cut(document, PART):
                 at = file.tell()
                 yield Part(part, last, at - before)
@@ -125,15 +135,15 @@ def _decoded(file: IO[bytes], path: Path, encoding: str) -> Iterator[io.TextIOWr
         yield text
 
 
-def _rows(text: io.TextIOWrapper, csv_header: bool) -> Iterator[Iterable[str]]:
+def _rows(text: io.TextIOWrapper, asked: Csv) -> Iterator[Iterable[str]]:
     """The first column, a document each, rows in which it is blank left out."""
     csv.field_size_limit(ROW_LIMIT)  # the module's own limit is far less than a document may have
     rows = csv.reader(_lines(text))
-    if csv_header:
+    if asked.header:
         next(rows, None)
     for row in rows:
         if row and row[0].strip():
-            yield sliced(row[0], PART)
+            yield sliced(asked.start + row[0], PART)
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:

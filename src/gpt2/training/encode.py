@@ -38,7 +38,7 @@ def encode(
     out: str,
     encoder: TextEncoder,
     encoding: str = "utf-8",
-    csv_header: bool = False,
+    rows: documents.Csv = documents.PLAIN_CSV,
     combine: int = COMBINE,
     workers: int | None = None,
     progress: bool = False,
@@ -52,7 +52,7 @@ def encode(
     own = {path.resolve(), token_file.sidecar_of(path).resolve()}  # a folder may hold what was made of it before
     paths = [file for file in documents.find(in_text) if file.resolve() not in own or not _is_written(file)]
     at_least = combine if path.suffix.lower() == ".npz" else documents.PART
-    encoded = encode_files(paths, encoder, encoding, csv_header, workers, progress, at_least)
+    encoded = encode_files(paths, encoder, encoding, rows, workers, progress, at_least)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
         for batch in encoded:
             writer.append(batch)
@@ -69,7 +69,7 @@ def encode_files(
     paths: Sequence[Path],
     encoder: TextEncoder,
     encoding: str,
-    csv_header: bool,
+    rows: documents.Csv,
     workers: int | None,
     progress: bool,
     at_least: int = documents.PART,
@@ -80,7 +80,7 @@ def encode_files(
     """
     size = documents.total_size(paths)
     start = pack_separator(encoder)
-    parts = batches(documents.read(paths, encoding, csv_header), at_least)
+    parts = batches(documents.read(paths, encoding, rows), at_least)
     processes = workers or (cores() if size > SMALL else 1)
     with (
         tqdm(desc="Encoding", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -36,9 +37,10 @@ class Loop:
         trainer: Trainer,
         split: windows.Split,
         last: int | None,
+        saved: Callable[[Path], None],
     ) -> None:
         self.settings, self.start, self.progress = settings, start, progress
-        self.trainer, self.split, self.last = trainer, split, last
+        self.trainer, self.split, self.last, self.saved = trainer, split, last, saved
         self.window = start.hparams.n_ctx + 1
         self.replicas = trainer.strategy.num_replicas_in_sync
         self.shape = (self.replicas, settings.accumulate_gradients, settings.batch_size)
@@ -192,3 +194,4 @@ class Loop:
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
         self.saved_step = self.progress.step
         self.report.saved()
+        self.saved(folder)

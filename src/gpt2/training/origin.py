@@ -75,7 +75,7 @@ def _new(settings: Settings, begun: bool) -> Origin:
             run_folder.move_aside(settings.run_folder)
         where, begun = settings.run_folder, False
         (where / HPARAMS_FILE).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-        encoder = vocabulary.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv_header)
+        encoder = vocabulary.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
     return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
 
 

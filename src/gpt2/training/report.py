@@ -54,10 +54,10 @@ class Report:
         self.events.scalars(progress.step, loss=loss, learning_rate=rate)
         record = {STEP: progress.step, LOSS: loss, SMOOTHED: progress.smoothed, "learning_rate": rate}
         self.history.add(**record, seconds=round(self.seconds, 2), tokens_per_second=round(speed, 1))
-        if self.bar.disable:
+        if self.bar.disable and progress.step % self.settings.print_every == 0:
             line = LOSS_LINE.format(step=progress.step, seconds=self.seconds, loss=loss, smoothed=progress.smoothed)
             self.say(line)
-        else:
+        elif not self.bar.disable:
             self.bar.set_postfix_str(
                 f"loss {loss:.3f}, avg {progress.smoothed:.3f}, {speed:.0f} tokens/s", refresh=False
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import secrets
 import signal
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,17 +30,21 @@ if TYPE_CHECKING:
 OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
 
 
-def train(settings: Settings) -> Path:
+def train(settings: Settings, saved: Callable[[Path], None] = lambda folder: None) -> Path:
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
-    Ctrl-C and SIGTERM save, then raise KeyboardInterrupt. Raises GPT2Error for what is missing, damaged or does not
-    fit, for a loss that is not a number and when another machine is gone; the last checkpoint is then as it was.
+    saved: called with the folder after each checkpoint. Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
+    Raises GPT2Error for what is missing, damaged or does not fit, for a loss that is not a number and when another
+    machine is gone; the last checkpoint is then as it was.
     """
-    with distribution.together(settings.run_folder):
-        return _train(settings, _start(settings) if distribution.workers() > 1 else None)
+    try:
+        with distribution.together(settings.run_folder):
+            return _train(settings, saved, _start(settings) if distribution.workers() > 1 else None)
+    finally:
+        gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
 
 
-def _train(settings: Settings, machine: Machine | None) -> Path:
+def _train(settings: Settings, saved: Callable[[Path], None], machine: Machine | None) -> Path:
     """machine: this one if it has met others; one alone answers all questions before it starts TensorFlow."""
     start = origin.find(settings)
     if distribution.is_chief():
@@ -60,7 +66,7 @@ def _train(settings: Settings, machine: Machine | None) -> Path:
     from gpt2.training.loop import Loop  # imports TensorFlow
 
     with Interruption((signal.SIGINT, signal.SIGTERM)) as interruption:
-        Loop(settings, start, progress, trainer, split, last).run(interruption)
+        Loop(settings, start, progress, trainer, split, last, saved).run(interruption)
     interruption.throw()
     if distribution.workers() > 1:
         distribution.from_chief(machine.strategy, [0])  # none ends well before the chief has saved
@@ -78,7 +84,7 @@ def _start(settings: Settings) -> Machine:
     if count > 1:
         complain(f"worker {distribution.index() + 1} of {count} waits for the others")
     with distribution.waiting():
-        where = device.start(settings.threads, lambda: strategies.append(distribution.strategy()))
+        where = device.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
     return Machine(where, strategies[0])
 
 
@@ -127,7 +133,7 @@ def _data(settings: Settings, start: Origin) -> windows.Split:
     _say("Loading dataset...")
 
     def load(path: str) -> np.ndarray:
-        return tokens.load(path, start.encoder, settings.encoding, settings.csv_header)
+        return tokens.load(path, start.encoder, settings.encoding, settings.csv)
 
     window = start.hparams.n_ctx + 1
     split = windows.Split(load(settings.dataset), np.zeros(0, np.uint16))

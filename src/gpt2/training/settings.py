@@ -13,6 +13,7 @@ from gpt2.errors import UsageError
 from gpt2.hparams import HParams
 from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import Sampling
+from gpt2.training.documents import Csv
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -60,7 +61,9 @@ class Settings:
     models_dir: str = DEFAULT_MODELS_DIR
     checkpoint_dir: str = "checkpoint"
     sample_dir: str = "samples"
+    print_every: int = 1
     csv_header: bool = False
+    csv_start: str = ""
     val_split: float = 0.1
     patience: int = 0
     save_minutes: float = 15.0
@@ -79,6 +82,7 @@ class Settings:
     n_head: int = 6
     n_layer: int = 6
     threads: int | None = None
+    multi_gpu: bool = True
 
     def __post_init__(self) -> None:
         self._check_choices()
@@ -117,7 +121,15 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} must be 0 (off) or more, not {value}")
-        counts = ("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count", "keep", "sample_num")
+        counts = (
+            "batch_size",
+            "accumulate_gradients",
+            "val_batch_size",
+            "val_batch_count",
+            "keep",
+            "sample_num",
+            "print_every",
+        )
         for name in counts:
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}")
@@ -128,6 +140,10 @@ class Settings:
     @property
     def run_folder(self) -> Path:
         return Path(self.checkpoint_dir).expanduser() / self.run_name
+
+    @property
+    def csv(self) -> Csv:
+        return Csv(self.csv_header, self.csv_start)
 
     @property
     def sample_folder(self) -> Path:

@@ -25,7 +25,7 @@ def load(
     path: str,
     encoder: TextEncoder,
     encoding: str = "utf-8",
-    csv_header: bool = False,
+    rows: documents.Csv = documents.PLAIN_CSV,
     workers: int | None = None,
     progress: bool = False,
 ) -> np.ndarray:
@@ -42,7 +42,7 @@ def load(
         row = Row(encoder)
         for kind, group in itertools.groupby(paths, key=_kind):
             if kind == "text":
-                encoded = encode_files(list(group), encoder, encoding, csv_header, workers, progress)
+                encoded = encode_files(list(group), encoder, encoding, rows, workers, progress)
                 row.add(batch.ids for batch in encoded)
                 continue
             for file in group:

@@ -31,7 +31,12 @@ Merges = list[tuple[str, str]]
 
 
 def train(
-    path: str, out: Path, n_vocab: int, encoding: str = "utf-8", csv_header: bool = False, progress: bool = False
+    path: str,
+    out: Path,
+    n_vocab: int,
+    encoding: str = "utf-8",
+    rows: documents.Csv = documents.PLAIN_CSV,
+    progress: bool = False,
 ) -> Encoder:
     """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
 
@@ -45,7 +50,7 @@ def train(
         if (out / name).exists():
             raise GPT2Error(f"{out} holds a model, which another vocabulary would spoil; choose another folder")
     paths = [file for file in documents.find(path) if not is_sidecar(file)]
-    with contextlib.closing(_texts(paths, encoding, csv_header, progress)) as texts:
+    with contextlib.closing(_texts(paths, encoding, rows, progress)) as texts:
         first = next(texts, None)
         if first is None:
             raise GPT2Error(f"{path} holds no text; give a file of text or a folder of such files")
@@ -61,10 +66,10 @@ def train(
     return encoder
 
 
-def _texts(paths: list[Path], encoding: str, csv_header: bool, progress: bool) -> Generator[str, None, None]:
+def _texts(paths: list[Path], encoding: str, rows: documents.Csv, progress: bool) -> Generator[str, None, None]:
     size = documents.total_size(paths)
     with tqdm(desc="Reading", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar:
-        for part in documents.read(paths, encoding, csv_header):
+        for part in documents.read(paths, encoding, rows):
             for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
                 yield text
             bar.update(part.size)
