@@ -1,0 +1,83 @@
+"""Files: the models that are downloaded, and text that is made into training sets."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from gpt2 import download, transfer
+from gpt2.errors import GPT2Error
+from gpt2.model_dir import find_model, find_vocabulary
+from gpt2.replacing import replacing
+from gpt2.training.documents import Csv
+from gpt2.training.settings import COMBINE
+
+START, END = "<|startoftext|>", "<|endoftext|>"  # what stands around the rows of a .csv
+ROWS = Csv(header=True, start=START)  # the end comes with the next document
+
+
+def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
+    """Downloads `url_base`/models/`model_name`/`file_name` into `sub_dir`, going on where it was interrupted.
+
+    Raises GPT2Error if the server does not give it.
+    """
+    url = f"{url_base}/models/{model_name}/{file_name}"
+    try:
+        transfer.fetch(url, Path(sub_dir, file_name), lambda path: "")
+    except transfer.Unavailable as error:
+        raise GPT2Error(f"{url} cannot be had: {error}") from error
+
+
+def download_gpt2(
+    model_dir: str = "models", model_name: str = "124M", *, base_urls: tuple[str, ...] = download.BASE_URLS
+) -> None:
+    """Downloads a released model into the folder `model_dir`/`model_name`; what is there and complete is left alone.
+
+    base_urls: servers to try in turn. Raises GPT2Error, and UsageError for an unknown name.
+    """
+    download.download_model(model_name, Path(model_dir).expanduser(), base_urls)
+
+
+def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:
+    """Whether the model is there and complete, under either of its names; the `.meta` file may be missing."""
+    try:
+        find_model(model_name, model_dir)
+    except GPT2Error:
+        return False
+    return True
+
+
+def encode_csv(
+    csv_path: str,
+    out_path: str = "csv_encoded.txt",
+    header: bool = True,
+    start_token: str = START,
+    end_token: str = END,
+) -> None:
+    """Writes the first column of a `.csv` as text, each row between the two tokens on a line of its own.
+
+    header: the first line is left out. Blank rows are, too.
+    """
+    with open(csv_path, encoding="utf-8-sig", errors="ignore", newline="") as file, replacing(Path(out_path)) as out:
+        rows = csv.reader(file)
+        if header:
+            next(rows, None)
+        for row in rows:
+            if row:
+                out.write(f"{start_token}{row[0]}{end_token}\n".encode())
+
+
+def encode_dataset(
+    file_path: str,
+    model_dir: str = "models",
+    out_path: str = "text_encoded.npz",
+    model_name: str = "124M",
+    combine: int = COMBINE,
+) -> None:
+    """Encodes text of any size into a training set, on all cores; a name that ends in .npy gives the faster format."""
+    from gpt2.training import encode
+
+    print("Reading files")
+    encoder = find_vocabulary(model_name, model_dir)
+    print("Writing", out_path)
+    encode.encode(file_path, out_path, encoder, rows=ROWS, combine=combine, progress=True)

@@ -1,0 +1,166 @@
+"""Sessions: a TensorFlow session once; here what carries the model that is loaded into it."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gpt2 import device, model_dir
+from gpt2.cli import complain
+from gpt2.errors import GPT2Error
+from gpt2.model_dir import ModelDir
+from gpt2.request import DEFAULT_PRECISION, check_precision
+from gpt2.training.settings import LATEST
+
+if TYPE_CHECKING:
+    from gpt2.generate import Model
+
+T = TypeVar("T")
+
+
+def eagerly(function: Callable[..., T]) -> Callable[..., T]:
+    """For functions that compute: eagerly, even where the program has opened a graph or switched eager execution off.
+
+    `tf.init_scope`, the public way out of a graph, stops the recording of gradients, too; hence TensorFlow's own means.
+    """
+
+    @functools.wraps(function)
+    def outside_of_graphs(*given: Any, **named: Any) -> T:
+        import tensorflow as tf
+
+        if tf.executing_eagerly():
+            return function(*given, **named)
+        from tensorflow.python.eager import context
+
+        before, context.default_execution_mode = context.default_execution_mode, context.EAGER_MODE  # of new threads
+        try:
+            with context.eager_mode():
+                return function(*given, **named)
+        finally:
+            context.default_execution_mode = before
+
+    return outside_of_graphs
+
+
+class Session:
+    """Any number of them live side by side, each with a model of its own."""
+
+    def __init__(self, threads: int = -1) -> None:
+        try:
+            device.start(threads if threads > 0 else None)
+        except RuntimeError:  # TensorFlow has computed something before, and its settings are fixed since
+            if threads > 0:
+                warnings.warn(
+                    f"threads={threads} comes too late: TensorFlow has started already in this process", stacklevel=3
+                )
+        self.directory: ModelDir | None = None
+        self.precision = DEFAULT_PRECISION
+        self._model: Model | None = None
+
+    def use(self, directory: ModelDir, precision: str = DEFAULT_PRECISION) -> None:
+        """From now on this is the session's model; it is read when it is first needed."""
+        check_precision(precision)
+        self.directory, self.precision, self._model = directory, precision, None
+
+    @property
+    def model(self) -> Model:
+        if self.directory is None:
+            raise GPT2Error("no model is loaded in this session: call load_gpt2(sess) or finetune(sess, ...) first")
+        if self._model is None:
+            from gpt2 import generate  # imports TensorFlow
+
+            vocabulary = model_dir.load_vocabulary(self.directory)
+            self._model = generate.load_weights(self.directory, vocabulary, self.precision, complain)
+        return self._model
+
+    def close(self) -> None:
+        """Lets the model go; the session can load another one."""
+        self.directory = self._model = None
+
+    def run(self, *_: Any, **__: Any) -> None:
+        raise GPT2Error("there is no graph to run here: this session only carries a model for gpt_2_simple's functions")
+
+    def as_default(self) -> Session:
+        return self
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing: programs open sessions with `with` and go on using what they loaded."""
+
+
+def checked(sess: Session) -> Session:
+    """Raises GPT2Error for a session that something else has made."""
+    if not isinstance(sess, Session):
+        raise GPT2Error(f"sess must be what start_tf_sess() returned, not {type(sess).__name__}")
+    return sess
+
+
+def start_tf_sess(threads: int = -1, server: Any = None) -> Session:
+    """Starts TensorFlow and returns a session, which will carry a model.
+
+    threads: how many TensorFlow may use in this process, -1 for all; heeded the first time only. server: of no effect.
+    """
+    return Session(threads)
+
+
+def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Session:
+    """Lets the session's model go and returns a new session."""
+    checked(sess).close()
+    return start_tf_sess(threads, server)
+
+
+def get_available_gpus() -> list[str]:
+    """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
+    return [f"/device:{name}" for name in device.seen() if name.startswith("GPU")]
+
+
+@eagerly
+def load_gpt2(
+    sess: Session,
+    checkpoint: str = "latest",
+    run_name: str = "run1",
+    checkpoint_dir: str = "checkpoint",
+    model_name: str | None = None,
+    model_dir: str = "models",
+    multi_gpu: bool = False,
+    reuse: bool = False,
+    *,
+    precision: str = DEFAULT_PRECISION,
+) -> None:
+    """Loads a run, or the pretrained model that is named, into the session, in place of what it had.
+
+    checkpoint: "latest", or the name of one of the run's, such as "model-500". precision: of the weights in memory,
+    float32, bfloat16 or int8. multi_gpu, reuse: of no effect. Raises GPT2Error if it is not there or damaged.
+    """
+    directory = find(checkpoint, run_name, checkpoint_dir, model_name, model_dir)
+    checked(sess).use(directory, precision)
+    print("Loading pretrained model" if model_name else "Loading checkpoint", directory.weights)
+    sess.model  # noqa: B018 - reads it now
+
+
+def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | None, models_dir: str) -> ModelDir:
+    """A pretrained model, or a run's folder if no model is named; `checkpoint` is "latest" or a name such as model-500.
+
+    Raises GPT2Error if there is none.
+    """
+    if model_name:
+        directory = model_dir.find_model(model_name, models_dir)
+    else:
+        folder = Path(checkpoint_dir).expanduser() / run_name
+        if not folder.is_dir():
+            raise GPT2Error(
+                f"there is no run {folder}; finetune() makes it, or give the model_name of a pretrained model"
+            )
+        directory = model_dir.open_model_dir(folder)
+    if checkpoint == LATEST:
+        return directory
+    weights = directory.path / checkpoint
+    if not Path(f"{weights}.index").is_file():
+        there = sorted(path.stem for path in directory.path.glob("model*.index"))
+        raise GPT2Error(f"there is no checkpoint {checkpoint!r} in {directory.path}; there are {', '.join(there)}")
+    return directory._replace(weights=weights)
