@@ -27,3 +27,10 @@ def test_chatter_is_let_out_when_the_start_fails():
 def test_a_closed_stderr_is_no_obstacle():
     result = run("import os; os.close(2)\n" + HOLD.replace("os.write(2, b'chatter\\n')", "print('done')"))
     assert (result.returncode, result.stdout) == (0, "done\n")
+
+
+def test_a_second_start_is_no_obstacle_and_says_what_comes_too_late():
+    code = "from gpt2 import device\nfor threads in (1, 1, None, 2): device.start(threads)"
+    result = run(code)
+    assert result.returncode == 0 and result.stderr.count("Warning") == 1
+    assert "threads=2 comes too late: TensorFlow has started already" in result.stderr

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
@@ -29,16 +30,19 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
         with _keras_left_out():
             import tensorflow as tf
 
-        if threads is not None:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
-            tf.config.threading.set_inter_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # TensorFlow has computed before, and its settings are fixed since
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            if threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
         if first is not None:
             first()
         tf.config.list_logical_devices()  # creates them, with more messages
     tf.get_logger().setLevel("ERROR")
+    if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
+        warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
     return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()
 
 
@@ -62,7 +66,7 @@ def _gpu_names(gpus: list) -> str:
     return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _keras_left_out() -> Iterator[None]:
     """TensorFlow imports Keras at its own import, which takes 0.6 s and which nothing here uses.
 
@@ -78,7 +82,7 @@ def _keras_left_out() -> Iterator[None]:
             del os.environ[LEGACY_KERAS]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _native_stderr_held() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and lets it out only if an exception passes.
 

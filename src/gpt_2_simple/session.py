@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,13 +48,7 @@ class Session:
     """Any number of them live side by side, each with a model of its own."""
 
     def __init__(self, threads: int = -1) -> None:
-        try:
-            device.start(threads if threads > 0 else None)
-        except RuntimeError:  # TensorFlow has computed something before, and its settings are fixed since
-            if threads > 0:
-                warnings.warn(
-                    f"threads={threads} comes too late: TensorFlow has started already in this process", stacklevel=3
-                )
+        device.start(threads if threads > 0 else None)
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
