@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from peers.turns import CORES, OURS, Bench, Failed, find_engines
+from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
@@ -151,7 +151,12 @@ def parse():
     parser.add_argument("--only", type=words, default="decode,prefill,start")
     parser.add_argument("--model", type=Path, help="a model directory; random weights of 124M size without it")
     parser.add_argument("--vocabulary", type=Path, help="what the random weights need for start")
-    parser.add_argument("--peers", action="store_true", help="compare with those of the other engines that are there")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=[peer.name for peer in PEERS],
+        help="compare with these engines, or with all others that are there",
+    )
     parser.add_argument("--peer-python", nargs="+", default=[], help="where to look for them besides this Python")
     parser.add_argument("--original", help="a checkout of openai/gpt-2")
     parser.add_argument("--original-python", help="a Python with TensorFlow 1.15")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import mirrored
@@ -232,3 +233,21 @@ def test_another_tf_config_is_refused(monkeypatch, value):
     monkeypatch.setenv(distribution.TF_CONFIG, value)
     with pytest.raises(UsageError, match="TF_CONFIG must be like"):
         distribution.workers()
+
+
+def test_which_devices_train(monkeypatch):
+    """With strategies that only say their names: no such device is here."""
+    distribute = types.SimpleNamespace(
+        MirroredStrategy=lambda: "all GPUs",
+        get_strategy=lambda: "one device",
+        TPUStrategy=lambda resolver: f"the TPU {resolver}",
+        cluster_resolver=types.SimpleNamespace(TPUClusterResolver=lambda: os.environ["TPU_NAME"]),
+    )
+    connected = []
+    monkeypatch.setattr(tf, "distribute", distribute)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", connected.append)
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", connected.append)
+    assert distribution.strategy() == "all GPUs" and distribution.strategy(multi_gpu=False) == "one device"
+    monkeypatch.setenv("TPU_NAME", "local")
+    assert distribution.strategy() == "the TPU local" and connected == ["local", "local"]

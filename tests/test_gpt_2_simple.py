@@ -1,7 +1,10 @@
 """The functions of gpt-2-simple: their signatures, and that they do what they did, or better."""
 
+import importlib
 import inspect
+import itertools
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +19,10 @@ import tiny
 from file_server import serve
 
 import gpt_2_simple as gpt2
-from gpt2 import checkpoint, download, model_dir
+from gpt2 import checkpoint, clash, doctor, download, model_dir
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.training.report import Report
-from gpt_2_simple import clash, drive, generating
+from gpt_2_simple import drive, generating
 
 OLD = json.loads(Path(__file__).with_name("golden").joinpath("gpt_2_simple.json").read_text(encoding="utf-8"))
 ROOT = Path(__file__).resolve().parents[1]
@@ -354,11 +357,13 @@ def test_colab_mounts(place, monkeypatch):
     assert mounts == ["/content/drive"]
 
 
-def test_the_old_package_beside_this_one_is_named(monkeypatch):
-    clash.warn_of_the_old_package()  # which does nothing
+def test_the_old_package_beside_this_one_is_named(monkeypatch, tiny_dir):
+    assert not clash.of_the_old_package()
     monkeypatch.setattr(clash.metadata, "version", lambda name: "0.8.1")
-    with pytest.warns(UserWarning, match="gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"):
-        clash.warn_of_the_old_package()
+    named = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
+    with pytest.warns(UserWarning, match=named):
+        importlib.reload(gpt2)
+    assert any(re.search(named, line) for line in itertools.islice(doctor.examine(str(tiny_dir.parent)), 4))
 
 
 def test_ten_rounds_leave_the_memory_as_it_was(sess, tmp_path):

@@ -161,10 +161,15 @@ def can_import(python, modules):
     return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
 
+def _wanted(names):
+    """The peers of these names; all if there are none, none if they were not asked for."""
+    return [peer for peer in PEERS if names is not None and (not names or peer.name in names)]
+
+
 def find_engines(options):
     """Python of each engine that is there, ours first, and the names of the others."""
     found, missing = {OURS: sys.executable}, []
-    for peer in PEERS if options.peers else []:
+    for peer in _wanted(options.peers):
         pythons = [python for python in [sys.executable, *options.peer_python] if can_import(python, peer.modules)]
         if pythons:
             found[peer] = pythons[0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2 import device, model_dir, reference
+from gpt2 import clash, device, model_dir, reference
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.model_dir import ModelDir
@@ -33,6 +33,8 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     """The findings, a line each. Raises GPT2Error at the end if the self-test's numbers are wrong."""
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield "packages: " + ", ".join(_versions())
+    if clash.of_the_old_package():
+        yield f"warning: {clash.of_the_old_package()}"
     yield f"CPU: {os.cpu_count()} threads, {_cpu_features()}"
     computes_on = device.start(threads)
     yield f"TensorFlow sees: {', '.join(device.seen())}; it computes on: {computes_on}"

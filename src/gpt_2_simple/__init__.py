@@ -1,6 +1,9 @@
 """gpt-2-simple's functions: programs that begin with `import gpt_2_simple as gpt2` run unchanged."""
 
-from gpt_2_simple.clash import warn_of_the_old_package
+import warnings
+
+from gpt2 import clash
 from gpt_2_simple.gpt_2 import *  # noqa: F403 - as the old package did
 
-warn_of_the_old_package()
+if clash.of_the_old_package():
+    warnings.warn(clash.of_the_old_package(), stacklevel=2)

@@ -101,7 +101,7 @@ def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     words = arguments.pop("words")
     mode = arguments.pop("mode") or (words.pop(0) if words else None)
     if mode not in (FINETUNE, GENERATE):
-        raise UsageError(f"Mode must be 'finetune' or 'generate', not {mode!r}")
+        raise UsageError(f"Mode must be 'finetune' or 'generate', not {mode!r}; gpt_2_simple --help shows how")
     named = arguments.pop("dataset")
     dataset = (named or (words.pop(0) if words else None)) if mode == FINETUNE else None
     if mode == FINETUNE and dataset is None:
