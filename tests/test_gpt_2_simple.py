@@ -385,6 +385,13 @@ def test_ten_rounds_leave_the_memory_as_it_was(sess, tmp_path):
     assert seen[-1] - seen[3] < 30_000_000, seen  # a model and its optimiser are 20 MB each round
 
 
+def test_a_session_keeps_its_model_when_training_fails(trained):
+    before = gpt2.generate(trained, **GREEDY)
+    with pytest.raises(GPT2Error):
+        gpt2.finetune(trained, "nothing.txt")
+    assert gpt2.generate(trained, **GREEDY) == before
+
+
 def test_usage_errors_are_value_errors(sess):
     with pytest.raises(UsageError):
         gpt2.finetune(sess, "text.txt", batch_size=0)

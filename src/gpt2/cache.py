@@ -19,20 +19,24 @@ Rows = Sequence[int] | np.ndarray  # numbers of rows of the batch
 
 
 class KeyValueCache:
-    """Keys [B, H, P, D] and values [B, H, P, D'] of each layer, for the rows of a batch, as TensorFlow's tensors.
+    """Keys and values of each layer, for the rows of a batch, as TensorFlow's tensors [B, H, P, D].
 
-    width, group: P and D' are multiples of the one and D of the other, as the decoder that reads them needs.
+    width: P is a multiple of it.
     """
 
-    def __init__(self, hparams: HParams, batch: int, dtype: Any = tf.float32, width: int = 1, group: int = 1) -> None:
+    def __init__(self, hparams: HParams, batch: int, dtype: Any = tf.float32, width: int = 1) -> None:
         self.rows: np.ndarray = np.arange(batch)  # which row of the batch is at each place
         self.n_ctx, self.dtype, self.width = hparams.n_ctx, dtype, width
-        self.capacity = _rounded(min(SMALLEST_CACHE, hparams.n_ctx), width)
-        keys = [batch, hparams.n_head, self.capacity, _rounded(hparams.head_size, group)]
-        values = [*keys[:3], _rounded(hparams.head_size, width)]
+        self.capacity = rounded(min(SMALLEST_CACHE, hparams.n_ctx), width)
+        keys, values = self.shapes(hparams)
         self.keys: list[Any] = [keys] * hparams.n_layer
         self.values: list[Any] = [values] * hparams.n_layer
         self._replace(self.zeros)
+
+    def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
+        """Of the keys and of the values of a layer."""
+        shape = [len(self.rows), hparams.n_head, self.capacity, hparams.head_size]
+        return shape, shape
 
     def reserve(self, slots: int) -> None:
         """Makes room for so many slots.
@@ -42,7 +46,7 @@ class KeyValueCache:
         """
         old = self.capacity
         while self.capacity < slots:
-            self.capacity = _rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx), self.width)
+            self.capacity = rounded(min(CACHE_GROWTH * self.capacity, self.n_ctx), self.width)
         if self.capacity > old:
             self._replace(lambda tensor: self.grown(tensor, self.capacity - old))
 
@@ -83,5 +87,5 @@ class KeyValueCache:
         return tf.raw_ops.InplaceUpdate(x=tensor, i=to, v=tf.gather(tensor, froms))
 
 
-def _rounded(n: int, multiple: int) -> int:
+def rounded(n: int, multiple: int) -> int:
     return -(-n // multiple) * multiple

@@ -11,9 +11,9 @@ from gpt2.training import run
 from gpt2.training.settings import LATEST, Settings
 from gpt_2_simple.drive import in_drive, mirror
 from gpt_2_simple.files import ROWS
+from gpt_2_simple.generating import WHOLE_WINDOW
 from gpt_2_simple.session import Session, checked, eagerly, find
 
-WHOLE_WINDOW = 1023  # the default of sample_length: what GPT-2's window holds after one token
 EVERYTHING = 1 << 30  # checkpoints; the old max_checkpoints=0 kept all
 
 
@@ -86,7 +86,7 @@ def finetune(
         **more,
     )
     saved = _copy_to_gdrive if copy_to_gdrive else _do_nothing
-    sess.close()  # training needs the memory
+    sess.put_aside()  # training needs the memory
     with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
         run.train(settings, saved)
     sess.use(find(LATEST, run_name, checkpoint_dir, None, model_dir))

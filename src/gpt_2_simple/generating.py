@@ -12,7 +12,7 @@ from gpt2.request import Request, Sampling
 from gpt2.training.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find
 
-WHOLE_WINDOW = 1023  # the default length: as much as GPT-2's window holds after one token
+WHOLE_WINDOW = 1023  # the default of length and sample_length: as much as GPT-2's window holds after one token
 
 
 @eagerly

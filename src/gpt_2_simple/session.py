@@ -69,6 +69,10 @@ class Session:
             self._model = generate.load_weights(self.directory, vocabulary, self.precision, complain)
         return self._model
 
+    def put_aside(self) -> None:
+        """Gives the model's memory back until it is needed again."""
+        self._model = None
+
     def close(self) -> None:
         """Lets the model go; the session can load another one."""
         self.directory = self._model = None

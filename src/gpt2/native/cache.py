@@ -1,7 +1,7 @@
 """The native decoder's cache: NumPy arrays, into which it writes itself.
 
-The keys of a head are a packed matrix [D, P] (kernels.h) in the place of [P, D], its values [P / GROUP, D', GROUP] in
-the place of [P, D'].
+The keys of a head are a packed matrix [D, P] (kernels.h), its values one [P, D]: panels of all slots, so that room for
+more slots is put after each panel, as if it were a head.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.cache import KeyValueCache
+from gpt2.cache import KeyValueCache, rounded
+from gpt2.hparams import HParams
 
+WIDTH, WORD = 32, 4  # columns of a panel, and bytes of a group, as in kernels.h
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
 
 
@@ -32,6 +34,15 @@ class ArrayCache(KeyValueCache):
     """seen: what the native library sees of it."""
 
     seen: CCache
+
+    def __init__(self, hparams: HParams, batch: int, dtype: np.dtype) -> None:
+        super().__init__(hparams, batch, dtype, WIDTH)
+
+    def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
+        rows, heads, size = len(self.rows), hparams.n_head, hparams.head_size
+        panels = rounded(size, WIDTH) // WIDTH
+        keys = [rows, heads, self.capacity, rounded(size, WORD // self.dtype.itemsize)]
+        return keys, [rows, heads * panels, self.capacity, WIDTH]
 
     def _replace(self, change: Callable[[Any], Any]) -> None:
         super()._replace(change)

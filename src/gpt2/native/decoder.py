@@ -14,12 +14,11 @@ import tensorflow as tf
 from gpt2.cache import Rows
 from gpt2.hparams import HParams
 from gpt2.model import Narrow, Weights
-from gpt2.native.cache import POINTERS, ArrayCache, pointers
+from gpt2.native.cache import POINTERS, WIDTH, WORD, ArrayCache, pointers
 from gpt2.native.memory import CHUNKS
 from gpt2.precision import rows_of_outputs
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-WIDTH, WORD = 32, 4  # columns of a panel, and bytes of a group, as in kernels.h
 KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
 # Packed, in the order of `Type` in library.cc.
 TYPES: dict[str, np.dtype] = {
@@ -64,7 +63,7 @@ class NativeDecoder:
         self.model = CModel(*sizes, at_wte, pointers(self.kernels_of_layers), *at_others, pointers(self.vectors))
 
     def new_cache(self, batch: int) -> ArrayCache:
-        return ArrayCache(self.hparams, batch, self.cache_type, WIDTH, WORD // self.cache_type.itemsize)
+        return ArrayCache(self.hparams, batch, self.cache_type)
 
     def extend(
         self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray

@@ -36,9 +36,9 @@ struct Forward {
   Team* team;
 
   enum Then { STORE, ADD, GELU };
-  static constexpr long ROWS_AT_ONCE = 96;  // so many rows of activations stay in the second-level cache
+  static constexpr long ROWS_AT_ONCE = 96;   // so many rows of activations stay in the second-level cache
   static constexpr long WORTH_ROUNDING = 6;  // rows that repay rounding them to bfloat16
-  static constexpr long FEW = 4;             // rows that every thread prepares for itself sooner than it waits for others
+  static constexpr long FEW = 4;  // rows that every thread prepares for itself sooner than it waits for others
 
   struct New {
     int token, position;
@@ -146,10 +146,7 @@ struct Forward {
     if constexpr (std::is_same_v<W, bfloat16>)
       if (n >= WORTH_ROUNDING) {
         const long stride = padded(depth);
-        each(n, [&](long i) {
-          bfloat16* to = &operand.halves[i * stride];
-          std::fill(std::transform(&a[i * depth], &a[(i + 1) * depth], to, to_bfloat16), to + stride, bfloat16{});
-        });
+        each(n, [&](long i) { Pairs::round(&a[i * depth], depth, &operand.halves[i * stride]); });
         return with(Pairs{operand.halves.data(), stride});
       }
 #endif
@@ -190,9 +187,8 @@ struct Forward {
     for (long t = 0; t < s.count; t++) {
       const long slot = s.start + t;
       const float *k = qkv + t * 3 * n_embd + n_embd, *v = k + n_embd;
-      C* row = values + slot / GROUP<C> * value_width * GROUP<C> + slot % GROUP<C>;
       for (long i = 0; i < head_size; i++) assign(keys + place<C>(i, slot, head_size), k[i]);
-      for (long i = 0; i < head_size; i++) assign(row + i * GROUP<C>, v[i]);
+      for (long i = 0; i < head_size; i++) assign(values + place<C>(slot, i, capacity), v[i]);
     }
     for (long t = 0, n; t < s.count; t += n) {
       n = std::min<long>(s.count - t, Floats::MAX_ROWS);
@@ -202,24 +198,43 @@ struct Forward {
   }
 
   // Queries q [n] that stand at `position` and after it -> out [n, head_size].
-  void attend_rows(const C* keys, const C* values, const float* q, long n, long position, float* out) {
+  void attend_rows(const C* keys, const C* values, const float* q, long n, long position, float* out) const {
     thread_local std::vector<float> scores;
     scores.resize(Floats::MAX_ROWS * capacity);
     Vec sums[Floats::MAX_ROWS][2];
-    for (long slot = 0; slot < position + n; slot += WIDTH) {
-      tile_of(n, Floats{q, 3 * n_embd}, 0, keys + place<C>(0, slot, head_size), WIDTH, head_size, sums);
-      for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
-    }
+    as_operand(q, n, 3 * n_embd, head_size, [&](const auto& queries) {
+      for (long slot = 0; slot < position + n; slot += WIDTH) {
+        tile_of(n, queries, 0, keys + place<C>(0, slot, head_size), WIDTH, head_size, sums);
+        for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
+      }
+    });
     for (long r = 0; r < n; r++) {
       softmax(&scores[r * capacity], position + r + 1, 1 / std::sqrt(float(head_size)));
       const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (position + n - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
-    for (long i = 0; i < head_size; i += WIDTH) {
-      tile_of(n, Floats{scores.data(), capacity}, 0, values + i * GROUP<C>, value_width, position + n, sums);
-      for (long r = 0; r < n; r++)
-        std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
-    }
+    as_operand(scores.data(), n, capacity, position + n, [&](const auto& probabilities) {
+      for (long i = 0; i < head_size; i += WIDTH) {
+        tile_of(n, probabilities, 0, values + place<C>(0, i, capacity), WIDTH, position + n, sums);
+        for (long r = 0; r < n; r++)
+          std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
+      }
+    });
+  }
+
+  // Does use(rows) with these rows [n, depth] in the form in which they meet the cache.
+  template <class Use>
+  static void as_operand(const float* rows, long n, long stride, long depth, const Use& use) {
+#ifdef __AVX512BF16__
+    if constexpr (std::is_same_v<C, bfloat16>)
+      if (n >= WORTH_ROUNDING) {
+        thread_local std::vector<bfloat16> halves;
+        halves.resize(n * padded(depth));
+        for (long r = 0; r < n; r++) Pairs::round(rows + r * stride, depth, &halves[r * padded(depth)]);
+        return use(Pairs{halves.data(), padded(depth)});
+      }
+#endif
+    use(Floats{rows, stride});
   }
 };
 

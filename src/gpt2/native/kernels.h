@@ -1,8 +1,8 @@
 // The arithmetic of a transformer on packed matrices: a product, layer norm, softmax, gelu. No threads, no TensorFlow.
 //
-// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with zeros: a
-// 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbours in depth. A product reads each panel from
-// end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written with the vector
+// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with zeros:
+// a 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbours in depth. A product reads each panel
+// from end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written with the vector
 // extensions of GCC and Clang, which are compiled for the machine at hand.
 
 #pragma once
@@ -97,8 +97,9 @@ inline Vec exp(Vec x) {
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
-// Rows of activations, in the three forms in which they meet weights. `tile` leaves in sums[R][2] the product of R of them
-// [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart.
+// Rows of activations, in the three forms in which they meet weights. `tile` leaves in sums[R][2] the product of R of
+// them [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart. That is WIDTH,
+// but GCC 12 must not know it: what it then makes of a row of float32 takes a tenth more time.
 
 struct Floats {
 #ifdef __AVX512F__
@@ -142,12 +143,23 @@ struct Floats {
   }
 };
 
+#ifdef __AVX512F__
+inline __m512 part(const float* x, long n) {  // the first of n numbers, and zeros
+  return _mm512_maskz_loadu_ps(n < LANES ? (1 << n) - 1 : 0xffff, x);
+}
+#endif
+
 #ifdef __AVX512BF16__
 // Rounded to bfloat16, for many rows: two products in one instruction.
 struct Pairs {
   static constexpr int MAX_ROWS = 12;
   const bfloat16* rows;
   long stride;
+
+  static void round(const float* x, long n, bfloat16* to) {  // and zeros up to a whole number of LANES
+    for (long i = 0; i < n; i += LANES)
+      _mm256_storeu_si256((__m256i*)(to + i), (__m256i)_mm512_cvtneps_pbh(part(x + i, n - i)));
+  }
 
   template <int R>
   void tile(long first, const bfloat16* w, long ldw, long depth, Vec (*sums)[2]) const {
@@ -186,13 +198,13 @@ struct Bytes {
   static Row round(const float* x, long n, int8_t* bytes) {
     Vec most = {};
     for (long i = 0; i < n; i += LANES) {
-      const Vec v = part(x + i, n - i), size = v < 0 ? -v : v;
+      const Vec v = (Vec)part(x + i, n - i), size = v < 0 ? -v : v;
       most = size > most ? size : most;
     }
     const float largest = _mm512_reduce_max_ps((__m512)most), inverse = largest > 0 ? LARGEST / largest : 0;
     Ints high_sum = {}, low_sum = {};
     for (long i = 0; i < n; i += LANES) {
-      const Ints q = (Ints)(part(x + i, n - i) * inverse + 12582912.0f) - 0x4b400000;  // to the nearest
+      const Ints q = (Ints)((Vec)part(x + i, n - i) * inverse + 12582912.0f) - 0x4b400000;  // to the nearest
       const Ints h = (q + 128) >> 8, l = q - (h << 8);
       high_sum += h, low_sum += l;
       const __m128i high = _mm512_cvtepi32_epi8((__m512i)h), low = _mm512_cvtepi32_epi8((__m512i)l);
@@ -234,9 +246,6 @@ struct Bytes {
     int32_t word;
     std::memcpy(&word, four, 4);
     return _mm512_set1_epi32(word);
-  }
-  static Vec part(const float* x, long n) {  // the first of n numbers, and zeros
-    return (Vec)_mm512_maskz_loadu_ps(n < LANES ? (1 << n) - 1 : 0xffff, x);
   }
 };
 #endif
