@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from gpt2 import cli, flags
 from gpt2.errors import UsageError
+from gpt2.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
 from gpt_2_simple.generating import generate_to_file
@@ -157,7 +158,7 @@ def cmd_finetune(
     **more: Any,
 ) -> None:
     """`finetune` after downloading the model if it is not there."""
-    model_name = model_name or "124M"
+    model_name = model_name or DEFAULT_MODEL
     if not is_gpt2_downloaded(model_dir, model_name):
         download_gpt2(model_dir, model_name)
     finetune(

@@ -85,16 +85,11 @@ def finetune(
         csv_start=ROWS.start,
         **more,
     )
-    saved = _copy_to_gdrive if copy_to_gdrive else _do_nothing
     sess.put_aside()  # training needs the memory
     with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
-        run.train(settings, saved)
+        run.train(settings, _copy_to_gdrive if copy_to_gdrive else None)
     sess.use(find(LATEST, run_name, checkpoint_dir, None, model_dir))
 
 
 def _copy_to_gdrive(folder: Path) -> None:
     mirror(folder, in_drive(str(folder)))
-
-
-def _do_nothing(folder: Path) -> None:
-    pass

@@ -37,7 +37,7 @@ class Loop:
         trainer: Trainer,
         split: windows.Split,
         last: int | None,
-        saved: Callable[[Path], None],
+        saved: Callable[[Path], None] | None,
     ) -> None:
         self.settings, self.start, self.progress = settings, start, progress
         self.trainer, self.split, self.last, self.saved = trainer, split, last, saved
@@ -194,4 +194,5 @@ class Loop:
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
         self.saved_step = self.progress.step
         self.report.saved()
-        self.saved(folder)
+        if self.saved is not None:
+            self.saved(folder)

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from gpt2.model import Weights
     from gpt2.training.trainer import Trainer
 
+Saved = Callable[[Path], None]
 # What machines that train together may have of their own: threads, and paths.
 OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
 
 
-def train(settings: Settings, saved: Callable[[Path], None] = lambda folder: None) -> Path:
+def train(settings: Settings, saved: Saved | None = None) -> Path:
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
     saved: called with the folder after each checkpoint. Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
@@ -44,7 +45,7 @@ def train(settings: Settings, saved: Callable[[Path], None] = lambda folder: Non
         gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
 
 
-def _train(settings: Settings, saved: Callable[[Path], None], machine: Machine | None) -> Path:
+def _train(settings: Settings, saved: Saved | None, machine: Machine | None) -> Path:
     """machine: this one if it has met others; one alone answers all questions before it starts TensorFlow."""
     start = origin.find(settings)
     if distribution.is_chief():
