@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
 
-from gpt2 import cli
+from gpt2.cli import command
 from gpt2.errors import UsageError
-from gpt2.model_dir import DEFAULT_MODELS_DIR, released_names
+from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, released_names
 
 
 def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
@@ -21,12 +21,12 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
             f" (the models are {released_names()})"
         )
-    from gpt2 import download  # needs packages, which --help does not
+    from gpt2.formats import download  # needs packages, which --help does not
 
     folder = download.target_folder(models_dir)
     directory = download.download_model(model_name, folder, base_url or download.BASE_URLS)
-    cli.complain(f"{model_name} is complete in {directory}")
+    command.complain(f"{model_name} is complete in {directory}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(download_model))
+    sys.exit(command.main(download_model))

@@ -8,8 +8,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2 import cli, doctor
-from gpt2.model_dir import DEFAULT_MODELS_DIR
+from gpt2.cli import command, doctor
+from gpt2.formats.model_dir import DEFAULT_MODELS_DIR
 
 
 def examine(models_dir=DEFAULT_MODELS_DIR, threads=None):
@@ -22,4 +22,4 @@ def examine(models_dir=DEFAULT_MODELS_DIR, threads=None):
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(examine))
+    sys.exit(command.main(examine))

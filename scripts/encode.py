@@ -8,8 +8,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2 import cli
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
+from gpt2.cli import command
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
 from gpt2.training.settings import COMBINE
 
 
@@ -27,15 +27,15 @@ def encode_text(
 
     A file is a document, and so is a row of a .csv; <|endoftext|> stands between documents.
     """
-    from gpt2.training import documents, encode  # needs packages, which --help does not
+    from gpt2.data import documents, encode  # needs packages, which --help does not
 
     print("Reading files", flush=True)
     encoder = find_vocabulary(model_name, models_dir)
     print("Writing", encode.out_path(out), flush=True)
     rows = documents.Csv(header=csv_header)
     written = encode.encode(in_text, out, encoder, encoding, rows, combine, workers, progress=True)
-    cli.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
+    command.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(encode_text))
+    sys.exit(command.main(encode_text))

@@ -9,8 +9,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2 import cli
-from gpt2.training.flags import FLAGS
+from gpt2.cli import command
+from gpt2.cli.training_flags import FLAGS
 from gpt2.training.settings import Settings
 
 
@@ -29,4 +29,4 @@ def train(**flags):
 train.__signature__ = inspect.signature(Settings)  # the flags and their defaults
 
 if __name__ == "__main__":
-    sys.exit(cli.main(train, flags=FLAGS))
+    sys.exit(command.main(train, flags=FLAGS))

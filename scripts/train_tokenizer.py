@@ -8,7 +8,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2 import cli
+from gpt2.cli import command
 
 
 def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=False):
@@ -16,12 +16,12 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
 
     The vocabulary is for models that are trained from nothing; a model that is fine-tuned keeps its own.
     """
-    from gpt2.training import documents, vocabulary  # needs packages, which --help does not
+    from gpt2.data import documents, train_bpe  # needs packages, which --help does not
 
     rows = documents.Csv(header=csv_header)
-    encoder = vocabulary.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, progress=True)
-    cli.complain(f"{encoder.n_vocab:,} ids in {out}")
+    encoder = train_bpe.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, progress=True)
+    command.complain(f"{encoder.n_vocab:,} ids in {out}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(train_tokenizer))
+    sys.exit(command.main(train_tokenizer))

@@ -3,8 +3,8 @@
 
 import sys
 
-from gpt2 import cli, commands
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.cli import classic, command
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
 
@@ -28,10 +28,10 @@ def sample_model(
     A sample is `length` tokens long; by default the model's window, 1024. Samples are unfiltered.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
-    commands.unconditional(
-        commands.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop)
+    classic.unconditional(
+        classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop)
     )
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(sample_model))
+    sys.exit(command.main(sample_model))

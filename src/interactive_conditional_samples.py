@@ -3,8 +3,8 @@
 
 import sys
 
-from gpt2 import cli, commands
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.cli import classic, command
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
 
@@ -32,10 +32,8 @@ def interact_model(
     being written, Ctrl-D the program. Samples are unfiltered.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
-    commands.interactive(
-        commands.Options(
-            model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop
-        ),
+    classic.interactive(
+        classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop),
         prompt,
         prompt_file,
         encoding,
@@ -43,4 +41,4 @@ def interact_model(
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(interact_model))
+    sys.exit(command.main(interact_model))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 
@@ -12,22 +11,12 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tiny
+from tiny import with_tensorflow
 
 from gpt2 import generate
-from gpt2.decoder import TensorFlowDecoder
 from gpt2.encoder import Encoder, load_encoder
-from gpt2.loading import load_decoder
-from gpt2.model_dir import load_vocabulary, open_model_dir
-from gpt2.native import build
-
-
-def with_tensorflow(path: Path) -> generate.Model:
-    """A model whose decoder is TensorFlow's and whose weights are as they are in the checkpoint."""
-    directory = open_model_dir(path)
-    return generate.Model(load_vocabulary(directory), load_decoder(directory, native=False))
-
-
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
+from gpt2.engine.native import build
+from gpt2.engine.tensorflow import TensorFlowDecoder
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from conftest import with_tensorflow
+from tiny import with_tensorflow
 
-from gpt2 import generate, model_dir
+from gpt2 import generate
 from gpt2.errors import GPT2Error
+from gpt2.formats import model_dir
 from gpt2.request import Request, Sampling
 from gpt2.training import forward
 

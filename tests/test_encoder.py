@@ -5,10 +5,10 @@ from array import array
 
 import pytest
 import tiktoken
-from conftest import GOLDEN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+from tiny import GOLDEN
 
 from gpt2 import encoder as encoder_module
 from gpt2.encoder import ASCII_PIECE, PIECE, Encoder, load_encoder, merge, merge_long, piece_pattern

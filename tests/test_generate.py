@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import tiny
-from conftest import GOLDEN
+from tiny import GOLDEN
 
 from gpt2 import generate
 from gpt2.errors import GPT2Error, UsageError

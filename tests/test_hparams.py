@@ -3,8 +3,8 @@ import json
 import pytest
 
 from gpt2.errors import GPT2Error
+from gpt2.formats.model_dir import RELEASED
 from gpt2.hparams import HParams, load_hparams
-from gpt2.model_dir import RELEASED
 
 
 def test_sizes_are_the_published_ones():

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import GOLDEN, with_tensorflow
+from tiny import GOLDEN, with_tensorflow
 
 from gpt2 import model
-from gpt2 import reference as numpy_gpt2
+from gpt2.engine import reference as numpy_gpt2
 
 
 @pytest.mark.parametrize("number", range(5))

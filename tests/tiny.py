@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import checkpoint, encoder
-from gpt2.doctor import random_weights
+from gpt2 import encoder, generate
+from gpt2.cli.doctor import random_weights
+from gpt2.engine.load import load_decoder
+from gpt2.formats import openai
+from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.hparams import HParams
 
+GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
 TEXT = "the cat sat on the mat and the dog sat on the log"
 
 
@@ -52,7 +56,7 @@ def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: 
 
 def _write(directory: Path, hparams: HParams, seed: int) -> Path:
     (directory / "hparams.json").write_text(json.dumps(dataclasses.asdict(hparams)), encoding="utf-8")
-    checkpoint.save(directory, random_weights(hparams, seed))
+    openai.save(directory, random_weights(hparams, seed))
     return directory
 
 
@@ -73,5 +77,11 @@ def write_small_reference(directory: Path, vocabulary: Path) -> Path:
             values[name] = normal(shape, 0.05 if "ln_" in name else 0.02)
         else:
             values[name] = normal(shape, 0.04 if name.endswith("wpe") else 0.08)
-    checkpoint.save(directory, checkpoint.nest({name: tf.constant(value) for name, value in values.items()}))
+    openai.save(directory, openai.nest({name: tf.constant(value) for name, value in values.items()}))
     return directory
+
+
+def with_tensorflow(path: Path) -> generate.Model:
+    """A model whose decoder is TensorFlow's and whose weights are as they are in the checkpoint."""
+    directory = open_model_dir(path)
+    return generate.Model(load_vocabulary(directory), load_decoder(directory, native=False))

@@ -23,7 +23,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gpt2.errors import GPT2Error
 
@@ -40,35 +40,6 @@ ASCII_PIECE = re.compile(
 CACHED_PIECES, CACHED_LENGTH = 1 << 18, 64
 LONG_PIECE = 128  # symbols, from which on the quadratic merge is the slower one
 NO_MERGE = sys.maxsize
-
-
-class TextStream(Protocol):
-    """Ids in, text out, never half a character."""
-
-    def feed(self, ids: Iterable[int]) -> str: ...
-
-    def finish(self) -> str: ...
-
-
-class TextEncoder(Protocol):
-    """What the rest of the library needs of a vocabulary."""
-
-    @property
-    def n_vocab(self) -> int: ...
-
-    @property
-    def end_of_text(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def pack(self, text: str) -> bytes: ...
-
-    def decode(self, ids: Iterable[int]) -> str: ...
-
-    def stream(self) -> TextStream: ...
 
 
 @functools.cache

@@ -15,15 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.decode import Batch, Decoder, Row, last_of_window
-from gpt2.encoder import TextEncoder
+from gpt2.engine.batch import Batch, Decoder, Row, last_of_window
+from gpt2.engine.load import load_decoder
+from gpt2.engine.native.build import unheard
 from gpt2.errors import UsageError
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.hparams import HParams
-from gpt2.loading import load_decoder
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
-from gpt2.native.build import unheard
 from gpt2.request import DEFAULT_PRECISION, Request, check_precision
-from gpt2.stop import StopStrings
+from gpt2.text.stop import StopStrings
+from gpt2.text.vocabulary import TextEncoder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import warnings
 
-from gpt2 import clash
+from gpt2.cli import clash
 from gpt_2_simple.gpt_2 import *  # noqa: F403 - as the old package did
 
 if clash.of_the_old_package():

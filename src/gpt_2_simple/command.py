@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt2 import cli, flags
+from gpt2.cli import command, flags
 from gpt2.errors import UsageError
-from gpt2.model_dir import DEFAULT_MODEL
+from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
 from gpt_2_simple.generating import generate_to_file
@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
 
 def cmd(*, argv: Sequence[str] | None = None) -> int:
     """What the command does; returns its exit status."""
-    return cli.guarded(lambda: _run(sys.argv[1:] if argv is None else argv))
+    return command.guarded(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(argv: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 
 from gpt2.errors import GPT2Error
-from gpt2.model_dir import STATE_FILE
+from gpt2.formats.model_dir import STATE_FILE
 
 MOUNTED = Path("/content/drive")
 MY_DRIVE = "MyDrive"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from gpt2 import download, transfer
+from gpt2.data.documents import Csv
 from gpt2.errors import GPT2Error
-from gpt2.model_dir import find_model, find_vocabulary
-from gpt2.replacing import replacing
-from gpt2.training.documents import Csv
+from gpt2.files import replacing
+from gpt2.formats import download, transfer
+from gpt2.formats.model_dir import find_model, find_vocabulary
 from gpt2.training.settings import COMBINE
 
 START, END = "<|startoftext|>", "<|endoftext|>"  # what stands around the rows of a .csv
@@ -75,7 +75,7 @@ def encode_dataset(
     combine: int = COMBINE,
 ) -> None:
     """Encodes text of any size into a training set, on all cores; a name that ends in .npy gives the faster format."""
-    from gpt2.training import encode
+    from gpt2.data import encode
 
     print("Reading files")
     encoder = find_vocabulary(model_name, model_dir)

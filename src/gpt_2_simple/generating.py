@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpt2.replacing import replacing
+from gpt2.files import replacing
 from gpt2.request import Request, Sampling
 from gpt2.training.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find

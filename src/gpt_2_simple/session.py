@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gpt2 import device, model_dir
-from gpt2.cli import complain
+from gpt2 import machine
+from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
-from gpt2.model_dir import ModelDir
+from gpt2.formats import model_dir
+from gpt2.formats.model_dir import ModelDir
 from gpt2.request import DEFAULT_PRECISION, check_precision
 from gpt2.training.settings import LATEST
 
@@ -48,7 +49,7 @@ class Session:
     """Any number of them live side by side, each with a model of its own."""
 
     def __init__(self, threads: int = -1) -> None:
-        device.start(threads if threads > 0 else None)
+        machine.start(threads if threads > 0 else None)
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
@@ -113,7 +114,7 @@ def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Sessi
 
 def get_available_gpus() -> list[str]:
     """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
-    return [f"/device:{name}" for name in device.seen() if name.startswith("GPU")]
+    return [f"/device:{name}" for name in machine.seen() if name.startswith("GPU")]
 
 
 @eagerly

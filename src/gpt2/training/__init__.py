@@ -1,1 +1,1 @@
-"""Training: text to tokens, one optimiser step, the run's folder, what a person sees of it."""
+"""Training: one optimiser step, the run's folder, what a person sees of it."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2.replacing import replacing
+from gpt2.files import replacing
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from gpt2.decode import Batch, Row
-from gpt2.decoder import TensorFlowDecoder
+from gpt2.data import windows
+from gpt2.engine.batch import Batch, Row
+from gpt2.engine.tensorflow import TensorFlowDecoder
 from gpt2.errors import GPT2Error
 from gpt2.interrupt import Interruption
 from gpt2.request import Sampling
-from gpt2.training import distribution, run_checkpoint, run_folder, windows
+from gpt2.training import distribution, run_checkpoint, run_folder
 from gpt2.training.origin import Origin
 from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpt2.data import train_bpe
 from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, find_model, open_model_dir
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
-from gpt2.model_dir import STATE_FILE, current_checkpoint, find_model, open_model_dir
-from gpt2.training import distribution, run_folder, vocabulary
+from gpt2.training import distribution, run_folder
 from gpt2.training.settings import FRESH, LATEST, Settings
 
 
@@ -75,7 +76,7 @@ def _new(settings: Settings, begun: bool) -> Origin:
             run_folder.move_aside(settings.run_folder)
         where, begun = settings.run_folder, False
         (where / HPARAMS_FILE).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-        encoder = vocabulary.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
+        encoder = train_bpe.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
     return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
 
 

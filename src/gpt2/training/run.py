@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpt2 import device
-from gpt2.cli import complain
+from gpt2 import machine
+from gpt2.cli.command import complain
+from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.interrupt import Interruption
-from gpt2.training import distribution, estimate, origin, run_folder, tokens, windows
+from gpt2.training import distribution, estimate, origin, run_folder
 from gpt2.training.origin import Origin
 from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
@@ -85,7 +86,7 @@ def _start(settings: Settings) -> Machine:
     if count > 1:
         complain(f"worker {distribution.index() + 1} of {count} waits for the others")
     with distribution.waiting():
-        where = device.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
+        where = machine.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
     return Machine(where, strategies[0])
 
 
@@ -134,7 +135,7 @@ def _data(settings: Settings, start: Origin) -> windows.Split:
     _say("Loading dataset...")
 
     def load(path: str) -> np.ndarray:
-        return tokens.load(path, start.encoder, settings.encoding, settings.csv)
+        return dataset.load(path, start.encoder, settings.encoding, settings.csv)
 
     window = start.hparams.n_ctx + 1
     split = windows.Split(load(settings.dataset), np.zeros(0, np.uint16))
@@ -172,15 +173,15 @@ def _weights(start: Origin, seed: int) -> Weights:
     """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
     import tensorflow as tf
 
-    from gpt2 import checkpoint
+    from gpt2.formats import openai
 
     if not distribution.is_chief():
-        return checkpoint.nest({name: tf.zeros(shape) for name, shape in start.hparams.variable_shapes().items()})
+        return openai.nest({name: tf.zeros(shape) for name, shape in start.hparams.variable_shapes().items()})
     if start.weights is None:
         new = origin.new_weights(start.hparams, seed)
-        return checkpoint.nest({name: tf.constant(value) for name, value in new.items()})
+        return openai.nest({name: tf.constant(value) for name, value in new.items()})
     _say(f"Loading checkpoint {start.weights}")
-    return checkpoint.load(start.weights, start.hparams)
+    return openai.load(start.weights, start.hparams)
 
 
 def _make_room(settings: Settings, start: Origin) -> Origin:

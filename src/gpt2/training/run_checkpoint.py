@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from gpt2 import checkpoint
 from gpt2.errors import GPT2Error
+from gpt2.formats import openai
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.model import Weights
 from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
@@ -25,7 +25,7 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
     step = progress.step
     texts = {f"{TRAINING.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
     beside = {TRAINING.format(step): state} if state else {}
-    checkpoint.save(folder, weights, MODEL.format(step), beside, texts)
+    openai.save(folder, weights, MODEL.format(step), beside, texts)
     for number in _numbers(folder, "model")[:-keep]:
         if number != step:
             _remove(folder, MODEL.format(number))
@@ -39,7 +39,7 @@ def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progre
     best = folder / BEST
     if not (best / HPARAMS_FILE).is_file():
         prepare(best, folder, hparams)
-    checkpoint.save(best, weights, MODEL.format(progress.step))
+    openai.save(best, weights, MODEL.format(progress.step))
     for number in _numbers(best, "model"):
         if number != progress.step:
             _remove(best, MODEL.format(number))
@@ -59,7 +59,7 @@ def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, 
             raise GPT2Error(
                 f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
             )
-        return dict(zip(shapes, checkpoint.restore(training, list(shapes)) if shapes else []))
+        return dict(zip(shapes, openai.restore(training, list(shapes)) if shapes else []))
     except tf.errors.OpError as error:
         raise GPT2Error(f"{training} is damaged; remove {training.name}.* to go on with the weights alone") from error
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error
+from gpt2.files import replacing
+from gpt2.formats.model_dir import STATE_FILE, UNFINISHED
 from gpt2.hparams import HPARAMS_FILE, HParams
-from gpt2.model_dir import STATE_FILE, UNFINISHED
-from gpt2.replacing import replacing
 
 COUNTER_FILE = "counter"
 MODEL, TRAINING = "model-{}", "training-{}"

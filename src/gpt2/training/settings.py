@@ -9,11 +9,11 @@ import dataclasses
 import math
 from pathlib import Path
 
+from gpt2.data.documents import Csv
 from gpt2.errors import UsageError
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
-from gpt2.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import Sampling
-from gpt2.training.documents import Csv
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")

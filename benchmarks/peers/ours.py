@@ -1,0 +1,91 @@
+"""This project as an engine of benchmarks/decoding.py; it also makes the checkpoint that all engines share.
+
+    python ours.py new FOLDER                  random weights of 124M size, as a model directory
+    python ours.py export MODEL FOLDER         a model directory's weights for the others to convert
+
+Its own format is the model directory itself. The vocabulary is not loaded: the requests are ids.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import worker
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+
+class Engine:
+    def __init__(self, folder, precision, threads):
+        from gpt2 import machine
+
+        machine.start()  # as the commands do: TensorFlow takes a thread for each core
+        from gpt2 import generate
+
+        self.decoder = generate.load_weights(opened(folder), None, precision=precision).decoder
+
+    def batch(self, prompt, rows):
+        from gpt2.engine.batch import Batch, Row
+        from gpt2.request import Sampling
+
+        return Batch(self.decoder, [Row(prompt, Sampling(temperature=0))] * rows)
+
+    def decoding(self, tokens, batch):
+        rows = self.batch(worker.PROMPT, batch)
+        rows.next()  # the prefill
+        rows.next()
+
+        def steps():
+            for _ in range(tokens):
+                rows.next()
+
+        return steps
+
+    def next_token(self, ids):
+        return self.batch(ids, 1).next()[0]
+
+
+def opened(folder):
+    """The model directory, which may lack a vocabulary."""
+    from gpt2 import hparams
+    from gpt2.formats import model_dir
+
+    path = Path(folder)
+    return model_dir.ModelDir(path, hparams.load_hparams(path / worker.HPARAMS), model_dir.current_checkpoint(path))
+
+
+def new(folder):
+    import tensorflow as tf
+
+    from gpt2.formats import model_dir, openai
+    from gpt2.training import origin
+
+    hparams = model_dir.RELEASED["124M"]
+    drawn = origin.new_weights(hparams, seed=1)
+    openai.save(Path(folder), openai.nest({name: tf.constant(value) for name, value in drawn.items()}))
+    write_hparams(folder, hparams)
+
+
+def export(model, folder):
+    import numpy as np
+    import tensorflow as tf
+
+    directory = opened(model)
+    found = tf.train.load_checkpoint(str(directory.weights))
+    Path(folder).mkdir()
+    variables = {name: found.get_tensor(name) for name in directory.hparams.variable_shapes()}
+    np.savez(Path(folder, worker.WEIGHTS), **variables)
+    write_hparams(folder, directory.hparams)
+
+
+def write_hparams(folder, hparams):
+    text = json.dumps(dataclasses.asdict(hparams))
+    Path(folder, worker.HPARAMS).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] in ("new", "export"):
+        {"new": new, "export": export}[sys.argv[1]](*sys.argv[2:])
+    else:
+        worker.run(Engine)

@@ -1,0 +1,180 @@
+"""The engines of benchmarks/decoding.py as processes that take turns."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+COMMAND = FOLDER.parents[1] / "src" / "generate_unconditional_samples.py"
+CORES = len(os.sched_getaffinity(0))
+PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 after their work, on the cores that are the other engine's now
+
+
+class Engine(NamedTuple):
+    name: str
+    script: str
+    modules: tuple = ()  # what its Python has to have
+    precisions: tuple = ()  # pairs: ours, and its own that is compared with it
+    max_batch: int = 1
+
+
+OURS = Engine("ours", "ours.py")
+ORIGINAL = Engine("original", "original.py", (), (("float32", "float32"), ("int8", "float32")))
+PEERS = [
+    Engine("transformers", "transformers_pytorch.py", ("torch", "transformers"), (("float32", "float32"),), 8),
+    Engine(
+        "ctranslate2",
+        "ctranslate2_engine.py",
+        ("ctranslate2",),
+        (("float32", "float32"), ("int8", "int8")),
+        sys.maxsize,
+    ),
+    Engine(
+        "llama.cpp",
+        "llama_cpp_engine.py",
+        ("llama_cpp", "gguf"),
+        (("float32", "F32"), ("bfloat16", "F16"), ("int8", "Q8_0")),
+    ),
+]
+
+
+class Failed(Exception):
+    """A process did not do its work; with its last words."""
+
+
+class Process:
+    """A running command that answers on its stdout; Failed if it ends before that. It is killed with the `with` block,
+    whatever happens to the others."""
+
+    def __init__(self, engine, command, environment):
+        self.engine, self.log = engine, tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log}
+        self.process = subprocess.Popen(command, env=environment, **pipes)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+        self.log.close()
+
+    def ask(self, request):
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline() or self.fail())
+
+    def first_byte(self, skipped_lines):
+        for _ in range(skipped_lines):
+            self.process.stdout.readline()
+        return self.process.stdout.read(1) or self.fail()
+
+    def finish(self, timeout=None):
+        try:
+            self.process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.engine.name}: does not end after its last output") from None
+        if self.process.returncode:
+            self.fail()
+
+    def fail(self):
+        self.process.wait()
+        self.log.seek(0)
+        words = self.log.read().decode(errors="replace").strip().splitlines()[-1:]
+        raise Failed(f"{self.engine.name}: {' '.join(words) or f'ended with status {self.process.returncode}'}")
+
+
+class Bench:
+    """Starts the engines' processes, each with the checkpoint in its own format."""
+
+    def __init__(self, model, temporary, pythons, original):
+        self.model, self.temporary, self.pythons = model, temporary, pythons
+        self.original = original
+
+    def script(self, engine, *arguments):
+        return [self.pythons[engine], FOLDER / engine.script, *map(str, arguments)]
+
+    def process(self, engine, command):
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}  # the CPU, for every engine
+        if engine == ORIGINAL:
+            environment["PYTHONPATH"] = str(Path(self.original, "src").resolve())
+        return Process(engine, command, environment)
+
+    def run(self, engine, *arguments):
+        with self.process(engine, self.script(engine, *arguments)) as process:
+            process.finish()
+
+    def folder(self, engine, precision):
+        """Where the engine's own format is; it is made when it is first needed."""
+        if engine in (OURS, ORIGINAL):
+            return self.model
+        exported, folder = self.temporary / "exported", self.temporary / f"{engine.name}-{precision}"
+        if not exported.exists():
+            self.run(OURS, "export", self.model, exported)
+        if not folder.exists():
+            self.run(engine, "convert", exported, folder, precision)
+        return folder
+
+    def asked(self, stack, engine, precision, request):
+        """A function that makes one round and returns the answer."""
+        arguments = self.folder(engine, precision), precision, CORES
+        if "start" in request:
+            command = self.script(engine, "first", *arguments) if engine != OURS else self.our_command(precision)
+            return lambda: self.first_token(engine, command)
+        process = stack.enter_context(self.process(engine, self.script(engine, "serve", *arguments)))
+        return lambda: process.ask(request)
+
+    def our_command(self, precision):
+        command = [sys.executable, COMMAND, "--model_name", self.model]
+        chosen = [] if precision == "float32" else ["--precision", precision]
+        return [*command, "--nsamples", "1", "--length", "1", "--seed", "1", *chosen]
+
+    def first_token(self, engine, command):
+        start = time.perf_counter()
+        with self.process(engine, command) as process:
+            process.first_byte(skipped_lines=1 if engine == OURS else 0)  # before the text stands the sample's banner
+            seconds = time.perf_counter() - start
+            process.finish(timeout=60)
+        return {"seconds": seconds}
+
+    def take_turns(self, pair, request, rounds):
+        """The answers of each engine of (engine, precision), without those of the first round."""
+        with contextlib.ExitStack() as stack:
+            contestants = [self.asked(stack, engine, precision, request) for engine, precision in pair]
+            answers = [[] for _ in pair]
+            for _ in range(1 + rounds):
+                for contestant, row in zip(contestants, answers):
+                    time.sleep(PAUSE)
+                    row.append(contestant())
+        return [row[1:] for row in answers]
+
+
+def can_import(python, modules):
+    code = f"import importlib.util as u; raise SystemExit(not all(map(u.find_spec, {modules!r})))"
+    return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def _wanted(names):
+    """The peers of these names; all if there are none, none if they were not asked for."""
+    return [peer for peer in PEERS if names is not None and (not names or peer.name in names)]
+
+
+def find_engines(options):
+    """Python of each engine that is there, ours first, and the names of the others."""
+    found, missing = {OURS: sys.executable}, []
+    for peer in _wanted(options.peers):
+        pythons = [python for python in [sys.executable, *options.peer_python] if can_import(python, peer.modules)]
+        if pythons:
+            found[peer] = pythons[0]
+        else:
+            missing.append(peer.name)
+    if options.original:
+        found[ORIGINAL] = options.original_python
+    return found, missing

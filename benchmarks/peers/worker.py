@@ -1,0 +1,65 @@
+"""An engine's process in benchmarks/decoding.py: JSON requests as lines of stdin, JSON answers as lines of stdout.
+
+    python ENGINE.py convert WEIGHTS_FOLDER FOLDER PRECISION    the checkpoint -> the engine's own format
+    python ENGINE.py serve FOLDER PRECISION THREADS             {"decode": 128, "batch": 8} -> {"seconds": ...}
+                                                                {"prefill": 512} -> {"seconds": ..., "token": ...}
+    python ENGINE.py first FOLDER PRECISION THREADS             prints the first token's id and ends
+
+An engine is a class with two methods: `decoding(tokens, batch)` returns a function that makes so many decode steps for
+a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` returns the id that follows a prompt. Works
+with Python 3.7 too, because TensorFlow 1 does.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+
+import numpy as np
+
+PROMPT = [464]  # one id: an engine that can only be timed as a whole then makes exactly one step per new token
+WEIGHTS, HPARAMS = "weights.npz", "hparams.json"
+
+
+def read_checkpoint(folder):
+    """The checkpoint's variables by their names, without the kernels' leading 1, and its hparams."""
+    with open(os.path.join(folder, HPARAMS)) as file:
+        hparams = json.load(file)
+    variables = np.load(os.path.join(folder, WEIGHTS))
+    return {name: variables[name][0] if name.endswith("/w") else variables[name] for name in variables.files}, hparams
+
+
+def run(engine, convert=None):
+    """The main function of an engine's script. Engines import their libraries only when they are called, because
+    libraries print: from here on stdout belongs to the answers alone."""
+    mode, *arguments = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if mode == "convert":
+        convert(*arguments)
+        return
+    folder, precision, threads = arguments
+    loaded = engine(folder, precision, int(threads))
+    if mode == "first":
+        print(loaded.next_token(PROMPT), file=answers, flush=True)
+        return
+    for line in sys.stdin:
+        print(json.dumps(dict(answer(loaded, json.loads(line)), peak_mb=peak_mb())), file=answers, flush=True)
+
+
+def answer(engine, request):
+    if "decode" in request:
+        steps = engine.decoding(request["decode"], request["batch"])
+        start = time.perf_counter()
+        steps()
+        return {"seconds": time.perf_counter() - start}
+    ids = [7 * i + 3 for i in range(request["prefill"])]
+    start = time.perf_counter()
+    token = engine.next_token(ids)
+    return {"seconds": time.perf_counter() - start, "token": int(token)}
+
+
+def peak_mb():
+    with open("/proc/self/status") as file:
+        return int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1)) * 1024 / 1e6

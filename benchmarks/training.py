@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Command: seconds of an update and peak memory at 124M size, beside PyTorch and with gradient checkpointing.
+
+    python benchmarks/training.py [ROUNDS] [PYTHON_WITH_TORCH]
+
+Adam, one window of 1024 tokens, random weights, no dropout. Pairs of processes that make one update each in turn, after
+two for warm-up; prints medians, the ratio of each pair's medians, and the same as a last line of JSON. Without a
+second Python, the pairs with PyTorch are left out.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+OURS, PEER = "tensorflow", "torch"
+WARM_UP, WINDOW = 2, 1024
+PAIRS = [
+    ((PEER, "float32"), (OURS, "float32")),
+    ((PEER, "bfloat16"), (OURS, "bfloat16")),
+    ((OURS, "float32"), (OURS, "float32", "saving")),
+    ((OURS, "bfloat16"), (OURS, "bfloat16", "saving")),
+]
+
+
+def tensorflow_update(precision, *saving):
+    """A function that makes one update with this checkout's code."""
+    sys.path.insert(0, str(CHECKOUT / "src"))
+    from gpt2 import machine
+
+    machine.start()
+    import numpy as np
+    import tensorflow as tf
+
+    from gpt2.formats import model_dir, openai
+    from gpt2.training import origin
+    from gpt2.training.settings import Settings
+    from gpt2.training.trainer import Trainer
+
+    hparams = model_dir.RELEASED["124M"]
+    new = origin.new_weights(hparams, seed=1)
+    weights = openai.nest({name: tf.constant(value) for name, value in new.items()})
+    settings = Settings("", precision=precision, memory_saving_gradients=bool(saving))
+    trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
+    del new, weights
+    tokens = np.random.default_rng(1).integers(hparams.n_vocab, size=(1, 1, 1, WINDOW + 1)).astype(np.int32)
+    return lambda: trainer.update(tokens[..., :-1], tokens[..., 1:], 1e-4, 1, False)
+
+
+def torch_update(precision):
+    """A function that makes one update with transformers' GPT-2 on PyTorch."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0)).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    tokens = torch.randint(model.config.vocab_size, (1, WINDOW))
+
+    def update():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = model(tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return update
+
+
+def work(engine, *how):
+    """The process of one engine: an update for each line of stdin, answered by its seconds and the peak memory."""
+    update = {OURS: tensorflow_update, PEER: torch_update}[engine](*how)
+    for _ in range(WARM_UP):
+        update()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        update()
+        seconds = time.perf_counter() - start
+        peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+        print(seconds, int(peak) / 1024, flush=True)
+
+
+def start(engine, torch_python):
+    python = torch_python if engine[0] == PEER else sys.executable
+    command = [python, __file__, "--work", *engine]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    if process.stdout.readline() != "ready\n":
+        sys.exit(f"error: {' '.join(map(str, command))} did not start")
+    return process
+
+
+def measure(pair, rounds, torch_python):
+    """Medians of the seconds and the peak memory in MB, for each of the two."""
+    processes = [start(engine, torch_python) for engine in pair]
+    rows = [[], []]
+    for _ in range(rounds):
+        for process, row in zip(processes, rows):
+            process.stdin.write("update\n")
+            process.stdin.flush()
+            row.append([float(x) for x in process.stdout.readline().split()])
+    for process in processes:
+        process.communicate()
+    return [(statistics.median(seconds for seconds, _ in row), max(peak for _, peak in row)) for row in rows]
+
+
+def main(rounds="9", torch_python=None):
+    found = {}
+    for pair in PAIRS:
+        if torch_python is None and pair[0][0] == PEER:
+            continue
+        (base_seconds, base_peak), (seconds, peak) = measure(pair, int(rounds), torch_python)
+        names = [" ".join(engine) for engine in pair]
+        print(
+            f"{names[0]}: {base_seconds:.2f} s, {base_peak:.0f} MB | {names[1]}: {seconds:.2f} s, {peak:.0f} MB", end=""
+        )
+        print(f" | speed x {base_seconds / seconds:.2f}, memory x {peak / base_peak:.2f}", flush=True)
+        found[" | ".join(names)] = [base_seconds, base_peak, seconds, peak]
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

@@ -1,0 +1,157 @@
+"""What the two classic commands do: find the model, start TensorFlow, write samples under their banners.
+
+stdout gets what it always got: banners, samples, the prompt. Everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2 import machine
+from gpt2.cli.command import complain
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.formats.model_dir import find_model, load_vocabulary
+from gpt2.interrupt import Interruption
+from gpt2.request import Request, Sampling, check_precision
+from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
+
+PROMPT = "Model prompt >>> "
+EMPTY_PROMPT = "Prompt should not be empty!"
+END_OF_ANSWER = "=" * 80
+
+
+class Options(NamedTuple):
+    """The flags that the two commands share."""
+
+    model_name: str
+    models_dir: str
+    threads: int | None
+    precision: str
+    seed: int | None
+    nsamples: int
+    batch_size: int
+    length: int | None
+    sampling: Sampling
+    stop: tuple[str, ...]
+
+
+def unconditional(options: Options) -> None:
+    """Writes samples that start from nothing; n_ctx tokens each by default, and for ever with nsamples 0."""
+    if options.nsamples == 0 and options.length == 0:
+        raise UsageError("nsamples 0 is for ever, which length 0 would fill with nothing; give one of them a value")
+    session = Session(options)
+    session.load()
+    session.write(None, session.n_ctx, options.nsamples or None)
+
+
+def interactive(options: Options, prompt: str | None, prompt_file: str | None, encoding: str) -> None:
+    """Answers prompts, one a line, until stdin ends; or, if one is given, that prompt alone.
+
+    Ctrl-C ends the sample that is being written, and at the prompt the program.
+    """
+    if prompt is not None and prompt_file is not None:
+        raise UsageError("give prompt or prompt_file, not both")
+    session = Session(options)
+    damage = count_undecodable(encoding, "the prompt")
+    if prompt_file is not None:
+        prompt = read_prompt(prompt_file, encoding)
+    if prompt == "":
+        raise UsageError(EMPTY_PROMPT)
+    session.load()
+    for text in ask(encoding) if prompt is None else [prompt]:
+        damage.report()
+        session.write(text, session.n_ctx // 2, options.nsamples, interruptible=prompt is None)
+        print(END_OF_ANSWER, flush=True)
+
+
+class Session:
+    """A model and a stream of samples: the random numbers go on from one prompt to the next."""
+
+    def __init__(self, options: Options) -> None:
+        check_precision(options.precision)
+        self.options = options
+        self.seed = secrets.randbits(32) if options.seed is None else options.seed
+        self.request = Request(None, options.length or 0, options.sampling, self.seed, stop=options.stop)
+        self.directory = find_model(options.model_name, options.models_dir)
+        self.encoder = load_vocabulary(self.directory)
+        self.n_ctx = self.directory.hparams.n_ctx
+        self.sample_numbers = itertools.count()
+
+    def load(self) -> None:
+        """Starts TensorFlow, which takes seconds: what can be refused without it has been refused before."""
+        where = machine.start(self.options.threads, return_memory=True)
+        from gpt2 import generate  # imports TensorFlow
+
+        self.model = generate.load_weights(self.directory, self.encoder, self.options.precision, complain)
+        engine = self.model.decoder.kernels
+        complain(f"{self.directory.path.name} on {where} ({self.options.precision}, {engine}), seed {self.seed}")
+
+    def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
+        """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""
+        length = length if self.options.length is None else self.options.length
+        banners = itertools.count(1)
+        for start in itertools.count(step=self.options.batch_size):
+            n = self.options.batch_size if nsamples is None else min(self.options.batch_size, nsamples - start)
+            if n <= 0:
+                return
+            requests = [
+                dataclasses.replace(self.request, prompt=prompt, length=length, sample=number)
+                for number in itertools.islice(self.sample_numbers, n)
+            ]
+            with Interruption() as ctrl_c:
+                self._write_batch(requests, banners, ctrl_c)
+            if not interruptible:
+                ctrl_c.throw()
+
+    def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: Interruption) -> None:
+        from gpt2 import generate  # imports TensorFlow
+
+        pieces = itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, requests))
+        if len(requests) == 1:
+            print(banner(next(banners)), flush=True)
+            for piece in pieces:
+                print(piece.text, end="", flush=True)
+            print(flush=True)
+        else:
+            for text in generate.in_order(pieces, len(requests)):
+                print(banner(next(banners)), text, sep="\n", flush=True)
+
+
+def banner(number: int) -> str:
+    return "=" * 40 + f" SAMPLE {number} " + "=" * 40
+
+
+def ask(encoding: str) -> Iterator[str]:
+    """Prompts from stdin, one a line, until it ends."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  input() then edits the line and remembers earlier ones
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=encoding, errors=REPLACE_AND_COUNT)
+    while True:
+        try:
+            text = input(PROMPT)
+        except EOFError:
+            print(flush=True)
+            return
+        if text:
+            yield text
+        else:
+            print(EMPTY_PROMPT)
+
+
+def read_prompt(prompt_file: str, encoding: str) -> str:
+    """The whole file, or all of stdin if `-`, without the newline that ends its last line."""
+    try:
+        data = sys.stdin.buffer.read() if prompt_file == "-" else Path(prompt_file).expanduser().read_bytes()
+    except OSError as error:
+        raise GPT2Error(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
+    text = data.decode(encoding, errors=REPLACE_AND_COUNT)
+    return text.replace("\r\n", "\n").removesuffix("\n")

@@ -1,0 +1,194 @@
+"""A command's flags and its manners: types, help, errors in one line, UTF-8, closed pipes, Ctrl-C.
+
+A command is a function; its parameters are its flags and hold their defaults. fire splits the command line, so that
+positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` all work as they did; types
+are those of `flags.FLAGS`. A switch needs no value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import io
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpt2.cli.flags import FLAGS, Flag, switch
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.interrupt import Terminated
+
+FAILURE, USAGE = 1, 2
+INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143  # as a shell reports SIGINT, SIGPIPE and SIGTERM
+DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that nobody foresaw
+# fire splits commands at a lone "-", which is how --prompt_file names stdin; no argument can hold a null character.
+SEPARATOR = "--separator=\0"
+
+
+Flags = Mapping[str, Flag]
+
+
+def main(command: Callable[..., None], argv: Sequence[str] | None = None, flags: Flags = FLAGS) -> int:
+    """Runs a command with the arguments of this process and returns its exit status."""
+
+    def work() -> None:
+        arguments = parse(command, sys.argv[1:] if argv is None else argv, flags)
+        if arguments is None:
+            print(help_text(command, flags))
+        else:
+            command(**arguments)
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Does a command's work; whatever happens becomes one line on stderr and an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+        warnings.simplefilter("always", UserWarning)
+        return _status(work)
+
+
+def _status(work: Callable[[], None]) -> int:
+    try:
+        work()
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt as error:
+        complain("")
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit would complain
+        return CLOSED_PIPE
+    except (GPT2Error, OSError) as error:
+        complain(f"error: {error}")
+        return USAGE if isinstance(error, UsageError) else FAILURE
+    except ModuleNotFoundError as error:
+        complain(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
+        return FAILURE
+    except Exception as error:
+        if DEBUG in os.environ:
+            raise
+        first_line = str(getattr(error, "message", error)).split("\n")[0]
+        complain(f"error: {type(error).__name__}: {first_line} ({DEBUG}=1 shows where)")
+        return FAILURE
+
+
+def complain(line: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAGS) -> dict[str, Any] | None:
+    """Command line -> the command's arguments, each of its flag's type; None if help is asked for.
+
+    Raises UsageError for unknown flags, flags without a value, too many arguments, wrong types and values out of range.
+    """
+    own, fires = _split(argv)
+    if {"--help", "-h"} & {*own, *fires}:
+        return None
+    parameters = inspect.signature(command).parameters
+    own = _named(own, {name: flags[name] for name in parameters})
+    given = _fire(command, [*own, "--", *fires, SEPARATOR])
+    return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in given.items()}
+
+
+def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's arguments, and those for fire itself, after a lone `--`."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:at]), list(argv[at + 1 :])
+
+
+def _named(argv: list[str], flags: Flags) -> list[str]:
+    """The arguments, switches with their value; raises UsageError for names that no flag has and for missing values."""
+    named = []
+    for argument, following in zip(argv, [*argv[1:], "--"]):
+        match = re.fullmatch(r"--([^=]*)(=.*)?", argument, re.DOTALL)
+        named.append(argument)
+        if not match:
+            continue
+        name = match[1].replace("-", "_")
+        if name not in flags:
+            raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
+        if match[2] is not None:
+            continue
+        if flags[name].kind is switch:
+            if following.lower() not in ("true", "false"):
+                named.append("True")
+        elif following.startswith("--"):
+            raise UsageError(f"--{name} needs a value: {flags[name].what}")
+    return named
+
+
+def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
+    """What fire makes of the command line, before anything runs and with every value still a string."""
+    import fire
+
+    bound: dict[str, str] = {}
+
+    @fire.decorators.SetParseFn(str)
+    @functools.wraps(command)
+    def collect(*args: str, **kwargs: str) -> None:
+        bound.update(inspect.signature(command).bind(*args, **kwargs).arguments)
+
+    with contextlib.redirect_stderr(io.StringIO()) as output:
+        try:
+            fire.Fire(collect, command=argv)
+        except fire.core.FireExit as error:
+            if not error.code:
+                raise UsageError("nothing was run: the arguments after -- are for fire") from error
+            said = re.search(r"ERROR: (.*)", output.getvalue())
+            raise UsageError(_readable(said[1] if said else output.getvalue().strip())) from error
+    return bound
+
+
+def _readable(said: str) -> str:
+    surplus = said.removeprefix("Could not consume arg: ")
+    return said if surplus == said else f"there is no place for the argument {surplus!r}; --help lists the flags"
+
+
+def _convert(name: str, flag: Flag, value: Any, default: Any) -> Any:
+    if not isinstance(value, str):
+        return value  # a default that fire passed along
+    if default is None and value == "None":
+        return None
+    try:
+        converted = flag.kind(value)
+    except ValueError:
+        raise UsageError(f"{name} must be {flag.what}, not {value!r}") from None
+    if flag.minimum is not None and converted < flag.minimum:
+        raise UsageError(f"{name} must be {flag.what} of at least {flag.minimum}, not {value}")
+    return converted
+
+
+def help_text(command: Callable[..., None], flags: Flags = FLAGS) -> str:
+    """The command's docstring and its flags, in the order in which they may be given without their names."""
+    program = Path(sys.argv[0]).name
+    doc = inspect.getdoc(command) or ""
+    parameters = inspect.signature(command).parameters
+    required = [name.upper() for name, p in parameters.items() if p.default is p.empty]
+    lines = [" ".join(["usage:", program, *required, "[--FLAG VALUE ...]"]), "", doc, "", "flags, in positional order:"]
+    for name, parameter in parameters.items():
+        flag = flags[name]
+        default = _default_text(parameter.default)
+        lines.append(f"  --{name}" if flag.kind is switch else f"  --{name}={name.upper()}")
+        about = textwrap.wrap(f"{flag.help} ({flag.what}{default})", 92)
+        lines += [" " * 8 + line for line in about]
+    return "\n".join(lines)
+
+
+def _default_text(default: Any) -> str:
+    if default is inspect.Parameter.empty:
+        return "; required"
+    if default is False or default in (None, "", ()):
+        return ""
+    return f"; default {', '.join(default) if isinstance(default, tuple) else default}"

@@ -1,0 +1,122 @@
+"""What TensorFlow has to work with on this machine, and whether its numbers are right."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2 import machine
+from gpt2.cli import clash
+from gpt2.engine import reference
+from gpt2.errors import GPT2Error
+from gpt2.formats import model_dir
+from gpt2.formats.model_dir import ModelDir
+from gpt2.hparams import HParams
+
+if TYPE_CHECKING:
+    from gpt2.model import Weights
+
+PACKAGES = ("tensorflow", "tensorflow-cpu", "numpy", "regex", "fire", "requests", "tqdm")
+# What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+TOLERANCE = 1e-4  # absolute, of a logit in float32
+TESTED_TOKENS = 32
+# Used where no model is at hand.
+RANDOM_MODEL = HParams(n_vocab=512, n_ctx=64, n_embd=128, n_head=4, n_layer=2)
+
+
+def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None = None) -> Iterator[str]:
+    """The findings, a line each. Raises GPT2Error at the end if the self-test's numbers are wrong."""
+    yield f"Python {platform.python_version()} on {platform.platform()}"
+    yield "packages: " + ", ".join(_versions())
+    if clash.of_the_old_package():
+        yield f"warning: {clash.of_the_old_package()}"
+    yield f"CPU: {os.cpu_count()} threads, {_cpu_features()}"
+    computes_on = machine.start(threads)
+    yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
+    yield f"decoding: {_kernels()}"
+    yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
+    usable = []
+    for path in model_dir.models_at_hand(models_dir):
+        try:
+            usable.append(model_dir.open_model_dir(path))
+            yield f"  {path.name}: {usable[-1].hparams.n_params:,} parameters"
+        except GPT2Error as error:
+            yield f"  {path.name}: not usable, {error}"
+    if not usable:
+        yield f"  none; {model_dir.download_command(model_dir.DEFAULT_MODEL)} brings one"
+    smallest = min(usable, key=lambda model: model.hparams.n_params, default=None)
+    name = smallest.path.name if smallest else "random weights"
+    largest = largest_error(smallest)
+    verdict = f"self-test on {name}: the largest error of a logit is {largest:.1e}, {TOLERANCE:.0e} are allowed"
+    if not largest <= TOLERANCE:
+        raise GPT2Error(f"{verdict}. The numbers are wrong: try TF_ENABLE_ONEDNN_OPTS=0, or another TensorFlow")
+    yield verdict
+
+
+def largest_error(directory: ModelDir | None) -> float:
+    """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each decoder
+    that there is."""
+    from gpt2.engine.load import decoders
+    from gpt2.formats import openai
+
+    hparams = directory.hparams if directory else RANDOM_MODEL
+    weights = openai.load(directory.weights, hparams) if directory else random_weights(hparams, seed=0)
+    tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
+    expected = reference.logits(weights, hparams, tokens.tolist())
+    errors = []
+    for decoder in decoders(weights, hparams):
+        whole, growing = decoder.new_cache(1), decoder.new_cache(1)
+        for i in range(len(tokens)):
+            prefilled = decoder.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
+            decoded = decoder.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
+            errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled, decoded)]
+    return float(max(errors))
+
+
+def random_weights(hparams: HParams, seed: int) -> Weights:
+    """Weights that make every part of the model matter, as nested dictionaries of float32 tensors."""
+    import tensorflow as tf
+
+    from gpt2.formats import openai
+
+    rng = np.random.default_rng(seed)
+    values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.variable_shapes().items()}
+    scaled = {name: 1 + 0.1 * x if name.endswith("/g") else 0.08 * x for name, x in values.items()}
+    return openai.nest({name: tf.constant(x, tf.float32) for name, x in scaled.items()})
+
+
+def _kernels() -> str:
+    from gpt2.engine.load import native_library
+    from gpt2.engine.native.build import Unavailable
+
+    try:
+        native_library()
+    except Unavailable as reason:
+        return f"TensorFlow alone; not the native kernels, which are about twice as fast: {reason}"
+    return "native kernels, compiled for this machine"
+
+
+def _versions() -> Iterator[str]:
+    for package in PACKAGES:
+        try:
+            yield f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+
+
+def _cpu_features() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    flags = set(re.findall(r"^flags\s*:(.*)", info, re.MULTILINE)[0].split()) if "flags" in info else set()
+    present = [feature for feature in CPU_FEATURES if feature in flags]
+    return " ".join(present) or platform.machine()

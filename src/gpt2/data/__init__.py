@@ -1,0 +1,1 @@
+"""Text -> files of ids, and the windows of them that training sees. No TensorFlow."""

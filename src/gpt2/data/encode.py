@@ -1,0 +1,92 @@
+"""Text files -> a file of ids, on all cores and in bounded memory whatever their size."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from gpt2.data import documents, token_file
+from gpt2.data.workers import Encoded, batches, cores, encode_batches, pack_separator
+from gpt2.errors import GPT2Error
+from gpt2.text.vocabulary import TextEncoder
+from gpt2.training.settings import COMBINE
+
+SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
+
+
+class Written(NamedTuple):
+    """What a file of ids holds."""
+
+    path: Path
+    tokens: int
+    documents: int
+
+
+def out_path(out: str) -> Path:
+    """The name of the file of ids that is written for `out`: `.npy` is appended if it is neither that nor `.npz`."""
+    path = Path(os.path.expanduser(os.path.expandvars(out)))
+    return path if documents.is_ids(path) else path.with_name(f"{path.name}.npy")
+
+
+def encode(
+    in_text: str,
+    out: str,
+    encoder: TextEncoder,
+    encoding: str = "utf-8",
+    rows: documents.Csv = documents.PLAIN_CSV,
+    combine: int = COMBINE,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Written:
+    """Encodes the text files that `in_text` means (see `documents.find`) into the file `out_path(out)`.
+
+    The ids are EOT d1 EOT d2 EOT ... dn EOT; in a `.npz`, in chunks of at least `combine` characters. Raises GPT2Error
+    if there is no text or the file cannot be written, UsageError for an unknown encoding.
+    """
+    path = out_path(out)
+    own = {path.resolve(), token_file.sidecar_of(path).resolve()}  # a folder may hold what was made of it before
+    paths = [file for file in documents.find(in_text) if file.resolve() not in own or not _is_written(file)]
+    at_least = combine if path.suffix.lower() == ".npz" else documents.PART
+    encoded = encode_files(paths, encoder, encoding, rows, workers, progress, at_least)
+    with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
+        for batch in encoded:
+            writer.append(batch)
+        if not writer.tokens:
+            raise GPT2Error(f"{in_text} holds no text; give a file of text or a folder of such files")
+    return Written(path, writer.tokens, writer.documents)
+
+
+def _is_written(path: Path) -> bool:
+    return documents.is_ids(path) or token_file.is_sidecar(path)
+
+
+def encode_files(
+    paths: Sequence[Path],
+    encoder: TextEncoder,
+    encoding: str,
+    rows: documents.Csv,
+    workers: int | None,
+    progress: bool,
+    at_least: int = documents.PART,
+) -> Generator[Encoded, None, None]:
+    """Text files -> the ids of their documents, an end of text before, between and after them.
+
+    A batch is of at least so many characters but the last; there is none if there is no text.
+    """
+    size = documents.total_size(paths)
+    start = pack_separator(encoder)
+    parts = batches(documents.read(paths, encoding, rows), at_least)
+    processes = workers or (cores() if size > SMALL else 1)
+    with (
+        tqdm(desc="Encoding", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar,
+        contextlib.closing(encode_batches(parts, encoder, processes)) as encoded,
+    ):
+        for batch in encoded:
+            yield batch._replace(ids=start + batch.ids)
+            start = b""
+            bar.update(batch.size)

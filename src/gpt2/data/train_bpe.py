@@ -1,0 +1,105 @@
+"""A vocabulary of one's own: byte-level BPE (Sennrich et al. 2016, on bytes as Radford et al. 2019) trained on text.
+
+The files are OpenAI's, `encoder.json` and `vocab.bpe`, so that every command reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import warnings
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from gpt2.data import documents
+from gpt2.data.token_file import is_sidecar
+from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.files import replacing
+from gpt2.formats.model_dir import STATE_FILE
+from gpt2.hparams import HPARAMS_FILE
+
+LEAST = 256 + 1  # the bytes and the end of text
+MOST = 1 << 32  # of what uint32 can count
+MIN_FREQUENCY = 2  # a merge that is seen once teaches nothing
+BUFFERED = 1 << 16  # characters; the package reads 256 texts ahead
+
+Merges = list[tuple[str, str]]
+
+
+def train(
+    path: str,
+    out: Path,
+    n_vocab: int,
+    encoding: str = "utf-8",
+    rows: documents.Csv = documents.PLAIN_CSV,
+    progress: bool = False,
+) -> Encoder:
+    """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
+
+    Ids: the 256 bytes, what the merges make in their order, `<|endoftext|>`. A text with too few merges gives fewer,
+    with a warning. Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if `out` holds a
+    model, whose vocabulary it would replace, or if it cannot be written.
+    """
+    if not LEAST <= n_vocab <= MOST:
+        raise UsageError(f"n_vocab must be from {LEAST} (256 bytes and {END_OF_TEXT}) to {MOST}, not {n_vocab}")
+    for name in (HPARAMS_FILE, STATE_FILE):
+        if (out / name).exists():
+            raise GPT2Error(f"{out} holds a model, which another vocabulary would spoil; choose another folder")
+    paths = [file for file in documents.find(path) if not is_sidecar(file)]
+    with contextlib.closing(_texts(paths, encoding, rows, progress)) as texts:
+        first = next(texts, None)
+        if first is None:
+            raise GPT2Error(f"{path} holds no text; give a file of text or a folder of such files")
+        _make_folder(out)
+        merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
+    pieces = [*byte_characters().values(), *dict.fromkeys(left + right for left, right in merges), END_OF_TEXT]
+    if len(pieces) < n_vocab:
+        warnings.warn(
+            f"the text gives only {len(merges)} merges: n_vocab is {len(pieces)}, not {n_vocab}", stacklevel=2
+        )
+    encoder = Encoder({piece: i for i, piece in enumerate(pieces)}, merges)
+    _save(encoder, merges, out)
+    return encoder
+
+
+def _texts(paths: list[Path], encoding: str, rows: documents.Csv, progress: bool) -> Generator[str, None, None]:
+    size = documents.total_size(paths)
+    with tqdm(desc="Reading", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar:
+        for part in documents.read(paths, encoding, rows):
+            for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
+                yield text
+            bar.update(part.size)
+
+
+def _merges(texts: Iterator[str], n: int) -> Merges:
+    """The merges that make `n` new pieces, or as many as the texts give, by the package `tokenizers`."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # only who trains a vocabulary needs it
+
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + n, min_frequency=MIN_FREQUENCY, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    return [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]  # older versions: "a b"
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GPT2Error(f"the folder {path} cannot be made: {error.strerror}") from error
+
+
+def _save(encoder: Encoder, merges: Merges, out: Path) -> None:
+    with replacing(out / MERGES_FILE) as file:
+        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges), ""]
+        file.write("\n".join(lines).encode("utf-8"))
+    with replacing(out / ENCODER_FILE) as file:
+        file.write(json.dumps(encoder.ids_of).encode("ascii"))

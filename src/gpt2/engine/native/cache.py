@@ -1,0 +1,65 @@
+"""The native decoder's cache: NumPy arrays, into which it writes itself.
+
+The keys of a head are a packed matrix [D, P] (kernels.h), its values one [P, D]: panels of all slots, so that room for
+more slots is put after each panel, as if it were a head.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpt2.engine.cache import KeyValueCache, rounded
+from gpt2.hparams import HParams
+
+WIDTH, WORD = 32, 4  # columns of a panel, and bytes of a group, as in kernels.h
+POINTERS = ctypes.POINTER(ctypes.c_void_p)
+
+
+def pointers(arrays: Sequence[np.ndarray]) -> Any:
+    """Their addresses, as C wants them; whoever uses them must keep the arrays."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+class CCache(ctypes.Structure):
+    """`Cache` in library.cc."""
+
+    _fields_ = [("rows", ctypes.c_long), ("capacity", ctypes.c_long), ("keys", POINTERS), ("values", POINTERS)]
+
+
+class ArrayCache(KeyValueCache):
+    """seen: what the native library sees of it."""
+
+    seen: CCache
+
+    def __init__(self, hparams: HParams, batch: int, dtype: np.dtype) -> None:
+        super().__init__(hparams, batch, dtype, WIDTH)
+
+    def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
+        rows, heads, size = len(self.rows), hparams.n_head, hparams.head_size
+        panels = rounded(size, WIDTH) // WIDTH
+        keys = [rows, heads, self.capacity, rounded(size, WORD // self.dtype.itemsize)]
+        return keys, [rows, heads * panels, self.capacity, WIDTH]
+
+    def _replace(self, change: Callable[[Any], Any]) -> None:
+        super()._replace(change)
+        self.seen = CCache(len(self.keys[0]), self.capacity, pointers(self.keys), pointers(self.values))
+
+    def zeros(self, shape: list[int]) -> np.ndarray:
+        return np.zeros(shape, self.dtype)
+
+    def grown(self, array: np.ndarray, more: int) -> np.ndarray:
+        batch, heads, slots, size = array.shape
+        larger = np.zeros([batch, heads, slots + more, size], array.dtype)
+        larger[:, :, :slots] = array
+        return larger
+
+    def taken(self, array: np.ndarray, places: np.ndarray) -> np.ndarray:
+        return array[places]
+
+    def put(self, array: np.ndarray, to: np.ndarray, froms: np.ndarray) -> np.ndarray:
+        array[to] = array[froms]
+        return array

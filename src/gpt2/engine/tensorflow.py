@@ -1,0 +1,104 @@
+"""Tokens in, logits out, through a cache: the model's functions compiled by TensorFlow.
+
+Shapes: B batch, N rows of it, T time, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from gpt2 import model
+from gpt2.engine.cache import KeyValueCache, Rows
+from gpt2.hparams import HParams
+from gpt2.model import Weights
+
+
+class TensorFlowDecoder:
+    """A model's compiled functions, shared by all batches; none keeps any state.
+
+    weights: as `checkpoint.load` gives them, or with kernels and wte `model.Narrow`.
+    With `compiled=False` the same functions run op by op: slow, and the oracle for the others.
+    """
+
+    kernels = "TensorFlow alone"
+
+    def __init__(self, weights: Weights, hparams: HParams, compiled: bool = True) -> None:
+        self.weights = weights
+        self.hparams = hparams
+        function = tf.function if compiled else lambda f, **_: f
+        # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
+        ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
+        heads = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * hparams.n_layer
+        signature = [ids, row, model.Cache(heads, heads, row)]
+        self.forward = function(self._forward, input_signature=signature)
+        self.write = function(self._write, input_signature=[heads * 2, heads * 2, row, row])
+        # XLA widens a narrow weight while it multiplies; elsewhere a widened copy is made, which only a prefill repays.
+        narrow = compiled and isinstance(weights["wte"], model.Narrow)
+        self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        return KeyValueCache(self.hparams, batch)
+
+    def extend(
+        self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
+    ) -> np.ndarray:
+        """See `decode.Decoder`."""
+        if tokens.shape[1] == 1 and starts.any():
+            return self._extend_by_one(cache, rows, tokens[:, 0], starts)
+        hparams = self.hparams
+        nothing = [tf.zeros([len(rows), hparams.n_head, 0, hparams.head_size])] * hparams.n_layer
+        empty = model.Cache(nothing, nothing, tf.constant(starts, tf.int32))
+        logits, keys, values = self.forward(tf.constant(tokens, tf.int32), tf.constant(counts, tf.int32), empty)
+        self.store(cache, keys, values, cache.places(rows), starts)
+        return logits.numpy()
+
+    def _extend_by_one(self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """All rows of the cache are fed, since to pick some would copy it; the others' first slot is overwritten."""
+        places = cache.places(rows)
+        all_tokens, all_starts = np.zeros((2, len(cache.rows)), np.int32)
+        all_tokens[places], all_starts[places] = tokens, starts
+        past = model.Cache(cache.keys, cache.values, tf.constant(all_starts))
+        logits, keys, values = self.step(tf.constant(all_tokens[:, None]), tf.ones_like(past.lengths), past)
+        self.store(cache, keys, values, np.arange(len(cache.rows)), all_starts)
+        return logits.numpy()[places]
+
+    def store(
+        self,
+        cache: KeyValueCache,
+        keys: list[tf.Tensor],
+        values: list[tf.Tensor],
+        places: np.ndarray,
+        starts: np.ndarray,
+    ) -> None:
+        """Puts keys and values L x [N, H, T, D] into the slots from starts [N] of these places [N] in the cache."""
+        places, starts = tf.constant(places, tf.int32), tf.constant(starts, tf.int32)
+        written = self.write([*cache.keys, *cache.values], [*keys, *values], places, starts)
+        cache.keys, cache.values = written[: len(keys)], written[len(keys) :]
+
+    def _forward(self, tokens: tf.Tensor, counts: tf.Tensor, cache: model.Cache) -> model.Hidden:
+        """tokens [N, T], of which the first counts[n] of row n mean something -> logits of each row's last one [N, V],
+        keys and values L x [N, H, T, D]."""
+        x, keys, values = model.hidden(self.weights, self.hparams, tokens, cache)
+        last = tf.gather(x, counts - 1, batch_dims=1)[:, None]  # [N, 1, E]: no logits for the rest of a prompt
+        return model.logits(self.weights, last)[:, 0], keys, values
+
+    def _write(
+        self, caches: list[tf.Tensor], news: list[tf.Tensor], rows: tf.Tensor, starts: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Puts each of `news` [N, H, T, D] into the slots starts[n], starts[n] + 1, ... of the rows [N] of its cache
+        [B, H, P, D], in place, and returns the caches, which take the place of the old ones.
+
+        In place is what makes a step cost the new token and not the whole cache: `tf.Variable.assign` on a slice makes
+        every later read copy the variable, `tf.tensor_scatter_nd_update` copies a tensor that anybody still holds.
+        """
+        _, n_head, capacity, head_size = tf.unstack(tf.shape(caches[0]))
+        time = tf.range(tf.shape(news[0])[2])
+        heads = rows[:, None] * n_head + tf.range(n_head)  # [N, H]
+        slots = heads[:, :, None] * capacity + starts[:, None, None] + time  # [N, H, T]
+        written = []
+        for cache, new in zip(caches, news):
+            lines, new_lines = (tf.reshape(x, [-1, head_size]) for x in (cache, new))  # [B*H*P, D] and [N*H*T, D]
+            lines = tf.raw_ops.InplaceUpdate(x=lines, i=tf.reshape(slots, [-1]), v=new_lines)
+            written.append(tf.reshape(lines, tf.shape(cache)))
+        return written

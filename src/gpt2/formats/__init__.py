@@ -1,0 +1,1 @@
+"""Files <-> hparams, named NumPy arrays and vocabularies. No TensorFlow."""

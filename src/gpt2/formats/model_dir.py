@@ -1,0 +1,206 @@
+"""Model directories: names and aliases, where models are looked for, their files, what to type when one is missing.
+
+A model directory is what OpenAI published and what training writes: `hparams.json encoder.json vocab.bpe checkpoint`
+and the weights that `checkpoint` names. Nothing here needs TensorFlow, so that a wrong name is answered at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, load_encoder
+from gpt2.errors import GPT2Error
+from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+
+DEFAULT_MODEL = "124M"
+DEFAULT_MODELS_DIR = "models"
+STATE_FILE, CHECKPOINT_NAME = "checkpoint", "model.ckpt"
+UNFINISHED = ".saving-"  # how the name of a folder begins in which a checkpoint is being written
+
+RELEASED = {
+    "124M": HParams(n_vocab=50257, n_embd=768, n_head=12, n_layer=12),
+    "355M": HParams(n_vocab=50257, n_embd=1024, n_head=16, n_layer=24),
+    "774M": HParams(n_vocab=50257, n_embd=1280, n_head=20, n_layer=36),
+    "1558M": HParams(n_vocab=50257, n_embd=1600, n_head=25, n_layer=48),
+}
+# The first tutorials counted the parameters of the two small models wrongly.
+OLD_NAMES = {"124M": "117M", "355M": "345M"}
+# Where `pip install .` puts the model that is in the repository; setup.py names it too.
+INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
+_ABOVE = Path(__file__).resolve().parents[2]
+CHECKOUT = _ABOVE.parent if _ABOVE.name == "src" else _ABOVE  # some tutorials move all of src/ beside models/
+
+
+class ModelDir(NamedTuple):
+    """A model directory whose files are there."""
+
+    path: Path
+    hparams: HParams
+    weights: Path  # prefix of the weights' files
+
+
+def same_model(name: str) -> list[str]:
+    """The names of the model that `name` means, itself first.
+
+    >>> same_model("345M")
+    ['345M', '355M']
+    """
+    pairs = [pair for pair in OLD_NAMES.items() if name in pair]
+    return [name, *(other for pair in pairs for other in pair if other != name)]
+
+
+def is_released(model_name: str) -> bool:
+    return any(name in RELEASED for name in same_model(model_name))
+
+
+def released_names() -> str:
+    return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED)
+
+
+def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
+    """Folders in which models are looked for: `models_dir`; if that is the default, the checkout's and what an
+    installation brought too."""
+    folder = Path(os.path.expanduser(os.path.expandvars(models_dir)))
+    folders = [folder]
+    if models_dir == DEFAULT_MODELS_DIR:
+        folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
+    return [f for i, f in enumerate(folders) if f.resolve() not in [g.resolve() for g in folders[:i]]]
+
+
+def models_at_hand(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
+    """The model directories in the search path."""
+    files = (path for folder in search_path(models_dir) for path in sorted(folder.glob(f"*/{HPARAMS_FILE}")))
+    return [path.parent for path in files]
+
+
+def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> ModelDir:
+    """Finds a model by its name, by its other name, or by the path of its directory.
+
+    Raises GPT2Error: where it was looked for and what to type, or what is wrong with its files.
+    """
+    there = _folders(model_name, models_dir)
+    if not there:
+        raise GPT2Error(_not_found(model_name, models_dir))
+    begun = there[0]  # a download that was interrupted does not hide the same model under its other name
+    return open_model_dir(next((path for path in there if (path / HPARAMS_FILE).is_file()), begun))
+
+
+def _folders(model_name: str, models_dir: str) -> list[Path]:
+    """The folders that the name may mean and that are there."""
+    by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
+    candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
+    return [path for path in candidates if model_name and path.is_dir()]
+
+
+def _not_found(model_name: str, models_dir: str) -> str:
+    looked = " and ".join(str(folder) for folder in search_path(models_dir))
+    at_hand = [path.name for path in models_at_hand(models_dir)]
+    use = f", or use one that is there: --model_name {' or '.join(at_hand[:5])}" if at_hand else ""
+    if is_released(model_name):
+        target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {models_dir}"
+        return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
+    return (
+        f"model {model_name!r} is neither in {looked} nor the path of a folder;"
+        f" download one of {released_names()}: {download_command(DEFAULT_MODEL)}{use}"
+    )
+
+
+def download_command(model_name: str) -> str:
+    return f"python3 download_model.py {model_name}"
+
+
+def open_model_dir(path: Path) -> ModelDir:
+    """Checks that all files of a model directory are there and of a plausible size; reads its hparams.
+
+    Raises GPT2Error naming what is missing, cut off or unreadable.
+    """
+    missing = [name for name in (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE) if not (path / name).is_file()]
+    if missing == [HPARAMS_FILE, ENCODER_FILE, MERGES_FILE]:
+        raise GPT2Error(
+            f"{path} holds weights only, as the old train.py wrote them: copy {', '.join(missing)}"
+            f" of the model that was trained, such as {DEFAULT_MODELS_DIR}/{DEFAULT_MODEL}, into it"
+        )
+    if missing:
+        raise GPT2Error(f"{path} lacks {', '.join(missing)}; {_fetch_again(path)}")
+    hparams = load_hparams(path / HPARAMS_FILE)
+    prefix = current_checkpoint(path)
+    _check_files(prefix, hparams)
+    return ModelDir(path, hparams, prefix)
+
+
+def load_vocabulary(directory: ModelDir) -> Encoder:
+    """The model's encoder; raises GPT2Error if its files are damaged or belong to another model."""
+    encoder = load_encoder(directory.path)
+    if encoder.n_vocab != directory.hparams.n_vocab:
+        raise GPT2Error(
+            f"{directory.path}: the vocabulary has {encoder.n_vocab} ids, but hparams.json says n_vocab"
+            f" {directory.hparams.n_vocab}; they belong to different models"
+        )
+    return encoder
+
+
+def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Encoder:
+    """The encoder of a model, or of a folder that holds a vocabulary alone; raises GPT2Error as `find_model` does."""
+    for path in _folders(model_name, models_dir):
+        if (path / ENCODER_FILE).is_file() and (path / MERGES_FILE).is_file():
+            return load_encoder(path)
+    return load_vocabulary(find_model(model_name, models_dir))
+
+
+def current_checkpoint(directory: Path) -> Path:
+    """The prefix of the weights' files that the `checkpoint` file names.
+
+    A path that is no longer true, because the folder was moved or copied, is looked for by its last part.
+    """
+    state = directory / STATE_FILE
+    try:
+        text = state.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise GPT2Error(f"{state} cannot be read: {error}") from error
+    match = re.search(r'^model_checkpoint_path:\s*"(.+)"', text, re.MULTILINE)
+    if not match:
+        raise GPT2Error(f"{state} is damaged: it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
+    named = directory / match.group(1)
+    return named if Path(f"{named}.index").is_file() else directory / named.name
+
+
+def state_text(name: str) -> str:
+    """What a `checkpoint` file says when `name` is the current checkpoint."""
+    return f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
+
+
+def _check_files(prefix: Path, hparams: HParams) -> None:
+    index = Path(f"{prefix}.index")
+    shards = sorted(prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
+    if not index.is_file():
+        raise GPT2Error(f"{index} is missing; {_fetch_again(prefix.parent)}")
+    if not shards:
+        raise GPT2Error(f"{prefix}.data-00000-of-00001 is missing; {_fetch_again(prefix.parent)}")
+    n_shards = int(shards[0].name[-5:])
+    if len(shards) != n_shards:
+        raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*")
+    if not index_is_whole(index):
+        raise GPT2Error(f"{index} is damaged; {_fetch_again(prefix.parent)}")
+    size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
+    if size < least:
+        raise GPT2Error(
+            f"{shards[-1]} is cut off or of another model: {size} bytes, but {prefix.parent / HPARAMS_FILE} needs at"
+            f" least {least}; {_fetch_again(prefix.parent)}"
+        )
+
+
+def index_is_whole(index: Path) -> bool:
+    """Whether an `.index` file ends as the tables of TensorFlow's checkpoints do (LevelDB's magic number)."""
+    with index.open("rb") as file:
+        file.seek(max(0, index.stat().st_size - 8))
+        return file.read() == bytes.fromhex("57fb808b247547db")
+
+
+def _fetch_again(path: Path) -> str:
+    if is_released(path.name):
+        return f"fetch it again: {download_command(path.name)}"
+    return "fetch or copy it again"

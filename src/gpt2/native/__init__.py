@@ -1,4 +1,0 @@
-"""Prefill and decode step as one call of a library in C++, for CPUs: every weight is read once, and nothing waits.
-
-Optional: where there is no compiler, `gpt2.decoder` does the same with TensorFlow alone.
-"""

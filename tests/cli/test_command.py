@@ -1,0 +1,158 @@
+"""Flags, help, exit statuses and manners of a command that only shows what it was given."""
+
+import errno
+import inspect
+import warnings
+
+import pytest
+
+import generate_unconditional_samples
+import interactive_conditional_samples
+from gpt2.cli import command as cli
+from gpt2.cli.flags import FLAGS, Flag, switch
+from gpt2.errors import GPT2Error, UsageError
+
+SEEN = {}
+
+
+def show(model_name="124M", seed=None, nsamples=0, temperature=1.0, stop=(), prompt_file=None):
+    """Show what was given."""
+    SEEN.clear()
+    SEEN.update(locals())
+
+
+DEFAULTS = {"model_name": "124M", "seed": None, "nsamples": 0, "temperature": 1.0, "stop": (), "prompt_file": None}
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], {}),
+        (["--seed", "5"], {"seed": 5}),
+        (["--seed=5"], {"seed": 5}),
+        (["345M", "3"], {"model_name": "345M", "seed": 3}),
+        (["--model-name", "345M"], {"model_name": "345M"}),
+        (["--model_name", "117"], {"model_name": "117"}),  # plain fire makes a number of it
+        (["--model_name", "1e2"], {"model_name": "1e2"}),
+        (["-n", "4"], {"nsamples": 4}),
+        (["--temperature", "1"], {"temperature": 1.0}),
+        (["--temperature", "1e-1"], {"temperature": 0.1}),
+        (["--seed", "None"], {"seed": None}),
+        (["--stop", "123"], {"stop": ("123",)}),
+        (["--stop", "a, b"], {"stop": ("a, b",)}),
+        (["--stop", "['a', \"\\n\"]"], {"stop": ("a", "\n")}),
+        (["--stop", "[a"], {"stop": ("[a",)}),
+        (["--stop", "<|endoftext|>"], {"stop": ("<|endoftext|>",)}),
+        (["--prompt_file", "-"], {"prompt_file": "-"}),
+        (["--prompt_file=-", "--seed", "1"], {"prompt_file": "-", "seed": 1}),
+    ],
+)
+def test_values(argv, expected):
+    assert cli.main(show, argv) == 0
+    assert DEFAULTS | expected == SEEN
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--bogus", "3"], "there is no flag --bogus; the flags are --model_name, --seed"),
+        (["--seed", "1", "--bogus=3"], "there is no flag --bogus"),
+        (["--seed"], "--seed needs a value: a whole number"),
+        (["--seed", "--nsamples", "2"], "--seed needs a value"),
+        (["--noseed"], "there is no flag --noseed"),
+        (["--seed", "x"], "seed must be a whole number, not 'x'"),
+        (["--seed", "1.5"], "seed must be a whole number, not '1.5'"),
+        (["--seed", "-1"], "seed must be a whole number of at least 0, not -1"),
+        (["--nsamples", ""], "nsamples must be a whole number, not ''"),
+        (["--nsamples", "None"], "nsamples must be a whole number, not 'None'"),
+        (["--temperature", "hot"], "temperature must be a number, not 'hot'"),
+        (["-s", "4"], "ambiguous"),
+        (["a", "1", "2", "3", "4", "5", "6"], "there is no place for the argument '6'"),
+        (["--", "--trace"], "the arguments after -- are for fire"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(argv, message, capsys):
+    SEEN.clear()
+    status = cli.main(show, argv)
+    out, err = capsys.readouterr()
+    assert (status, out, SEEN) == (2, "", {})
+    assert err.startswith("error: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--", "--help"], ["--seed", "1", "--help"]])
+def test_help(argv, capsys):
+    SEEN.clear()
+    assert cli.main(show, argv) == 0
+    out, err = capsys.readouterr()
+    assert "Show what was given." in out and "--temperature=TEMPERATURE" in out and "default 124M" in out
+    assert (err, SEEN) == ("", {})
+
+
+@pytest.mark.parametrize("module", [generate_unconditional_samples, interactive_conditional_samples])
+def test_the_classic_flags_come_in_the_original_order(module):
+    command = getattr(module, "sample_model", None) or module.interact_model
+    original = ["model_name", "seed", "nsamples", "batch_size", "length", "temperature", "top_k", "top_p", "models_dir"]
+    parameters = inspect.signature(command).parameters
+    assert list(parameters)[:9] == original
+    nsamples = 0 if module is generate_unconditional_samples else 1
+    assert [p.default for p in parameters.values()][:9] == ["124M", None, nsamples, 1, None, 1, 0, 1, "models"]
+    assert set(parameters) <= set(FLAGS)
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], (False, None)),
+        (["--loud"], (True, None)),
+        (["--loud", "--name", "x"], (True, "x")),
+        (["--loud", "True"], (True, None)),
+        (["--loud=false"], (False, None)),
+        (["--name", "x", "--loud"], (True, "x")),
+    ],
+)
+def test_a_switch_needs_no_value(argv, expected):
+    def speak(loud=False, name=None):
+        seen.append((loud, name))
+
+    seen = []
+    flags = {"loud": Flag(switch, "true or false", "speak up"), "name": Flag(str, "a name", "whom to greet")}
+    assert cli.main(speak, argv, flags) == 0
+    assert seen == [expected]
+    assert cli.main(speak, ["--loud=perhaps"], flags) == cli.USAGE
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (UsageError("not so"), 2, "error: not so\n"),
+        (GPT2Error("it broke"), 1, "error: it broke\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'\n"),
+        (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (GPT2_DEBUG=1 shows where)\n"),
+        (KeyboardInterrupt(), 130, "\n"),
+    ],
+)
+def test_errors_are_one_line(error, status, line, capsys):
+    assert cli.main(raising(error), []) == status
+    assert capsys.readouterr().err == line
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("GPT2_DEBUG", "1")
+    with pytest.raises(RuntimeError, match="first"):
+        cli.main(raising(RuntimeError("first")), [])
+
+
+def test_warnings_are_lines_on_stderr_every_time(capsys):
+    def command():
+        for _ in range(2):
+            warnings.warn("careful", stacklevel=1)
+
+    assert cli.main(command, []) == 0
+    assert capsys.readouterr() == ("", "warning: careful\nwarning: careful\n")

@@ -1,0 +1,43 @@
+import shutil
+
+import pytest
+
+from gpt2 import machine
+from gpt2.cli import doctor
+from gpt2.errors import GPT2Error
+
+
+def test_findings(tiny_dir):
+    lines = list(doctor.examine(str(tiny_dir.parent)))
+    assert any(line.startswith("packages: tensorflow") for line in lines)
+    assert any(line.startswith(("decoding: native kernels", "decoding: TensorFlow alone")) for line in lines)
+    assert "self-test on tiny: the largest error of a logit is" in lines[-1]
+
+
+def test_without_a_model_random_weights_are_tested(tmp_path):
+    lines = list(doctor.examine(str(tmp_path)))
+    assert "self-test on random weights" in lines[-1]
+    assert any("python3 download_model.py 124M brings one" in line for line in lines)
+
+
+def test_a_damaged_model_is_shown_and_passed_over(tmp_path, tiny_dir):
+    shutil.copytree(tiny_dir, tmp_path / "good")
+    shutil.copytree(tiny_dir, tmp_path / "bad")
+    (tmp_path / "bad/vocab.bpe").unlink()
+    lines = list(doctor.examine(str(tmp_path)))
+    assert any("bad: not usable" in line and "vocab.bpe" in line for line in lines)
+    assert "self-test on good" in lines[-1]
+
+
+def test_wrong_numbers_are_an_error(tiny_dir, monkeypatch):
+    honest = doctor.reference.logits
+    monkeypatch.setattr(doctor.reference, "logits", lambda *args: honest(*args) + 0.001)
+    with pytest.raises(GPT2Error, match="The numbers are wrong: try TF_ENABLE_ONEDNN_OPTS=0"):
+        list(doctor.examine(str(tiny_dir.parent)))
+
+
+def test_a_gpu_that_tensorflow_cannot_use_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", (str(tmp_path / "nosuch"),))
+    assert machine.unusable_gpu() == ""
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", (str(tmp_path),))
+    assert "pip install 'tensorflow[and-cuda]'" in machine.unusable_gpu()

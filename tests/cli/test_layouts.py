@@ -1,0 +1,159 @@
+"""The commands as a person starts them: as programs, from the places that tutorials start them from."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BANNER = "=" * 40 + " SAMPLE 1 " + "=" * 40
+UNCONDITIONAL, INTERACTIVE = "generate_unconditional_samples.py", "interactive_conditional_samples.py"
+
+
+def environment(**extra):
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")}
+    return kept | {"LC_ALL": "C", "PYTHONUTF8": "0"} | extra  # a locale that knows ASCII only
+
+
+def run(*command, cwd, stdin="", **extra):
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(
+        command, cwd=cwd, input=stdin.encode(), capture_output=True, timeout=120, env=environment(**extra)
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tiny_dir):
+    """A folder whose `models` holds the tiny model as 345M."""
+    place = tmp_path_factory.mktemp("place")
+    shutil.copytree(tiny_dir, place / "models/345M")
+    return place
+
+
+def assert_one_sample(result):
+    assert result.returncode == 0, result.stderr.decode()
+    lines = result.stdout.decode("utf-8").split("\n")
+    assert lines[0] == BANNER
+    assert len(result.stdout) > 90
+    assert result.stderr.decode().startswith("345M on ") and result.stderr.count(b"\n") == 1  # no chatter
+
+
+SHORT = ("--model_name=345M", "--nsamples=1", "--length=20", "--seed=1")
+
+
+def test_from_the_checkout_by_another_name_of_the_model(models):
+    models_dir = models / "models"
+    assert_one_sample(run(f"src/{UNCONDITIONAL}", *SHORT, f"--models_dir={models_dir}", cwd=CHECKOUT))
+
+
+def test_from_any_working_directory(models):
+    assert_one_sample(run(CHECKOUT / "src" / UNCONDITIONAL, *SHORT, cwd=models))
+
+
+def test_with_pythonpath(models):
+    result = run("./src/" + UNCONDITIONAL, *SHORT, f"--models_dir={models}/models", cwd=CHECKOUT, PYTHONPATH="src")
+    assert_one_sample(result)
+
+
+@pytest.fixture(scope="module")
+def flat(models):
+    """Everything under src/ moved beside models/, as a well-known walk-through does it."""
+    for path in (CHECKOUT / "src").iterdir():
+        if path.suffix == ".py":
+            shutil.copy(path, models)
+        elif path.name == "gpt2":
+            shutil.copytree(path, models / "gpt2", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "download_model.py", models)
+    return models
+
+
+def test_flat_layout(flat):
+    assert_one_sample(run(UNCONDITIONAL, *SHORT, cwd=flat))
+    assert_one_sample(run(flat / UNCONDITIONAL, *SHORT, cwd="/"))  # the models beside the scripts are found
+
+
+def test_prompts_through_a_pipe_and_threads(flat):
+    flags = ("--model_name=345M", "--top_k=40", "--length=5", "--threads=1")
+    result = run(INTERACTIVE, *flags, cwd=flat, stdin="the cat\n🦄 é\n")
+    assert result.returncode == 0, result.stderr.decode()
+    assert result.stdout.decode("utf-8").count(BANNER) == 2
+
+
+@pytest.mark.parametrize("flags", [["--help"], ["--", "--help"]])
+@pytest.mark.parametrize("script", [UNCONDITIONAL, INTERACTIVE, "download_model.py"])
+def test_help(flat, script, flags):
+    result = run("-X", "importtime", script, *flags, cwd=flat)
+    assert result.returncode == 0 and b"usage: " + script.encode() in result.stdout
+    assert b"tensorflow" not in result.stderr  # whose import alone takes seconds
+
+
+@pytest.mark.parametrize("command", [[UNCONDITIONAL, "--seed", "1"], ["download_model.py", "124M"]])
+def test_where_nothing_is_installed(flat, command):
+    result = run("-S", *command, cwd=flat)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == b"error: the package fire is missing; type: pip install -r requirements.txt\n"
+
+
+def test_a_model_that_is_not_there(flat):
+    result = run(UNCONDITIONAL, "--temperature=2.0", cwd=flat)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"python3 download_model.py 124M, or use one that is there: --model_name 345M" in result.stderr
+    assert result.stderr.count(b"\n") == 1
+    imports = run("-X", "importtime", UNCONDITIONAL, "--temperature=2.0", cwd=flat).stderr
+    assert b"gpt2.formats.model_dir" in imports and b"| tensorflow" not in imports and b"  tensorflow" not in imports
+
+
+def test_a_closed_pipe_ends_it_silently(flat):
+    command = f"{sys.executable} {UNCONDITIONAL} --model_name 345M --seed 1 | head -3"
+    result = subprocess.run(command, shell=True, cwd=flat, capture_output=True, timeout=120, env=environment())
+    assert result.stdout.startswith(BANNER.encode())
+    assert result.stderr.count(b"\n") == 1 and b"seed 1" in result.stderr
+
+
+def read_until(stream, text):
+    seen = b""
+    while not seen.endswith(text):
+        byte = stream.read(1)
+        assert byte, seen
+        seen += byte
+    return seen
+
+
+def test_ctrl_c_ends_the_sample_and_then_the_program(flat):
+    command = [sys.executable, INTERACTIVE, "--model_name=345M", "--length=1000000"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=flat, env=environment(), **pipes) as process:
+        watchdog = threading.Timer(60, process.kill)
+        watchdog.start()
+        process.stdin.write(b"the cat\n")
+        process.stdin.flush()
+        read_until(process.stdout, BANNER.encode() + b"\n")
+        process.stdout.read(40)  # it is writing
+        process.send_signal(signal.SIGINT)
+        read_until(process.stdout, b"=" * 80 + b"\nModel prompt >>> ")  # and asks again
+        time.sleep(0.5)  # Python misses a signal that comes between writing the prompt and waiting for the answer
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait() == 130
+        watchdog.cancel()
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_doctor(flat):
+    shutil.copytree(CHECKOUT / "scripts", flat / "scripts", dirs_exist_ok=True)
+    result = run("scripts/doctor.py", cwd=flat)
+    out = result.stdout.decode()
+    assert result.returncode == 0, result.stderr.decode()
+    for line in (
+        "tensorflow 2.",
+        "TensorFlow sees: CPU:0",
+        "345M: 35,456 parameters",
+        "self-test on 345M: the largest error",
+    ):
+        assert line in out

@@ -1,0 +1,223 @@
+import gzip
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.data import dataset, documents, encode, token_file
+from gpt2.data.workers import Encoded
+from gpt2.encoder import Encoder
+from gpt2.errors import GPT2Error, UsageError
+
+EOT = 50256
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(name, text or bytes or arrays) -> path as a string"""
+
+    def write(name, content):
+        path = tmp_path / name
+        if isinstance(content, np.ndarray):
+            np.save(path, content)
+        elif isinstance(content, list):
+            np.savez_compressed(path, *content)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def other(encoder):
+    """GPT-2's vocabulary but for its first merge."""
+    merges = list(encoder.ranks)
+    return Encoder(encoder.ids_of, [*merges[1:], merges[0]])
+
+
+def stream(encoder, *texts):
+    return [EOT, *(i for text in texts for i in [*encoder.encode(text), EOT])]
+
+
+def row(*values):
+    return np.array(values, np.uint16)
+
+
+def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
+    write("a.txt", "one")
+    write("b.csv", "two,x\nthree,y\n")
+    write("c.txt.gz", gzip.compress(b"four\r\n"))
+    ids = dataset.load(str(tmp_path), encoder)
+    assert ids.dtype == np.uint16
+    assert ids.tolist() == stream(encoder, "one", "two", "three", "four\n")
+    assert dataset.load(f"{tmp_path}/*.csv", encoder, rows=documents.Csv(header=True)).tolist() == stream(
+        encoder, "three"
+    )
+
+
+def test_without_an_end_of_text_documents_follow_one_another(encoder, write, tmp_path):
+    ids_of = {piece: i for piece, i in encoder.ids_of.items() if i != EOT}
+    write("a.txt", "one")
+    write("b.txt", "two")
+    assert dataset.load(str(tmp_path), Encoder(ids_of, list(encoder.ranks))).tolist() == encoder.encode("one") + (
+        encoder.encode("two")
+    )
+
+
+def test_a_large_vocabulary_takes_four_bytes(write):
+    pieces = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 324))]
+    encoder = Encoder({piece: i + 70000 for i, piece in enumerate(pieces)}, [])
+    ids = dataset.load(write("a.txt", "!!"), encoder)
+    assert (ids.dtype, ids.tolist()) == (np.uint32, [70000, 70000])
+
+
+@pytest.mark.parametrize("name", ["b.txt", "b.npy", "b.npz"])
+def test_kinds_of_files_may_be_mixed(encoder, write, tmp_path, name):
+    one, two, three = ([*encoder.encode(text)] for text in ("one", "two", "three"))
+    write("a.txt", "one")
+    write("c.txt", "three")
+    if name == "b.txt":
+        write(name, "two")
+    else:
+        write(name, row(EOT, *two, EOT) if name == "b.npy" else [np.array(two[:1]), np.array(two[1:], np.int64)])
+    if name == "b.npy":
+        with pytest.warns(UserWarning, match=r"b.npy has no b.json beside it that names its vocabulary"):
+            ids = dataset.load(str(tmp_path), encoder)
+    else:
+        ids = dataset.load(str(tmp_path), encoder)
+    assert ids.tolist() == [EOT, *one, EOT, *two, EOT, *three, EOT]
+
+
+def test_a_token_file_is_mapped_and_its_sidecar_checked(encoder, other, write, tmp_path):
+    out = encode.encode(write("a.txt", "some words"), str(tmp_path / "data"), encoder)
+    assert out == (tmp_path / "data.npy", 4, 1)
+    ids = dataset.load(str(tmp_path / "data.npy"), encoder)
+    assert isinstance(ids, np.memmap) and ids.dtype == np.dtype("<u2")
+    assert ids.tolist() == stream(encoder, "some words")
+    assert json.loads((tmp_path / "data.json").read_text()) == {
+        "vocabulary": encoder.fingerprint,
+        "n_vocab": 50257,
+        "tokens": 4,
+        "documents": 1,
+    }
+    with pytest.raises(GPT2Error, match="ids of another vocabulary than the model's; encode its text again: python3"):
+        dataset.load(str(tmp_path / "data.npy"), other)
+    np.save(tmp_path / "data.npy", row(1, 2, 3))
+    with pytest.raises(GPT2Error, match="it has 3 ids, but data.json beside it says 4"):
+        dataset.load(str(tmp_path / "data.npy"), encoder)
+
+
+def test_sidecars_are_no_text(encoder, write, tmp_path):
+    encode.encode(write("a.txt", "one"), str(tmp_path / "data"), encoder)
+    write("text.json", '{"vocabulary": 1}')
+    ids = dataset.load(f"{tmp_path}/*[!t]", encoder)
+    assert ids.tolist() == stream(encoder, "one", '{"vocabulary": 1}')
+
+
+@pytest.mark.parametrize("content", [row(5, 50257), np.array([3, -1])])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_ids_that_the_model_does_not_have(encoder, write, name, content, monkeypatch):
+    monkeypatch.setattr(token_file, "BLOCK", 1)
+    path = write(name, content if name == "a.npy" else [row(1), content])
+    with pytest.raises(
+        GPT2Error, match=f"a.np. holds the id {content[1]}, the model's are below 50257; encode its text"
+    ):
+        dataset.load(path, encoder)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.npy", b""),
+        ("a.npy", b"junk" * 99),
+        ("a.npy", np.zeros((2, 2), np.uint16)),
+        ("a.npy", np.zeros(3)),
+        ("a.npy", np.array([{}])),
+        ("a.npz", b""),
+        ("a.npz", b"junk" * 99),
+        ("a.npz", [np.zeros(3)]),
+        ("a.npz", [np.array([{}])]),
+    ],
+)
+def test_damaged_files(encoder, write, name, content):
+    with pytest.raises(GPT2Error, match=r"a.np. is damaged or no file of ids: [^\n]*; encode its text again[^\n]*$"):
+        dataset.load(write(name, content), encoder)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_cut_off_files(encoder, write, tmp_path, name):
+    ids = np.random.default_rng(0).integers(50257, size=1000).astype(np.uint16)
+    data = Path(write(name, ids if name == "a.npy" else [ids])).read_bytes()
+    for size in range(1, len(data), len(data) // 9):
+        with pytest.raises(GPT2Error, match="is damaged"):
+            dataset.load(write(name, data[:size]), encoder)
+
+
+def test_wrong_bytes_inside_an_archive(encoder, write):
+    data = bytearray(Path(write("a.npz", [np.arange(1000)])).read_bytes())
+    data[200:220] = bytes(20)
+    with pytest.raises(GPT2Error, match="is damaged"):
+        dataset.load(write("a.npz", bytes(data)), encoder)
+
+
+@pytest.mark.parametrize("name, content", [("a.txt", ""), ("a.csv", "\n\n"), ("a.npz", [row()])])
+def test_an_empty_training_set(encoder, write, name, content):
+    path = write(name, content)
+    with pytest.raises(
+        GPT2Error, match=re.escape(f"{path} holds no text; give a file of text or a folder of such files")
+    ):
+        dataset.load(path, encoder)
+
+
+def test_an_unknown_encoding(encoder, write):
+    with pytest.raises(UsageError, match="not 'klingon'"):
+        dataset.load(write("a.txt", "a"), encoder, encoding="klingon")
+
+
+def test_the_sidecar_replaces_no_other_file(encoder, write, tmp_path):
+    path = write("data.json", '"a text"')
+    with pytest.raises(GPT2Error, match="needs .*data.json for its sidecar, and that is another file"):
+        encode.encode(path, str(tmp_path / "data"), encoder)
+    assert [file.name for file in tmp_path.iterdir()] == ["data.json"]
+
+
+def test_an_interrupted_file_leaves_what_was_there(encoder, tmp_path):
+    for name in ("a.npy", "a.npz"):
+        path = tmp_path / name
+        path.write_bytes(b"before")
+        with pytest.raises(KeyboardInterrupt), token_file.write(path, encoder) as writer:
+            writer.append(Encoded(bytes(10), 1, 10))
+            raise KeyboardInterrupt
+        assert path.read_bytes() == b"before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "a.npz"]
+
+
+def test_a_file_that_cannot_be_written(encoder, tmp_path):
+    message = "nosuch/a.npy cannot be written: No such file or directory"
+    with pytest.raises(GPT2Error, match=message), token_file.write(tmp_path / "nosuch/a.npy", encoder):
+        pass
+
+
+@pytest.mark.parametrize("combine, chunks", [(1, 4), (9, 2), (1000, 1)])
+def test_the_old_tools_format(encoder, write, tmp_path, combine, chunks):
+    write("a.csv", "one\ntwo two\nthree\nfour\n")
+    written = encode.encode(str(tmp_path / "a.csv"), str(tmp_path / "b.npz"), encoder, combine=combine)
+    with np.load(tmp_path / "b.npz") as archive:
+        assert archive.files == [f"arr_{i}" for i in range(chunks)]
+        arrays = [archive[name] for name in archive.files]
+    assert {array.dtype for array in arrays} == {np.dtype("<i8")}
+    expected = stream(encoder, "one", "two two", "three", "four")
+    assert np.concatenate(arrays).tolist() == expected == dataset.load(str(tmp_path / "b.npz"), encoder).tolist()
+    assert written == (tmp_path / "b.npz", len(expected), 4)
+    with zipfile.ZipFile(tmp_path / "b.npz") as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+
+
+def test_documents_in_parts_have_the_same_ids(encoder, write, monkeypatch):
+    text = "Some words, 12 of them; isn't it?\n\n" * 30
+    monkeypatch.setattr(documents, "PART", 50)
+    assert dataset.load(write("a.txt", text), encoder).tolist() == stream(encoder, text)

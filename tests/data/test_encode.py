@@ -1,0 +1,167 @@
+"""Encoding with several processes, and the command."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2.cli import command as cli
+from gpt2.data import dataset, documents, encode, workers
+from gpt2.data.documents import Part
+from gpt2.encoder import Encoder, load_encoder
+from gpt2.errors import GPT2Error
+from gpt2.formats import model_dir
+from scripts.encode import encode_text
+
+TEXT = "It isn't so;  été 你好。🦄 12½\n\n\t" * 40
+
+
+@pytest.fixture
+def run(capsys, vocabulary):
+    """run(*arguments) -> (status, stdout, stderr) of the command with GPT-2's vocabulary"""
+
+    def run(*arguments):
+        status = cli.main(encode_text, [*map(str, arguments), f"--model_name={vocabulary}"])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def stream(encoder, *texts):
+    return [50256, *(i for text in texts for i in [*encoder.encode(text), 50256])]
+
+
+def test_two_processes_write_what_one_does(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "PART", 100)
+    texts = [TEXT, "", "x" * 99, TEXT[:7], TEXT * 2]
+    for i, text in enumerate(texts):
+        (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
+    for processes in (1, 2):
+        out = tmp_path / f"out/{processes}.npy"
+        out.parent.mkdir(exist_ok=True)
+        encode.encode(f"{tmp_path}/*.txt", str(out), encoder, workers=processes)
+        assert np.load(out).tolist() == stream(encoder, *filter(None, texts))
+    assert dataset.load(f"{tmp_path}/*.txt", encoder, workers=2).tolist() == np.load(out).tolist()
+
+
+def test_workers_do_not_import_tensorflow():
+    code = "import sys, gpt2.data.workers; sys.exit(not {'tensorflow', 'numpy'}.isdisjoint(sys.modules))"
+    source = Path(workers.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(source)}).returncode == 0
+
+
+def test_batches_are_read_only_so_far_ahead(encoder):
+    read = []
+
+    def batches():
+        for i in range(50):
+            read.append(i)
+            yield [Part("a", True, 1)]
+
+    encoded = workers.encode_batches(batches(), encoder, 2)
+    next(encoded)
+    assert len(read) <= 2 * workers.AHEAD + 1
+    encoded.close()
+
+
+def test_what_a_worker_cannot_encode_is_an_error_here(encoder):
+    poor = Encoder({"a": 0}, [])
+    with pytest.raises(GPT2Error, match="this vocabulary cannot write 'b'"):
+        list(workers.encode_batches([[Part("b", True, 1)]] * 2, poor, 2))
+
+
+def test_a_worker_that_is_killed_is_an_error_here(encoder):
+    pool = workers.Pool(encoder, 1)
+    pool.submit([Part("a", True, 1)]).result()
+    os.kill(pool.started[0].pid, signal.SIGKILL)
+    with pytest.raises(GPT2Error, match="ended with status -9; if memory was short, use fewer: --workers 1"):
+        pool.submit([Part("a", True, 1)]).result()
+    pool.close()
+
+
+def test_a_pool_that_is_closed_leaves_no_process(encoder):
+    pool = workers.Pool(encoder, 1)
+    future = pool.submit([Part("a " * 1_000_000, True, 1)])
+    pool.submit([Part("a", True, 1)])
+    pool.close()
+    assert all(process.returncode is not None for process in pool.started)
+    assert future.done()
+    with pytest.raises(RuntimeError):
+        pool.submit([Part("a", True, 1)])
+
+
+def test_transcript(run, encoder, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\r\n")
+    (tmp_path / "b.csv").write_text("text,by\ntwo,x\n")
+    status, out, err = run(tmp_path, tmp_path / "data.npy", "--csv_header")
+    assert (status, out) == (0, f"Reading files\nWriting {tmp_path / 'data.npy'}\n")
+    assert "Encoding: 100%" in err and err.endswith("6 tokens of 2 documents\n")
+    assert np.load(tmp_path / "data.npy").tolist() == stream(encoder, "one\n", "two")
+    again = run(tmp_path, tmp_path / "data")  # without what it wrote, but with the header
+    assert again[0] == 0 and again[2].endswith("8 tokens of 3 documents\n")
+
+
+def test_the_old_command_line(run, encoder, tmp_path):
+    (tmp_path / "a.txt").write_text("one two", encoding="latin-1")
+    status, _, _ = run("--combine", "5", "--encoding", "latin-1", tmp_path / "a.txt", tmp_path / "a.npz")
+    assert status == 0
+    with np.load(tmp_path / "a.npz") as archive:
+        assert archive["arr_0"].tolist() == stream(encoder, "one two")
+
+
+@pytest.mark.parametrize(
+    "arguments, status, message",
+    [
+        (["nosuch", "out"], 1, "'nosuch' is neither a file nor a folder"),
+        (["empty.txt", "out"], 1, "empty.txt holds no text"),
+        (["a.txt", "nosuch/out"], 1, "nosuch/out.npy cannot be written"),
+        (["a.txt", "out", "--encoding=klingon"], 2, "encoding must be one that Python knows"),
+        (["a.txt", "out", "--combine=0"], 2, "combine must be a whole number of at least 1"),
+        (["a.txt", "out", "--workers=0"], 2, "workers must be a whole number of at least 1"),
+        (["a.txt"], 2, "out"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, arguments, status, message):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("one")
+    Path("empty.txt").write_text("")
+    found, _, err = run(*arguments)
+    (line,) = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert found == status and message in line
+    assert sorted(os.listdir()) == ["a.txt", "empty.txt"]
+
+
+def test_ctrl_c_leaves_nothing(run, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "encode_batch", interrupted)
+    (tmp_path / "a.txt").write_text("one")
+    assert run(tmp_path / "a.txt", tmp_path / "out")[0] == cli.INTERRUPTED
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_ctrl_c_ends_the_command_and_its_processes(tmp_path, vocabulary):
+    (tmp_path / "a.txt").write_bytes(TEXT.encode() * 10_000)
+    script = Path(workers.__file__).parents[3] / "scripts/encode.py"
+    command = [sys.executable, script, "a.txt", "out", f"--model_name={vocabulary}", "--workers=2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not re.search(rb"Encoding: +[1-9]", process.stderr.read1()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()  # which waits for all that hold the pipe, the workers too
+    assert process.returncode == cli.INTERRUPTED and b"Traceback" not in err
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_with_a_vocabulary_alone_will_do(tmp_path, vocabulary, tiny_dir):
+    assert model_dir.find_vocabulary(str(vocabulary)).n_vocab == 50257
+    assert model_dir.find_vocabulary("tiny", str(tiny_dir.parent)).fingerprint == load_encoder(tiny_dir).fingerprint
+    with pytest.raises(GPT2Error, match="lacks hparams.json"):
+        (tmp_path / "encoder.json").write_text("{}")
+        model_dir.find_vocabulary(str(tmp_path))

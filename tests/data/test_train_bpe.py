@@ -1,0 +1,126 @@
+"""A vocabulary of one's own, beside the library that trained it."""
+
+import os
+import sys
+import warnings
+
+import pytest
+
+from gpt2.cli import command as cli
+from gpt2.data import train_bpe
+from gpt2.encoder import END_OF_TEXT, byte_characters, load_encoder
+from gpt2.errors import GPT2Error, UsageError
+from scripts.train_tokenizer import train_tokenizer
+
+tokenizers = pytest.importorskip("tokenizers")
+
+TEXT = """It isn't so, she said; they'll see the sea, the seashore and the ships. 1234, 12345!
+Es ist nicht so, sagte sie; über den Flüssen fließt das Grün der Bäume früh vorüber.
+
+   \t\t\n\n  🦄🦄 你好，世界。 déjà vu   ...   the end.
+""" * 3  # fmt: skip
+SAMPLES = [
+    "They didn't see the sea, they'll say.",
+    "Über den Flüssen fließt das Grün",
+    "🦄 你好，世界 🌍",
+    "  the \n\n\n\t end   ",
+    "'S 9½ e\u0301 \u3000 unseen Ω \x00\x7f",
+    "",
+]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return str(path)
+
+
+def peer_of(folder):
+    """The library's tokenizer with the two files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model = tokenizers.models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
+    peer = tokenizers.Tokenizer(model)
+    peer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return peer
+
+
+def test_ids_are_those_of_the_library(text, tmp_path):
+    encoder = train_bpe.train(text, tmp_path / "own", 330)
+    read, peer = load_encoder(tmp_path / "own"), peer_of(tmp_path / "own")
+    assert read.fingerprint == encoder.fingerprint and read.n_vocab == encoder.n_vocab == 330
+    for sample in [*SAMPLES, TEXT]:
+        assert read.encode(sample) == encoder.encode(sample) == peer.encode(sample).ids
+        assert read.decode(read.encode(sample)) == sample
+    assert len(read.encode(TEXT)) < 0.7 * len(TEXT.encode())
+
+
+def test_the_files_are_in_the_layout_of_openai(text, tmp_path):
+    encoder = train_bpe.train(text, tmp_path / "own", 300)
+    pieces = list(encoder.ids_of)
+    assert pieces[:256] == list(byte_characters().values())
+    assert pieces[256:-1] == [left + right for left, right in encoder.ranks]
+    assert (pieces[-1], encoder.end_of_text) == (END_OF_TEXT, 299)
+    lines = (tmp_path / "own/vocab.bpe").read_text(encoding="utf-8").split("\n")
+    assert (lines[0], lines[-1], len(lines)) == ("#version: 0.2", "", 300 - 257 + 2)
+    assert (tmp_path / "own/encoder.json").read_bytes().startswith(b'{"!": 0, "\\"": 1, ')
+
+
+def test_the_same_text_gives_the_same_files(text, tmp_path):
+    for name in "ab":
+        train_bpe.train(text, tmp_path / name, 320)
+    for name in ("encoder.json", "vocab.bpe"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_text_with_too_few_merges(tmp_path):
+    (tmp_path / "a.csv").write_text("aab\naab\n")
+    with pytest.warns(UserWarning, match="the text gives only 2 merges: n_vocab is 259, not 1000"):
+        encoder = train_bpe.train(str(tmp_path / "a.csv"), tmp_path, 1000)
+    assert load_encoder(tmp_path).encode("aab") == [257] and encoder.n_vocab == 259
+
+
+def test_bytes_and_the_end_of_text_alone(text, tmp_path):
+    assert train_bpe.train(text, tmp_path, 257).encode("é") == [127, 102]
+
+
+@pytest.mark.parametrize("n_vocab", [-1, 0, 256, 2**32 + 1])
+def test_sizes_that_cannot_be(text, tmp_path, n_vocab):
+    with pytest.raises(
+        UsageError, match=rf"n_vocab must be from 257 \(256 bytes and .*\) to 4294967296, not {n_vocab}"
+    ):
+        train_bpe.train(text, tmp_path, n_vocab)
+
+
+def test_a_models_own_vocabulary_is_not_replaced(text, tiny_dir):
+    with pytest.raises(GPT2Error, match="tiny holds a model, which another vocabulary would spoil; choose another"):
+        train_bpe.train(text, tiny_dir, 300)
+
+
+@pytest.mark.parametrize("content, message", [(b"", "holds no text"), (None, "neither a file nor a folder")])
+def test_no_text(tmp_path, content, message):
+    path = tmp_path / "a.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(GPT2Error, match=message):
+        train_bpe.train(str(path), tmp_path / "own", 300)
+    assert not (tmp_path / "own").exists()
+
+
+def test_what_is_no_folder(text, tmp_path):
+    with pytest.raises(GPT2Error, match="the folder .*text.txt cannot be made: File exists"):
+        train_bpe.train(text, tmp_path / "text.txt", 257)
+
+
+def test_the_command(text, tmp_path, capsys):
+    assert cli.main(train_tokenizer, [text, str(tmp_path / "own"), "300"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and err.endswith(f"300 ids in {tmp_path / 'own'}\n")
+    assert sorted(os.listdir(tmp_path / "own")) == ["encoder.json", "vocab.bpe"]
+
+
+def test_without_the_package(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert cli.main(train_tokenizer, [text, str(tmp_path / "own")]) == 1
+    assert "error: the package tokenizers is missing; type: pip install" in capsys.readouterr().err

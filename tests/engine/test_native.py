@@ -1,0 +1,211 @@
+"""The native library against TensorFlow's own decoder, and what happens where there are none."""
+
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from one_by_one import ROWS, take
+from tiny import GOLDEN
+
+from gpt2.engine import load, quantize
+from gpt2.engine.batch import Batch, Row
+from gpt2.engine.native import backend, build
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.request import PRECISIONS, Sampling
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def native_tiny(native, tiny_dir):
+    return load.load_decoder(open_model_dir(tiny_dir))
+
+
+@pytest.fixture(scope="module")
+def native_small(native, small_dir):
+    return load.load_decoder(open_model_dir(small_dir))
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (64, 33), (1, 32), (32, 100)])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, name):
+    w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype("int8" if name == "int8" else "float32")
+    panels = backend.Packer(build.load(), name).packed([w.T if transposed else w], transposed)
+    found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / 32, 32]
+    assert found.shape[1:] == (4 // panels.itemsize, -(-shape[1] // 32), 32)
+    found = found.reshape(found.shape[0] * found.shape[1], -1)
+    if name == "int8":
+        found = np.where(found, found.astype(int) - 128, 0)  # they are kept plus 128
+    if name == "bfloat16":
+        found = (found.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(found[: shape[0], : shape[1]], w)
+    assert not found[shape[0] :].any() and not found[:, shape[1] :].any()
+
+
+def test_parts_are_packed_side_by_side(native):
+    w = tf.random.stateless_normal([150, 7], seed=[1, 2])
+    packed = backend.Packer(build.load(), "float32").packed
+    parts = packed([w[:64], w[64:128], w[128:]], transposed=True)
+    np.testing.assert_array_equal(packed([w], transposed=True), parts)
+    for wrong in ([w[:70], w[70:]], [w[:64], w[64:96], w[96:]], [w[:32], w[32:]]):
+        with pytest.raises(ValueError, match="whole panels"):
+            packed(wrong, transposed=True)
+
+
+def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
+    assert native_tiny.kernels != tiny_model.decoder.kernels
+    assert take(Batch(native_tiny, ROWS), 90) == take(Batch(tiny_model.decoder, ROWS), 90)
+    for row in ROWS:
+        assert take(Batch(native_tiny, [row]), 90) == take(Batch(tiny_model.decoder, [row]), 90)
+
+
+def test_logits_are_those_of_tensorflow(native_small, small_model):
+    """Prefilled at once, in two parts and token by token, in rows of different lengths."""
+    tokens = np.random.default_rng(3).integers(small_model.hparams.n_vocab, size=(3, 100)).astype(np.int32)
+    counts = np.array([100, 37, 64], np.int32)
+    zeros = np.zeros(3, np.int32)
+    cache = small_model.decoder.new_cache(3)
+    expected = small_model.decoder.extend(cache, range(3), tokens, zeros, counts)
+    whole = native_small.extend(native_small.new_cache(3), range(3), tokens, zeros, counts)
+    np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
+    cache = native_small.new_cache(3)
+    native_small.extend(cache, range(3), tokens, zeros, counts // 2)
+    rest = np.stack([np.roll(row, -(count // 2)) for row, count in zip(tokens, counts)])
+    parts = native_small.extend(cache, range(3), rest, counts // 2, counts - counts // 2)
+    np.testing.assert_allclose(parts, expected, rtol=0, atol=1e-5)
+    for i in range(37):
+        last = native_small.extend(cache, [1], tokens[1:2, i : i + 1], np.array([i]), np.array([1]))
+    np.testing.assert_allclose(last[0], expected[1], rtol=0, atol=1e-5)
+
+
+def test_greedy_ids_are_those_of_the_original(native_small):
+    rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    assert take(Batch(native_small, rows), 40) == GOLDEN["greedy"]
+
+
+@pytest.mark.parametrize("name", PRECISIONS[1:])
+def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_model, name):
+    directory = open_model_dir(small_dir)
+    tokens = np.array([GOLDEN["tokens"][0]], np.int32)
+    n = tokens.shape[1]
+    found = []
+    for with_ops in (True, False):
+        loaded = load.load_decoder(directory, name, native=with_ops)
+        cache = loaded.new_cache(1)
+        logits = loaded.extend(cache, [0], tokens, np.array([0]), np.array([n]))
+        found.append([logits, loaded.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.05)  # native: bfloat16 in the cache and in prefills
+    exact = small_model.decoder.extend(small_model.decoder.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
+    assert 1e-4 < np.abs(found[0][0] - exact).max() < 0.2
+
+
+def test_int8_is_within_half_a_step():
+    w = tf.random.stateless_normal([40, 50], seed=[1, 2]) * tf.constant([[1e-3]] * 20 + [[10.0]] * 20)
+    w = tf.concat([w, tf.zeros([1, 50])], axis=0)
+    values, scale = quantize.narrow(w, "int8")
+    assert values.dtype == tf.int8 and abs(values.numpy().astype(int)).max() == 127
+    error = tf.abs(tf.cast(values, tf.float32) * scale[:, None] - w)
+    assert np.all(error <= 0.5001 * scale[:, None])
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"tokens": [[10_000]]}, "outside the vocabulary"),
+        ({"starts": [128]}, "positions out of range"),
+        ({"starts": [-1]}, "positions out of range"),
+        ({"counts": [2]}, "counts must be"),
+        ({"counts": [0]}, "counts must be"),
+        ({"tokens": [[]]}, "counts must be"),
+    ],
+)
+def test_what_would_leave_the_memory_is_refused(native_tiny, change, said):
+    inputs = {"tokens": [[1]], "starts": [0], "counts": [1], **change}
+    inputs = {name: np.array(value, int) for name, value in inputs.items()}
+    with pytest.raises(ValueError, match=said):
+        native_tiny.extend(native_tiny.new_cache(1), [0], **inputs)
+    with pytest.raises(ValueError, match="rows out of range"):
+        native_tiny.extend(native_tiny.new_cache(1), [1], np.array([[1]]), np.array([0]), np.array([1]))
+
+
+@pytest.mark.parametrize("content, threads", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
+def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, content, threads):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(content)
+    monkeypatch.setattr(backend, "CPU_QUOTA", quota)
+    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda process: range(99), raising=False)
+    assert backend.threads() == threads
+
+
+def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
+    monkeypatch.setattr(build, "load", build.find)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "COMPILERS", ())
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
+        build.load()
+    without = load.load_decoder(open_model_dir(tiny_dir))
+    assert without.kernels == "TensorFlow alone" and take(Batch(without, [Row([1], GREEDY)]), 3)
+
+
+def test_a_compiler_that_fails_is_named_and_not_tried_again(tmp_path, monkeypatch):
+    failing = tmp_path / "cxx"
+    failing.write_text("#!/bin/sh\necho >> \"$0.tried\"\necho 'x.h:1: error: no such thing' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", str(failing))
+    build._tried.cache_clear()
+    for _ in range(2):
+        with pytest.raises(build.Unavailable, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
+            build.load()
+    build._tried.cache_clear()
+    assert Path(f"{failing}.tried").read_text() == "\n"
+    monkeypatch.setenv(build.SWITCH, "0")
+    with pytest.raises(build.Unavailable, match="GPT2_NATIVE=0"):
+        build.find()
+
+
+def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    made = []
+
+    def compiler(command, **_):
+        made.append(Path(command[command.index("-o") + 1]))
+        made[-1].touch()
+        assert not (tmp_path / "native.so").exists() or len(made) == 2
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    build.compile_library("c++", tmp_path / "native.so")
+    build.compile_library("c++", tmp_path / "native.so")  # as a second process does, whose compiler was slower
+    assert [path.name for path in tmp_path.iterdir()] == ["native.so"] and not any(path.exists() for path in made)
+
+
+def test_two_hundred_generations_leave_the_memory_as_it_was(native_small):
+    def generation(seed):
+        batch = Batch(native_small, [Row([seed], Sampling(), seed), Row([seed], GREEDY)])
+        take(batch, 5)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("there is no /proc to read the memory from")
+    for seed in range(20):
+        generation(seed)
+    before = resident()
+    for seed in range(200):
+        generation(seed)
+    assert resident() - before < 4_000_000  # 200 caches that were kept would be many times that
+
+
+def test_native_models_side_by_side(native_small, native_tiny):
+    """Each with threads of its own, at the same time."""
+    rows = [Row([1, 2, 3], GREEDY), Row([7], Sampling(), seed=5)]
+    expected = [take(Batch(each, rows), 60) for each in (native_small, native_tiny)]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            both = [pool.submit(take, Batch(each, rows), 60) for each in (native_small, native_tiny)]
+            assert [ids.result() for ids in both] == expected

@@ -1,0 +1,227 @@
+"""The downloader against a local web server."""
+
+import hashlib
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from file_server import other_content, serve, short_body, status
+
+import download_model
+from gpt2 import generate
+from gpt2.cli import command as cli
+from gpt2.formats import download, model_dir, transfer
+from gpt2.hparams import load_hparams
+
+DATA = download.DATA_FILE
+
+
+@pytest.fixture
+def files(tiny_dir, monkeypatch, tmp_path):
+    """The tiny model's files, which pass for those of 355M here; the working directory is an empty one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(model_dir, "CHECKOUT", tmp_path / "checkout")
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setitem(model_dir.RELEASED, "355M", load_hparams(tiny_dir / "hparams.json"))
+    for name in download.SHA256:
+        monkeypatch.setitem(download.SHA256, name, hashlib.sha256((tiny_dir / name).read_bytes()).hexdigest())
+    return {f"models/345M/{path.name}": path.read_bytes() for path in tiny_dir.iterdir()} | {
+        f"models/345M/{download.GRAPH_FILE}": b"graph"
+    }
+
+
+@pytest.fixture
+def server(files):
+    with serve(files) as server:
+        yield server
+
+
+def fetch(*servers, name="345M"):
+    urls = ",".join(server if isinstance(server, str) else server.url for server in servers)
+    return cli.main(download_model.download_model, [name, "--base_url", urls])
+
+
+def assert_complete(tmp_path, files, name="345M"):
+    found = {path.name: path.read_bytes() for path in (tmp_path / "checkout/models" / name).iterdir()}
+    assert found == {path.split("/")[-1]: content for path, content in files.items()}
+
+
+def test_all_seven_files_and_a_model_that_loads(server, files, tmp_path, capsys):
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+    assert [path.split("/")[-1] for path, _ in server.requests] == list(download.FILES)
+    assert generate.load("345M").hparams.n_ctx == 32
+    err = capsys.readouterr().err
+    assert f"Fetching {DATA}: 100%" in err
+    assert err.endswith("345M is complete in " + str(tmp_path / "checkout/models/345M") + "\n")
+
+
+def test_it_goes_into_the_working_directory_if_that_has_models(server, files, tmp_path):
+    (tmp_path / "models").mkdir()
+    assert fetch(server) == 0
+    assert (tmp_path / "models/345M/checkpoint").exists() and not (tmp_path / "checkout").exists()
+
+
+def test_either_name_is_found_on_the_server_and_lands_where_it_was_typed(server, files, tmp_path):
+    assert fetch(server, name="355M") == 0
+    assert_complete(tmp_path, files, "355M")
+
+
+def test_what_is_complete_is_not_fetched_again(server, files, tmp_path):
+    fetch(server)
+    (tmp_path / "checkout/models/345M" / DATA).unlink()
+    (tmp_path / "checkout/models/345M/vocab.bpe").write_text("damaged")
+    server.requests.clear()
+    assert fetch(server) == 0
+    assert [path.split("/")[-1] for path, _ in server.requests] == [DATA, "vocab.bpe"]
+    assert_complete(tmp_path, files)
+
+
+def test_a_server_error_is_tried_again(server, files, tmp_path):
+    server.faults = {f"models/345M/{DATA}": [status(500), status(503), status(429)]}
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_a_server_that_stays_broken_is_given_up(server, capsys):
+    server.faults = {"models/345M/checkpoint": [status(500)] * 100}
+    assert fetch(server) == 1
+    err = capsys.readouterr().err
+    assert "checkpoint of 345M could not be downloaded" in err and "500 Internal Server Error (4 attempts)" in err
+
+
+def test_404_is_named_with_every_address_that_was_tried(server, files, capsys):
+    files.clear()
+    assert fetch(server) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.count("\n") == 1
+    for name in ("345M", "355M"):
+        assert f"{server.url}/models/{name}/checkpoint: 404 Not Found" in err
+
+
+def test_the_next_server_is_tried(server, files, tmp_path):
+    with serve({}) as empty:
+        assert fetch("http://127.0.0.1:9", empty, server.url + "/models/") == 0
+    assert_complete(tmp_path, files)
+
+
+def test_a_broken_connection_goes_on_where_it_ended(server, files, tmp_path):
+    server.faults = {f"models/345M/{DATA}": [short_body(100_000)]}
+    assert fetch(server) == 0
+    assert (f"models/345M/{DATA}", f"bytes={transfer.CHUNK}-") in server.requests
+    assert_complete(tmp_path, files)
+
+
+def begin(tmp_path, content):
+    part = tmp_path / "checkout/models/345M" / (DATA + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content)
+
+
+def test_a_part_of_an_earlier_run_is_resumed(server, files, tmp_path):
+    begin(tmp_path, files[f"models/345M/{DATA}"][:5000])
+    assert fetch(server) == 0
+    assert (f"models/345M/{DATA}", "bytes=5000-") in server.requests
+    assert_complete(tmp_path, files)
+
+
+def test_a_part_that_is_already_whole(server, files, tmp_path):
+    begin(tmp_path, files[f"models/345M/{DATA}"])
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+@pytest.mark.parametrize("content", [b"x" * 5000, b"x" * 10_000_000])
+def test_a_part_of_something_else_is_thrown_away(server, files, tmp_path, content):
+    begin(tmp_path, content)
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_a_server_without_ranges(server, files, tmp_path):
+    server.ranges = False
+    begin(tmp_path, files[f"models/345M/{DATA}"][:5000])
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_no_content_length(server, files, tmp_path):
+    server.faults = {path: [other_content(content, length=False)] for path, content in files.items()}
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+@pytest.mark.parametrize("name", [DATA, "vocab.bpe", "encoder.json", "hparams.json", "checkpoint", "model.ckpt.index"])
+def test_an_error_page_with_status_200_is_not_taken_for_the_file(server, tmp_path, capsys, name):
+    server.faults = {f"models/345M/{name}": [other_content(b"<?xml version='1.0'?><Error>")] * 9}
+    assert fetch(server) == 1
+    assert f"{name} of 345M could not be downloaded" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "checkout/models/345M" / name).exists()
+
+
+def test_a_wrong_checksum_is_noticed(server, files, tmp_path, capsys):
+    content = bytearray(files[f"models/345M/{DATA}"])
+    right = hashlib.md5(content).digest()
+    content[100] ^= 1
+    server.faults = {f"models/345M/{DATA}": [other_content(bytes(content), md5=right)]}
+    assert fetch(server) == 1
+    assert "its MD5 is not the one that the server gave" in capsys.readouterr().err
+    assert not (tmp_path / "checkout/models/345M" / DATA).exists()
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_the_graph_is_not_missed(server, files, tmp_path):
+    del files[f"models/345M/{download.GRAPH_FILE}"]
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_an_interrupted_download_never_looks_complete(server, tmp_path, monkeypatch):
+    def interrupted(self, n):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(transfer.tqdm, "update", interrupted)
+    assert fetch(server) == 130
+    assert [path.name for path in (tmp_path / "checkout/models/345M").iterdir()] == ["checkpoint.part"]
+
+
+def test_a_disk_without_room_is_noticed_before(server, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    assert fetch(server) == 1
+    assert "345M needs 9 MB more, but its disk has only 1 MB free" in capsys.readouterr().err
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "You must enter the model name as a parameter, e.g.: download_model.py 124M"),
+        (["125M"], "there is no model called '125M'; there are 124M (or 117M), 355M (or 345M), 774M, 1558M"),
+        (["--bogus", "1"], "there is no flag --bogus"),
+    ],
+)
+def test_bad_usage(argv, message, capsys):
+    assert cli.main(download_model.download_model, argv) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(download_model.download_model, ["345M", "--models_dir", str(tmp_path / "file")]) == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_https_certificates_are_checked(tmp_path, monkeypatch):
+    """requests verifies unless told otherwise; nothing here tells it."""
+    seen = {}
+
+    def get(url, **options):
+        seen.update(options)
+        raise transfer.requests.exceptions.SSLError("certificate verify failed")
+
+    monkeypatch.setattr(transfer.requests, "get", get)
+    with pytest.raises(transfer.Unavailable, match="certificate verify failed"):
+        transfer.fetch("https://127.0.0.1/x", tmp_path / "x", lambda path: "")
+    assert "verify" not in seen

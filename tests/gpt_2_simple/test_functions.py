@@ -1,0 +1,400 @@
+"""The functions of gpt-2-simple: their signatures, and that they do what they did, or better."""
+
+import importlib
+import inspect
+import itertools
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from file_server import serve
+
+import gpt_2_simple as gpt2
+from gpt2.cli import clash, doctor
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.formats import download, model_dir, openai
+from gpt2.training.report import Report
+from gpt_2_simple import drive, generating
+
+ROOT = Path(__file__).resolve().parents[2]
+OLD = json.loads((ROOT / "tests/golden/gpt_2_simple.json").read_text(encoding="utf-8"))
+TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
+QUICK = {"steps": 2, "accumulate_gradients": 2, "sample_every": 0, "learning_rate": 0.01, "seed": 1}
+GREEDY = {"temperature": 0, "length": 8, "return_as_list": True}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, tiny_dir):
+    """A working directory with a text and, as the pretrained models, the tiny one under two names."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    for name in ("124M", "other"):
+        shutil.copytree(tiny_dir, Path("models", name))
+    openai.save(Path("models/other"), openai.nest(dict(_negated(Path("models/other")))))
+    return tmp_path
+
+
+def _negated(directory):
+    for name, value in openai.flatten(
+        openai.load(directory / "model.ckpt", model_dir.open_model_dir(directory).hparams)
+    ):
+        yield name, -value
+
+
+@pytest.fixture
+def sess(place):
+    return gpt2.start_tf_sess()
+
+
+@pytest.fixture
+def trained(sess):
+    gpt2.finetune(sess, "text.txt", **QUICK)
+    return sess
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_signatures_begin_with_the_old_ones(name):
+    parameters = list(inspect.signature(getattr(gpt2, name)).parameters.values())
+    for found, (old, *default) in zip(parameters, OLD[name], strict=False):
+        assert found.name == old and found.kind == found.POSITIONAL_OR_KEYWORD
+        if default:
+            assert found.default == default[0]
+        else:
+            assert found.default is found.empty
+    ours = parameters[len(OLD[name]) :]
+    assert len(parameters) >= len(OLD[name])
+    assert all(parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in ours)
+
+
+def test_the_readme_of_the_old_package(place, capsys):
+    """Its snippets, shortened."""
+    sess = gpt2.start_tf_sess()
+    gpt2.finetune(sess, "text.txt", model_name="124M", steps=2)
+    gpt2.generate(sess, length=20)
+    out = capsys.readouterr().out
+    assert "Loading checkpoint models/124M/model.ckpt" in out and "Training...\n" in out and out.endswith("\n")
+    assert "dataset has" in out and "[1 | " in out and "Saving checkpoint/run1/model-2\n" in out
+
+    sess = gpt2.start_tf_sess()
+    gpt2.load_gpt2(sess)
+    assert capsys.readouterr().out == "Loading checkpoint checkpoint/run1/model-2\n"
+    single_text = gpt2.generate(sess, return_as_list=True, length=20)[0]
+    assert isinstance(single_text, str) and single_text and not capsys.readouterr().out
+
+
+def test_both_ways_to_import(place):
+    code = "from gpt_2_simple import gpt_2; import gpt_2_simple; assert gpt_2.finetune is gpt_2_simple.finetune"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; assert 'tensorflow' not in sys.modules"],
+        env={"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_greedy_text_is_that_of_the_library(sess, tiny_model):
+    gpt2.load_gpt2(sess, model_name="124M")
+    ids = tiny_model.encoder.encode("the cat")
+    for _ in range(8):
+        counts = np.array([len(ids)])
+        logits = tiny_model.decoder.extend(tiny_model.decoder.new_cache(1), [0], np.array([ids]), np.array([0]), counts)
+        ids.append(int(logits.argmax()))
+    assert gpt2.generate(sess, prefix="the cat", **GREEDY) == [tiny_model.encoder.decode(ids)]
+
+
+def test_what_is_printed_written_and_returned(sess, capsys):
+    gpt2.load_gpt2(sess, model_name="124M")
+    capsys.readouterr()
+    shown = {"seed": 3, "length": 5, "nsamples": 3, "batch_size": 2, "prefix": "the cat"}
+    texts = gpt2.generate(sess, return_as_list=True, **shown)
+    assert len(set(texts)) == 3 and all(text.startswith("the cat") for text in texts)
+    assert gpt2.generate(sess, **shown) is None
+    expected = "".join(f"{text}\n{'=' * 20}\n" for text in texts)
+    assert capsys.readouterr().out == expected
+    assert gpt2.generate(sess, destination_path="out.txt", return_as_list=True, **shown) == texts
+    assert Path("out.txt").read_text(encoding="utf-8") == expected and not capsys.readouterr().out
+    assert gpt2.generate_to_file(sess, **shown, sample_delim="--\n") is None
+    assert Path("gpt_2_gen_texts.txt").read_text() == expected.replace("=" * 20, "--")
+    gpt2.generate(sess, **{**shown, "nsamples": 1})
+    assert capsys.readouterr().out == texts[0] + "\n"  # one text has no delimiter
+
+
+def test_the_prefix_and_where_a_text_ends(sess, monkeypatch):
+    gpt2.load_gpt2(sess, model_name="124M")
+    asked = []
+    real = generating.Request
+
+    def request(*arguments):
+        asked.append(real(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(generating, "Request", request)
+    (whole,) = gpt2.generate(sess, prefix="the cat", **GREEDY)
+    new = whole.removeprefix("the cat")
+    assert gpt2.generate(sess, prefix="the cat", include_prefix=False, **GREEDY) == [new.lstrip("\n")]
+    end = new[2:4]
+    until = new[: new.index(end)]
+    assert gpt2.generate(sess, prefix="the cat", truncate=end, **GREEDY) == ["the cat" + until]
+    assert gpt2.generate(sess, prefix="the cat", truncate=end, include_prefix=False, **GREEDY) == [until]
+    assert gpt2.generate(sess, prefix="the cat", truncate="e c", **GREEDY) == ["th"]
+    across = "t" + new[:1]  # begins in the prefix, ends in what is new
+    assert gpt2.generate(sess, prefix="the cat", truncate=across, **GREEDY) == ["the ca"]
+    assert gpt2.generate(sess, prefix="", **GREEDY) == gpt2.generate(sess, **GREEDY)
+    assert asked[2].stop == (end,), "nothing is written that would be thrown away"
+
+
+def test_length_counts_new_tokens_and_by_default_fills_the_window(sess, monkeypatch):
+    asked = []
+    real = generating.Request
+    monkeypatch.setattr(generating, "Request", lambda *given: asked.append(given[1]) or real(given[0], 1))
+    gpt2.load_gpt2(sess, model_name="124M")
+    n = len(sess.model.encoder.encode("the cat"))
+    for length, prefix, expected in [(1023, None, 1023), (1023, "the cat", 1023 - n), (50, "the cat", 50)]:
+        gpt2.generate(sess, length=length, prefix=prefix, return_as_list=True)
+        assert asked.pop() == expected
+    monkeypatch.undo()
+    longer = gpt2.generate(sess, length=80, prefix="the cat", temperature=0, return_as_list=True)[0]
+    assert len(longer) > len(gpt2.generate(sess, prefix="the cat", **GREEDY)[0]), "the window of 32 slides"
+
+
+def test_top_p_replaces_top_k_and_one_seed_gives_one_text_at_any_batch_size(sess):
+    gpt2.load_gpt2(sess, model_name="124M")
+    shown = {"seed": 5, "length": 10, "return_as_list": True, "nsamples": 4}
+    assert gpt2.generate(sess, top_k=1, top_p=0.9, **shown) == gpt2.generate(sess, top_p=0.9, **shown)
+    assert gpt2.generate(sess, **shown) == gpt2.generate(sess, batch_size=3, **shown)
+    assert gpt2.generate(sess, length=10, return_as_list=True) != gpt2.generate(sess, length=10, return_as_list=True)
+
+
+def test_models_and_sessions_side_by_side(place):
+    one, other = gpt2.start_tf_sess(), gpt2.start_tf_sess()
+    gpt2.load_gpt2(one, model_name="124M")
+    gpt2.load_gpt2(other, model_name="other")
+    first, second = (gpt2.generate(sess, **GREEDY) for sess in (one, other))
+    assert first != second
+    gpt2.load_gpt2(one, model_name="other")
+    assert gpt2.generate(one, **GREEDY) == second
+    one.close()
+    with pytest.raises(GPT2Error, match="there is no run checkpoint/run1"):
+        gpt2.generate(one, **GREEDY)
+    assert gpt2.generate(one, model_name="124M", **GREEDY) == first  # a session without a model loads what is named
+
+
+def test_finetune_load_another_and_finetune_again(trained, capsys):
+    before = gpt2.generate(trained, **GREEDY)
+    gpt2.load_gpt2(trained, model_name="other")
+    assert gpt2.generate(trained, **GREEDY) != before
+    gpt2.finetune(trained, "text.txt", run_name="run2", **QUICK)
+    assert gpt2.generate(trained, run_name="run2", **GREEDY) == before  # the same run by another name
+    gpt2.finetune(trained, "text.txt", **{**QUICK, "steps": 1}, overwrite=True, max_checkpoints=3)
+    assert "Loading checkpoint checkpoint/run1/model-2" in capsys.readouterr().out
+    assert Path("checkpoint/run1/counter").read_text() == "3\n"
+    assert [path.name for path in Path("checkpoint/run1").glob("model-*.index")] == ["model-3.index"]
+    gpt2.finetune(trained, "text.txt", **{**QUICK, "steps": 1}, max_checkpoints=3)
+    gpt2.load_gpt2(trained, checkpoint="model-3")
+    with pytest.raises(GPT2Error, match="no checkpoint 'model-9'.*there are model-3, model-4"):
+        gpt2.load_gpt2(trained, checkpoint="model-9")
+
+
+def test_idioms_of_existing_programs(trained):
+    expected = gpt2.generate(trained, **GREEDY)
+    tf.compat.v1.reset_default_graph()
+    assert gpt2.generate(trained, **GREEDY) == expected
+    fresh = gpt2.reset_session(trained)
+    gpt2.load_gpt2(fresh)
+    with fresh.as_default() as again:
+        assert gpt2.generate(again, **GREEDY) == expected
+    assert tf.executing_eagerly() and float(tf.square(3.0)) == 9
+    with tf.Graph().as_default():
+        assert not tf.executing_eagerly()
+        assert gpt2.generate(fresh, **GREEDY) == expected
+        gpt2.load_gpt2(fresh)
+        gpt2.finetune(fresh, "text.txt", **{**QUICK, "steps": 1})
+    fresh.close()
+
+
+def test_a_program_that_switches_eager_execution_off(place):
+    code = """
+import tensorflow as tf
+tf.compat.v1.disable_eager_execution()
+import gpt_2_simple as gpt2
+sess = gpt2.start_tf_sess()
+gpt2.finetune(sess, "text.txt", steps=1, sample_every=1, sample_length=3)
+gpt2.load_gpt2(sess)
+print(gpt2.generate(sess, length=3, return_as_list=True))
+assert not tf.executing_eagerly()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_memory_saving_works_with_accumulation(trained):
+    gpt2.finetune(trained, "text.txt", run_name="saving", use_memory_saving_gradients=True, **QUICK)
+    plain, saving = (Path("checkpoint", run, "progress.jsonl").read_text() for run in ("run1", "saving"))
+    losses = [[json.loads(line)["loss"] for line in text.splitlines()] for text in (plain, saving)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+def test_csv_rows_stand_between_the_two_tokens(sess):
+    Path("rows.csv").write_text('text\n"one\nrow"\nanother, one\n\n' * 1 + "third\n" * 60, encoding="utf-8")
+    gpt2.encode_csv("rows.csv")
+    lines = Path("csv_encoded.txt").read_text(encoding="utf-8")
+    assert lines.startswith("<|startoftext|>one\nrow<|endoftext|>\n<|startoftext|>another<|endoftext|>\n<|start")
+    gpt2.encode_csv("rows.csv", "out.txt", header=False, start_token="[", end_token="]")
+    assert Path("out.txt").read_text(encoding="utf-8").startswith("[text]\n[one\nrow]\n")
+    gpt2.encode_dataset("rows.csv", out_path="rows.npy")
+    encoder = model_dir.find_vocabulary("124M", "models")
+    text = encoder.decode(np.load("rows.npy").tolist())
+    start = "<|endoftext|><|startoftext|>"
+    assert text.startswith(f"{start}one\nrow{start}another{start}third") and text.endswith("third<|endoftext|>")
+    gpt2.finetune(sess, "rows.csv", **QUICK)
+    gpt2.encode_dataset("text.txt")
+    gpt2.finetune(sess, "text_encoded.npz", run_name="run2", **QUICK)
+
+
+def test_ctrl_c_saves_and_returns(sess, monkeypatch):
+    monkeypatch.setattr(Report, "samples", lambda *_: signal.raise_signal(signal.SIGINT))
+    gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": -1, "sample_every": 3, "sample_length": 1})
+    assert Path("checkpoint/run1/counter").read_text() == "3\n" and gpt2.generate(sess, **GREEDY)
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda sess: gpt2.load_gpt2(sess), "there is no run checkpoint/run1; finetune"),
+        (lambda sess: gpt2.load_gpt2(sess, model_name="355M"), "download"),
+        (lambda sess: gpt2.finetune(sess, "no.txt", **QUICK), "neither a file nor a folder"),
+        (lambda sess: gpt2.finetune(sess, "text.txt", optimizer="best"), "optimizer must be"),
+        (lambda sess: gpt2.finetune(sess, "text.txt", model_name="355M"), "download"),
+        (lambda sess: gpt2.generate(sess, model_name="124M", temperature=-1), "temperature must be"),
+        (lambda sess: gpt2.generate(object()), "sess must be what start_tf_sess"),
+        (lambda sess: sess.run("x"), "no graph"),
+        (lambda sess: gpt2.mount_gdrive(), "You must be in Colaboratory"),
+        (lambda sess: gpt2.copy_checkpoint_to_gdrive(), "there is no run checkpoint/run1"),
+        (lambda sess: gpt2.copy_file_to_gdrive("text.txt"), "You must mount first using mount_gdrive"),
+    ],
+)
+def test_mistakes_are_raised_never_exits(sess, call, said):
+    with pytest.raises(GPT2Error, match=said):
+        call(sess)
+
+
+def test_downloads(place, monkeypatch):
+    assert gpt2.is_gpt2_downloaded() and gpt2.is_gpt2_downloaded(model_name="117M")
+    assert not gpt2.is_gpt2_downloaded(model_name="355M") and not gpt2.is_gpt2_downloaded("elsewhere")
+    asked = []
+    monkeypatch.setattr(download, "download_model", lambda *given: asked.append(given))
+    gpt2.download_gpt2(model_name="355M")
+    assert asked == [("355M", Path("models"), download.BASE_URLS)]
+
+
+def test_a_file_from_a_server(place):
+    with serve({"models/124M/hparams.json": b"{}"}) as server:
+        gpt2.download_file_with_progress(server.url, "models/124M", "124M", "hparams.json")
+        assert Path("models/124M/hparams.json").read_text() == "{}"
+        with pytest.raises(GPT2Error, match="cannot be had"):
+            gpt2.download_file_with_progress(server.url, "models/124M", "124M", "nothing")
+
+
+@pytest.fixture
+def mounted(place, monkeypatch):
+    monkeypatch.setattr(drive, "MOUNTED", place / "drive")
+    (place / "drive/MyDrive").mkdir(parents=True)
+    return place / "drive/MyDrive"
+
+
+def test_to_drive_and_back(sess, mounted):
+    gpt2.finetune(sess, "text.txt", **QUICK)
+    expected = gpt2.generate(sess, **GREEDY)
+    gpt2.copy_checkpoint_to_gdrive()
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=True)
+    gpt2.copy_file_to_gdrive("text.txt")
+    assert {path.name for path in mounted.iterdir()} == {"checkpoint_run1.tar", "checkpoint", "text.txt"}
+    for copy_folder in (False, True):
+        shutil.rmtree("checkpoint")
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=copy_folder)
+        gpt2.load_gpt2(sess)
+        assert gpt2.generate(sess, **GREEDY) == expected
+    Path("text.txt").unlink()
+    gpt2.copy_file_from_gdrive("text.txt")
+    assert Path("text.txt").read_text() == TEXT
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=True, checkpoint_folder="checkpoint/run1")  # again, and as version 0.4
+    assert gpt2.get_tarfile_name("checkpoint/run1") == "checkpoint_run1.tar"
+
+
+def test_training_saves_to_drive_on_the_way(sess, mounted, monkeypatch):
+    copies = []
+    real = drive.mirror
+
+    def mirror(source, target):
+        real(source, target)
+        copies.append(sorted(path.name for path in target.glob("model-*.index")))
+
+    monkeypatch.setattr("gpt_2_simple.finetuning.mirror", mirror)
+    gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": 4}, save_every=2, copy_to_gdrive=True)
+    assert copies == [["model-2.index"], ["model-4.index"]]
+    copied = gpt2.start_tf_sess()
+    gpt2.load_gpt2(copied, checkpoint_dir=str(mounted / "checkpoint"))
+    assert gpt2.generate(copied, **GREEDY) == gpt2.generate(sess, **GREEDY)
+
+
+def test_colab_mounts(place, monkeypatch):
+    mounts = []
+    colab = types.ModuleType("google.colab")
+    colab.drive = types.SimpleNamespace(mount=mounts.append)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    gpt2.mount_gdrive()
+    assert mounts == ["/content/drive"]
+
+
+def test_the_old_package_beside_this_one_is_named(monkeypatch, tiny_dir):
+    assert not clash.of_the_old_package()
+    monkeypatch.setattr(clash.metadata, "version", lambda name: "0.8.1")
+    named = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
+    with pytest.warns(UserWarning, match=named):
+        importlib.reload(gpt2)
+    assert any(re.search(named, line) for line in itertools.islice(doctor.examine(str(tiny_dir.parent)), 4))
+
+
+def test_ten_rounds_leave_the_memory_as_it_was(sess, tmp_path):
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("there is no /proc to read the memory from")
+    tiny.write_model(tmp_path / "models/larger", n_ctx=64, n_embd=256)
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    seen = []
+    for _ in range(10):
+        gpt2.finetune(sess, "text.txt", model_name="larger", **{**QUICK, "restore_from": "fresh"})
+        gpt2.generate(sess, length=5, return_as_list=True)
+        gpt2.load_gpt2(sess, model_name="124M")
+        gpt2.generate(sess, length=5, return_as_list=True)
+        shutil.rmtree("checkpoint")
+        seen.append(resident())
+    assert seen[-1] - seen[3] < 30_000_000, seen  # a model and its optimiser are 20 MB each round
+
+
+def test_a_session_keeps_its_model_when_training_fails(trained):
+    before = gpt2.generate(trained, **GREEDY)
+    with pytest.raises(GPT2Error):
+        gpt2.finetune(trained, "nothing.txt")
+    assert gpt2.generate(trained, **GREEDY) == before
+
+
+def test_usage_errors_are_value_errors(sess):
+    with pytest.raises(UsageError):
+        gpt2.finetune(sess, "text.txt", batch_size=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        gpt2.finetune(sess, "text.txt", batchsize=0)

@@ -1,0 +1,254 @@
+"""Several devices and several machines train what one does with a larger batch, and what happens if one is lost."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import mirrored
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gpt2.cli import command as cli
+from gpt2.cli.training_flags import FLAGS
+from gpt2.data import windows
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.training import distribution, origin, run
+from gpt2.training.settings import Settings
+from scripts.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
+LIMIT = 120  # seconds after which a process hangs
+REGIMES = [  # adafactor, unlike the others, makes much of the last digits, in which the order of a sum shows
+    {"optimizer": "adafactor", "weight_decay": 0.1, "accumulate_gradients": 2, "learning_rate": 0.001},
+    {"optimizer": "sgd", "clip_norm": 0.5, "memory_saving_gradients": True, "learning_rate": 1.0},
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with a text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(distribution.TF_CONFIG, raising=False)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+def losses(name):
+    lines = Path(f"checkpoint/{name}/progress.jsonl").read_text().splitlines()
+    return {record["step"]: record["loss"] for record in map(json.loads, lines) if "loss" in record}
+
+
+def arguments(model, **flags):
+    common = {"dataset": "text.txt", "model_name": model, "learning_rate": 0.001, "sample_every": 0}
+    return [f"--{name}={value}" for name, value in {**common, **flags}.items()]
+
+
+def one_worker(model, **flags):
+    """Trains in this process; returns the losses."""
+    assert cli.main(train, arguments(model, run_name="one", batch_size=4, **flags), FLAGS) == 0
+    return losses("one")
+
+
+def environment(**more):
+    """On the CPU: two workers of one machine cannot share its GPU."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **more}
+
+
+def config(addresses, index):
+    return json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+
+
+@pytest.fixture
+def two_workers(place, tiny_dir):
+    """start(flag=value, ...) -> two processes that train the run `two` together, on ports that were free"""
+    processes = []
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
+    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+
+    def start(**flags):
+        command = [sys.executable, ROOT / "scripts/train.py"]
+        command += arguments(tiny_dir, run_name="two", batch_size=2, **flags)
+        pair = [
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment(TF_CONFIG=config(addresses, index)),
+            )
+            for index in range(2)
+        ]
+        processes.extend(pair)
+        return pair
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(found):
+    end = time.monotonic() + LIMIT
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_workers, tiny_dir):
+    flags = {"stop_after": 80, "save_every": 20, "seed": 1}
+    chief, other = two_workers(**flags)
+    wait_until(Path("checkpoint/two/checkpoint").is_file)
+    other.kill()
+    _, err = chief.communicate(timeout=LIMIT)
+    assert chief.returncode == 1
+    assert re.search(
+        r"\nerror: .* lost .*; start all workers again, and the run goes on from checkpoint/two/model-", err
+    )
+    assert err.count("\n") == 3 and "Traceback" not in err
+
+    chief, other = two_workers(**flags)
+    (out, _), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
+    assert (chief.returncode, other.returncode) == (0, 0)
+    assert "Loading checkpoint checkpoint/two/model-" in out and out.endswith("Saving checkpoint/two/model-80\n")
+    assert (others_out, others_err) == ("", "worker 2 of 2 waits for the others\n")
+    assert losses("two") == pytest.approx(one_worker(tiny_dir, **flags), abs=1e-4)
+
+
+def test_a_signal_to_one_worker_stops_all_after_the_same_update(two_workers, tiny_dir):
+    """The seed, which each would draw for itself, is the first one's."""
+    chief, other = two_workers(stop_after=100000)
+    progress = Path("checkpoint/two/progress.jsonl")
+    wait_until(lambda: progress.is_file() and progress.read_text().count("\n") > 5)
+    other.send_signal(signal.SIGTERM)
+    (out, err), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
+    assert (chief.returncode, other.returncode) == (cli.FAILURE, cli.TERMINATED)
+    step = max(losses("two"))
+    assert out.endswith(f"interrupted\nSaving checkpoint/two/model-{step}\n")
+    assert err.splitlines()[-1] == (
+        f"error: another worker was told to stop after {step} updates; start all workers again, and the run goes on"
+        " from there"
+    )
+    assert others_out == "" and others_err.strip() == "worker 2 of 2 waits for the others"
+    seed = json.loads(Path(f"checkpoint/two/training-{step}.json").read_text())["seed"]
+    assert losses("two") == pytest.approx(one_worker(tiny_dir, stop_after=step, seed=seed), abs=1e-4)
+
+
+def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
+    found = subprocess.run(
+        [sys.executable, mirrored.__file__, tiny_dir, json.dumps(REGIMES)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(PYTHONPATH=str(ROOT / "src")),
+    )
+    assert found.returncode == 0, found.stderr
+    for regime, (two, one) in zip(REGIMES, json.loads(found.stdout.splitlines()[-1])):
+        assert two == pytest.approx(one, abs=1e-4), regime
+        assert two[-1] < two[0] - 0.05, regime
+    expected = one_worker(tiny_dir, stop_after=mirrored.UPDATES, val_every=mirrored.UPDATES, seed=1, learning_rate=0.01)
+    assert losses("mirrored") == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "said, who",
+    [
+        (
+            "Graph execution error:\n\nCollective ops is aborted by: failed to connect to all addresses\n"
+            "Additional GRPC error information from remote target /job:worker/replica:0/task:1 while calling /x:",
+            "the worker b:2 is lost (failed to connect to all addresses)",
+        ),
+        (
+            2 * "Collective ops is aborted by: " + "Deadline Exceeded\n\nRPC: /x",
+            "another worker is lost (Deadline Exceeded)",
+        ),
+        ("no connection to /job:worker/task:7\nmore", "another worker is lost (no connection to /job:worker/task:7)"),
+    ],
+)
+def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line(monkeypatch, tmp_path, said, who):
+    error = tf.errors.UnavailableError(None, None, said)
+    with pytest.raises(tf.errors.UnavailableError), distribution.together(tmp_path):
+        raise error
+    monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 0))
+    with pytest.raises(GPT2Error) as caught, distribution.together(tmp_path):
+        raise error
+    assert str(caught.value).startswith(who) and "start all workers again" in str(caught.value)
+    with pytest.raises(tf.errors.ResourceExhaustedError), distribution.together(tmp_path):  # this one's own
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+
+
+def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, monkeypatch):
+    monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
+    machine, seen = run.Machine("CPU", None), {}
+    settings = Settings("text.txt", model_name=str(tiny_dir), threads=1)
+    start, split = origin.find(settings), windows.Split(np.arange(100), np.zeros(0))
+    run._check_same(settings, start, split, machine)
+    run._check_same(Settings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
+    others = windows.Split(np.arange(100)[::-1], np.zeros(0))
+    for flags, data in [({"batch_size": 2}, split), ({"optimizer": "sgd"}, split), ({}, others)]:
+        with pytest.raises(GPT2Error, match="the first worker has other flags, another model or other data"):
+            run._check_same(Settings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
+
+
+def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
+    monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
+    with pytest.raises(UsageError, match="give its folder as vocabulary"):
+        origin.find(Settings("text.txt", from_scratch=True))
+    assert not Path("checkpoint").exists()
+
+
+def test_tf_config_names_the_machines(monkeypatch):
+    monkeypatch.delenv(distribution.TF_CONFIG, raising=False)
+    assert (distribution.workers(), distribution.index(), distribution.is_chief()) == (1, 0, True)
+    for index in range(2):
+        monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], index))
+        assert (distribution.workers(), distribution.index(), distribution.is_chief()) == (2, index, index == 0)
+    monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1"], 0))
+    assert distribution.workers() == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{",
+        "[1]",
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 2}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": "0"}}',
+        '{"cluster": {"worker": ["a:1"], "chief": ["b:2"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "evaluator", "index": 0}}',
+    ],
+)
+def test_another_tf_config_is_refused(monkeypatch, value):
+    monkeypatch.setenv(distribution.TF_CONFIG, value)
+    with pytest.raises(UsageError, match="TF_CONFIG must be like"):
+        distribution.workers()
+
+
+def test_which_devices_train(monkeypatch):
+    """With strategies that only say their names: no such device is here."""
+    distribute = types.SimpleNamespace(
+        MirroredStrategy=lambda: "all GPUs",
+        get_strategy=lambda: "one device",
+        TPUStrategy=lambda resolver: f"the TPU {resolver}",
+        cluster_resolver=types.SimpleNamespace(TPUClusterResolver=lambda: os.environ["TPU_NAME"]),
+    )
+    connected = []
+    monkeypatch.setattr(tf, "distribute", distribute)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", connected.append)
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", connected.append)
+    assert distribution.strategy() == "all GPUs" and distribution.strategy(multi_gpu=False) == "one device"
+    monkeypatch.setenv("TPU_NAME", "local")
+    assert distribution.strategy() == "the TPU local" and connected == ["local", "local"]

@@ -1,0 +1,453 @@
+"""scripts/train.py: runs that begin, go on, are interrupted, and what is refused."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+from tiny import with_tensorflow
+
+from gpt2 import generate
+from gpt2.cli import command as cli
+from gpt2.cli.training_flags import FLAGS
+from gpt2.formats import openai
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.training import estimate, run_checkpoint, run_folder, trainer
+from gpt2.training.settings import Settings
+from scripts.train import train
+
+COMMAND = Path(__file__).resolve().parents[2] / "scripts/train.py"
+TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
+QUICK = {"seed": 1, "learning_rate": 0.01, "sample_every": 0, "batch_size": 2}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A working directory with a text."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text(TEXT, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def run(place, tiny_dir, capsys):
+    """run(flag=value, ...) -> (status, stdout, stderr) of the command, which fine-tunes the tiny model"""
+
+    def run(**flags):
+        given = {"dataset": "text.txt", "model_name": tiny_dir, **QUICK, **flags}
+        status = cli.main(train, [f"--{name}={value}" for name, value in given.items()], FLAGS)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def losses(name="run1"):
+    lines = Path(f"checkpoint/{name}/progress.jsonl").read_text().splitlines()
+    return {record["step"]: record["loss"] for record in map(json.loads, lines) if "loss" in record}
+
+
+def weights(name="run1"):
+    directory = open_model_dir(Path("checkpoint", name))
+    return dict(openai.leaves(openai.load(directory.weights, directory.hparams)))
+
+
+def assert_same_weights(found, expected, tolerance=1e-6):
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_a_run_writes_a_model_directory_and_the_old_lines(run):
+    status, out, _ = run(stop_after=4, save_every=2, sample_every=4, sample_num=2, sample_length=5)
+    assert status == 0
+    lines = out.splitlines()
+    for expected in ("Loading dataset...", "Training...", "Generating samples...", "Saving checkpoint/run1/model-4"):
+        assert expected in lines
+    assert len([line for line in lines if re.fullmatch(r"\[\d \| \d+\.\d\d\] loss=\d\.\d\d avg=\d\.\d\d", line)]) == 4
+    samples = Path("samples/run1/samples-4").read_text(encoding="utf-8")
+    assert re.fullmatch(r"======== SAMPLE 1 ========\n.+\n\n======== SAMPLE 2 ========\n.+\n", samples, re.DOTALL)
+    assert out.count("======== SAMPLE 2 ========") == 1 and "======== SAMPLE 1 ========" not in out
+    folder = Path("checkpoint/run1")
+    assert (folder / "counter").read_text() == "4\n"
+    assert {path.name for path in folder.glob("model-*.index")} == {"model-2.index", "model-4.index"}
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    model = generate.load("checkpoint/run1")
+    assert model.hparams.n_ctx == 32
+    assert losses()[4] < losses()[1]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"optimizer": "adafactor", "dropout": 0.1, "noise": 0.1},
+        {"optimizer": "adamw", "lr_schedule": "cosine", "warmup_steps": 2, "accumulate_gradients": 2, "clip_norm": 1},
+    ],
+)
+def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
+    assert run(run_name="whole", stop_after=6, **flags)[0] == 0
+    for end in (2, 5, 6):  # the schedule needs its end, so all of them are ended by hand
+        status, _, err = interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
+        assert status == cli.INTERRUPTED, err
+    assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
+    assert_same_weights(weights("parts"), weights("whole"))
+
+
+def interrupt_after(step, command, number=signal.SIGINT):
+    """Runs the command and sends its own process a signal during that update."""
+    update = trainer.Trainer.update
+
+    def interrupted(self, *arguments):
+        result = update(self, *arguments)
+        if self.step == step:
+            os.kill(os.getpid(), number)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "update", interrupted)
+        return command()
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_end(run, number, status):
+    found, out, err = interrupt_after(3, lambda: run(steps=100), number)
+    assert found == status and "Traceback" not in err
+    assert out.endswith("interrupted\nSaving checkpoint/run1/model-3\n")
+    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-3"
+
+
+def test_steps_are_more_and_stop_after_is_all(run):
+    run(steps=2)
+    run(steps=2)
+    assert list(losses()) == [1, 2, 3, 4]
+    run(stop_after=5)
+    assert list(losses()) == [1, 2, 3, 4, 5]
+    status, _, err = run(stop_after=5)
+    assert status == 0 and "has made 5 updates already" in err
+
+
+def test_the_seed_is_kept_with_the_run(run):
+    run(stop_after=2, seed=5)
+    status = cli.main(
+        train, ["text.txt", "--stop_after=4", "--sample_every=0", "--batch_size=2", "--learning_rate=0.01"], FLAGS
+    )
+    assert status == 0
+    run(stop_after=4, seed=5, run_name="whole")
+    assert losses() == pytest.approx(losses("whole"), abs=1e-6)
+
+
+def test_fresh_starts_anew_and_loses_nothing(run):
+    run(stop_after=3)
+    before = weights()
+    status, _, err = run(stop_after=2, restore_from="fresh")
+    assert status == 0 and "is now" in err
+    assert list(losses()) == [1, 2]
+    aside = next(path for path in Path("checkpoint").iterdir() if path.name.startswith("run1-until-"))
+    assert_same_weights(weights(aside.name), before)
+
+
+def test_from_another_checkpoint(run):
+    run(stop_after=3, save_every=1)
+    for source in ("checkpoint/run1", "checkpoint/run1/model-3", "checkpoint/run1/model-3.index"):
+        assert run(run_name=f"from-{Path(source).name}", restore_from=source, steps=1)[0] == 0
+    assert run(run_name="second", restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
+    step_2 = openai.load(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
+    assert_same_weights(weights("second"), dict(openai.leaves(step_2)))
+    assert run(restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
+    assert_same_weights(weights(), dict(openai.leaves(step_2)))
+    assert list(losses()) == [1]
+    status, _, err = run(restore_from="nowhere")
+    assert status == 1 and "there is none at nowhere" in err
+
+
+def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
+    """Weights, counter and state file are all that it left; the base model has the rest."""
+    loaded = with_tensorflow(tiny_dir)
+    folder = Path("checkpoint/run1")
+    openai.save(folder, loaded.decoder.weights, "model-7", texts={"counter": "7\n"})
+    status, _, err = run(steps=1)
+    assert status == 0 and "the optimiser adam starts anew" in err
+    assert list(losses()) == [8]
+    assert open_model_dir(folder).weights.name == "model-8"
+
+
+def test_from_scratch_with_a_vocabulary_of_its_own(run):
+    sizes = {"n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
+    flags = {"from_scratch": "True", "val_every": 20, "val_split": 0.2, **sizes}
+    status, out, _ = run(stop_after=40, **flags)
+    assert status == 0 and "bits per byte" in out
+    assert losses()[40] < 0.7 * losses()[1]
+    assert generate.load("checkpoint/run1").hparams.n_embd == 16
+    assert run(stop_after=41, **flags)[0] == 0
+    status, _, err = run(stop_after=42, **{**flags, "n_embd": 32})
+    assert status == 2 and "n_embd=16" in err and err.count("\n") == 1
+
+
+def test_from_scratch_again_after_a_kill_before_the_first_checkpoint(run, monkeypatch):
+    flags = {"from_scratch": "True", "n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_checkpoint, "save", full_disk)
+        assert run(stop_after=1, **flags)[0] == 1
+    assert Path("checkpoint/run1/hparams.json").is_file() and not Path("checkpoint/run1/checkpoint").exists()
+    status, _, err = run(stop_after=1, **flags)
+    assert status == 0, err
+
+
+def test_only_the_transformer_layers(run, tiny_dir):
+    run(stop_after=2, only_train_transformer_layers="True")
+    directory = open_model_dir(tiny_dir)
+    before = dict(openai.leaves(openai.load(directory.weights, directory.hparams)))
+    for name, value in weights().items():
+        assert bool(tf.reduce_all(value == before[name])) == ("/h" not in name), name
+
+
+def test_early_stopping_keeps_the_best(run):
+    Path("other.txt").write_text("zebra quartz vex!? " * 30)
+    status, out, _ = run(stop_after=500, val_dataset="other.txt", val_every=1, patience=3, learning_rate=0.03)
+    assert status == 0 and "no better validation loss in 3 validations" in out
+    progress = run_folder.read_progress(open_model_dir(Path("checkpoint/run1")).weights)
+    assert progress.step == progress.best_step + 3 < 500
+    assert open_model_dir(Path("checkpoint/run1/best")).weights.name == f"model-{progress.best_step}"
+
+
+def test_validation_is_not_the_training_text(run):
+    _, out, _ = run(stop_after=1, val_every=1, val_split=0.25)
+    _, whole, _ = run(stop_after=1, run_name="whole")
+    tokens, all_tokens = (int(re.search(r"dataset has (\d+) tokens", text)[1]) for text in (out, whole))
+    assert tokens == all_tokens - int(all_tokens * 0.25)
+
+
+def test_keep(run):
+    run(stop_after=6, save_every=1, keep=2)
+    names = {path.name for path in Path("checkpoint/run1").iterdir()}
+    assert {name for name in names if name.startswith("model-")} == {
+        f"model-{n}.{end}" for n in (5, 6) for end in ("index", "data-00000-of-00001")
+    }
+    assert {name for name in names if name.startswith("training-")} == {
+        f"training-6.{end}" for end in ("index", "data-00000-of-00001", "json")
+    }
+
+
+def test_the_event_file_is_tensorboards(run):
+    run(stop_after=2, sample_every=2, sample_length=3, val_every=2)
+    [path] = Path("checkpoint/run1").glob("events.out.tfevents.*")
+    events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    tags = {(event.step, value.tag) for event in events for value in event.summary.value}
+    assert {(1, "loss"), (2, "loss"), (2, "learning_rate"), (2, "val_loss"), (2, "sample")} <= tags
+    assert events[0].file_version == "brain.Event:2"
+
+
+def test_the_flags_and_defaults_are_nshepperds():
+    original = """combine=50000 encoding=utf-8 batch_size=1 accumulate_gradients=1 memory_saving_gradients=False
+        only_train_transformer_layers=False optimizer=adam noise=0.0 top_k=40 top_p=0.0 restore_from=latest
+        run_name=run1 sample_every=100 sample_num=1 save_every=1000 val_dataset=None val_batch_size=2
+        val_batch_count=40 val_every=0
+        stop_after=None"""
+    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    assert {name: str(defaults[name]) for name in (pair.split("=")[0] for pair in original.split())} == dict(
+        pair.split("=") for pair in original.split()
+    )
+    assert set(defaults) <= set(FLAGS)
+
+
+def test_help_names_every_flag(capsys):
+    assert cli.main(train, ["--help"], FLAGS) == 0
+    out = capsys.readouterr().out
+    assert all(f"  --{field.name}" in out for field in dataclasses.fields(Settings))
+
+
+def test_the_learning_rate():
+    settings = Settings("x", learning_rate=1.0, warmup_steps=4, lr_schedule="linear", stop_after=14)
+    assert [settings.rate(step, 14) for step in (1, 4, 5, 10, 14)] == [0.25, 1, 1, 0.5, pytest.approx(0.1)]
+    assert Settings("x").rate(1, None) == 0.00002  # nshepperd's
+    cosine = Settings("x", learning_rate=1.0, lr_schedule="cosine", stop_after=10)
+    assert [cosine.rate(step, 10) for step in (1, 6)] == [1, pytest.approx(0.5)]
+
+
+@pytest.mark.parametrize(
+    "flags, status, said",
+    [
+        ({"optimizer": "adm"}, 2, "optimizer must be adam, adamw, sgd or adafactor, not 'adm'"),
+        ({"precision": "int8"}, 2, "precision must be float32 or bfloat16"),
+        ({"steps": 1, "stop_after": 1}, 2, "not both"),
+        ({"lr_schedule": "cosine"}, 2, "needs an end"),
+        ({"patience": 2}, 2, "give val_every too"),
+        ({"batch_size": 0}, 2, "batch_size must be"),
+        ({"noise": 1.5}, 2, "noise must be"),
+        ({"learning_rate": 0}, 2, "learning_rate must be above 0"),
+        ({"run_name": "a/b"}, 2, "run_name must be the name of a folder"),
+        ({"encoding": "utf-9"}, 2, "utf-9"),
+        ({"dataset": "missing.txt"}, 1, "missing.txt"),
+        ({"dataset": "empty.txt"}, 1, "empty.txt holds no text"),
+        ({"dataset": "short.txt"}, 1, "but one window is 33"),
+        ({"val_every": 1, "val_split": 0.01}, 1, "val_split holds out"),
+        ({"from_scratch": "True", "n_embd": 10, "n_head": 3}, 1, "n_embd (10) must be a multiple of n_head (3)"),
+        ({"model_name": "125M"}, 1, "download"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(run, flags, status, said):
+    Path("empty.txt").write_text("")
+    Path("short.txt").write_text("the cat")
+    found, _, err = run(**flags)
+    assert (found, err.count("\n")) == (status, 1), err
+    assert said in err
+    assert not Path("checkpoint").exists()
+
+
+def test_ids_of_another_vocabulary_are_refused(run, vocabulary):
+    from scripts.encode import encode_text
+
+    assert cli.main(encode_text, ["text.txt", "data.npy", f"--model_name={vocabulary}"]) == 0
+    status, _, err = run(dataset="data.npy")
+    assert status == 1 and "vocabulary" in err
+
+
+def test_a_checkpoint_of_another_shape(run):
+    run(stop_after=1)
+    hparams = Path("checkpoint/run1/hparams.json")
+    hparams.write_text(hparams.read_text().replace('"n_ctx": 32', '"n_ctx": 16'))
+    status, _, err = run(stop_after=2)
+    assert status == 1 and "model/wpe has the shape [32, 32]" in err and err.count("\n") == 1
+
+
+def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(run):
+    run(stop_after=2)
+    before = weights()
+    status, _, err = run(stop_after=50, learning_rate=1e30)
+    assert status == 1 and re.search(r"error: .*(nan|inf|not finite).*the last checkpoint is as it was", err)
+    assert_same_weights(weights(), before)
+    assert run(stop_after=3)[0] == 0
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
+    run(stop_after=2)
+    before = weights()
+    with monkeypatch.context() as patch:
+        patch.setattr(openai, "_to_disk", full_disk)
+        status, _, err = run(stop_after=4)
+    assert status == 1 and "could not be written" in err and "No space left" in err and err.count("error:") == 1
+    assert_same_weights(weights(), before)
+    assert not list(Path("checkpoint/run1").glob(".saving-*"))
+    assert run(stop_after=4)[0] == 0
+
+
+def test_a_full_disk_in_passing_does_not_end_the_run(run, monkeypatch):
+    write = openai._to_disk
+    calls = []
+
+    def full_once(path):
+        calls.append(path)
+        full_disk() if len(calls) == 1 else write(path)
+
+    monkeypatch.setattr(openai, "_to_disk", full_once)
+    status, out, _ = run(stop_after=4, save_every=2)
+    assert status == 0 and "the run goes on" in out
+    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-4"
+
+
+@contextlib.contextmanager
+def never_cleaned(**arguments):
+    yield tempfile.mkdtemp(**arguments)
+
+
+@pytest.mark.parametrize("files", range(7))
+def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, files):
+    """A save puts seven files into their places, the state file last; it stops after so many of them."""
+    run(stop_after=2)
+    whole, replace, moved = weights(), os.replace, []
+
+    def crash(source, target):
+        if len(moved) == files:
+            raise SystemError("the machine is gone")
+        if ".saving-" in str(source):
+            moved.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", crash)
+        patch.setattr(openai.tempfile, "TemporaryDirectory", never_cleaned)
+        run(stop_after=4)
+    assert len(moved) == files
+    assert_same_weights(weights(), whole)
+    assert run(stop_after=4)[0] == 0
+    assert list(losses()) == [1, 2, 3, 4]
+    assert not list(Path("checkpoint/run1").glob(".saving-*"))
+
+
+def killed(step, flags):
+    """Starts the command as a process and kills it once it has made so many updates."""
+    progress = Path("checkpoint/parts/progress.jsonl")
+    command = [sys.executable, str(COMMAND), *flags]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            if progress.is_file() and progress.read_text().count("\n") >= step:
+                time.sleep(random.uniform(0, 0.05))
+                process.kill()
+            time.sleep(0.002)
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr.read().decode()
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_steps(run, tiny_dir, kills):
+    """Saving after every update, so that kills strike inside saves too."""
+    assert run(run_name="whole", stop_after=60)[0] == 0
+    flags = [f"--{name}={value}" for name, value in QUICK.items()]
+    flags += ["text.txt", f"--model_name={tiny_dir}", "--run_name=parts", "--stop_after=60", "--save_every=1"]
+    done = 0
+    for kill in range(kills):
+        killed(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
+        if Path("checkpoint/parts/checkpoint").is_file():
+            directory = open_model_dir(Path("checkpoint/parts"))
+            openai.load(directory.weights, directory.hparams)
+            done = run_folder.read_progress(directory.weights).step
+    assert run(run_name="parts", stop_after=60)[0] == 0
+    assert losses("parts")[60] == pytest.approx(losses("whole")[60], abs=1e-4)
+    assert_same_weights(weights("parts"), weights("whole"), 1e-4)
+
+
+def test_the_old_tools_saver_reads_a_run(run):
+    run(stop_after=3)
+    prefix = tf.train.latest_checkpoint("checkpoint/run1")
+    assert prefix == "checkpoint/run1/model-3"
+    hparams = open_model_dir(Path("checkpoint/run1")).hparams
+    expected = dict(openai.flatten(openai.load(Path(prefix), hparams)))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        variables = {name: tf.compat.v1.get_variable(name, shape) for name, shape in hparams.variable_shapes().items()}
+        tf.compat.v1.train.Saver(var_list=list(variables.values())).restore(session, prefix)
+        for name, value in session.run(variables).items():
+            np.testing.assert_array_equal(value, expected[name])
+
+
+def test_what_does_not_fit_is_said_before(run, monkeypatch):
+    monkeypatch.setattr(estimate, "available_memory", lambda: 1000)
+    assert "warning: training will need about" in run(stop_after=1)[2]
+    usage = estimate.shutil.disk_usage(".")
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    status, _, err = run(stop_after=1, run_name="other")
+    assert status == 1 and "two checkpoints need" in err
+    assert not Path("checkpoint/other").exists()
+
+
+def test_optimizers_state_of_other_variables_is_refused(run):
+    run(stop_after=1)
+    status, _, err = run(stop_after=2, only_train_transformer_layers="True")
+    assert status == 1 and "holds the optimiser of other variables" in err
+    status, _, err = run(stop_after=2, optimizer="sgd")
+    assert status == 0
+    assert run_checkpoint.BEST == "best" and tiny.TEXT in TEXT
