@@ -21,10 +21,12 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
             f" (the models are {released_names()})"
         )
-    from gpt2.formats import download  # needs packages, which --help does not
+    from gpt2.cli.bars import FETCHING, bars  # needs packages, which --help does not
+    from gpt2.formats import download
 
     folder = download.target_folder(models_dir)
-    directory = download.download_model(model_name, folder, base_url or download.BASE_URLS)
+    with bars(FETCHING) as report:
+        directory = download.download_model(model_name, folder, base_url or download.BASE_URLS, report)
     command.complain(f"{model_name} is complete in {directory}")
 
 

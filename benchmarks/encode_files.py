@@ -27,7 +27,7 @@ from gpt2.data import documents
 from gpt2.data.workers import cores
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE
 
-COMMAND = Path(__file__).resolve().parents[1] / "scripts/encode.py"
+COMMAND = Path(__file__).resolve().parents[1] / "encode.py"
 TOGETHER = 32  # parts, of a million characters each, that tiktoken gets as a batch
 
 

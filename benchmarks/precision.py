@@ -25,9 +25,9 @@ def predictions(directory, precision, windows):
     import tensorflow as tf
 
     from gpt2 import model
-    from gpt2.engine.load import load_decoder
+    from gpt2.engine.load import load_backend
 
-    weights = load_decoder(directory, precision, native=False).weights
+    weights = load_backend(directory, precision, native=False).weights
     likeliest, nats = [], []
     for window in windows:
         logits, _, _ = model.model(weights, directory.hparams, tf.constant(window[None, :-1]))

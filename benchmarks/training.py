@@ -36,14 +36,15 @@ def tensorflow_update(precision, *saving):
     import numpy as np
     import tensorflow as tf
 
-    from gpt2.formats import model_dir, openai
+    from gpt2.formats import model_dir
+    from gpt2.formats.weights import nest
     from gpt2.training import origin
     from gpt2.training.settings import Settings
     from gpt2.training.trainer import Trainer
 
     hparams = model_dir.RELEASED["124M"]
     new = origin.new_weights(hparams, seed=1)
-    weights = openai.nest({name: tf.constant(value) for name, value in new.items()})
+    weights = nest((name, tf.constant(value)) for name, value in new.items())
     settings = Settings("", precision=precision, memory_saving_gradients=bool(saving))
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del new, weights

@@ -1,41 +1,8 @@
 #!/usr/bin/env python3
-"""Command: text into a file of ids, which training reads at once."""
+"""The command encode.py of the folder above, for those who look for it here."""
 
-import sys
+import runpy
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
-sys.path.insert(0, str(CHECKOUT / "src"))
-
-from gpt2.cli import command
-from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
-from gpt2.training.settings import COMBINE
-
-
-def encode_text(
-    in_text,
-    out,
-    model_name=DEFAULT_MODEL,
-    models_dir=DEFAULT_MODELS_DIR,
-    combine=COMBINE,
-    encoding="utf-8",
-    csv_header=False,
-    workers=None,
-):
-    """Encode text of any size into a training set: OUT.npy, or for old programs OUT.npz if that is what OUT says.
-
-    A file is a document, and so is a row of a .csv; <|endoftext|> stands between documents.
-    """
-    from gpt2.data import documents, encode  # needs packages, which --help does not
-
-    print("Reading files", flush=True)
-    encoder = find_vocabulary(model_name, models_dir)
-    print("Writing", encode.out_path(out), flush=True)
-    rows = documents.Csv(header=csv_header)
-    written = encode.encode(in_text, out, encoder, encoding, rows, combine, workers, progress=True)
-    command.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
-
-
 if __name__ == "__main__":
-    sys.exit(command.main(encode_text))
+    runpy.run_path(str(Path(__file__).resolve().parents[1] / "encode.py"), run_name="__main__")

@@ -1,32 +1,8 @@
 #!/usr/bin/env python3
-"""Command: trains a model on your own text, from a pretrained one or from scratch."""
+"""The command train.py of the folder above, for those who look for it here."""
 
-import inspect
-import sys
+import runpy
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
-sys.path.insert(0, str(CHECKOUT / "src"))
-
-from gpt2.cli import command
-from gpt2.cli.training_flags import FLAGS
-from gpt2.training.settings import Settings
-
-
-def train(**flags):
-    """Fine-tune GPT-2 on your custom dataset.
-
-    The run's folder, checkpoint/run1, is a model directory that every command reads: --model_name checkpoint/run1.
-    The same command goes on where the last one ended. Ctrl-C saves and ends.
-    """
-    settings = Settings(**flags)
-    from gpt2.training import run  # needs packages, which --help does not
-
-    run.train(settings)
-
-
-train.__signature__ = inspect.signature(Settings)  # the flags and their defaults
-
 if __name__ == "__main__":
-    sys.exit(command.main(train, flags=FLAGS))
+    runpy.run_path(str(Path(__file__).resolve().parents[1] / "train.py"), run_name="__main__")

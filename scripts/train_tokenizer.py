@@ -16,10 +16,12 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
 
     The vocabulary is for models that are trained from nothing; a model that is fine-tuned keeps its own.
     """
-    from gpt2.data import documents, train_bpe  # needs packages, which --help does not
+    from gpt2.cli.bars import READING, bar  # needs packages, which --help does not
+    from gpt2.data import documents, train_bpe
 
     rows = documents.Csv(header=csv_header)
-    encoder = train_bpe.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, progress=True)
+    with bar(READING) as report:
+        encoder = train_bpe.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, report)
     command.complain(f"{encoder.n_vocab:,} ids in {out}")
 
 

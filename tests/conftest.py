@@ -16,7 +16,7 @@ from tiny import with_tensorflow
 from gpt2 import generate
 from gpt2.encoder import Encoder, load_encoder
 from gpt2.engine.native import build
-from gpt2.engine.tensorflow import TensorFlowDecoder
+from gpt2.engine.tensorflow import TensorFlowBackend
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +45,9 @@ def tiny_model(tiny_dir: Path) -> generate.Model:
 
 
 @pytest.fixture(scope="session")
-def oracle(tiny_model: generate.Model) -> TensorFlowDecoder:
+def oracle(tiny_model: generate.Model) -> TensorFlowBackend:
     """The tiny model run op by op."""
-    return TensorFlowDecoder(tiny_model.decoder.weights, tiny_model.hparams, compiled=False)
+    return TensorFlowBackend(tiny_model.backend.weights, tiny_model.hparams, compiled=False)
 
 
 @pytest.fixture(scope="session")

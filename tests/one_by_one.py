@@ -15,9 +15,9 @@ def take(batch, n):
     return np.array([batch.next() for _ in range(n)]).T.tolist()
 
 
-def decode_slowly(decoder, row, n):
+def decode_slowly(backend, row, n):
     """No cache and no batch: what every fast path has to give."""
-    n_ctx = decoder.hparams.n_ctx
+    n_ctx = backend.hparams.n_ctx
     seen, window = list(row.prompt), list(row.prompt)
     if len(window) > n_ctx:
         window = window[-(n_ctx - 1) :]
@@ -25,10 +25,10 @@ def decode_slowly(decoder, row, n):
     for _ in range(n):
         if len(window) > n_ctx:
             window = window[-(n_ctx // 2) :]
-        logits, _, _ = model.model(decoder.weights, decoder.hparams, tf.constant([window]))
-        flags = np.zeros(decoder.hparams.n_vocab, bool)
+        logits, _, _ = model.model(backend.weights, backend.hparams, tf.constant([window]))
+        flags = np.zeros(backend.hparams.n_vocab, bool)
         flags[seen] = True
-        uniform = numbers.next(decoder.hparams.n_vocab)
+        uniform = numbers.next(backend.hparams.n_vocab)
         token = sample.next_token(logits[0, -1].numpy(), row.sampling, uniform, flags)
         window.append(token)
         seen.append(token)

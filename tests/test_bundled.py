@@ -34,7 +34,7 @@ def test_it_is_small():
 
 def test_it_knows_english_that_it_has_not_read(shakespeare):
     ids = [shakespeare.encoder.end_of_text, *shakespeare.encoder.encode(HAMLET)]
-    weights = with_tensorflow(FOLDER).decoder.weights
+    weights = with_tensorflow(FOLDER).backend.weights
     nats = float(forward.mean_loss(weights, shakespeare.hparams, tf.constant([ids]))) * (len(ids) - 1)
     assert nats / math.log(2) / len(HAMLET.encode()) < 2.6  # bits per byte; without any knowledge, 8
 

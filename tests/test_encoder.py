@@ -1,3 +1,5 @@
+"""The byte-level BPE: ids of the original, any text there and back, and no text that takes for ever."""
+
 import json
 import pickle
 import re

@@ -104,7 +104,7 @@ def test_generating_again_and_again_keeps_nothing(tiny_model):
         texts(tiny_model, [Request("a", 10, seed=seed)])
     gc.collect()
     assert len(gc.get_objects()) - before < 300
-    assert tiny_model.decoder.forward.experimental_get_tracing_count() == 1
+    assert tiny_model.backend.forward.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+"""The sizes of a model, read from hparams.json."""
+
 import json
 
 import pytest
@@ -14,7 +16,7 @@ def test_sizes_are_the_published_ones():
         "774M": 774_030_080,
         "1558M": 1_557_611_200,
     }
-    assert [len(hparams.variable_shapes()) for hparams in RELEASED.values()] == [148, 292, 436, 580]
+    assert [len(hparams.weight_shapes()) for hparams in RELEASED.values()] == [148, 292, 436, 580]
 
 
 def test_a_missing_key_takes_the_original_default(tmp_path):

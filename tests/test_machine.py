@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from gpt2 import machine
+
 SRC = Path(__file__).resolve().parents[1] / "src"
 
 
@@ -34,3 +38,12 @@ def test_a_second_start_is_no_obstacle_and_says_what_comes_too_late():
     result = run(code)
     assert result.returncode == 0 and result.stderr.count("Warning") == 1
     assert "threads=2 comes too late: TensorFlow has started already" in result.stderr
+
+
+@pytest.mark.parametrize("content, cores", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
+def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, content, cores):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(content)
+    monkeypatch.setattr(machine, "CPU_QUOTA", quota)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: range(99), raising=False)
+    assert machine.cores() == cores

@@ -14,26 +14,26 @@ from gpt2.engine import reference as numpy_gpt2
 @pytest.mark.parametrize("number", range(5))
 def test_logits_are_those_of_the_original(small_model, number):
     tokens = tf.constant([GOLDEN["tokens"][number]])
-    logits, _, _ = model.model(small_model.decoder.weights, small_model.hparams, tokens)
+    logits, _, _ = model.model(small_model.backend.weights, small_model.hparams, tokens)
     np.testing.assert_allclose(logits[0, -1, :: GOLDEN["every"]], GOLDEN["last_logits"][number], rtol=0, atol=1e-4)
 
 
 def test_logits_are_those_of_numpy(tiny_model):
     tokens = np.random.default_rng(0).integers(tiny_model.hparams.n_vocab, size=(3, 32))
-    logits, _, _ = model.model(tiny_model.decoder.weights, tiny_model.hparams, tf.constant(tokens, tf.int32))
+    logits, _, _ = model.model(tiny_model.backend.weights, tiny_model.hparams, tf.constant(tokens, tf.int32))
     for row in range(3):
-        expected = numpy_gpt2.logits(tiny_model.decoder.weights, tiny_model.hparams, tokens[row].tolist())
+        expected = numpy_gpt2.logits(tiny_model.backend.weights, tiny_model.hparams, tokens[row].tolist())
         np.testing.assert_allclose(logits[row], expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("split", [1, 5, 11])
 def test_a_cache_changes_nothing(tiny_model, split):
-    weights, hparams = tiny_model.decoder.weights, tiny_model.hparams
+    weights, hparams = tiny_model.backend.weights, tiny_model.hparams
     tokens = tf.constant(np.random.default_rng(1).integers(hparams.n_vocab, size=(2, 12)), tf.int32)
     whole, _, _ = model.model(weights, hparams, tokens)
     first, keys, values = model.model(weights, hparams, tokens[:, :split])
-    cache = tiny_model.decoder.new_cache(2)
-    tiny_model.decoder.store(cache, keys, values, [0, 1], np.zeros(2))
+    cache = tiny_model.backend.new_cache(2)
+    tiny_model.backend.store(cache, keys, values, [0, 1], np.zeros(2))
     rest, _, _ = model.model(
         weights, hparams, tokens[:, split:], model.Cache(cache.keys, cache.values, tf.constant([split, split]))
     )
@@ -41,10 +41,10 @@ def test_a_cache_changes_nothing(tiny_model, split):
 
 
 def test_only_used_slots_are_seen(tiny_model):
-    weights, hparams = tiny_model.decoder.weights, tiny_model.hparams
+    weights, hparams = tiny_model.backend.weights, tiny_model.hparams
     tokens = tf.constant([[1, 2, 3, 4]])
     _, keys, values = model.model(weights, hparams, tokens[:, :3])
-    cache, store = tiny_model.decoder.new_cache(1), tiny_model.decoder.store
+    cache, store = tiny_model.backend.new_cache(1), tiny_model.backend.store
     store(cache, [k + 100 for k in keys], [v + 100 for v in values], [0], np.zeros(1))
     store(cache, [k[:, :, :2] for k in keys], [v[:, :, :2] for v in values], [0], np.zeros(1))
     logits, _, _ = model.model(
@@ -60,6 +60,6 @@ def test_reference_checkpoints(reference, small_dir, name):
     loaded = with_tensorflow(directory)
     outputs = np.load(reference / f"{name}.npz")
     for number, tokens in enumerate(json.loads((reference / f"{name}.json").read_text())["tokens"]):
-        logits, _, _ = model.model(loaded.decoder.weights, loaded.hparams, tf.constant([tokens]))
+        logits, _, _ = model.model(loaded.backend.weights, loaded.hparams, tf.constant([tokens]))
         np.testing.assert_allclose(logits[0, -1], outputs[f"last{number}"], rtol=0, atol=1e-4)
         np.testing.assert_allclose(tf.reduce_logsumexp(logits[0], -1), outputs[f"lse{number}"], rtol=0, atol=1e-4)

@@ -21,12 +21,12 @@ def kept(logits):
     "k, ids", [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (60000, [0, 1, 2, 3])]
 )
 def test_top_k(k, ids):
-    assert kept(sample.keep_top_k(LOGITS, k)) == ids
+    assert kept(sample.apply_top_k(LOGITS, k)) == ids
 
 
 def test_top_k_keeps_exactly_k_of_equal_logits_lowest_id_first():
-    assert kept(sample.keep_top_k(np.zeros(5), 2)) == [0, 1]
-    assert kept(sample.keep_top_k(np.array([0.0, 1, 0, 1, 1]), 2)) == [1, 3]
+    assert kept(sample.apply_top_k(np.zeros(5), 2)) == [0, 1]
+    assert kept(sample.apply_top_k(np.array([0.0, 1, 0, 1, 1]), 2)) == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,17 @@ def test_top_k_keeps_exactly_k_of_equal_logits_lowest_id_first():
     ],
 )
 def test_top_p(p, ids):
-    assert kept(sample.keep_top_p(LOGITS, p)) == ids
+    assert kept(sample.apply_top_p(LOGITS, p)) == ids
 
 
 def test_top_p_takes_the_lower_id_of_equal_ones():
-    assert kept(sample.keep_top_p(np.zeros(4), 0.4)) == [0, 1]
+    assert kept(sample.apply_top_p(np.zeros(4), 0.4)) == [0, 1]
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
 def test_a_nucleus_larger_than_the_window_is_the_fully_sorted_one(p):
     for logits in np.random.default_rng(0).normal(size=(4, 500)):
-        assert kept(sample.keep_top_p(logits, p, window=8)) == kept(sample.keep_top_p(logits, p, window=500))
+        assert kept(sample.apply_top_p(logits, p, window=8)) == kept(sample.apply_top_p(logits, p, window=500))
 
 
 @pytest.mark.parametrize("n", [1, 7, 40, 1000, 3000])
@@ -60,21 +60,21 @@ def test_the_largest_are_those_of_a_full_sort(n):
     """Among coarse numbers, so that many are equal; 3000 ids are more than there are slices."""
     logits = np.random.default_rng(1).integers(60, size=3001).astype(np.float32)
     expected = np.lexsort((np.arange(3001), -logits))[:n]
-    assert sample.falling(logits, n)[:n].tolist() == logits[expected].tolist()
-    assert kept(sample.keep_top_k(logits, n)) == sorted(expected)
+    assert sample.largest_sorted(logits, n)[:n].tolist() == logits[expected].tolist()
+    assert kept(sample.apply_top_k(logits, n)) == sorted(expected)
 
 
 def test_top_p_counts_the_mass_that_top_k_left():
-    logits = sample.keep_top_k(LOGITS, 2)  # .5 and .3 become .625 and .375
-    assert kept(sample.keep_top_p(logits, 0.6)) == [1]
-    assert kept(sample.keep_top_p(logits, 0.7)) == [1, 3]
+    logits = sample.apply_top_k(LOGITS, 2)  # .5 and .3 become .625 and .375
+    assert kept(sample.apply_top_p(logits, 0.6)) == [1]
+    assert kept(sample.apply_top_p(logits, 0.7)) == [1, 3]
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits():
     logits = np.array([2.0, -2.0, 3.0])
     seen = np.array([True, True, False])
-    np.testing.assert_allclose(sample.penalize(logits, seen, 2.0), [1.0, -4.0, 3.0])
-    np.testing.assert_allclose(sample.penalize(logits, seen, 1.0), logits)
+    np.testing.assert_allclose(sample.apply_repetition_penalty(logits, seen, 2.0), [1.0, -4.0, 3.0])
+    np.testing.assert_allclose(sample.apply_repetition_penalty(logits, seen, 1.0), logits)
 
 
 def test_the_choice_is_the_largest_sum_of_logit_and_gumbel_number():
@@ -90,7 +90,7 @@ def test_the_least_and_the_largest_number_are_no_trouble():
     uniform = numbers.next(4)
     assert uniform.tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
     assert sample.choose(LOGITS, uniform) == 0
-    only_second = sample.keep_top_k(LOGITS, 1)
+    only_second = sample.apply_top_k(LOGITS, 1)
     assert sample.choose(only_second, uniform) == 1
 
 

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from gpt2 import encoder, generate
-from gpt2.cli.doctor import random_weights
-from gpt2.engine.load import load_decoder
+from gpt2.engine.load import load_backend
+from gpt2.engine.reference import random_weights
 from gpt2.formats import openai
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
+from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
+from gpt2.training import saving
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
 TEXT = "the cat sat on the mat and the dog sat on the log"
@@ -56,7 +58,7 @@ def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: 
 
 def _write(directory: Path, hparams: HParams, seed: int) -> Path:
     (directory / "hparams.json").write_text(json.dumps(dataclasses.asdict(hparams)), encoding="utf-8")
-    openai.save(directory, random_weights(hparams, seed))
+    saving.save(directory, random_weights(hparams, seed))
     return directory
 
 
@@ -70,18 +72,29 @@ def write_small_reference(directory: Path, vocabulary: Path) -> Path:
         return rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
 
     values = {}
-    for name, shape in hparams.variable_shapes().items():
+    for name, shape in hparams.weight_shapes().items():
         if name.endswith("/g"):
             values[name] = 1 + normal(shape, 0.1)
         elif name.endswith("/b"):
             values[name] = normal(shape, 0.05 if "ln_" in name else 0.02)
         else:
             values[name] = normal(shape, 0.04 if name.endswith("wpe") else 0.08)
-    openai.save(directory, openai.nest({name: tf.constant(value) for name, value in values.items()}))
+    saving.save(directory, nest(values.items()))
     return directory
+
+
+def read(prefix: Path, hparams: HParams) -> dict[str, Any]:
+    """A checkpoint's weights, nested arrays."""
+    return nest((name, weight.array()) for name, weight in openai.read_weights(prefix, hparams).items())
+
+
+def read_model(directory: Path) -> dict[str, Any]:
+    """The weights of a model directory, nested arrays."""
+    found = open_model_dir(directory)
+    return read(found.weights, found.hparams)
 
 
 def with_tensorflow(path: Path) -> generate.Model:
     """A model whose decoder is TensorFlow's and whose weights are as they are in the checkpoint."""
     directory = open_model_dir(path)
-    return generate.Model(load_vocabulary(directory), load_decoder(directory, native=False))
+    return generate.Model(load_vocabulary(directory), load_backend(directory, native=False))

@@ -18,18 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 class Engine:
     def __init__(self, folder, precision, threads):
-        from gpt2 import machine
-
-        machine.start()  # as the commands do: TensorFlow takes a thread for each core
         from gpt2 import generate
 
-        self.decoder = generate.load_weights(opened(folder), None, precision=precision).decoder
+        self.backend = generate.load_weights(opened(folder), None, precision, threads=threads).backend
 
     def batch(self, prompt, rows):
         from gpt2.engine.batch import Batch, Row
         from gpt2.request import Sampling
 
-        return Batch(self.decoder, [Row(prompt, Sampling(temperature=0))] * rows)
+        return Batch(self.backend, [Row(prompt, Sampling(temperature=0))] * rows)
 
     def decoding(self, tokens, batch):
         rows = self.batch(worker.PROMPT, batch)
@@ -56,26 +53,24 @@ def opened(folder):
 
 
 def new(folder):
-    import tensorflow as tf
-
-    from gpt2.formats import model_dir, openai
-    from gpt2.training import origin
+    from gpt2.formats import model_dir
+    from gpt2.formats.weights import nest
+    from gpt2.training import origin, saving
 
     hparams = model_dir.RELEASED["124M"]
-    drawn = origin.new_weights(hparams, seed=1)
-    openai.save(Path(folder), openai.nest({name: tf.constant(value) for name, value in drawn.items()}))
+    saving.save(Path(folder), nest(origin.new_weights(hparams, seed=1).items()))
     write_hparams(folder, hparams)
 
 
 def export(model, folder):
     import numpy as np
-    import tensorflow as tf
+
+    from gpt2.formats import openai
 
     directory = opened(model)
-    found = tf.train.load_checkpoint(str(directory.weights))
+    weights = openai.read_weights(directory.weights, directory.hparams)
     Path(folder).mkdir()
-    variables = {name: found.get_tensor(name) for name in directory.hparams.variable_shapes()}
-    np.savez(Path(folder, worker.WEIGHTS), **variables)
+    np.savez(Path(folder, worker.WEIGHTS), **{name: weight.array() for name, weight in weights.items()})
     write_hparams(folder, directory.hparams)
 
 

@@ -23,11 +23,11 @@ WEIGHTS, HPARAMS = "weights.npz", "hparams.json"
 
 
 def read_checkpoint(folder):
-    """The checkpoint's variables by their names, without the kernels' leading 1, and its hparams."""
+    """The checkpoint's weights by their names, matrices [inputs, outputs], and its hparams."""
     with open(os.path.join(folder, HPARAMS)) as file:
         hparams = json.load(file)
     variables = np.load(os.path.join(folder, WEIGHTS))
-    return {name: variables[name][0] if name.endswith("/w") else variables[name] for name in variables.files}, hparams
+    return {name: variables[name] for name in variables.files}, hparams
 
 
 def run(engine, convert=None):

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.batch import Batch, Decoder, Row, last_of_window
-from gpt2.engine.load import load_decoder
+from gpt2.engine.backend import Backend
+from gpt2.engine.batch import Batch, Row, last_of_window
+from gpt2.engine.load import load_backend
 from gpt2.engine.native.build import unheard
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
@@ -28,14 +29,14 @@ from gpt2.text.vocabulary import TextEncoder
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A vocabulary and a decoder that belong together; as many as memory allows live side by side."""
+    """A vocabulary and a backend that belong together; as many as memory allows live side by side."""
 
     encoder: TextEncoder
-    decoder: Decoder
+    backend: Backend
 
     @property
     def hparams(self) -> HParams:
-        return self.decoder.hparams
+        return self.backend.hparams
 
 
 class Piece(NamedTuple):
@@ -47,16 +48,19 @@ class Piece(NamedTuple):
 
 
 def load(
-    model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR, precision: str = DEFAULT_PRECISION
+    model_name: str = DEFAULT_MODEL,
+    models_dir: str = DEFAULT_MODELS_DIR,
+    precision: str = DEFAULT_PRECISION,
+    threads: int | None = None,
 ) -> Model:
     """Loads a model by its name under `models_dir` or by the path of its directory.
 
-    precision: of the weights in memory, one of `request.PRECISIONS`. Raises GPT2Error if the model is not there,
-    damaged, or not of one piece.
+    precision: of the weights in memory, one of `request.PRECISIONS`. threads: that compute; all cores if None. Raises
+    GPT2Error if the model is not there, damaged, or not of one piece, UsageError for another precision.
     """
     check_precision(precision)
     directory = find_model(model_name, models_dir)
-    return load_weights(directory, load_vocabulary(directory), precision)
+    return load_weights(directory, load_vocabulary(directory), precision, threads=threads)
 
 
 def load_weights(
@@ -64,9 +68,10 @@ def load_weights(
     encoder: TextEncoder,
     precision: str = DEFAULT_PRECISION,
     notify: Callable[[str], None] = unheard,
+    threads: int | None = None,
 ) -> Model:
-    """The last part of `load`, and the only one that needs TensorFlow."""
-    return Model(encoder, load_decoder(directory, precision, notify=notify))
+    """The last part of `load`, which takes long. notify: told what takes longest. Raises GPT2Error for damage."""
+    return Model(encoder, load_backend(directory, precision, notify=notify, threads=threads))
 
 
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:
@@ -104,15 +109,15 @@ def stream(model: Model, requests: Sequence[Request]) -> Iterator[Piece]:
     yield from (Piece(row, "", True) for row, request in enumerate(requests) if not request.length)
     if not writing:
         return
-    writers = [_Writer(model.encoder, requests[row]) for row in writing]
-    batch = Batch(model.decoder, _rows(model, [requests[row] for row in writing]))
+    rows = [_RowText(model.encoder, requests[row]) for row in writing]
+    batch = Batch(model.backend, _rows(model, [requests[row] for row in writing]))
     while not batch.done.all():
         ids = batch.next()
         for place in np.flatnonzero(~batch.done).tolist():
-            text = writers[place].feed(int(ids[place]))
-            if writers[place].ended:
+            text = rows[place].feed(int(ids[place]))
+            if rows[place].ended:
                 batch.finish(place)
-            yield Piece(writing[place], text, writers[place].ended)
+            yield Piece(writing[place], text, rows[place].ended)
 
 
 def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
@@ -127,11 +132,11 @@ def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
     return [Row(prompts[request.prompt], request.sampling, request.seed, request.sample) for request in requests]
 
 
-class _Writer:
+class _RowText:
     """One row's ids -> its text, up to a stop string or its length."""
 
     def __init__(self, encoder: TextEncoder, request: Request) -> None:
-        self.decoder = encoder.stream()
+        self.stream = encoder.stream()
         self.stops = StopStrings(request.stop)
         self.left = request.length
 
@@ -141,7 +146,7 @@ class _Writer:
 
     def feed(self, token: int) -> str:
         self.left -= 1
-        text = self.stops.feed(self.decoder.feed([token]))
+        text = self.stops.feed(self.stream.feed([token]))
         if self.left == 0:
-            text += self.stops.feed(self.decoder.finish()) + self.stops.finish()
+            text += self.stops.feed(self.stream.finish()) + self.stops.finish()
         return text

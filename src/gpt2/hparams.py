@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 from gpt2.errors import GPT2Error
@@ -43,10 +42,11 @@ class HParams:
     @property
     def n_params(self) -> int:
         """Number of weights; a float32 checkpoint holds four bytes for each."""
-        return sum(math.prod(shape) for shape in self.variable_shapes().values())
+        block = 12 * self.n_embd**2 + 13 * self.n_embd  # of which nine are the biases of products, four of norms
+        return (self.n_vocab + self.n_ctx) * self.n_embd + self.n_layer * block + 2 * self.n_embd
 
-    def variable_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of each checkpoint variable, as OpenAI's code creates them (kernels with a leading 1)."""
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each weight, as OpenAI's code creates them; matrices are [inputs, outputs]."""
         embd = self.n_embd
         shapes: dict[str, tuple[int, ...]] = {"model/wpe": (self.n_ctx, embd), "model/wte": (self.n_vocab, embd)}
 
@@ -54,7 +54,7 @@ class HParams:
             shapes[f"{name}/g"] = shapes[f"{name}/b"] = (embd,)
 
         def conv1d(name: str, n_in: int, n_out: int) -> None:
-            shapes[f"{name}/w"], shapes[f"{name}/b"] = (1, n_in, n_out), (n_out,)
+            shapes[f"{name}/w"], shapes[f"{name}/b"] = (n_in, n_out), (n_out,)
 
         for layer in range(self.n_layer):
             block = f"model/h{layer}"

@@ -1,17 +1,61 @@
-"""Starts TensorFlow for a command: without its chatter, with the threads asked for, on the device that there is."""
+"""What there is to compute with: devices, cores, memory. Starts TensorFlow, without its chatter, where it is needed."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
-# Files that exist where an NVIDIA driver is loaded, natively and under WSL.
+# Files that exist where a driver is loaded: NVIDIA's natively and under WSL, AMD's. On a Mac it is a package.
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+AMD_DRIVER = ("/dev/kfd",)
+METAL_PACKAGE = "tensorflow-metal"
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU = "CPU"
+
+
+def cores() -> int:
+    """How many cores this process may use: those it may run on, or a container's share of them if that is less."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(min(allowed, _quota()))
+
+
+def _quota() -> float:
+    """How many cores' time a container may use (Linux, cgroup v2): more threads than that would wait for each other."""
+    try:
+        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return math.inf
+
+
+def available_memory() -> int:
+    """Bytes that a process can still take."""
+    import psutil  # only who trains asks
+
+    return psutil.virtual_memory().available
+
+
+def has_gpu(threads: int | None = None) -> bool:
+    """Whether TensorFlow can use a GPU here; it is started, with so many threads, only if there is a driver for one."""
+    if not _driver():
+        return False
+    start(threads, return_memory=True)
+    return any(name.startswith("GPU") for name in seen())
+
+
+def _driver() -> bool:
+    if sys.platform == "darwin":
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return bool(importlib.metadata.version(METAL_PACKAGE))
+    return any(Path(path).exists() for path in NVIDIA_DRIVER + AMD_DRIVER)
 
 
 def start(threads: int | None = None, first: Callable[[], object] | None = None, return_memory: bool = False) -> str:
@@ -43,7 +87,7 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     tf.get_logger().setLevel("ERROR")
     if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
         warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
-    return _gpu_names(gpus) if gpus else "CPU" + unusable_gpu()
+    return _gpu_names(gpus) if gpus else CPU + unusable_gpu()
 
 
 def seen() -> list[str]:

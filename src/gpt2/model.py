@@ -4,14 +4,14 @@ Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", as i
 functions over a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
 The model knows no vocabulary and keeps no state: the caller holds the cache and writes into it what comes back.
 
-Shapes: B batch, T new tokens, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.
+Shapes: B batch, T new tokens, P cache slots, S = P + T, L layers, H heads, D head size, E embedding, V vocabulary,
+N = B*T rows of activations, I inputs and O outputs of a product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,18 +21,16 @@ from gpt2.hparams import HParams
 Weights = Mapping[str, Any]
 Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H, P, D]
-Attend = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]  # q, k, v [B, H, T, D] -> [B, H, T, D]
-Drop = Callable[[tf.Tensor], tf.Tensor]  # what training does to activations (Srivastava et al. 2014), else nothing
+Dropout = Callable[[tf.Tensor], tf.Tensor]  # what training does to activations (Srivastava et al. 2014), else nothing
+
+MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
 
 
 class Narrow(NamedTuple):
-    """A kernel, or wte, in a narrow type: row by row for each output, times a scale of its own."""
+    """A matrix, or wte, in a narrow type: a row for each output, times a scale of its own."""
 
     values: tf.Tensor  # [O, I] bfloat16 or int8
     scale: tf.Tensor  # [O] float32
-
-
-MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
 
 
 class Cache(NamedTuple):
@@ -43,15 +41,17 @@ class Cache(NamedTuple):
     lengths: tf.Tensor  # [B] int32
 
 
-def keep(x: tf.Tensor) -> tf.Tensor:
+def no_dropout(x: tf.Tensor) -> tf.Tensor:
     return x
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Hendrycks and Gimpel 2016, in their approximation by tanh; any shape."""
     return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
 def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) -> tf.Tensor:
+    """x [N, E], gain g and bias b [E] -> [N, E] (Ba et al. 2016)."""
     mean = tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + epsilon) * g + b
@@ -70,66 +70,70 @@ def linear(x: tf.Tensor, w: tf.Tensor | Narrow, b: tf.Tensor) -> tf.Tensor:
 
 
 def embedding(wte: tf.Tensor | Narrow, tokens: tf.Tensor) -> tf.Tensor:
-    """tokens [...] -> their rows of wte [..., E]."""
+    """wte [V, E], tokens [...] -> their rows of wte [..., E]."""
     if isinstance(wte, Narrow):
         scale = tf.gather(wte.scale, tokens)
         return tf.cast(tf.gather(wte.values, tokens), scale.dtype) * scale[..., None]
     return tf.gather(wte, tokens)
 
 
-def attend_to_past(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, past: Past, visible: tf.Tensor) -> tf.Tensor:
-    """Attention of the new tokens to the visible ones among the past and themselves.
+def causal_mask(time: tf.Tensor, cache: Cache | None = None) -> tf.Tensor:
+    """What each of T new tokens sees: of P slots those that are used, and of the new tokens those up to itself.
 
-    q, k, v [B, H, T, D]; visible [B, 1, T, P+T] -> [B, H, T, D]. Joining the past with the new keys and values would
-    copy it for every token.
+    [1, 1, T, T] bool; with a cache [B, 1, T, P+T].
     """
-    past_k, past_v = past
+    new = tf.range(time)
+    mask = (new[:, None] >= new)[None, None]  # [1, 1, T, T]
+    if cache is None:
+        return mask
+    used = tf.sequence_mask(cache.lengths, tf.shape(cache.keys[0])[2])[:, None, None]  # [B, 1, 1, P]
+    batch = tf.shape(cache.lengths)[0]
+    return tf.concat([tf.tile(used, [1, 1, time, 1]), tf.tile(mask, [batch, 1, 1, 1])], axis=-1)
+
+
+def attend(q: tf.Tensor, k: Sequence[tf.Tensor], v: Sequence[tf.Tensor], mask: tf.Tensor) -> tf.Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017): q [B, H, T, D], mask [B or 1, 1, T, S] -> [B, H, T, D].
+
+    k, v: S positions in one or more parts [B, H, -, D], the past before what is new. To join them would copy the past
+    for every token.
+    """
     q *= 1 / math.sqrt(q.shape[-1])
-    scores = tf.matmul(q, k, transpose_b=True)  # [B, H, T, T]
-    scores = tf.concat([tf.matmul(q, past_k, transpose_b=True), scores], axis=-1)  # [B, H, T, P+T]
-    probs = tf.nn.softmax(tf.where(visible, scores, MASKED))
-    past_probs, probs = tf.split(probs, [tf.shape(past_k)[2], -1], axis=-1)
-    return tf.matmul(past_probs, past_v) + tf.matmul(probs, v)
-
-
-def attend_from_start(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
-    """Attention where there is no past: q, k, v [B, H, T, D] -> [B, H, T, D]."""
-    time = tf.range(tf.shape(q)[2])
-    scores = tf.matmul(q * tf.cast(1 / math.sqrt(q.shape[-1]), q.dtype), k, transpose_b=True)  # [B, H, T, T]
-    probs = tf.nn.softmax(tf.where(time[:, None] >= time, tf.cast(scores, tf.float32), MASKED))
-    return tf.matmul(tf.cast(probs, v.dtype), v)
+    scores = tf.concat([tf.matmul(q, part, transpose_b=True) for part in k], axis=-1)  # [B, H, T, S]
+    probs = tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), MASKED))
+    parts = tf.split(tf.cast(probs, q.dtype), [tf.shape(part)[2] for part in k], axis=-1)
+    return tf.add_n([tf.matmul(p, part) for p, part in zip(parts, v)])
 
 
 def attention(
-    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, batch: tf.Tensor, attend: Attend
+    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, batch: tf.Tensor, mask: tf.Tensor, past: Past | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
     n_embd = x.shape[-1]
     qkv = tf.reshape(linear(x, **c_attn), [batch, -1, 3, n_head, n_embd // n_head])  # [B*T, 3E] -> [B, T, 3, H, D]
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    a = tf.transpose(attend(q, k, v), [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
+    a = attend(q, [past[0], k], [past[1], v], mask) if past else attend(q, [k], [v], mask)
+    a = tf.transpose(a, [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
     return linear(tf.reshape(a, [-1, n_embd]), **c_proj), k, v
 
 
 def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
-    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [B*T, E] -> [B*T, 4E] -> [B*T, E]
+    """x [N, E] -> [N, E]."""
+    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [N, E] -> [N, 4E] -> [N, E]
 
 
 def block(
-    x: tf.Tensor, w: Weights, n_head: int, batch: tf.Tensor, attend: Attend, drop: Drop = keep
+    x: tf.Tensor,
+    w: Weights,
+    n_head: int,
+    batch: tf.Tensor,
+    mask: tf.Tensor,
+    past: Past | None = None,
+    dropout: Dropout = no_dropout,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, batch=batch, attend=attend)
-    x += drop(tf.cast(a, x.dtype))
-    return x + drop(tf.cast(mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), x.dtype)), k, v
-
-
-def see(time: tf.Tensor, cache: Cache) -> tf.Tensor:
-    """Which of P slots and T new tokens each new token sees, [B, 1, T, P+T]."""
-    new = tf.range(time)
-    visible = tf.tile((new[:, None] >= new[None, :])[None], [tf.shape(cache.lengths)[0], 1, 1])  # [B, T, T]
-    used = tf.sequence_mask(cache.lengths, tf.shape(cache.keys[0])[2])[:, None, :]  # [B, 1, P]
-    return tf.concat([tf.tile(used, [1, time, 1]), visible], axis=-1)[:, None]
+    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, batch=batch, mask=mask, past=past)
+    x += dropout(tf.cast(a, x.dtype))
+    return x + dropout(tf.cast(mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), x.dtype)), k, v
 
 
 def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
@@ -140,16 +144,15 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
     """
     batch, time = tf.unstack(tf.shape(tokens))
     positions = tf.range(time)[None]  # [1, T]
-    attends: list[Attend] = [attend_from_start] * hparams.n_layer
     if cache is not None:
         positions += cache.lengths[:, None]  # [B, T]
-        visible = see(time, cache)
-        attends = [partial(attend_to_past, past=past, visible=visible) for past in zip(cache.keys, cache.values)]
+    pasts = [None] * hparams.n_layer if cache is None else zip(cache.keys, cache.values)
+    mask = causal_mask(time, cache)
     x = embedding(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
     x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
     keys, values = [], []
-    for layer, attend in enumerate(attends):
-        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, batch, attend)
+    for layer, past in enumerate(pasts):
+        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, batch, mask, past)
         keys.append(k)
         values.append(v)
     x = layer_norm(x, **weights["ln_f"])

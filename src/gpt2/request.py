@@ -9,7 +9,7 @@ import math
 
 from gpt2.errors import UsageError
 
-PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
+FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
 DEFAULT_PRECISION = PRECISIONS[0]
 
 

@@ -17,7 +17,7 @@ from gpt2.request import Sampling
 DROPPED = -math.inf
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
-SLICE = 32  # ids of which only the largest logit is looked at first
+SLICES = 32  # of the ids, side by side; of each place in them only the largest logit is looked at first
 
 
 class RandomNumbers:
@@ -37,51 +37,69 @@ class RandomNumbers:
         return np.minimum(uniform, BELOW_ONE)  # 1 itself would be a Gumbel number of -inf, as if the id were dropped
 
 
-def penalize(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
-    """logits [V], seen [V] bool -> [V]."""
+def apply_repetition_penalty(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
+    """Makes ids that were there already less likely (Keskar et al. 2019): logits [V], seen [V] bool -> [V].
+
+    >>> apply_repetition_penalty(np.float32([2, -2, 3]), np.array([True, True, False]), 2.0).tolist()
+    [1.0, -4.0, 3.0]
+    """
     return np.where(seen, np.where(logits > 0, logits / np.float32(penalty), logits * np.float32(penalty)), logits)
 
 
-def falling(logits: np.ndarray, n: int) -> np.ndarray:
-    """The n largest of the logits [V], or some more of them, in falling order.
+def apply_top_k(logits: np.ndarray, k: int) -> np.ndarray:
+    """logits [V] -> [V] with exactly the k largest kept, ties by lowest id; 0, or more than there are, keeps all.
 
-    The n-th largest among the maxima of slices is a bound that at least n logits reach: only those are sorted.
+    >>> apply_top_k(np.float32([1, 3, 2, 2]), 2).tolist()
+    [-inf, 3.0, 2.0, -inf]
     """
-    whole = len(logits) // SLICE * SLICE
-    maxima = logits[:whole].reshape(SLICE, -1).max(axis=0)
+    return keep_largest(logits, k, largest_sorted(logits, k)[k - 1]) if 0 < k < len(logits) else logits
+
+
+def apply_top_p(logits: np.ndarray, p: float, window: int = NUCLEUS_WINDOW) -> np.ndarray:
+    """logits [V] -> [V] with the nucleus kept (Holtzman et al. 2019): the token that crosses p is in it; 0 and 1 keep
+    all.
+
+    With the probabilities .5, .3, .15, .05 the sums before each are 0, .5, .8, .95: a p of .6 keeps the two whose sum
+    before them is below it, and one of .9 three.
+
+    >>> apply_top_p(np.log(np.float32([0.15, 0.5, 0.05, 0.3])), 0.6).round(2).tolist()
+    [-inf, -0.69, -inf, -1.2]
+    """
+    if not 0 < p < 1:
+        return logits
+    largest = logits.max()
+    log_total = largest + np.log(np.exp(logits - largest).sum())
+    for n in (window, len(logits)):  # nearly always the first is enough
+        candidates = largest_sorted(logits, n)
+        reached = np.cumsum(np.exp(candidates - log_total)) >= p
+        if reached.any():
+            break
+    size = min(int(np.count_nonzero(~reached)) + 1, len(candidates))
+    return keep_largest(logits, size, candidates[size - 1])
+
+
+def largest_sorted(logits: np.ndarray, n: int) -> np.ndarray:
+    """The n largest of the logits [V], largest first; perhaps some more of them behind.
+
+    The ids are laid out in rows, one below the other. The n-th largest of the columns' maxima is a bound that at least
+    n logits reach, one in each of n columns: only what reaches it is sorted.
+    """
+    whole = len(logits) // SLICES * SLICES
+    maxima = logits[:whole].reshape(SLICES, -1).max(axis=0)
     bound = np.partition(maxima, -n)[-n] if n <= len(maxima) else DROPPED
     return -np.sort(-logits[logits >= bound])
 
 
-def keep(logits: np.ndarray, n: int, smallest: float) -> np.ndarray:
-    """logits [V] -> logits with the n largest kept, whose smallest is given; of equal ones those of lowest id."""
-    kept = logits > smallest
-    equal = np.flatnonzero(logits == smallest)
-    kept[equal[: n - np.count_nonzero(kept)]] = True
-    return np.where(kept, logits, logits.dtype.type(DROPPED))
+def keep_largest(logits: np.ndarray, n: int, smallest: np.floating) -> np.ndarray:
+    """logits [V], the n-th largest of them -> [V] with the n largest kept, of equal ones those of lowest id.
 
-
-def keep_top_k(logits: np.ndarray, top_k: int) -> np.ndarray:
-    """logits [V] -> logits with exactly the k largest kept, ties by lowest id; 0, or more than there are, keeps all."""
-    return keep(logits, top_k, falling(logits, top_k)[top_k - 1]) if 0 < top_k < len(logits) else logits
-
-
-def keep_top_p(logits: np.ndarray, top_p: float, window: int = NUCLEUS_WINDOW) -> np.ndarray:
-    """logits [V] -> logits with the nucleus kept: the token that crosses p is in it. 0 and 1 keep all.
-
-    With the probabilities .5, .3, .15, .05 a top_p of .6 keeps two tokens and one of .9 keeps three.
+    >>> keep_largest(np.float32([1, 3, 2, 2]), 2, smallest=np.float32(2)).tolist()
+    [-inf, 3.0, 2.0, -inf]
     """
-    if not 0 < top_p < 1:
-        return logits
-    largest = logits.max()
-    total = largest + np.log(np.exp(logits - largest).sum())
-    for n in (window, len(logits)):
-        candidates = falling(logits, n)
-        before = np.cumsum(np.exp(candidates - total)) < top_p  # what does not reach p yet
-        if not before.all():
-            break
-    nucleus = min(int(np.count_nonzero(before)) + 1, len(candidates))
-    return keep(logits, nucleus, candidates[nucleus - 1])
+    kept = logits > smallest
+    ties = np.flatnonzero(logits == smallest)
+    kept[ties[: n - np.count_nonzero(kept)]] = True
+    return np.where(kept, logits, logits.dtype.type(DROPPED))
 
 
 def choose(logits: np.ndarray, uniform: np.ndarray) -> int:
@@ -104,10 +122,10 @@ def next_token(
     repetition penalty.
     """
     if seen is not None:
-        logits = penalize(logits, seen, sampling.repetition_penalty)
+        logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
     temperature = np.float32(sampling.temperature)
     if not temperature or uniform is None:
         return int(np.argmax(logits))
     with np.errstate(over="ignore"):  # a very small temperature: all but the largest become -inf
         logits = (logits - logits.max()) / temperature
-    return choose(keep_top_p(keep_top_k(logits, sampling.top_k), sampling.top_p), uniform)
+    return choose(apply_top_p(apply_top_k(logits, sampling.top_k), sampling.top_p), uniform)

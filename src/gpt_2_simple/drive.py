@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import STATE_FILE
 
@@ -113,13 +114,11 @@ def _copy_if_changed(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Under a temporary name first."""
     if not source.is_file():
         raise GPT2Error(f"there is no file {source} to copy")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    shutil.copyfile(source, part)
-    os.replace(part, target)
+    with files.written_aside(target) as part:
+        shutil.copyfile(source, part)
 
 
 def _run_folder(run_name: str, checkpoint_folder: str | None) -> Path:

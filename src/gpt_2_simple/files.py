@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from gpt2.data.documents import Csv
+from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
+from gpt2.data.documents import COMBINE, Csv
 from gpt2.errors import GPT2Error
 from gpt2.files import replacing
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
-from gpt2.training.settings import COMBINE
 
 START, END = "<|startoftext|>", "<|endoftext|>"  # what stands around the rows of a .csv
 ROWS = Csv(header=True, start=START)  # the end comes with the next document
@@ -23,7 +23,8 @@ def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, fi
     """
     url = f"{url_base}/models/{model_name}/{file_name}"
     try:
-        transfer.fetch(url, Path(sub_dir, file_name), lambda path: "")
+        with bar(FETCHING.format(file_name)) as report:
+            transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
     except transfer.Unavailable as error:
         raise GPT2Error(f"{url} cannot be had: {error}") from error
 
@@ -35,7 +36,8 @@ def download_gpt2(
 
     base_urls: servers to try in turn. Raises GPT2Error, and UsageError for an unknown name.
     """
-    download.download_model(model_name, Path(model_dir).expanduser(), base_urls)
+    with bars(FETCHING) as report:
+        download.download_model(model_name, Path(model_dir).expanduser(), base_urls, report)
 
 
 def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:
@@ -80,4 +82,5 @@ def encode_dataset(
     print("Reading files")
     encoder = find_vocabulary(model_name, model_dir)
     print("Writing", out_path)
-    encode.encode(file_path, out_path, encoder, rows=ROWS, combine=combine, progress=True)
+    with bar(ENCODING) as report:
+        encode.encode(file_path, out_path, encoder, rows=ROWS, combine=combine, report=report)

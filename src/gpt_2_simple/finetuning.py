@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from gpt2.cli.training_report import Terminal
 from gpt2.interrupt import Interrupted
 from gpt2.training import run
 from gpt2.training.settings import LATEST, Settings
@@ -87,7 +88,7 @@ def finetune(
     )
     sess.put_aside()  # training needs the memory
     with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
-        run.train(settings, _copy_to_gdrive if copy_to_gdrive else None)
+        run.train(settings, _copy_to_gdrive if copy_to_gdrive else None, Terminal(settings.print_every))
     sess.use(find(LATEST, run_name, checkpoint_dir, None, model_dir))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.files import replacing
+from gpt2.generate import generate as write
 from gpt2.request import Request, Sampling
 from gpt2.training.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find
@@ -79,9 +80,7 @@ def _new_tokens(sess: Session, prefix: str | None, length: int) -> int:
 
 def _texts(sess: Session, requests: list[Request], batch_size: int, before: str, truncate: str | None) -> Iterator[str]:
     """The texts with what stands before them, up to `truncate`, which may begin in there."""
-    from gpt2 import generate  # imports TensorFlow
-
-    for new in generate.generate(sess.model, requests, batch_size):
+    for new in write(sess.model, requests, batch_size):
         text = before + new
         yield (text.split(truncate, 1)[0] if truncate else text).lstrip("\n")
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from gpt2 import machine
+from gpt2 import generate, machine
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.model_dir import ModelDir
+from gpt2.generate import Model
 from gpt2.request import DEFAULT_PRECISION, check_precision
 from gpt2.training.settings import LATEST
-
-if TYPE_CHECKING:
-    from gpt2.generate import Model
 
 T = TypeVar("T")
 
@@ -29,12 +28,12 @@ def eagerly(function: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(function)
     def outside_of_graphs(*given: Any, **named: Any) -> T:
-        import tensorflow as tf
-
-        if tf.executing_eagerly():
+        tf = sys.modules.get("tensorflow")  # a program that has not imported it has opened no graph
+        if tf is None or tf.executing_eagerly():
             return function(*given, **named)
         from tensorflow.python.eager import context
 
+        context.context()  # is made now if it was not, while what the program wants is the default
         before, context.default_execution_mode = context.default_execution_mode, context.EAGER_MODE  # of new threads
         try:
             with context.eager_mode():
@@ -49,7 +48,7 @@ class Session:
     """Any number of them live side by side, each with a model of its own."""
 
     def __init__(self, threads: int = -1) -> None:
-        machine.start(threads if threads > 0 else None)
+        self.threads = threads if threads > 0 else None
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
@@ -64,10 +63,8 @@ class Session:
         if self.directory is None:
             raise GPT2Error("no model is loaded in this session: call load_gpt2(sess) or finetune(sess, ...) first")
         if self._model is None:
-            from gpt2 import generate  # imports TensorFlow
-
             vocabulary = model_dir.load_vocabulary(self.directory)
-            self._model = generate.load_weights(self.directory, vocabulary, self.precision, complain)
+            self._model = generate.load_weights(self.directory, vocabulary, self.precision, complain, self.threads)
         return self._model
 
     def put_aside(self) -> None:
@@ -99,9 +96,10 @@ def checked(sess: Session) -> Session:
 
 
 def start_tf_sess(threads: int = -1, server: Any = None) -> Session:
-    """Starts TensorFlow and returns a session, which will carry a model.
+    """Returns a session, which will carry a model.
 
-    threads: how many TensorFlow may use in this process, -1 for all; heeded the first time only. server: of no effect.
+    threads: how many compute, -1 for all cores; of TensorFlow, which training and GPUs need, what the first session in
+    a process says is heeded. server: of no effect.
     """
     return Session(threads)
 
@@ -114,6 +112,8 @@ def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Sessi
 
 def get_available_gpus() -> list[str]:
     """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
+    if not machine.has_gpu():
+        return []
     return [f"/device:{name}" for name in machine.seen() if name.startswith("GPU")]
 
 

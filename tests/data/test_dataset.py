@@ -1,3 +1,5 @@
+"""Files of text and of ids as one row of ids, and what is said of damaged ones."""
+
 import gzip
 import json
 import re

@@ -1,3 +1,5 @@
+"""Text files of any kind and size as documents, whose parts have the ids of the whole."""
+
 import gzip
 import re
 

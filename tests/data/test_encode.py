@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encode import encode_text
 from gpt2.cli import command as cli
 from gpt2.data import dataset, documents, encode, workers
 from gpt2.data.documents import Part
 from gpt2.encoder import Encoder, load_encoder
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
-from scripts.encode import encode_text
 
 TEXT = "It isn't so;  été 你好。🦄 12½\n\n\t" * 40
 
@@ -148,7 +148,7 @@ def test_ctrl_c_leaves_nothing(run, tmp_path, monkeypatch):
 
 def test_ctrl_c_ends_the_command_and_its_processes(tmp_path, vocabulary):
     (tmp_path / "a.txt").write_bytes(TEXT.encode() * 10_000)
-    script = Path(workers.__file__).parents[3] / "scripts/encode.py"
+    script = Path(workers.__file__).parents[3] / "encode.py"
     command = [sys.executable, script, "a.txt", "out", f"--model_name={vocabulary}", "--workers=2"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         while not re.search(rb"Encoding: +[1-9]", process.stderr.read1()):

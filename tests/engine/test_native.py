@@ -1,4 +1,4 @@
-"""The native library against TensorFlow's own decoder, and what happens where there are none."""
+"""The native backend against TensorFlow's, and what happens where there are none."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from one_by_one import ROWS, take
 from tiny import GOLDEN
 
@@ -14,6 +13,7 @@ from gpt2.engine import load, quantize
 from gpt2.engine.batch import Batch, Row
 from gpt2.engine.native import backend, build
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.weights import Layout, Weight
 from gpt2.request import PRECISIONS, Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -21,46 +21,65 @@ GREEDY = Sampling(temperature=0)
 
 @pytest.fixture(scope="module")
 def native_tiny(native, tiny_dir):
-    return load.load_decoder(open_model_dir(tiny_dir))
+    return load.load_backend(open_model_dir(tiny_dir))
 
 
 @pytest.fixture(scope="module")
 def native_small(native, small_dir):
-    return load.load_decoder(open_model_dir(small_dir))
+    return load.load_backend(open_model_dir(small_dir))
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (64, 33), (1, 32), (32, 100)])
-@pytest.mark.parametrize("transposed", [False, True])
+def packed(w, name, layout=Layout.OUT_IN, cuts=()):
+    """A matrix [O, I] as the native library keeps it, given in rows cut at these places."""
+    whole = w if layout is Layout.OUT_IN else w.T
+    weight = Weight(whole.shape, layout, lambda: iter(np.split(whole, cuts)))
+    return backend.Packer(build.load(), name, threads=2).packed(weight)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (33, 64), (32, 1), (100, 32)])
+@pytest.mark.parametrize("layout", Layout)
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_panels_hold_the_columns_and_zeros_after_them(native, shape, transposed, name):
-    w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype("int8" if name == "int8" else "float32")
-    panels = backend.Packer(build.load(), name).packed([w.T if transposed else w], transposed)
+def test_panels_hold_the_outputs_and_zeros_after_them(native, shape, layout, name):
+    w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype(np.float32)
+    w[:, 0] = 127  # so that the numbers are whole in int8 too
+    panels, scale = packed(w, name, layout)
     found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / 32, 32]
-    assert found.shape[1:] == (4 // panels.itemsize, -(-shape[1] // 32), 32)
+    assert found.shape[1:] == (4 // panels.itemsize, -(-shape[0] // 32), 32)
     found = found.reshape(found.shape[0] * found.shape[1], -1)
     if name == "int8":
         found = np.where(found, found.astype(int) - 128, 0)  # they are kept plus 128
     if name == "bfloat16":
         found = (found.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_array_equal(found[: shape[0], : shape[1]], w)
-    assert not found[shape[0] :].any() and not found[:, shape[1] :].any()
+    np.testing.assert_array_equal(found[: shape[1], : shape[0]].T, w)
+    assert not found[shape[1] :].any() and not found[:, shape[0] :].any()
+    assert scale.tolist() == [1] * shape[0]
 
 
-def test_parts_are_packed_side_by_side(native):
-    w = tf.random.stateless_normal([150, 7], seed=[1, 2])
-    packed = backend.Packer(build.load(), "float32").packed
-    parts = packed([w[:64], w[64:128], w[128:]], transposed=True)
-    np.testing.assert_array_equal(packed([w], transposed=True), parts)
-    for wrong in ([w[:70], w[70:]], [w[:64], w[64:96], w[96:]], [w[:32], w[32:]]):
-        with pytest.raises(ValueError, match="whole panels"):
-            packed(wrong, transposed=True)
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_where_the_pieces_are_cut_does_not_matter(native, name):
+    w = np.random.default_rng(0).normal(size=(150, 7)).astype(np.float32)
+    whole = packed(w, name)
+    for cuts in ([64, 128], [70], [1, 31, 32, 33, 149]):
+        for found, expected in zip(packed(w, name, cuts=cuts), whole):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_int8_weights_are_those_of_numpy(native):
+    w = np.random.default_rng(0).normal(size=(70, 33)).astype(np.float32)
+    w[3] = 0
+    values, scale = quantize.to_int8(w)
+    for layout in Layout:
+        panels, scales = packed(w, "int8", layout)
+        found = np.transpose(panels, (0, 2, 1, 3)).reshape(96, -1)[:70, :33].astype(int) - 128
+        np.testing.assert_array_equal(found, values)
+        np.testing.assert_array_equal(scales, scale)
 
 
 def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
-    assert native_tiny.kernels != tiny_model.decoder.kernels
-    assert take(Batch(native_tiny, ROWS), 90) == take(Batch(tiny_model.decoder, ROWS), 90)
+    assert native_tiny.name != tiny_model.backend.name
+    assert take(Batch(native_tiny, ROWS), 90) == take(Batch(tiny_model.backend, ROWS), 90)
     for row in ROWS:
-        assert take(Batch(native_tiny, [row]), 90) == take(Batch(tiny_model.decoder, [row]), 90)
+        assert take(Batch(native_tiny, [row]), 90) == take(Batch(tiny_model.backend, [row]), 90)
 
 
 def test_logits_are_those_of_tensorflow(native_small, small_model):
@@ -68,8 +87,8 @@ def test_logits_are_those_of_tensorflow(native_small, small_model):
     tokens = np.random.default_rng(3).integers(small_model.hparams.n_vocab, size=(3, 100)).astype(np.int32)
     counts = np.array([100, 37, 64], np.int32)
     zeros = np.zeros(3, np.int32)
-    cache = small_model.decoder.new_cache(3)
-    expected = small_model.decoder.extend(cache, range(3), tokens, zeros, counts)
+    cache = small_model.backend.new_cache(3)
+    expected = small_model.backend.extend(cache, range(3), tokens, zeros, counts)
     whole = native_small.extend(native_small.new_cache(3), range(3), tokens, zeros, counts)
     np.testing.assert_allclose(whole, expected, rtol=0, atol=1e-5)
     cache = native_small.new_cache(3)
@@ -94,22 +113,21 @@ def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_
     n = tokens.shape[1]
     found = []
     for with_ops in (True, False):
-        loaded = load.load_decoder(directory, name, native=with_ops)
+        loaded = load.load_backend(directory, name, native=with_ops)
         cache = loaded.new_cache(1)
         logits = loaded.extend(cache, [0], tokens, np.array([0]), np.array([n]))
         found.append([logits, loaded.extend(cache, [0], tokens[:, :1], np.array([n]), np.array([1]))])
     np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.05)  # native: bfloat16 in the cache and in prefills
-    exact = small_model.decoder.extend(small_model.decoder.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
+    exact = small_model.backend.extend(small_model.backend.new_cache(1), [0], tokens, np.array([0]), np.array([n]))
     assert 1e-4 < np.abs(found[0][0] - exact).max() < 0.2
 
 
 def test_int8_is_within_half_a_step():
-    w = tf.random.stateless_normal([40, 50], seed=[1, 2]) * tf.constant([[1e-3]] * 20 + [[10.0]] * 20)
-    w = tf.concat([w, tf.zeros([1, 50])], axis=0)
-    values, scale = quantize.narrow(w, "int8")
-    assert values.dtype == tf.int8 and abs(values.numpy().astype(int)).max() == 127
-    error = tf.abs(tf.cast(values, tf.float32) * scale[:, None] - w)
-    assert np.all(error <= 0.5001 * scale[:, None])
+    w = np.random.default_rng(0).normal(size=[41, 50]).astype(np.float32)
+    w *= np.array([[1e-3]] * 20 + [[10.0]] * 20 + [[0.0]], np.float32)
+    values, scale = quantize.to_int8(w)
+    assert values.dtype == np.int8 and abs(values.astype(int)).max() == 127
+    assert np.all(np.abs(values * scale[:, None] - w) <= 0.5001 * scale[:, None])
 
 
 @pytest.mark.parametrize(
@@ -132,15 +150,6 @@ def test_what_would_leave_the_memory_is_refused(native_tiny, change, said):
         native_tiny.extend(native_tiny.new_cache(1), [1], np.array([[1]]), np.array([0]), np.array([1]))
 
 
-@pytest.mark.parametrize("content, threads", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
-def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, content, threads):
-    quota = tmp_path / "cpu.max"
-    quota.write_text(content)
-    monkeypatch.setattr(backend, "CPU_QUOTA", quota)
-    monkeypatch.setattr(backend.os, "sched_getaffinity", lambda process: range(99), raising=False)
-    assert backend.threads() == threads
-
-
 def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.setattr(build, "load", build.find)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -148,8 +157,8 @@ def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
         build.load()
-    without = load.load_decoder(open_model_dir(tiny_dir))
-    assert without.kernels == "TensorFlow alone" and take(Batch(without, [Row([1], GREEDY)]), 3)
+    without = load.load_backend(open_model_dir(tiny_dir))
+    assert without.name == "TensorFlow: there is no C++ compiler" and take(Batch(without, [Row([1], GREEDY)]), 3)
 
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(tmp_path, monkeypatch):

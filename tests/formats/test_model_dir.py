@@ -1,3 +1,5 @@
+"""Where models are looked for, and what is said of one that is missing or damaged."""
+
 import shutil
 
 import pytest

@@ -21,8 +21,10 @@ from file_server import serve
 import gpt_2_simple as gpt2
 from gpt2.cli import clash, doctor
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import download, model_dir, openai
-from gpt2.training.report import Report
+from gpt2.formats import download, model_dir
+from gpt2.formats.weights import leaves, nest
+from gpt2.training import saving
+from gpt2.training.record import Record
 from gpt_2_simple import drive, generating
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,14 +41,12 @@ def place(tmp_path, monkeypatch, tiny_dir):
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     for name in ("124M", "other"):
         shutil.copytree(tiny_dir, Path("models", name))
-    openai.save(Path("models/other"), openai.nest(dict(_negated(Path("models/other")))))
+    saving.save(Path("models/other"), nest(_negated(Path("models/other"))))
     return tmp_path
 
 
 def _negated(directory):
-    for name, value in openai.flatten(
-        openai.load(directory / "model.ckpt", model_dir.open_model_dir(directory).hparams)
-    ):
+    for name, value in leaves(tiny.read_model(directory)):
         yield name, -value
 
 
@@ -107,7 +107,7 @@ def test_greedy_text_is_that_of_the_library(sess, tiny_model):
     ids = tiny_model.encoder.encode("the cat")
     for _ in range(8):
         counts = np.array([len(ids)])
-        logits = tiny_model.decoder.extend(tiny_model.decoder.new_cache(1), [0], np.array([ids]), np.array([0]), counts)
+        logits = tiny_model.backend.extend(tiny_model.backend.new_cache(1), [0], np.array([ids]), np.array([0]), counts)
         ids.append(int(logits.argmax()))
     assert gpt2.generate(sess, prefix="the cat", **GREEDY) == [tiny_model.encoder.decode(ids)]
 
@@ -264,7 +264,7 @@ def test_csv_rows_stand_between_the_two_tokens(sess):
 
 
 def test_ctrl_c_saves_and_returns(sess, monkeypatch):
-    monkeypatch.setattr(Report, "samples", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Record, "samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": -1, "sample_every": 3, "sample_length": 1})
     assert Path("checkpoint/run1/counter").read_text() == "3\n" and gpt2.generate(sess, **GREEDY)
 
@@ -294,7 +294,7 @@ def test_downloads(place, monkeypatch):
     assert gpt2.is_gpt2_downloaded() and gpt2.is_gpt2_downloaded(model_name="117M")
     assert not gpt2.is_gpt2_downloaded(model_name="355M") and not gpt2.is_gpt2_downloaded("elsewhere")
     asked = []
-    monkeypatch.setattr(download, "download_model", lambda *given: asked.append(given))
+    monkeypatch.setattr(download, "download_model", lambda *given: asked.append(given[:-1]))
     gpt2.download_gpt2(model_name="355M")
     assert asked == [("355M", Path("models"), download.BASE_URLS)]
 

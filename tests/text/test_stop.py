@@ -1,3 +1,5 @@
+"""Stop strings in text that comes in pieces."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -22,7 +22,7 @@ from gpt2.data import windows
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.training import distribution, origin, run
 from gpt2.training.settings import Settings
-from scripts.train import train
+from train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
@@ -77,7 +77,7 @@ def two_workers(place, tiny_dir):
         each.close()
 
     def start(**flags):
-        command = [sys.executable, ROOT / "scripts/train.py"]
+        command = [sys.executable, ROOT / "train.py"]
         command += arguments(tiny_dir, run_name="two", batch_size=2, **flags)
         pair = [
             subprocess.Popen(
@@ -189,7 +189,7 @@ def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line(monkeypatch, tmp
 
 def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, monkeypatch):
     monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
-    machine, seen = run.Machine("CPU", None), {}
+    machine, seen = run.Devices("CPU", None), {}
     settings = Settings("text.txt", model_name=str(tiny_dir), threads=1)
     start, split = origin.find(settings), windows.Split(np.arange(100), np.zeros(0))
     run._check_same(settings, start, split, machine)

@@ -8,8 +8,8 @@ import tensorflow as tf
 from tiny import GOLDEN, with_tensorflow
 
 from gpt2 import model
-from gpt2.cli.doctor import random_weights
-from gpt2.formats import openai
+from gpt2.engine.reference import random_weights
+from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
 from gpt2.training import forward
 from gpt2.training.forward import Regime, loss_and_gradients
@@ -47,7 +47,7 @@ def computed(weights, windows, regime=PLAIN, embeddings=True):
 
 def assert_same(found, expected, tolerance=1e-6):
     assert float(found[0]) == pytest.approx(float(expected[0]), abs=tolerance)
-    found, expected = dict(openai.leaves(found[1])), dict(openai.leaves(expected[1]))
+    found, expected = dict(leaves(found[1])), dict(leaves(expected[1]))
     assert set(found) == set(expected)
     for name, gradient in expected.items():
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance, err_msg=name)
@@ -86,7 +86,7 @@ def test_bfloat16_is_near(weights, windows):
     loss, gradients = computed(weights, windows, Regime(dtype=tf.bfloat16))
     expected_loss, expected = obvious(weights, windows)
     assert float(loss) == pytest.approx(float(expected_loss), abs=0.02)
-    found, expected = dict(openai.leaves(gradients)), dict(openai.leaves(expected))
+    found, expected = dict(leaves(gradients)), dict(leaves(expected))
     for name, other in expected.items():
         gradient = found[name]
         assert gradient.dtype == tf.float32
@@ -96,7 +96,7 @@ def test_bfloat16_is_near(weights, windows):
 @pytest.mark.parametrize("number", range(5))
 def test_the_loss_of_a_prompt_is_the_originals(small_model, number):
     tokens = tf.constant([GOLDEN["tokens"][number]])
-    arguments = small_model.decoder.weights, small_model.hparams
+    arguments = small_model.backend.weights, small_model.hparams
     loss, _ = loss_and_gradients(*arguments, tokens[:, :-1], tokens[:, 1:], Regime(), SEED)
     assert float(loss) == pytest.approx(GOLDEN["losses"][number], abs=1e-4)
     assert float(forward.mean_loss(*arguments, tokens)) == pytest.approx(GOLDEN["losses"][number], abs=1e-4)
@@ -109,6 +109,6 @@ def test_the_loss_of_reference_prompts(reference, small_dir, name):
     for number, ids in enumerate(json.loads((reference / f"{name}.json").read_text())["tokens"]):
         tokens = tf.constant([ids])
         loss, _ = loss_and_gradients(
-            loaded.decoder.weights, loaded.hparams, tokens[:, :-1], tokens[:, 1:], Regime(), SEED
+            loaded.backend.weights, loaded.hparams, tokens[:, :-1], tokens[:, 1:], Regime(), SEED
         )
         assert float(loss) == pytest.approx(-outputs[f"tokenlogprob{number}"].mean(), abs=1e-4)

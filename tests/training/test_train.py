@@ -20,16 +20,17 @@ import tensorflow as tf
 import tiny
 from tiny import with_tensorflow
 
-from gpt2 import generate
+from gpt2 import files, generate
 from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
 from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training import estimate, run_checkpoint, run_folder, trainer
+from gpt2.formats.weights import leaves
+from gpt2.training import estimate, run_checkpoint, run_folder, saving, trainer
 from gpt2.training.settings import Settings
-from scripts.train import train
+from train import train
 
-COMMAND = Path(__file__).resolve().parents[2] / "scripts/train.py"
+COMMAND = Path(__file__).resolve().parents[2] / "train.py"
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
 QUICK = {"seed": 1, "learning_rate": 0.01, "sample_every": 0, "batch_size": 2}
 
@@ -60,8 +61,7 @@ def losses(name="run1"):
 
 
 def weights(name="run1"):
-    directory = open_model_dir(Path("checkpoint", name))
-    return dict(openai.leaves(openai.load(directory.weights, directory.hparams)))
+    return dict(leaves(tiny.read_model(Path("checkpoint", name))))
 
 
 def assert_same_weights(found, expected, tolerance=1e-6):
@@ -163,10 +163,10 @@ def test_from_another_checkpoint(run):
     for source in ("checkpoint/run1", "checkpoint/run1/model-3", "checkpoint/run1/model-3.index"):
         assert run(run_name=f"from-{Path(source).name}", restore_from=source, steps=1)[0] == 0
     assert run(run_name="second", restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
-    step_2 = openai.load(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
-    assert_same_weights(weights("second"), dict(openai.leaves(step_2)))
+    step_2 = tiny.read(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
+    assert_same_weights(weights("second"), dict(leaves(step_2)))
     assert run(restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
-    assert_same_weights(weights(), dict(openai.leaves(step_2)))
+    assert_same_weights(weights(), dict(leaves(step_2)))
     assert list(losses()) == [1]
     status, _, err = run(restore_from="nowhere")
     assert status == 1 and "there is none at nowhere" in err
@@ -176,7 +176,7 @@ def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
     """Weights, counter and state file are all that it left; the base model has the rest."""
     loaded = with_tensorflow(tiny_dir)
     folder = Path("checkpoint/run1")
-    openai.save(folder, loaded.decoder.weights, "model-7", texts={"counter": "7\n"})
+    saving.save(folder, loaded.backend.weights, "model-7", texts={"counter": "7\n"})
     status, _, err = run(steps=1)
     assert status == 0 and "the optimiser adam starts anew" in err
     assert list(losses()) == [8]
@@ -207,8 +207,7 @@ def test_from_scratch_again_after_a_kill_before_the_first_checkpoint(run, monkey
 
 def test_only_the_transformer_layers(run, tiny_dir):
     run(stop_after=2, only_train_transformer_layers="True")
-    directory = open_model_dir(tiny_dir)
-    before = dict(openai.leaves(openai.load(directory.weights, directory.hparams)))
+    before = dict(leaves(tiny.read_model(tiny_dir)))
     for name, value in weights().items():
         assert bool(tf.reduce_all(value == before[name])) == ("/h" not in name), name
 
@@ -307,7 +306,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(run, flags, status, said):
 
 
 def test_ids_of_another_vocabulary_are_refused(run, vocabulary):
-    from scripts.encode import encode_text
+    from encode import encode_text
 
     assert cli.main(encode_text, ["text.txt", "data.npy", f"--model_name={vocabulary}"]) == 0
     status, _, err = run(dataset="data.npy")
@@ -331,6 +330,13 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(run):
     assert run(stop_after=3)[0] == 0
 
 
+PUT = files.put
+
+
+def full_for_weights(part, path):
+    full_disk() if path.suffix == ".index" else PUT(part, path)
+
+
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -339,7 +345,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
     run(stop_after=2)
     before = weights()
     with monkeypatch.context() as patch:
-        patch.setattr(openai, "_to_disk", full_disk)
+        patch.setattr(files, "put", full_for_weights)
         status, _, err = run(stop_after=4)
     assert status == 1 and "could not be written" in err and "No space left" in err and err.count("error:") == 1
     assert_same_weights(weights(), before)
@@ -348,14 +354,15 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
 
 
 def test_a_full_disk_in_passing_does_not_end_the_run(run, monkeypatch):
-    write = openai._to_disk
     calls = []
 
-    def full_once(path):
-        calls.append(path)
-        full_disk() if len(calls) == 1 else write(path)
+    def full_once(part, path):
+        if path.suffix == ".index" and not calls:
+            calls.append(path)
+            full_disk()
+        PUT(part, path)
 
-    monkeypatch.setattr(openai, "_to_disk", full_once)
+    monkeypatch.setattr(files, "put", full_once)
     status, out, _ = run(stop_after=4, save_every=2)
     assert status == 0 and "the run goes on" in out
     assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-4"
@@ -366,14 +373,14 @@ def never_cleaned(**arguments):
     yield tempfile.mkdtemp(**arguments)
 
 
-@pytest.mark.parametrize("files", range(7))
-def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, files):
+@pytest.mark.parametrize("n_files", range(7))
+def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, n_files):
     """A save puts seven files into their places, the state file last; it stops after so many of them."""
     run(stop_after=2)
     whole, replace, moved = weights(), os.replace, []
 
     def crash(source, target):
-        if len(moved) == files:
+        if len(moved) == n_files:
             raise SystemError("the machine is gone")
         if ".saving-" in str(source):
             moved.append(target)
@@ -381,9 +388,9 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, f
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", crash)
-        patch.setattr(openai.tempfile, "TemporaryDirectory", never_cleaned)
+        patch.setattr(files.tempfile, "TemporaryDirectory", never_cleaned)
         run(stop_after=4)
-    assert len(moved) == files
+    assert len(moved) == n_files
     assert_same_weights(weights(), whole)
     assert run(stop_after=4)[0] == 0
     assert list(losses()) == [1, 2, 3, 4]
@@ -414,7 +421,7 @@ def test_killed_at_random_steps(run, tiny_dir, kills):
         killed(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
         if Path("checkpoint/parts/checkpoint").is_file():
             directory = open_model_dir(Path("checkpoint/parts"))
-            openai.load(directory.weights, directory.hparams)
+            tiny.read(directory.weights, directory.hparams)
             done = run_folder.read_progress(directory.weights).step
     assert run(run_name="parts", stop_after=60)[0] == 0
     assert losses("parts")[60] == pytest.approx(losses("whole")[60], abs=1e-4)
@@ -426,16 +433,17 @@ def test_the_old_tools_saver_reads_a_run(run):
     prefix = tf.train.latest_checkpoint("checkpoint/run1")
     assert prefix == "checkpoint/run1/model-3"
     hparams = open_model_dir(Path("checkpoint/run1")).hparams
-    expected = dict(openai.flatten(openai.load(Path(prefix), hparams)))
+    expected = dict(saving.in_file_shapes(tiny.read(Path(prefix), hparams)))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        variables = {name: tf.compat.v1.get_variable(name, shape) for name, shape in hparams.variable_shapes().items()}
+        shapes = openai.variable_shapes(hparams)
+        variables = {name: tf.compat.v1.get_variable(name, shape) for name, shape in shapes.items()}
         tf.compat.v1.train.Saver(var_list=list(variables.values())).restore(session, prefix)
         for name, value in session.run(variables).items():
             np.testing.assert_array_equal(value, expected[name])
 
 
 def test_what_does_not_fit_is_said_before(run, monkeypatch):
-    monkeypatch.setattr(estimate, "available_memory", lambda: 1000)
+    monkeypatch.setattr(estimate.machine, "available_memory", lambda: 1000)
     assert "warning: training will need about" in run(stop_after=1)[2]
     usage = estimate.shutil.disk_usage(".")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage._replace(free=1000))

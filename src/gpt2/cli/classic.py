@@ -1,4 +1,4 @@
-"""What the two classic commands do: find the model, start TensorFlow, write samples under their banners.
+"""What the two classic commands do: find the model, load it, write samples under their banners.
 
 stdout gets what it always got: banners, samples, the prompt. Everything else goes to stderr.
 """
@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt2 import machine
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
@@ -47,9 +46,9 @@ def unconditional(options: Options) -> None:
     """Writes samples that start from nothing; n_ctx tokens each by default, and for ever with nsamples 0."""
     if options.nsamples == 0 and options.length == 0:
         raise UsageError("nsamples 0 is for ever, which length 0 would fill with nothing; give one of them a value")
-    session = Session(options)
-    session.load()
-    session.write(None, session.n_ctx, options.nsamples or None)
+    samples = SampleStream(options)
+    samples.load()
+    samples.write(None, samples.n_ctx, options.nsamples or None)
 
 
 def interactive(options: Options, prompt: str | None, prompt_file: str | None, encoding: str) -> None:
@@ -59,20 +58,20 @@ def interactive(options: Options, prompt: str | None, prompt_file: str | None, e
     """
     if prompt is not None and prompt_file is not None:
         raise UsageError("give prompt or prompt_file, not both")
-    session = Session(options)
+    samples = SampleStream(options)
     damage = count_undecodable(encoding, "the prompt")
     if prompt_file is not None:
         prompt = read_prompt(prompt_file, encoding)
     if prompt == "":
         raise UsageError(EMPTY_PROMPT)
-    session.load()
+    samples.load()
     for text in ask(encoding) if prompt is None else [prompt]:
         damage.report()
-        session.write(text, session.n_ctx // 2, options.nsamples, interruptible=prompt is None)
+        samples.write(text, samples.n_ctx // 2, options.nsamples, interruptible=prompt is None)
         print(END_OF_ANSWER, flush=True)
 
 
-class Session:
+class SampleStream:
     """A model and a stream of samples: the random numbers go on from one prompt to the next."""
 
     def __init__(self, options: Options) -> None:
@@ -86,13 +85,14 @@ class Session:
         self.sample_numbers = itertools.count()
 
     def load(self) -> None:
-        """Starts TensorFlow, which takes seconds: what can be refused without it has been refused before."""
-        where = machine.start(self.options.threads, return_memory=True)
-        from gpt2 import generate  # imports TensorFlow
+        """Reads the weights, which takes long: what can be refused without them has been refused before."""
+        from gpt2 import generate  # needs packages, which --help does not
 
-        self.model = generate.load_weights(self.directory, self.encoder, self.options.precision, complain)
-        engine = self.model.decoder.kernels
-        complain(f"{self.directory.path.name} on {where} ({self.options.precision}, {engine}), seed {self.seed}")
+        options = self.options
+        self.model = generate.load_weights(self.directory, self.encoder, options.precision, complain, options.threads)
+        backend = self.model.backend
+        about = f"{backend.device} ({options.precision}, {backend.name})"
+        complain(f"{self.directory.path.name} on {about}, seed {self.seed}")
 
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
         """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""
@@ -112,7 +112,7 @@ class Session:
                 ctrl_c.throw()
 
     def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: Interruption) -> None:
-        from gpt2 import generate  # imports TensorFlow
+        from gpt2 import generate
 
         pieces = itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, requests))
         if len(requests) == 1:

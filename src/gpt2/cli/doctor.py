@@ -1,9 +1,8 @@
-"""What TensorFlow has to work with on this machine, and whether its numbers are right."""
+"""What there is to compute with on this machine, and whether its numbers are right."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ from gpt2.engine import reference
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.model_dir import ModelDir
+from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 
 if TYPE_CHECKING:
-    from gpt2.model import Weights
+    pass
 
 PACKAGES = ("tensorflow", "tensorflow-cpu", "numpy", "regex", "fire", "requests", "tqdm")
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
@@ -38,10 +38,10 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     yield "packages: " + ", ".join(_versions())
     if clash.of_the_old_package():
         yield f"warning: {clash.of_the_old_package()}"
-    yield f"CPU: {os.cpu_count()} threads, {_cpu_features()}"
+    yield f"CPU: {machine.cores()} cores for this process, {_cpu_features()}"
     computes_on = machine.start(threads)
     yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
-    yield f"decoding: {_kernels()}"
+    yield f"text is written by {_writer()}"
     yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
@@ -62,46 +62,38 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
 
 
 def largest_error(directory: ModelDir | None) -> float:
-    """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each decoder
+    """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each backend
     that there is."""
-    from gpt2.engine.load import decoders
+    from gpt2.engine.load import backends
     from gpt2.formats import openai
 
     hparams = directory.hparams if directory else RANDOM_MODEL
-    weights = openai.load(directory.weights, hparams) if directory else random_weights(hparams, seed=0)
+    if directory:
+        read = openai.read_weights(directory.weights, hparams)
+        weights = nest((name, weight.array()) for name, weight in read.items())
+    else:
+        weights = reference.random_weights(hparams, seed=0)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
     expected = reference.logits(weights, hparams, tokens.tolist())
     errors = []
-    for decoder in decoders(weights, hparams):
-        whole, growing = decoder.new_cache(1), decoder.new_cache(1)
+    for backend in backends(weights, hparams):
+        whole, growing = backend.new_cache(1), backend.new_cache(1)
         for i in range(len(tokens)):
-            prefilled = decoder.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
-            decoded = decoder.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
+            prefilled = backend.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
+            decoded = backend.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
             errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled, decoded)]
     return float(max(errors))
 
 
-def random_weights(hparams: HParams, seed: int) -> Weights:
-    """Weights that make every part of the model matter, as nested dictionaries of float32 tensors."""
-    import tensorflow as tf
-
-    from gpt2.formats import openai
-
-    rng = np.random.default_rng(seed)
-    values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.variable_shapes().items()}
-    scaled = {name: 1 + 0.1 * x if name.endswith("/g") else 0.08 * x for name, x in values.items()}
-    return openai.nest({name: tf.constant(x, tf.float32) for name, x in scaled.items()})
-
-
-def _kernels() -> str:
+def _writer() -> str:
     from gpt2.engine.load import native_library
     from gpt2.engine.native.build import Unavailable
 
     try:
         native_library()
     except Unavailable as reason:
-        return f"TensorFlow alone; not the native kernels, which are about twice as fast: {reason}"
-    return "native kernels, compiled for this machine"
+        return f"TensorFlow; not the native step, which is faster: {reason}"
+    return "the native step, compiled for this machine"
 
 
 def _versions() -> Iterator[str]:

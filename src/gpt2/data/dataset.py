@@ -28,7 +28,6 @@ def load(
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
     workers: int | None = None,
-    progress: bool = False,
 ) -> np.ndarray:
     """A training set -> its ids [tokens], two or four bytes each; `path` is what `documents.find` takes.
 
@@ -40,10 +39,10 @@ def load(
     if [_kind(found) for found in paths] == [".npy"]:
         ids = token_file.read(paths[0], encoder)
     else:
-        row = Row(encoder)
+        row = JoinedIds(encoder)
         for kind, group in itertools.groupby(paths, key=_kind):
             if kind == "text":
-                encoded = encode_files(list(group), encoder, encoding, rows, workers, progress)
+                encoded = encode_files(list(group), encoder, encoding, rows, workers)
                 row.add(batch.ids for batch in encoded)
                 continue
             for file in group:
@@ -54,7 +53,7 @@ def load(
     return ids
 
 
-class Row:
+class JoinedIds:
     """Ids that grow in memory, every stream of documents between two ends of text, which neighbours share."""
 
     def __init__(self, encoder: TextEncoder) -> None:

@@ -18,7 +18,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -26,12 +26,20 @@ from gpt2.errors import GPT2Error
 from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
 
 PART = 1 << 20  # characters
+COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
 ROW_LIMIT = 16 * PART  # of a row of CSV: more is a quotation mark that was not closed, or no CSV
 IDS = (".npy", ".npz")  # files of ids, not of text
 # Where the encoder's pattern ends a piece whatever follows, so that the parts have the ids of the whole. No piece goes
 # on from other characters to white space, from a letter to what is none, nor from a digit to what is none; a piece
 # that begins there looks at nothing before it, and the look-ahead of `\s+(?!\S)` never reaches over such a place.
 BOUNDARY = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
+
+
+Report = Callable[[int, int], object]  # bytes of files that were read, bytes in all
+
+
+def unheard(done: int, total: int) -> None:
+    """For callers who want no reports."""
 
 
 class Csv(NamedTuple):

@@ -8,13 +8,12 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
+from gpt2 import machine
 from gpt2.data import documents, token_file
-from gpt2.data.workers import Encoded, batches, cores, encode_batches, pack_separator
+from gpt2.data.documents import Report, unheard
+from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
 from gpt2.errors import GPT2Error
 from gpt2.text.vocabulary import TextEncoder
-from gpt2.training.settings import COMBINE
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
 
@@ -39,20 +38,22 @@ def encode(
     encoder: TextEncoder,
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
-    combine: int = COMBINE,
+    combine: int = documents.COMBINE,
     workers: int | None = None,
-    progress: bool = False,
+    report: Report = unheard,
 ) -> Written:
     """Encodes the text files that `in_text` means (see `documents.find`) into the file `out_path(out)`.
 
-    The ids are EOT d1 EOT d2 EOT ... dn EOT; in a `.npz`, in chunks of at least `combine` characters. Raises GPT2Error
-    if there is no text or the file cannot be written, UsageError for an unknown encoding.
+    The ids are EOT d1 EOT d2 EOT ... dn EOT; in a `.npz`, in chunks of at least `combine` characters. workers: so many
+    processes; all cores, if it is worth it, if None. report: told how many bytes of how many are encoded.
+
+    Raises GPT2Error if there is no text or the file cannot be written, UsageError for an unknown encoding.
     """
     path = out_path(out)
     own = {path.resolve(), token_file.sidecar_of(path).resolve()}  # a folder may hold what was made of it before
     paths = [file for file in documents.find(in_text) if file.resolve() not in own or not _is_written(file)]
     at_least = combine if path.suffix.lower() == ".npz" else documents.PART
-    encoded = encode_files(paths, encoder, encoding, rows, workers, progress, at_least)
+    encoded = encode_files(paths, encoder, encoding, rows, workers, report, at_least)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
         for batch in encoded:
             writer.append(batch)
@@ -71,7 +72,7 @@ def encode_files(
     encoding: str,
     rows: documents.Csv,
     workers: int | None,
-    progress: bool,
+    report: Report = unheard,
     at_least: int = documents.PART,
 ) -> Generator[Encoded, None, None]:
     """Text files -> the ids of their documents, an end of text before, between and after them.
@@ -81,12 +82,12 @@ def encode_files(
     size = documents.total_size(paths)
     start = pack_separator(encoder)
     parts = batches(documents.read(paths, encoding, rows), at_least)
-    processes = workers or (cores() if size > SMALL else 1)
-    with (
-        tqdm(desc="Encoding", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar,
-        contextlib.closing(encode_batches(parts, encoder, processes)) as encoded,
-    ):
+    processes = workers or (machine.cores() if size > SMALL else 1)
+    done = 0
+    report(done, size)
+    with contextlib.closing(encode_batches(parts, encoder, processes)) as encoded:
         for batch in encoded:
             yield batch._replace(ids=start + batch.ids)
             start = b""
-            bar.update(batch.size)
+            done += batch.size
+            report(done, size)

@@ -28,7 +28,7 @@ ENCODE = "python3 scripts/encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
 
-class Writer:
+class TokenWriter:
     """Appends batches of ids to a file, and counts them."""
 
     def __init__(self, file: Any, encoder: TextEncoder) -> None:
@@ -45,7 +45,7 @@ class Writer:
         raise NotImplementedError
 
 
-class NpyWriter(Writer):
+class NpyWriter(TokenWriter):
     """A `.npy` of little-endian uint16, or uint32; its header comes last, since its length is not known before."""
 
     def __init__(self, file: IO[bytes], encoder: TextEncoder) -> None:
@@ -73,7 +73,7 @@ class NpyWriter(Writer):
         }
 
 
-class NpzWriter(Writer):
+class NpzWriter(TokenWriter):
     """A `.npz` with an array of int64 for each batch, as `numpy.savez_compressed` writes it but one at a time."""
 
     arrays = 0
@@ -85,7 +85,7 @@ class NpzWriter(Writer):
 
 
 @contextlib.contextmanager
-def write(path: Path, encoder: TextEncoder) -> Iterator[Writer]:
+def write(path: Path, encoder: TextEncoder) -> Iterator[TokenWriter]:
     """A file of ids that appears when the block has ended well: the old tools' if `path` ends in `.npz`, else a `.npy`.
 
     Raises GPT2Error if it cannot be written; before anything else, if the name of its sidecar is that of another file.

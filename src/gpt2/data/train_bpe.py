@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
 from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters
@@ -36,13 +34,15 @@ def train(
     n_vocab: int,
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
-    progress: bool = False,
+    report: documents.Report = documents.unheard,
 ) -> Encoder:
     """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
 
     Ids: the 256 bytes, what the merges make in their order, `<|endoftext|>`. A text with too few merges gives fewer,
-    with a warning. Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if `out` holds a
-    model, whose vocabulary it would replace, or if it cannot be written.
+    with a warning. report: told how many bytes of how many are read.
+
+    Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if `out` holds a model, whose
+    vocabulary it would replace, or if it cannot be written.
     """
     if not LEAST <= n_vocab <= MOST:
         raise UsageError(f"n_vocab must be from {LEAST} (256 bytes and {END_OF_TEXT}) to {MOST}, not {n_vocab}")
@@ -50,7 +50,7 @@ def train(
         if (out / name).exists():
             raise GPT2Error(f"{out} holds a model, which another vocabulary would spoil; choose another folder")
     paths = [file for file in documents.find(path) if not is_sidecar(file)]
-    with contextlib.closing(_texts(paths, encoding, rows, progress)) as texts:
+    with contextlib.closing(_texts(paths, encoding, rows, report)) as texts:
         first = next(texts, None)
         if first is None:
             raise GPT2Error(f"{path} holds no text; give a file of text or a folder of such files")
@@ -66,13 +66,16 @@ def train(
     return encoder
 
 
-def _texts(paths: list[Path], encoding: str, rows: documents.Csv, progress: bool) -> Generator[str, None, None]:
+def _texts(
+    paths: list[Path], encoding: str, rows: documents.Csv, report: documents.Report
+) -> Generator[str, None, None]:
     size = documents.total_size(paths)
-    with tqdm(desc="Reading", total=size, unit="B", unit_scale=True, ncols=100, disable=not progress) as bar:
-        for part in documents.read(paths, encoding, rows):
-            for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
-                yield text
-            bar.update(part.size)
+    done = 0
+    for part in documents.read(paths, encoding, rows):
+        for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
+            yield text
+        done += part.size
+        report(done, size)
 
 
 def _merges(texts: Iterator[str], n: int) -> Merges:

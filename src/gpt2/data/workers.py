@@ -7,7 +7,6 @@ a program that has no `if __name__ == "__main__"` once more; and a fork after Te
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
 import signal
@@ -35,11 +34,6 @@ class Encoded(NamedTuple):
     ids: bytes  # of type_code(n_vocab)
     documents: int  # how many end in it
     size: int  # bytes of the files that were read for it
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def pack_separator(encoder: TextEncoder) -> bytes:

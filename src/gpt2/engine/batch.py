@@ -10,32 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
 
 import numpy as np
 
 from gpt2 import sample
-from gpt2.engine.cache import Rows
+from gpt2.engine.backend import Backend
 from gpt2.errors import UsageError
-from gpt2.hparams import HParams
 from gpt2.request import Sampling
-
-
-class Decoder(Protocol):
-    """What decoding needs: TensorFlow's functions (`tensorflow.py`) or the native library (`native/`)."""
-
-    kernels: str  # what computes the products, in words
-    hparams: HParams
-
-    def new_cache(self, batch: int) -> Any:
-        """For this decoder's `extend` alone."""
-
-    def extend(self, cache: Any, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Feeds the first counts[n] of tokens [N, T] to row rows[n] of the batch, from its slot starts[n] on.
-
-        Returns the logits of each row's last token [N, V] float32. Either all start at 0 or T is 1. No token sees the
-        padding, which stands after it.
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +37,24 @@ def last_of_window(ids: Sequence[int], n_ctx: int) -> list[int]:
 class Batch:
     """Rows that are decoded together, each as if it were alone.
 
-    >>> batch = Batch(decoder, [Row([15496, 11])])
+    >>> batch = Batch(backend, [Row([15496, 11])])
     >>> ids = [int(batch.next()[0]) for _ in range(20)]
 
     Raises UsageError for a prompt that is empty or holds ids outside the vocabulary.
     """
 
-    def __init__(self, decoder: Decoder, rows: Sequence[Row]) -> None:
-        hparams = decoder.hparams
+    def __init__(self, backend: Backend, rows: Sequence[Row]) -> None:
+        hparams = backend.hparams
         for row in rows:
             if not row.prompt or not 0 <= min(row.prompt) <= max(row.prompt) < hparams.n_vocab:
                 raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {row.prompt}")
-        self.decoder = decoder
+        self.backend = backend
         self.rows = rows
         self.n_ctx = hparams.n_ctx
         self.ids = [last_of_window(row.prompt, self.n_ctx) for row in rows]
         self.random = [sample.RandomNumbers(row.seed, row.sample) for row in rows]
         self.seen = [_seen(row, hparams.n_vocab) for row in rows]
-        self.cache = decoder.new_cache(len(rows))
+        self.cache = backend.new_cache(len(rows))
         self.lengths: np.ndarray = np.zeros(len(rows), np.int32)  # used slots of each row
         self.done: np.ndarray = np.zeros(len(rows), bool)
 
@@ -87,8 +68,8 @@ class Batch:
         rows = np.flatnonzero(~self.done)
         if not len(rows):
             return ids
-        if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it keeps
-            self.cache.keep(rows)
+        if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it retains
+            self.cache.retain(rows)
         for row, logits in zip(rows.tolist(), self._logits(rows)):
             sampling, seen = self.rows[row].sampling, self.seen[row]
             uniform = self.random[row].next(len(logits)) if sampling.temperature else None
@@ -120,7 +101,7 @@ class Batch:
         self.cache.reserve(int(starts.max()) + 1)
         tokens = np.array([[self.ids[row][-1]] for row in rows], np.int32)
         self.lengths[rows] += 1
-        return self.decoder.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
+        return self.backend.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
 
     def _prefill(self, rows: np.ndarray) -> np.ndarray:
         """Rows with the same ids are computed once."""
@@ -132,7 +113,7 @@ class Batch:
             line[: len(ids)] = ids
         self.cache.reserve(int(counts.max()))
         different = list(first.values())
-        logits = self.decoder.extend(self.cache, different, tokens, np.zeros(len(first), np.int32), counts)
+        logits = self.backend.extend(self.cache, different, tokens, np.zeros(len(first), np.int32), counts)
         self.lengths[rows] = [len(self.ids[row]) for row in rows]
         if len(different) == len(rows):
             return logits

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 
 
@@ -54,3 +55,10 @@ def _float64(weights: Any) -> Any:
     if isinstance(weights, Mapping):
         return {name: _float64(value) for name, value in weights.items()}
     return np.asarray(weights, np.float64)
+
+
+def random_weights(hparams: HParams, seed: int) -> dict[str, Any]:
+    """Weights that make every part of the model matter, nested, float32."""
+    rng = np.random.default_rng(seed)
+    values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.weight_shapes().items()}
+    return nest((name, 1 + 0.1 * x if name.endswith("/g") else 0.08 * x) for name, x in values.items())

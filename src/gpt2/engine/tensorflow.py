@@ -1,4 +1,4 @@
-"""Tokens in, logits out, through a cache: the model's functions compiled by TensorFlow.
+"""A backend of TensorFlow: the model's functions, compiled, and a cache that they write into in place.
 
 Shapes: B batch, N rows of it, T time, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.
 """
@@ -8,22 +8,48 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import model
-from gpt2.engine.cache import KeyValueCache, Rows
+from gpt2 import machine, model
+from gpt2.engine.backend import Rows
+from gpt2.engine.cache import KeyValueCache
+from gpt2.engine.quantize import to_int8
+from gpt2.formats.weights import WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
-from gpt2.model import Weights
+from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
 
 
-class TensorFlowDecoder:
-    """A model's compiled functions, shared by all batches; none keeps any state.
+class TensorCache(KeyValueCache):
+    """Keys and values as tensors [B, H, P, D] float32."""
 
-    weights: as `checkpoint.load` gives them, or with kernels and wte `model.Narrow`.
-    With `compiled=False` the same functions run op by op: slow, and the oracle for the others.
+    def zeros(self, shape: list[int]) -> tf.Tensor:
+        return tf.zeros(shape)
+
+    def grown(self, array: tf.Tensor, more: int) -> tf.Tensor:
+        return tf.pad(array, [[0, 0], [0, 0], [0, more], [0, 0]])
+
+    def taken(self, array: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+        return tf.gather(array, places)
+
+    def put(self, array: tf.Tensor, to: np.ndarray, froms: np.ndarray) -> tf.Tensor:
+        return tf.raw_ops.InplaceUpdate(x=array, i=to, v=tf.gather(array, froms))
+
+
+class TensorFlowBackend:
+    """See `engine.backend.Backend`: a model's compiled functions, shared by all batches; none keeps any state.
+
+    weights: nested tensors or variables, used as they are: of variables, what they hold at each call counts; matrices
+    may be `model.Narrow`. device: what TensorFlow computes on, as `machine.start` says. With `compiled=False` the same
+    functions run op by op: slow, and the oracle for the others.
     """
 
-    kernels = "TensorFlow alone"
-
-    def __init__(self, weights: Weights, hparams: HParams, compiled: bool = True) -> None:
+    def __init__(
+        self,
+        weights: model.Weights,
+        hparams: HParams,
+        device: str = machine.CPU,
+        name: str = "TensorFlow",
+        compiled: bool = True,
+    ) -> None:
+        self.device, self.name = device, name
         self.weights = weights
         self.hparams = hparams
         function = tf.function if compiled else lambda f, **_: f
@@ -37,13 +63,13 @@ class TensorFlowDecoder:
         narrow = compiled and isinstance(weights["wte"], model.Narrow)
         self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        return KeyValueCache(self.hparams, batch)
+    def new_cache(self, batch: int) -> TensorCache:
+        return TensorCache(self.hparams, batch)
 
     def extend(
-        self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
+        self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> np.ndarray:
-        """See `decode.Decoder`."""
+        """See `Backend`."""
         if tokens.shape[1] == 1 and starts.any():
             return self._extend_by_one(cache, rows, tokens[:, 0], starts)
         hparams = self.hparams
@@ -53,7 +79,7 @@ class TensorFlowDecoder:
         self.store(cache, keys, values, cache.places(rows), starts)
         return logits.numpy()
 
-    def _extend_by_one(self, cache: KeyValueCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def _extend_by_one(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """All rows of the cache are fed, since to pick some would copy it; the others' first slot is overwritten."""
         places = cache.places(rows)
         all_tokens, all_starts = np.zeros((2, len(cache.rows)), np.int32)
@@ -65,7 +91,7 @@ class TensorFlowDecoder:
 
     def store(
         self,
-        cache: KeyValueCache,
+        cache: TensorCache,
         keys: list[tf.Tensor],
         values: list[tf.Tensor],
         places: np.ndarray,
@@ -102,3 +128,27 @@ class TensorFlowDecoder:
             lines = tf.raw_ops.InplaceUpdate(x=lines, i=tf.reshape(slots, [-1]), v=new_lines)
             written.append(tf.reshape(lines, tf.shape(cache)))
         return written
+
+
+def as_tensors(weights: Weights, precision: str = DEFAULT_PRECISION) -> model.Weights:
+    """Weights as `model.py` wants them, nested: matrices [I, O] and wte [V, E], or in narrow types.
+
+    Raises GPT2Error if they turn out to be damaged.
+    """
+    return nest((name, _tensor(name, weight, precision)) for name, weight in weights.items())
+
+
+def _tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.Narrow:
+    if weight.layout is None or precision == FLOAT32:
+        wanted = Layout.OUT_IN if name == WTE else Layout.IN_OUT
+        return tf.constant(weight.array() if weight.layout in (None, wanted) else weight.array().T)
+    rows = weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array().T]
+    parts = [_narrow(part, precision) for part in rows]
+    return parts[0] if len(parts) == 1 else model.Narrow(*(tf.concat(column, axis=0) for column in zip(*parts)))
+
+
+def _narrow(w: np.ndarray, precision: str) -> model.Narrow:
+    """w [O, I] float32 -> the same in a narrow type, each row with a scale of its own."""
+    if precision == INT8:
+        return model.Narrow(*map(tf.constant, to_int8(w)))
+    return model.Narrow(tf.cast(w, precision), tf.ones([len(w)]))

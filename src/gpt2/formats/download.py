@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import model_dir, transfer
@@ -25,17 +27,29 @@ SHA256 = {
 SIZE_OF_OTHER_FILES = 8 << 20  # bytes; a little more than all files but the weights have
 
 
+Report = Callable[[str, int, "int | None"], object]  # a file, bytes that are there, bytes in all
+
+
+def unheard(name: str, done: int, total: int | None) -> None:
+    """For callers who want no reports."""
+
+
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
     """Where models are put: by default the working directory's `models` if there is one, else the checkout's."""
     folders = model_dir.search_path(models_dir)
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
 
-def download_model(model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS) -> Path:
+def download_model(
+    model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS, report: Report = unheard
+) -> Path:
     """Brings the files of a released model to `folder/model_name`, which it returns; what is complete is left alone.
 
-    Each file is looked for at each base URL in turn, under both names of the model. Raises UsageError for a name that
-    is none, GPT2Error if a file cannot be had, is not what it should be, or would not fit on the disk.
+    Each file is looked for at each base URL in turn, under both names of the model. report: told which file is fetched,
+    how many bytes of it are there, and of how many.
+
+    Raises UsageError for a name that is none, GPT2Error if a file cannot be had, is not what it should be, or would not
+    fit on the disk.
     """
     if not model_dir.is_released(model_name):
         raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.released_names()}")
@@ -46,20 +60,22 @@ def download_model(model_name: str, folder: Path, base_urls: Sequence[str] = BAS
     _check_room(directory, needed, hparams)
     for name in needed:
         try:
-            _fetch_file(directory / name, model_name, hparams, base_urls)
+            _fetch_file(directory / name, model_name, hparams, base_urls, partial(report, name))
         except GPT2Error:
             if name != GRAPH_FILE:  # only programs for TensorFlow 1 look for it
                 raise
     return directory
 
 
-def _fetch_file(path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str]) -> None:
+def _fetch_file(
+    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: transfer.Report
+) -> None:
     failures = []
     for base_url in base_urls:
         for name in model_dir.same_model(model_name):
             url = f"{base_url.rstrip('/').removesuffix('/models')}/models/{name}/{path.name}"
             try:
-                return transfer.fetch(url, path, lambda part: problem(part, path.name, hparams))
+                return transfer.fetch(url, path, lambda part: problem(part, path.name, hparams), report)
             except transfer.Unavailable as error:
                 failures.append(f"{url}: {error}")
                 if not isinstance(error, transfer.NotFound):
@@ -88,7 +104,7 @@ def problem(path: Path, name: str, hparams: HParams) -> str:
 def _check_room(directory: Path, needed: Sequence[str], hparams: HParams) -> None:
     if DATA_FILE not in needed:
         return
-    part = transfer.part_of(directory / DATA_FILE)
+    part = files.part_of(directory / DATA_FILE)
     size = 4 * hparams.n_params + SIZE_OF_OTHER_FILES - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(directory).free
     if free < size:

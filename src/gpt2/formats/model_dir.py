@@ -19,7 +19,6 @@ from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 DEFAULT_MODEL = "124M"
 DEFAULT_MODELS_DIR = "models"
 STATE_FILE, CHECKPOINT_NAME = "checkpoint", "model.ckpt"
-UNFINISHED = ".saving-"  # how the name of a folder begins in which a checkpoint is being written
 
 RELEASED = {
     "124M": HParams(n_vocab=50257, n_embd=768, n_head=12, n_layer=12),

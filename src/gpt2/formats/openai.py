@@ -1,181 +1,221 @@
-"""Tensors <-> the files of a checkpoint in OpenAI's layout.
+"""Reads checkpoints in OpenAI's layout, TensorFlow's name-based format, with NumPy alone.
 
-TensorFlow 1's name-based format is read and written through the same two ops that its `Saver` used, without a graph:
-the weights are in memory once. OpenAI's old tools read what is written here, and the other way round.
+`<prefix>.index` is a table (`table.py`) of the variables: type, shape, shard, offset, size and checksum of each, as
+protocol buffers (TensorFlow's core/protobuf/tensor_bundle.proto). `<prefix>.data-0000N-of-0000M` are their bytes. All
+that the index says is checked before anything is allocated, and every checksum when the bytes are read.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
-import tensorflow as tf
+import google_crc32c
+import numpy as np
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import model_dir
+from gpt2.formats.table import Broken, fields, masked, read_table
+from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
-from gpt2.model import Narrow, Weights
 
-Tensors = Mapping[str, tf.Tensor]
-STORED = ("/w", "/wte")  # how the names end of what a decode step reads whole
-READERS = 2  # one tensor is read while another is packed
-ROWS_AT_ONCE = 8192  # of a part; whole panels of the native decoder
-
-Store = Callable[[str, Iterable[tf.Tensor]], Any]
+PIECE = 1 << 25  # bytes of a tensor that are read at once
+LARGEST_INDEX = 1 << 24  # bytes; that of 1558M has 30,000
+LARGEST_FILE = 1 << 63  # bytes
+FLOAT32 = "float32"
+TYPES = {1: FLOAT32, 2: "float64", 3: "int32", 7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
 
 
-def load(prefix: Path, hparams: HParams, store: Store | None = None) -> Weights:
-    """Reads the weights of `<prefix>.index` and `<prefix>.data-*` into nested dictionaries of float32 tensors.
+class Entry(NamedTuple):
+    """What the index says of a variable."""
 
-    store: what is made of each kernel [I, O] and of wte [V, E] once it is read, and kept in its place. It gets the
-    name, and the rows in parts, so that what it computes on the way can be small.
+    dtype: str
+    shape: tuple[int, ...]
+    shard: int
+    offset: int  # bytes
+    size: int  # bytes
+    crc: int  # masked
 
-    Keys are the parts of a variable's name below `model/`. Raises GPT2Error, naming file and variable, if the files
-    are damaged or do not hold exactly the variables of these hparams.
+
+def index_file(prefix: Path) -> Path:
+    return Path(f"{prefix}.index")
+
+
+def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
+    return Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
+
+
+class Damaged(GPT2Error):
+    """A file whose content is wrong; one that cannot be read is none."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.what = f"{path} is damaged: {reason}"
+        super().__init__(f"{self.what}; delete it and fetch it again")
+
+
+def variable_shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each variable of a checkpoint, as OpenAI's code creates them."""
+    return {name: file_shape(name, shape) for name, shape in hparams.weight_shapes().items()}
+
+
+class Checkpoint:
+    """The variables of a checkpoint by their names; their bytes are read when they are asked for.
+
+    Raises GPT2Error, naming the file, if the index cannot be read or is damaged.
     """
-    try:
-        found = tf.train.load_checkpoint(str(prefix))
-        _check(found.get_variable_to_shape_map(), found.get_variable_to_dtype_map(), hparams, prefix)
-        names = list(hparams.variable_shapes())
-        return nest({**_whole(prefix, names, store), **_in_parts(prefix, hparams, store)})
-    except (tf.errors.OpError, ValueError) as error:
-        raise GPT2Error(f"{prefix} is damaged: {_first_line(error)}; delete it and fetch it again") from error
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        try:
+            self.shards, self.entries = _parsed(_read_index(prefix))
+            _check_places(self.entries, self.shards)
+        except Broken as error:
+            raise Damaged(index_file(prefix), str(error)) from error
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+    def weight(self, name: str) -> Weight:
+        """A float32 variable as the index describes it."""
+        return Weight(self.entries[name].shape, None, lambda: self._pieces(name))
+
+    def _pieces(self, name: str) -> Iterator[np.ndarray]:
+        """Its rows [n, columns] in order, about PIECE bytes at a time; columns is its last dimension.
+
+        Raises GPT2Error if it is not float32 or the file cannot be read; after the last piece, if they are damaged.
+        """
+        entry = self.entries[name]
+        if entry.dtype != FLOAT32:
+            raise GPT2Error(f"{self.prefix}: {name} is {entry.dtype}, but OpenAI's layout holds {FLOAT32}")
+        path = data_file(self.prefix, entry.shard, self.shards)
+        columns = entry.shape[-1] if entry.shape else 1
+        rows = math.prod(entry.shape[:-1])
+        at_once = max(1, PIECE // (4 * max(1, columns)))
+        crc = 0
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(entry.offset)
+                for start in range(0, max(1, rows), at_once):
+                    piece = np.empty((min(at_once, rows - start), columns), "<f4")
+                    if _fill(file, piece) < piece.nbytes:
+                        raise Damaged(path, f"it ends before the end of {name}")
+                    crc = google_crc32c.extend(crc, piece)
+                    yield piece
+        except OSError as error:
+            raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
+        if masked(crc) != entry.crc:
+            raise Damaged(path, f"{name} has another checksum than it should")
 
 
-def _whole(prefix: Path, names: Sequence[str], store: Store | None) -> dict[str, tf.Tensor]:
-    names = [name for name in names if store is None or not name.endswith(STORED)]
-    return dict(zip(names, restore(prefix, names)))
+def read_weights(prefix: Path, hparams: HParams) -> Weights:
+    """The weights of the model with these hparams, by their names; read when they are asked for.
 
-
-def _in_parts(prefix: Path, hparams: HParams, store: Store | None) -> dict[str, Any]:
-    if store is None:
-        return {}
-    stored = [(name, shape) for name, shape in hparams.variable_shapes().items() if name.endswith(STORED)]
-    with ThreadPoolExecutor(READERS) as readers:
-        values = readers.map(lambda item: store(item[0], _parts(prefix, *item)), stored)
-        return {name: value for (name, _), value in zip(stored, values)}
-
-
-def _parts(prefix: Path, name: str, shape: tuple[int, ...]) -> Iterator[tf.Tensor]:
-    (whole,) = restore(prefix, [name])
-    rows = tf.reshape(whole, shape[-2:])
-    for start in range(0, rows.shape[0], ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE] if rows.shape[0] > ROWS_AT_ONCE else rows
-
-
-def store_all(weights: Weights, store: Store) -> Weights:
-    """What `load` does with `store`, for weights that are in memory."""
-    return nest({name: store(name, [w]) if name.endswith(STORED) else w for name, w in leaves(weights)})
-
-
-def save(
-    directory: Path,
-    weights: Weights,
-    name: str = model_dir.CHECKPOINT_NAME,
-    beside: Mapping[str, Tensors] = MappingProxyType({}),
-    texts: Mapping[str, str] = MappingProxyType({}),
-) -> None:
-    """Writes `<name>.index` and `<name>.data-00000-of-00001` and makes them the directory's current checkpoint.
-
-    beside, texts: tensors and text that belong to it, by the names of their files. The files get their names only when
-    all are whole, and the `checkpoint` file names the weights last: whatever happens in between leaves the previous
-    checkpoint in use. Raises GPT2Error if the directory cannot be written.
+    Raises GPT2Error, naming file and variable, if the index is damaged or does not hold exactly these variables.
     """
+    checkpoint = Checkpoint(prefix)
+    _check_model(checkpoint.entries, hparams, prefix)
+    found = {name: checkpoint.weight(name)._replace(layout=layout(name)) for name in variable_shapes(hparams)}
+    return {name: w._replace(shape=w.shape[-2:]) if w.layout else w for name, w in found.items()}
+
+
+def layout(name: str) -> Layout | None:
+    """How OpenAI's code lays a variable out: its kernels are [I, O]; wte, the output projection, is [O, I]."""
+    return {"w": Layout.IN_OUT, "wte": Layout.OUT_IN}.get(name.rpartition("/")[2])
+
+
+def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A weight's shape in a file: kernels, once convolutions of width 1, have a leading 1."""
+    return (1, *shape) if layout(name) is Layout.IN_OUT else tuple(shape)
+
+
+def _fill(file: RawIOBase, piece: np.ndarray) -> int:
+    """Reads into all of the piece, and returns how many bytes there were: one call may give fewer."""
+    view, read = memoryview(piece.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type]
+    while read < len(view) and (more := file.readinto(view[read:])):
+        read += more
+    return read
+
+
+def _read_index(prefix: Path) -> bytes:
+    path = index_file(prefix)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=model_dir.UNFINISHED, dir=directory) as temporary:
-            for prefix, tensors in {**beside, name: dict(flatten(weights))}.items():
-                _write(Path(temporary, prefix), tensors)
-            for file, text in texts.items():
-                Path(temporary, file).write_text(text, encoding="utf-8")
-            state = Path(temporary, model_dir.STATE_FILE)
-            whole = sorted(Path(temporary).iterdir())
-            state.write_text(model_dir.state_text(name), encoding="utf-8")
-            for path in [*whole, state]:
-                _to_disk(path)
-                os.replace(path, directory / path.name)
-    except (OSError, tf.errors.OpError) as error:
-        reason = _first_line(error).rsplit("; ", 1)[-1]  # before it stands a temporary file's name
-        raise GPT2Error(
-            f"the checkpoint could not be written to {directory}: {reason}; what was saved before is still in use"
-        ) from error
+        if path.stat().st_size > LARGEST_INDEX:
+            raise Broken("it is far too large for an index")
+        return path.read_bytes()
+    except OSError as error:
+        raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _write(prefix: Path, tensors: Tensors) -> None:
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=list(tensors),
-        shape_and_slices=[""] * len(tensors),
-        tensors=list(tensors.values()),
-    )
+def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
+    """The number of shards, and what the index says of each variable. Raises Broken."""
+    table = read_table(data)
+    key, header = next(table, (None, b""))
+    said = dict(fields(header))
+    if key != b"" or not isinstance(shards := said.get(1, 0), int) or not 1 <= shards < 100_000:
+        raise Broken("it does not say how many files of data there are")
+    if said.get(2, 0):
+        raise Broken("its numbers are big-endian")
+    try:
+        return shards, {name.decode("utf-8"): _entry(value) for name, value in table}
+    except UnicodeDecodeError as error:
+        raise Broken("a name is not UTF-8") from error
 
 
-def _to_disk(path: Path) -> None:
-    """Waits until the file is on the disk: a power failure must not leave a name without its content."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def leaves(weights: Weights, prefix: str = "model") -> Iterator[tuple[str, Any]]:
-    """Nested weights -> (name in the checkpoint, what is there)."""
-    for key, value in weights.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}/{key}")
+def _entry(message: bytes) -> Entry:
+    """A BundleEntryProto. Raises Broken."""
+    numbers = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}  # type, shard, offset, size, checksum: 0 is not written
+    shape: tuple[int, ...] = ()
+    for number, value in fields(message):
+        if number in numbers and isinstance(value, int):
+            numbers[number] = value
+        elif number == 2 and isinstance(value, bytes):
+            shape = tuple(_dimensions(value))
         else:
-            yield f"{prefix}/{key}", value
+            raise Broken("a variable is kept in slices, or described in a way that is not known")
+    kind, shard, offset, size, crc = numbers.values()
+    if offset + size >= LARGEST_FILE:
+        raise Broken("a variable lies beyond the end of any file")
+    return Entry(TYPES.get(kind, f"of the type {kind}"), shape, shard, offset, size, crc)
 
 
-def flatten(weights: Weights) -> Iterator[tuple[str, tf.Tensor]]:
-    """Nested weights -> (name in the checkpoint, tensor as it is there); the opposite of `nest`."""
-    for name, tensor in leaves(weights):
-        yield name, tf.reshape(tensor, [1, *tensor.shape]) if name.endswith("/w") else tensor
+def _dimensions(message: bytes) -> Iterator[int]:
+    for number, value in fields(message):
+        if number != 2 or not isinstance(value, bytes):
+            raise Broken("a variable's shape is not known")
+        size = dict(fields(value)).get(1, 0)
+        if not isinstance(size, int) or size >= 1 << 40:
+            raise Broken("a variable's shape cannot be")
+        yield size
 
 
-def nest(variables: Mapping[str, tf.Tensor]) -> Weights:
-    """Tensors by their names in a checkpoint -> nested weights; the kernels' leading 1 is left to the files."""
-    weights: dict[str, Any] = {}
-    for name, tensor in variables.items():
-        *parents, leaf = name.removeprefix("model/").split("/")
-        inner = weights
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        from_file = not isinstance(tensor, Narrow) and len(tensor.shape) == 3
-        inner[leaf] = tf.reshape(tensor, tensor.shape[1:]) if from_file else tensor
-    return weights
+def _check_places(entries: Mapping[str, Entry], shards: int) -> None:
+    """Raises Broken unless each variable has bytes of its own, as many as its shape needs."""
+    for name, entry in entries.items():
+        if entry.shard >= shards:
+            raise Broken(f"{name} is in file {entry.shard}, and there are {shards}")
+        if entry.dtype == FLOAT32 and entry.size != 4 * math.prod(entry.shape):
+            raise Broken(f"{name} has {entry.size} bytes and the shape {list(entry.shape)}")
+    placed = sorted((entry.shard, entry.offset, entry.size, name) for name, entry in entries.items() if entry.size)
+    for (shard, offset, size, name), (other_shard, start, _, other) in itertools.pairwise(placed):
+        if shard == other_shard and offset + size > start:
+            raise Broken(f"{other} lies over {name}")
 
 
-def restore(prefix: Path, names: Sequence[str]) -> list[tf.Tensor]:
-    """Reads float32 variables by their names, straight into the tensors that are returned."""
-    return tf.raw_ops.RestoreV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        dtypes=[tf.float32] * len(names),
-    )
-
-
-def _check(shapes: dict[str, list[int]], dtypes: dict[str, tf.DType], hparams: HParams, prefix: Path) -> None:
-    wanted = hparams.variable_shapes()
-    missing = [name for name in wanted if name not in shapes]
+def _check_model(entries: Mapping[str, Entry], hparams: HParams, prefix: Path) -> None:
+    layers = {name.split("/")[1] for name in entries if name.startswith(f"{PREFIX}h")}
+    if len(layers) != hparams.n_layer:
+        raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json says n_layer {hparams.n_layer}")
+    wanted = variable_shapes(hparams)
+    missing = [name for name in wanted if name not in entries]
     if missing:
         raise GPT2Error(f"{prefix} lacks {len(missing)} of {len(wanted)} variables of {hparams}, first {missing[0]}")
     for name, shape in wanted.items():
-        if tuple(shapes[name]) != shape:
-            raise GPT2Error(f"{prefix}: {name} has the shape {shapes[name]}, but {hparams} needs {list(shape)}")
-        if dtypes[name] != tf.float32:
-            raise GPT2Error(f"{prefix}: {name} is {dtypes[name].name}, but OpenAI's layout holds float32")
-    layers = {name.split("/")[1] for name in shapes if name.startswith("model/h")}
-    if len(layers) > hparams.n_layer:
-        raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json says n_layer {hparams.n_layer}")
-
-
-def _first_line(error: Exception) -> str:
-    """What TensorFlow says, without the names of its nodes and operations."""
-    line = str(getattr(error, "message", error)).strip().split("\n")[0]
-    return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", line)
+        entry = entries[name]
+        if entry.shape != shape:
+            raise GPT2Error(f"{prefix}: {name} has the shape {list(entry.shape)}, but {hparams} needs {list(shape)}")
+        if entry.dtype != FLOAT32:
+            raise GPT2Error(f"{prefix}: {name} is {entry.dtype}, but OpenAI's layout holds {FLOAT32}")

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
-from tqdm import tqdm
+
+from gpt2 import files
 
 ATTEMPTS = 4
 CHUNK = 1 << 16  # bytes; what a broken connection costs at most
 TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
+
+
+Report = Callable[[int, "int | None"], object]  # bytes that are there, bytes in all
 
 
 class Unavailable(Exception):
@@ -38,29 +42,29 @@ class Sent(NamedTuple):
     md5: bytes | None
 
 
-def part_of(path: Path) -> Path:
-    """Where a file is kept until it is complete."""
-    return path.with_name(path.name + ".part")
+def unheard(done: int, total: int | None) -> None:
+    """For callers who want no reports."""
 
 
-def fetch(url: str, path: Path, problem: Callable[[Path], str]) -> None:
-    """Downloads `url` to `path`, going on from a part that is there, with a progress bar on stderr.
+def fetch(url: str, path: Path, problem: Callable[[Path], str], report: Report = unheard) -> None:
+    """Downloads `url` to `path`, going on from a part that is there.
 
     problem: says what is wrong with the downloaded file, or nothing; size and MD5, where the server sends them, are
-    checked besides. Server errors and broken connections are tried again; raises Unavailable when that does not help.
+    checked besides. report: told how many bytes are there, of how many if the server says so. Server errors and broken
+    connections are tried again; raises Unavailable when that does not help.
     """
-    part, failure = part_of(path), ""
+    part, failure = files.part_of(path), ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(2**attempt / 2)
         try:
-            sent = _receive(url, part, path.name)
+            sent = _receive(url, part, report)
         except Interrupted as error:
             failure = str(error)
             continue
         failure = wrong_size(part, sent.size) or _wrong_md5(part, sent.md5) or problem(part)
         if not failure:
-            part.replace(path)
+            files.put(part, path)
             return
         part.unlink()
         if not sent.resumed:  # else the part may have been of another file
@@ -68,7 +72,7 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str]) -> None:
     raise Unavailable(f"{failure} ({ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: Path, name: str) -> Sent:
+def _receive(url: str, part: Path, report: Report) -> Sent:
     have = part.stat().st_size if part.exists() else 0
     # Compressed on the way, a file could not be resumed, nor its length be checked.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -82,7 +86,7 @@ def _receive(url: str, part: Path, name: str) -> Sent:
                 raise Interrupted(f"it sent the bytes from {start} instead of those from {have}")
             length = response.headers.get("Content-Length", "")
             sent = Sent(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
-            _append(response, part, name, start, sent.size)
+            _append(response, part, start, sent.size, report)
     except (requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
         raise Interrupted(_in_short(error)) from error
     except requests.RequestException as error:
@@ -92,13 +96,13 @@ def _receive(url: str, part: Path, name: str) -> Sent:
     return sent
 
 
-def _append(response: requests.Response, part: Path, name: str, start: int, size: int | None) -> None:
-    bar = tqdm(desc=f"Fetching {name}", total=size, initial=start, unit="B", unit_scale=True, ncols=100)
-    with part.open("ab" if start else "wb") as file, bar:
+def _append(response: requests.Response, part: Path, start: int, size: int | None, report: Report) -> None:
+    with part.open("ab" if start else "wb") as file:
+        report(start, size)
         try:
             for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
-                bar.update(len(chunk))
+                report(file.tell(), size)
         except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
             raise Interrupted(_in_short(error)) from error
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import warnings
 from pathlib import Path
 
+from gpt2 import machine
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
-from gpt2.training.settings import HEAD_ROWS, Settings
+from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, SGD, Settings
 
 TENSORFLOW = 600e6  # bytes, of a process that has done nothing yet
-SLOTS = {"adam": 2, "adamw": 2, "sgd": 0, "adafactor": 0}  # numbers that are kept for each weight
+SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
 # Fitted to the peaks of a 124M-size model: activations of a block that wait for the backward pass, bytes.
 PER_EMBEDDING, PER_SCORE = 120, 9
 PER_LOGIT = 8
@@ -38,8 +38,8 @@ def checkpoint_size(hparams: HParams, settings: Settings) -> float:
 
 def check(hparams: HParams, settings: Settings) -> None:
     """Warns if the memory will hardly do; raises GPT2Error if the disk cannot take two checkpoints, old and new."""
-    needed, available = memory(hparams, settings), available_memory()
-    if available is not None and needed > available:
+    needed, available = memory(hparams, settings), machine.available_memory()
+    if needed > available:
         warnings.warn(
             f"training will need about {_gb(needed)} of memory and {_gb(available)} are free; what saves most:"
             " memory_saving_gradients, a smaller batch_size, optimizer adafactor",
@@ -59,15 +59,6 @@ def check(hparams: HParams, settings: Settings) -> None:
             " a smaller keep takes less",
             stacklevel=2,
         )
-
-
-def available_memory() -> int | None:
-    """Bytes that a process can still take, where the system says so (Linux)."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
 
 
 def _existing(folder: Path) -> Path:

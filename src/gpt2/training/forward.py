@@ -64,9 +64,10 @@ def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.D
     """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout and gradients."""
     inputs, targets = tokens[:, :-1], tf.reshape(tokens[:, 1:], [-1])
     x = tf.reshape(embed(weights, inputs), [-1, hparams.n_embd])
+    mask = model.causal_mask(tf.shape(inputs)[1])
     for layer in range(hparams.n_layer):
         w = _cast(weights[f"h{layer}"], dtype)
-        x = model.block(x, w, hparams.n_head, tf.shape(tokens)[0], model.attend_from_start)[0]
+        x = model.block(x, w, hparams.n_head, tf.shape(tokens)[0], mask)[0]
     x = tf.cast(model.layer_norm(x, **weights["ln_f"]), dtype)
     logits = tf.cast(tf.matmul(x, tf.cast(weights["wte"], dtype), transpose_b=True), tf.float32)  # [N, V]
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
@@ -82,7 +83,8 @@ def _block_function(hparams: HParams, regime: Regime, batch: int, w: Weights) ->
 
     def run(x: tf.Tensor, seed: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
         cast = _cast(tf.nest.pack_sequence_as(w, leaves), regime.dtype)
-        return model.block(x, cast, hparams.n_head, batch, model.attend_from_start, _dropout(regime, seed))[0]
+        mask = model.causal_mask(x.shape[0] // batch)
+        return model.block(x, cast, hparams.n_head, batch, mask, dropout=_dropout(regime, seed))[0]
 
     def run_again(x: tf.Tensor, seed: tf.Tensor, dy: tf.Tensor, *leaves: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -145,10 +147,10 @@ def _cast(w: Weights, dtype: tf.DType) -> Weights:
     }
 
 
-def _dropout(regime: Regime, seed: tf.Tensor) -> model.Drop:
+def _dropout(regime: Regime, seed: tf.Tensor) -> model.Dropout:
     """What drops activations, at most twice, each time with random numbers of its own."""
     if not regime.dropout:
-        return model.keep
+        return model.no_dropout
     seeds = iter(tf.unstack(tf.random.split(seed, 2)))
 
     def drop(x: tf.Tensor) -> tf.Tensor:

@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from gpt2.data import windows
 from gpt2.engine.batch import Batch, Row
-from gpt2.engine.tensorflow import TensorFlowDecoder
+from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.errors import GPT2Error
 from gpt2.interrupt import Interruption
 from gpt2.request import Sampling
 from gpt2.training import distribution, run_checkpoint, run_folder
 from gpt2.training.origin import Origin
-from gpt2.training.report import Report
+from gpt2.training.record import Record
+from gpt2.training.report import VALIDATION_LINE, Report
 from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
@@ -28,7 +29,7 @@ SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window 
 
 
 class Loop:
-    """One machine's part of a run. The first machine alone writes files, validates and shows what goes on."""
+    """One machine's part of a run. The first machine alone writes files and validates."""
 
     def __init__(
         self,
@@ -39,28 +40,32 @@ class Loop:
         split: windows.Split,
         last: int | None,
         saved: Callable[[Path], None] | None,
+        report: Report,
     ) -> None:
         self.settings, self.start, self.progress = settings, start, progress
         self.trainer, self.split, self.last, self.saved = trainer, split, last, saved
+        self.report = report
         self.window = start.hparams.n_ctx + 1
         self.replicas = trainer.strategy.num_replicas_in_sync
         self.shape = (self.replicas, settings.accumulate_gradients, settings.batch_size)
         self.saved_step = progress.step if start.resumes else -1
         self.saved_at = time.monotonic()
-        self.decoder: TensorFlowDecoder | None = None
+        self.backend: TensorFlowBackend | None = None
         self.warned: set[str] = set()
         self.writes = distribution.is_chief()
         if self.writes:
             run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
-            self.report = Report(settings, progress, last, math.prod(self.shape) * start.hparams.n_ctx)
+            self.record = Record(settings, progress, math.prod(self.shape) * start.hparams.n_ctx)
 
     def run(self, interruption: Interruption) -> None:
         """Updates until the last step, a signal, or too many validations without progress; then saves."""
+        self.report.begin(self.progress.step, self.last)
         try:
             self._run(interruption)
         finally:
+            self.report.end()
             if self.writes:
-                self.report.close()
+                self.record.close()
 
     def _run(self, interruption: Interruption) -> None:
         wanted = stop = 0  # why this machine stops, why any of them does, as bits
@@ -106,8 +111,10 @@ class Loop:
         self.progress.step = step
         self.progress.add(loss)
         if self.writes:
+            made = self.record.described(loss, time.monotonic() - started)
             with self._in_passing():
-                self.report.update(loss, rate, time.monotonic() - started)
+                self.record.update(made, rate)
+            self.report.update(made)
         return stop
 
     def _look(self) -> bool:
@@ -140,9 +147,11 @@ class Loop:
             nats += self.trainer.loss(batch) * count
             targets += count
             length += sum(len(self.start.encoder.decode_bytes(row)) for row in batch[:, 1:].tolist())
-        loss = nats / targets
+        loss, bits = nats / targets, nats / math.log(2) / max(1, length)
+        said = {"step": progress.step, "seconds": self.record.seconds, "loss": loss, "bits_per_byte": bits}
+        self.report.say(VALIDATION_LINE.format(**said))
         with self._in_passing():
-            self.report.validation(loss, nats / math.log(2) / max(1, length))
+            self.record.validation(loss, bits)
         if not progress.step:
             return False
         if progress.best_loss is None or loss < progress.best_loss:
@@ -165,17 +174,17 @@ class Loop:
         """Each sample begins with a random token of the training text, which is kept, as the old tools did."""
         self.report.say("Generating samples...")
         settings, seed, step = self.settings, self.progress.seed, self.progress.step
-        if self.decoder is None:
-            self.decoder = TensorFlowDecoder(self.trainer.weights, self.start.hparams)
+        if self.backend is None:
+            self.backend = TensorFlowBackend(self.trainer.weights, self.start.hparams)
         length = settings.sample_length
         if length is None:
             length = min(SAMPLE_LENGTH, self.start.hparams.n_ctx - 1)
         places = windows.random(seed, step, windows.SAMPLES).integers(len(self.split.train), size=settings.sample_num)
         first = [int(self.split.train[place]) for place in places]
         sampling = Sampling(top_k=0 if settings.top_p else settings.top_k, top_p=settings.top_p)
-        batch = Batch(self.decoder, [Row([token], sampling, seed, i) for i, token in enumerate(first)])
+        batch = Batch(self.backend, [Row([token], sampling, seed, i) for i, token in enumerate(first)])
         ids = np.array([first, *(batch.next() for _ in range(length))])  # [1 + length, B]
-        self.report.samples([self.start.encoder.decode(row) for row in ids.T.tolist()])
+        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in ids.T.tolist()]))
 
     @contextlib.contextmanager
     def _in_passing(self) -> Iterator[None]:
@@ -191,9 +200,9 @@ class Loop:
     def _save(self) -> None:
         folder = self.settings.run_folder
         self.report.say(f"Saving {folder / run_folder.MODEL.format(self.progress.step)}")
-        self.progress.seconds = self.report.seconds
+        self.progress.seconds = self.record.seconds
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
         self.saved_step = self.progress.step
-        self.report.saved()
+        self.record.history.draw()
         if self.saved is not None:
             self.saved(folder)

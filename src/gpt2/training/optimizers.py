@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, SGD
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # TensorFlow 1's AdamOptimizer, which the old tools used
 # Shazeer and Stern 2018: the two constants against division by zero and the limit of an update's root mean square.
 FACTOR_DECAY, FACTOR_EPSILON, FACTOR_LIMIT = 0.8, 1e-30, 1.0
@@ -85,10 +87,10 @@ def _factors(shape: Sequence[int]) -> Shapes:
 
 
 OPTIMIZERS = {
-    "adam": Optimizer(_moments, adam),
-    "adamw": Optimizer(_moments, adam),
-    "sgd": Optimizer(lambda shape: {}, sgd),
-    "adafactor": Optimizer(_factors, adafactor),
+    ADAM: Optimizer(_moments, adam),
+    ADAMW: Optimizer(_moments, adam),
+    SGD: Optimizer(lambda shape: {}, sgd),
+    ADAFACTOR: Optimizer(_factors, adafactor),
 }
 
 

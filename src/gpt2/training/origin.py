@@ -109,13 +109,13 @@ def _checked(origin: Origin) -> Origin:
 
 
 def new_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
-    """Random weights by their names in a checkpoint, as OpenAI's code draws them.
+    """Random weights by their names, as OpenAI's code draws them.
 
     What is added to the residual is smaller by the root of how often that happens: Radford et al. 2019, section 2.3.
     """
     rng = np.random.default_rng(seed)
     values = {}
-    for name, shape in hparams.variable_shapes().items():
+    for name, shape in hparams.weight_shapes().items():
         if name.endswith("/g"):
             values[name] = np.ones(shape, np.float32)
         elif name.endswith("/b"):

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpt2 import machine
-from gpt2.cli.command import complain
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
+from gpt2.formats import openai
+from gpt2.formats.weights import nest
 from gpt2.interrupt import Interruption
 from gpt2.training import distribution, estimate, origin, run_folder
 from gpt2.training.origin import Origin
+from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
 
@@ -32,82 +34,74 @@ Saved = Callable[[Path], None]
 OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
 
 
-def train(settings: Settings, saved: Saved | None = None) -> Path:
+def train(settings: Settings, saved: Saved | None = None, report: Report | None = None) -> Path:
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
-    saved: called with the folder after each checkpoint. Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
+    saved: called with the folder after each checkpoint. report: told what goes on, on the first of several machines.
+    Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
     Raises GPT2Error for what is missing, damaged or does not fit, for a loss that is not a number and when another
     machine is gone; the last checkpoint is then as it was.
     """
     try:
         with distribution.together(settings.run_folder):
-            return _train(settings, saved, _start(settings) if distribution.workers() > 1 else None)
+            report = report or Report()
+            devices = _start(settings, report) if distribution.workers() > 1 else None
+            return _train(settings, saved, report if distribution.is_chief() else Report(), devices)
     finally:
         gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
 
 
-def _train(settings: Settings, saved: Saved | None, machine: Machine | None) -> Path:
-    """machine: this one if it has met others; one alone answers all questions before it starts TensorFlow."""
+def _train(settings: Settings, saved: Saved | None, report: Report, devices: Devices | None) -> Path:
+    """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow."""
     start = origin.find(settings)
     if distribution.is_chief():
         estimate.check(start.hparams, settings)
     progress = _progress(settings, start)
-    if machine:
-        progress.step, progress.seed = distribution.from_chief(machine.strategy, [progress.step, progress.seed])
+    if devices:
+        progress.step, progress.seed = distribution.from_chief(devices.strategy, [progress.step, progress.seed])
     last = settings.last_step(progress.step)
     if last is not None and progress.step >= last:
-        _complain(f"{settings.run_folder} has made {progress.step} updates already")
+        report.note(f"{settings.run_folder} has made {progress.step} updates already")
         return settings.run_folder
-    split = _data(settings, start)
-    if machine:
-        _check_same(settings, start, split, machine)
-    machine = machine or _start(settings)
-    trainer = _trainer(settings, start, progress, machine)
+    split = _data(settings, start, report)
+    if devices:
+        _check_same(settings, start, split, devices)
+    devices = devices or _start(settings, report)
+    trainer = _trainer(settings, start, progress, devices, report)
     start = _make_room(settings, start)
-    _complain(f"{settings.run_name} on {machine.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
+    report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
     with Interruption((signal.SIGINT, signal.SIGTERM)) as interruption:
-        Loop(settings, start, progress, trainer, split, last, saved).run(interruption)
+        Loop(settings, start, progress, trainer, split, last, saved, report).run(interruption)
     interruption.throw()
     if distribution.workers() > 1:
-        distribution.from_chief(machine.strategy, [0])  # none ends well before the chief has saved
+        distribution.from_chief(devices.strategy, [0])  # none ends well before the chief has saved
     return settings.run_folder
 
 
-class Machine(NamedTuple):
+class Devices(NamedTuple):
     where: str  # what TensorFlow computes on
     strategy: Any
 
 
-def _start(settings: Settings) -> Machine:
+def _start(settings: Settings, report: Report) -> Devices:
     """Starts TensorFlow; if there are other machines, waits for them."""
     count, strategies = distribution.workers(), []
     if count > 1:
-        complain(f"worker {distribution.index() + 1} of {count} waits for the others")
+        report.note(f"worker {distribution.index() + 1} of {count} waits for the others")
     with distribution.waiting():
         where = machine.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
-    return Machine(where, strategies[0])
+    return Devices(where, strategies[0])
 
 
-def _say(line: str) -> None:
-    """Once for all machines, which would say the same."""
-    if distribution.is_chief():
-        print(line, flush=True)
-
-
-def _complain(line: str) -> None:
-    if distribution.is_chief():
-        complain(line)
-
-
-def _check_same(settings: Settings, start: Origin, split: windows.Split, machine: Machine) -> None:
+def _check_same(settings: Settings, start: Origin, split: windows.Split, devices: Devices) -> None:
     """Raises GPT2Error if this machine would not train the chief's model on the chief's data in the chief's way."""
     flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
     said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
     some = split.train[:: 1 + len(split.train) // 65536]
     own = zlib.crc32(some.tobytes(), zlib.crc32(said.encode("utf-8")))
-    if distribution.from_chief(machine.strategy, [own]) != [own]:
+    if distribution.from_chief(devices.strategy, [own]) != [own]:
         raise GPT2Error("the first worker has other flags, another model or other data than this one")
 
 
@@ -130,9 +124,9 @@ def _progress(settings: Settings, start: Origin) -> Progress:
     return progress
 
 
-def _data(settings: Settings, start: Origin) -> windows.Split:
+def _data(settings: Settings, start: Origin, report: Report) -> windows.Split:
     """The training set and what is held out of it, or the other set that is for validation."""
-    _say("Loading dataset...")
+    report.say("Loading dataset...")
 
     def load(path: str) -> np.ndarray:
         return dataset.load(path, start.encoder, settings.encoding, settings.csv)
@@ -147,15 +141,15 @@ def _data(settings: Settings, start: Origin) -> windows.Split:
     if settings.val_every:
         held_out = f"the part of {settings.dataset} that val_split holds out"
         windows.check(split.validation, window, settings.val_dataset or held_out)
-    _say(f"dataset has {len(split.train)} tokens")
+    report.say(f"dataset has {len(split.train)} tokens")
     return split
 
 
-def _trainer(settings: Settings, start: Origin, progress: Progress, machine: Machine) -> Trainer:
+def _trainer(settings: Settings, start: Origin, progress: Progress, devices: Devices, report: Report) -> Trainer:
     """The weights, read or new, and the optimiser as it was. Imports TensorFlow."""
     from gpt2.training import trainer
 
-    weights = _weights(start, progress.seed)
+    weights = _weights(start, progress.seed, report)
     state = None
     if start.resumes and start.weights is not None and distribution.is_chief():
         from gpt2.training import run_checkpoint
@@ -164,24 +158,23 @@ def _trainer(settings: Settings, start: Origin, progress: Progress, machine: Mac
         shapes = trainer.slot_shapes(weights, settings)
         state = run_checkpoint.read_state(start.weights, shapes) if same else None
         if state is None and shapes:
-            complain(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
+            report.note(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
     progress.optimizer = settings.optimizer
-    return trainer.Trainer(weights, start.hparams, settings, machine.strategy, progress.step, state)
+    return trainer.Trainer(weights, start.hparams, settings, devices.strategy, progress.step, state)
 
 
-def _weights(start: Origin, seed: int) -> Weights:
+def _weights(start: Origin, seed: int, report: Report) -> Weights:
     """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
     import tensorflow as tf
 
-    from gpt2.formats import openai
+    from gpt2.engine.tensorflow import as_tensors
 
     if not distribution.is_chief():
-        return openai.nest({name: tf.zeros(shape) for name, shape in start.hparams.variable_shapes().items()})
+        return nest((name, tf.zeros(shape)) for name, shape in start.hparams.weight_shapes().items())
     if start.weights is None:
-        new = origin.new_weights(start.hparams, seed)
-        return openai.nest({name: tf.constant(value) for name, value in new.items()})
-    _say(f"Loading checkpoint {start.weights}")
-    return openai.load(start.weights, start.hparams)
+        return nest((name, tf.constant(value)) for name, value in origin.new_weights(start.hparams, seed).items())
+    report.say(f"Loading checkpoint {start.weights}")
+    return as_tensors(openai.read_weights(start.weights, start.hparams))
 
 
 def _make_room(settings: Settings, start: Origin) -> Origin:

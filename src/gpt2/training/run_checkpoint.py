@@ -15,6 +15,7 @@ from gpt2.formats import openai
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.model import Weights
 from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
+from gpt2.training.saving import save as save_checkpoint
 
 
 def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progress: Progress, keep: int) -> None:
@@ -25,7 +26,7 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
     step = progress.step
     texts = {f"{TRAINING.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
     beside = {TRAINING.format(step): state} if state else {}
-    openai.save(folder, weights, MODEL.format(step), beside, texts)
+    save_checkpoint(folder, weights, MODEL.format(step), beside, texts)
     for number in _numbers(folder, "model")[:-keep]:
         if number != step:
             _remove(folder, MODEL.format(number))
@@ -39,7 +40,7 @@ def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progre
     best = folder / BEST
     if not (best / HPARAMS_FILE).is_file():
         prepare(best, folder, hparams)
-    openai.save(best, weights, MODEL.format(progress.step))
+    save_checkpoint(best, weights, MODEL.format(progress.step))
     for number in _numbers(best, "model"):
         if number != progress.step:
             _remove(best, MODEL.format(number))
@@ -54,14 +55,14 @@ def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, 
     if not Path(f"{training}.index").is_file():
         return None
     try:
-        found = tf.train.load_checkpoint(str(training)).get_variable_to_shape_map()
-        if {name: list(shape) for name, shape in shapes.items()} != found:
+        checkpoint = openai.Checkpoint(training)
+        if {name: tuple(shape) for name, shape in shapes.items()} != checkpoint.shapes:
             raise GPT2Error(
                 f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
             )
-        return dict(zip(shapes, openai.restore(training, list(shapes)) if shapes else []))
-    except tf.errors.OpError as error:
-        raise GPT2Error(f"{training} is damaged; remove {training.name}.* to go on with the weights alone") from error
+        return {name: tf.constant(checkpoint.weight(name).array()) for name in shapes}
+    except openai.Damaged as error:
+        raise GPT2Error(f"{error.what}; remove {training.name}.* to go on with the weights alone") from error
 
 
 def _numbers(folder: Path, kind: str) -> list[int]:

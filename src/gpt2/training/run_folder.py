@@ -16,15 +16,14 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import time
 import warnings
 from pathlib import Path
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error
-from gpt2.files import replacing
-from gpt2.formats.model_dir import STATE_FILE, UNFINISHED
+from gpt2.files import remove_unfinished, replacing
+from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE, HParams
 
 COUNTER_FILE = "counter"
@@ -85,8 +84,7 @@ def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
     """Makes the folder a model directory but for its weights; removes what a killed save has left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(path, ignore_errors=True)
+        remove_unfinished(folder)
         texts = {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams))}
         texts |= {name: (vocabulary / name).read_text(encoding="utf-8") for name in (ENCODER_FILE, MERGES_FILE)}
     except OSError as error:

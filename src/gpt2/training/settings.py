@@ -9,17 +9,16 @@ import dataclasses
 import math
 from pathlib import Path
 
-from gpt2.data.documents import Csv
+from gpt2.data.documents import COMBINE, Csv
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
-from gpt2.request import Sampling
+from gpt2.request import BFLOAT16, FLOAT32, Sampling
 
-OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
+ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = (FLOAT32, BFLOAT16)  # of the matrix products
 LATEST, FRESH = "latest", "fresh"
-COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
 ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
@@ -41,7 +40,7 @@ class Settings:
     accumulate_gradients: int = 1
     memory_saving_gradients: bool = False
     only_train_transformer_layers: bool = False
-    optimizer: str = "adam"
+    optimizer: str = ADAM
     noise: float = 0.0
     top_k: int = 40
     top_p: float = 0.0
@@ -73,7 +72,7 @@ class Settings:
     weight_decay: float | None = None
     clip_norm: float = 0.0
     dropout: float = 0.0
-    precision: str = "float32"
+    precision: str = FLOAT32
     from_scratch: bool = False
     vocabulary: str | None = None
     n_vocab: int = 4096
@@ -152,7 +151,7 @@ class Settings:
     @property
     def decay(self) -> float:
         """Weight decay, which is what adamw has and adam has not unless it is given."""
-        return (ADAMW_DECAY if self.optimizer == "adamw" else 0.0) if self.weight_decay is None else self.weight_decay
+        return (ADAMW_DECAY if self.optimizer == ADAMW else 0.0) if self.weight_decay is None else self.weight_decay
 
     def new_hparams(self, n_vocab: int) -> HParams:
         """The sizes of a model that is trained from scratch."""

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import openai
+from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training import forward, optimizers
@@ -45,7 +45,7 @@ class Trainer:
         with strategy.scope():
             self._weights = tf.nest.map_structure(tf.Variable, weights)
             self._state = {n: tf.Variable(state[n] if state else tf.zeros(shape)) for n, shape in slots.items()}
-        self._trained = {name: v for name, v in openai.leaves(self._weights) if _is_trained(name, settings)}
+        self._trained = {name: v for name, v in leaves(self._weights) if _is_trained(name, settings)}
         self._slots = {
             name: {slot: self._state[SLOT.format(slot=slot, name=name)] for slot in self.optimizer.slots(v.shape)}
             for name, v in self._trained.items()
@@ -134,7 +134,7 @@ class Trainer:
         loss, nested = forward.loss_and_gradients(
             self._weights, self.hparams, inputs, targets, self.regime, seed, embeddings
         )
-        gradients = dict(openai.leaves(nested))
+        gradients = dict(leaves(nested))
         return loss, [gradients[name] for name in self._trained]
 
     def loss(self, tokens: np.ndarray) -> float:
@@ -143,7 +143,7 @@ class Trainer:
 
     def check_weights(self) -> None:
         """Raises GPT2Error if an update has made a weight infinite or not a number."""
-        for name, variable in openai.leaves(self.weights):
+        for name, variable in leaves(self.weights):
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
                 raise GPT2Error(f"after {self.step} updates {name} is not finite; {ADVICE}")
 
@@ -152,7 +152,7 @@ def slot_shapes(weights: Weights, settings: Settings) -> dict[str, Sequence[int]
     """The shapes of what an optimiser remembers of these weights, by the names that it has in a checkpoint."""
     return {
         SLOT.format(slot=slot, name=name): shape
-        for name, value in openai.leaves(weights)
+        for name, value in leaves(weights)
         if _is_trained(name, settings)
         for slot, shape in optimizers.OPTIMIZERS[settings.optimizer].slots(value.shape).items()
     }

@@ -1,30 +1,32 @@
-"""A decoder whose prefill and decode step are one call of the native library each, in float32, bfloat16 or int8."""
+"""A backend whose prefill and decode step are one call of the native library each, in float32, bfloat16 or int8.
+
+Without TensorFlow, from the files to the logits.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import math
-import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from gpt2.engine.cache import Rows
+from gpt2 import machine
+from gpt2.engine.backend import Rows
 from gpt2.engine.native.cache import POINTERS, WIDTH, WORD, ArrayCache, pointers
 from gpt2.engine.native.memory import CHUNKS
-from gpt2.engine.quantize import rows_of_outputs
+from gpt2.formats.weights import Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
-from gpt2.model import Narrow, Weights
+from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-KERNELS = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
-# Packed, in the order of `Type` in library.cc.
+READERS = 2  # one weight is read while another is packed
+MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+# What a packed weight is to NumPy, in the order of `Type` in library.cc.
 TYPES: dict[str, np.dtype] = {
-    "float32": np.dtype(np.float32),
-    "bfloat16": np.dtype(np.uint16),
-    "int8": np.dtype(np.uint8),
+    FLOAT32: np.dtype(np.float32),
+    BFLOAT16: np.dtype(np.uint16),
+    INT8: np.dtype(np.uint8),
 }
 
 
@@ -34,33 +36,48 @@ class CModel(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "threads")),
         ("wte", ctypes.c_void_p),
-        ("kernels", POINTERS),
+        ("matrices", POINTERS),
         *((name, ctypes.c_void_p) for name in ("wte_scale", "wpe", "ln_f")),
         ("vectors", POINTERS),
     ]
 
 
-class NativeDecoder:
-    """A `decode.Decoder` for weights whose kernels and wte a `Packer` has made."""
+class NativeBackend:
+    """See `engine.backend.Backend`. Raises GPT2Error if the weights turn out to be damaged.
 
-    kernels = "native kernels"
+    precision: of the weights in memory. threads: all cores if None.
+    """
 
-    def __init__(self, library: ctypes.CDLL, weights: Weights, hparams: HParams) -> None:
+    name = "the native step"
+    device = machine.CPU
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        weights: Weights,
+        hparams: HParams,
+        precision: str = DEFAULT_PRECISION,
+        threads: int | None = None,
+    ) -> None:
         self.hparams = hparams
         self.forward = library.gpt2_forward
         self.forward.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_long, ctypes.c_long, ctypes.c_void_p]
         self.forward.restype = ctypes.c_char_p
-        wte, ln_f = weights["wte"], weights["ln_f"]
-        blocks = [weights[f"h{layer}"] for layer in range(hparams.n_layer)]
-        self.type = list(TYPES.values()).index(wte.values.dtype)
-        self.cache_type = TYPES["float32" if wte.values.dtype == TYPES["float32"] else "bfloat16"]
-        self.kernels_of_layers = [block[part][name]["w"].values for block in blocks for part, name in KERNELS]
+        self.type = list(TYPES).index(precision)
+        self.cache_type = TYPES[FLOAT32 if precision == FLOAT32 else BFLOAT16]
+        threads = threads or machine.cores()
+        packer = Packer(library, precision, threads)
+        with ThreadPoolExecutor(READERS) as readers:
+            kept = nest(zip(weights, readers.map(packer.keep, weights.values())))
+        wte, ln_f = kept["wte"], kept["ln_f"]
+        blocks = [kept[f"h{layer}"] for layer in range(hparams.n_layer)]
+        self.matrices = [block[part][name]["w"].values for block in blocks for part, name in MATRICES]
         self.vectors = [_vectors(block) for block in blocks]
         # The order of CModel's fields; these arrays live as long as the pointers to them.
-        self.ends = wte.values, wte.scale, np.asarray(weights["wpe"]), np.concatenate([ln_f["g"], ln_f["b"]])
-        sizes = (hparams.n_vocab, hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, threads())
+        self.ends = wte.values, wte.scale, kept["wpe"], np.concatenate([ln_f["g"], ln_f["b"]])
+        sizes = (hparams.n_vocab, hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, threads)
         at_wte, *at_others = (array.ctypes.data for array in self.ends)
-        self.model = CModel(*sizes, at_wte, pointers(self.kernels_of_layers), *at_others, pointers(self.vectors))
+        self.model = CModel(*sizes, at_wte, pointers(self.matrices), *at_others, pointers(self.vectors))
 
     def new_cache(self, batch: int) -> ArrayCache:
         return ArrayCache(self.hparams, batch, self.cache_type)
@@ -68,10 +85,7 @@ class NativeDecoder:
     def extend(
         self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> np.ndarray:
-        """See `decode.Decoder`; here rows may start anywhere. Raises ValueError for what would leave the cache.
-
-        Without TensorFlow, whose first use after a step, when no cache is warm, takes 0.2 ms, a second one 0.2 more.
-        """
+        """See `Backend`; here rows may start anywhere. Raises ValueError for what would leave the cache."""
         pieces = np.column_stack([cache.places(rows), starts, counts, tokens]).astype(np.int32)
         logits = np.empty([len(rows), self.hparams.n_vocab], np.float32)
         model, seen = ctypes.byref(self.model), ctypes.byref(cache.seen)
@@ -81,60 +95,49 @@ class NativeDecoder:
         return logits
 
 
+class Packed(NamedTuple):
+    """A matrix as the native library reads it."""
+
+    values: np.ndarray  # [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h)
+    scale: np.ndarray  # [O] float32, by which each output is multiplied
+
+
 class Packer:
-    """For `checkpoint.load`: kernels [I, O] and wte [V, E] -> packed matrices and the scales of their outputs."""
+    """What the native library keeps of weights: matrices packed, all else as it is."""
 
-    def __init__(self, library: ctypes.CDLL, precision: str) -> None:
-        self.pack, self.precision = library.gpt2_pack, precision
+    def __init__(self, library: ctypes.CDLL, precision: str, threads: int) -> None:
+        self.pack, self.threads = library.gpt2_pack, threads
         size, address = ctypes.c_long, ctypes.c_void_p
-        self.pack.argtypes = [ctypes.c_int, POINTERS, ctypes.POINTER(size), size, size, ctypes.c_int, size, address]
+        self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, size, address, address]
         self.pack.restype = None
+        self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
 
-    def __call__(self, name: str, parts: Iterable[tf.Tensor]) -> Narrow:
-        if self.precision == "int8":
-            values, scales = zip(*rows_of_outputs(name, parts, self.precision))
-            return Narrow(self.packed(values, transposed=True), np.concatenate(scales))
-        parts, transposed = list(parts), name.endswith("wte")
-        n = sum(part.shape[0 if transposed else 1] for part in parts)
-        return Narrow(self.packed(parts, transposed), np.ones(n, np.float32))
+    def keep(self, weight: Weight) -> np.ndarray | Packed:
+        return weight.array() if weight.layout is None else self.packed(weight)
 
-    def packed(self, parts: Sequence[tf.Tensor], transposed: bool) -> np.ndarray:
-        """Parts [I, O], or [O, I] if transposed, side by side -> [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h)."""
-        arrays = [np.ascontiguousarray(part) for part in parts]
-        widths = [array.shape[0 if transposed else 1] for array in arrays]
-        if len(widths) > 1 and (set(widths[:-1]) != {widths[0]} or widths[0] % WIDTH or widths[-1] > widths[0]):
-            raise ValueError("all parts but the last must be equally wide, in whole panels")
-        depth, dtype = arrays[0].shape[1 if transposed else 0], TYPES[self.precision]
-        group = WORD // dtype.itemsize
-        out = CHUNKS.empty((-(-sum(widths) // WIDTH), -(-depth // group), WIDTH, group), dtype)
-        sizes = (ctypes.c_long * len(widths))(*widths)
-        kind = list(TYPES).index(self.precision)
-        self.pack(kind, pointers(arrays), sizes, len(widths), depth, transposed, threads(), out.ctypes.data)
-        return out
+    def packed(self, weight: Weight) -> Packed:
+        """A matrix, packed piece by piece where its outputs are rows."""
+        outputs, depth = weight.shape if weight.layout is Layout.OUT_IN else weight.shape[::-1]
+        group = WORD // self.dtype.itemsize
+        values = CHUNKS.zeros((-(-outputs // WIDTH), -(-depth // group), WIDTH, group), self.dtype)
+        scale: np.ndarray = np.ones(outputs, np.float32)
+        first = 0
+        for piece in weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array()]:
+            piece, n = np.ascontiguousarray(piece), len(piece) if weight.layout is Layout.OUT_IN else outputs
+            places = values.ctypes.data, scale.ctypes.data
+            in_out = weight.layout is Layout.IN_OUT
+            self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, self.threads, *places)
+            first += n
+        return Packed(values, scale)
 
 
-def threads() -> int:
-    """What TensorFlow was told to use; all cores that this process may run on if nothing."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tf.config.threading.get_intra_op_parallelism_threads() or int(min(available, _quota()))
-
-
-def _quota() -> float:
-    """How many cores' time a container may use (Linux, cgroup v2): more threads than that would wait for each other."""
-    try:
-        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
-        return max(1, math.ceil(int(quota) / int(period)))
-    except (OSError, ValueError):  # no such file, or "max"
-        return math.inf
-
-
-def _vectors(block: Weights) -> np.ndarray:
-    """All that is not a kernel in a layer, one after another, in the order in which forward.h takes it apart."""
+def _vectors(block: Mapping) -> np.ndarray:
+    """All that is not a matrix in a layer, one after another, in the order in which forward.h takes it apart."""
     norms_and_biases = [
         *(block["ln_1"][name] for name in "gb"),
         *(block["attn"][name]["b"] for name in ("c_attn", "c_proj")),
         *(block["ln_2"][name] for name in "gb"),
         *(block["mlp"][name]["b"] for name in ("c_fc", "c_proj")),
     ]
-    scales = [block[part][name]["w"].scale for part, name in KERNELS]
+    scales = [block[part][name]["w"].scale for part, name in MATRICES]
     return np.concatenate([*norms_and_biases, *scales])

@@ -11,9 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from gpt2 import files
 
 SOURCES = Path(__file__).parent
 MAIN = "library.cc"
@@ -71,13 +72,11 @@ def find(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
 
 
 def compile_library(compiler: str, library: Path) -> None:
-    """Writes the library under a temporary name first: another process may be doing the same."""
+    """Makes the library, which is there whole or not at all: another process may be doing the same."""
     library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as temporary:
-        made = Path(temporary, library.name)
+    with files.written_aside(library) as made:
         command = [compiler, *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
-        os.replace(made, library)
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""The native decoder's cache: NumPy arrays, into which it writes itself.
+"""The native backend's cache: NumPy arrays, into which the library writes itself.
 
 The keys of a head are a packed matrix [D, P] (kernels.h), its values one [P, D]: panels of all slots, so that room for
 more slots is put after each panel, as if it were a head.
@@ -36,7 +36,8 @@ class ArrayCache(KeyValueCache):
     seen: CCache
 
     def __init__(self, hparams: HParams, batch: int, dtype: np.dtype) -> None:
-        super().__init__(hparams, batch, dtype, WIDTH)
+        self.dtype = dtype
+        super().__init__(hparams, batch, WIDTH)
 
     def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
         rows, heads, size = len(self.rows), hparams.n_head, hparams.head_size

@@ -10,7 +10,7 @@
 
 namespace gpt2 {
 
-// One layer: packed kernels, and one vector with gains, biases and the kernels' scales one after another.
+// One layer: packed matrices, and one vector with gains, biases and the matrices' scales one after another.
 template <class W, class C>
 struct Layer {
   const W *c_attn, *attn_proj, *c_fc, *mlp_proj;

@@ -6,10 +6,10 @@ namespace gpt2 {
 
 Team& team = *new Team;  // never destroyed: at exit its threads still wait
 
-// A model's packed weights; kernels and vectors layer by layer, four kernels and one vector each.
+// A model's packed weights; matrices and vectors layer by layer, four matrices and one vector each.
 struct Model {
   long n_vocab, n_ctx, n_embd, n_head, n_layer, threads;
-  const void *wte, *const* kernels;
+  const void *wte, *const* matrices;
   const float *wte_scale, *wpe, *ln_f, *const* vectors;
 };
 
@@ -37,8 +37,8 @@ void forward(const Model& model, const Cache& cache, std::vector<Sequence> seque
   f.wte = static_cast<const W*>(model.wte);
   f.wte_scale = model.wte_scale, f.wpe = model.wpe, f.ln_f = model.ln_f;
   for (long i = 0; i < model.n_layer; i++) {
-    const auto kernel = [&](long k) { return static_cast<const W*>(model.kernels[4 * i + k]); };
-    f.layers.push_back({kernel(0), kernel(1), kernel(2), kernel(3), model.vectors[i], static_cast<C*>(cache.keys[i]),
+    const auto matrix = [&](long k) { return static_cast<const W*>(model.matrices[4 * i + k]); };
+    f.layers.push_back({matrix(0), matrix(1), matrix(2), matrix(3), model.vectors[i], static_cast<C*>(cache.keys[i]),
                         static_cast<C*>(cache.values[i])});
   }
   f.logits = logits;
@@ -49,23 +49,43 @@ void forward(const Model& model, const Cache& cache, std::vector<Sequence> seque
 
 inline float packed(float x, float) { return x; }
 inline bfloat16 packed(float x, bfloat16) { return to_bfloat16(x); }
-inline Biased packed(int8_t x, Biased) { return {uint8_t(x + 128)}; }
+inline Biased packed(float x, Biased) { return {uint8_t(int(x) + 128)}; }
 
-template <class T, class W>
-void pack(const T* const* parts, const long* widths, long n_parts, long depth, bool transposed, long threads, W* to) {
-  const long width = widths[0], n = width * (n_parts - 1) + widths[n_parts - 1], panels = (n + WIDTH - 1) / WIDTH;
+// Where the weights [depth, n], or [n, depth] if the outputs are rows, lie in memory.
+struct Plain {
+  const float* weights;
+  long n, depth;
+  bool in_out;
+
+  float operator()(long k, long column) const { return weights[in_out ? k * n + column : column * depth + k]; }
+};
+
+// The scales of columns [begin, end) in int8: their largest weight becomes 127.
+inline void int8_scales(const Plain& from, long begin, long end, float* scales) {
+  std::fill(scales, scales + (end - begin), 0.0f);
+  for (long block = 0; block < from.depth; block += LANES)
+    for (long i = begin; i < end; i++)
+      for (long k = block; k < std::min(from.depth, block + LANES); k++)
+        scales[i - begin] = std::max(scales[i - begin], std::fabs(from(k, i)));
+  for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / 127 : 1;
+}
+
+// Columns `first`, first + 1, ... of a packed matrix `to` that is all zeros there, and their scales.
+template <class W>
+void pack(const Plain& from, long first, long threads, W* to, float* scales) {
   const auto task = [&](long panel) {
-    W* out = to + place<W>(0, panel * WIDTH, depth);
-    const long at = panel * WIDTH / width, first = panel * WIDTH % width;
-    const long columns = std::min<long>(WIDTH, widths[at] - first);
-    const long step = transposed ? 1 : widths[at], across = transposed ? depth : 1;
-    const T* in = parts[at] + first * across;
-    std::memset((void*)out, 0, groups<W>(depth) * WIDTH * GROUP<W> * sizeof(W));
-    for (long block = 0; block < depth; block += LANES)  // both sides stay in the first-level cache
-      for (long i = 0; i < columns; i++)
-        for (long k = block; k < std::min(depth, block + LANES); k++)
-          out[place<W>(k, i, depth)] = packed(in[k * step + i * across], W());
+    const long start = (first / WIDTH + panel) * WIDTH;
+    const long begin = std::max(first, start) - first, end = std::min(first + from.n, start + WIDTH) - first;
+    constexpr bool scaled = std::is_same_v<W, Biased>;
+    if (scaled) int8_scales(from, begin, end, scales + first + begin);
+    for (long block = 0; block < from.depth; block += LANES)  // both sides stay in the first-level cache
+      for (long i = begin; i < end; i++)
+        for (long k = block; k < std::min(from.depth, block + LANES); k++) {
+          const float x = from(k, i);
+          to[place<W>(k, first + i, from.depth)] = packed(scaled ? std::rint(x / scales[first + i]) : x, W());
+        }
   };
+  const long panels = (first + from.n - 1) / WIDTH - first / WIDTH + 1;
   team.run(threads, [&](int) { team.phase(panels, task); });
 }
 
@@ -73,16 +93,15 @@ void pack(const T* const* parts, const long* widths, long n_parts, long depth, b
 
 #define GPT2_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Parts [depth, n], or [n, depth] if transposed, side by side -> a packed matrix (kernels.h) of `type`; int8 is made of
-// int8, the others of float32. All parts but the last are equally wide, in whole panels.
-GPT2_EXPORT void gpt2_pack(int type, const void* const* parts, const long* widths, long n_parts, long depth,
-                           int transposed, long threads, void* to) {
+// Weights [depth, n] if in_out, else [n, depth], float32 -> columns `first` and after it of a packed matrix (kernels.h)
+// of `type`, which is all zeros there, and in int8 their scales.
+GPT2_EXPORT void gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, long threads,
+                           void* to, float* scales) {
   using namespace gpt2;
-  if (type == INT8)
-    return pack((const int8_t* const*)parts, widths, n_parts, depth, transposed, threads, (Biased*)to);
-  const auto floats = (const float* const*)parts;
-  if (type == BFLOAT16) return pack(floats, widths, n_parts, depth, transposed, threads, (bfloat16*)to);
-  pack(floats, widths, n_parts, depth, transposed, threads, (float*)to);
+  const Plain from{weights, n, depth, bool(in_out)};
+  if (type == INT8) return pack(from, first, threads, (Biased*)to, scales);
+  if (type == BFLOAT16) return pack(from, first, threads, (bfloat16*)to, scales);
+  pack(from, first, threads, (float*)to, scales);
 }
 
 // pieces [n, width]: row, start, count, then the tokens of each sequence -> logits [n, n_vocab]. Returns what is wrong

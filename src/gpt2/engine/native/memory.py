@@ -1,6 +1,6 @@
 """Memory for weights, side by side in chunks of huge pages where the system has them.
 
-A decode step reads all weights, and with small pages a tenth to a third of its time goes to finding them. Most kernels
+A decode step reads all weights, and with small pages a tenth to a third of its time goes to finding them. Most matrices
 in int8 are smaller than one huge page, so that each in memory of its own would get none.
 """
 
@@ -26,7 +26,8 @@ class Chunks:
         self.newest: Any = lambda: None  # a weak reference to the chunk in which there may be room
         self.used = 0  # bytes of it
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """What has been nobody's before is all zeros: the system sees to it."""
         count = math.prod(shape)
         size = -(-count * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
         with self.lock:

@@ -1,0 +1,41 @@
+"""What a person sees of a training run: a line that moves in a terminal, or lines in a log."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+from gpt2.cli.command import complain
+from gpt2.training.report import LOSS_LINE, Report, Update
+
+
+class Terminal(Report):
+    """In a terminal, one line that moves; elsewhere, a line for every `print_every` updates."""
+
+    def __init__(self, print_every: int) -> None:
+        self.print_every = print_every
+        self.bar: tqdm | None = None
+
+    def say(self, line: str) -> None:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+
+    def note(self, line: str) -> None:
+        complain(line)
+
+    def begin(self, step: int, last: int | None) -> None:
+        if sys.stdout.isatty():
+            self.bar = tqdm(total=last, initial=step, unit="step", dynamic_ncols=True)
+
+    def update(self, update: Update) -> None:
+        if self.bar is not None:
+            text = f"loss {update.loss:.3f}, avg {update.smoothed:.3f}, {update.tokens_per_second:.0f} tokens/s"
+            self.bar.set_postfix_str(text, refresh=False)
+            self.bar.update()
+        elif update.step % self.print_every == 0:
+            self.say(LOSS_LINE.format(**update._asdict()))
+
+    def end(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

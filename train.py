@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Command: trains a model on your own text, from a pretrained one or from scratch."""
+
+import inspect
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
+
+from gpt2.cli import command
+from gpt2.cli.training_flags import FLAGS
+from gpt2.training.settings import Settings
+
+
+def train(**flags):
+    """Fine-tune GPT-2 on your custom dataset.
+
+    The run's folder, checkpoint/run1, is a model directory that every command reads: --model_name checkpoint/run1.
+    The same command goes on where the last one ended. Ctrl-C saves and ends.
+    """
+    settings = Settings(**flags)
+    from gpt2.cli.training_report import Terminal  # needs packages, which --help does not
+    from gpt2.training import run
+
+    run.train(settings, report=Terminal(settings.print_every))
+
+
+train.__signature__ = inspect.signature(Settings)  # the flags and their defaults
+
+if __name__ == "__main__":
+    sys.exit(command.main(train, flags=FLAGS))
