@@ -4,6 +4,7 @@
     python benchmarks/decoding.py
     python benchmarks/decoding.py --peers --peer-python OTHER_ENVIRONMENT/bin/python
     python benchmarks/decoding.py --original GPT_2_CHECKOUT --original-python PYTHON_3.7_WITH_TENSORFLOW_1.15
+    python benchmarks/decoding.py --before CHECKOUT_OF_AN_EARLIER_COMMIT --pairs 15
 
 The same weights for every engine: those of --model, or random ones of 124M size; each engine gets them in its own
 format (all together some 3 GB in the temporary directory). Every comparison has a new process for each of the two
@@ -20,7 +21,8 @@ prefill: from a prompt of 512 ids to the token that follows it.
 start: a whole new process, files in page cache, to the first byte of the first token. Ours is the command with its
     vocabulary; the peers print the id and load none. Needs a vocabulary: one in --model, or --vocabulary.
 
-"ours/peer" is the ratio of the speeds: above 1, ours is faster. Peak memory is VmHWM, which counts mapped files too.
+"ours/peer" is the median of the pairs' ratios of speed, above 1 if ours is faster, and "95%" its confidence interval.
+Peak memory is VmHWM, which counts mapped files too; of start, up to the first token.
 The last line is JSON with everything.
 """
 
@@ -38,7 +40,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines
+from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines, ratios
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
@@ -58,6 +60,7 @@ COLUMNS = [  # title, key, format, width
     ("of it", "of_ceiling", ".0%", 6),
     ("peak MB", "peak_mb", ".0f", 8),
     ("ours/peer", "ours_to_peer", ".2f", 10),
+    ("95%", "interval", "", 11),
 ]
 
 
@@ -83,7 +86,8 @@ def described(engine, precision, request, answers, ceiling):
     row = {"what": what, "engine": engine.name, "precision": precision, "batch": batch, "tokens": tokens}
     row.update(seconds=seconds, all_seconds=all_seconds)
     if what != "start":
-        row.update(tokens_per_s=batch * tokens / seconds, peak_mb=max(answer["peak_mb"] for answer in answers))
+        row.update(tokens_per_s=batch * tokens / seconds)
+    row.update(peak_mb=max(answer["peak_mb"] for answer in answers))
     if what == "decode":
         row["ms_per_step"] = 1e3 * seconds / tokens
         if batch == 1:
@@ -98,7 +102,8 @@ def compare(bench, peer, precision, request, pairs, ceiling):
     answers = bench.take_turns(contestants, request, pairs)
     rows = [described(*who, request, said, ceiling) for who, said in zip(contestants, answers)]
     if peer:
-        rows[1]["ours_to_peer"] = rows[1]["seconds"] / rows[0]["seconds"]
+        rows[1]["ours_to_peer"], interval = ratios(*answers)
+        rows[1]["interval"] = "-".join(f"{end:.2f}" for end in interval)
         tokens = [said[0].get("token") for said in answers]
         if BYTES[precision] == BYTES[peer[1]] == 4 and tokens[0] != tokens[1]:
             raise Failed(f"{peer[0].name} goes on with id {tokens[1]} where ours has {tokens[0]}: not the same model")
@@ -158,6 +163,7 @@ def parse():
         help="compare with these engines, or with all others that are there",
     )
     parser.add_argument("--peer-python", nargs="+", default=[], help="where to look for them besides this Python")
+    parser.add_argument("--before", help="compare with a checkout of this project at another commit")
     parser.add_argument("--original", help="a checkout of openai/gpt-2")
     parser.add_argument("--original-python", help="a Python with TensorFlow 1.15")
     options = parser.parse_args()

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Command: seconds of an update and peak memory at 124M size, beside PyTorch and with gradient checkpointing.
 
-    python benchmarks/training.py [ROUNDS] [PYTHON_WITH_TORCH]
+    python benchmarks/training.py [--rounds 9] [--torch-python PYTHON_WITH_TORCH] [--before CHECKOUT]
 
 Adam, one window of 1024 tokens, random weights, no dropout. Pairs of processes that make one update each in turn, after
-two for warm-up; prints medians, the ratio of each pair's medians, and the same as a last line of JSON. Without a
-second Python, the pairs with PyTorch are left out.
+two for warm-up; prints medians, the median of the rounds' ratios with its 95% confidence interval, and the same as a
+last line of JSON. PyTorch, and this project at another commit, are only compared if they are named.
 """
 
+import argparse
 import json
 import re
 import statistics
@@ -16,10 +17,14 @@ import sys
 import time
 from pathlib import Path
 
+from peers.turns import median_interval
+
 CHECKOUT = Path(__file__).resolve().parents[1]
-OURS, PEER = "tensorflow", "torch"
+OURS, PEER, BEFORE = "tensorflow", "torch", "before"
 WARM_UP, WINDOW = 2, 1024
 PAIRS = [
+    ((BEFORE, "float32"), (OURS, "float32")),
+    ((BEFORE, "bfloat16"), (OURS, "bfloat16")),
     ((PEER, "float32"), (OURS, "float32")),
     ((PEER, "bfloat16"), (OURS, "bfloat16")),
     ((OURS, "float32"), (OURS, "float32", "saving")),
@@ -86,9 +91,11 @@ def work(engine, *how):
         print(seconds, int(peak) / 1024, flush=True)
 
 
-def start(engine, torch_python):
-    python = torch_python if engine[0] == PEER else sys.executable
-    command = [python, __file__, "--work", *engine]
+def start(engine, options):
+    name, *how = engine
+    python = options.torch_python if name == PEER else sys.executable
+    script = before(options.before) if name == BEFORE else __file__
+    command = [python, script, "--work", OURS if name == BEFORE else name, *how]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -97,32 +104,49 @@ def start(engine, torch_python):
     return process
 
 
-def measure(pair, rounds, torch_python):
-    """Medians of the seconds and the peak memory in MB, for each of the two."""
-    processes = [start(engine, torch_python) for engine in pair]
+def before(checkout):
+    """This script at another commit."""
+    return next(
+        filter(Path.exists, (Path(checkout, n) for n in ("benchmarks/training.py", "scripts/benchmark_training.py")))
+    )
+
+
+def measure(pair, options):
+    """The seconds of each round and the peak memory in MB, for each of the two."""
+    processes = [start(engine, options) for engine in pair]
     rows = [[], []]
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for process, row in zip(processes, rows):
             process.stdin.write("update\n")
             process.stdin.flush()
             row.append([float(x) for x in process.stdout.readline().split()])
     for process in processes:
         process.communicate()
-    return [(statistics.median(seconds for seconds, _ in row), max(peak for _, peak in row)) for row in rows]
+    return [([seconds for seconds, _ in row], max(peak for _, peak in row)) for row in rows]
 
 
-def main(rounds="9", torch_python=None):
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--torch-python", help="a Python with torch and transformers")
+    parser.add_argument("--before", help="a checkout of this project at another commit")
+    parser.add_argument("--only", help="so many of the pairs, by a word in their names")
+    options = parser.parse_args()
+    given = {OURS: True, PEER: options.torch_python, BEFORE: options.before}
     found = {}
     for pair in PAIRS:
-        if torch_python is None and pair[0][0] == PEER:
-            continue
-        (base_seconds, base_peak), (seconds, peak) = measure(pair, int(rounds), torch_python)
         names = [" ".join(engine) for engine in pair]
+        if not all(given[name] for name, *_ in pair) or (options.only or "") not in " | ".join(names):
+            continue
+        (base, base_peak), (ours, peak) = measure(pair, options)
+        ratios = [a / b for a, b in zip(base, ours)]
+        low, high = median_interval(ratios)
+        ratio, base_seconds, seconds = map(statistics.median, (ratios, base, ours))
         print(
             f"{names[0]}: {base_seconds:.2f} s, {base_peak:.0f} MB | {names[1]}: {seconds:.2f} s, {peak:.0f} MB", end=""
         )
-        print(f" | speed x {base_seconds / seconds:.2f}, memory x {peak / base_peak:.2f}", flush=True)
-        found[" | ".join(names)] = [base_seconds, base_peak, seconds, peak]
+        print(f" | speed x {ratio:.2f} ({low:.2f}-{high:.2f}), memory x {peak / base_peak:.2f}", flush=True)
+        found[" | ".join(names)] = [base_seconds, base_peak, seconds, peak, ratio, low, high]
     print(json.dumps(found))
 
 
@@ -130,4 +154,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
         work(*sys.argv[2:])
     else:
-        main(*sys.argv[1:])
+        main()

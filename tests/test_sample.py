@@ -1,5 +1,6 @@
 """Each filter on distributions typed by hand."""
 
+import doctest
 from types import SimpleNamespace
 
 import numpy as np
@@ -78,9 +79,11 @@ def test_penalty_divides_positive_and_multiplies_negative_logits():
 
 
 def test_the_choice_is_the_largest_sum_of_logit_and_gumbel_number():
-    uniform = np.array([0.5, 0.9, 0.01, 0.6], np.float32)
-    expected = np.argmax(LOGITS - np.log(-np.log(1 - uniform)))
-    assert sample.choose(LOGITS, uniform) == expected
+    # Gumbel numbers by hand: 0.5 gives 0.37, 0.9 gives -0.83, 0.01 gives 4.60, 0.6 gives 0.09.
+    # The logits are -1.90, -0.69, -3.00 and -1.20.
+    assert sample.choose(LOGITS, np.float32([0.5, 0.9, 0.01, 0.6])) == 2  # the sums: -1.53, -1.53, 1.60, -1.12
+    assert sample.choose(LOGITS, np.float32([0.5, 0.9, 0.5, 0.6])) == 3  # -1.53, -1.53, -2.63, -1.12
+    assert sample.choose(LOGITS, np.float32([0.5, 0.5, 0.5, 0.6])) == 1  # -1.53, -0.33, -2.63, -1.12
 
 
 def test_the_least_and_the_largest_number_are_no_trouble():
@@ -189,3 +192,7 @@ FIRST_NUMBERS = [0.13562296330928802, 0.014067035168409348, 0.937732458114624, 0
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
         Sampling(**wrong)
+
+
+def test_the_worked_examples():
+    assert doctest.testmod(sample) == (0, 4)

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import math
 import os
+import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).resolve().parent
-COMMAND = FOLDER.parents[1] / "src" / "generate_unconditional_samples.py"
+COMMAND = Path("src", "generate_unconditional_samples.py")
 CORES = len(os.sched_getaffinity(0))
 PAUSE = 0.3  # seconds; OpenMP's threads spin for 0.2 after their work, on the cores that are the other engine's now
 
@@ -22,9 +25,10 @@ class Engine(NamedTuple):
     modules: tuple = ()  # what its Python has to have
     precisions: tuple = ()  # pairs: ours, and its own that is compared with it
     max_batch: int = 1
+    is_ours: bool = False  # this project, whose format is the model directory and whose command is timed
 
 
-OURS = Engine("ours", "ours.py")
+OURS = Engine("ours", "ours.py", is_ours=True)
 ORIGINAL = Engine("original", "original.py", (), (("float32", "float32"), ("int8", "float32")))
 PEERS = [
     Engine("transformers", "transformers_pytorch.py", ("torch", "transformers"), (("float32", "float32"),), 8),
@@ -42,6 +46,16 @@ PEERS = [
         (("float32", "F32"), ("bfloat16", "F16"), ("int8", "Q8_0")),
     ),
 ]
+
+
+def before(checkout):
+    """This project at another commit, with the engine's script that it had then."""
+    scripts = [Path(checkout, name).resolve() for name in ("benchmarks/peers/ours.py", "scripts/peers/tensorflow2.py")]
+    there = next((path for path in scripts if path.exists()), None)
+    if there is None:
+        raise Failed(f"{checkout} is no checkout of this project: it has neither {' nor '.join(map(str, scripts))}")
+    same = tuple((name, name) for name in ("float32", "bfloat16", "int8"))
+    return Engine("before", str(there), (), same, sys.maxsize, is_ours=True)
 
 
 class Failed(Exception):
@@ -75,6 +89,10 @@ class Process:
         for _ in range(skipped_lines):
             self.process.stdout.readline()
         return self.process.stdout.read(1) or self.fail()
+
+    def peak_mb(self):
+        with open(f"/proc/{self.process.pid}/status") as file:
+            return int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) * 1024 / 1e6
 
     def finish(self, timeout=None):
         try:
@@ -113,7 +131,7 @@ class Bench:
 
     def folder(self, engine, precision):
         """Where the engine's own format is; it is made when it is first needed."""
-        if engine in (OURS, ORIGINAL):
+        if engine.is_ours or engine == ORIGINAL:
             return self.model
         exported, folder = self.temporary / "exported", self.temporary / f"{engine.name}-{precision}"
         if not exported.exists():
@@ -126,23 +144,27 @@ class Bench:
         """A function that makes one round and returns the answer."""
         arguments = self.folder(engine, precision), precision, CORES
         if "start" in request:
-            command = self.script(engine, "first", *arguments) if engine != OURS else self.our_command(precision)
-            return lambda: self.first_token(engine, command)
+            first = self.script(engine, "first", *arguments)
+            command = self.our_command(engine, precision) if engine.is_ours else first
+            return lambda: self.first_token(engine, command, skipped_lines=int(engine.is_ours))
         process = stack.enter_context(self.process(engine, self.script(engine, "serve", *arguments)))
         return lambda: process.ask(request)
 
-    def our_command(self, precision):
-        command = [sys.executable, COMMAND, "--model_name", self.model]
+    def our_command(self, engine, precision):
+        root = (FOLDER / engine.script).parents[2]
+        command = [sys.executable, root / COMMAND, "--model_name", self.model]
         chosen = [] if precision == "float32" else ["--precision", precision]
         return [*command, "--nsamples", "1", "--length", "1", "--seed", "1", *chosen]
 
-    def first_token(self, engine, command):
+    def first_token(self, engine, command, skipped_lines):
+        """skipped_lines: before the text stands the sample's banner."""
         start = time.perf_counter()
         with self.process(engine, command) as process:
-            process.first_byte(skipped_lines=1 if engine == OURS else 0)  # before the text stands the sample's banner
+            process.first_byte(skipped_lines)
             seconds = time.perf_counter() - start
+            peak_mb = process.peak_mb()
             process.finish(timeout=60)
-        return {"seconds": seconds}
+        return {"seconds": seconds, "peak_mb": peak_mb}
 
     def take_turns(self, pair, request, rounds):
         """The answers of each engine of (engine, precision), without those of the first round."""
@@ -154,6 +176,22 @@ class Bench:
                     time.sleep(PAUSE)
                     row.append(contestant())
         return [row[1:] for row in answers]
+
+
+def median_interval(values):
+    """A 95% confidence interval of the median, by the sign test: two of the values, the extremes of fewer than six."""
+    values, n = sorted(values), len(values)
+    below, chance = 0, 0.5**n  # how likely it is that so few of n lie on one side of the median
+    while below < (n - 1) // 2 and chance <= 0.025:
+        below += 1
+        chance += math.comb(n, below) * 0.5**n
+    return values[max(0, below - 1)], values[n - max(1, below)]
+
+
+def ratios(ours, theirs):
+    """Of each pair, how many times as fast ours was: the median, and its interval."""
+    each = [other["seconds"] / own["seconds"] for own, other in zip(ours, theirs)]
+    return statistics.median(each), median_interval(each)
 
 
 def can_import(python, modules):
@@ -177,4 +215,6 @@ def find_engines(options):
             missing.append(peer.name)
     if options.original:
         found[ORIGINAL] = options.original_python
+    if options.before:
+        found[before(options.before)] = sys.executable
     return found, missing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import os
 import sys
@@ -53,6 +52,8 @@ def has_gpu(threads: int | None = None) -> bool:
 
 def _driver() -> bool:
     if sys.platform == "darwin":
+        import importlib.metadata
+
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return bool(importlib.metadata.version(METAL_PACKAGE))
     return any(Path(path).exists() for path in NVIDIA_DRIVER + AMD_DRIVER)

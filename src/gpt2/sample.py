@@ -62,8 +62,8 @@ def apply_top_p(logits: np.ndarray, p: float, window: int = NUCLEUS_WINDOW) -> n
     With the probabilities .5, .3, .15, .05 the sums before each are 0, .5, .8, .95: a p of .6 keeps the two whose sum
     before them is below it, and one of .9 three.
 
-    >>> apply_top_p(np.log(np.float32([0.15, 0.5, 0.05, 0.3])), 0.6).round(2).tolist()
-    [-inf, -0.69, -inf, -1.2]
+    >>> np.exp(apply_top_p(np.log([0.15, 0.5, 0.05, 0.3]), 0.6)).round(2).tolist()
+    [0.0, 0.5, 0.0, 0.3]
     """
     if not 0 < p < 1:
         return logits

@@ -6,14 +6,24 @@ import pytest
 
 from gpt2 import machine
 from gpt2.cli import doctor
+from gpt2.engine.native import build
 from gpt2.errors import GPT2Error
 
 
 def test_findings(tiny_dir):
     lines = list(doctor.examine(str(tiny_dir.parent)))
     assert any(line.startswith("packages: tensorflow") for line in lines)
-    assert any(line.startswith("text is written by ") for line in lines)
     assert "self-test on tiny: the largest error of a logit is" in lines[-1]
+
+
+def test_what_writes_text_is_said(native, tmp_path, monkeypatch):
+    assert "text is written by the native step, compiled for this machine" in list(doctor.examine(str(tmp_path)))
+    monkeypatch.setenv(build.SWITCH, "0")
+    build._tried.cache_clear()
+    without = list(doctor.examine(str(tmp_path)))
+    build._tried.cache_clear()
+    assert "text is written by TensorFlow; not the native step, which is faster: GPT2_NATIVE=0" in without
+    assert not any("the native step, compiled" in line for line in without)
 
 
 def test_without_a_model_random_weights_are_tested(tmp_path):

@@ -1,7 +1,7 @@
 """Stop strings in text that comes in pieces."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt2.text.stop import StopStrings
@@ -29,17 +29,34 @@ def test_examples(stops, pieces, expected):
     assert run(stops, pieces) == expected
 
 
-@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), st.lists(st.text("ab", max_size=4), max_size=6))
-def test_pieces_do_not_matter(stops, pieces):
-    whole = "".join(pieces)
-    places = [whole.find(stop) for stop in stops if stop in whole]
-    text, found = run(stops, pieces)
-    assert found == bool(places)
-    if found:
-        assert whole.startswith(text)
-        assert len(text) in places
-    else:
-        assert text == whole
+def one_character_at_a_time(stops, text):
+    """The obvious way: what is there when the first stop string is complete, without the longest that ends there."""
+    for end in range(1, len(text) + 1):
+        if ending := [stop for stop in stops if text[:end].endswith(stop)]:
+            return text[: end - max(map(len, ending))], True
+    return text, False
+
+
+WORDS = st.text("ab", min_size=1, max_size=4)
+
+
+@given(st.lists(WORDS, max_size=4), st.lists(st.text("ab", max_size=5), max_size=8))
+@example(["abb", "b"], ["ab", "b"])  # the one that begins later is complete first
+@example(["abb", "b"], ["abb"])
+def test_where_the_text_is_cut_does_not_matter(stops, pieces):
+    assert run(stops, pieces) == one_character_at_a_time(stops, "".join(pieces))
+
+
+@given(st.lists(WORDS, min_size=1, max_size=3), st.lists(st.text("abc", max_size=4), max_size=6))
+def test_nothing_is_held_back_but_what_may_begin_a_stop(stops, pieces):
+    matcher, fed, passed = StopStrings(stops), "", ""
+    for piece in pieces:
+        fed, passed = fed + piece, passed + matcher.feed(piece)
+        if matcher.found:
+            return
+        held = fed.removeprefix(passed)
+        assert passed + held == fed
+        assert not held or any(stop.startswith(held) and stop != held for stop in stops)
 
 
 def test_text_that_cannot_be_a_stop_is_passed_on_at_once():

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 class StopStrings:
     """Passes text on up to the first stop string, which is not part of it.
 
+    The first is the one that is complete first, and of those that end together the longest: where the pieces are cut
+    does not matter.
+
     >>> stops = StopStrings(["END"])
     >>> [stops.feed(text) for text in ("the E", "ast, the EN", "D. More")], stops.found
     (['the ', 'East, the ', ''], True)
@@ -23,9 +26,9 @@ class StopStrings:
         if self.found:
             return ""
         text = self.held + text
-        places = [at for at in (text.find(stop) for stop in self.stops) if at >= 0]
-        self.found = bool(places)
-        safe = min(places) if places else self._safe_length(text)
+        ends = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
+        self.found = bool(ends)
+        safe = min(ends)[1] if ends else self._safe_length(text)
         self.held = "" if self.found else text[safe:]
         return text[:safe]
 
