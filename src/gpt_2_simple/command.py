@@ -6,11 +6,14 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gpt2.cli import command, flags
+from gpt2.cli import command
+from gpt2.cli.flags import FLAGS as GENERAL
+from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, switch
+from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
@@ -19,63 +22,82 @@ from gpt_2_simple.generating import generate_to_file
 from gpt_2_simple.session import load_gpt2, start_tf_sess
 
 
-def switch(value: str) -> bool:
-    try:
-        return flags.switch(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be true or false, not {value!r}") from None
+def typed(flag: Flag) -> Callable[[str], Any]:
+    """A flag's type as argparse takes it, which says itself what is wrong with a value."""
+
+    def convert(value: str) -> Any:
+        try:
+            return flag.kind(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {flag.what}, not {value!r}") from None
+
+    return convert
 
 
 FINETUNE, GENERATE = "finetune", "generate"
 BOTH = "both"
-# (name, type, default, which mode, help): the old command's, and below them ours, which are only passed on if given.
-FLAGS: list[tuple[str, Any, Any, str, str]] = [
-    ("run_name", str, "run1", BOTH, "name of the run, a folder below checkpoint_dir"),
-    ("checkpoint_dir", str, "checkpoint", BOTH, "folder that holds the runs"),
-    (
-        "model_name",
-        str,
-        None,
-        BOTH,
-        "pretrained model: to start from, 124M if not given; to generate from, instead of a run",
-    ),
-    ("model_dir", str, "models", BOTH, "folder that holds the pretrained models"),
-    ("multi_gpu", switch, True, BOTH, "train on all GPUs"),
-    ("steps", int, -1, FINETUNE, "so many updates; -1 goes on until Ctrl-C, which saves"),
-    (
-        "restore_from",
-        str,
-        "latest",
-        FINETUNE,
-        "latest goes on with the run, or begins it; fresh begins anew; or a path",
-    ),
-    ("sample_every", int, 1000000, FINETUNE, "write samples after every so many updates"),
-    ("save_every", int, 100, FINETUNE, "save after every so many updates"),
-    ("print_every", int, 10, FINETUNE, "print the loss after every so many updates"),
-    ("optimizer", str, "adam", FINETUNE, "adam, adamw, sgd or adafactor"),
-    ("overwrite", switch, False, FINETUNE, "new checkpoints replace all that the run had"),
-    ("nfiles", int, 1, GENERATE, "how many files to write"),
-    ("nsamples", int, 1, GENERATE, "how many texts in each"),
-    ("folder", str, "gen", GENERATE, "folder to write them to, in which nothing is deleted"),
-    ("length", int, 1023, GENERATE, "tokens of a text; 1023 means what fits the window"),
-    ("temperature", float, 0.7, GENERATE, "of the choice of tokens; 0 takes the likeliest"),
-    ("top_k", int, 0, GENERATE, "choose among the k likeliest tokens; 0 means all"),
-    ("top_p", float, 0.0, GENERATE, "choose among the likeliest tokens that reach this probability; replaces top_k"),
-    ("batch_size", int, 1, BOTH, "texts that are written, or windows that are trained on, at once"),
-    ("prefix", str, None, GENERATE, "text that the texts begin with"),
-    ("truncate", str, None, GENERATE, "text before which they end"),
-    ("include_prefix", switch, True, GENERATE, "whether the prefix is part of the texts"),
-    ("sample_delim", str, "=" * 20 + "\n", GENERATE, "what stands after each text, if there are several in a file"),
-    ("seed", int, None, BOTH, "fixes the random numbers"),
-    ("precision", str, None, BOTH, "of the weights: float32, bfloat16 or, to generate, int8"),
-    ("repetition_penalty", float, None, GENERATE, "makes tokens that are there already less likely; 1 is off"),
-    ("learning_rate", float, None, FINETUNE, "of the optimiser, 0.0001 if not given"),
-    ("accumulate_gradients", int, None, FINETUNE, "batches that are averaged for an update, 5 if not given"),
-    ("max_checkpoints", int, None, FINETUNE, "how many checkpoints stay, 1 if not given"),
-    ("use_memory_saving_gradients", switch, None, FINETUNE, "less memory for more time"),
-    ("only_train_transformer_layers", switch, None, FINETUNE, "leave the embeddings as they are"),
-    ("val_every", int, None, FINETUNE, "validate on text that is held out after every so many updates"),
+# (name, default, which mode): the old command's, and below them ours, which are only passed on if given.
+FLAGS: list[tuple[str, Any, str]] = [
+    ("run_name", "run1", BOTH),
+    ("checkpoint_dir", "checkpoint", BOTH),
+    ("model_name", None, BOTH),
+    ("model_dir", "models", BOTH),
+    ("multi_gpu", True, BOTH),
+    ("steps", -1, FINETUNE),
+    ("restore_from", "latest", FINETUNE),
+    ("sample_every", 1000000, FINETUNE),
+    ("save_every", 100, FINETUNE),
+    ("print_every", 10, FINETUNE),
+    ("optimizer", "adam", FINETUNE),
+    ("overwrite", False, FINETUNE),
+    ("nfiles", 1, GENERATE),
+    ("nsamples", 1, GENERATE),
+    ("folder", "gen", GENERATE),
+    ("length", 1023, GENERATE),
+    ("temperature", 0.7, GENERATE),
+    ("top_k", 0, GENERATE),
+    ("top_p", 0.0, GENERATE),
+    ("batch_size", 1, BOTH),
+    ("prefix", None, GENERATE),
+    ("truncate", None, GENERATE),
+    ("include_prefix", True, GENERATE),
+    ("sample_delim", "=" * 20 + "\n", GENERATE),
+    ("seed", None, BOTH),
+    ("precision", None, BOTH),
+    ("repetition_penalty", None, GENERATE),
+    ("learning_rate", None, FINETUNE),
+    ("accumulate_gradients", None, FINETUNE),
+    ("max_checkpoints", None, FINETUNE),
+    ("use_memory_saving_gradients", None, FINETUNE),
+    ("only_train_transformer_layers", None, FINETUNE),
+    ("val_every", None, FINETUNE),
 ]
+# What has another name or meaning here than in the other commands; all else is theirs.
+OWN = {
+    "model_name": Flag(
+        str, TEXT, "pretrained model: to start from, 124M if not given; to generate from, instead of a run"
+    ),
+    "model_dir": GENERAL["models_dir"],
+    "steps": Flag(int, WHOLE, "so many updates; -1 goes on until Ctrl-C, which saves"),
+    "overwrite": Flag(switch, YES_OR_NO, "new checkpoints replace all that the run had"),
+    "nfiles": Flag(int, WHOLE, "how many files to write"),
+    "nsamples": Flag(int, WHOLE, "how many texts in each"),
+    "folder": Flag(str, TEXT, "folder to write them to, in which nothing is deleted"),
+    "length": Flag(int, WHOLE, "tokens of a text; 1023 means what fits the window"),
+    "top_k": GENERAL["top_k"],
+    "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; replaces top_k"),
+    "batch_size": Flag(int, WHOLE, "texts that are written, or windows that are trained on, at once"),
+    "prefix": Flag(str, TEXT, "text that the texts begin with"),
+    "truncate": Flag(str, TEXT, "text before which they end"),
+    "include_prefix": Flag(switch, YES_OR_NO, "whether the prefix is part of the texts"),
+    "sample_delim": Flag(str, TEXT, "what stands after each text, if there are several in a file"),
+    "seed": GENERAL["seed"],
+    "precision": GENERAL["precision"],
+    "learning_rate": Flag(float, NUMBER, "of the optimiser, 0.0001 if not given"),
+    "accumulate_gradients": Flag(int, WHOLE, "batches that are averaged for an update, 5 if not given"),
+    "max_checkpoints": Flag(int, WHOLE, "how many checkpoints stay, 1 if not given"),
+    "use_memory_saving_gradients": TRAINING["memory_saving_gradients"],
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,7 +132,7 @@ def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     if words:
         raise UsageError(f"there is no place for the argument {words[0]!r}; gpt_2_simple --help lists the flags")
     wanted = {}
-    for name, _, default, of, _ in FLAGS:
+    for name, default, of in FLAGS:
         value = arguments[name]
         if of in (mode, BOTH):
             value = default if value is None else value
@@ -133,11 +155,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("--mode", nargs="?", metavar="MODE", help="the same as a flag")
     parser.add_argument("--dataset", nargs="?", help="the same as a flag")
-    for name, kind, default, mode, text in FLAGS:
+    for name, default, mode in FLAGS:
+        flag = OWN.get(name) or TRAINING[name]
         of = "finetune, generate" if mode == BOTH else mode
-        about = f"[{of}] {text}" + ("" if default is None else f" ({default!r})")
+        about = f"[{of}] {flag.help}" + ("" if default is None else f" ({default!r})")
         # A flag without a value means its default, as it always did.
-        parser.add_argument(f"--{name}", nargs="?", type=kind, help=about.replace("%", "%%"), metavar=name.upper())
+        parser.add_argument(
+            f"--{name}", nargs="?", type=typed(flag), help=about.replace("%", "%%"), metavar=name.upper()
+        )
     return parser
 
 

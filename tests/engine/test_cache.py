@@ -30,7 +30,7 @@ def backend(request, wide):
 
 
 def expected(weights, hparams, row, ids):
-    """The ids that the row's random numbers choose by logits of the whole text at once, after each of its beginnings."""
+    """The ids that the row's random numbers choose by the logits of the whole text at once."""
     logits = reference.logits(weights, hparams, [*row.prompt, *ids])[len(row.prompt) - 1 : -1]
     numbers = sample.RandomNumbers(row.seed, row.sample)
     return [sample.next_token(line, row.sampling, numbers.next(hparams.n_vocab)) for line in logits.astype(np.float32)]

@@ -1,4 +1,7 @@
-"""The flags of the commands: their types, ranges and help. Defaults are the commands' own."""
+"""The flags of the commands: their types, help and, where the library does not check them, ranges.
+
+Defaults are the commands' own.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +42,14 @@ def urls(value: str) -> tuple[str, ...]:
     return tuple(value.split(","))
 
 
-WHOLE, NUMBER = "a whole number", "a number"
+WHOLE, NUMBER, TEXT, YES_OR_NO = "a whole number", "a number", "text", "true or false"
 TEXTS = "a file (.txt, .csv, either with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
 FLAGS = {
     "model_name": Flag(str, "a name", "which model to use: a name under models_dir or the path of a model directory"),
     "seed": Flag(int, WHOLE, "fixes the random numbers: one seed, one text; drawn and shown if not given", 0),
     "nsamples": Flag(int, WHOLE, "how many samples to write", 0),
     "batch_size": Flag(int, WHOLE, "how many samples are computed together; changes speed and memory only", 1),
-    "length": Flag(int, WHOLE, "number of new tokens", 0),
+    "length": Flag(int, WHOLE, "number of new tokens"),
     "temperature": Flag(float, NUMBER, "randomness: 0 always takes the likeliest token, 1 samples as trained"),
     "top_k": Flag(int, WHOLE, "choose among the k likeliest tokens; 1 is deterministic, 40 a good value, 0 means all"),
     "top_p": Flag(float, NUMBER, "choose among the likeliest tokens whose probabilities reach p; 0.9 is a good value"),
@@ -67,7 +70,7 @@ FLAGS = {
     "dataset": Flag(str, "a path", f"text to train on: {TEXTS}; or files of ids, as scripts/encode.py writes them"),
     "out": Flag(str, "a path", "the file or folder to write"),
     "combine": Flag(int, WHOLE, "an .npz gets chunks of at least so many characters; .npy has no chunks", 1),
-    "csv_header": Flag(switch, "true or false", "leave out the first row of each .csv"),
+    "csv_header": Flag(switch, YES_OR_NO, "leave out the first row of each .csv"),
     "workers": Flag(int, WHOLE, "how many processes encode text; all cores if not given", 1),
     "n_vocab": Flag(int, WHOLE, "size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257"),
 }

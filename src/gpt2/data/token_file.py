@@ -22,7 +22,6 @@ from gpt2.errors import GPT2Error
 from gpt2.files import replacing
 from gpt2.text.vocabulary import TextEncoder
 
-HEADER_SIZE = 128  # bytes; NumPy aligns the data of a .npy to 64
 BLOCK = 1 << 22  # ids that are looked at together
 ENCODE = "python3 scripts/encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
@@ -46,23 +45,24 @@ class TokenWriter:
 
 
 class NpyWriter(TokenWriter):
-    """A `.npy` of little-endian uint16, or uint32; its header comes last, since its length is not known before."""
+    """A `.npy` of little-endian uint16, or uint32, whose header is written again when its length is known."""
 
     def __init__(self, file: IO[bytes], encoder: TextEncoder) -> None:
         super().__init__(file, encoder)
         self.type = np.dtype(type_code(encoder.n_vocab)).newbyteorder("<")
-        file.write(bytes(HEADER_SIZE))
+        self._write_header()
 
     def write(self, ids: np.ndarray) -> None:
         self.file.write(ids.astype(self.type, copy=False).data)
 
     def finish(self) -> None:
-        """Writes the header, version 1.0 of NumPy's format."""
-        fields = {"descr": self.type.str, "fortran_order": False, "shape": (self.tokens,)}
-        text = f"{str(fields):<{HEADER_SIZE - 11}}\n".encode("ascii")
         self.file.seek(0)
-        self.file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+        self._write_header()  # as long as the first one: NumPy leaves room in it for an array that grows
         self.file.flush()
+
+    def _write_header(self) -> None:
+        fields = {"descr": self.type.str, "fortran_order": False, "shape": (self.tokens,)}
+        np.lib.format.write_array_header_1_0(self.file, fields)
 
     def sidecar(self) -> dict[str, str | int]:
         return {

@@ -10,7 +10,7 @@ from pathlib import Path
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import model_dir, transfer
+from gpt2.formats import model_dir, openai, transfer
 from gpt2.formats.model_dir import CHECKPOINT_NAME, STATE_FILE
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
@@ -89,8 +89,11 @@ def problem(path: Path, name: str, hparams: HParams) -> str:
         return "its SHA-256 is not that of GPT-2's vocabulary"
     if name == DATA_FILE:
         return transfer.wrong_size(path, 4 * hparams.n_params)
-    if name == INDEX_FILE and not model_dir.index_is_whole(path):
-        return "it is not the index of a checkpoint"
+    if name == INDEX_FILE:
+        try:
+            openai.check_model(openai.read_index(path)[1], hparams, path)
+        except GPT2Error as error:
+            return f"it is not the index of this model: {error}"
     if name == STATE_FILE and f'"{CHECKPOINT_NAME}"'.encode() not in path.read_bytes():
         return f"it does not name {CHECKPOINT_NAME}"
     if name == HPARAMS_FILE:

@@ -69,11 +69,7 @@ class Checkpoint:
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
-        try:
-            self.shards, self.entries = _parsed(_read_index(prefix))
-            _check_places(self.entries, self.shards)
-        except Broken as error:
-            raise Damaged(index_file(prefix), str(error)) from error
+        self.shards, self.entries = read_index(index_file(prefix))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -111,13 +107,30 @@ class Checkpoint:
             raise Damaged(path, f"{name} has another checksum than it should")
 
 
+def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
+    """How many files of data there are, and what an `.index` says of each variable.
+
+    Raises GPT2Error if it cannot be read, Damaged if it cannot be true.
+    """
+    try:
+        if path.stat().st_size > LARGEST_INDEX:
+            raise Broken("it is far too large for an index")
+        shards, entries = _parsed(path.read_bytes())
+        _check_places(entries, shards)
+    except OSError as error:
+        raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
+    except Broken as error:
+        raise Damaged(path, str(error)) from error
+    return shards, entries
+
+
 def read_weights(prefix: Path, hparams: HParams) -> Weights:
     """The weights of the model with these hparams, by their names; read when they are asked for.
 
     Raises GPT2Error, naming file and variable, if the index is damaged or does not hold exactly these variables.
     """
     checkpoint = Checkpoint(prefix)
-    _check_model(checkpoint.entries, hparams, prefix)
+    check_model(checkpoint.entries, hparams, prefix)
     found = {name: checkpoint.weight(name)._replace(layout=layout(name)) for name in variable_shapes(hparams)}
     return {name: w._replace(shape=w.shape[-2:]) if w.layout else w for name, w in found.items()}
 
@@ -138,16 +151,6 @@ def _fill(file: RawIOBase, piece: np.ndarray) -> int:
     while read < len(view) and (more := file.readinto(view[read:])):
         read += more
     return read
-
-
-def _read_index(prefix: Path) -> bytes:
-    path = index_file(prefix)
-    try:
-        if path.stat().st_size > LARGEST_INDEX:
-            raise Broken("it is far too large for an index")
-        return path.read_bytes()
-    except OSError as error:
-        raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
@@ -205,7 +208,8 @@ def _check_places(entries: Mapping[str, Entry], shards: int) -> None:
             raise Broken(f"{other} lies over {name}")
 
 
-def _check_model(entries: Mapping[str, Entry], hparams: HParams, prefix: Path) -> None:
+def check_model(entries: Mapping[str, Entry], hparams: HParams, prefix: Path) -> None:
+    """Raises GPT2Error, naming what is wrong, if these are not the variables of this model."""
     layers = {name.split("/")[1] for name in entries if name.startswith(f"{PREFIX}h")}
     if len(layers) != hparams.n_layer:
         raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json says n_layer {hparams.n_layer}")

@@ -22,6 +22,13 @@ LATEST, FRESH = "latest", "fresh"
 ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
+AT_LEAST = {
+    **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count", "keep"), 1),
+    **dict.fromkeys(("sample_num", "print_every", "combine", "threads"), 1),
+    **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"), 1),
+    **dict.fromkeys(("sample_every", "save_every", "val_every", "sample_length", "patience", "warmup_steps"), 0),
+    **dict.fromkeys(("steps", "stop_after", "seed"), 0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,21 +127,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{name} must be 0 (off) or more, not {value}")
-        counts = (
-            "batch_size",
-            "accumulate_gradients",
-            "val_batch_size",
-            "val_batch_count",
-            "keep",
-            "sample_num",
-            "print_every",
-        )
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        for name in ("sample_every", "save_every", "val_every", "patience", "warmup_steps", "steps", "stop_after"):
-            if (getattr(self, name) or 0) < 0:
-                raise UsageError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        for name, least in AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be {least} or more, not {value}")
 
     @property
     def run_folder(self) -> Path:
