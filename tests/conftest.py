@@ -66,7 +66,7 @@ def native() -> None:
     """For tests of the native library, which needs a compiler."""
     try:
         build.load()
-    except build.Unavailable as reason:
+    except build.NoLibrary as reason:
         pytest.skip(f"no native library: {reason}")
 
 

@@ -6,6 +6,6 @@
 >>> for text in generate(model, [Request("Hello, my name is", length=20, seed=1)]):
 ...     print(text)
 
-One module, one thing; `model.py` is the whole transformer. hparams, model_dir, encoder, request and cli do not import
-TensorFlow.
+The story, in reading order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. Around it are
+rooms: `text`, `formats`, `engine`, `data`, `training`, `cli`. TensorFlow is imported where it computes, not before.
 """

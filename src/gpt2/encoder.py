@@ -213,7 +213,7 @@ class Encoder:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def stream(self) -> BPEStream:
-        """A decoder for ids that come one by one."""
+        """For ids that come one by one."""
         return BPEStream(self)
 
 

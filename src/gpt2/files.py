@@ -7,13 +7,18 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from gpt2.errors import GPT2Error
 
+ByteCount = Callable[[int, "int | None"], object]  # is told how many bytes are done, and of how many if that is known
 UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
+
+
+def unheard(*_: object) -> None:
+    """For callers who want to be told nothing."""
 
 
 def part_of(path: Path) -> Path:

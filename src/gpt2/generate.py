@@ -18,8 +18,8 @@ import numpy as np
 from gpt2.engine.backend import Backend
 from gpt2.engine.batch import Batch, Row, last_of_window
 from gpt2.engine.load import load_backend
-from gpt2.engine.native.build import unheard
 from gpt2.errors import UsageError
+from gpt2.files import unheard
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION, Request, check_precision

@@ -54,7 +54,7 @@ class Request:
     """One sample to write.
 
     prompt: its text; None starts from nothing, that is from the vocabulary's end-of-text token.
-    length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (see `decode.Batch`).
+    length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (`engine.batch.Batch`).
     seed, sample: together they name the random numbers, so that a sample does not depend on its batch.
     stop: writing ends where one of these would appear, and it is not part of the text.
 

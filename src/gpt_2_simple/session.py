@@ -158,7 +158,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
     if checkpoint == LATEST:
         return directory
     weights = directory.path / checkpoint
-    if not Path(f"{weights}.index").is_file():
+    if not model_dir.index_file(weights).is_file():
         there = sorted(path.stem for path in directory.path.glob("model*.index"))
         raise GPT2Error(f"there is no checkpoint {checkpoint!r} in {directory.path}; there are {', '.join(there)}")
     return directory._replace(weights=weights)

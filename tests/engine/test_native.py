@@ -155,7 +155,7 @@ def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(build, "COMPILERS", ())
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(build.Unavailable, match="there is no C.. compiler"):
+    with pytest.raises(build.NoLibrary, match="there is no C.. compiler"):
         build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
     assert without.name == "TensorFlow: there is no C++ compiler" and take(Batch(without, [Row([1], GREEDY)]), 3)
@@ -169,12 +169,12 @@ def test_a_compiler_that_fails_is_named_and_not_tried_again(tmp_path, monkeypatc
     monkeypatch.setenv("CXX", str(failing))
     build._tried.cache_clear()
     for _ in range(2):
-        with pytest.raises(build.Unavailable, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
+        with pytest.raises(build.NoLibrary, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
             build.load()
     build._tried.cache_clear()
     assert Path(f"{failing}.tried").read_text() == "\n"
     monkeypatch.setenv(build.SWITCH, "0")
-    with pytest.raises(build.Unavailable, match="GPT2_NATIVE=0"):
+    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE=0"):
         build.find()
 
 

@@ -59,14 +59,14 @@ def interactive(options: Options, prompt: str | None, prompt_file: str | None, e
     if prompt is not None and prompt_file is not None:
         raise UsageError("give prompt or prompt_file, not both")
     samples = SampleStream(options)
-    damage = count_undecodable(encoding, "the prompt")
+    undecodable = count_undecodable(encoding, "the prompt")
     if prompt_file is not None:
         prompt = read_prompt(prompt_file, encoding)
     if prompt == "":
         raise UsageError(EMPTY_PROMPT)
     samples.load()
     for text in ask(encoding) if prompt is None else [prompt]:
-        damage.report()
+        undecodable.report()
         samples.write(text, samples.n_ctx // 2, options.nsamples, interruptible=prompt is None)
         print(END_OF_ANSWER, flush=True)
 

@@ -87,11 +87,11 @@ def largest_error(directory: ModelDir | None) -> float:
 
 def _writer() -> str:
     from gpt2.engine.load import native_library
-    from gpt2.engine.native.build import Unavailable
+    from gpt2.engine.native.build import NoLibrary
 
     try:
         native_library()
-    except Unavailable as reason:
+    except NoLibrary as reason:
         return f"TensorFlow; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
 

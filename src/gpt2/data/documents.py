@@ -18,7 +18,7 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,13 +33,6 @@ IDS = (".npy", ".npz")  # files of ids, not of text
 # on from other characters to white space, from a letter to what is none, nor from a digit to what is none; a piece
 # that begins there looks at nothing before it, and the look-ahead of `\s+(?!\S)` never reaches over such a place.
 BOUNDARY = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
-
-
-Report = Callable[[int, int], object]  # bytes of files that were read, bytes in all
-
-
-def unheard(done: int, total: int) -> None:
-    """For callers who want no reports."""
 
 
 class Csv(NamedTuple):
@@ -109,7 +102,7 @@ def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) 
     One warning counts the bytes that are not in the encoding. Raises UsageError for an unknown encoding, GPT2Error,
     naming the file, for one that is damaged or holds ids.
     """
-    damage = count_undecodable(encoding, "the text")
+    undecodable = count_undecodable(encoding, "the text")
     for path in paths:
         if is_ids(path):
             raise GPT2Error(f"{path} holds ids, not text; leave it out")
@@ -117,7 +110,7 @@ def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) 
             yield from _read_file(path, encoding, rows)
         except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
             raise GPT2Error(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    damage.report()
+    undecodable.report()
 
 
 def _read_file(path: Path, encoding: str, rows: Csv) -> Iterator[Part]:

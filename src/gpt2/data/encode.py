@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from gpt2 import machine
 from gpt2.data import documents, token_file
-from gpt2.data.documents import Report, unheard
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
 from gpt2.errors import GPT2Error
+from gpt2.files import ByteCount, unheard
 from gpt2.text.vocabulary import TextEncoder
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
@@ -40,7 +40,7 @@ def encode(
     rows: documents.Csv = documents.PLAIN_CSV,
     combine: int = documents.COMBINE,
     workers: int | None = None,
-    report: Report = unheard,
+    report: ByteCount = unheard,
 ) -> Written:
     """Encodes the text files that `in_text` means (see `documents.find`) into the file `out_path(out)`.
 
@@ -72,7 +72,7 @@ def encode_files(
     encoding: str,
     rows: documents.Csv,
     workers: int | None,
-    report: Report = unheard,
+    report: ByteCount = unheard,
     at_least: int = documents.PART,
 ) -> Generator[Encoded, None, None]:
     """Text files -> the ids of their documents, an end of text before, between and after them.

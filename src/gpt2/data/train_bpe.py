@@ -16,7 +16,7 @@ from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
 from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import replacing
+from gpt2.files import ByteCount, replacing, unheard
 from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
@@ -34,7 +34,7 @@ def train(
     n_vocab: int,
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
-    report: documents.Report = documents.unheard,
+    report: ByteCount = unheard,
 ) -> Encoder:
     """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
 
@@ -66,9 +66,7 @@ def train(
     return encoder
 
 
-def _texts(
-    paths: list[Path], encoding: str, rows: documents.Csv, report: documents.Report
-) -> Generator[str, None, None]:
+def _texts(paths: list[Path], encoding: str, rows: documents.Csv, report: ByteCount) -> Generator[str, None, None]:
     size = documents.total_size(paths)
     done = 0
     for part in documents.read(paths, encoding, rows):

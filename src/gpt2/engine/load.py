@@ -11,6 +11,7 @@ from gpt2 import machine
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
+from gpt2.files import unheard
 from gpt2.formats import openai
 from gpt2.formats.model_dir import ModelDir
 from gpt2.formats.weights import Weights, in_memory
@@ -18,14 +19,14 @@ from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION
 
 
-def native_library(notify: Callable[[str], None] = build.unheard, threads: int | None = None) -> ctypes.CDLL:
-    """Raises build.Unavailable, saying why.
+def native_library(notify: Callable[[str], None] = unheard, threads: int | None = None) -> ctypes.CDLL:
+    """Raises build.NoLibrary, saying why.
 
     Where there is a driver for GPUs TensorFlow is started, with so many threads, since it alone knows whether it can
     use one; elsewhere it is not imported.
     """
     if machine.has_gpu(threads):
-        raise build.Unavailable("the native step is for CPUs")
+        raise build.NoLibrary("the native step is for CPUs")
     return build.load(notify)
 
 
@@ -33,7 +34,7 @@ def load_backend(
     directory: ModelDir,
     precision: str = DEFAULT_PRECISION,
     native: bool = True,
-    notify: Callable[[str], None] = build.unheard,
+    notify: Callable[[str], None] = unheard,
     threads: int | None = None,
 ) -> Backend:
     """Reads the weights and keeps them as the backend needs them. Raises GPT2Error if they are damaged.
@@ -44,9 +45,9 @@ def load_backend(
     weights, hparams = openai.read_weights(directory.weights, directory.hparams), directory.hparams
     try:
         if not native:
-            raise build.Unavailable("not asked for")
+            raise build.NoLibrary("not asked for")
         library = native_library(notify, threads)
-    except build.Unavailable as reason:
+    except build.NoLibrary as reason:
         device = machine.start(threads, return_memory=True)
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
@@ -62,7 +63,7 @@ def backends(weights: Mapping[str, Any], hparams: HParams) -> Iterator[Backend]:
 
     held: Weights = in_memory(weights, openai.layout)
     yield TensorFlowBackend(as_tensors(held), hparams)
-    with contextlib.suppress(build.Unavailable):
+    with contextlib.suppress(build.NoLibrary):
         yield NativeBackend(native_library(), held, hparams)
 
 

@@ -11,13 +11,15 @@ from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import model_dir, openai, transfer
-from gpt2.formats.model_dir import CHECKPOINT_NAME, STATE_FILE
+from gpt2.formats.model_dir import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 # Where OpenAI published the models, in 2020 and in 2019.
 BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storage.googleapis.com/gpt-2")
 
-DATA_FILE, INDEX_FILE, GRAPH_FILE = (f"{CHECKPOINT_NAME}.{end}" for end in ("data-00000-of-00001", "index", "meta"))
+PREFIX = Path(CHECKPOINT_NAME)
+DATA_FILE, INDEX_FILE = data_file(PREFIX).name, index_file(PREFIX).name
+GRAPH_FILE = f"{CHECKPOINT_NAME}.meta"
 FILES = (STATE_FILE, ENCODER_FILE, HPARAMS_FILE, DATA_FILE, INDEX_FILE, GRAPH_FILE, MERGES_FILE)
 # The two vocabulary files are the same for every size.
 SHA256 = {
@@ -27,13 +29,6 @@ SHA256 = {
 SIZE_OF_OTHER_FILES = 8 << 20  # bytes; a little more than all files but the weights have
 
 
-Report = Callable[[str, int, "int | None"], object]  # a file, bytes that are there, bytes in all
-
-
-def unheard(name: str, done: int, total: int | None) -> None:
-    """For callers who want no reports."""
-
-
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
     """Where models are put: by default the working directory's `models` if there is one, else the checkout's."""
     folders = model_dir.search_path(models_dir)
@@ -41,7 +36,7 @@ def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
 
 
 def download_model(
-    model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS, report: Report = unheard
+    model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS, report: Callable[..., object] = files.unheard
 ) -> Path:
     """Brings the files of a released model to `folder/model_name`, which it returns; what is complete is left alone.
 
@@ -68,7 +63,7 @@ def download_model(
 
 
 def _fetch_file(
-    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: transfer.Report
+    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: files.ByteCount
 ) -> None:
     failures = []
     for base_url in base_urls:

@@ -164,7 +164,17 @@ def current_checkpoint(directory: Path) -> Path:
     if not match:
         raise GPT2Error(f"{state} is damaged: it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
     named = directory / match.group(1)
-    return named if Path(f"{named}.index").is_file() else directory / named.name
+    return named if index_file(named).is_file() else directory / named.name
+
+
+def index_file(prefix: Path) -> Path:
+    """Where it is said which variables a checkpoint has."""
+    return Path(f"{prefix}.index")
+
+
+def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
+    """Where their bytes are."""
+    return Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
 def state_text(name: str) -> str:
@@ -173,12 +183,12 @@ def state_text(name: str) -> str:
 
 
 def _check_files(prefix: Path, hparams: HParams) -> None:
-    index = Path(f"{prefix}.index")
+    index = index_file(prefix)
     shards = sorted(prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
     if not index.is_file():
         raise GPT2Error(f"{index} is missing; {_fetch_again(prefix.parent)}")
     if not shards:
-        raise GPT2Error(f"{prefix}.data-00000-of-00001 is missing; {_fetch_again(prefix.parent)}")
+        raise GPT2Error(f"{data_file(prefix)} is missing; {_fetch_again(prefix.parent)}")
     n_shards = int(shards[0].name[-5:])
     if len(shards) != n_shards:
         raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*")

@@ -18,6 +18,7 @@ import google_crc32c
 import numpy as np
 
 from gpt2.errors import GPT2Error
+from gpt2.formats.model_dir import data_file, index_file
 from gpt2.formats.table import Broken, fields, masked, read_table
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
@@ -38,14 +39,6 @@ class Entry(NamedTuple):
     offset: int  # bytes
     size: int  # bytes
     crc: int  # masked
-
-
-def index_file(prefix: Path) -> Path:
-    return Path(f"{prefix}.index")
-
-
-def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
-    return Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
 class Damaged(GPT2Error):
@@ -136,12 +129,12 @@ def read_weights(prefix: Path, hparams: HParams) -> Weights:
 
 
 def layout(name: str) -> Layout | None:
-    """How OpenAI's code lays a variable out: its kernels are [I, O]; wte, the output projection, is [O, I]."""
+    """How OpenAI's code lays a variable out: its matrices are [I, O]; wte, the output projection, is [O, I]."""
     return {"w": Layout.IN_OUT, "wte": Layout.OUT_IN}.get(name.rpartition("/")[2])
 
 
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A weight's shape in a file: kernels, once convolutions of width 1, have a leading 1."""
+    """A weight's shape in a file: matrices [I, O], once convolutions of width 1, have a leading 1."""
     return (1, *shape) if layout(name) is Layout.IN_OUT else tuple(shape)
 
 

@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 import requests
 
 from gpt2 import files
+from gpt2.files import ByteCount, unheard
 
 ATTEMPTS = 4
 CHUNK = 1 << 16  # bytes; what a broken connection costs at most
 TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
-
-
-Report = Callable[[int, "int | None"], object]  # bytes that are there, bytes in all
 
 
 class Unavailable(Exception):
@@ -30,7 +28,7 @@ class NotFound(Unavailable):
     """The server has no such file."""
 
 
-class Interrupted(Exception):
+class TryAgain(Exception):
     """It failed this time; another attempt may go on from there."""
 
 
@@ -42,11 +40,7 @@ class Sent(NamedTuple):
     md5: bytes | None
 
 
-def unheard(done: int, total: int | None) -> None:
-    """For callers who want no reports."""
-
-
-def fetch(url: str, path: Path, problem: Callable[[Path], str], report: Report = unheard) -> None:
+def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteCount = unheard) -> None:
     """Downloads `url` to `path`, going on from a part that is there.
 
     problem: says what is wrong with the downloaded file, or nothing; size and MD5, where the server sends them, are
@@ -59,7 +53,7 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: Report =
             time.sleep(2**attempt / 2)
         try:
             sent = _receive(url, part, report)
-        except Interrupted as error:
+        except TryAgain as error:
             failure = str(error)
             continue
         failure = wrong_size(part, sent.size) or _wrong_md5(part, sent.md5) or problem(part)
@@ -72,7 +66,7 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: Report =
     raise Unavailable(f"{failure} ({ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: Path, report: Report) -> Sent:
+def _receive(url: str, part: Path, report: ByteCount) -> Sent:
     have = part.stat().st_size if part.exists() else 0
     # Compressed on the way, a file could not be resumed, nor its length be checked.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -83,20 +77,20 @@ def _receive(url: str, part: Path, report: Report) -> Sent:
             _check_status(response)
             start = _range_start(response)
             if start not in (0, have):
-                raise Interrupted(f"it sent the bytes from {start} instead of those from {have}")
+                raise TryAgain(f"it sent the bytes from {start} instead of those from {have}")
             length = response.headers.get("Content-Length", "")
             sent = Sent(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
             _append(response, part, start, sent.size, report)
     except (requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
-        raise Interrupted(_in_short(error)) from error
+        raise TryAgain(_in_short(error)) from error
     except requests.RequestException as error:
         raise Unavailable(_in_short(error)) from error
     if sent.size is not None and part.stat().st_size < sent.size:
-        raise Interrupted(f"the connection ended after {part.stat().st_size} of {sent.size} bytes")
+        raise TryAgain(f"the connection ended after {part.stat().st_size} of {sent.size} bytes")
     return sent
 
 
-def _append(response: requests.Response, part: Path, start: int, size: int | None, report: Report) -> None:
+def _append(response: requests.Response, part: Path, start: int, size: int | None, report: ByteCount) -> None:
     with part.open("ab" if start else "wb") as file:
         report(start, size)
         try:
@@ -104,13 +98,13 @@ def _append(response: requests.Response, part: Path, start: int, size: int | Non
                 file.write(chunk)
                 report(file.tell(), size)
         except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
-            raise Interrupted(_in_short(error)) from error
+            raise TryAgain(_in_short(error)) from error
 
 
 def _check_status(response: requests.Response) -> None:
     status = f"{response.status_code} {response.reason}"
     if response.status_code >= 500 or response.status_code in (408, 429):
-        raise Interrupted(status)
+        raise TryAgain(status)
     if response.status_code in (403, 404, 410):  # object stores say 403 where listing is forbidden
         raise NotFound(status)
     if response.status_code not in (200, 206):
@@ -130,7 +124,7 @@ def _at_the_end(response: requests.Response, part: Path) -> Sent:
     if match and int(match[1]) == part.stat().st_size:
         return Sent(True, int(match[1]), None)
     part.unlink()
-    raise Interrupted("the part that was there did not fit the file")
+    raise TryAgain("the part that was there did not fit the file")
 
 
 def _md5(response: requests.Response) -> bytes | None:

@@ -10,7 +10,7 @@ from gpt2.errors import UsageError
 REPLACE_AND_COUNT = "gpt2.replace-and-count"
 
 
-class Damage:
+class Undecodable:
     """Counts the bytes that were not in the encoding that was expected."""
 
     def __init__(self, encoding: str, what: str) -> None:
@@ -30,16 +30,16 @@ class Damage:
         self.count = 0
 
 
-def count_undecodable(encoding: str, what: str) -> Damage:
+def count_undecodable(encoding: str, what: str) -> Undecodable:
     """Makes the error handler REPLACE_AND_COUNT count into what is returned; `what` is how its report calls the text.
 
     Raises UsageError for an encoding that Python does not know.
     """
-    damage = Damage(encoding, what)
-    codecs.register_error(REPLACE_AND_COUNT, damage.replace)
+    found = Undecodable(encoding, what)
+    codecs.register_error(REPLACE_AND_COUNT, found.replace)
     try:
         b"a".decode(encoding, REPLACE_AND_COUNT)  # codecs.lookup would find base64 too, which decodes no text
     except (LookupError, ValueError):
         raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
-    damage.count = 0
-    return damage
+    found.count = 0
+    return found

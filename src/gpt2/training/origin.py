@@ -14,7 +14,7 @@ import numpy as np
 from gpt2.data import train_bpe
 from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, find_model, open_model_dir
+from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, find_model, index_file, open_model_dir
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 from gpt2.training import distribution, run_folder
 from gpt2.training.settings import FRESH, LATEST, Settings
@@ -83,7 +83,7 @@ def _new(settings: Settings, begun: bool) -> Origin:
 def _restored(settings: Settings, begun: bool) -> Origin:
     """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
     path = Path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from)).expanduser()
-    prefix = path if Path(f"{path}.index").is_file() else None
+    prefix = path if index_file(path).is_file() else None
     if prefix is None and not (path / STATE_FILE).is_file():
         raise GPT2Error(
             f"restore_from must be {LATEST}, {FRESH}, a folder with a checkpoint or the path of one, such as"

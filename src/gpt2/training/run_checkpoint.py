@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from gpt2.errors import GPT2Error
 from gpt2.formats import openai
+from gpt2.formats.model_dir import index_file
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.model import Weights
 from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
@@ -52,7 +53,7 @@ def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, 
     Raises GPT2Error if it is there and does not fit.
     """
     training = training_prefix(prefix)
-    if not Path(f"{training}.index").is_file():
+    if not index_file(training).is_file():
         return None
     try:
         checkpoint = openai.Checkpoint(training)
@@ -73,5 +74,5 @@ def _numbers(folder: Path, kind: str) -> list[int]:
 
 def _remove(folder: Path, name: str) -> None:
     """Removes a checkpoint's files, the index first: without it, the others are no checkpoint."""
-    for path in sorted(folder.glob(f"{name}.*"), key=lambda path: path.suffix != ".index"):
+    for path in sorted(folder.glob(f"{name}.*"), key=lambda path: path != index_file(folder / name)):
         path.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class NativeBackend:
         threads = threads or machine.cores()
         packer = Packer(library, precision, threads)
         with ThreadPoolExecutor(READERS) as readers:
-            kept = nest(zip(weights, readers.map(packer.keep, weights.values())))
+            kept = nest(zip(weights, readers.map(packer.prepared, weights.values())))
         wte, ln_f = kept["wte"], kept["ln_f"]
         blocks = [kept[f"h{layer}"] for layer in range(hparams.n_layer)]
         self.matrices = [block[part][name]["w"].values for block in blocks for part, name in MATRICES]
@@ -112,7 +112,7 @@ class Packer:
         self.pack.restype = None
         self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
 
-    def keep(self, weight: Weight) -> np.ndarray | Packed:
+    def prepared(self, weight: Weight) -> np.ndarray | Packed:
         return weight.array() if weight.layout is None else self.packed(weight)
 
     def packed(self, weight: Weight) -> Packed:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files
+from gpt2.files import unheard
 
 SOURCES = Path(__file__).parent
 MAIN = "library.cc"
@@ -24,51 +25,47 @@ SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to Tensor
 SECONDS = 300  # that a compiler may take
 
 
-class Unavailable(Exception):
+class NoLibrary(Exception):
     """Why there is no native library."""
 
 
-def unheard(line: str) -> None:
-    """For callers who want no notice."""
-
-
 def load(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
-    """The library, compiled if this is the first time on this machine. Raises Unavailable.
+    """The library, compiled if this is the first time on this machine. Raises NoLibrary.
 
     notify: told that a compiler is at work, which takes seconds.
     """
     found = _tried(notify)
-    if isinstance(found, Unavailable):
-        raise Unavailable(str(found))
+    if isinstance(found, NoLibrary):
+        raise NoLibrary(str(found))
     return found
 
 
 @functools.cache
-def _tried(notify: Callable[[str], None]) -> ctypes.CDLL | Unavailable:
+def _tried(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibrary:
     """Once in a process: a compiler that fails may take long to do so."""
     try:
         return find(notify)
-    except Unavailable as reason:
+    except NoLibrary as reason:
         return reason
 
 
 def find(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
     """What `load` does when it is first called."""
     if os.environ.get(SWITCH) == "0":
-        raise Unavailable(f"{SWITCH}=0")
+        raise NoLibrary(f"{SWITCH}=0")
     if sys.platform not in ("linux", "darwin"):
-        raise Unavailable(f"not written for {sys.platform}")
+        raise NoLibrary(f"not written for {sys.platform}")
     compiler = shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, COMPILERS)), None)
     library = cache_folder() / f"native-{_fingerprint()}.so"
     try:
         if not library.exists():
             if compiler is None:
-                raise Unavailable("there is no C++ compiler")
+                raise NoLibrary("there is no C++ compiler")
             notify("compiling the decode step for this machine; this happens once and takes some seconds")
             compile_library(compiler, library)
         return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
-        raise Unavailable(f"{compiler} or the library it made failed: {_reason(error)}") from error
+        raise NoLibrary(f"{compiler} or the library it made failed: {_reason(error)}") from error
 
 
 def compile_library(compiler: str, library: Path) -> None:
