@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 	$(BIN)/python src/interactive_conditional_samples.py --model_name shakespeare --prompt "ROMEO:" --length 120 --top_k 40 --temperature 0.8
 
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from gpt2 import machine
+
+machine.start()  # before anything else imports TensorFlow, whose chatter it holds back
 
 import tiny
 from tiny import with_tensorflow

@@ -135,6 +135,7 @@ def raising(error):
         (GPT2Error("it broke"), 1, "error: it broke\n"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'\n"),
         (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (GPT2_DEBUG=1 shows where)\n"),
+        (MemoryError("no 9 GB"), 1, "error: there is not enough memory: no 9 GB; a narrow precision takes less\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],
 )

@@ -1,4 +1,4 @@
-"""scripts/train.py: runs that begin, go on, are interrupted, and what is refused."""
+"""train.py: runs that begin, go on, are interrupted, and what is refused."""
 
 import contextlib
 import dataclasses

@@ -72,6 +72,9 @@ def _status(work: Callable[[], None]) -> int:
     except (GPT2Error, OSError) as error:
         complain(f"error: {error}")
         return USAGE if isinstance(error, UsageError) else FAILURE
+    except MemoryError as error:
+        complain(f"error: there is not enough memory: {error or 'close other programs'}; a narrow precision takes less")
+        return FAILURE
     except ModuleNotFoundError as error:
         complain(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
         return FAILURE

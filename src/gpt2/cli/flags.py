@@ -67,7 +67,7 @@ FLAGS = {
         "where to download from, instead of OpenAI's servers; several, separated by commas, are tried in turn",
     ),
     "in_text": Flag(str, "a path", f"text to read: {TEXTS}"),
-    "dataset": Flag(str, "a path", f"text to train on: {TEXTS}; or files of ids, as scripts/encode.py writes them"),
+    "dataset": Flag(str, "a path", f"text to train on: {TEXTS}; or files of ids, as encode.py writes them"),
     "out": Flag(str, "a path", "the file or folder to write"),
     "combine": Flag(int, WHOLE, "an .npz gets chunks of at least so many characters; .npy has no chunks", 1),
     "csv_header": Flag(switch, YES_OR_NO, "leave out the first row of each .csv"),

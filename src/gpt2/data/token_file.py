@@ -23,7 +23,7 @@ from gpt2.files import replacing
 from gpt2.text.vocabulary import TextEncoder
 
 BLOCK = 1 << 22  # ids that are looked at together
-ENCODE = "python3 scripts/encode.py TEXT"
+ENCODE = "python3 encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
 
