@@ -82,7 +82,7 @@ check_unconditional() {
     volumes+=(--volume "$PWD/tests:/tests:ro" --volume "$WORK/models:/volume")
     logged in_image env PYTHONPATH=/tests python3 -c 'import pathlib, tiny
 for folder in "models", "/volume": tiny.write_model(pathlib.Path(folder, "tiny"))'
-    in_image python3 src/generate_unconditional_samples.py --model_name tiny --nsamples 2 --length 20 >"$WORK/output"
+    in_image python3 src/generate_unconditional_samples.py --model_name tiny --nsamples 2 --length 20 --seed 1 >"$WORK/output"
     expect_in_output 1 "$BANNER"
     expect_in_output 1 "${BANNER/1/2}"
 }
@@ -91,14 +91,14 @@ check_interactive() {
     in_image rm -r models/tiny
     volumes+=(--volume "$WORK/models:/gpt-2/models")
     printf 'the cat\nthe dog\n' |
-        in_image python3 src/interactive_conditional_samples.py --model_name tiny --top_k 40 --length 20 >"$WORK/output"
+        in_image python3 src/interactive_conditional_samples.py --model_name tiny --top_k 40 --length 20 --seed 1 >"$WORK/output"
     expect_in_output 3 "$PROMPT"
     expect_in_output 2 "$BANNER"
 }
 
 expect_in_output() {
     local found
-    found=$(grep -oF -- "$2" "$WORK/output" | wc -l || true)
+    found=$(grep -aoF -- "$2" "$WORK/output" | wc -l || true)
     [ "$found" = "$1" ] || fail "the output should have $1 times '$2', not $found: $(cat "$WORK/output")"
 }
 

@@ -141,10 +141,11 @@ class Encoder:
         self.ids_of = ids_of
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.characters = byte_characters()
-        byte_of = {character: byte for byte, character in self.characters.items()}
+        known = frozenset(self.characters.values())
+        to_latin = {ord(character): byte for byte, character in self.characters.items()}
         # A special token's characters need not stand for bytes: those are its UTF-8.
         self.bytes_of = {
-            i: bytes(byte_of[c] for c in piece) if all(c in byte_of for c in piece) else piece.encode("utf-8")
+            i: piece.translate(to_latin).encode("latin-1") if known.issuperset(piece) else piece.encode("utf-8")
             for piece, i in ids_of.items()
         }
         self.cache = PieceCache(self.encode_piece)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator, Mapping
 from io import RawIOBase
 from pathlib import Path
@@ -87,11 +88,13 @@ class Checkpoint:
         crc = 0
         try:
             with path.open("rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
+                    raise Damaged(path, f"it ends before the end of {name}")
                 file.seek(entry.offset)
                 for start in range(0, max(1, rows), at_once):
                     piece = np.empty((min(at_once, rows - start), columns), "<f4")
                     if _fill(file, piece) < piece.nbytes:
-                        raise Damaged(path, f"it ends before the end of {name}")
+                        raise Damaged(path, f"it has become shorter while {name} was read")
                     crc = google_crc32c.extend(crc, piece)
                     yield piece
         except OSError as error:

@@ -37,11 +37,12 @@ class Weight(NamedTuple):
 
     def array(self) -> np.ndarray:
         """All of it, of `shape`, float32. Raises GPT2Error if it is damaged."""
-        whole, at = np.empty(math.prod(self.shape), np.float32), 0
-        for piece in self.pieces():
-            if piece.size == whole.size:
-                whole = piece.reshape(-1)  # the only one is not copied
+        whole, at = np.empty(0, np.float32), 0
+        for piece in self.pieces():  # the first one is there: so much can be read, and is no mistaken size
+            if piece.size == math.prod(self.shape):
+                whole = piece  # not copied
             else:
+                whole = whole if at else np.empty(math.prod(self.shape), np.float32)
                 whole[at : at + piece.size] = piece.reshape(-1)
             at += piece.size
         return whole.reshape(self.shape)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2 import machine
 from gpt2.engine.backend import Rows
-from gpt2.engine.native.cache import POINTERS, WIDTH, WORD, ArrayCache, pointers
+from gpt2.engine.native.cache import POINTERS, WORD, ArrayCache, pointers
 from gpt2.engine.native.memory import CHUNKS
 from gpt2.formats.weights import Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
@@ -59,7 +59,7 @@ class NativeBackend:
         precision: str = DEFAULT_PRECISION,
         threads: int | None = None,
     ) -> None:
-        self.hparams = hparams
+        self.hparams, self.width = hparams, panel_width(library)
         self.forward = library.gpt2_forward
         self.forward.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_long, ctypes.c_long, ctypes.c_void_p]
         self.forward.restype = ctypes.c_char_p
@@ -80,7 +80,7 @@ class NativeBackend:
         self.model = CModel(*sizes, at_wte, pointers(self.matrices), *at_others, pointers(self.vectors))
 
     def new_cache(self, batch: int) -> ArrayCache:
-        return ArrayCache(self.hparams, batch, self.cache_type)
+        return ArrayCache(self.hparams, batch, self.cache_type, self.width)
 
     def extend(
         self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
@@ -95,6 +95,11 @@ class NativeBackend:
         return logits
 
 
+def panel_width(library: ctypes.CDLL) -> int:
+    """WIDTH in kernels.h, which depends on the processor."""
+    return ctypes.c_int.in_dll(library, "gpt2_width").value
+
+
 class Packed(NamedTuple):
     """A matrix as the native library reads it."""
 
@@ -106,7 +111,7 @@ class Packer:
     """What the native library keeps of weights: matrices packed, all else as it is."""
 
     def __init__(self, library: ctypes.CDLL, precision: str, threads: int) -> None:
-        self.pack, self.threads = library.gpt2_pack, threads
+        self.pack, self.width, self.threads = library.gpt2_pack, panel_width(library), threads
         size, address = ctypes.c_long, ctypes.c_void_p
         self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, size, address, address]
         self.pack.restype = None
@@ -119,7 +124,8 @@ class Packer:
         """A matrix, packed piece by piece where its outputs are rows."""
         outputs, depth = weight.shape if weight.layout is Layout.OUT_IN else weight.shape[::-1]
         group = WORD // self.dtype.itemsize
-        values = CHUNKS.zeros((-(-outputs // WIDTH), -(-depth // group), WIDTH, group), self.dtype)
+        width = self.width
+        values = CHUNKS.zeros((-(-outputs // width), -(-depth // group), width, group), self.dtype)
         scale: np.ndarray = np.ones(outputs, np.float32)
         first = 0
         for piece in weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array()]:

@@ -15,7 +15,7 @@ import numpy as np
 from gpt2.engine.cache import KeyValueCache, rounded
 from gpt2.hparams import HParams
 
-WIDTH, WORD = 32, 4  # columns of a panel, and bytes of a group, as in kernels.h
+WORD = 4  # bytes of a group, as in kernels.h
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
 
 
@@ -31,19 +31,19 @@ class CCache(ctypes.Structure):
 
 
 class ArrayCache(KeyValueCache):
-    """seen: what the native library sees of it."""
+    """width: columns of a panel. seen: what the native library sees of it."""
 
     seen: CCache
 
-    def __init__(self, hparams: HParams, batch: int, dtype: np.dtype) -> None:
+    def __init__(self, hparams: HParams, batch: int, dtype: np.dtype, width: int) -> None:
         self.dtype = dtype
-        super().__init__(hparams, batch, WIDTH)
+        super().__init__(hparams, batch, width)
 
     def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
         rows, heads, size = len(self.rows), hparams.n_head, hparams.head_size
-        panels = rounded(size, WIDTH) // WIDTH
+        panels = rounded(size, self.width) // self.width
         keys = [rows, heads, self.capacity, rounded(size, WORD // self.dtype.itemsize)]
-        return keys, [rows, heads * panels, self.capacity, WIDTH]
+        return keys, [rows, heads * panels, self.capacity, self.width]
 
     def _replace(self, change: Callable[[Any], Any]) -> None:
         super()._replace(change)

@@ -18,7 +18,15 @@
 
 namespace gpt2 {
 
-constexpr int LANES = 16, WIDTH = 2 * LANES;
+// As many as a register of this processor holds: of larger vectors GCC makes a detour through memory.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int WIDTH = 2 * LANES;
 
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -105,7 +113,7 @@ struct Floats {
 #ifdef __AVX512F__
   static constexpr int MAX_ROWS = 12;  // 2 x 12 sums and what is multiplied fit into 32 registers
 #else
-  static constexpr int MAX_ROWS = 3;
+  static constexpr int MAX_ROWS = 6;  // and into 16
 #endif
   const float* rows;
   long stride;

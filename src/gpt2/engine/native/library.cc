@@ -93,6 +93,9 @@ void pack(const Plain& from, long first, long threads, W* to, float* scales) {
 
 #define GPT2_EXPORT extern "C" __attribute__((visibility("default")))
 
+// For Python, which makes room in whole panels.
+extern "C" __attribute__((visibility("default"))) const int gpt2_width = gpt2::WIDTH;
+
 // Weights [depth, n] if in_out, else [n, depth], float32 -> columns `first` and after it of a packed matrix (kernels.h)
 // of `type`, which is all zeros there, and in int8 their scales.
 GPT2_EXPORT void gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, long threads,

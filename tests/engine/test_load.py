@@ -1,0 +1,51 @@
+"""Which backend a model gets."""
+
+import pytest
+import tiny
+
+from gpt2 import machine
+from gpt2.engine import load
+from gpt2.engine.native import build
+from gpt2.formats.model_dir import open_model_dir
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What TensorFlow is started with, on a machine with a driver for a GPU."""
+    started = []
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", (str(tmp_path),))
+    monkeypatch.setattr(machine, "start", lambda threads=None, **_: started.append(threads) or "a GPU")
+    return started
+
+
+def test_where_there_is_a_driver_tensorflow_is_asked(native, asked, monkeypatch, tiny_dir):
+    monkeypatch.setattr(machine, "seen", lambda: ["CPU:0", "GPU:0"])
+    backend = load.load_backend(open_model_dir(tiny_dir), threads=2)
+    assert (backend.device, backend.name) == ("a GPU", "TensorFlow: the native step is for CPUs")
+    assert asked == [2, 2]
+
+
+def test_a_driver_alone_is_no_gpu(native, asked, monkeypatch, tiny_dir):
+    monkeypatch.setattr(machine, "seen", lambda: ["CPU:0"])
+    backend = load.load_backend(open_model_dir(tiny_dir))
+    assert (backend.device, backend.name) == ("CPU", "the native step")
+    assert asked == [None]
+
+
+def test_without_a_driver_it_is_not(native, asked, monkeypatch, tiny_dir):
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", ())
+    monkeypatch.setattr(machine, "AMD_DRIVER", ())
+    assert load.load_backend(open_model_dir(tiny_dir)).name == "the native step"
+    assert asked == []
+
+
+def test_threads_are_those_asked_for_or_all_cores(native, tiny_dir):
+    for threads, used in ((1, 1), (3, 3), (None, machine.cores())):
+        assert load.load_backend(open_model_dir(tiny_dir), threads=threads).model.threads == used
+
+
+def test_all_backends_that_there_are(native, tiny_dir, monkeypatch):
+    weights, hparams = tiny.read_model(tiny_dir), open_model_dir(tiny_dir).hparams
+    assert [backend.name for backend in load.backends(weights, hparams)] == ["TensorFlow", "the native step"]
+    monkeypatch.setattr(build, "load", lambda *_: (_ for _ in ()).throw(build.NoLibrary("none")))
+    assert [backend.name for backend in load.backends(weights, hparams)] == ["TensorFlow"]
