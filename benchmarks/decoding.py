@@ -60,7 +60,7 @@ COLUMNS = [  # title, key, format, width
     ("of it", "of_ceiling", ".0%", 6),
     ("peak MB", "peak_mb", ".0f", 8),
     ("ours/peer", "ours_to_peer", ".2f", 10),
-    ("95%", "interval", "", 11),
+    ("95%", "interval", "", 13),
 ]
 
 
