@@ -222,6 +222,12 @@ def test_idioms_of_existing_programs(trained):
     fresh.close()
 
 
+def test_tensorflow_is_there_for_who_asks():
+    assert gpt2.tf is tf
+    with pytest.raises(AttributeError, match="module 'gpt_2_simple' has no attribute 'tg'"):
+        gpt2.tg  # noqa: B018
+
+
 def test_a_program_that_switches_eager_execution_off(place):
     code = """
 import tensorflow as tf
