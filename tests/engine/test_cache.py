@@ -94,3 +94,71 @@ def test_ragged_rows_in_narrow_types(wide, precision):
     for row, prompt in enumerate(PROMPTS):
         exact = reference.logits(weights, wide.hparams, [*prompt, *next_ids[:, row]])[len(prompt) - 1 :]
         np.testing.assert_allclose([logits[row] for logits in found], exact, rtol=0, atol=1e-3)
+
+
+def prefilled(backend, ids):
+    """A cache of some rows with the same ids [T], all but the last one fed."""
+    cache = backend.new_cache(3)
+    tokens = np.tile(np.array(ids[:-1], np.int32), (3, 1))
+    backend.extend(cache, range(3), tokens, np.zeros(3, np.int32), np.full(3, len(ids) - 1, np.int32))
+    return cache
+
+
+def last_logits(backend, cache, ids, row):
+    """[V], after the last of the row's ids [T]."""
+    return backend.extend(cache, [row], np.array([ids[-1:]]), np.array([len(ids) - 1]), np.array([1]))[0]
+
+
+def test_chunks_of_different_rows_begin_anywhere(backend, wide):
+    """Also up to the very end of the cache, where padding has no room."""
+    weights = tiny.read(wide.weights, wide.hparams)
+    ids = np.random.default_rng(1).integers(wide.hparams.n_vocab, size=(3, 128))
+    cache, starts = backend.new_cache(3), np.zeros(3, np.int32)
+    for counts in ([100, 1, 5], [28, 9, 2], [0, 100, 30]):
+        rows = np.flatnonzero(counts)
+        counts = np.array(counts)[rows]
+        tokens = np.zeros((len(rows), counts.max()), np.int32)
+        for line, row, count in zip(tokens, rows, counts):
+            line[:count] = ids[row, starts[row] : starts[row] + count]
+        found = backend.extend(cache, rows, tokens, starts[rows], counts)
+        starts[rows] += counts
+        for row, logits in zip(rows, found):
+            exact = reference.logits(weights, wide.hparams, ids[row, : starts[row]])[-1]
+            np.testing.assert_allclose(logits, exact, rtol=0, atol=1e-5)
+
+
+def test_a_step_writes_into_its_own_rows_alone(backend):
+    ids = [5, 6, 7, 8]
+    cache = prefilled(backend, ids)
+    expected = last_logits(backend, prefilled(backend, ids), ids, 0)
+    backend.extend(cache, [1], np.array([[9]]), np.array([3]), np.array([1]))
+    np.testing.assert_array_equal(last_logits(backend, cache, ids, 0), expected)
+
+
+def test_what_would_leave_the_cache_is_refused(backend):
+    cache = prefilled(backend, [5, 6, 7])
+    for rows, start, count in (([3], 0, 1), ([0], 128, 1), ([0], -1, 1), ([0], 0, 0), ([0], 127, 2)):
+        with pytest.raises(ValueError, match="out of range|counts must be"):
+            backend.extend(cache, rows, np.array([[1, 2]]), np.array([start]), np.array([count]))
+
+
+@pytest.mark.parametrize("change", ["grown", "taken"])
+@pytest.mark.parametrize("struck", [1, 3])
+def test_a_cache_that_cannot_change_is_what_it_was(backend, monkeypatch, change, struck):
+    """Ctrl-C or a lack of memory between two arrays."""
+    ids = [5, 6, 7, 8]
+    cache = prefilled(backend, ids)
+    real, calls = getattr(cache, change), []
+
+    def strike(*args):
+        calls.append(args)
+        if len(calls) == struck:
+            raise MemoryError
+        return real(*args)
+
+    monkeypatch.setattr(cache, change, strike)
+    with pytest.raises(MemoryError):
+        cache.reserve(200) if change == "grown" else cache.retain([1])
+    assert cache.capacity == 128 and len(cache.rows) == 3 and {array.shape[0] for array in cache.keys} == {3}
+    expected = last_logits(backend, prefilled(backend, ids), ids, 2)
+    np.testing.assert_array_equal(last_logits(backend, cache, ids, 2), expected)

@@ -28,6 +28,6 @@ class Backend(Protocol):
     def extend(self, cache: Any, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Feeds the first counts[n] of tokens [N, T] to row rows[n] of the batch, from its slot starts[n] on.
 
-        Returns the logits of each row's last token [N, V] float32. Either all start at 0 or T is 1. No token sees the
-        padding, which stands after it.
+        Returns the logits of each row's last token [N, V] float32. No token sees the padding, which stands after it;
+        no other row is written to. Raises ValueError for what would leave the cache.
         """

@@ -93,15 +93,15 @@ class Batch:
         if not begin.any():
             return self._step(rows)
         order = np.argsort(np.concatenate([rows[~begin], rows[begin]]))
-        # In this order: a step may write into the first slot of the rows that are not in it.
         return np.concatenate([self._step(rows[~begin]), self._prefill(rows[begin])])[order]
 
     def _step(self, rows: np.ndarray) -> np.ndarray:
         starts = self.lengths[rows]
         self.cache.reserve(int(starts.max()) + 1)
         tokens = np.array([[self.ids[row][-1]] for row in rows], np.int32)
+        logits = self.backend.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
         self.lengths[rows] += 1
-        return self.backend.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
+        return logits
 
     def _prefill(self, rows: np.ndarray) -> np.ndarray:
         """Rows with the same ids are computed once."""

@@ -6,7 +6,7 @@ Shapes: B batch, P cache slots, H heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,16 @@ from gpt2.hparams import HParams
 SMALLEST, GROWTH = 128, 4  # slots, and by what they are multiplied when they are full
 
 
+class Held(NamedTuple):
+    """All that has to agree; replaced as one, so that Ctrl-C or a lack of memory in between leaves what was."""
+
+    rows: np.ndarray  # which row of the batch is at each place [B]
+    capacity: int  # P
+    keys: list[Any]
+    values: list[Any]
+    seen: Any = None  # what a native library sees of it
+
+
 class KeyValueCache:
     """Keys and values of each layer, for the rows of a batch, in whatever kind of array a backend has.
 
@@ -23,18 +33,35 @@ class KeyValueCache:
     """
 
     def __init__(self, hparams: HParams, batch: int, width: int = 1) -> None:
-        self.rows: np.ndarray = np.arange(batch)  # which row of the batch is at each place
-        self.n_ctx, self.width = hparams.n_ctx, width
-        self.capacity = rounded(min(SMALLEST, hparams.n_ctx), width)
-        keys, values = self.shapes(hparams)
-        self.keys: list[Any] = [keys] * hparams.n_layer
-        self.values: list[Any] = [values] * hparams.n_layer
-        self._replace(self.zeros)
+        self.hparams, self.width = hparams, width
+        rows, capacity = np.arange(batch), rounded(min(SMALLEST, hparams.n_ctx), width)
+        keys, values = ([self.zeros(shape) for _ in range(hparams.n_layer)] for shape in self.shapes(batch, capacity))
+        self.held = self.holding(Held(rows, capacity, keys, values))
 
-    def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
+    @property
+    def rows(self) -> np.ndarray:
+        return self.held.rows
+
+    @property
+    def capacity(self) -> int:
+        return self.held.capacity
+
+    @property
+    def keys(self) -> list[Any]:
+        return self.held.keys
+
+    @property
+    def values(self) -> list[Any]:
+        return self.held.values
+
+    def shapes(self, batch: int, capacity: int) -> tuple[list[int], list[int]]:
         """Of the keys and of the values of a layer."""
-        shape = [len(self.rows), hparams.n_head, self.capacity, hparams.head_size]
+        shape = [batch, self.hparams.n_head, capacity, self.hparams.head_size]
         return shape, shape
+
+    def holding(self, held: Held) -> Held:
+        """The same, with `seen` for these arrays."""
+        return held
 
     def reserve(self, slots: int) -> None:
         """Makes room for so many slots.
@@ -42,32 +69,32 @@ class KeyValueCache:
         In few steps, because the memory of a smaller cache is seldom good for another; but in steps, because attention
         may read the whole capacity for every token.
         """
-        old = self.capacity
-        while self.capacity < slots:
-            self.capacity = rounded(min(GROWTH * self.capacity, self.n_ctx), self.width)
-        if self.capacity > old:
-            self._replace(lambda array: self.grown(array, self.capacity - old))
+        old = capacity = self.capacity
+        while capacity < slots:
+            capacity = rounded(min(GROWTH * capacity, self.hparams.n_ctx), self.width)
+        if capacity > old:
+            self._replace(lambda array: self.grown(array, capacity - old), capacity=capacity)
 
     def places(self, rows: Rows) -> np.ndarray:
-        """Where these rows of the batch are kept."""
-        return np.searchsorted(self.rows, rows).astype(np.int32)
+        """Where these rows of the batch are kept. Raises ValueError for rows that are not."""
+        places = np.searchsorted(self.rows, rows).astype(np.int32)
+        if not np.array_equal(self.rows.take(places, mode="clip"), rows):
+            raise ValueError("rows out of range")
+        return places
 
     def retain(self, rows: Rows) -> None:
         """Forgets all but these rows of the batch."""
         places = self.places(rows)
-        self._replace(lambda array: self.taken(array, places))
-        self.rows = np.array(rows)
+        self._replace(lambda array: self.taken(array, places), rows=np.array(rows))
 
     def copy(self, sources: Rows, targets: Rows) -> None:
         """Gives each target row what its source row has."""
         froms, to = self.places(sources), self.places(targets)
         self._replace(lambda array: self.put(array, to, froms))
 
-    def _replace(self, change: Callable[[Any], Any]) -> None:
-        """One by one, so that only one is there twice."""
-        for arrays in (self.keys, self.values):
-            for i, array in enumerate(arrays):
-                arrays[i] = change(array)
+    def _replace(self, change: Callable[[Any], Any], **others: Any) -> None:
+        keys, values = ([change(array) for array in arrays] for arrays in (self.keys, self.values))
+        self.held = self.holding(self.held._replace(keys=keys, values=values, **others))
 
     def zeros(self, shape: list[int]) -> Any:
         raise NotImplementedError

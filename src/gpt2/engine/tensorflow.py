@@ -70,23 +70,45 @@ class TensorFlowBackend:
         self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> np.ndarray:
         """See `Backend`."""
-        if tokens.shape[1] == 1 and starts.any():
-            return self._extend_by_one(cache, rows, tokens[:, 0], starts)
-        hparams = self.hparams
+        if np.min(counts) < 1 or np.max(counts) > tokens.shape[1]:
+            raise ValueError("counts must be from 1 to the tokens' width")
+        if np.min(starts) < 0 or np.max(starts + counts) > min(cache.capacity, self.hparams.n_ctx):
+            raise ValueError("positions out of range")
+        if not starts.any():
+            return self._prefill(cache, rows, tokens, counts)
+        if tokens.shape[1] == 1:
+            return self._step(cache, rows, tokens[:, 0], starts)
+        parts = zip(rows, tokens, starts, counts)  # each without padding, for which its row may have no room
+        return np.concatenate([self._chunk(cache, row, ids[:count], start) for row, ids, start, count in parts])
+
+    def _prefill(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """tokens [N, T] from each row's first slot on."""
+        hparams, starts = self.hparams, np.zeros(len(rows), np.int32)
         nothing = [tf.zeros([len(rows), hparams.n_head, 0, hparams.head_size])] * hparams.n_layer
         empty = model.Cache(nothing, nothing, tf.constant(starts, tf.int32))
         logits, keys, values = self.forward(tf.constant(tokens, tf.int32), tf.constant(counts, tf.int32), empty)
         self.store(cache, keys, values, cache.places(rows), starts)
         return logits.numpy()
 
-    def _extend_by_one(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """All rows of the cache are fed, since to pick some would copy it; the others' first slot is overwritten."""
+    def _chunk(self, cache: TensorCache, row: int, ids: np.ndarray, start: int) -> np.ndarray:
+        """ids [T] from a row's slot `start` on."""
+        places, starts = cache.places([row]), np.array([start], np.int32)
+        keys, values = ([tf.gather(array, places) for array in kind] for kind in (cache.keys, cache.values))
+        past = model.Cache(keys, values, starts)
+        logits, keys, values = self.forward(ids[None].astype(np.int32), np.array([len(ids)], np.int32), past)
+        self.store(cache, keys, values, places, starts)
+        return logits.numpy()
+
+    def _step(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """tokens [N], one a row. All rows of the cache are fed, since to pick some would copy it."""
         places = cache.places(rows)
         all_tokens, all_starts = np.zeros((2, len(cache.rows)), np.int32)
         all_tokens[places], all_starts[places] = tokens, starts
         past = model.Cache(cache.keys, cache.values, tf.constant(all_starts))
         logits, keys, values = self.step(tf.constant(all_tokens[:, None]), tf.ones_like(past.lengths), past)
-        self.store(cache, keys, values, np.arange(len(cache.rows)), all_starts)
+        if len(places) < len(all_tokens):
+            keys, values = ([tf.gather(new, places) for new in news] for news in (keys, values))
+        self.store(cache, keys, values, places, starts)
         return logits.numpy()[places]
 
     def store(
@@ -100,7 +122,7 @@ class TensorFlowBackend:
         """Puts keys and values L x [N, H, T, D] into the slots from starts [N] of these places [N] in the cache."""
         places, starts = tf.constant(places, tf.int32), tf.constant(starts, tf.int32)
         written = self.write([*cache.keys, *cache.values], [*keys, *values], places, starts)
-        cache.keys, cache.values = written[: len(keys)], written[len(keys) :]
+        cache.held = cache.held._replace(keys=written[: len(keys)], values=written[len(keys) :])
 
     def _forward(self, tokens: tf.Tensor, counts: tf.Tensor, cache: model.Cache) -> model.Hidden:
         """tokens [N, T], of which the first counts[n] of row n mean something -> logits of each row's last one [N, V],

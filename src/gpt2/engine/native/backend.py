@@ -85,10 +85,10 @@ class NativeBackend:
     def extend(
         self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> np.ndarray:
-        """See `Backend`; here rows may start anywhere. Raises ValueError for what would leave the cache."""
+        """See `Backend`."""
         pieces = np.column_stack([cache.places(rows), starts, counts, tokens]).astype(np.int32)
         logits = np.empty([len(rows), self.hparams.n_vocab], np.float32)
-        model, seen = ctypes.byref(self.model), ctypes.byref(cache.seen)
+        model, seen = ctypes.byref(self.model), ctypes.byref(cache.held.seen)
         wrong = self.forward(self.type, model, seen, pieces.ctypes.data, *pieces.shape, logits.ctypes.data)
         if wrong:
             raise ValueError(wrong.decode())

@@ -7,12 +7,12 @@ more slots is put after each panel, as if it were a head.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gpt2.engine.cache import KeyValueCache, rounded
+from gpt2.engine.cache import Held, KeyValueCache, rounded
 from gpt2.hparams import HParams
 
 WORD = 4  # bytes of a group, as in kernels.h
@@ -31,23 +31,20 @@ class CCache(ctypes.Structure):
 
 
 class ArrayCache(KeyValueCache):
-    """width: columns of a panel. seen: what the native library sees of it."""
-
-    seen: CCache
+    """width: columns of a panel."""
 
     def __init__(self, hparams: HParams, batch: int, dtype: np.dtype, width: int) -> None:
         self.dtype = dtype
         super().__init__(hparams, batch, width)
 
-    def shapes(self, hparams: HParams) -> tuple[list[int], list[int]]:
-        rows, heads, size = len(self.rows), hparams.n_head, hparams.head_size
+    def shapes(self, batch: int, capacity: int) -> tuple[list[int], list[int]]:
+        heads, size = self.hparams.n_head, self.hparams.head_size
         panels = rounded(size, self.width) // self.width
-        keys = [rows, heads, self.capacity, rounded(size, WORD // self.dtype.itemsize)]
-        return keys, [rows, heads * panels, self.capacity, self.width]
+        keys = [batch, heads, capacity, rounded(size, WORD // self.dtype.itemsize)]
+        return keys, [batch, heads * panels, capacity, self.width]
 
-    def _replace(self, change: Callable[[Any], Any]) -> None:
-        super()._replace(change)
-        self.seen = CCache(len(self.keys[0]), self.capacity, pointers(self.keys), pointers(self.values))
+    def holding(self, held: Held) -> Held:
+        return held._replace(seen=CCache(len(held.rows), held.capacity, pointers(held.keys), pointers(held.values)))
 
     def zeros(self, shape: list[int]) -> np.ndarray:
         return np.zeros(shape, self.dtype)
