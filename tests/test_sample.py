@@ -170,6 +170,8 @@ def test_random_numbers_belong_to_seed_and_sample():
 
     assert draw(1, 2) == draw(1, 2)
     assert len({tuple(draw(seed, number)) for seed in (0, 1, 2**40) for number in (0, 1)}) == 6
+    # Numbers of which NumPy would make the same words: (low, sample) beside low + 2**32 * sample.
+    assert len({tuple(draw(*pair)) for pair in ((5, 7), (5 + 7 * 2**32, 0), (5, 7 * 2**32), (5 + 2**32, 7))}) == 4
     # Typed in, so that a release of NumPy that changed them would be noticed.
     np.testing.assert_allclose(draw(0, 0)[:5], FIRST_NUMBERS, rtol=1e-6)
 
@@ -180,18 +182,30 @@ FIRST_NUMBERS = [0.13562296330928802, 0.014067035168409348, 0.937732458114624, 0
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"temperature": -1.0}, "temperature must be 0 .* not -1.0"),
+        ({"temperature": -1.0}, "temperature must be a number of 0 or more .0 is greedy., not -1.0"),
         ({"temperature": float("nan")}, "not nan"),
         ({"temperature": float("inf")}, "not inf"),
-        ({"top_k": -1}, "top_k must be 0 .* not -1"),
-        ({"top_p": 1.5}, "top_p must be between 0 and 1 .* not 1.5"),
+        ({"temperature": "hot"}, "not 'hot'"),
+        ({"top_k": -1}, "top_k must be a whole number of at least 0, not -1"),
+        ({"top_k": 1.5}, "top_k must be a whole number, not 1.5"),
+        ({"top_p": 1.5}, "top_p must be a number from 0 to 1 .0 and 1 are off., not 1.5"),
         ({"top_p": float("nan")}, "not nan"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0 .* not 0.0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be a number from 0.001 to 1000 .1 is off., not 0.0"),
+        ({"repetition_penalty": 1e-300}, "not 1e-300"),
+        ({"repetition_penalty": None}, "not None"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
         Sampling(**wrong)
+
+
+@pytest.mark.parametrize("penalty", [0.001, 1000])
+@pytest.mark.parametrize("temperature", [0, 1e-300, 1, 1e300])
+def test_the_bounds_of_what_is_allowed_give_an_id(penalty, temperature):
+    logits, seen = np.float32([-300, 200, 0, 1e-30]), np.array([True, True, False, True])
+    sampling = Sampling(temperature, top_k=3, top_p=0.9, repetition_penalty=penalty)
+    assert next_id(2, sampling, logits, seen) in range(4)
 
 
 def test_the_worked_examples():

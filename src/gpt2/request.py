@@ -6,17 +6,45 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
+from collections.abc import Sequence
+from typing import Any
 
 from gpt2.errors import UsageError
 
 FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
 DEFAULT_PRECISION = PRECISIONS[0]
+PENALTIES = 0.001, 1000.0  # far beyond these, logits would no longer be numbers
+SEEDS = 2**64
 
 
 def check_precision(precision: str) -> None:
     """Raises UsageError unless it is one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """The value as an int. Raises UsageError unless it is a whole number, and at least so large."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
+    if isinstance(value, bool) or number < least:
+        raise UsageError(f"{name} must be a whole number of at least {least}, not {value}")
+    return number
+
+
+def number(name: str, value: Any, least: float, most: float, off: str) -> float:
+    """The value as a float. Raises UsageError unless it is a number from `least` to `most`; off: what means nothing."""
+    try:
+        converted = float(value) if not isinstance(value, str) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        converted = math.nan
+    if not least <= converted <= most or math.isinf(converted):
+        allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
+        raise UsageError(f"{name} must be a number {allowed} ({off}), not {value!r}")
+    return converted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +67,10 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise UsageError(f"top_k must be 0 (off) or more, not {self.top_k}")
-        if not 0 <= self.top_p <= 1:
-            raise UsageError(f"top_p must be between 0 and 1 (both off), not {self.top_p}")
-        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
-            raise UsageError(f"repetition_penalty must be above 0 (1 is off), not {self.repetition_penalty}")
+        number("temperature", self.temperature, 0, math.inf, "0 is greedy")
+        whole("top_k", self.top_k)
+        number("top_p", self.top_p, 0, 1, "0 and 1 are off")
+        number("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +80,10 @@ class Request:
     prompt: its text; None starts from nothing, that is from the vocabulary's end-of-text token.
     length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (`engine.batch.Batch`).
     seed, sample: together they name the random numbers, so that a sample does not depend on its batch.
-    stop: writing ends where one of these would appear, and it is not part of the text.
+    stop: one or several strings; writing ends where one of them would appear, and it is not part of the text.
 
-    Raises UsageError for a prompt or a stop that is empty and for a negative length.
+    Raises UsageError for a prompt or a stop that is empty, and for a length, seed or sample that is no whole number of
+    at least 0 (below 2**64, for the latter two).
     """
 
     prompt: str | None
@@ -66,12 +91,23 @@ class Request:
     sampling: Sampling = Sampling()
     seed: int = 0
     sample: int = 0
-    stop: tuple[str, ...] = ()
+    stop: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if not (self.prompt is None or isinstance(self.prompt, str)):
+            raise UsageError(f"the prompt must be text, or None, which starts from nothing; not {self.prompt!r}")
         if self.prompt == "":
             raise UsageError("the prompt is empty; None starts a text from nothing")
-        if self.length < 0:
-            raise UsageError(f"length must be 0 or more, not {self.length}")
-        if "" in self.stop:
-            raise UsageError("a stop string is empty")
+        whole("length", self.length)
+        for name in ("seed", "sample"):
+            if whole(name, getattr(self, name)) >= SEEDS:
+                raise UsageError(f"{name} must be below 2**64, not {getattr(self, name)}")
+        object.__setattr__(self, "stop", _strings(self.stop))
+
+
+def _strings(stop: Any) -> tuple[str, ...]:
+    """One or several stop strings. Raises UsageError for what is none."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(one, str) and one for one in stops):
+        raise UsageError(f"stop must be text that is not empty, or several such, not {stop!r}")
+    return stops

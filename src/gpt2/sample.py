@@ -15,8 +15,10 @@ import numpy as np
 from gpt2.request import Sampling
 
 DROPPED = -math.inf
+LARGEST = float(np.finfo(np.float32).max)
 BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
+WORD = 2**32
 SLICES = 32  # of the ids, side by side; of each place in them only the largest logit is looked at first
 
 
@@ -28,7 +30,9 @@ class RandomNumbers:
     """
 
     def __init__(self, seed: int, sample: int) -> None:
-        self.bits = np.random.Philox(np.random.SeedSequence((seed, sample)))
+        # NumPy would take (5 + 7 * 2**32, 0) and (5, 7) for the same words; what is beyond 32 bits goes by another way.
+        low, high = ((seed % WORD, sample % WORD), (seed // WORD, sample // WORD))
+        self.bits = np.random.Philox(np.random.SeedSequence(low, spawn_key=high if any(high) else ()))
 
     def next(self, n_vocab: int) -> np.ndarray:
         """One number for each id [V] float32, uniform in (0, 1), the small ones as precise as the large ones."""
@@ -123,7 +127,7 @@ def next_token(
     """
     if seen is not None:
         logits = apply_repetition_penalty(logits, seen, sampling.repetition_penalty)
-    temperature = np.float32(sampling.temperature)
+    temperature = np.float32(min(sampling.temperature, LARGEST))
     if not temperature or uniform is None:
         return int(np.argmax(logits))
     with np.errstate(over="ignore"):  # a very small temperature: all but the largest become -inf
