@@ -111,8 +111,15 @@ def test_generating_again_and_again_keeps_nothing(tiny_model):
     "wrong, message",
     [
         ({"prompt": ""}, "the prompt is empty"),
-        ({"length": -1}, "length must be 0 or more, not -1"),
-        ({"stop": ("",)}, "a stop string is empty"),
+        ({"prompt": 5}, "the prompt must be text, or None, .* not 5"),
+        ({"length": -1}, "length must be a whole number of at least 0, not -1"),
+        ({"length": 1.5}, "length must be a whole number, not 1.5"),
+        ({"length": True}, "length must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": 2**64}, r"seed must be below 2\*\*64"),
+        ({"stop": ("",)}, "stop must be text that is not empty"),
+        ({"stop": ""}, "stop must be text that is not empty"),
+        ({"stop": ["a", 5]}, "stop must be text"),
     ],
 )
 def test_impossible_requests_are_refused(wrong, message):
@@ -120,8 +127,24 @@ def test_impossible_requests_are_refused(wrong, message):
         Request(**({"prompt": "a", "length": 1} | wrong))
 
 
+def test_one_stop_string_needs_no_list(tiny_model):
+    (text,) = texts(tiny_model, [Request("a", 30)])
+    assert texts(tiny_model, [Request("a", 30, stop=text[9:12])]) == [text.split(text[9:12])[0]]
+    assert texts(tiny_model, [Request("a", 30, stop=[text[9:12]])]) == [text.split(text[9:12])[0]]
+
+
+def test_a_batch_is_as_large_as_memory_allows(tiny_model, monkeypatch):
+    """A thousand million samples, of which nobody makes a list; each takes the 32 slots of the window."""
+    requests = (Request("a", 5, sample=number) for number in range(10**9))
+    row = 32 * tiny_model.backend.slot_bytes
+    monkeypatch.setattr(generate.machine, "available_memory", lambda: 7 * row / generate.SHARE)
+    with pytest.warns(UserWarning, match="memory has room for 7 samples at a time, not for 1000000000"):
+        batches = generate.batches(tiny_model, requests, 10**9)
+        assert [len(next(batches)) for _ in range(3)] == [7, 7, 7]
+
+
 def test_an_impossible_batch_size_is_refused(tiny_model):
-    with pytest.raises(UsageError, match="batch_size must be 1 or more, not 0"):
+    with pytest.raises(UsageError, match="batch_size must be a whole number of at least 1, not 0"):
         texts(tiny_model, [Request("a", 1)], 0)
 
 

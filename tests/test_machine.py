@@ -42,8 +42,18 @@ def test_a_second_start_is_no_obstacle_and_says_what_comes_too_late():
 
 @pytest.mark.parametrize("content, cores", [("100000 100000", 1), ("150000 100000", 2), ("max 100000", 99), ("", 99)])
 def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, content, cores):
-    quota = tmp_path / "cpu.max"
-    quota.write_text(content)
-    monkeypatch.setattr(machine, "CPU_QUOTA", quota)
+    (tmp_path / "cpu.max").write_text(content)
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: range(99), raising=False)
     assert machine.cores() == cores
+
+
+@pytest.mark.parametrize("allowed, left", [("5000", 2000), ("max", None), ("2000", 0)])
+def test_a_container_s_share_of_the_memory_is_heeded(monkeypatch, tmp_path, allowed, left):
+    monkeypatch.setattr(machine, "CGROUP", tmp_path / "none")
+    everything = machine.available_memory()
+    (tmp_path / "memory.max").write_text(allowed)
+    (tmp_path / "memory.current").write_text("3000")
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    found = machine.available_memory()
+    assert found == left if left is not None else found > everything / 2

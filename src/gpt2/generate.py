@@ -10,21 +10,23 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
+from gpt2 import machine
 from gpt2.engine.backend import Backend
 from gpt2.engine.batch import Batch, Row, last_of_window
+from gpt2.engine.cache import capacity_for
 from gpt2.engine.load import load_backend
-from gpt2.errors import UsageError
 from gpt2.files import unheard
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.hparams import HParams
-from gpt2.request import DEFAULT_PRECISION, Request, check_precision
+from gpt2.request import DEFAULT_PRECISION, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import TextEncoder
+
+SHARE = 0.5  # of the memory that is left, for a batch's cache: what is computed on the way needs some too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +81,41 @@ def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> 
 
     It changes speed and memory only: a sample's text depends on its request alone.
     """
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be 1 or more, not {batch_size}")
-    remaining = iter(requests)
-    while batch := list(islice(remaining, batch_size)):
+    for batch in batches(model, requests, batch_size):
         yield from in_order(stream(model, batch), len(batch))
+
+
+def batches(model: Model, requests: Iterable[Request], batch_size: int) -> Iterator[list[Request]]:
+    """The requests in lists of `batch_size` or, with a warning, of as many as there is memory for.
+
+    Raises UsageError unless batch_size is a whole number of at least 1.
+    """
+    room = _room(model) if whole("batch_size", batch_size, 1) > 1 else 0
+    batch: list[Request] = []
+    longest = 0
+    for request in requests:
+        slots = _slots(model.hparams, request)
+        longest = max(longest, slots)
+        full = len(batch) == batch_size
+        if batch and (full or (len(batch) + 1) * longest > room):
+            if not full:
+                warnings.warn(f"memory has room for {len(batch)} samples at a time, not for {batch_size}", stacklevel=2)
+                batch_size = len(batch)
+            yield batch
+            batch, longest = [], slots
+        batch.append(request)
+    if batch:
+        yield batch
+
+
+def _room(model: Model) -> float:
+    """How many tokens of a batch there is memory for, in the cache and while they are computed."""
+    return SHARE * machine.available_memory() / model.backend.slot_bytes
+
+
+def _slots(hparams: HParams, request: Request) -> int:
+    """How many tokens a row of the cache has room for, at most: an id stands for a byte or more."""
+    return capacity_for(len((request.prompt or "").encode("utf-8", "replace")) + request.length, hparams.n_ctx)
 
 
 def in_order(pieces: Iterable[Piece], n_rows: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 AMD_DRIVER = ("/dev/kfd",)
 METAL_PACKAGE = "tensorflow-metal"
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CGROUP = Path("/sys/fs/cgroup")
 CPU = "CPU"
 
 
@@ -29,17 +29,26 @@ def cores() -> int:
 def _quota() -> float:
     """How many cores' time a container may use (Linux, cgroup v2): more threads than that would wait for each other."""
     try:
-        quota, period = CPU_QUOTA.read_text(encoding="ascii").split()
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return math.inf
 
 
-def available_memory() -> int:
-    """Bytes that a process can still take."""
-    import psutil  # only who trains asks
+def available_memory() -> float:
+    """Bytes that a process can still take, of the machine's memory or of what a container allows."""
+    import psutil  # few ask
 
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _memory_left())
+
+
+def _memory_left() -> float:
+    """Of what a container may use (Linux, cgroup v2)."""
+    try:
+        allowed, used = (int((CGROUP / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        return max(0, allowed - used)
+    except (OSError, ValueError):  # no such file, or "max"
+        return math.inf
 
 
 def has_gpu(threads: int | None = None) -> bool:

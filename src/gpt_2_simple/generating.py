@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2.files import replacing
 from gpt2.generate import generate as write
-from gpt2.request import Request, Sampling
+from gpt2.request import Request, Sampling, whole
 from gpt2.training.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find
 
@@ -55,7 +56,8 @@ def generate(
     seed = secrets.randbits(32) if seed is None else seed
     length = _new_tokens(sess, prefix, length)
     stop = (truncate,) if truncate else ()
-    requests = [Request(prefix or None, length, sampling, seed, i, stop) for i in range(nsamples)]
+    first = Request(prefix or None, length, sampling, seed, 0, stop)
+    requests = (dataclasses.replace(first, sample=number) for number in range(whole("nsamples", nsamples)))
     texts = _texts(sess, requests, batch_size or 1, prefix if prefix and include_prefix else "", truncate)
     delimiter = "" if nsamples == 1 else sample_delim
     written = []
@@ -78,7 +80,9 @@ def _new_tokens(sess: Session, prefix: str | None, length: int) -> int:
     return max(1, length - len(sess.model.encoder.encode(prefix)))
 
 
-def _texts(sess: Session, requests: list[Request], batch_size: int, before: str, truncate: str | None) -> Iterator[str]:
+def _texts(
+    sess: Session, requests: Iterable[Request], batch_size: int, before: str, truncate: str | None
+) -> Iterator[str]:
     """The texts with what stands before them, up to `truncate`, which may begin in there."""
     for new in write(sess.model, requests, batch_size):
         text = before + new

@@ -21,6 +21,7 @@ class Backend(Protocol):
     name: str  # for people
     device: str  # what it computes on, for people
     hparams: HParams
+    slot_bytes: int  # of a cache, for one token of one row
 
     def new_cache(self, batch: int) -> Any:
         """Room for the keys and values of so many rows, for this backend's `extend` alone; see `cache.py`."""

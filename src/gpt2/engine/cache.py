@@ -34,7 +34,7 @@ class KeyValueCache:
 
     def __init__(self, hparams: HParams, batch: int, width: int = 1) -> None:
         self.hparams, self.width = hparams, width
-        rows, capacity = np.arange(batch), rounded(min(SMALLEST, hparams.n_ctx), width)
+        rows, capacity = np.arange(batch), rounded(capacity_for(0, hparams.n_ctx), width)
         keys, values = ([self.zeros(shape) for _ in range(hparams.n_layer)] for shape in self.shapes(batch, capacity))
         self.held = self.holding(Held(rows, capacity, keys, values))
 
@@ -69,9 +69,8 @@ class KeyValueCache:
         In few steps, because the memory of a smaller cache is seldom good for another; but in steps, because attention
         may read the whole capacity for every token.
         """
-        old = capacity = self.capacity
-        while capacity < slots:
-            capacity = rounded(min(GROWTH * capacity, self.hparams.n_ctx), self.width)
+        old = self.capacity
+        capacity = rounded(capacity_for(slots, self.hparams.n_ctx), self.width)
         if capacity > old:
             self._replace(lambda array: self.grown(array, capacity - old), capacity=capacity)
 
@@ -110,6 +109,19 @@ class KeyValueCache:
     def put(self, array: Any, to: np.ndarray, froms: np.ndarray) -> Any:
         """With the rows at `froms` at the places `to` too."""
         raise NotImplementedError
+
+
+def capacity_for(slots: int, n_ctx: int) -> int:
+    """How many slots a cache has that needs so many."""
+    capacity = SMALLEST
+    while capacity < min(slots, n_ctx):
+        capacity *= GROWTH
+    return min(capacity, n_ctx)
+
+
+def slot_bytes(hparams: HParams, itemsize: int) -> int:
+    """What the keys and values of one token take, in elements of this many bytes."""
+    return 2 * hparams.n_layer * hparams.n_embd * itemsize
 
 
 def rounded(n: int, multiple: int) -> int:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from gpt2 import machine, model
 from gpt2.engine.backend import Rows
-from gpt2.engine.cache import KeyValueCache
+from gpt2.engine.cache import KeyValueCache, slot_bytes
 from gpt2.engine.quantize import to_int8
 from gpt2.formats.weights import WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
@@ -51,7 +51,7 @@ class TensorFlowBackend:
     ) -> None:
         self.device, self.name = device, name
         self.weights = weights
-        self.hparams = hparams
+        self.hparams, self.slot_bytes = hparams, slot_bytes(hparams, tf.float32.size)
         function = tf.function if compiled else lambda f, **_: f
         # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
         ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpt2 import machine
 from gpt2.engine.backend import Rows
+from gpt2.engine.cache import slot_bytes
 from gpt2.engine.native.cache import POINTERS, WORD, ArrayCache, pointers
 from gpt2.engine.native.memory import CHUNKS
 from gpt2.formats.weights import Layout, Weight, Weights, nest
@@ -65,6 +66,7 @@ class NativeBackend:
         self.forward.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
         self.cache_type = TYPES[FLOAT32 if precision == FLOAT32 else BFLOAT16]
+        self.slot_bytes = slot_bytes(hparams, self.cache_type.itemsize)
         threads = threads or machine.cores()
         packer = Packer(library, precision, threads)
         with ThreadPoolExecutor(READERS) as readers:
