@@ -134,7 +134,10 @@ def test_the_last_line_needs_no_newline(run, tiny_model):
 
 def test_one_prompt_of_many_lines(run, tiny_model, tmp_path):
     expected = answer(*texts(tiny_model, "the cat\n\nsat é", 9, 1))
-    (tmp_path / "prompt").write_bytes("the cat\r\n\r\nsat é\r\n".encode())
+    (tmp_path / "prompt").write_bytes("the cat\n\nsat é\n".encode())
+    (tmp_path / "windows").write_bytes(b"the\r\ncat\r\n")
+    as_it_is = answer(*texts(tiny_model, "the\r\ncat", 9, 1))
+    assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'windows'}")[1] == as_it_is
     assert run(interactive, "--length=9", "--prompt=the cat\n\nsat é")[1] == expected
     assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'prompt'}")[1] == expected
     assert run(interactive, "--length=9", "--prompt_file=-", stdin="the cat\n\nsat é\n".encode())[1] == expected
@@ -169,6 +172,13 @@ def test_stop(run, tiny_model):
 def test_bad_prompts(run, flags, message):
     status, out, err = run(interactive, *flags)
     assert (status, out) == (2, "") and err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("flags", [["--prompt_file=/dev/zero"], ["--prompt_file=-"], []])
+def test_a_prompt_without_an_end(run, flags, monkeypatch):
+    monkeypatch.setattr(classic, "LONGEST", 1000)
+    status, _, err = run(interactive, *flags, stdin=b"a" * 2000)
+    assert status == 2 and "error: the prompt is longer than 1,000 bytes" in err
 
 
 def test_a_prompt_file_that_is_not_there(run):

@@ -68,7 +68,10 @@ def test_values(argv, expected):
         (["--temperature", "hot"], "temperature must be a number, not 'hot'"),
         (["-s", "4"], "ambiguous"),
         (["a", "1", "2", "3", "4", "5", "6"], "there is no place for the argument '6'"),
-        (["--", "--trace"], "the arguments after -- are for fire"),
+        (["--", "--trace"], "after -- only --help has an effect, not '--trace'"),
+        (["--", "--seed", "1"], "not '--seed 1'; leave the -- out"),
+        (["--se\ned", "1"], r"there is no flag --se\ned; the flags are"),
+        (["--seed", "\x1b[2J"], "seed must be a whole number"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(argv, message, capsys):

@@ -24,6 +24,7 @@ from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
 
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
+LONGEST = 16 << 20  # bytes of a prompt
 END_OF_ANSWER = "=" * 80
 
 
@@ -97,17 +98,15 @@ class SampleStream:
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
         """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""
         length = length if self.options.length is None else self.options.length
+        from gpt2 import generate
+
+        request = dataclasses.replace(self.request, prompt=prompt, length=length)
+        numbers = itertools.islice(self.sample_numbers, nsamples)
+        requests = (dataclasses.replace(request, sample=number) for number in numbers)
         banners = itertools.count(1)
-        for start in itertools.count(step=self.options.batch_size):
-            n = self.options.batch_size if nsamples is None else min(self.options.batch_size, nsamples - start)
-            if n <= 0:
-                return
-            requests = [
-                dataclasses.replace(self.request, prompt=prompt, length=length, sample=number)
-                for number in itertools.islice(self.sample_numbers, n)
-            ]
+        for batch in generate.batches(self.model, requests, self.options.batch_size):
             with Interruption() as ctrl_c:
-                self._write_batch(requests, banners, ctrl_c)
+                self._write_batch(batch, banners, ctrl_c)
             if not interruptible:
                 ctrl_c.throw()
 
@@ -137,7 +136,7 @@ def ask(encoding: str) -> Iterator[str]:
         sys.stdin.reconfigure(encoding=encoding, errors=REPLACE_AND_COUNT)
     while True:
         try:
-            text = input(PROMPT)
+            text = input(PROMPT) if sys.stdin.isatty() else _line()
         except EOFError:
             print(flush=True)
             return
@@ -147,11 +146,31 @@ def ask(encoding: str) -> Iterator[str]:
             print(EMPTY_PROMPT)
 
 
+def _line() -> str:
+    """What `input` does, which would read a line without an end until memory ends. Raises EOFError."""
+    print(PROMPT, end="", flush=True)
+    line = sys.stdin.readline(LONGEST + 1)
+    if not line:
+        raise EOFError
+    _check_length(line)
+    return line.removesuffix("\n")
+
+
 def read_prompt(prompt_file: str, encoding: str) -> str:
     """The whole file, or all of stdin if `-`, without the newline that ends its last line."""
     try:
-        data = sys.stdin.buffer.read() if prompt_file == "-" else Path(prompt_file).expanduser().read_bytes()
+        if prompt_file == "-":
+            data = sys.stdin.buffer.read(LONGEST + 1)
+        else:
+            with Path(prompt_file).expanduser().open("rb") as file:
+                data = file.read(LONGEST + 1)
     except OSError as error:
         raise GPT2Error(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
+    _check_length(data)
     text = data.decode(encoding, errors=REPLACE_AND_COUNT)
-    return text.replace("\r\n", "\n").removesuffix("\n")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _check_length(prompt: str | bytes) -> None:
+    if len(prompt) > LONGEST:
+        raise UsageError(f"the prompt is longer than {LONGEST:,} bytes; a model sees the last few thousand")

@@ -87,8 +87,10 @@ def _status(work: Callable[[], None]) -> int:
 
 
 def complain(line: str) -> None:
+    """One line on stderr, whatever control characters the names in it hold."""
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], line)
     with contextlib.suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+        print(shown, file=sys.stderr, flush=True)
 
 
 def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAGS) -> dict[str, Any] | None:
@@ -99,14 +101,16 @@ def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAG
     own, fires = _split(argv)
     if {"--help", "-h"} & {*own, *fires}:
         return None
+    if fires:
+        raise UsageError(f"after -- only --help has an effect, not {' '.join(fires)!r}; leave the -- out")
     parameters = inspect.signature(command).parameters
     own = _named(own, {name: flags[name] for name in parameters})
-    given = _fire(command, [*own, "--", *fires, SEPARATOR])
+    given = _fire(command, [*own, "--", SEPARATOR])
     return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in given.items()}
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's arguments, and those for fire itself, after a lone `--`."""
+    """The command's arguments, and what fire would take as its own, after a lone `--`."""
     at = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:at]), list(argv[at + 1 :])
 
@@ -147,8 +151,6 @@ def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
         try:
             fire.Fire(collect, command=argv)
         except fire.core.FireExit as error:
-            if not error.code:
-                raise UsageError("nothing was run: the arguments after -- are for fire") from error
             said = re.search(r"ERROR: (.*)", output.getvalue())
             raise UsageError(_readable(said[1] if said else output.getvalue().strip())) from error
     return bound
