@@ -28,8 +28,8 @@ def decode_slowly(backend, row, n):
         logits, _, _ = model.model(backend.weights, backend.hparams, tf.constant([window]))
         flags = np.zeros(backend.hparams.n_vocab, bool)
         flags[seen] = True
-        uniform = numbers.next(backend.hparams.n_vocab)
-        token = sample.next_token(logits[0, -1].numpy(), row.sampling, uniform, flags)
+        words = numbers.next(backend.hparams.n_vocab)
+        token = sample.next_token(logits[0, -1].numpy(), row.sampling, words, flags)
         window.append(token)
         seen.append(token)
     return seen[len(row.prompt) :]

@@ -14,20 +14,25 @@ PROBABILITIES = [0.15, 0.5, 0.05, 0.3]
 LOGITS = np.log(PROBABILITIES).astype(np.float32)
 
 
-def kept(logits):
-    return np.flatnonzero(np.isfinite(logits)).tolist()
+def kept(places):
+    return [0, 1, 2, 3] if places is None else places.tolist()
+
+
+def words(*uniform):
+    """The random words that stand for these numbers."""
+    return np.array([int(number * 2**32) for number in uniform], np.uint32)
 
 
 @pytest.mark.parametrize(
     "k, ids", [(0, [0, 1, 2, 3]), (1, [1]), (2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (60000, [0, 1, 2, 3])]
 )
 def test_top_k(k, ids):
-    assert kept(sample.apply_top_k(LOGITS, k)) == ids
+    assert kept(sample.top_k(LOGITS, k)) == ids
 
 
 def test_top_k_keeps_exactly_k_of_equal_logits_lowest_id_first():
-    assert kept(sample.apply_top_k(np.zeros(5), 2)) == [0, 1]
-    assert kept(sample.apply_top_k(np.array([0.0, 1, 0, 1, 1]), 2)) == [1, 3]
+    assert kept(sample.top_k(np.zeros(5), 2)) == [0, 1]
+    assert kept(sample.top_k(np.array([0.0, 1, 0, 1, 1]), 2)) == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -43,17 +48,17 @@ def test_top_k_keeps_exactly_k_of_equal_logits_lowest_id_first():
     ],
 )
 def test_top_p(p, ids):
-    assert kept(sample.apply_top_p(LOGITS, p)) == ids
+    assert kept(sample.top_p(LOGITS, p)) == ids
 
 
 def test_top_p_takes_the_lower_id_of_equal_ones():
-    assert kept(sample.apply_top_p(np.zeros(4), 0.4)) == [0, 1]
+    assert kept(sample.top_p(np.zeros(4), 0.4)) == [0, 1]
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.9, 0.999])
 def test_a_nucleus_larger_than_the_window_is_the_fully_sorted_one(p):
     for logits in np.random.default_rng(0).normal(size=(4, 500)):
-        assert kept(sample.apply_top_p(logits, p, window=8)) == kept(sample.apply_top_p(logits, p, window=500))
+        assert kept(sample.top_p(logits, p, window=8)) == kept(sample.top_p(logits, p, window=500))
 
 
 @pytest.mark.parametrize("n", [1, 7, 40, 1000, 3000])
@@ -62,13 +67,13 @@ def test_the_largest_are_those_of_a_full_sort(n):
     logits = np.random.default_rng(1).integers(60, size=3001).astype(np.float32)
     expected = np.lexsort((np.arange(3001), -logits))[:n]
     assert sample.largest_sorted(logits, n)[:n].tolist() == logits[expected].tolist()
-    assert kept(sample.apply_top_k(logits, n)) == sorted(expected)
+    assert kept(sample.top_k(logits, n)) == sorted(expected)
 
 
 def test_top_p_counts_the_mass_that_top_k_left():
-    logits = sample.apply_top_k(LOGITS, 2)  # .5 and .3 become .625 and .375
-    assert kept(sample.apply_top_p(logits, 0.6)) == [1]
-    assert kept(sample.apply_top_p(logits, 0.7)) == [1, 3]
+    logits = LOGITS[sample.top_k(LOGITS, 2)]  # of the ids 1 and 3; .5 and .3 become .625 and .375
+    assert kept(sample.top_p(logits, 0.6)) == [0]
+    assert kept(sample.top_p(logits, 0.7)) == [0, 1]
 
 
 def test_penalty_divides_positive_and_multiplies_negative_logits():
@@ -81,28 +86,39 @@ def test_penalty_divides_positive_and_multiplies_negative_logits():
 def test_the_choice_is_the_largest_sum_of_logit_and_gumbel_number():
     # Gumbel numbers by hand: 0.5 gives 0.37, 0.9 gives -0.83, 0.01 gives 4.60, 0.6 gives 0.09.
     # The logits are -1.90, -0.69, -3.00 and -1.20.
-    assert sample.choose(LOGITS, np.float32([0.5, 0.9, 0.01, 0.6])) == 2  # the sums: -1.53, -1.53, 1.60, -1.12
-    assert sample.choose(LOGITS, np.float32([0.5, 0.9, 0.5, 0.6])) == 3  # -1.53, -1.53, -2.63, -1.12
-    assert sample.choose(LOGITS, np.float32([0.5, 0.5, 0.5, 0.6])) == 1  # -1.53, -0.33, -2.63, -1.12
+    assert sample.choose(LOGITS, words(0.5, 0.9, 0.01, 0.6)) == 2  # the sums: -1.53, -1.53, 1.60, -1.12
+    assert sample.choose(LOGITS, words(0.5, 0.9, 0.5, 0.6)) == 3  # -1.53, -1.53, -2.63, -1.12
+    assert sample.choose(LOGITS, words(0.5, 0.5, 0.5, 0.6)) == 1  # -1.53, -0.33, -2.63, -1.12
 
 
 def test_the_least_and_the_largest_number_are_no_trouble():
     """With the words 0 and 2**32 - 1 in turn, as the generator could give them."""
     numbers = sample.RandomNumbers(seed=0, sample=0)
     numbers.bits = SimpleNamespace(random_raw=lambda n: np.full(n, 0xFFFF_FFFF_0000_0000, np.uint64))
-    uniform = numbers.next(4)
-    assert uniform.tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
-    assert sample.choose(LOGITS, uniform) == 0
-    only_second = sample.apply_top_k(LOGITS, 1)
-    assert sample.choose(only_second, uniform) == 1
+    drawn = numbers.next(4)
+    assert sample.uniform(drawn).tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
+    assert sample.choose(LOGITS, drawn) == 0
+    assert sample.choose(LOGITS[1:2], drawn[1:2]) == 0
 
 
-def test_a_dropped_token_is_never_chosen():
+def test_a_token_without_probability_is_never_chosen():
     logits = np.array([-np.inf, 0.0, -np.inf, -50.0], np.float32)
     numbers = sample.RandomNumbers(seed=0, sample=0)
     for _ in range(100):
         assert sample.choose(logits, numbers.next(4)) == 1
-    assert sample.choose(logits, np.array([2.0**-33, 1 - 2.0**-24, 2.0**-33, 2.0**-33], np.float32)) == 1
+    assert sample.choose(logits, np.array([0, 2**32 - 1, 0, 0], np.uint32)) == 1
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 5.0, 40.0])
+def test_the_few_that_can_win_are_enough(spread):
+    """Beside the logarithms of all, with numbers as small and as large as there are among them."""
+    rng = np.random.default_rng(2)
+    for _ in range(40):
+        logits = (spread * rng.normal(size=3000)).astype(np.float32)
+        drawn = rng.integers(2**32, size=3000, dtype=np.uint32)
+        drawn[rng.integers(3000, size=9)] = [0, 1, 2, 255, 256, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
+        gumbel = -np.log(-np.log1p(-sample.uniform(drawn)))
+        assert sample.choose(logits, drawn) == np.argmax(logits + gumbel)
 
 
 def test_frequencies_are_the_probabilities():
@@ -119,15 +135,15 @@ def test_the_batch_size_rounds_away_no_choice():
     for _ in range(20):
         logits = rng.normal(size=50_000).astype(np.float32)
         noisy = logits + rng.normal(size=(100, 50_000)).astype(np.float32) * np.float32(1e-6)
-        uniform = numbers.next(50_000)
-        assert {sample.choose(row, uniform) for row in noisy} == {sample.choose(logits, uniform)}
+        drawn = numbers.next(50_000)
+        assert {sample.choose(row, drawn) for row in noisy} == {sample.choose(logits, drawn)}
 
 
 def next_id(favoured, sampling, logits=LOGITS, seen=None):
     """The id chosen where chance favours one id, by a Gumbel number about 4.6 above those of the others."""
-    uniform = np.full(logits.shape, 0.5, np.float32)
-    uniform[favoured] = 0.007
-    return sample.next_token(logits, sampling, uniform, seen)
+    numbers = [0.5] * len(logits)
+    numbers[favoured] = 0.007
+    return sample.next_token(logits, sampling, words(*numbers), seen)
 
 
 def test_temperature_zero_is_greedy():
@@ -166,7 +182,7 @@ def test_penalty_applies_to_greedy_choice_too():
 def test_random_numbers_belong_to_seed_and_sample():
     def draw(seed, number):
         stream = sample.RandomNumbers(seed, number)
-        return np.concatenate([stream.next(5), stream.next(5)]).tolist()
+        return sample.uniform(np.concatenate([stream.next(5), stream.next(5)])).tolist()
 
     assert draw(1, 2) == draw(1, 2)
     assert len({tuple(draw(seed, number)) for seed in (0, 1, 2**40) for number in (0, 1)}) == 6

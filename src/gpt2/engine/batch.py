@@ -72,8 +72,8 @@ class Batch:
             self.cache.retain(rows)
         for row, logits in zip(rows.tolist(), self._logits(rows)):
             sampling, seen = self.rows[row].sampling, self.seen[row]
-            uniform = self.random[row].next(len(logits)) if sampling.temperature else None
-            ids[row] = token = sample.next_token(logits, sampling, uniform, seen)
+            words = self.random[row].next(len(logits)) if sampling.temperature else None
+            ids[row] = token = sample.next_token(logits, sampling, words, seen)
             self.ids[row].append(token)
             if seen is not None:
                 seen[token] = True
