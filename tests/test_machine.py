@@ -1,12 +1,18 @@
-"""What TensorFlow's start may write, tried in processes of their own."""
+"""What TensorFlow's start may write, tried in processes of their own; processors, cores and threads."""
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from gpt2 import machine
+from gpt2 import generate, machine
+from gpt2.cli import doctor
+from gpt2.engine import load
+from gpt2.errors import UsageError
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.training.settings import Settings
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -57,3 +63,22 @@ def test_a_container_s_share_of_the_memory_is_heeded(monkeypatch, tmp_path, allo
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     found = machine.available_memory()
     assert found == left if left is not None else found > everything / 2
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, 1_000_000_000])
+def test_a_number_of_threads_that_nobody_means(threads, tiny_dir):
+    """Is refused wherever it can be given, before anything is done."""
+    for given in (
+        machine.start,
+        partial(generate.load, str(tiny_dir)),
+        lambda threads: load.load_backend(open_model_dir(tiny_dir), threads=threads),
+        lambda threads: Settings("text.txt", threads=threads),
+        lambda threads: next(doctor.examine(threads=threads)),
+    ):
+        with pytest.raises(UsageError, match=f"threads must be from 1 to 1024, not {threads}"):
+            given(threads=threads)
+
+
+def test_threads_that_are_allowed():
+    for threads in (None, 1, machine.MAX_THREADS):
+        machine.check_threads(threads)

@@ -22,6 +22,7 @@ from gpt2.engine.load import load_backend
 from gpt2.files import unheard
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.hparams import HParams
+from gpt2.machine import check_threads
 from gpt2.request import DEFAULT_PRECISION, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import TextEncoder
@@ -57,10 +58,12 @@ def load(
 ) -> Model:
     """Loads a model by its name under `models_dir` or by the path of its directory.
 
-    precision: of the weights in memory, one of `request.PRECISIONS`. threads: that compute; all cores if None. Raises
-    GPT2Error if the model is not there, damaged, or not of one piece, UsageError for another precision.
+    precision: of the weights in memory, one of `request.PRECISIONS`. threads: that compute, at most
+    `machine.MAX_THREADS`; all cores if None. Raises GPT2Error if the model is not there, damaged, or not of one piece,
+    UsageError for another precision or more threads.
     """
     check_precision(precision)
+    check_threads(threads)
     directory = find_model(model_name, models_dir)
     return load_weights(directory, load_vocabulary(directory), precision, threads=threads)
 

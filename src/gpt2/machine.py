@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gpt2.errors import UsageError
+
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 # Files that exist where a driver is loaded: NVIDIA's natively and under WSL, AMD's. On a Mac it is a package.
 NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
@@ -18,6 +20,7 @@ AMD_DRIVER = ("/dev/kfd",)
 METAL_PACKAGE = "tensorflow-metal"
 CGROUP = Path("/sys/fs/cgroup")
 CPU = "CPU"
+MAX_THREADS = 1024
 
 
 def cores() -> int:
@@ -33,6 +36,12 @@ def _quota() -> float:
         return max(1, math.ceil(int(quota) / int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         return math.inf
+
+
+def check_threads(threads: int | None) -> None:
+    """Raises UsageError for a number of threads that nobody means; None is all cores."""
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
 
 
 def available_memory() -> float:
@@ -75,8 +84,10 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     first: called as soon as TensorFlow is there, for what has to come before its first operation.
     return_memory: TensorFlow's own allocator on CPUs keeps what it once had; this takes the system's, which makes
         large products of TensorFlow's 15 to 20% slower.
-    To be called before anything else imports TensorFlow, whose messages cannot be silenced afterwards.
+    To be called before anything else imports TensorFlow, whose messages cannot be silenced afterwards. Raises
+    UsageError for `threads`.
     """
+    check_threads(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")

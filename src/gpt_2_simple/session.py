@@ -49,6 +49,7 @@ class Session:
 
     def __init__(self, threads: int = -1) -> None:
         self.threads = threads if threads > 0 else None
+        machine.check_threads(self.threads)
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None

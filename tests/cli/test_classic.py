@@ -79,6 +79,11 @@ def test_greedy_two_ways(run):
     assert len(transcripts) == 1
 
 
+def test_more_threads_than_anybody_means_are_refused(run):
+    status, out, err = run(unconditional, "--nsamples=1", "--threads=1000000000")
+    assert (status, out, err) == (2, "", "error: threads must be from 1 to 1024, not 1000000000\n")
+
+
 def test_for_ever_with_nothing_is_refused(run):
     status, out, err = run(unconditional, "--length=0")
     assert (status, out) == (2, "") and "nsamples 0 is for ever" in err

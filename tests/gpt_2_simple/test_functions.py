@@ -284,6 +284,7 @@ def test_ctrl_c_saves_and_returns(sess, monkeypatch):
         (lambda sess: gpt2.finetune(sess, "text.txt", optimizer="best"), "optimizer must be"),
         (lambda sess: gpt2.finetune(sess, "text.txt", model_name="355M"), "download"),
         (lambda sess: gpt2.generate(sess, model_name="124M", temperature=-1), "temperature must be"),
+        (lambda sess: gpt2.start_tf_sess(threads=2000), "threads must be from 1 to 1024, not 2000"),
         (lambda sess: gpt2.generate(object()), "sess must be what start_tf_sess"),
         (lambda sess: sess.run("x"), "no graph"),
         (lambda sess: gpt2.mount_gdrive(), "You must be in Colaboratory"),

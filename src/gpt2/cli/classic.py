@@ -19,6 +19,7 @@ from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.interrupt import Interruption
+from gpt2.machine import check_threads
 from gpt2.request import Request, Sampling, check_precision
 from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
 
@@ -77,6 +78,7 @@ class SampleStream:
 
     def __init__(self, options: Options) -> None:
         check_precision(options.precision)
+        check_threads(options.threads)
         self.options = options
         self.seed = secrets.randbits(32) if options.seed is None else options.seed
         self.request = Request(None, options.length or 0, options.sampling, self.seed, stop=options.stop)

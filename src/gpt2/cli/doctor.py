@@ -33,7 +33,11 @@ RANDOM_MODEL = HParams(n_vocab=512, n_ctx=64, n_embd=128, n_head=4, n_layer=2)
 
 
 def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None = None) -> Iterator[str]:
-    """The findings, a line each. Raises GPT2Error at the end if the self-test's numbers are wrong."""
+    """The findings, a line each.
+
+    Raises GPT2Error at the end if the self-test's numbers are wrong, UsageError for `threads`.
+    """
+    machine.check_threads(threads)
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield "packages: " + ", ".join(_versions())
     if clash.of_the_old_package():
@@ -54,14 +58,14 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
         yield f"  none; {model_dir.download_command(model_dir.DEFAULT_MODEL)} brings one"
     smallest = min(usable, key=lambda model: model.hparams.n_params, default=None)
     name = smallest.path.name if smallest else "random weights"
-    largest = largest_error(smallest)
+    largest = largest_error(smallest, threads)
     verdict = f"self-test on {name}: the largest error of a logit is {largest:.1e}, {TOLERANCE:.0e} are allowed"
     if not largest <= TOLERANCE:
         raise GPT2Error(f"{verdict}. The numbers are wrong: try TF_ENABLE_ONEDNN_OPTS=0, or another TensorFlow")
     yield verdict
 
 
-def largest_error(directory: ModelDir | None) -> float:
+def largest_error(directory: ModelDir | None, threads: int | None = None) -> float:
     """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each backend
     that there is."""
     from gpt2.engine.load import backends
@@ -76,7 +80,7 @@ def largest_error(directory: ModelDir | None) -> float:
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
     expected = reference.logits(weights, hparams, tokens.tolist())
     errors = []
-    for backend in backends(weights, hparams):
+    for backend in backends(weights, hparams, threads):
         whole, growing = backend.new_cache(1), backend.new_cache(1)
         for i in range(len(tokens)):
             prefilled = backend.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))

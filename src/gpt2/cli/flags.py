@@ -56,7 +56,7 @@ FLAGS = {
     "models_dir": Flag(str, "a folder", "folder that holds the models' folders; ~ and $VARIABLES are expanded"),
     "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
     "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
-    "threads": Flag(int, WHOLE, "how many threads TensorFlow may use", 1),
+    "threads": Flag(int, WHOLE, "how many threads compute; all cores if not given"),
     "precision": Flag(str, "a name", f"of the weights in memory: {', '.join(PRECISIONS)}; the narrower, the faster"),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),

@@ -37,12 +37,14 @@ def load_backend(
     notify: Callable[[str], None] = unheard,
     threads: int | None = None,
 ) -> Backend:
-    """Reads the weights and keeps them as the backend needs them. Raises GPT2Error if they are damaged.
+    """Reads the weights and keeps them as the backend needs them.
 
     native: whether to try the native library, which everything works without. notify: told what takes long. threads:
+    Raises GPT2Error if they are damaged, UsageError for `threads`.
     that compute; all cores if None.
     """
     weights, hparams = openai.read_weights(directory.weights, directory.hparams), directory.hparams
+    machine.check_threads(threads)
     try:
         if not native:
             raise build.NoLibrary("not asked for")
@@ -57,14 +59,14 @@ def load_backend(
     return backend
 
 
-def backends(weights: Mapping[str, Any], hparams: HParams) -> Iterator[Backend]:
+def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
     """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
     from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
     held: Weights = in_memory(weights, openai.layout)
     yield TensorFlowBackend(as_tensors(held), hparams)
     with contextlib.suppress(build.NoLibrary):
-        yield NativeBackend(native_library(), held, hparams)
+        yield NativeBackend(native_library(threads=threads), held, hparams, threads=threads)
 
 
 def _give_back_memory() -> None:

@@ -13,6 +13,7 @@ from gpt2.data.documents import COMBINE, Csv
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
+from gpt2.machine import check_threads
 from gpt2.request import BFLOAT16, FLOAT32, Sampling
 
 ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
@@ -24,7 +25,7 @@ HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 AT_LEAST = {
     **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count", "keep"), 1),
-    **dict.fromkeys(("sample_num", "print_every", "combine", "threads"), 1),
+    **dict.fromkeys(("sample_num", "print_every", "combine"), 1),
     **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"), 1),
     **dict.fromkeys(("sample_every", "save_every", "val_every", "sample_length", "patience", "warmup_steps"), 0),
     **dict.fromkeys(("steps", "stop_after", "seed"), 0),
@@ -116,6 +117,7 @@ class Settings:
             raise UsageError(f"run_name must be the name of a folder, not {self.run_name!r}")
 
     def _check_ranges(self) -> None:
+        check_threads(self.threads)
         for name in ("noise", "dropout", "val_split"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
