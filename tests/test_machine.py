@@ -65,6 +65,37 @@ def test_a_container_s_share_of_the_memory_is_heeded(monkeypatch, tmp_path, allo
     assert found == left if left is not None else found > everything / 2
 
 
+def old_processor(tmp_path, tensorflow):
+    """The start, without AVX, of a TensorFlow with this content."""
+    (tmp_path / "tensorflow.py").write_text(tensorflow)
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: old\nflags\t\t: fpu sse4_2 popcnt\n")
+    code = f"""
+import os, pathlib
+os.environ["PYTHONPATH"] = {str(tmp_path)!r}
+sys.path.insert(0, {str(tmp_path)!r})
+from gpt2 import machine
+from gpt2.errors import GPT2Error
+machine.CPU_INFO = pathlib.Path({str(tmp_path / "cpuinfo")!r})
+try:
+    machine.start()
+except GPT2Error as error:
+    print(error)
+"""
+    return run(code)
+
+
+def test_a_processor_that_is_too_old_for_tensorflow(tmp_path):
+    """Its import ends the process, which is found out in another one."""
+    result = old_processor(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGILL)")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("this processor has no AVX, without which this TensorFlow does not start: ")
+
+
+def test_a_tensorflow_that_was_built_for_an_old_processor(tmp_path):
+    reached = "import sys\nif 'gpt2' in sys.modules: raise ImportError('this one was reached')"
+    assert "ImportError: this one was reached" in old_processor(tmp_path, reached).stderr
+
+
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1_000_000_000])
 def test_a_number_of_threads_that_nobody_means(threads, tiny_dir):
     """Is refused wherever it can be given, before anything is done."""
@@ -82,3 +113,10 @@ def test_a_number_of_threads_that_nobody_means(threads, tiny_dir):
 def test_threads_that_are_allowed():
     for threads in (None, 1, machine.MAX_THREADS):
         machine.check_threads(threads)
+
+
+def test_the_flags_of_the_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    assert machine.cpu_flags() == set()
+    (tmp_path / "cpuinfo").write_text("flags\t\t: avx avx2\nbugs\t\t: x\n\nflags\t\t: avx avx2\n")
+    assert machine.cpu_flags() == {"avx", "avx2"}

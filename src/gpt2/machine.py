@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpt2.errors import UsageError
+from gpt2.errors import GPT2Error, UsageError
 
 LEGACY_KERAS = "TF_USE_LEGACY_KERAS"
 # Files that exist where a driver is loaded: NVIDIA's natively and under WSL, AMD's. On a Mac it is a package.
@@ -19,6 +21,7 @@ NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 AMD_DRIVER = ("/dev/kfd",)
 METAL_PACKAGE = "tensorflow-metal"
 CGROUP = Path("/sys/fs/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
 CPU = "CPU"
 MAX_THREADS = 1024
 
@@ -42,6 +45,15 @@ def check_threads(threads: int | None) -> None:
     """Raises UsageError for a number of threads that nobody means; None is all cores."""
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+
+
+def cpu_flags() -> set[str]:
+    """What an x86 processor can do, such as "avx2", as Linux says it; elsewhere nothing."""
+    try:
+        found = re.search(r"^flags\s*:(.*)", CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return set()
+    return set(found[1].split()) if found else set()
 
 
 def available_memory() -> float:
@@ -85,9 +97,10 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     return_memory: TensorFlow's own allocator on CPUs keeps what it once had; this takes the system's, which makes
         large products of TensorFlow's 15 to 20% slower.
     To be called before anything else imports TensorFlow, whose messages cannot be silenced afterwards. Raises
-    UsageError for `threads`.
+    UsageError for `threads`, GPT2Error if the processor is too old for TensorFlow.
     """
     check_threads(threads)
+    _check_processor()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
@@ -109,6 +122,21 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
         warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
     return _gpu_names(gpus) if gpus else CPU + unusable_gpu()
+
+
+def _check_processor() -> None:
+    """TensorFlow's packages are compiled for AVX: without it their import ends the process, and nothing is said.
+
+    Others have built it for older processors, so that only a trial tells.
+    """
+    flags = cpu_flags()
+    if not flags or "avx" in flags or "tensorflow" in sys.modules:
+        return
+    if subprocess.run([sys.executable, "-c", "import tensorflow"], capture_output=True).returncode < 0:
+        raise GPT2Error(
+            "this processor has no AVX, without which this TensorFlow does not start: text is written without "
+            "TensorFlow where there is a C++ compiler, for all else use another computer or another TensorFlow"
+        )
 
 
 def seen() -> list[str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +16,6 @@ from gpt2.formats import model_dir
 from gpt2.formats.model_dir import ModelDir
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGES = ("tensorflow", "tensorflow-cpu", "numpy", "google-crc32c", "regex", "fire", "requests", "tqdm")
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
@@ -43,9 +37,9 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     if clash.of_the_old_package():
         yield f"warning: {clash.of_the_old_package()}"
     yield f"CPU: {machine.cores()} cores for this process, {_cpu_features()}"
+    yield f"text is written by {_writer(threads)}"
     computes_on = machine.start(threads)
     yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
-    yield f"text is written by {_writer()}"
     yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
@@ -89,12 +83,12 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
     return float(max(errors))
 
 
-def _writer() -> str:
+def _writer(threads: int | None) -> str:
     from gpt2.engine.load import native_library
     from gpt2.engine.native.build import NoLibrary
 
     try:
-        native_library()
+        native_library(threads=threads)
     except NoLibrary as reason:
         return f"TensorFlow; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
@@ -109,10 +103,6 @@ def _versions() -> Iterator[str]:
 
 
 def _cpu_features() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    flags = set(re.findall(r"^flags\s*:(.*)", info, re.MULTILINE)[0].split()) if "flags" in info else set()
+    flags = machine.cpu_flags()
     present = [feature for feature in CPU_FEATURES if feature in flags]
     return " ".join(present) or platform.machine()

@@ -11,6 +11,7 @@ from gpt2 import machine
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
+from gpt2.errors import GPT2Error
 from gpt2.files import unheard
 from gpt2.formats import openai
 from gpt2.formats.model_dir import ModelDir
@@ -39,18 +40,18 @@ def load_backend(
 ) -> Backend:
     """Reads the weights and keeps them as the backend needs them.
 
+    Raises GPT2Error if they are damaged or nothing here can compute, UsageError for `threads`.
     native: whether to try the native library, which everything works without. notify: told what takes long. threads:
-    Raises GPT2Error if they are damaged, UsageError for `threads`.
     that compute; all cores if None.
     """
-    weights, hparams = openai.read_weights(directory.weights, directory.hparams), directory.hparams
     machine.check_threads(threads)
+    weights, hparams = openai.read_weights(directory.weights, directory.hparams), directory.hparams
     try:
         if not native:
             raise build.NoLibrary("not asked for")
         library = native_library(notify, threads)
     except build.NoLibrary as reason:
-        device = machine.start(threads, return_memory=True)
+        device = _start(threads, reason)
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {reason}")
@@ -67,6 +68,13 @@ def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None =
     yield TensorFlowBackend(as_tensors(held), hparams)
     with contextlib.suppress(build.NoLibrary):
         yield NativeBackend(native_library(threads=threads), held, hparams, threads=threads)
+
+
+def _start(threads: int | None, no_library: build.NoLibrary) -> str:
+    try:
+        return machine.start(threads, return_memory=True)
+    except GPT2Error as error:
+        raise GPT2Error(f"{error}. Not the native step: {no_library}") from error
 
 
 def _give_back_memory() -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2 import files
+from gpt2 import files, machine
 from gpt2.files import unheard
 
 SOURCES = Path(__file__).parent
@@ -90,7 +90,7 @@ def _fingerprint() -> str:
 
 def _cpu() -> str:
     try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        info = machine.CPU_INFO.read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
     return " ".join(re.findall(r"^(?:flags|Features|model name)\s*:.*", info, re.MULTILINE)[:2])
