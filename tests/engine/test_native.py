@@ -1,5 +1,6 @@
 """The native backend against TensorFlow's, and what happens where there are none."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 from one_by_one import ROWS, take
 from tiny import GOLDEN
 
+from gpt2 import machine
 from gpt2.engine import load, quantize
 from gpt2.engine.batch import Batch, Row
-from gpt2.engine.native import backend, build
+from gpt2.engine.native import backend, build, memory
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import Layout, Weight
 from gpt2.request import PRECISIONS, Sampling
@@ -229,3 +231,75 @@ def test_native_models_side_by_side(native_small, native_tiny):
         for _ in range(3):
             both = [pool.submit(take, Batch(each, rows), 60) for each in (native_small, native_tiny)]
             assert [ids.result() for ids in both] == expected
+
+
+def extended(backend):
+    """Logits after a short prompt and a step."""
+    cache = backend.new_cache(2)
+    backend.extend(cache, [0, 1], np.full((2, 6), 7), np.array([0, 0]), np.array([6, 6]))
+    return backend.extend(cache, [0, 1], np.array([[1], [2]]), np.array([6, 6]), np.array([1, 1]))
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name):
+    """Of the whole job, or of each of its threads; afterwards all is as it was."""
+    loaded = load.load_backend(open_model_dir(tiny_dir), name, threads=3)
+    expected, n_embd = extended(loaded), loaded.model.n_embd
+    loaded.model.n_embd = 1 << 58
+    with pytest.raises(MemoryError):
+        extended(loaded)
+    loaded.model.n_embd = n_embd
+    cache = loaded.new_cache(1)
+    for capacity in (1 << 50, 1 << 59):
+        cache.seen.capacity = capacity
+        with pytest.raises(MemoryError):
+            loaded.extend(cache, [0], np.array([[1]]), np.array([0]), np.array([1]))
+    np.testing.assert_array_equal(extended(loaded), expected)
+
+
+def test_memory_for_weights_that_cannot_be_had():
+    with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes for weights cannot be had"):
+        memory.Chunks().zeros((1 << 60,), np.uint8)
+
+
+def test_more_threads_than_cores(native, native_tiny, tiny_dir):
+    crowded = load.load_backend(open_model_dir(tiny_dir), threads=machine.cores() + 5)
+    np.testing.assert_allclose(extended(crowded), extended(native_tiny), rtol=0, atol=1e-6)
+
+
+PROGRAM = f"""
+import os, pathlib, resource, signal, sys
+import numpy as np
+from gpt2.engine.load import load_backend
+from gpt2.engine.native.memory import Chunks
+from gpt2.formats.model_dir import open_model_dir
+{inspect.getsource(extended)}
+def loaded(threads):
+    return load_backend(open_model_dir(pathlib.Path(sys.argv[1])), threads=threads)
+"""
+
+
+def run(code, *arguments):
+    """What a program of its own prints."""
+    command = [sys.executable, "-c", PROGRAM + code, *map(str, arguments)]
+    result = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+NO_THREADS = """
+backend = loaded(threads=1)
+expected = extended(backend)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), -1))  # a thread's stack takes more
+backend.model.threads = 8
+print((extended(backend) == expected).all(), len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_where_the_system_grants_no_threads_those_there_are_compute(native, tiny_dir):
+    same, threads = run(NO_THREADS, tiny_dir).split()
+    assert same == "True" and int(threads) < 8

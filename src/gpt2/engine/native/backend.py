@@ -6,7 +6,7 @@ Without TensorFlow, from the files to the logits.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,10 +17,12 @@ from gpt2.engine.backend import Rows
 from gpt2.engine.cache import slot_bytes
 from gpt2.engine.native.cache import POINTERS, WORD, ArrayCache, pointers
 from gpt2.engine.native.memory import CHUNKS
+from gpt2.errors import GPT2Error
 from gpt2.formats.weights import Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
 
+NO_MEMORY = b"no memory"  # as library.cc says it
 READERS = 2  # one weight is read while another is packed
 MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
 # What a packed weight is to NumPy, in the order of `Type` in library.cc.
@@ -44,9 +46,9 @@ class CModel(ctypes.Structure):
 
 
 class NativeBackend:
-    """See `engine.backend.Backend`. Raises GPT2Error if the weights turn out to be damaged.
+    """See `engine.backend.Backend`. Raises GPT2Error if the weights turn out to be damaged, MemoryError.
 
-    precision: of the weights in memory. threads: all cores if None.
+    precision: of the weights in memory. threads: all cores if None; fewer compute where the system grants no more.
     """
 
     name = "the native step"
@@ -69,8 +71,7 @@ class NativeBackend:
         self.slot_bytes = slot_bytes(hparams, self.cache_type.itemsize)
         threads = threads or machine.cores()
         packer = Packer(library, precision, threads)
-        with ThreadPoolExecutor(READERS) as readers:
-            kept = nest(zip(weights, readers.map(packer.prepared, weights.values())))
+        kept = nest(zip(weights, _prepared(packer, weights.values())))
         wte, ln_f = kept["wte"], kept["ln_f"]
         blocks = [kept[f"h{layer}"] for layer in range(hparams.n_layer)]
         self.matrices = [block[part][name]["w"].values for block in blocks for part, name in MATRICES]
@@ -87,14 +88,20 @@ class NativeBackend:
     def extend(
         self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
     ) -> np.ndarray:
-        """See `Backend`."""
+        """See `Backend`. Raises MemoryError too."""
         pieces = np.column_stack([cache.places(rows), starts, counts, tokens]).astype(np.int32)
         logits = np.empty([len(rows), self.hparams.n_vocab], np.float32)
         model, seen = ctypes.byref(self.model), ctypes.byref(cache.held.seen)
-        wrong = self.forward(self.type, model, seen, pieces.ctypes.data, *pieces.shape, logits.ctypes.data)
-        if wrong:
-            raise ValueError(wrong.decode())
+        check(self.forward(self.type, model, seen, pieces.ctypes.data, *pieces.shape, logits.ctypes.data))
         return logits
+
+
+def check(wrong: bytes | None) -> None:
+    """Raises what a function of the library returned, if it did."""
+    if wrong == NO_MEMORY:
+        raise MemoryError
+    if wrong:
+        raise ValueError(wrong.decode())
 
 
 def panel_width(library: ctypes.CDLL) -> int:
@@ -116,7 +123,7 @@ class Packer:
         self.pack, self.width, self.threads = library.gpt2_pack, panel_width(library), threads
         size, address = ctypes.c_long, ctypes.c_void_p
         self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, size, address, address]
-        self.pack.restype = None
+        self.pack.restype = ctypes.c_char_p
         self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
 
     def prepared(self, weight: Weight) -> np.ndarray | Packed:
@@ -134,9 +141,19 @@ class Packer:
             piece, n = np.ascontiguousarray(piece), len(piece) if weight.layout is Layout.OUT_IN else outputs
             places = values.ctypes.data, scale.ctypes.data
             in_out = weight.layout is Layout.IN_OUT
-            self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, self.threads, *places)
+            check(self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, self.threads, *places))
             first += n
         return Packed(values, scale)
+
+
+def _prepared(packer: Packer, weights: Iterable[Weight]) -> list[np.ndarray | Packed]:
+    """Raises GPT2Error, also where the system grants no threads."""
+    with ThreadPoolExecutor(READERS) as readers:
+        try:
+            results = readers.map(packer.prepared, weights)
+        except RuntimeError as error:
+            raise GPT2Error(f"{error}: close other programs, or raise the limit that ulimit -u shows") from error
+        return list(results)
 
 
 def _vectors(block: Mapping) -> np.ndarray:

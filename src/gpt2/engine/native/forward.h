@@ -22,7 +22,7 @@ struct Layer {
 struct Sequence {
   int row, start, count;
   const int* tokens;
-  static constexpr int TOKENS = 3;  // in the op's input they follow these three numbers
+  static constexpr int TOKENS = 3;  // in a piece they follow these three numbers
 };
 
 template <class W, class C>
@@ -54,7 +54,8 @@ struct Forward {
     std::vector<Bytes::Row> rows;
 #endif
 
-    Operand(long rows, long n_embd) : normed(rows * n_embd) {
+    void resize(long rows, long n_embd) {
+      normed.resize(rows * n_embd);
       const long room = rows * padded(4 * n_embd);
 #ifdef __AVX512BF16__
       if (std::is_same_v<W, bfloat16>) halves.resize(room);
@@ -64,16 +65,29 @@ struct Forward {
 #endif
     }
   };
+  // What each thread has of its own. Sized before anything is computed, where an exception does no harm, and kept.
+  struct Own {
+    Operand few;
+    std::vector<float> scores;
+#ifdef __AVX512BF16__
+    std::vector<bfloat16> halves;
+#endif
+  };
+  static Own& own() {
+    static thread_local Own mine;
+    return mine;
+  }
+
   std::vector<New> rows;    // of activations
   std::vector<long> first;  // of each sequence's rows
   std::vector<float> x, wide, attended;
-  Operand shared{0, 0};
+  Operand shared;
   long head_size, value_width;
   bool few;
 
   static long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
-  void prepare() {
+  void prepare() {  // once, before the threads do
     head_size = n_embd / n_head;
     value_width = (head_size + WIDTH - 1) / WIDTH * WIDTH;
     for (const Sequence& s : sequences) {
@@ -85,12 +99,20 @@ struct Forward {
     x.resize(n * n_embd);
     wide.resize(n * 4 * n_embd);
     attended.resize(n * n_embd);
-    shared = Operand(few ? 0 : n, n_embd);
+    shared.resize(few ? 0 : n, n_embd);
+  }
+
+  void prepare_thread() const {
+    if (few) own().few.resize(rows.size(), n_embd);
+    own().scores.resize(Floats::MAX_ROWS * capacity);
+#ifdef __AVX512BF16__
+    own().halves.resize(Floats::MAX_ROWS * padded(std::max(capacity, head_size)));
+#endif
   }
 
   void run() {  // in every thread
     const long n = rows.size(), batch = sequences.size(), e = n_embd;
-    Operand own(few ? n : 0, e), &operand = few ? own : shared;
+    Operand& operand = few ? own().few : shared;
     team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); });
     for (const auto& layer : layers) {
       const float* v = layer.vectors;
@@ -199,8 +221,7 @@ struct Forward {
 
   // Queries q [n] that stand at `position` and after it -> out [n, head_size].
   void attend_rows(const C* keys, const C* values, const float* q, long n, long position, float* out) const {
-    thread_local std::vector<float> scores;
-    scores.resize(Floats::MAX_ROWS * capacity);
+    std::vector<float>& scores = own().scores;
     Vec sums[Floats::MAX_ROWS][2];
     as_operand(q, n, 3 * n_embd, head_size, [&](const auto& queries) {
       for (long slot = 0; slot < position + n; slot += WIDTH) {
@@ -228,8 +249,7 @@ struct Forward {
 #ifdef __AVX512BF16__
     if constexpr (std::is_same_v<C, bfloat16>)
       if (n >= WORTH_ROUNDING) {
-        thread_local std::vector<bfloat16> halves;
-        halves.resize(n * padded(depth));
+        std::vector<bfloat16>& halves = own().halves;
         for (long r = 0; r < n; r++) Pairs::round(rows + r * stride, depth, &halves[r * padded(depth)]);
         return use(Pairs{halves.data(), padded(depth)});
       }

@@ -1,10 +1,10 @@
-// What Python calls (backend.py): gpt2_pack and gpt2_forward. Nothing here depends on TensorFlow.
+// What Python uses (backend.py): gpt2_width, gpt2_pack and gpt2_forward. No C++ exception leaves this file.
 
 #include "forward.h"
 
 namespace gpt2 {
 
-Team& team = *new Team;  // never destroyed: at exit its threads still wait
+Team* team = new Team;  // never destroyed: at exit its threads still wait
 
 // A model's packed weights; matrices and vectors layer by layer, four matrices and one vector each.
 struct Model {
@@ -13,7 +13,7 @@ struct Model {
   const float *wte_scale, *wpe, *ln_f, *const* vectors;
 };
 
-// A cache's tensors, layer by layer.
+// A cache's arrays, layer by layer.
 struct Cache {
   long rows, capacity;
   void *const *keys, *const* values;
@@ -42,9 +42,9 @@ void forward(const Model& model, const Cache& cache, std::vector<Sequence> seque
                         static_cast<C*>(cache.values[i])});
   }
   f.logits = logits;
-  f.team = &team;
+  f.team = team;
   f.prepare();
-  team.run(model.threads, [&](int) { f.run(); });
+  team->run(model.threads, [&] { f.prepare_thread(); }, [&] { f.run(); });
 }
 
 inline float packed(float x, float) { return x; }
@@ -86,7 +86,21 @@ void pack(const Plain& from, long first, long threads, W* to, float* scales) {
         }
   };
   const long panels = (first + from.n - 1) / WIDTH - first / WIDTH + 1;
-  team.run(threads, [&](int) { team.phase(panels, task); });
+  team->run(threads, [] {}, [&] { team->phase(panels, task); });
+}
+
+// What work() returns, that is what is wrong with its input or nothing, or what it threw.
+template <class Work>
+const char* caught(const Work& work) noexcept {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return "no memory";  // which Python knows
+  } catch (const std::length_error&) {  // more than there are addresses for
+    return "no memory";
+  } catch (...) {
+    return "an exception that nobody foresaw";
+  }
 }
 
 }  // namespace gpt2
@@ -97,28 +111,33 @@ void pack(const Plain& from, long first, long threads, W* to, float* scales) {
 extern "C" __attribute__((visibility("default"))) const int gpt2_width = gpt2::WIDTH;
 
 // Weights [depth, n] if in_out, else [n, depth], float32 -> columns `first` and after it of a packed matrix (kernels.h)
-// of `type`, which is all zeros there, and in int8 their scales.
-GPT2_EXPORT void gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, long threads,
-                           void* to, float* scales) {
+// of `type`, which is all zeros there, and in int8 their scales. Returns what went wrong, or nothing.
+GPT2_EXPORT const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first,
+                                  long threads, void* to, float* scales) {
   using namespace gpt2;
-  const Plain from{weights, n, depth, bool(in_out)};
-  if (type == INT8) return pack(from, first, threads, (Biased*)to, scales);
-  if (type == BFLOAT16) return pack(from, first, threads, (bfloat16*)to, scales);
-  pack(from, first, threads, (float*)to, scales);
+  return caught([&]() -> const char* {
+    const Plain from{weights, n, depth, bool(in_out)};
+    if (type == FLOAT32) pack(from, first, threads, (float*)to, scales);
+    if (type == BFLOAT16) pack(from, first, threads, (bfloat16*)to, scales);
+    if (type == INT8) pack(from, first, threads, (Biased*)to, scales);
+    return nullptr;
+  });
 }
 
 // pieces [n, width]: row, start, count, then the tokens of each sequence -> logits [n, n_vocab]. Returns what is wrong
-// with the pieces, or nothing. The cache is bfloat16 unless the weights are float32.
+// with the pieces, or what went wrong, or nothing. The cache is bfloat16 unless the weights are float32.
 GPT2_EXPORT const char* gpt2_forward(int type, const gpt2::Model* model, const gpt2::Cache* cache, const int* pieces,
                                      long n, long width, float* logits) {
   using namespace gpt2;
-  std::vector<Sequence> sequences;
-  for (; n > 0; n--, pieces += width) {
-    sequences.push_back({pieces[0], pieces[1], pieces[2], pieces + Sequence::TOKENS});
-    if (const char* what = wrong(*model, *cache, sequences.back(), width - Sequence::TOKENS)) return what;
-  }
-  if (type == FLOAT32) forward<float, float>(*model, *cache, std::move(sequences), logits);
-  if (type == BFLOAT16) forward<bfloat16, bfloat16>(*model, *cache, std::move(sequences), logits);
-  if (type == INT8) forward<Biased, bfloat16>(*model, *cache, std::move(sequences), logits);
-  return nullptr;
+  return caught([&]() -> const char* {
+    std::vector<Sequence> sequences;
+    for (; n > 0; n--, pieces += width) {
+      sequences.push_back({pieces[0], pieces[1], pieces[2], pieces + Sequence::TOKENS});
+      if (const char* what = wrong(*model, *cache, sequences.back(), width - Sequence::TOKENS)) return what;
+    }
+    if (type == FLOAT32) forward<float, float>(*model, *cache, std::move(sequences), logits);
+    if (type == BFLOAT16) forward<bfloat16, bfloat16>(*model, *cache, std::move(sequences), logits);
+    if (type == INT8) forward<Biased, bfloat16>(*model, *cache, std::move(sequences), logits);
+    return nullptr;
+  });
 }

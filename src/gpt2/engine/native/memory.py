@@ -38,7 +38,10 @@ class Chunks:
         return np.frombuffer(chunk, dtype, count, start).reshape(shape)
 
     def _new_chunk(self, size: int) -> mmap.mmap:
-        chunk = mmap.mmap(-1, size + HUGE_PAGE)
+        try:
+            chunk = mmap.mmap(-1, size + HUGE_PAGE)
+        except OSError as error:
+            raise MemoryError(f"{size:,} bytes for weights cannot be had") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without them
                 chunk.madvise(mmap.MADV_HUGEPAGE)

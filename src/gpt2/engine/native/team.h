@@ -7,11 +7,14 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 namespace gpt2 {
 
@@ -23,35 +26,40 @@ inline void pause() {
 
 class Team {
  public:
+  using Work = std::function<void()>;
+
   // The number of the calling thread in its team.
   static int& me() {
     static thread_local int number = 0;
     return number;
   }
 
-  // Runs job(thread) in every one of `size` threads, this one among them; one job at a time.
-  void run(int size, const std::function<void(int)>& job) {
+  // Runs prepare() and then job() in every one of `size` threads, this one among them, or in as many as the system
+  // grants; one job at a time. prepare() may throw: then no thread runs its job, and this throws the same.
+  void run(long size, const Work& prepare, const Work& job) {
     std::lock_guard<std::mutex> only(running_);
-    size_ = size;
-    next_ = size;
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = &job;
-      busy_ = size - 1;
-      for (; started_ < size - 1; started_++) std::thread(&Team::work, this, started_ + 1, jobs_.load()).detach();
+      start(size - 1);
+      size_ = std::min<long>(size, started_ + 1);
+      next_ = size_.load();
+      busy_ = size_ - 1;
+      prepare_ = &prepare, job_ = &job, failed_ = false;
       jobs_++;
     }
     woken_.notify_all();
     me() = 0;
-    job(0);
+    take_part(prepare, job);
     wait([this] { return busy_ == 0; });
+    if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
   // To be called by all threads of a job: does task(0) ... task(n - 1), each once, and returns when all are done.
+  // A task must not throw: the others would wait for ever.
   template <class Task>
   void phase(long n, const Task& task) {
     for (long i = me(); i < n; i = next_.fetch_add(1, std::memory_order_relaxed)) task(i);
-    const int now = phases_;
+    const unsigned now = phases_;
     if (arrived_.fetch_add(1) + 1 == size_) {
       arrived_ = 0;
       next_ = size_.load();
@@ -67,26 +75,49 @@ class Team {
     for (int spins = 0; !holds(); spins++) spins < 4000 ? pause() : (void)sched_yield();
   }
 
-  void work(int thread, int seen) {
+  void start(long count) {
+    try {
+      for (; started_ < count; started_++) std::thread(&Team::work, this, started_ + 1, jobs_).detach();
+    } catch (const std::exception&) {  // the system has no more of them
+    }
+  }
+
+  void take_part(const Work& prepare, const Work& job) {
+    try {
+      prepare();
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      error_ = std::current_exception(), failed_ = true;
+    }
+    phase(0, [](long) {});
+    if (!failed_) job();
+  }
+
+  void work(int thread, unsigned seen) {
     me() = thread;
     for (;;) {
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        woken_.wait(lock, [&] { return jobs_ != seen; });
-        seen = jobs_;
-      }
-      if (thread < size_) {
-        (*job_)(thread);
-        busy_--;
-      }
+      std::unique_lock<std::mutex> lock(mutex_);
+      woken_.wait(lock, [&] { return jobs_ != seen; });
+      seen = jobs_;
+      const bool wanted = thread < size_;
+      const Work *prepare = prepare_, *job = job_;
+      lock.unlock();
+      if (!wanted) continue;
+      take_part(*prepare, *job);
+      busy_--;
     }
   }
 
   std::mutex running_, mutex_;
   std::condition_variable woken_;
-  const std::function<void(int)>* job_ = nullptr;
+  // Of the newest job; whoever is late for one that is over sees the next.
+  const Work *prepare_ = nullptr, *job_ = nullptr;
+  unsigned jobs_ = 0;
   int started_ = 0;
-  std::atomic<int> size_{1}, jobs_{0}, busy_{0}, arrived_{0}, phases_{0};
+  std::exception_ptr error_;
+  std::atomic<bool> failed_{false};
+  std::atomic<int> size_{1}, busy_{0}, arrived_{0};
+  std::atomic<unsigned> phases_{0};
   std::atomic<long> next_{0};
 };
 
