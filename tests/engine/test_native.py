@@ -303,3 +303,22 @@ print((extended(backend) == expected).all(), len(os.listdir("/proc/self/task")))
 def test_where_the_system_grants_no_threads_those_there_are_compute(native, tiny_dir):
     same, threads = run(NO_THREADS, tiny_dir).split()
     assert same == "True" and int(threads) < 8
+
+
+FORK = """
+backend = loaded(threads=2)
+expected = extended(backend)
+chunks = Chunks()
+kept = chunks.zeros((4,), np.uint8)  # in the chunk there is room for more
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    chunks.zeros((4,), np.uint8)[:] = 1
+    os._exit(0 if (extended(backend) == expected).all() and (extended(loaded(2)) == expected).all() else 1)
+print(os.waitpid(child, 0)[1], chunks.zeros((4,), np.uint8).max(), (extended(backend) == expected).all())
+"""
+
+
+def test_a_forked_process_computes_with_threads_of_its_own(native, tiny_dir):
+    """And puts its weights into memory of its own."""
+    assert run(FORK, tiny_dir) == "0 0 True\n"

@@ -1,10 +1,14 @@
 // What Python uses (backend.py): gpt2_width, gpt2_pack and gpt2_forward. No C++ exception leaves this file.
 
+#include <pthread.h>
+
 #include "forward.h"
 
 namespace gpt2 {
 
-Team* team = new Team;  // never destroyed: at exit its threads still wait
+// Never destroyed: at exit its threads still wait. A forked process has none of them and takes a new team.
+Team* team = new Team;
+const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
 
 // A model's packed weights; matrices and vectors layer by layer, four matrices and one vector each.
 struct Model {

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 
 ALIGNMENT, HUGE_PAGE, CHUNK = 64, 2 << 20, 64 << 20  # bytes
+# Shared memory, which is what Python asks for by default, gets no huge pages from many a kernel; and when a process
+# forks, both would put weights into the same room.
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class Chunks:
@@ -39,7 +42,7 @@ class Chunks:
 
     def _new_chunk(self, size: int) -> mmap.mmap:
         try:
-            chunk = mmap.mmap(-1, size + HUGE_PAGE)
+            chunk = mmap.mmap(-1, size + HUGE_PAGE, flags=PRIVATE)
         except OSError as error:
             raise MemoryError(f"{size:,} bytes for weights cannot be had") from error
         if hasattr(mmap, "MADV_HUGEPAGE"):
