@@ -1,6 +1,7 @@
 """What the doctor finds, and what it does about it."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,19 @@ def test_what_writes_text_is_said(native, tmp_path, monkeypatch):
     build._tried.cache_clear()
     assert "text is written by TensorFlow; not the native step, which is faster: GPT2_NATIVE=0" in without
     assert not any("the native step, compiled" in line for line in without)
+
+
+def test_a_compiler_that_has_failed_is_tried_again(tmp_path, monkeypatch):
+    compiler = tmp_path / "cxx"
+    compiler.write_text("#!/bin/sh\necho >> \"$0.runs\"\necho 'error: too old' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("GPT2_NATIVE_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        without = list(doctor.examine(str(tmp_path)))
+        assert any("not the native step, which is faster" in line and "error: too old" in line for line in without)
+    assert Path(f"{compiler}.runs").read_text() == "\n\n"
+    build._tried.cache_clear()
 
 
 def test_without_a_model_random_weights_are_tested(tmp_path):

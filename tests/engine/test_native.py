@@ -156,48 +156,6 @@ def test_what_would_leave_the_memory_is_refused(native_tiny, change, said):
         native_tiny.extend(native_tiny.new_cache(1), [1], np.array([[1]]), np.array([0]), np.array([1]))
 
 
-def test_no_compiler_is_no_obstacle(tmp_path, monkeypatch, tiny_dir):
-    monkeypatch.setattr(build, "load", build.find)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(build, "COMPILERS", ())
-    monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(build.NoLibrary, match="there is no C.. compiler"):
-        build.load()
-    without = load.load_backend(open_model_dir(tiny_dir))
-    assert without.name == "TensorFlow: there is no C++ compiler" and take(Batch(without, [Row([1], GREEDY)]), 3)
-
-
-def test_a_compiler_that_fails_is_named_and_not_tried_again(tmp_path, monkeypatch):
-    failing = tmp_path / "cxx"
-    failing.write_text("#!/bin/sh\necho >> \"$0.tried\"\necho 'x.h:1: error: no such thing' >&2\nexit 1\n")
-    failing.chmod(0o755)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", str(failing))
-    build._tried.cache_clear()
-    for _ in range(2):
-        with pytest.raises(build.NoLibrary, match=r"cxx or the library it made failed: x.h:1: error: no such thing"):
-            build.load()
-    build._tried.cache_clear()
-    assert Path(f"{failing}.tried").read_text() == "\n"
-    monkeypatch.setenv(build.SWITCH, "0")
-    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE=0"):
-        build.find()
-
-
-def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    made = []
-
-    def compiler(command, **_):
-        made.append(Path(command[command.index("-o") + 1]))
-        made[-1].touch()
-        assert not (tmp_path / "native.so").exists() or len(made) == 2
-
-    monkeypatch.setattr(subprocess, "run", compiler)
-    build.compile_library("c++", tmp_path / "native.so")
-    build.compile_library("c++", tmp_path / "native.so")  # as a second process does, whose compiler was slower
-    assert [path.name for path in tmp_path.iterdir()] == ["native.so"] and not any(path.exists() for path in made)
-
-
 GENERATIONS = """
 import pathlib, sys
 import psutil

@@ -27,7 +27,7 @@ RANDOM_MODEL = HParams(n_vocab=512, n_ctx=64, n_embd=128, n_head=4, n_layer=2)
 
 
 def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None = None) -> Iterator[str]:
-    """The findings, a line each.
+    """The findings, a line each. A compiler that has failed is tried again.
 
     Raises GPT2Error at the end if the self-test's numbers are wrong, UsageError for `threads`.
     """
@@ -85,11 +85,12 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
 
 def _writer(threads: int | None) -> str:
     from gpt2.engine.load import native_library
-    from gpt2.engine.native.build import NoLibrary
+    from gpt2.engine.native import build
 
+    build.try_again()
     try:
         native_library(threads=threads)
-    except NoLibrary as reason:
+    except build.NoLibrary as reason:
         return f"TensorFlow; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files, machine
+from gpt2.engine.native import folder
+from gpt2.engine.native.folder import NoLibrary
 from gpt2.files import unheard
 
 SOURCES = Path(__file__).parent
@@ -23,10 +26,6 @@ COMPILERS = ("c++", "g++", "clang++")
 OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-w", "-pthread")
 SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
 SECONDS = 300  # that a compiler may take
-
-
-class NoLibrary(Exception):
-    """Why there is no native library."""
 
 
 def load(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
@@ -56,36 +55,72 @@ def find(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
     if sys.platform not in ("linux", "darwin"):
         raise NoLibrary(f"not written for {sys.platform}")
     compiler = shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, COMPILERS)), None)
-    library = cache_folder() / f"native-{_fingerprint()}.so"
     try:
-        if not library.exists():
-            if compiler is None:
-                raise NoLibrary("there is no C++ compiler")
-            notify("compiling the decode step for this machine; this happens once and takes some seconds")
-            compile_library(compiler, library)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NoLibrary(f"{compiler} or the library it made failed: {_reason(error)}") from error
+        name = f"native-{_fingerprint()}-{_identity(compiler) if compiler else '*'}"
+        for library in folder.libraries(name):
+            with contextlib.suppress(OSError):  # whole, but made where libraries are others
+                return ctypes.CDLL(str(library))
+        if compiler is None:
+            raise NoLibrary("there is no C++ compiler")
+        return _compiled(compiler, folder.writable() / name, notify)
+    except OSError as error:
+        raise NoLibrary(str(error)) from error
+
+
+def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """A new one, unless the same was tried before in vain, which takes as long. Raises NoLibrary, OSError."""
+    library, failure = library.with_suffix(folder.LIBRARY), library.with_suffix(folder.FAILURE)
+    try_again = f"; to try again, delete {failure}"
+    if failure.exists():
+        raise NoLibrary(failure.read_text(encoding="utf-8", errors="replace") + try_again)
+    notify("compiling the decode step for this machine; this happens once and takes some seconds")
+    try:
+        compile_library(compiler, library)
+    except subprocess.SubprocessError as error:
+        reason = f"{compiler} failed: {_reason(error)}"
+    else:
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError as error:
+            reason = f"what {compiler} made cannot be loaded: {error}"
+    failure.write_text(reason, encoding="utf-8")
+    raise NoLibrary(reason + try_again)
+
+
+def try_again() -> None:
+    """Forgets which compilers have failed."""
+    _tried.cache_clear()
+    with contextlib.suppress(OSError, NoLibrary):
+        for path in folder.folders():
+            for failure in path.glob(f"*{folder.FAILURE}"):
+                failure.unlink()
 
 
 def compile_library(compiler: str, library: Path) -> None:
-    """Makes the library, which is there whole or not at all: another process may be doing the same."""
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with files.written_aside(library) as made:
+    """Makes the library and its checksum, which are there whole or not at all: another process may be doing the same.
+
+    Raises subprocess.SubprocessError, OSError.
+    """
+    with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
+        made = temporary / library.name
         command = [compiler, *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
-
-
-def cache_folder() -> Path:
-    """Where compiled libraries are kept: $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt-2-tensorflow"
+        made.chmod(0o755)  # whatever the umask is
+        made.with_suffix(folder.CHECKSUM).write_bytes(folder.checksum(made))
 
 
 def _fingerprint() -> str:
-    """Of all that the library depends on: a home or an image may move to another machine."""
+    """Of all that the library depends on but the compiler: a home or an image may move to another machine."""
     sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.*")) if path.suffix in (".h", ".cc")]
-    parts = [*sources, repr((OPTIONS, platform.machine(), _cpu())).encode()]
+    parts = [*sources, repr((OPTIONS, platform.machine(), _cpu(), platform.libc_ver())).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _identity(compiler: str) -> str:
+    """Of a compiler's version; to ask it would take longer than all else. An image keeps whole seconds only."""
+    path = os.path.realpath(compiler)
+    found = os.stat(path)
+    return hashlib.sha256(repr((path, found.st_size, int(found.st_mtime))).encode()).hexdigest()[:8]
 
 
 def _cpu() -> str:

@@ -1,0 +1,238 @@
+"""Where the native library is kept, when it is compiled, and which ones are loaded."""
+
+import hashlib
+import os
+import platform
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from one_by_one import take
+
+from gpt2.engine import load
+from gpt2.engine.batch import Batch, Row
+from gpt2.engine.native import backend, build, folder
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.request import Sampling
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder for compiled libraries, which is not there yet."""
+    monkeypatch.delenv(folder.NAMED, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / folder.OWN
+
+
+class Compiler:
+    """A program in the place of a compiler."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def does(self, *lines):
+        self.path.write_text("\n".join(["#!/bin/sh", 'echo >> "$0.runs"', "for out; do :; done", *lines, ""]))
+        self.path.chmod(0o755)
+        os.utime(self.path, (1, 1))
+
+    @property
+    def runs(self):
+        record = Path(f"{self.path}.runs")
+        return len(record.read_text()) if record.exists() else 0
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    found = Compiler(tmp_path / "cxx")
+    monkeypatch.setenv("CXX", str(found.path))
+    return found
+
+
+@pytest.fixture
+def copier(native, compiler):
+    """Its product is the library that other tests use."""
+    compiler.does(f'cp {build.load()._name} "$out"')
+    return compiler
+
+
+def no_compiler(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(build, "COMPILERS", ())
+
+
+def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
+    monkeypatch.setattr(build, "load", build.find)
+    no_compiler(monkeypatch)
+    for _ in range(2):
+        with pytest.raises(build.NoLibrary, match="^there is no C.. compiler$"):
+            build.load()
+    without = load.load_backend(open_model_dir(tiny_dir))
+    assert without.name == "TensorFlow: there is no C++ compiler"
+    assert take(Batch(without, [Row([1], Sampling(temperature=0))]), 3)
+
+
+def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
+    """Not in the next process either."""
+    compiler.does("echo 'x.h:1: error: no such thing' >&2", "exit 1")
+    for _ in range(2):
+        with pytest.raises(build.NoLibrary, match=r"cxx failed: x.h:1: error: no such thing; .* delete .*\.failed$"):
+            build.find()
+    assert compiler.runs == 1
+    next(cache.glob("*.failed")).unlink()
+    for _ in range(2):
+        with pytest.raises(build.NoLibrary, match="no such thing"):
+            build.load()
+    assert compiler.runs == 2
+    build.try_again()  # as the doctor does
+    with pytest.raises(build.NoLibrary, match="no such thing"):
+        build.load()
+    os.utime(compiler.path, (2, 2))  # another version of it
+    with pytest.raises(build.NoLibrary, match="no such thing"):
+        build.find()
+    assert compiler.runs == 4
+    build.try_again()
+    monkeypatch.setenv(build.SWITCH, "0")
+    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE=0"):
+        build.find()
+
+
+def test_what_cannot_be_loaded_counts_as_failed(cache, compiler):
+    compiler.does('echo nonsense > "$out"')
+    for _ in range(2):
+        with pytest.raises(build.NoLibrary, match="what .*cxx made cannot be loaded: .*; to try again, delete"):
+            build.find()
+    assert compiler.runs == 1
+
+
+def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    made = []
+
+    def compiler(command, **_):
+        made.append(Path(command[command.index("-o") + 1]))
+        made[-1].touch()
+        assert not (tmp_path / "native.so").exists() or len(made) == 2
+
+    monkeypatch.setattr(subprocess, "run", compiler)
+    build.compile_library("c++", tmp_path / "native.so")
+    build.compile_library("c++", tmp_path / "native.so")  # as a second process does, whose compiler was slower
+    assert {path.name for path in tmp_path.iterdir()} == {"native.so", "native.sha256"}
+    assert not any(path.exists() for path in made)
+
+
+def replaced(path, content):
+    """Under the same name another file: the one that was there may be in use."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda library: replaced(library, b""),
+        lambda library: replaced(library, library.read_bytes()[:60_000]),  # would end the process with SIGBUS
+        lambda library: replaced(library, library.read_bytes()[:-1] + b"!"),
+        lambda library: library.with_suffix(".sha256").unlink(),
+        lambda library: replaced(library.with_suffix(".sha256"), b"\xff"),
+    ],
+)
+def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
+    build.find()
+    damage(*cache.glob("*.so"))
+    for _ in range(2):
+        assert backend.panel_width(build.find()) > 0
+    assert copier.runs == 2
+
+
+def test_a_whole_library_that_does_not_load_is_compiled_anew(cache, copier, tmp_path, monkeypatch):
+    build.find()
+    moved = shutil.copytree(cache, tmp_path / "moved" / folder.OWN)  # what has been loaded is not looked at again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
+    (library,) = moved.glob("*.so")
+    replaced(library, b"for a machine of another kind")
+    library.with_suffix(".sha256").write_text(hashlib.sha256(library.read_bytes()).hexdigest())
+    for _ in range(2):
+        assert backend.panel_width(build.find()) > 0
+    assert copier.runs == 2
+
+
+def test_a_library_belongs_to_a_compiler_and_a_c_library(cache, copier, monkeypatch):
+    for _ in range(2):
+        build.find()
+    os.utime(copier.path, (3, 3))
+    build.find()
+    assert copier.runs == len(list(cache.glob("*.so"))) == 2
+    no_compiler(monkeypatch)
+    assert backend.panel_width(build.find()) > 0  # whichever made it
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "1.0"))
+    with pytest.raises(build.NoLibrary, match="there is no C.. compiler"):
+        build.find()
+
+
+def test_ones_own_folder_is_closed_to_others(cache, copier):
+    build.find()
+    assert cache.stat().st_mode & 0o777 == 0o700
+    (library,) = cache.glob("*.so")
+    cache.chmod(0o777)
+    library.chmod(0o777)  # whoever could write it may have done so
+    build.find()
+    assert cache.stat().st_mode & 0o777 == 0o700 and copier.runs == 2
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(tmp_path, cache, copier, monkeypatch):
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    monkeypatch.setenv(folder.NAMED, str(open_to_all))
+    with pytest.raises(build.NoLibrary, match=f"{open_to_all} can be written by other users, .* let GPT2_NATIVE_CACHE"):
+        build.find()
+    assert copier.runs == 0 and not cache.exists()
+
+
+def test_a_folder_of_somebody_else_is_not_trusted(cache, copier, monkeypatch):
+    build.find()
+    if os.geteuid() == 0:
+        os.chown(cache, 4321, -1)
+    else:
+        me = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(build.NoLibrary, match=f"{cache} belongs to another user, so that nothing in it is run"):
+        build.find()
+
+
+def test_a_named_folder_is_asked_first(tmp_path, cache, copier, monkeypatch):
+    named = tmp_path / "named"
+    monkeypatch.setenv(folder.NAMED, str(named))
+    build.find()
+    assert len(list(named.glob("*.so"))) == 1 and not cache.exists()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(folder.NAMED, str(tmp_path / "file/folder"))  # one that cannot be written, without a library
+    build.find()
+    assert len(list(cache.glob("*.so"))) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
+    with pytest.raises(build.NoLibrary, match="cache/gpt-2-tensorflow cannot be written; GPT2_NATIVE_CACHE can name"):
+        build.find()
+    monkeypatch.setenv(folder.NAMED, "named")
+    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE_CACHE must be a path from the root, not 'named'"):
+        build.find()
+
+
+def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypatch, copier):
+    monkeypatch.delenv(folder.NAMED, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    build.find()
+    assert list(tmp_path.glob("home/.cache/gpt-2-tensorflow/*.so")) and not Path("relative").exists()
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(build.NoLibrary, match="there is no home folder .*; GPT2_NATIVE_CACHE can name a folder"):
+        build.find()
+    monkeypatch.setenv(folder.NAMED, str(tmp_path / "named"))
+    build.find()
+    assert copier.runs == 2
