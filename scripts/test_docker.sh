@@ -24,6 +24,8 @@ main() {
     echo "$IMAGE: $(buildah images --format '{{.Size}}' "$IMAGE")"
     container=$(buildah from --pull-never "$IMAGE")
     check_contents
+    step "the native step"
+    check_native_step
     step "generate_unconditional_samples.py, the model in the image"
     check_unconditional
     step "interactive_conditional_samples.py, the model in a volume"
@@ -77,6 +79,17 @@ check_contents() {
         test "$LANG" = C.UTF-8; test ! -e .git; test ! -e tests' || fail "the image is not as it should be"
 }
 
+# Text by the step that the image has compiled, also for a user whom the image does not know.
+check_native_step() {
+    local user
+    for user in gpt2 1234; do
+        in_image_as "$user" python3 src/generate_unconditional_samples.py \
+            --model_name shakespeare --nsamples 1 --length 5 --seed 1 2>"$WORK/log" >/dev/null
+        grep -q '^shakespeare on CPU (float32, the native step), seed 1$' "$WORK/log" || fail "$user: $(cat "$WORK/log")"
+        [ "$(wc -l <"$WORK/log")" = 1 ] || fail "$user: more than one line: $(cat "$WORK/log")"
+    done
+}
+
 check_unconditional() {
     mkdir -m 777 "$WORK/models"
     volumes+=(--volume "$PWD/tests:/tests:ro" --volume "$WORK/models:/volume")
@@ -112,7 +125,8 @@ check_gpu_packages() {
     grep -q '^Would install .*nvidia-cudnn' "$WORK/log" || fail "cuDNN is not among the packages of Dockerfile.gpu"
 }
 
-in_image() { buildah run --isolation chroot --network host "${volumes[@]}" "$container" -- "$@"; }
+in_image() { in_image_as gpt2 "$@"; }
+in_image_as() { buildah run --user "$1" --isolation chroot --network host "${volumes[@]}" "$container" -- "${@:2}"; }
 buildah() { command buildah --root "$WORK/storage" --runroot "$WORK/runroot" "$@"; }
 logged() { "$@" >"$WORK/log" 2>&1 || fail "$1: $(tail -n 20 "$WORK/log")"; }
 step() { echo "--- $* ($SECONDS s)"; }
