@@ -23,7 +23,17 @@ from gpt2.files import unheard
 SOURCES = Path(__file__).parent
 MAIN = "library.cc"
 COMPILERS = ("c++", "g++", "clang++")
-OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared", "-w", "-pthread")
+OPTIONS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-ffp-contract=off",
+    "-fPIC",
+    "-shared",
+    "-w",
+    "-pthread",
+)
 SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
 SECONDS = 300  # that a compiler may take
 

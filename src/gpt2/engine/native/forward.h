@@ -37,7 +37,6 @@ struct Forward {
 
   enum Then { STORE, ADD, GELU };
   static constexpr long ROWS_AT_ONCE = 96;   // so many rows of activations stay in the second-level cache
-  static constexpr long WORTH_ROUNDING = 6;  // rows that repay rounding them to bfloat16
   static constexpr long FEW = 4;  // rows that every thread prepares for itself sooner than it waits for others
 
   struct New {
@@ -165,12 +164,11 @@ struct Forward {
     }
 #endif
 #ifdef __AVX512BF16__
-    if constexpr (std::is_same_v<W, bfloat16>)
-      if (n >= WORTH_ROUNDING) {
-        const long stride = padded(depth);
-        each(n, [&](long i) { Pairs::round(&a[i * depth], depth, &operand.halves[i * stride]); });
-        return with(Pairs{operand.halves.data(), stride});
-      }
+    if constexpr (std::is_same_v<W, bfloat16>) {
+      const long stride = padded(depth);
+      each(n, [&](long i) { Pairs::round(&a[i * depth], depth, &operand.halves[i * stride]); });
+      return with(Pairs{operand.halves.data(), stride});
+    }
 #endif
     with(Floats{a.data(), depth});
   }
@@ -247,12 +245,11 @@ struct Forward {
   template <class Use>
   static void as_operand(const float* rows, long n, long stride, long depth, const Use& use) {
 #ifdef __AVX512BF16__
-    if constexpr (std::is_same_v<C, bfloat16>)
-      if (n >= WORTH_ROUNDING) {
-        std::vector<bfloat16>& halves = own().halves;
-        for (long r = 0; r < n; r++) Pairs::round(rows + r * stride, depth, &halves[r * padded(depth)]);
-        return use(Pairs{halves.data(), padded(depth)});
-      }
+    if constexpr (std::is_same_v<C, bfloat16>) {
+      std::vector<bfloat16>& halves = own().halves;
+      for (long r = 0; r < n; r++) Pairs::round(rows + r * stride, depth, &halves[r * padded(depth)]);
+      return use(Pairs{halves.data(), padded(depth)});
+    }
 #endif
     use(Floats{rows, stride});
   }

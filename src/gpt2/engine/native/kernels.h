@@ -4,6 +4,10 @@
 // a 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbours in depth. A product reads each panel
 // from end to end, keeps a whole tile of results in registers and needs no sums across lanes. Written with the vector
 // extensions of GCC and Clang, which are compiled for the machine at hand.
+//
+// What comes out for a row is the same to the bit whatever rows stand beside it: each sum has one order, from the first
+// product to the last, however many rows share a tile. So that compilers cannot choose differently from one tile to the
+// next, none may contract a product and a sum by itself (build.py): where they become one, `fma` says so.
 
 #pragma once
 
@@ -12,8 +16,11 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
+#endif
+#ifdef __ARM_FEATURE_FMA
+#include <arm_neon.h>
 #endif
 
 namespace gpt2 {
@@ -55,6 +62,19 @@ long place(long k, long column, long depth) {
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 
+// a * b + c, in one instruction and rounded once where the processor can.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
 template <class W>
 Ints words(const W* p) {
   return *reinterpret_cast<const Ints*>(p);
@@ -90,15 +110,14 @@ inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
 inline Vec exp(Vec x) {
   x = x < -87.0f ? Vec{} - 87.0f : x;
   x = x > 88.0f ? Vec{} + 88.0f : x;
-  Vec shifted = x * 1.44269504f + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
+  const auto all = [](float number) { return Vec{} + number; };
+  Vec shifted = fma(x, all(1.44269504f), all(12582912.0f));  // adding 1.5 * 2^23 rounds to an integer
   Vec n = shifted - 12582912.0f;
-  Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
+  Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), x));
+  Vec p = all(1.9875691500e-4f);
+  for (const float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = fma(p, r, all(next));
+  p = fma(p * r, r, r) + 1.0f;
   return p * (Vec)(((Ints)shifted - 0x4b400000 + 127) << 23);
 }
 
@@ -121,10 +140,9 @@ struct Floats {
   template <int R, class W>
   void tile(long first, const W* w, long ldw, long depth, Vec (*sums)[2]) const {
     constexpr int G = GROUP<W>;
-    constexpr int CHAINS = R == 1 ? 4 : R <= 3 ? 2 : 1;  // sums of their own, so that none waits for the one before
     const float* a = rows + first * stride;
-    Vec acc[CHAINS][R][2] = {};
-    const auto add = [&](Vec(*acc)[2], long k, int count) __attribute__((always_inline)) {
+    Vec acc[R][2] = {};
+    const auto add = [&](long k, int count) __attribute__((always_inline)) {
       const Ints left = words(w), right = words(w + LANES * G);
       w += ldw * G;
 #pragma GCC unroll 4
@@ -132,22 +150,16 @@ struct Floats {
         const Vec x = element<W>(left, i), y = element<W>(right, i);
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-          acc[r][0] += a[r * stride + k + i] * x;
-          acc[r][1] += a[r * stride + k + i] * y;
+          const Vec number = a[r * stride + k + i] - Vec{};  // in every lane; to add zero would be work
+          acc[r][0] = fma(number, x, acc[r][0]);
+          acc[r][1] = fma(number, y, acc[r][1]);
         }
       }
     };
     long k = 0;
-    for (; k + CHAINS * G <= depth; k += CHAINS * G)
-#pragma GCC unroll 4
-      for (int c = 0; c < CHAINS; c++) add(acc[c], k + c * G, G);
-    for (; k + G <= depth; k += G) add(acc[0], k, G);
-    if (G > 1 && k < depth) add(acc[0], k, depth - k);
-    for (int r = 0; r < R; r++)
-      for (int half = 0; half < 2; half++) {
-        sums[r][half] = acc[0][r][half];
-        for (int c = 1; c < CHAINS; c++) sums[r][half] += acc[c][r][half];
-      }
+    for (; k + G <= depth; k += G) add(k, G);
+    if (G > 1 && k < depth) add(k, depth - k);
+    for (int r = 0; r < R; r++) sums[r][0] = acc[r][0], sums[r][1] = acc[r][1];
   }
 };
 
@@ -158,7 +170,7 @@ inline __m512 part(const float* x, long n) {  // the first of n numbers, and zer
 #endif
 
 #ifdef __AVX512BF16__
-// Rounded to bfloat16, for many rows: two products in one instruction.
+// Rounded to bfloat16: two products in one instruction.
 struct Pairs {
   static constexpr int MAX_ROWS = 12;
   const bfloat16* rows;
