@@ -1,5 +1,11 @@
 """What the library raises; a command turns each into one line on stderr and its exit status."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+
+LISTED = 3  # names that a message holds
+
 
 class GPT2Error(Exception):
     """Something failed: a file is missing or damaged, a disk is full, a server does not answer (exit status 1)."""
@@ -7,3 +13,19 @@ class GPT2Error(Exception):
 
 class UsageError(GPT2Error, ValueError):
     """A value was given that is not allowed (exit status 2)."""
+
+
+def shown(name: object) -> str:
+    """A file's name for a message of one line: as Python writes it if it holds line ends or bytes that are no text."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
+def listed(names: Collection[object]) -> str:
+    """The first few names for a message, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    said = ", ".join(shown(name) for name in list(names)[:LISTED])
+    return said if len(names) <= LISTED else f"{said} and {len(names) - LISTED} more"

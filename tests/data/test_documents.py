@@ -1,7 +1,10 @@
 """Text files of any kind and size as documents, whose parts have the ids of the whole."""
 
+import errno
 import gzip
+import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -90,6 +93,112 @@ def test_nothing_found(path):
         documents.find(path)
 
 
+def test_what_is_no_regular_file_is_left_out_and_named(write, tmp_path):
+    """A pipe would be waited for, a dead link end it all, a link to a folder above go in circles."""
+    a, b = write("data/a.txt", "a"), write("data/deep/b.txt", "b")
+    data = tmp_path / "data"
+    os.mkfifo(data / "pipe.txt")
+    (data / "link.txt").symlink_to("nowhere")
+    (data / "self.txt").symlink_to("self.txt")
+    for name in ("round", "and_round"):
+        (data / "deep" / name).symlink_to(data)
+    for path, left_out in (
+        (data, "and_round (a link to a folder), .*round (a link to a folder), .*link.txt (a dead link to nowhere)"),
+        (f"{data}/**/*.txt", "and_round (a link to a folder), .*round (a link to a folder), .*link.txt (a dead link"),
+        (f"{data}/*", "link.txt (a dead link to nowhere), .*pipe.txt (a pipe), .*self.txt (a dead link to self.txt)"),
+    ):
+        with pytest.warns(UserWarning) as warned:
+            assert documents.find(str(path)) == ([a] if str(path).endswith("/*") else [a, b])
+        (message,) = [str(warning.message) for warning in warned]
+        assert re.match("left out, as no regular files: .*" + left_out.replace("(", r"\(").replace(")", r"\)"), message)
+        assert message.endswith(" and 2 more") != str(path).endswith("/*")
+
+
+def test_two_stars_stand_for_any_folders(write, tmp_path, monkeypatch):
+    a, b, c = write("a.txt", "a"), write("x/b.txt", "b"), write("x/y[1]/z/c.txt", "c")
+    write("x/.hidden/d.txt", "d")
+    monkeypatch.chdir(tmp_path)
+    for pattern, found in (
+        ("**", [a, b, c]),
+        ("**/*.txt", [a, b, c]),
+        ("x/**", [b, c]),
+        ("**/z/**/*.txt", [c]),
+        ("**/[a-b]*", [a, b]),
+        ("?/**/z/*", [c]),
+        ("x/**//c.txt", [c]),
+        ("**.txt", [a]),
+    ):
+        assert documents.find(pattern) == [path.relative_to(tmp_path) for path in found], pattern
+        assert documents.find(f"{tmp_path}/{pattern}") == found, pattern
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "dead link"])
+def test_what_is_named_must_be_a_regular_file(tmp_path, kind):
+    path = tmp_path / "a.txt"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    with pytest.raises(GPT2Error, match=f"a.txt is a {kind}[^\n]*, not a regular file; give a file or a folder"):
+        documents.find(str(path))
+
+
+def test_no_file_that_cannot_be_read_is_lost_in_silence(write, tmp_path, monkeypatch):
+    """Without them the text would be another; they are named before any work is done."""
+    path, deep = write("a.txt", "a"), write("deep/b.txt", "b").parent
+    scan = os.scandir
+
+    def scandir(folder):
+        if str(folder) == str(deep):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for what in (str(tmp_path), f"{tmp_path}/**/*.txt"):
+        with pytest.raises(GPT2Error, match="the folder .*deep cannot be read: Permission denied"):
+            documents.find(what)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(GPT2Error, match="the permission to read is missing: .*a.txt; give it, or leave them out"):
+        documents.find(str(path))
+
+
+def test_names_of_any_bytes_are_said_in_one_line(tmp_path):
+    for name in (b"a\nb.txt", b"\xff.txt"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(b"\xff")
+        with pytest.warns(UserWarning) as warned:
+            assert texts(documents.find(str(tmp_path / "*.txt"))) == ["\ufffd"]
+        assert str(warned[0].message).isprintable()
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
+@pytest.mark.filterwarnings("ignore:NUL")
+def test_files_that_are_cut_off_or_grow_while_they_are_read(write, monkeypatch, name):
+    monkeypatch.setattr(documents, "PART", 100)
+    content = "".join(f"line {i}\n" for i in range(20_000)).encode()
+    content = gzip.compress(content) if name.endswith(".gz") else content
+    for size in (len(content) // 2, 2 * len(content)):
+        path = write(name, content)
+        parts = documents.read([path])
+        next(parts)
+        os.truncate(path, size)
+        if name.endswith(".gz") and size < len(content):
+            with pytest.raises(GPT2Error, match="a.txt.gz cannot be read: Compressed file ended"):
+                list(parts)
+        else:
+            assert len(list(parts)) > 500
+
+
+def test_a_file_that_goes_away_is_named(write):
+    path = write("a.txt", "a")
+    (found,) = documents.find(str(path))
+    path.unlink()
+    assert documents.total_size([found]) == 0
+    with pytest.raises(GPT2Error, match="a.txt cannot be read: No such file"):
+        texts([found])
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(GPT2Error, match="the folder .* holds no files"):
         documents.find(str(tmp_path))
@@ -113,10 +222,10 @@ def test_a_header_alone(write):
 
 def test_csv_that_is_none(write, monkeypatch):
     monkeypatch.setattr(documents, "ROW_LIMIT", 20)
-    with pytest.raises(GPT2Error, match="a.csv cannot be read: field larger than field limit"):
-        texts([write("a.csv", '"never\nclosed\nand\nso\nit\ngoes\non')])
-    with pytest.raises(GPT2Error, match="a line of more than 20 characters is not CSV"):
-        texts([write("a.csv", "x" * 30)])
+    for content in ('"never\nclosed\nand\nso\nit\ngoes\non', "x" * 30, '"a\n",' * 30):
+        with pytest.raises(GPT2Error, match="a.csv cannot be read: a row of more than 20 characters: a quotation mark"):
+            texts([write("a.csv", content)])
+    assert texts([write("a.csv", "short rows\n" * 30)]) == ["short rows"] * 30
 
 
 def test_gzip(write):
@@ -140,10 +249,41 @@ def test_line_ends_and_byte_order_marks(write):
 
 
 def test_undecodable_bytes_are_replaced_and_counted_once(write):
-    paths = [write("a", b"caf\xe9 \xff"), write("b.csv", b"\xff,x\n")]
+    paths = [write("a", b"caf\xe9 \xff"), write("fine", "a"), write("b.csv", b"\xff,x\n")]
     with pytest.warns(UserWarning) as warned:
-        assert texts(paths) == ["caf\ufffd \ufffd", "\ufffd"]
-    assert [str(w.message) for w in warned] == ["3 bytes of the text are not utf-8; read as U+FFFD"]
+        assert texts(paths) == ["caf\ufffd \ufffd", "a", "\ufffd"]
+    assert [str(w.message) for w in warned] == [f"3 bytes of {paths[0]}, {paths[2]} are not utf-8; read as U+FFFD"]
+    with pytest.warns(UserWarning, match=r"5 bytes of \S+, \S+, \S+ and 2 more are not utf-8"):
+        texts([write(f"{i}", b"\xff") for i in range(5)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.csv.gz"])
+def test_byte_order_marks_are_believed(write, name, encoding):
+    data = "\ufeffhéllo\r\n".encode(encoding) if encoding[-2:] in ("le", "be") else "héllo\r\n".encode(encoding)
+    path = write(name, gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.warns(UserWarning, match=f"^read as {encoding[:6]}, as the byte-order mark says: {path}$"):
+        assert texts([path]) == ["héllo" if "csv" in name else "héllo\n"]
+
+
+def test_what_is_damaged_after_a_byte_order_mark_is_named_with_its_encoding(write):
+    paths = [write("a", "é".encode("utf-16") + b"\x00\xd8"), write("b", b"\xef\xbb\xbf\xff")]
+    with pytest.warns(UserWarning) as warned:
+        assert texts(paths) == ["é\ufffd", "\ufffd"]
+    assert [str(w.message) for w in warned] == [
+        f"2 bytes of {paths[0]} are not utf-16; read as U+FFFD",
+        f"1 bytes of {paths[1]} are not utf-8; read as U+FFFD",
+        f"read as utf-16, as the byte-order mark says: {paths[0]}",
+    ]
+
+
+def test_an_encoding_that_is_given_is_taken(write):
+    assert texts([write("a", b"\xff\xfeA")], encoding="latin-1") == ["ÿþA"]
+
+
+def test_utf_16_without_a_mark_is_named(write):
+    with pytest.warns(UserWarning, match="NUL characters, as in UTF-16 without a byte-order mark, .*: .*a.txt$"):
+        texts([write("a.txt", "abc".encode("utf-16-le")), write("b.txt", "abc")])
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "", "base64", "idna"])

@@ -1,7 +1,7 @@
 """Text files -> documents: of any size, in bounded memory.
 
 A plain file is one document, a `.csv` one document a row (its first column), and either may be compressed (`.gz`).
-Bytes that are not in the expected encoding become U+FFFD, line ends become "\\n", a byte order mark is dropped.
+How the bytes become characters: see `text_file`.
 
 >>> list(read([Path("poem.txt")]))
 [Part(text='Roses are red,\\n', last=True, size=15)]
@@ -9,21 +9,22 @@ Bytes that are not in the expected encoding become U+FFFD, line ends become "\\n
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
+import errno
 import functools
 import glob
-import gzip
 import io
 import os
-import zlib
+import re
+import stat
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from gpt2.errors import GPT2Error
-from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
+from gpt2.data.text_file import NUL, TextFiles
+from gpt2.errors import GPT2Error, listed, shown
 
 PART = 1 << 20  # characters
 COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
@@ -64,27 +65,73 @@ def find(path: str) -> list[Path]:
     """The files that `path` means, sorted: a file, all in a folder and below it, or those whose names match a pattern.
 
     Hidden files and folders are left out; `~` and $VARIABLES are expanded; `**` in a pattern stands for any number of
-    folders. Raises GPT2Error if there is no file.
+    folders. What is no regular file, which may never end, is left out with a warning; so are links to folders, which
+    may go in circles.
+
+    Raises GPT2Error if there is no file, if one cannot be read, and if `path` itself is no regular file.
     """
     expanded = os.path.expanduser(os.path.expandvars(path))
-    if os.path.isfile(expanded):
-        return [Path(expanded)]
     if os.path.isdir(expanded):
-        if not (below := _files_below(expanded)):
-            raise GPT2Error(f"the folder {expanded} holds no files; give a file of text or a folder of such files")
-        return sorted(below)
-    matches = [Path(name) for name in glob.glob(expanded, recursive=True) if os.path.isfile(name)]
-    if not matches:
+        found = _regular(Path(parent, name) for parent, names, links in _walk(expanded) for name in (*names, *links))
+        if not found:
+            raise GPT2Error(
+                f"the folder {shown(expanded)} holds no files; give a file of text or a folder of such files"
+            )
+    elif os.path.lexists(expanded):
+        if instead := _instead(Path(expanded)):
+            raise GPT2Error(f"{shown(expanded)} is {instead}, not a regular file; give a file or a folder of files")
+        found = [Path(expanded)]
+    elif not (found := _regular(Path(name) for name in _matches(expanded))):
         raise GPT2Error(f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches one")
-    return sorted(matches)
-
-
-def _files_below(folder: str) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    if unreadable := [file for file in found if not os.access(file, os.R_OK)]:
+        raise GPT2Error(f"the permission to read is missing: {listed(unreadable)}; give it, or leave them out")
     return found
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """A folder and each below it, with the names of its files and of its links to folders, hidden ones left out."""
+
+    def unreadable(error: OSError) -> None:
+        raise GPT2Error(f"the folder {shown(error.filename)} cannot be read: {error.strerror}") from error
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        yield parent, [name for name in names if not name.startswith(".")], links
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """The files that match, as `glob.glob` has it but that `**` follows no links to folders: it gives those."""
+    recursive = re.fullmatch(r"(|.*?/)\*\*(?:/+(.*)|)", pattern, re.DOTALL)
+    if not recursive:
+        yield from (name for name in glob.glob(pattern) if not os.path.isdir(name))
+        return
+    for folder in glob.glob(recursive[1]) if recursive[1] else [os.curdir]:
+        for parent, _, links in _walk(folder):
+            yield from (os.path.join(parent, link) for link in links)
+            yield from _matches(os.path.join(glob.escape(parent), recursive[2] or "*"))
+
+
+def _regular(paths: Iterable[Path]) -> list[Path]:
+    """The regular files among them, sorted; one warning names the others."""
+    instead = {path: _instead(path) for path in sorted(set(paths))}
+    if left_out := [f"{shown(path)} ({what})" for path, what in instead.items() if what]:
+        warnings.warn(f"left out, as no regular files: {listed(left_out)}", stacklevel=3)
+    return [path for path, what in instead.items() if not what]
+
+
+def _instead(path: Path) -> str | None:
+    """What there is instead of a regular file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if path.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return f"a dead link to {shown(os.readlink(path))}"
+        raise GPT2Error(f"{shown(path)} cannot be read: {error.strerror}") from error
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a link to a folder"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def is_ids(path: Path) -> bool:
@@ -92,66 +139,68 @@ def is_ids(path: Path) -> bool:
 
 
 def total_size(paths: Iterable[Path]) -> int:
-    """Bytes, as they are on the disk."""
-    return sum(path.stat().st_size for path in paths)
+    """Bytes, as they are on the disk; what is gone has none, and is named when it is read."""
+    size = 0
+    for path in paths:
+        with contextlib.suppress(OSError):
+            size += path.stat().st_size
+    return size
 
 
 def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) -> Iterator[Part]:
     """The documents of text files, in parts of about PART characters; what is empty gives none.
 
-    One warning counts the bytes that are not in the encoding. Raises UsageError for an unknown encoding, GPT2Error,
-    naming the file, for one that is damaged or holds ids.
+    Warnings name the files in which there is something odd (see `TextFiles`). Raises UsageError for an unknown
+    encoding, GPT2Error, naming the file, for one that is damaged or holds ids.
     """
-    undecodable = count_undecodable(encoding, "the text")
+    files = TextFiles(encoding)
     for path in paths:
         if is_ids(path):
-            raise GPT2Error(f"{path} holds ids, not text; leave it out")
-        try:
-            yield from _read_file(path, encoding, rows)
-        except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
-            raise GPT2Error(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    undecodable.report()
+            raise GPT2Error(f"{shown(path)} holds ids, not text; leave it out")
+        with files.open(path) as (file, text):
+            before = 0
+            for document in _rows(text, rows) if _is_csv(path) else [_blocks(text)]:
+                for part, last in cut(document, PART):
+                    if "\0" in part:
+                        files.notice(NUL, path)
+                    at = file.tell()
+                    yield Part(part, last, at - before)
+                    before = at
+    files.report()
 
 
-def _read_file(path: Path, encoding: str, rows: Csv) -> Iterator[Part]:
-    before = 0
-    with path.open("rb") as file, _decoded(file, path, encoding) as text:
-        blocks = iter(lambda: text.read(PART), "")
-        for document in _rows(text, rows) if _is_csv(path) else [blocks]:
-            for part, last in cut(document, PART):
-                at = file.tell()
-                yield Part(part, last, at - before)
-                before = at
+def _blocks(text: io.TextIOWrapper) -> Iterator[str]:
+    return iter(lambda: text.read(PART), "")
 
 
 def _is_csv(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(".csv")
 
 
-@contextlib.contextmanager
-def _decoded(file: IO[bytes], path: Path, encoding: str) -> Iterator[io.TextIOWrapper]:
-    data: Any = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
-    drops_mark = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    with data, io.TextIOWrapper(data, drops_mark, REPLACE_AND_COUNT) as text:
-        yield text
-
-
 def _rows(text: io.TextIOWrapper, asked: Csv) -> Iterator[Iterable[str]]:
     """The first column, a document each, rows in which it is blank left out."""
+    for first in first_column(text, asked.header):
+        if first.strip():
+            yield sliced(asked.start + first, PART)
+
+
+def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
+    """Of the rows of CSV that are not empty, without the first one if that is a header; raises csv.Error."""
     csv.field_size_limit(ROW_LIMIT)  # the module's own limit is far less than a document may have
-    rows = csv.reader(_lines(text))
-    if asked.header:
-        next(rows, None)
-    for row in rows:
-        if row and row[0].strip():
-            yield sliced(asked.start + row[0], PART)
+    length = 0  # of the row, so far
 
+    def lines() -> Iterator[str]:
+        nonlocal length
+        while line := text.readline(ROW_LIMIT):
+            length += len(line)
+            if length >= ROW_LIMIT:
+                raise csv.Error(f"a row of more than {ROW_LIMIT} characters: a quotation mark is not closed, or no CSV")
+            yield line
 
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(ROW_LIMIT):
-        if len(line) == ROW_LIMIT:
-            raise csv.Error(f"a line of more than {ROW_LIMIT} characters is not CSV")
-        yield line
+    for number, row in enumerate(csv.reader(lines())):
+        length = 0
+        if row and (number or not header):
+            yield row[0]
 
 
 def cut(blocks: Iterable[str], size: int) -> Iterator[tuple[str, bool]]:

@@ -1,33 +1,45 @@
-"""Bytes that are not in the expected encoding: read as U+FFFD, and counted."""
+"""Which encoding a text is in, and bytes that are not in it: read as U+FFFD, and counted."""
 
 from __future__ import annotations
 
 import codecs
 import warnings
+from collections import Counter
 
-from gpt2.errors import UsageError
+from gpt2.errors import UsageError, listed
 
 REPLACE_AND_COUNT = "gpt2.replace-and-count"
+# UTF-32's little-endian mark begins as UTF-16's does. The codecs read the mark, and drop it.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+LONGEST_MARK = max(map(len, MARKS))  # bytes
 
 
 class Undecodable:
-    """Counts the bytes that were not in the encoding that was expected."""
+    """Counts the bytes that were not in the encoding that was expected, text by text: both may be set for the next."""
 
     def __init__(self, encoding: str, what: str) -> None:
         self.encoding, self.what = encoding, what
-        self.count = 0
+        self.counts: dict[str, Counter[str]] = {}  # of each encoding, those of each text
 
     def replace(self, error: UnicodeError) -> tuple[str, int]:
         """An error handler for decoding, as `codecs.register_error` takes it."""
         if not isinstance(error, UnicodeDecodeError):
             raise error
-        self.count += error.end - error.start
+        self.counts.setdefault(self.encoding, Counter())[self.what] += error.end - error.start
         return "\ufffd", error.end
 
     def report(self) -> None:
-        if self.count:
-            warnings.warn(f"{self.count} bytes of {self.what} are not {self.encoding}; read as U+FFFD", stacklevel=2)
-        self.count = 0
+        """One warning for each encoding, which names the texts."""
+        for encoding, counts in self.counts.items():
+            said = f"{sum(counts.values())} bytes of {listed(counts)} are not {encoding}; read as U+FFFD"
+            warnings.warn(said, stacklevel=2)
+        self.counts.clear()
 
 
 def count_undecodable(encoding: str, what: str) -> Undecodable:
@@ -41,5 +53,15 @@ def count_undecodable(encoding: str, what: str) -> Undecodable:
         b"a".decode(encoding, REPLACE_AND_COUNT)  # codecs.lookup would find base64 too, which decodes no text
     except (LookupError, ValueError):
         raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
-    found.count = 0
+    found.counts.clear()
     return found
+
+
+def marked_encoding(start: bytes, encoding: str) -> str:
+    """The encoding of a text whose first LONGEST_MARK bytes are `start`.
+
+    It is what a byte-order mark says, if UTF-8 is expected and there is one; else `encoding`.
+    """
+    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+        return next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
+    return encoding
