@@ -1,7 +1,9 @@
 """Files of text and of ids as one row of ids, and what is said of damaged ones."""
 
 import gzip
+import io
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2.data import dataset, documents, encode, token_file
+from gpt2.data import dataset, documents, encode, token_file, windows
 from gpt2.data.workers import Encoded
 from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error, UsageError
@@ -94,12 +96,12 @@ def test_kinds_of_files_may_be_mixed(encoder, write, tmp_path, name):
     assert ids.tolist() == [EOT, *one, EOT, *two, EOT, *three, EOT]
 
 
-def test_a_token_file_is_mapped_and_its_sidecar_checked(encoder, other, write, tmp_path):
+def test_a_token_file_is_read_where_it_is_and_its_sidecar_checked(encoder, other, write, tmp_path):
     out = encode.encode(write("a.txt", "some words"), str(tmp_path / "data"), encoder)
     assert out == (tmp_path / "data.npy", 4, 1)
     ids = dataset.load(str(tmp_path / "data.npy"), encoder)
-    assert isinstance(ids, np.memmap) and ids.dtype == np.dtype("<u2")
-    assert ids.tolist() == stream(encoder, "some words")
+    assert isinstance(ids, token_file.StoredIds) and ids.dtype == np.dtype("<u2")
+    assert np.asarray(ids).tolist() == stream(encoder, "some words")
     assert json.loads((tmp_path / "data.json").read_text()) == {
         "vocabulary": encoder.fingerprint,
         "n_vocab": 50257,
@@ -111,6 +113,75 @@ def test_a_token_file_is_mapped_and_its_sidecar_checked(encoder, other, write, t
     np.save(tmp_path / "data.npy", row(1, 2, 3))
     with pytest.raises(GPT2Error, match="it has 3 ids, but data.json beside it says 4"):
         dataset.load(str(tmp_path / "data.npy"), encoder)
+
+
+def test_stored_ids_are_those_of_an_array(encoder, write):
+    """For all that training does with them."""
+    array = np.random.default_rng(1).integers(50257, size=1000).astype(">i4")
+    with pytest.warns(UserWarning, match="has no a.json beside it"):
+        ids = dataset.load(write("a.npy", array), encoder)
+    for at in (slice(None), slice(3, 9), slice(-5, None), slice(7, 2), slice(0, 1000, 17), slice(100, 900)):
+        assert np.array_equal(ids[at], array[at]) and len(ids[at]) == len(array[at])
+    assert [ids[0], ids[-1], ids[np.int64(5)]] == array[[0, -1, 5]].tolist()
+    assert np.array_equal(windows.batch(ids, 11, 6, 1, 5), windows.batch(array, 11, 6, 1, 5))
+    own, other = windows.hold_out(ids, 0.1), windows.hold_out(array, 0.1)
+    assert len(own.train) == 900 and np.array_equal(
+        windows.batch(own.train, 11, 6, 1, 5), windows.batch(other.train, 11, 6, 1, 5)
+    )
+    for mine, its in zip(windows.spread(own.validation, 11, 4, 3), windows.spread(other.validation, 11, 4, 3)):
+        assert np.array_equal(mine, its)
+
+
+def test_a_token_file_that_is_cut_off_in_use_is_an_error(encoder, write, tmp_path):
+    """It would end the program if it were mapped into memory."""
+    out = encode.encode(write("a.txt", "some words " * 9000), str(tmp_path / "data"), encoder).path
+    ids = dataset.load(str(out), encoder)
+    os.truncate(out, 1000)
+    assert np.asarray(ids[:400]).shape == (400,)
+    with pytest.raises(GPT2Error, match="data.npy was cut off while it was in use; encode its text again: python3"):
+        windows.batch(ids[8000:], 100, 2, 1, 1)
+
+
+def test_another_file_of_the_name_changes_nothing(encoder, write, tmp_path):
+    path = write("a.txt", "some words")
+    ids = dataset.load(str(encode.encode(path, str(tmp_path / "data"), encoder).path), encoder)
+    encode.encode(write("a.txt", "other"), str(tmp_path / "data"), encoder)
+    assert np.asarray(ids).tolist() == stream(encoder, "some words")
+
+
+def test_ids_that_are_changed_on_the_disk_are_seen_when_they_are_read(encoder, write, tmp_path):
+    out = encode.encode(write("a.txt", "some words " * 90), str(tmp_path / "data"), encoder).path
+    data = bytearray(out.read_bytes())
+    data[-2:] = b"\xff\xff"
+    out.write_bytes(data)
+    ids = dataset.load(str(out), encoder)
+    assert ids[0] == EOT
+    with pytest.raises(GPT2Error, match="data.npy holds the id 65535, the model's are below 50257"):
+        np.asarray(ids)
+
+
+@pytest.mark.parametrize("shape", [(10**15,), (-1,), (1, 10**15)])
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_headers_that_claim_what_is_not_there(encoder, write, name, shape):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
+    file.write(bytes(100))
+    if name == "a.npz":
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w") as files:
+            files.writestr("arr_0.npy", file.getvalue())
+        file = archive
+    with pytest.raises(GPT2Error, match="a.np. is damaged or no file of ids"):
+        dataset.load(write(name, file.getvalue()), encoder)
+
+
+def test_no_sidecar(encoder, write, tmp_path):
+    """JSON that goes too deep, and what would be waited for."""
+    write("a.json", "[" * 4000)
+    assert dataset.load(str(tmp_path), encoder).tolist() == stream(encoder, "[" * 4000)
+    os.mkfifo(tmp_path / "b.json")
+    with pytest.warns(UserWarning, match="b.npy has no b.json"):
+        dataset.load(write("b.npy", row(1)), encoder)
 
 
 def test_sidecars_are_no_text(encoder, write, tmp_path):

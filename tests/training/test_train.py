@@ -330,6 +330,17 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(run):
     assert run(stop_after=3)[0] == 0
 
 
+def test_ids_that_are_cut_off_in_mid_run_keep_the_last_checkpoint(run, tiny_dir, monkeypatch):
+    from encode import encode_text
+
+    assert cli.main(encode_text, ["text.txt", "data.npy", f"--model_name={tiny_dir}"]) == 0
+    save = run_checkpoint.save
+    monkeypatch.setattr(run_checkpoint, "save", lambda *given: (save(*given), os.truncate("data.npy", 128)))
+    status, _, err = run(dataset="data.npy", stop_after=50, save_every=2)
+    assert status == 1 and err.count("error: data.npy was cut off while it was in use; encode its text again") == 1
+    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-2"
+
+
 PUT = files.put
 
 

@@ -16,10 +16,8 @@ from gpt2.data import documents, token_file
 from gpt2.data.encode import encode_files
 from gpt2.data.workers import pack_separator
 from gpt2.encoder import type_code
-from gpt2.errors import GPT2Error
+from gpt2.errors import GPT2Error, shown
 from gpt2.text.vocabulary import TextEncoder
-
-BLOCK = 1 << 22  # ids that are copied together
 
 
 def load(
@@ -28,14 +26,15 @@ def load(
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
     workers: int | None = None,
-) -> np.ndarray:
+) -> token_file.Ids:
     """A training set -> its ids [tokens], two or four bytes each; `path` is what `documents.find` takes.
 
-    One `.npy` is mapped into memory; anything else is read into it, text encoded by so many processes (all cores if it
+    One `.npy` stays where it is; anything else is read into memory, text encoded by so many processes (all cores if it
     is worth it). Raises GPT2Error for files that are damaged, empty or of another vocabulary, UsageError for an unknown
     encoding.
     """
     paths = [found for found in documents.find(path) if not token_file.is_sidecar(found)]
+    ids: token_file.Ids
     if [_kind(found) for found in paths] == [".npy"]:
         ids = token_file.read(paths[0], encoder)
     else:
@@ -46,10 +45,11 @@ def load(
                 row.add(batch.ids for batch in encoded)
                 continue
             for file in group:
-                row.add(block.astype(row.type).tobytes() for block in _blocks(file, encoder))
+                blocks = token_file.read_npz if kind == ".npz" else _blocks
+                row.add(block.astype(row.type).tobytes() for block in blocks(file, encoder))
         ids = row.array()
     if not len(ids):
-        raise GPT2Error(f"{path} holds no text; give a file of text or a folder of such files")
+        raise GPT2Error(f"{shown(path)} holds no text; give a file of text or a folder of such files")
     return ids
 
 
@@ -83,9 +83,4 @@ def _kind(path: Path) -> str:
 
 
 def _blocks(path: Path, encoder: TextEncoder) -> Iterator[np.ndarray]:
-    if _kind(path) == ".npz":
-        yield from token_file.read_npz(path, encoder)
-    else:
-        ids = token_file.read(path, encoder)
-        for start in range(0, len(ids), BLOCK):
-            yield ids[start : start + BLOCK]
+    return token_file.read(path, encoder).blocks()

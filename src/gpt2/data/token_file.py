@@ -1,4 +1,4 @@
-"""Files of ids: `.npy`, one row of ids that training maps into memory, and the `.npz` of the old tools.
+"""Files of ids: `.npy`, one row of ids of which training reads what it needs, and the `.npz` of the old tools.
 
 Beside `data.npy` lies `data.json`, its sidecar, which says of which vocabulary the ids are.
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import warnings
+import weakref
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import numpy as np
 
 from gpt2.data.workers import Encoded
 from gpt2.encoder import type_code
-from gpt2.errors import GPT2Error
+from gpt2.errors import GPT2Error, shown
 from gpt2.files import replacing
 from gpt2.text.vocabulary import TextEncoder
 
-BLOCK = 1 << 22  # ids that are looked at together
+BLOCK = 1 << 22  # ids that are in memory together
 ENCODE = "python3 encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
@@ -96,7 +97,9 @@ def write(path: Path, encoder: TextEncoder) -> Iterator[TokenWriter]:
         return
     beside = sidecar_of(path)
     if beside.exists() and not is_sidecar(beside):
-        raise GPT2Error(f"{path} needs {beside} for its sidecar, and that is another file; choose another name")
+        raise GPT2Error(
+            f"{shown(path)} needs {shown(beside)} for its sidecar, and that is another file; choose another name"
+        )
     with replacing(path) as file:
         writer = NpyWriter(file, encoder)
         yield writer
@@ -113,9 +116,11 @@ def sidecar_of(path: Path) -> Path:
 def read_sidecar(path: Path) -> dict[str, str | int] | None:
     """What a sidecar says; None if there is none or the file is something else."""
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             said = json.loads(file.read(1 << 12))  # far more than a sidecar holds; a text may have gigabytes
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) and set(said) >= SIDECAR_KEYS else None
 
@@ -124,59 +129,139 @@ def is_sidecar(path: Path) -> bool:
     return path.suffix == ".json" and read_sidecar(path) is not None
 
 
-def read(path: Path, encoder: TextEncoder) -> np.ndarray:
-    """The ids of a `.npy` [tokens], mapped into memory.
+class TokenFile:
+    """A `.npy` that stays open: another file that gets its name changes nothing."""
+
+    def __init__(self, path: Path, encoder: TextEncoder) -> None:
+        self.path, self.encoder = path, encoder
+        self.file = path.open("rb", buffering=0)
+        weakref.finalize(self, self.file.close)
+        self.dtype, self.tokens = _read_header(self.file)
+        self.start = self.file.tell()
+        there = os.fstat(self.file.fileno()).st_size - self.start
+        if there < self.tokens * self.dtype.itemsize:
+            raise ValueError(f"it is cut off: {there} bytes are not {self.tokens} ids")
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """Ids [count]; raises GPT2Error if the file has become shorter or holds ids that the vocabulary has not."""
+        ids = np.empty(count, self.dtype)
+        left, at = ids.view(np.uint8).data, self.start + start * ids.itemsize
+        try:
+            while left and (done := os.preadv(self.file.fileno(), [left], at)):
+                left, at = left[done:], at + done
+        except OSError as error:
+            raise GPT2Error(f"{shown(self.path)} cannot be read: {error.strerror}") from error
+        if left:
+            raise GPT2Error(f"{shown(self.path)} was cut off while it was in use; {_again(self.path)}")
+        check_ids(ids, self.path, self.encoder)
+        return ids
+
+
+class StoredIds:
+    """The ids of a `.npy` [tokens], in their file: a slice is the same for fewer, and is read when made an array.
+
+    So the file may be larger than memory. Were it mapped instead, a file that is cut off would end the program.
+    """
+
+    def __init__(self, file: TokenFile, places: range) -> None:
+        self.file, self.places = file, places
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.file.dtype
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, at: slice) -> StoredIds: ...
+    @overload
+    def __getitem__(self, at: int) -> int: ...
+    def __getitem__(self, at: slice | int) -> StoredIds | int:
+        if isinstance(at, slice):
+            return StoredIds(self.file, self.places[at])
+        return int(self.file.read(self.places[at], 1)[0])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if self.places.step == 1:
+            ids = self.file.read(self.places.start, len(self))
+        else:
+            ids = np.array([self[i] for i in range(len(self))], self.dtype)
+        return ids if dtype is None else ids.astype(dtype, copy=False)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), BLOCK):
+            yield np.asarray(self[start : start + BLOCK])
+
+
+Ids = np.ndarray | StoredIds
+
+
+def read(path: Path, encoder: TextEncoder) -> StoredIds:
+    """The ids of a `.npy` [tokens], which are read where they are used.
 
     Raises GPT2Error if it is damaged or of another vocabulary. Without a sidecar its ids are looked through instead,
     and a warning says so.
     """
     try:
-        ids = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        file = TokenFile(path, encoder)
+    except Exception as error:  # whatever NumPy makes of a header that is none
         raise damaged(path, str(error)) from error
-    _check_row(ids, path)
-    said = read_sidecar(sidecar_of(path))
+    ids = StoredIds(file, range(file.tokens))
+    beside = sidecar_of(path)
+    said = read_sidecar(beside)
     if said is None:
-        check_ids(ids, path, encoder)
-        warnings.warn(f"{path} has no {sidecar_of(path).name} beside it that names its vocabulary", stacklevel=2)
+        for _ in ids.blocks():
+            pass
+        warnings.warn(f"{shown(path)} has no {shown(beside.name)} beside it that names its vocabulary", stacklevel=2)
     elif said["vocabulary"] != encoder.fingerprint:
-        raise GPT2Error(f"{path} holds ids of another vocabulary than the model's; {_again(path)}")
+        raise GPT2Error(f"{shown(path)} holds ids of another vocabulary than the model's; {_again(path)}")
     elif said["tokens"] != len(ids):
-        raise damaged(path, f"it has {len(ids)} ids, but {sidecar_of(path).name} beside it says {said['tokens']}")
+        raise damaged(path, f"it has {len(ids)} ids, but {shown(beside.name)} beside it says {said['tokens']}")
     return ids
 
 
 def read_npz(path: Path, encoder: TextEncoder) -> Iterator[np.ndarray]:
-    """The chunks of a `.npz` in the order of the file, each [ids]; raises GPT2Error if it is damaged."""
+    """The ids of a `.npz` in the order of the file, in blocks [ids]; raises GPT2Error if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 with archive.open(name) as file:
-                    chunk = np.lib.format.read_array(file, allow_pickle=False)
-                _check_row(chunk, path)
-                check_ids(chunk, path, encoder)
-                yield chunk
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+                    dtype, left = _read_header(file)
+                    while left:
+                        ids = np.frombuffer(file.read(min(left, BLOCK) * dtype.itemsize), dtype)
+                        if not len(ids):
+                            raise ValueError(f"{name} is cut off: {left} ids are missing")
+                        left -= len(ids)
+                        check_ids(ids, path, encoder)
+                        yield ids
+                    file.read(1)  # at its end, the checksum is looked at
+    except GPT2Error:
+        raise
+    except Exception as error:  # whatever the packages make of an archive that is none
         raise damaged(path, str(error)) from error
 
 
 def check_ids(ids: np.ndarray, path: Path, encoder: TextEncoder) -> None:
     """Raises GPT2Error if one of the ids is not below n_vocab."""
-    for start in range(0, len(ids), BLOCK):
-        block = ids[start : start + BLOCK]
-        for i in (int(block.max()), int(block.min())):
-            if not 0 <= i < encoder.n_vocab:
-                raise GPT2Error(f"{path} holds the id {i}, the model's are below {encoder.n_vocab}; {_again(path)}")
+    for i in (int(ids.max()), int(ids.min())) if len(ids) else ():
+        if not 0 <= i < encoder.n_vocab:
+            raise GPT2Error(f"{shown(path)} holds the id {i}, the model's are below {encoder.n_vocab}; {_again(path)}")
 
 
-def _check_row(ids: np.ndarray, path: Path) -> None:
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise damaged(path, f"it holds {ids.dtype} of the shape {ids.shape} instead of a row of whole numbers")
+def _read_header(file: IO[bytes]) -> tuple[np.dtype, int]:
+    """The type and the number of the ids that follow in a `.npy`; raises errors of any kind if it is damaged."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+    if len(shape) != 1 or shape[0] < 0 or dtype.kind not in "iu":
+        raise ValueError(f"it holds {dtype} of the shape {shape} instead of a row of whole numbers")
+    return dtype, shape[0]
 
 
 def damaged(path: Path, reason: str) -> GPT2Error:
-    return GPT2Error(f"{path} is damaged or no file of ids: {reason.splitlines()[0] if reason else ''}; {_again(path)}")
+    said = shown(reason.split("\n")[0][:200]) or "it ends too early"  # what is quoted of a file may be anything
+    return GPT2Error(f"{shown(path)} is damaged or no file of ids: {said}; {_again(path)}")
 
 
 def _again(path: Path) -> str:
-    return f"encode its text again: {ENCODE} {path} --model_name NAME"
+    return f"encode its text again: {ENCODE} {shown(path)} --model_name NAME"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpt2.data.token_file import Ids
 from gpt2.errors import GPT2Error
 
 PLACES, NOISE, SAMPLES = 0, 1, 2  # what the random numbers of an update are for
@@ -18,17 +19,17 @@ PLACES, NOISE, SAMPLES = 0, 1, 2  # what the random numbers of an update are for
 class Split(NamedTuple):
     """Ids to train on and ids to validate on, each 1-D; the latter may be empty."""
 
-    train: np.ndarray
-    validation: np.ndarray
+    train: Ids
+    validation: Ids
 
 
-def hold_out(ids: np.ndarray, share: float) -> Split:
+def hold_out(ids: Ids, share: float) -> Split:
     """Splits the end off, for validation."""
     at = len(ids) - int(len(ids) * share)
     return Split(ids[:at], ids[at:])
 
 
-def check(ids: np.ndarray, window: int, what: str) -> None:
+def check(ids: Ids, window: int, what: str) -> None:
     """Raises GPT2Error if there are fewer ids than one window has."""
     if len(ids) < window:
         raise GPT2Error(
@@ -37,7 +38,7 @@ def check(ids: np.ndarray, window: int, what: str) -> None:
         )
 
 
-def batch(ids: np.ndarray, window: int, count: int, seed: int, step: int) -> np.ndarray:
+def batch(ids: Ids, window: int, count: int, seed: int, step: int) -> np.ndarray:
     """The windows of update `step`, [count, window] int32, at places drawn uniformly."""
     starts = random(seed, step, PLACES).integers(len(ids) - window + 1, size=count)
     return np.stack([ids[start : start + window] for start in starts.tolist()]).astype(np.int32)
@@ -49,7 +50,7 @@ def noisy(tokens: np.ndarray, share: float, n_vocab: int, seed: int, step: int) 
     return np.where(rng.random(tokens.shape) < share, rng.integers(n_vocab, size=tokens.shape), tokens).astype(np.int32)
 
 
-def spread(ids: np.ndarray, window: int, batch_size: int, batches: int) -> Iterator[np.ndarray]:
+def spread(ids: Ids, window: int, batch_size: int, batches: int) -> Iterator[np.ndarray]:
     """At most so many batches [<= batch_size, window] of windows spread evenly, each target in one only."""
     there = (len(ids) - 1) // (window - 1)
     count = min(there, batch_size * batches)

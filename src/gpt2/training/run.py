@@ -100,7 +100,7 @@ def _check_same(settings: Settings, start: Origin, split: windows.Split, devices
     flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
     said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
     some = split.train[:: 1 + len(split.train) // 65536]
-    own = zlib.crc32(some.tobytes(), zlib.crc32(said.encode("utf-8")))
+    own = zlib.crc32(np.asarray(some).tobytes(), zlib.crc32(said.encode("utf-8")))
     if distribution.from_chief(devices.strategy, [own]) != [own]:
         raise GPT2Error("the first worker has other flags, another model or other data than this one")
 
@@ -128,7 +128,7 @@ def _data(settings: Settings, start: Origin, report: Report) -> windows.Split:
     """The training set and what is held out of it, or the other set that is for validation."""
     report.say("Loading dataset...")
 
-    def load(path: str) -> np.ndarray:
+    def load(path: str) -> windows.Ids:
         return dataset.load(path, start.encoder, settings.encoding, settings.csv)
 
     window = start.hparams.n_ctx + 1
