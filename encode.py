@@ -28,9 +28,10 @@ def encode_text(
     from gpt2.cli.bars import ENCODING, bar  # needs packages, which --help does not
     from gpt2.data import documents, encode
 
+    path = encode.out_path(out)
     print("Reading files", flush=True)
     encoder = find_vocabulary(model_name, models_dir)
-    print("Writing", encode.out_path(out), flush=True)
+    print("Writing", path, flush=True)
     rows = documents.Csv(header=csv_header)
     with bar(ENCODING) as report:
         written = encode.encode(in_text, out, encoder, encoding, rows, combine, workers, report)

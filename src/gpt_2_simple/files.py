@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
-from gpt2.data.documents import COMBINE, Csv
-from gpt2.errors import GPT2Error
+from gpt2.data.documents import COMBINE, Csv, find, first_column
+from gpt2.data.text_file import TextFiles
+from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import replacing
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
@@ -58,15 +58,19 @@ def encode_csv(
 ) -> None:
     """Writes the first column of a `.csv` as text, each row between the two tokens on a line of its own.
 
-    header: the first line is left out. Blank rows are, too.
+    header: the first row is left out. Blank rows are, too. Raises GPT2Error if a file cannot be read or written, and
+    UsageError for what is no name of a file.
     """
-    with open(csv_path, encoding="utf-8-sig", errors="ignore", newline="") as file, replacing(Path(out_path)) as out:
-        rows = csv.reader(file)
-        if header:
-            next(rows, None)
-        for row in rows:
-            if row:
-                out.write(f"{start_token}{row[0]}{end_token}\n".encode())
+    if Path(out_path).is_dir():
+        raise UsageError(f"out_path must be the name of a file, not {out_path!r}")
+    paths = find(csv_path)
+    if len(paths) > 1:
+        raise UsageError(f"csv_path must be one file, and {csv_path!r} means {len(paths)}")
+    files = TextFiles("utf-8")
+    with replacing(Path(out_path)) as out, files.open(paths[0]) as (_, text):
+        for first in first_column(text, header):
+            out.write(f"{start_token}{first}{end_token}\n".encode())
+    files.report()
 
 
 def encode_dataset(
@@ -79,6 +83,7 @@ def encode_dataset(
     """Encodes text of any size into a training set, on all cores; a name that ends in .npy gives the faster format."""
     from gpt2.data import encode
 
+    encode.out_path(out_path)  # a name that cannot be is refused before the vocabulary is read
     print("Reading files")
     encoder = find_vocabulary(model_name, model_dir)
     print("Writing", out_path)

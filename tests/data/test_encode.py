@@ -120,6 +120,10 @@ def test_the_old_command_line(run, encoder, tmp_path):
         (["nosuch", "out"], 1, "'nosuch' is neither a file nor a folder"),
         (["empty.txt", "out"], 1, "empty.txt holds no text"),
         (["a.txt", "nosuch/out"], 1, "nosuch/out.npy cannot be written"),
+        (["a.txt", ""], 2, "out must be the name of a file, such as data.npy, not ''"),
+        (["a.txt", "."], 2, "out must be the name of a file, such as data.npy, not '.'"),
+        (["a.txt", "new/"], 2, "out must be the name of a file, such as data.npy, not 'new/'"),
+        (["", "out"], 1, "'' is neither a file nor a folder"),
         (["a.txt", "out", "--encoding=klingon"], 2, "encoding must be one that Python knows"),
         (["a.txt", "out", "--combine=0"], 2, "combine must be a whole number of at least 1"),
         (["a.txt", "out", "--workers=0"], 2, "workers must be a whole number of at least 1"),
@@ -134,6 +138,22 @@ def test_errors_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, argum
     (line,) = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert found == status and message in line
     assert sorted(os.listdir()) == ["a.txt", "empty.txt"]
+
+
+def test_a_folder_is_no_name_for_a_file(run, tmp_path):
+    """That would be found out when all is encoded."""
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "out.npz").mkdir()
+    status, out, err = run(tmp_path / "a.txt", tmp_path / "out.npz")
+    assert (status, out) == (2, "") and "out must be the name of a file" in err
+
+
+def test_a_damaged_file_in_a_folder_leaves_nothing(run, tmp_path):
+    for name, data in (("a.txt", b"one"), ("b.gz", b"no gzip")):
+        (tmp_path / name).write_bytes(data)
+    status, _, err = run(tmp_path, tmp_path / "out")
+    assert status == 1 and "b.gz cannot be read: Not a gzipped file" in err
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.gz"]
 
 
 def test_ctrl_c_leaves_nothing(run, tmp_path, monkeypatch):

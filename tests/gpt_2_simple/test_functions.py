@@ -269,6 +269,31 @@ def test_csv_rows_stand_between_the_two_tokens(sess):
     gpt2.finetune(sess, "text_encoded.npz", run_name="run2", **QUICK)
 
 
+def test_csv_of_any_encoding_and_size(place):
+    Path("rows.csv").write_bytes(f'text\n"{"é" * 200_000}"\n'.encode("utf-16"))
+    with pytest.warns(UserWarning, match="read as utf-16, as the byte-order mark says: rows.csv"):
+        gpt2.encode_csv("rows.csv", start_token="", end_token="")
+    assert Path("csv_encoded.txt").read_text(encoding="utf-8") == "é" * 200_000 + "\n"
+    Path("rows.csv").write_bytes(b"text\ncaf\xe9\n")
+    with pytest.warns(UserWarning, match="1 bytes of rows.csv are not utf-8; read as U"):
+        gpt2.encode_csv("rows.csv", start_token="", end_token="")
+    assert Path("csv_encoded.txt").read_text(encoding="utf-8") == "caf\ufffd\n"
+
+
+def test_csv_that_cannot_be(place):
+    Path("rows.csv").write_text("a\n")
+    with pytest.raises(GPT2Error, match="'nosuch.csv' is neither a file nor"):
+        gpt2.encode_csv("nosuch.csv")
+    with pytest.raises(UsageError, match="csv_path must be one file, and '.' means"):
+        gpt2.encode_csv(".")
+    for name in ("", "."):
+        with pytest.raises(UsageError, match="out_path must be the name of a file, not"):
+            gpt2.encode_csv("rows.csv", name)
+        with pytest.raises(UsageError, match="out must be the name of a file"):
+            gpt2.encode_dataset("rows.csv", out_path=name)
+    assert not Path("csv_encoded.txt").exists()
+
+
 def test_ctrl_c_saves_and_returns(sess, monkeypatch):
     monkeypatch.setattr(Record, "samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": -1, "sample_every": 3, "sample_length": 1})

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from gpt2 import machine
 from gpt2.data import documents, token_file
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
-from gpt2.errors import GPT2Error
+from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import ByteCount, unheard
 from gpt2.text.vocabulary import TextEncoder
 
@@ -27,9 +27,16 @@ class Written(NamedTuple):
 
 
 def out_path(out: str) -> Path:
-    """The name of the file of ids that is written for `out`: `.npy` is appended if it is neither that nor `.npz`."""
+    """The name of the file of ids that is written for `out`: `.npy` is appended if it is neither that nor `.npz`.
+
+    Raises UsageError if it is the name of a folder.
+    """
     path = Path(os.path.expanduser(os.path.expandvars(out)))
-    return path if documents.is_ids(path) else path.with_name(f"{path.name}.npy")
+    if path.name and not documents.is_ids(path):
+        path = path.with_name(f"{path.name}.npy")
+    if not path.name or out.endswith(os.sep) or path.is_dir():
+        raise UsageError(f"out must be the name of a file, such as data.npy, not {out!r}")
+    return path
 
 
 def encode(
@@ -47,7 +54,8 @@ def encode(
     The ids are EOT d1 EOT d2 EOT ... dn EOT; in a `.npz`, in chunks of at least `combine` characters. workers: so many
     processes; all cores, if it is worth it, if None. report: told how many bytes of how many are encoded.
 
-    Raises GPT2Error if there is no text or the file cannot be written, UsageError for an unknown encoding.
+    Raises GPT2Error if there is no text or the file cannot be written, UsageError for an unknown encoding and if `out`
+    is no file's name.
     """
     path = out_path(out)
     own = {path.resolve(), token_file.sidecar_of(path).resolve()}  # a folder may hold what was made of it before
@@ -58,7 +66,7 @@ def encode(
         for batch in encoded:
             writer.append(batch)
         if not writer.tokens:
-            raise GPT2Error(f"{in_text} holds no text; give a file of text or a folder of such files")
+            raise GPT2Error(f"{shown(in_text)} holds no text; give a file of text or a folder of such files")
     return Written(path, writer.tokens, writer.documents)
 
 
