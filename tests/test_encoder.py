@@ -168,13 +168,39 @@ def test_an_id_that_is_none_is_named(encoder):
             lambda text: text.replace('"!": 0, ', ""),
             "lacks 1 of",
         ),
+        ("encoder.json", lambda text: "[" * 100_000, "encoder.json cannot be read: maximum recursion"),
+        ("encoder.json", lambda text: '{"a":' * 100_000, "encoder.json cannot be read: maximum recursion"),
+        ("encoder.json", lambda text: "7", "should map pieces of text to ids"),
+        ("encoder.json", lambda text: "[[1]]", "should map pieces of text to ids"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": true'), "should map pieces of text to ids"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": "0"'), "should map pieces of text to ids"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": -1'), "its 50257 pieces should be 0 to 50256"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 50257'), "its 50257 pieces should be 0 to 50256"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1' + "0" * 400), "pieces should be 0 to 50256"),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1' + "0" * 5000), "encoder.json cannot be read: "),
+        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 0, "!": 0, "<x>": 50258'), "should be 0 to 50257"),
+        ("encoder.json", lambda text: text.replace("<|endoftext|>", "<\\ud800>"), "encoder.json cannot be read: "),
+        ("vocab.bpe", lambda text: text + "hello world\n", "vocab.bpe is of another vocabulary: .* 'helloworld'"),
+        ("vocab.bpe", lambda text: "", "vocab.bpe is cut off: it has 0 merges"),
+        ("vocab.bpe", lambda text: "\x00\x01" * 99, "vocab.bpe is damaged: line 1|is cut off"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "damage",
 )
 def test_damaged_vocabularies_are_refused(tmp_path, vocabulary, name, damage, message):
     for file in ("encoder.json", "vocab.bpe"):
         text = (vocabulary / file).read_text(encoding="utf-8")
         (tmp_path / file).write_text(damage(text) if file == name else text, encoding="utf-8")
-    with pytest.raises(GPT2Error, match=message):
+    with pytest.raises(GPT2Error, match=message) as raised:
+        load_encoder(tmp_path)
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
+def test_a_vocabulary_that_is_no_text(tmp_path, tiny_dir, name):
+    for file in ("encoder.json", "vocab.bpe"):
+        data = (tiny_dir / file).read_bytes()
+        (tmp_path / file).write_bytes(data if file != name else b"\xff\xfe" + data)
+    with pytest.raises(GPT2Error, match=f"{name} cannot be read: 'utf-8' codec"):
         load_encoder(tmp_path)
 
 

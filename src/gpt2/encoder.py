@@ -40,6 +40,7 @@ ASCII_PIECE = re.compile(
 CACHED_PIECES, CACHED_LENGTH = 1 << 18, 64
 LONG_PIECE = 128  # symbols, from which on the quadratic merge is the slower one
 NO_MERGE = sys.maxsize
+AGAIN = "fetch both vocabulary files again"
 
 
 @functools.cache
@@ -126,7 +127,12 @@ def split(text: str) -> list[str]:
     """The pieces that are merged each for itself; unpaired surrogates become U+FFFD."""
     if text.isascii():
         return ASCII_PIECE.findall(text)
-    return piece_pattern().findall(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return piece_pattern().findall(without_surrogates(text))
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each unpaired surrogate, which is no character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def type_code(n_vocab: int) -> str:
@@ -255,31 +261,43 @@ def load_encoder(directory: Path) -> Encoder:
     path = directory / ENCODER_FILE
     try:
         ids_of = json.loads(path.read_text(encoding="utf-8"))
+        _check_ids(ids_of, path)
         path = directory / MERGES_FILE
         merges = read_merges(path, ids_of)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GPT2Error(f"{path} cannot be read: {error}") from error
-    _check(ids_of, merges, directory)
+    _check_merges(ids_of, merges, path)
     return Encoder(ids_of, merges)
 
 
-def _check(ids_of: dict[str, int], merges: list[tuple[str, str]], directory: Path) -> None:
-    again = "fetch both vocabulary files again"
+def _check_ids(ids_of: Any, path: Path) -> None:
+    """Raises GPT2Error for what is no vocabulary, and ValueError for pieces that are no text."""
+    wrong = None
     if not isinstance(ids_of, dict) or not all(type(i) is int for i in ids_of.values()):
-        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it should map pieces of text to ids; {again}")
-    if len(set(ids_of.values())) < len(ids_of):
-        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it gives one id to several pieces; {again}")
+        wrong = "it should map pieces of text to ids"
+    elif len(set(ids_of.values())) < len(ids_of):
+        wrong = "it gives one id to several pieces"
+    elif missing := set(byte_characters().values()) - set(ids_of):
+        wrong = f"it lacks {len(missing)} of the 256 bytes"
+    elif (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
+        wrong = f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}"
+    if wrong:
+        raise GPT2Error(f"{path} is damaged: {wrong}; {AGAIN}")
+    "".join(ids_of).encode("utf-8")  # JSON may hold halves of characters
+
+
+def _check_merges(ids_of: dict[str, int], merges: list[tuple[str, str]], path: Path) -> None:
+    """Raises GPT2Error if the merges do not make the pieces."""
     known = set(byte_characters().values())
-    missing = known - set(ids_of)
-    if missing:
-        raise GPT2Error(f"{directory / ENCODER_FILE} is damaged: it lacks {len(missing)} of the 256 bytes; {again}")
     made = {left + right for left, right in merges}
     unmade = [piece for piece in ids_of if piece not in made and piece not in known and not _is_special(piece)]
     if unmade:
         raise GPT2Error(
-            f"{directory / MERGES_FILE} is cut off: it has {len(merges)} merges, and none of them makes"
-            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {ENCODER_FILE}; {again}"
+            f"{path} is cut off: it has {len(merges)} merges, and none of them makes"
+            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {ENCODER_FILE}; {AGAIN}"
         )
+    if unknown := made - ids_of.keys():
+        raise GPT2Error(f"{path} is of another vocabulary: {ENCODER_FILE} lacks its piece {min(unknown)!r}; {AGAIN}")
 
 
 def _is_special(piece: str) -> bool:
