@@ -9,6 +9,7 @@ sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command
+from gpt2.errors import UsageError
 
 
 def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=False):
@@ -19,6 +20,8 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
     from gpt2.cli.bars import READING, bar  # needs packages, which --help does not
     from gpt2.data import documents, train_bpe
 
+    if not out:
+        raise UsageError("out must be the name of a folder, not ''")
     rows = documents.Csv(header=csv_header)
     with bar(READING) as report:
         encoder = train_bpe.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, report)

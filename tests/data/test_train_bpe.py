@@ -81,6 +81,12 @@ def test_a_text_with_too_few_merges(tmp_path):
     assert load_encoder(tmp_path).encode("aab") == [257] and encoder.n_vocab == 259
 
 
+def test_halves_of_characters(tmp_path):
+    """Some encodings give them; the library takes none."""
+    (tmp_path / "a.txt").write_bytes(b"abc +2AA- abc")
+    assert train_bpe.train(str(tmp_path / "a.txt"), tmp_path, 259, "utf-7").encode("abc") == [257]
+
+
 def test_bytes_and_the_end_of_text_alone(text, tmp_path):
     assert train_bpe.train(text, tmp_path, 257).encode("é") == [127, 102]
 
@@ -124,3 +130,35 @@ def test_without_the_package(text, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert cli.main(train_tokenizer, [text, str(tmp_path / "own")]) == 1
     assert "error: the package tokenizers is missing; type: pip install" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("there", [None, "own", "own/vocabulary"])
+def test_what_fails_on_the_way_leaves_all_as_it_was(text, tmp_path, there):
+    (tmp_path / "u.gz").write_bytes(b"no gzip")
+    if there:
+        (tmp_path / there).mkdir(parents=True)
+    with pytest.raises(GPT2Error, match="u.gz cannot be read"):
+        train_bpe.train(str(tmp_path), tmp_path / "own/vocabulary", 300)
+    assert {path.name for path in tmp_path.rglob("*")} == {"text.txt", "u.gz", *(there or "").split("/")} - {""}
+
+
+def test_both_files_are_replaced_or_none(text, tmp_path, monkeypatch):
+    before = train_bpe.train(text, tmp_path / "own", 300).fingerprint
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train_bpe, "_write", full)
+    with pytest.raises(GPT2Error, match="the vocabulary in .*own cannot be written: No space left on device"):
+        train_bpe.train(text, tmp_path / "own", 320)
+    assert load_encoder(tmp_path / "own").fingerprint == before
+    assert sorted(os.listdir(tmp_path / "own")) == ["encoder.json", "vocab.bpe"]
+
+
+def test_the_working_directory_is_asked_for_by_name(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(train_tokenizer, [text, ""]) == 2
+    assert "error: out must be the name of a folder, not ''" in capsys.readouterr().err
+    assert os.listdir() == ["text.txt"]
+    assert cli.main(train_tokenizer, [text, ".", "257"]) == 0

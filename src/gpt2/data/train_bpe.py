@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
-from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters
-from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import ByteCount, replacing, unheard
+from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters, without_surrogates
+from gpt2.errors import GPT2Error, UsageError, shown
+from gpt2.files import ByteCount, made_folder, replacing_together, unheard
 from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
@@ -41,8 +41,8 @@ def train(
     Ids: the 256 bytes, what the merges make in their order, `<|endoftext|>`. A text with too few merges gives fewer,
     with a warning. report: told how many bytes of how many are read.
 
-    Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if `out` holds a model, whose
-    vocabulary it would replace, or if it cannot be written.
+    Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if a file of it is damaged, if `out`
+    holds a model, whose vocabulary it would replace, or if it cannot be written; `out` is then as it was.
     """
     if not LEAST <= n_vocab <= MOST:
         raise UsageError(f"n_vocab must be from {LEAST} (256 bytes and {END_OF_TEXT}) to {MOST}, not {n_vocab}")
@@ -53,17 +53,21 @@ def train(
     with contextlib.closing(_texts(paths, encoding, rows, report)) as texts:
         first = next(texts, None)
         if first is None:
-            raise GPT2Error(f"{path} holds no text; give a file of text or a folder of such files")
-        _make_folder(out)
-        merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
-    pieces = [*byte_characters().values(), *dict.fromkeys(left + right for left, right in merges), END_OF_TEXT]
-    if len(pieces) < n_vocab:
+            raise GPT2Error(f"{shown(path)} holds no text; give a file of text or a folder of such files")
+        with made_folder(out), _saved_in(out) as folder:
+            merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
+            encoder = _encoder(merges)
+            _write(encoder, merges, folder)
+    if encoder.n_vocab < n_vocab:
         warnings.warn(
-            f"the text gives only {len(merges)} merges: n_vocab is {len(pieces)}, not {n_vocab}", stacklevel=2
+            f"the text gives only {len(merges)} merges: n_vocab is {encoder.n_vocab}, not {n_vocab}", stacklevel=2
         )
-    encoder = Encoder({piece: i for i, piece in enumerate(pieces)}, merges)
-    _save(encoder, merges, out)
     return encoder
+
+
+def _encoder(merges: Merges) -> Encoder:
+    pieces = [*byte_characters().values(), *dict.fromkeys(left + right for left, right in merges), END_OF_TEXT]
+    return Encoder({piece: i for i, piece in enumerate(pieces)}, merges)
 
 
 def _texts(paths: list[Path], encoding: str, rows: documents.Csv, report: ByteCount) -> Generator[str, None, None]:
@@ -71,7 +75,7 @@ def _texts(paths: list[Path], encoding: str, rows: documents.Csv, report: ByteCo
     done = 0
     for part in documents.read(paths, encoding, rows):
         for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
-            yield text
+            yield without_surrogates(text)
         done += part.size
         report(done, size)
 
@@ -91,16 +95,16 @@ def _merges(texts: Iterator[str], n: int) -> Merges:
     return [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]  # older versions: "a b"
 
 
-def _make_folder(path: Path) -> None:
+@contextlib.contextmanager
+def _saved_in(out: Path) -> Iterator[Path]:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        with replacing_together(out, last=ENCODER_FILE) as folder:
+            yield folder
     except OSError as error:
-        raise GPT2Error(f"the folder {path} cannot be made: {error.strerror}") from error
+        raise GPT2Error(f"the vocabulary in {shown(out)} cannot be written: {error.strerror or error}") from error
 
 
-def _save(encoder: Encoder, merges: Merges, out: Path) -> None:
-    with replacing(out / MERGES_FILE) as file:
-        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges), ""]
-        file.write("\n".join(lines).encode("utf-8"))
-    with replacing(out / ENCODER_FILE) as file:
-        file.write(json.dumps(encoder.ids_of).encode("ascii"))
+def _write(encoder: Encoder, merges: Merges, folder: Path) -> None:
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges), ""]
+    (folder / MERGES_FILE).write_bytes("\n".join(lines).encode("utf-8"))
+    (folder / ENCODER_FILE).write_bytes(json.dumps(encoder.ids_of).encode("ascii"))
