@@ -92,7 +92,8 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """A folder and each below it, with the names of its files and of its links to folders, hidden ones left out."""
 
     def unreadable(error: OSError) -> None:
-        raise GPT2Error(f"the folder {shown(error.filename)} cannot be read: {error.strerror}") from error
+        said = f"the folder {shown(error.filename)} cannot be read: {error.strerror}"
+        raise GPT2Error(f"{said}; mend that, or give what is beside it by name or as 'data/*.txt'") from error
 
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
