@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -19,6 +20,13 @@ from gpt2 import generate
 from gpt2.encoder import Encoder, load_encoder
 from gpt2.engine.native import build
 from gpt2.engine.tensorflow import TensorFlowBackend
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles the native library, if it has to be, before any command that a test looks at would say so."""
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(build.NoLibrary):
+            build.load()
 
 
 @pytest.fixture(scope="session")

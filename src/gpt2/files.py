@@ -74,9 +74,14 @@ def written_aside(path: Path) -> Iterator[Path]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name when the block ends well.
 
-    An error or Ctrl-C leaves what was there before. Raises GPT2Error if it cannot be written.
+    An error or Ctrl-C leaves what was there before. What is no regular file, such as /dev/null or a pipe, stays what
+    it is and is written to. Raises GPT2Error if it cannot be written.
     """
     try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+            return
         with written_aside(path) as part, part.open("wb") as file:
             yield file
     except OSError as error:

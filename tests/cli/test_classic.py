@@ -179,6 +179,21 @@ def test_bad_prompts(run, flags, message):
     assert (status, out) == (2, "") and err == f"error: {message}\n"
 
 
+def test_a_prompt_file_with_a_byte_order_mark(run, tiny_model, tmp_path):
+    expected = answer(*texts(tiny_model, "the cat", 9, 1))
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "prompt").write_bytes("the cat\n".encode(encoding))
+        assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'prompt'}")[1] == expected
+
+
+def test_a_prompt_that_its_encoding_gives_up(run, tmp_path):
+    (tmp_path / "prompt").write_bytes(b"xn--zzzzzzzz99999999")
+    status, _, err = run(interactive, "--encoding=idna", f"--prompt_file={tmp_path / 'prompt'}")
+    assert status == 1 and "error: the prompt file" in err and err.count("\n") == 1
+    status, _, err = run(interactive, "--encoding=utf-16", stdin=b"the cat\n")
+    assert status == 1 and err.endswith("error: the prompt cannot be read: UTF-16 stream does not start with BOM\n")
+
+
 @pytest.mark.parametrize("flags", [["--prompt_file=/dev/zero"], ["--prompt_file=-"], []])
 def test_a_prompt_without_an_end(run, flags, monkeypatch):
     monkeypatch.setattr(classic, "LONGEST", 1000)

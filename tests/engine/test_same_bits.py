@@ -1,4 +1,4 @@
-"""The native backend gives a row the same bits whatever stands beside it and however its tokens were cut into pieces."""
+"""The native backend gives a row the same bits whatever stands beside it and however its tokens were cut up."""
 
 import numpy as np
 import pytest

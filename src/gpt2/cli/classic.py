@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2.cli.command import complain
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.interrupt import Interruption
 from gpt2.machine import check_threads
 from gpt2.request import Request, Sampling, check_precision
-from gpt2.text.undecodable import REPLACE_AND_COUNT, count_undecodable
+from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, count_undecodable, marked_encoding
 
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
@@ -151,7 +151,10 @@ def ask(encoding: str) -> Iterator[str]:
 def _line() -> str:
     """What `input` does, which would read a line without an end until memory ends. Raises EOFError."""
     print(PROMPT, end="", flush=True)
-    line = sys.stdin.readline(LONGEST + 1)
+    try:
+        line = sys.stdin.readline(LONGEST + 1)
+    except UnicodeError as error:
+        raise GPT2Error(f"the prompt cannot be read: {error}") from error
     if not line:
         raise EOFError
     _check_length(line)
@@ -159,7 +162,10 @@ def _line() -> str:
 
 
 def read_prompt(prompt_file: str, encoding: str) -> str:
-    """The whole file, or all of stdin if `-`, without the newline that ends its last line."""
+    """The whole file, or all of stdin if `-`, without the newline that ends its last line.
+
+    Raises GPT2Error if it cannot be read, UsageError if it is longer than any prompt.
+    """
     try:
         if prompt_file == "-":
             data = sys.stdin.buffer.read(LONGEST + 1)
@@ -167,9 +173,12 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
             with Path(prompt_file).expanduser().open("rb") as file:
                 data = file.read(LONGEST + 1)
     except OSError as error:
-        raise GPT2Error(f"the prompt file {prompt_file} cannot be read: {error.strerror}") from error
+        raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error.strerror}") from error
     _check_length(data)
-    text = data.decode(encoding, errors=REPLACE_AND_COUNT)
+    try:
+        text = data.decode(marked_encoding(data[:LONGEST_MARK], encoding), errors=REPLACE_AND_COUNT)
+    except UnicodeError as error:  # what no codec goes on after
+        raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error}") from error
     return text.removesuffix("\n").removesuffix("\r")
 
 

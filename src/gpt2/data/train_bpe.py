@@ -21,7 +21,7 @@ from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
 LEAST = 256 + 1  # the bytes and the end of text
-MOST = 1 << 32  # of what uint32 can count
+MOST = 1 << 20  # more than any vocabulary has; the trainer takes memory for all of them before it reads
 MIN_FREQUENCY = 2  # a merge that is seen once teaches nothing
 BUFFERED = 1 << 16  # characters; the package reads 256 texts ahead
 
