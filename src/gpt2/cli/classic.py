@@ -175,10 +175,7 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
     except OSError as error:
         raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error.strerror}") from error
     _check_length(data)
-    try:
-        text = data.decode(marked_encoding(data[:LONGEST_MARK], encoding), errors=REPLACE_AND_COUNT)
-    except UnicodeError as error:  # what no codec goes on after
-        raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error}") from error
+    text = data.decode(marked_encoding(data[:LONGEST_MARK], encoding), errors=REPLACE_AND_COUNT)
     return text.removesuffix("\n").removesuffix("\r")
 
 
