@@ -1,20 +1,33 @@
-"""Copies to and from Google Drive, for notebooks in Google Colaboratory."""
+"""Copies to and from Google Drive, for notebooks in Google Colaboratory.
+
+A copy of a run replaces an earlier state of the same run; any other run of its name, and a later state, is moved aside.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
 import os
+import re
 import shutil
 import sys
 import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.formats.model_dir import STATE_FILE
+from gpt2.formats import openai
+from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, index_file
+from gpt2.training.history import HISTORY_FILE
+from gpt2.training.run_folder import is_begun, move_aside
 
 MOUNTED = Path("/content/drive")
 MY_DRIVE = "MyDrive"
 RUNS = "checkpoint"
+OF_A_STEP = re.compile(r"(?:model|training)-(\d+)\..+")
+DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 
 
 def mount_gdrive() -> None:
@@ -42,8 +55,9 @@ def copy_checkpoint_to_gdrive(
 ) -> None:
     """Copies a run's folder to a mounted Google Drive, as an archive or as a folder.
 
-    A folder that is there already is brought up to date. checkpoint_folder: the path of the run's folder, as version
-    0.4 named it. Raises GPT2Error if the run or the Drive is not there.
+    An earlier state of the run is replaced there; a later one, and another run of its name, is moved aside, with a
+    warning that says where to. checkpoint_folder: the path of the run's folder, as version 0.4 named it. Raises
+    GPT2Error if the run or the Drive is not there, if the run has no whole checkpoint, or if the copy fails.
     """
     folder = _run_folder(run_name, checkpoint_folder)
     if not folder.is_dir():
@@ -53,8 +67,12 @@ def copy_checkpoint_to_gdrive(
         return
     archive = Path(get_tarfile_name(str(folder)))
     target = in_drive(archive.name)
-    with tarfile.open(archive, "w") as tar:
+    _check_whole(folder)
+    with _copying(folder, archive), files.written_aside(archive) as part, tarfile.open(part, "w") as tar:
         tar.add(folder)
+    if target.is_file() and not _archive_is_earlier(target, folder):
+        with _copying(archive, target):
+            move_aside(target, "this one takes its place")
     _copy(archive, target)
 
 
@@ -63,19 +81,17 @@ def copy_checkpoint_from_gdrive(
 ) -> None:
     """Copies a run's folder, or the archive of it, from a mounted Google Drive into the working directory.
 
-    Raises GPT2Error if it is not there.
+    Drive's checkpoint is then the run's current one. A local run that is no earlier state of Drive's is moved aside,
+    with a warning that says where to. Raises GPT2Error if Drive's is not there or not whole, or if the copy fails.
     """
     folder = _run_folder(run_name, checkpoint_folder)
     if copy_folder:
-        mirror(in_drive(str(folder)), folder)
+        bring(in_drive(str(folder)), folder)
         return
     archive = Path(get_tarfile_name(str(folder)))
     _copy(in_drive(archive.name), archive)
-    with tarfile.open(archive) as tar:
-        if hasattr(tarfile, "data_filter"):  # Python 3.12, 3.11.4, 3.10.12
-            tar.extractall(filter="data")
-        else:
-            tar.extractall()
+    with _extracted(archive, folder, lambda name: True) as extracted:
+        bring(extracted, folder, _move)
 
 
 def copy_file_to_gdrive(file_path: str) -> None:
@@ -89,36 +105,130 @@ def copy_file_from_gdrive(file_path: str) -> None:
 
 
 def mirror(source: Path, target: Path) -> None:
-    """Makes the folder `target` hold what `source` holds: what is there already and unchanged is left alone.
+    """As `bring`; then removes the target's checkpoints that are older than the source's and that it no longer has."""
+    bring(source, target)
+    newest = _step(current_checkpoint(source))
+    with _copying(source, target):
+        for path in sorted(target.rglob("*"), key=lambda path: path.suffix != ".index"):  # without it, no checkpoint
+            step = OF_A_STEP.fullmatch(path.name)
+            if step and int(step[1]) < newest and not (source / path.relative_to(target)).exists():
+                path.unlink()
 
-    The file that names the current checkpoint comes last, and what `source` no longer has goes after it, so that a copy
-    that breaks off leaves a folder that can be used. Raises GPT2Error if `source` is not there.
+
+def bring(source: Path, target: Path, put: Callable[[Path, Path], None] | None = None) -> None:
+    """Makes the folder `target` the run that `source` is; what it has besides stays.
+
+    A target that is no earlier state of that run is moved aside, once the copy is complete beside it. The files that
+    name the current checkpoints come last, so that a copy that breaks off leaves the run that was there in use.
+    put: how a file gets there; copied, if not given. Raises GPT2Error if `source` has no whole checkpoint.
     """
+    _check_whole(source)
+    with _copying(source, target):
+        if not is_begun(target) or _is_earlier(target, source):
+            _update(source, target, put or _copy)
+            return
+        part = files.part_of(target)
+        _update(source, part, put or _copy)
+        move_aside(target, "this one takes its place")
+        os.replace(part, target)
+
+
+def _check_whole(source: Path) -> None:
     if not source.is_dir():
         raise GPT2Error(f"there is no folder {source} to copy")
-    files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
-    for name in sorted(files, key=lambda name: name.name == STATE_FILE):
-        _copy_if_changed(source / name, target / name)
-    for path in [*target.rglob("*")]:
-        if path.is_file() and path.relative_to(target) not in files:
-            path.unlink()
+    if not is_begun(source):
+        raise GPT2Error(f"{source} holds no checkpoint to copy")
+    openai.Checkpoint(current_checkpoint(source)).check_sizes()
 
 
-def _copy_if_changed(source: Path, target: Path) -> None:
-    new = source.stat()
-    if target.is_file():
-        old = target.stat()
-        if old.st_size == new.st_size and old.st_mtime >= new.st_mtime:
-            return
-    _copy(source, target)
+def _is_earlier(then: Path, now: Path) -> bool:
+    """Whether the first folder holds what the second one's run was earlier, or what it is."""
+    try:
+        before, after = current_checkpoint(then), current_checkpoint(now)
+        if _step(before) == _step(after):  # with the checksums of all weights
+            return index_file(before).read_bytes() == index_file(after).read_bytes()
+        return (
+            _step(before) < _step(after) and index_file(before).is_file() and _history(now).startswith(_history(then))
+        )
+    except (GPT2Error, OSError):
+        return False  # of what cannot be read, nothing is known
+
+
+def _step(prefix: Path) -> int:
+    match = re.fullmatch(r".*-(\d+)", prefix.name)
+    return int(match[1]) if match else 0
+
+
+def _history(folder: Path) -> bytes:
+    path = folder / HISTORY_FILE
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _update(source: Path, target: Path, put: Callable[[Path, Path], None]) -> None:
+    names = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
+    names = [n for n in names if n.suffix != ".part" and not any(p.startswith(files.UNFINISHED) for p in n.parts)]
+    filecmp.clear_cache()
+    # An index after its data, so that equal ones mean equal data; what names a checkpoint after all.
+    for name in sorted(names, key=lambda name: (name.name == STATE_FILE, name.suffix == ".index")):
+        if not _is_same(source / name, target / name):
+            put(source / name, target / name)
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    if not target.is_file() or target.stat().st_size != source.stat().st_size:
+        return False
+    data = DATA.fullmatch(source.name)
+    if data and source.with_name(f"{data[1]}.index").is_file():
+        return _is_same(source.with_name(f"{data[1]}.index"), target.with_name(f"{data[1]}.index"))
+    return filecmp.cmp(source, target, shallow=False)
+
+
+@contextlib.contextmanager
+def _extracted(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """The files of an archive of `folder` whose names are wanted, in a folder beside it that is gone afterwards."""
+    with _copying(archive, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        files.remove_unfinished(folder.parent)  # of a process that was killed
+        with tempfile.TemporaryDirectory(prefix=files.UNFINISHED, dir=folder.parent) as temporary:
+            with tarfile.open(archive) as tar:
+                members = [member for member in tar if wanted(member.name)]
+                if hasattr(tarfile, "data_filter"):  # Python 3.12, 3.11.4, 3.10.12
+                    tar.extractall(temporary, members, filter="data")
+                else:
+                    tar.extractall(temporary, members)
+            yield Path(temporary, folder.relative_to(folder.anchor))
+
+
+def _archive_is_earlier(archive: Path, folder: Path) -> bool:
+    try:
+        with _extracted(archive, folder, lambda name: not DATA.fullmatch(name)) as then:
+            return _is_earlier(then, folder)
+    except GPT2Error:
+        return False
 
 
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file():
         raise GPT2Error(f"there is no file {source} to copy")
+    with _copying(source, target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.written_aside(target) as part:
+            shutil.copyfile(source, part)
+
+
+def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with files.written_aside(target) as part:
-        shutil.copyfile(source, part)
+    files.put(source, target)
+
+
+@contextlib.contextmanager
+def _copying(source: Path, target: Path) -> Iterator[None]:
+    """Raises GPT2Error for what goes wrong with files."""
+    try:
+        yield
+    except (OSError, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GPT2Error(f"{source} could not be copied to {target}: {reason}") from error
 
 
 def _run_folder(run_name: str, checkpoint_folder: str | None) -> Path:

@@ -69,6 +69,17 @@ class Checkpoint:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: entry.shape for name, entry in self.entries.items()}
 
+    def check_sizes(self) -> None:
+        """Raises GPT2Error, naming the file, unless the data are there and as long as the index needs them."""
+        for shard in range(self.shards):
+            path = data_file(self.prefix, shard, self.shards)
+            needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
+            try:
+                if path.stat().st_size < needed:
+                    raise Damaged(path, f"it is shorter than the {needed} bytes that it should have")
+            except OSError as error:
+                raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
+
     def weight(self, name: str) -> Weight:
         """A float32 variable as the index describes it."""
         return Weight(self.entries[name].shape, None, lambda: self._pieces(name))

@@ -94,11 +94,11 @@ def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
             file.write(text.encode("utf-8"))
 
 
-def move_aside(folder: Path) -> Path:
-    """Renames a run that another one of its name would overwrite."""
+def move_aside(folder: Path, then: str = "this one starts anew") -> Path:
+    """Renames a run that another one of its name would overwrite, and warns of it. then: what comes next."""
     aside = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
     os.replace(folder, aside)
-    warnings.warn(f"the run that was in {folder} is now {aside}; this one starts anew", stacklevel=2)
+    warnings.warn(f"the run that was in {folder} is now {aside}; {then}", stacklevel=2)
     return aside
 
 

@@ -1,0 +1,206 @@
+"""Runs copied to and from a Google Drive: nothing that is newer is lost, and what breaks off leaves a usable run."""
+
+import itertools
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import gpt_2_simple as gpt2
+from gpt2.errors import GPT2Error
+from gpt2.formats.model_dir import current_checkpoint, open_model_dir
+from gpt2.formats.weights import leaves, nest
+from gpt2.training import saving
+from gpt_2_simple import drive
+
+RUN = Path("checkpoint/run1")
+
+
+@pytest.fixture
+def mounted(tmp_path, monkeypatch):
+    """The folder of the Drive; the working directory is another one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drive, "MOUNTED", tmp_path / "drive")
+    (tmp_path / "drive/MyDrive").mkdir(parents=True)
+    return tmp_path / "drive/MyDrive"
+
+
+@pytest.fixture
+def train(tiny_dir):
+    """Makes a run go on to a step: its weights are that number; two runs have different histories."""
+    weights = list(leaves(tiny.read_model(tiny_dir)))
+
+    def to(folder, step, run="a"):
+        for old in folder.glob("model-*"):
+            old.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("hparams.json", "encoder.json", "vocab.bpe"):
+            shutil.copy(tiny_dir / name, folder / name)
+        (folder / "counter").write_text(f"{step}\n")
+        history = [json.dumps({"step": n, "loss": f"{run} {n}"}) for n in range(500, step + 1, 500)]
+        (folder / "progress.jsonl").write_text("".join(f"{line}\n" for line in history))
+        value = step + (run == "b") / 2
+        saving.save(folder, nest((name, np.full_like(array, value)) for name, array in weights), f"model-{step}")
+
+    return to
+
+
+def value(folder):
+    """What all weights of a run's current checkpoint are; it can be read, then."""
+    assert (folder / "checkpoint").is_file(), list(folder.iterdir())
+    found = {float(x) for _, array in leaves(tiny.read_model(folder)) for x in np.unique(array)}
+    assert len(found) == 1, found
+    return found.pop()
+
+
+def aside(folder):
+    return sorted(folder.parent.glob(f"{folder.name}-until-*"))
+
+
+def test_a_newer_local_run_is_moved_aside_by_the_one_from_drive(mounted, train):
+    train(mounted / RUN, 1000)
+    train(RUN, 2000)
+    with pytest.warns(UserWarning, match=r"the run that was in checkpoint/run1 is now .*run1-until-.*takes its place"):
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
+    assert (value(RUN), [value(path) for path in aside(RUN)]) == (1000, [2000])
+    gpt2.copy_checkpoint_from_gdrive(copy_folder=True)  # again: there is nothing to do
+    assert len(aside(RUN)) == 1 and value(RUN) == 1000
+
+
+def test_a_newer_local_run_is_moved_aside_by_the_archive(mounted, train):
+    train(RUN, 1000)
+    gpt2.copy_checkpoint_to_gdrive()
+    train(RUN, 2000)
+    with pytest.warns(UserWarning, match="is now"):
+        gpt2.copy_checkpoint_from_gdrive()
+    assert (value(RUN), [value(path) for path in aside(RUN)]) == (1000, [2000])
+    assert not [path for path in RUN.parent.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("copy_folder", [False, True])
+def test_a_newer_run_on_drive_is_moved_aside(mounted, train, copy_folder):
+    train(RUN, 2000)
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+    shutil.rmtree(RUN)
+    train(RUN, 1000)
+    with pytest.warns(UserWarning, match="is now .*-until-"):
+        gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+    kept = aside(mounted / (RUN if copy_folder else "checkpoint_run1.tar"))
+    assert len(kept) == 1
+    if not copy_folder:
+        with tarfile.open(kept[0]) as tar:
+            assert f"{RUN}/model-2000.index" in tar.getnames()
+    shutil.rmtree(RUN)
+    gpt2.copy_checkpoint_from_gdrive(copy_folder=copy_folder)
+    assert value(RUN) == 1000
+
+
+@pytest.mark.parametrize("copy_folder", [False, True])
+@pytest.mark.parametrize("step", [1000, 2000])
+def test_another_run_of_this_name_is_moved_aside(mounted, train, copy_folder, step):
+    """Of as many updates, or of fewer; the files may be as long, and older or younger."""
+    train(RUN, 2000, "b")
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+    shutil.rmtree(RUN)
+    train(RUN, step)
+    with pytest.warns(UserWarning, match="is now"):
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=copy_folder)
+    assert (value(RUN), [value(path) for path in aside(RUN)]) == (2000.5, [step])
+
+
+@pytest.mark.parametrize("copy_folder", [False, True])
+def test_an_earlier_state_is_brought_up_to_date(mounted, train, copy_folder):
+    """Without a further copy; what else is in the folder stays."""
+    train(RUN, 1000)
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+    (mounted / RUN).mkdir(parents=True, exist_ok=True)
+    (mounted / RUN / "notes.txt").write_text("mine")
+    train(RUN, 2000)
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+    assert not aside(mounted / (RUN if copy_folder else "checkpoint_run1.tar"))
+    assert (mounted / RUN / "notes.txt").read_text() == "mine"
+    if copy_folder:
+        assert value(mounted / RUN) == 2000 and not list((mounted / RUN).glob("model-1000*"))
+    train(RUN, 1000)
+    gpt2.copy_checkpoint_from_gdrive(copy_folder=copy_folder)
+    assert value(RUN) == 2000 and not aside(RUN)
+
+
+def interrupted(copy, allowed):
+    """The same for so many files; then Ctrl-C."""
+    left = itertools.count(allowed, -1)
+
+    def copying(source, target):
+        if not next(left):
+            raise KeyboardInterrupt
+        copy(source, target)
+
+    return copying
+
+
+@pytest.mark.parametrize("there, taken", [(500, "a"), (2000, "a"), (1000, "b"), (None, "a")])
+@pytest.mark.parametrize("direction", ["bring", "mirror"])
+@pytest.mark.filterwarnings("ignore:the run that was in")
+def test_a_copy_that_breaks_off_leaves_a_usable_run(mounted, train, monkeypatch, there, taken, direction):
+    """After any number of files; the next copy completes it."""
+    source, target = mounted / RUN, RUN
+    train(source, 1000)
+    real = drive._copy
+    for allowed in range(20):
+        shutil.rmtree(RUN.parent, ignore_errors=True)
+        if there is not None:
+            train(target, there, taken)
+            before = value(target)
+        monkeypatch.setattr(drive, "_copy", interrupted(real, allowed))
+        try:
+            getattr(drive, direction)(source, target)
+            break
+        except KeyboardInterrupt:
+            assert there is None or value(target) == before
+        monkeypatch.setattr(drive, "_copy", real)
+        getattr(drive, direction)(source, target)
+        assert value(target) == 1000
+    assert value(target) == 1000 and allowed > 2
+
+
+def test_what_is_not_whole_is_not_copied(mounted, train):
+    train(RUN, 2000)
+    train(mounted / RUN, 1000)
+    data = mounted / RUN / "model-1000.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(GPT2Error, match="model-1000.data-00000-of-00001 is damaged: it is shorter than the"):
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
+    data.unlink()
+    with pytest.raises(GPT2Error, match="model-1000.data-00000-of-00001 cannot be read: No such file"):
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
+    (mounted / RUN / "checkpoint").unlink()
+    with pytest.raises(GPT2Error, match="holds no checkpoint to copy"):
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
+    (mounted / "checkpoint_run1.tar").write_bytes(b"damaged")
+    with pytest.raises(GPT2Error, match="checkpoint_run1.tar could not be copied to checkpoint/run1: "):
+        gpt2.copy_checkpoint_from_gdrive()
+    assert value(RUN) == 2000 and [path.name for path in RUN.parent.iterdir()] == ["run1"]
+
+
+def test_a_full_drive_is_one_line(mounted, train, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    train(RUN, 1000)
+    monkeypatch.setattr(drive.shutil, "copyfile", full)
+    for copy_folder in (False, True):
+        with pytest.raises(GPT2Error, match="could not be copied to .*: No space left on device$"):
+            gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+
+
+def test_files_of_a_save_that_goes_on_are_not_copied(mounted, train):
+    train(RUN, 1000)
+    (RUN / ".saving-x").mkdir()
+    (RUN / ".saving-x/model-2000.index").write_text("half")
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=True)
+    assert open_model_dir(mounted / RUN) and current_checkpoint(mounted / RUN).name == "model-1000"
+    assert not list((mounted / RUN).glob(".*"))
