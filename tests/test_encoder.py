@@ -160,7 +160,7 @@ def test_an_id_that_is_none_is_named(encoder):
     [
         ("vocab.bpe", lambda text: text[: len(text) // 2], "vocab.bpe (is cut off|is damaged: line)"),
         ("vocab.bpe", lambda text: text + "three pieces here\n", "line 50002 should be two pieces"),
-        ("encoder.json", lambda text: text[:-100], "encoder.json cannot be read"),
+        ("encoder.json", lambda text: text[:-100], "it is not JSON that can be read"),
         ("encoder.json", lambda text: "[]", "should map pieces of text to ids"),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1'), "one id to several pieces"),
         (
@@ -168,8 +168,8 @@ def test_an_id_that_is_none_is_named(encoder):
             lambda text: text.replace('"!": 0, ', ""),
             "lacks 1 of",
         ),
-        ("encoder.json", lambda text: "[" * 100_000, "encoder.json cannot be read: maximum recursion"),
-        ("encoder.json", lambda text: '{"a":' * 100_000, "encoder.json cannot be read: maximum recursion"),
+        ("encoder.json", lambda text: "[" * 100_000, "encoder.json is damaged: .* maximum recursion"),
+        ("encoder.json", lambda text: '{"a":' * 100_000, "encoder.json is damaged: .* maximum recursion"),
         ("encoder.json", lambda text: "7", "should map pieces of text to ids"),
         ("encoder.json", lambda text: "[[1]]", "should map pieces of text to ids"),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": true'), "should map pieces of text to ids"),
@@ -177,9 +177,13 @@ def test_an_id_that_is_none_is_named(encoder):
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": -1'), "its 50257 pieces should be 0 to 50256"),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 50257'), "its 50257 pieces should be 0 to 50256"),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1' + "0" * 400), "pieces should be 0 to 50256"),
-        ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1' + "0" * 5000), "encoder.json cannot be read: "),
+        (
+            "encoder.json",
+            lambda text: text.replace('"!": 0', '"!": 1' + "0" * 5000),
+            "encoder.json is damaged: it is not JSON",
+        ),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 0, "!": 0, "<x>": 50258'), "should be 0 to 50257"),
-        ("encoder.json", lambda text: text.replace("<|endoftext|>", "<\\ud800>"), "encoder.json cannot be read: "),
+        ("encoder.json", lambda text: text.replace("<|endoftext|>", "<\\ud800>"), "an unpaired surrogate"),
         ("vocab.bpe", lambda text: text + "hello world\n", "vocab.bpe is of another vocabulary: .* 'helloworld'"),
         ("vocab.bpe", lambda text: "", "vocab.bpe is cut off: it has 0 merges"),
         ("vocab.bpe", lambda text: "\x00\x01" * 99, "vocab.bpe is damaged: line 1|is cut off"),
@@ -200,7 +204,7 @@ def test_a_vocabulary_that_is_no_text(tmp_path, tiny_dir, name):
     for file in ("encoder.json", "vocab.bpe"):
         data = (tiny_dir / file).read_bytes()
         (tmp_path / file).write_bytes(data if file != name else b"\xff\xfe" + data)
-    with pytest.raises(GPT2Error, match=f"{name} cannot be read: 'utf-8' codec"):
+    with pytest.raises(GPT2Error, match=f"{name} is damaged: it is not UTF-8"):
         load_encoder(tmp_path)
 
 

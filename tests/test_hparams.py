@@ -28,7 +28,7 @@ def test_a_missing_key_takes_the_original_default(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "cannot be read"),
+        ("{", "is damaged: it is not JSON that can be read"),
         ("[1]", "must be a JSON object"),
         ("{}", "must be a JSON object"),
         (json.dumps({"n_vocab": 7, "n_heads": 2}), "n_heads"),
@@ -36,6 +36,12 @@ def test_a_missing_key_takes_the_original_default(tmp_path):
         (json.dumps({"n_vocab": 7.5}), "not 7.5"),
         (json.dumps({"n_vocab": True}), "not True"),
         (json.dumps({"n_vocab": 7, "n_ctx": 0}), "n_ctx must be a whole number of at least 1, not 0"),
+        (json.dumps({"n_vocab": 7, "n_layer": 10**9}), "n_layer must be at most 10000, not 1000000000"),
+        (json.dumps({"n_vocab": 1 << 31}), "n_vocab must be at most 2147483647, not 2147483648"),
+        ('{"n_vocab": ' + "9" * 4300 + "}", r"n_vocab must be at most 2147483647, not 9+\.\.\.9+$"),
+        ('{"n_vocab": ' + "[" * 900 + "]" * 900 + "}", "n_vocab must be a whole number"),
+        ('{"n_vocab": 7, "n_head": NaN}', "n_head must be a whole number of at least 1, not nan"),
+        ("[" * 100_000 + "]" * 100_000, "is damaged: it is not JSON that can be read"),
         (json.dumps({"n_vocab": 7, "n_embd": 10, "n_head": 3}), r"n_embd \(10\) must be a multiple of n_head \(3\)"),
     ],
 )

@@ -25,7 +25,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from gpt2.errors import GPT2Error
+from gpt2 import files
+from gpt2.errors import Damaged, GPT2Error
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 END_OF_TEXT = "<|endoftext|>"
@@ -243,12 +244,12 @@ class BPEStream:
 def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
     """The pairs of `vocab.bpe`, below its version line, made of the strings that are in memory as pieces already."""
     merges, pieces = [], {piece: piece for piece in ids_of}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
         pair = tuple(pieces.get(part, part) for part in line.split())
         if not pair or (number == 1 and line.startswith("#version")):
             continue
         if len(pair) != 2:
-            raise GPT2Error(f"{path} is damaged: line {number} should be two pieces, not {line[:40]!r}")
+            raise Damaged(path, f"line {number} should be two pieces, not {line[:40]!r}", AGAIN)
         merges.append(pair)
     return merges
 
@@ -256,40 +257,36 @@ def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
 def load_encoder(directory: Path) -> Encoder:
     """The vocabulary of a model directory.
 
-    Raises GPT2Error, naming the file, if one is missing or damaged, a cut-off list of merges included.
+    Raises GPT2Error, naming the file, if one cannot be read or is damaged, a cut-off list of merges included.
     """
     path = directory / ENCODER_FILE
-    try:
-        ids_of = json.loads(path.read_text(encoding="utf-8"))
-        _check_ids(ids_of, path)
-        path = directory / MERGES_FILE
-        merges = read_merges(path, ids_of)
-    except (OSError, ValueError, RecursionError) as error:
-        raise GPT2Error(f"{path} cannot be read: {error}") from error
-    _check_merges(ids_of, merges, path)
+    ids_of = files.read_json(path)
+    _check_ids(ids_of, path)
+    path = directory / MERGES_FILE
+    merges = read_merges(path, ids_of)
+    _check_merges(merges, ids_of, path)
     return Encoder(ids_of, merges)
 
 
 def _check_ids(ids_of: Any, path: Path) -> None:
-    """Raises GPT2Error for what is no vocabulary, and ValueError for pieces that are no text."""
-    wrong = None
+    """Raises Damaged for what is no vocabulary."""
     if not isinstance(ids_of, dict) or not all(type(i) is int for i in ids_of.values()):
-        wrong = "it should map pieces of text to ids"
-    elif len(set(ids_of.values())) < len(ids_of):
-        wrong = "it gives one id to several pieces"
-    elif missing := set(byte_characters().values()) - set(ids_of):
-        wrong = f"it lacks {len(missing)} of the 256 bytes"
-    elif (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
-        wrong = f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}"
-    if wrong:
-        raise GPT2Error(f"{path} is damaged: {wrong}; {AGAIN}")
-    "".join(ids_of).encode("utf-8")  # JSON may hold halves of characters
+        raise Damaged(path, "it should map pieces of text to ids", AGAIN)
+    if len(set(ids_of.values())) < len(ids_of):
+        raise Damaged(path, "it gives one id to several pieces", AGAIN)
+    try:
+        "".join(ids_of).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Damaged(path, "a piece holds an unpaired surrogate, which no text does", AGAIN) from error
+    if missing := set(byte_characters().values()) - set(ids_of):
+        raise Damaged(path, f"it lacks {len(missing)} of the 256 bytes", AGAIN)
+    if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
+        raise Damaged(path, f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}", AGAIN)
 
 
-def _check_merges(ids_of: dict[str, int], merges: list[tuple[str, str]], path: Path) -> None:
+def _check_merges(merges: list[tuple[str, str]], ids_of: dict[str, int], path: Path) -> None:
     """Raises GPT2Error if the merges do not make the pieces."""
-    known = set(byte_characters().values())
-    made = {left + right for left, right in merges}
+    known, made = set(byte_characters().values()), {left + right for left, right in merges}
     unmade = [piece for piece in ids_of if piece not in made and piece not in known and not _is_special(piece)]
     if unmade:
         raise GPT2Error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 LISTED = 3  # names that a message holds
 
@@ -13,6 +14,22 @@ class GPT2Error(Exception):
 
 class UsageError(GPT2Error, ValueError):
     """A value was given that is not allowed (exit status 2)."""
+
+
+class Unreadable(GPT2Error):
+    """A file that cannot be read, whatever is in it: a permission, a broken disk, too many open files."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path} cannot be read: {error.strerror or error}")
+
+
+class Damaged(GPT2Error):
+    """A file that was read and whose content is wrong."""
+
+    def __init__(self, path: Path, reason: str, advice: str = "delete it and fetch it again") -> None:
+        self.reason = reason
+        self.what = f"{path} is damaged: {reason}"
+        super().__init__(f"{self.what}; {advice}")
 
 
 def shown(name: object) -> str:

@@ -1,24 +1,82 @@
-"""Files that are there whole or not at all: the only place that makes temporary names, syncs and renames."""
+"""Files: read with what is wrong said in one line, and written so that they are there whole or not at all.
+
+The only place that makes temporary names, syncs and renames.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from gpt2.errors import GPT2Error
+from gpt2.errors import Damaged, GPT2Error, Unreadable
 
 ByteCount = Callable[[int, "int | None"], object]  # is told how many bytes are done, and of how many if that is known
+LARGEST_TEXT = 1 << 26  # bytes; of what is read at once, the largest is GPT-2's encoder.json with a million
 UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
 
 
 def unheard(*_: object) -> None:
     """For callers who want to be told nothing."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises Unreadable, naming the file, for what the system says while it is read."""
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(path, error) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name. Raises Unreadable where that cannot be known, as in a loop of links."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of this name. Raises Unreadable where that cannot be known, as in a loop of links."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: Path) -> int:
+    try:
+        with reading(path):
+            return path.stat().st_mode
+    except ValueError:  # no name can hold a null character
+        return 0
+    except Unreadable as error:
+        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+            return 0
+        raise
+
+
+def read_text(path: Path) -> str:
+    """All of a file of UTF-8. Raises Unreadable, and Damaged for what is no such text or far too long."""
+    with reading(path), path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
+            raise Damaged(path, f"it has more than {LARGEST_TEXT} bytes, which no file of its name needs")
+        data = file.read()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Damaged(path, f"it is not UTF-8 at byte {error.start}") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON says. Raises Unreadable, and Damaged for what is no JSON or nested too deep."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"it is not JSON that can be read: {error}") from error
 
 
 def part_of(path: Path) -> Path:

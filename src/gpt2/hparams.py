@@ -7,19 +7,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import reprlib
 from pathlib import Path
 
+from gpt2 import files
 from gpt2.errors import GPT2Error
 
 HPARAMS_FILE = "hparams.json"
+LARGEST, MOST_LAYERS = (1 << 31) - 1, 10_000  # ids and sizes have 32 bits; each layer costs time before it is read
 
 
 @dataclasses.dataclass(frozen=True)
 class HParams:
     """Sizes of a GPT-2; the defaults are those of OpenAI's `default_hparams()`, the model called 124M.
 
-    Raises GPT2Error for anything but positive whole numbers and for heads that do not divide the embedding.
+    Raises GPT2Error for anything but positive whole numbers that a model can have, and for heads that do not divide the
+    embedding.
     """
 
     n_vocab: int
@@ -29,9 +32,12 @@ class HParams:
     n_layer: int = 12
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
+        for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise GPT2Error(f"{name} must be a whole number of at least 1, not {value!r}")
+                raise GPT2Error(f"{name} must be a whole number of at least 1, not {reprlib.repr(value)}")
+            most = MOST_LAYERS if name == "n_layer" else LARGEST
+            if value > most:
+                raise GPT2Error(f"{name} must be at most {most}, not {reprlib.repr(value)}")
         if self.n_embd % self.n_head:
             raise GPT2Error(f"n_embd ({self.n_embd}) must be a multiple of n_head ({self.n_head})")
 
@@ -73,13 +79,11 @@ def load_hparams(path: Path) -> HParams:
 
     Raises GPT2Error, naming the file, if it is not valid or holds a key that GPT-2 does not have.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GPT2Error(f"{path} cannot be read: {error}") from error
+    values = files.read_json(path)
     names = [field.name for field in dataclasses.fields(HParams)]
     if not isinstance(values, dict) or "n_vocab" not in values or not set(values) <= set(names):
-        raise GPT2Error(f"{path} must be a JSON object with the keys {', '.join(names)}; it holds {str(values)[:80]}")
+        found = reprlib.repr(values)
+        raise GPT2Error(f"{path} must be a JSON object with the keys {', '.join(names)}; it holds {found}")
     try:
         return HParams(**values)
     except GPT2Error as error:

@@ -94,7 +94,7 @@ def test_a_missing_file_is_named(damaged, name):
             b"<?xml version='1.0'?><Error>",
             "checkpoint is damaged: it should hold a line model_checkpoint",
         ),
-        ("checkpoint", b"\xff\xfe", "checkpoint cannot be read"),
+        ("checkpoint", b"\xff\xfe", "checkpoint is damaged: it is not UTF-8 at byte 0"),
         ("model.ckpt.index", b"<html>", "model.ckpt.index is damaged"),
         ("model.ckpt.index", b"", "model.ckpt.index is damaged"),
         ("model.ckpt.data-00000-of-00001", b"x" * 1000, "is cut off or of another model: 1000 bytes, but .* at least"),

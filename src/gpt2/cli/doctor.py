@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Iterator
 
@@ -40,7 +41,7 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
     yield f"text is written by {_writer(threads)}"
     computes_on = machine.start(threads)
     yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
-    yield "models are looked for in: " + ", ".join(str(f.resolve()) for f in model_dir.search_path(models_dir))
+    yield "models are looked for in: " + ", ".join(map(os.path.realpath, model_dir.search_path(models_dir)))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
         try:

@@ -6,14 +6,16 @@ and the weights that `checkpoint` names. Nothing here needs TensorFlow, so that 
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
+from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, load_encoder
-from gpt2.errors import GPT2Error
+from gpt2.errors import Damaged, GPT2Error, UsageError
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 DEFAULT_MODEL = "124M"
@@ -62,18 +64,24 @@ def released_names() -> str:
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     """Folders in which models are looked for: `models_dir`; if that is the default, the checkout's and what an
-    installation brought too."""
+    installation brought too. Raises UsageError for what is no path."""
+    if "\0" in models_dir:
+        raise UsageError(f"models_dir must be the path of a folder, not {models_dir!r}")
     folder = Path(os.path.expanduser(os.path.expandvars(models_dir)))
     folders = [folder]
     if models_dir == DEFAULT_MODELS_DIR:
         folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
-    return [f for i, f in enumerate(folders) if f.resolve() not in [g.resolve() for g in folders[:i]]]
+    real = [os.path.realpath(folder) for folder in folders]  # of links that lead in a circle, Path.resolve would raise
+    return [folder for i, folder in enumerate(folders) if real[i] not in real[:i]]
 
 
 def models_at_hand(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     """The model directories in the search path."""
-    files = (path for folder in search_path(models_dir) for path in sorted(folder.glob(f"*/{HPARAMS_FILE}")))
-    return [path.parent for path in files]
+    found = []
+    for folder in search_path(models_dir):
+        with files.reading(folder):
+            found += [path.parent for path in sorted(folder.glob(f"*/{HPARAMS_FILE}"))]
+    return found
 
 
 def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> ModelDir:
@@ -85,14 +93,14 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
     if not there:
         raise GPT2Error(_not_found(model_name, models_dir))
     begun = there[0]  # a download that was interrupted does not hide the same model under its other name
-    return open_model_dir(next((path for path in there if (path / HPARAMS_FILE).is_file()), begun))
+    return open_model_dir(next((path for path in there if files.is_file(path / HPARAMS_FILE)), begun))
 
 
 def _folders(model_name: str, models_dir: str) -> list[Path]:
     """The folders that the name may mean and that are there."""
     by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
     candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
-    return [path for path in candidates if model_name and path.is_dir()]
+    return [path for path in candidates if model_name and files.is_folder(path)]
 
 
 def _not_found(model_name: str, models_dir: str) -> str:
@@ -117,7 +125,7 @@ def open_model_dir(path: Path) -> ModelDir:
 
     Raises GPT2Error naming what is missing, cut off or unreadable.
     """
-    missing = [name for name in (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE) if not (path / name).is_file()]
+    missing = [name for name in (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE) if not files.is_file(path / name)]
     if missing == [HPARAMS_FILE, ENCODER_FILE, MERGES_FILE]:
         raise GPT2Error(
             f"{path} holds weights only, as the old train.py wrote them: copy {', '.join(missing)}"
@@ -145,7 +153,7 @@ def load_vocabulary(directory: ModelDir) -> Encoder:
 def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Encoder:
     """The encoder of a model, or of a folder that holds a vocabulary alone; raises GPT2Error as `find_model` does."""
     for path in _folders(model_name, models_dir):
-        if (path / ENCODER_FILE).is_file() and (path / MERGES_FILE).is_file():
+        if files.is_file(path / ENCODER_FILE) and files.is_file(path / MERGES_FILE):
             return load_encoder(path)
     return load_vocabulary(find_model(model_name, models_dir))
 
@@ -153,18 +161,15 @@ def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_M
 def current_checkpoint(directory: Path) -> Path:
     """The prefix of the weights' files that the `checkpoint` file names.
 
-    A path that is no longer true, because the folder was moved or copied, is looked for by its last part.
+    A path that is no longer true, because the folder was moved or copied, is looked for by its last part. Raises
+    GPT2Error if the file cannot be read or names nothing.
     """
     state = directory / STATE_FILE
-    try:
-        text = state.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise GPT2Error(f"{state} cannot be read: {error}") from error
-    match = re.search(r'^model_checkpoint_path:\s*"(.+)"', text, re.MULTILINE)
+    match = re.search(r'^model_checkpoint_path:\s*"([^\0-\x1f]+)"', files.read_text(state), re.MULTILINE)
     if not match:
-        raise GPT2Error(f"{state} is damaged: it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
+        raise Damaged(state, f"it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
     named = directory / match.group(1)
-    return named if index_file(named).is_file() else directory / named.name
+    return named if files.is_file(index_file(named)) else directory / named.name
 
 
 def index_file(prefix: Path) -> Path:
@@ -184,8 +189,10 @@ def state_text(name: str) -> str:
 
 def _check_files(prefix: Path, hparams: HParams) -> None:
     index = index_file(prefix)
-    shards = sorted(prefix.parent.glob(f"{prefix.name}.data-?????-of-?????"))
-    if not index.is_file():
+    pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
+    with files.reading(prefix.parent):
+        shards = [shard for shard in sorted(prefix.parent.glob(pattern)) if files.is_file(shard)]
+    if not files.is_file(index):
         raise GPT2Error(f"{index} is missing; {_fetch_again(prefix.parent)}")
     if not shards:
         raise GPT2Error(f"{data_file(prefix)} is missing; {_fetch_again(prefix.parent)}")
@@ -194,7 +201,8 @@ def _check_files(prefix: Path, hparams: HParams) -> None:
         raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*")
     if not index_is_whole(index):
         raise GPT2Error(f"{index} is damaged; {_fetch_again(prefix.parent)}")
-    size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
+    with files.reading(prefix.parent):
+        size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
     if size < least:
         raise GPT2Error(
             f"{shards[-1]} is cut off or of another model: {size} bytes, but {prefix.parent / HPARAMS_FILE} needs at"
@@ -204,7 +212,7 @@ def _check_files(prefix: Path, hparams: HParams) -> None:
 
 def index_is_whole(index: Path) -> bool:
     """Whether an `.index` file ends as the tables of TensorFlow's checkpoints do (LevelDB's magic number)."""
-    with index.open("rb") as file:
+    with files.reading(index), index.open("rb") as file:
         file.seek(max(0, index.stat().st_size - 8))
         return file.read() == bytes.fromhex("57fb808b247547db")
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from gpt2.errors import GPT2Error
+from gpt2 import files
+from gpt2.errors import Damaged, GPT2Error
 from gpt2.formats.model_dir import data_file, index_file
 from gpt2.formats.table import Broken, fields, masked, read_table
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
@@ -40,14 +41,6 @@ class Entry(NamedTuple):
     offset: int  # bytes
     size: int  # bytes
     crc: int  # masked
-
-
-class Damaged(GPT2Error):
-    """A file whose content is wrong; one that cannot be read is none."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        self.what = f"{path} is damaged: {reason}"
-        super().__init__(f"{self.what}; delete it and fetch it again")
 
 
 def variable_shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
@@ -74,11 +67,9 @@ class Checkpoint:
         for shard in range(self.shards):
             path = data_file(self.prefix, shard, self.shards)
             needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
-            try:
+            with files.reading(path):
                 if path.stat().st_size < needed:
                     raise Damaged(path, f"it is shorter than the {needed} bytes that it should have")
-            except OSError as error:
-                raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
 
     def weight(self, name: str) -> Weight:
         """A float32 variable as the index describes it."""
@@ -97,19 +88,16 @@ class Checkpoint:
         rows = math.prod(entry.shape[:-1])
         at_once = max(1, PIECE // (4 * max(1, columns)))
         crc = 0
-        try:
-            with path.open("rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
-                    raise Damaged(path, f"it ends before the end of {name}")
-                file.seek(entry.offset)
-                for start in range(0, max(1, rows), at_once):
-                    piece = np.empty((min(at_once, rows - start), columns), "<f4")
-                    if _fill(file, piece) < piece.nbytes:
-                        raise Damaged(path, f"it has become shorter while {name} was read")
-                    crc = google_crc32c.extend(crc, piece)
-                    yield piece
-        except OSError as error:
-            raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
+        with files.reading(path), path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
+                raise Damaged(path, f"it ends before the end of {name}")
+            file.seek(entry.offset)
+            for start in range(0, max(1, rows), at_once):
+                piece = np.empty((min(at_once, rows - start), columns), "<f4")
+                if _fill(file, piece) < piece.nbytes:
+                    raise Damaged(path, f"it has become shorter while {name} was read")
+                crc = google_crc32c.extend(crc, piece)
+                yield piece
         if masked(crc) != entry.crc:
             raise Damaged(path, f"{name} has another checksum than it should")
 
@@ -117,15 +105,15 @@ class Checkpoint:
 def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
     """How many files of data there are, and what an `.index` says of each variable.
 
-    Raises GPT2Error if it cannot be read, Damaged if it cannot be true.
+    Raises Unreadable if it cannot be read, Damaged if it cannot be true.
     """
     try:
-        if path.stat().st_size > LARGEST_INDEX:
-            raise Broken("it is far too large for an index")
-        shards, entries = _parsed(path.read_bytes())
+        with files.reading(path):
+            if path.stat().st_size > LARGEST_INDEX:
+                raise Broken("it is far too large for an index")
+            data = path.read_bytes()
+        shards, entries = _parsed(data)
         _check_places(entries, shards)
-    except OSError as error:
-        raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
     except Broken as error:
         raise Damaged(path, str(error)) from error
     return shards, entries

@@ -1,0 +1,198 @@
+"""The small files of a model damaged in thousands of ways, swapped, or unreadable: one line each, or the same model."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import tracemalloc
+
+import pytest
+
+from gpt2 import files
+from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.formats import openai
+from gpt2.formats.model_dir import current_checkpoint, find_model, find_vocabulary, load_vocabulary
+from gpt2.hparams import load_hparams
+
+HPARAMS, ENCODER, MERGES, STATE = NAMES = ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint")
+INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
+MEMORY = 30_000_000  # bytes; the largest file has 140,000
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_dir):
+    return shutil.copytree(tiny_dir, tmp_path / "model")
+
+
+def opened(folder):
+    """All that the small files say, once everything that checks them has been asked."""
+    directory = find_model(str(folder))
+    encoder = load_vocabulary(directory)
+    openai.read_weights(directory.weights, directory.hparams)
+    pieces = {piece: i for piece, i in encoder.ids_of.items() if not piece.startswith("<")}  # their names may be any
+    # The weights do not show how many heads there are.
+    return vars(directory.hparams) | {"n_head": 0}, directory.weights, pieces, encoder.merges()
+
+
+def some_bytes(rng, content):
+    content = bytearray(content)
+    at, size = rng.randrange(len(content)), rng.choice([1, 1, 2, 8, 64])
+    kind = rng.randrange(5)
+    if kind == 0:
+        for _ in range(size):
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        del content[at:]
+    elif kind == 2:
+        del content[at : at + size]
+    elif kind == 3:
+        content[at:at] = rng.randbytes(size)
+    else:
+        content[at:at] = rng.choice([b'"', b"\n", b" ", b"\0", b"{", b"]", b",", b"\xff", b"\\ud800", b"-", b"0"])
+    return bytes(content)
+
+
+def odd_value(rng):
+    """JSON that is valid and no hyperparameter and no id, or too much of one."""
+    huge = rng.choice(["1" + "0" * 9, "9" * 20, "9" * 4000, "9" * 5000, "1e400", "-1", "0", "1.5", "NaN", "-Infinity"])
+    depth = rng.choice([10, 900, 3000, 100_000])
+    deep = rng.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
+    return rng.choice([huge, huge, deep, "null", "true", '"x"', '"\\ud800"', "[1]", "{}"])
+
+
+def odd_json(rng, content):
+    """One value of an object replaced, or all of it."""
+    values = json.loads(content)
+    victim = rng.choice(list(values))
+    values[victim] = "VICTIM"
+    value = odd_value(rng)
+    return (value if rng.random() < 0.2 else json.dumps(values).replace('"VICTIM"', value)).encode()
+
+
+def odd_text(rng, content):
+    name = rng.choice(["x" * 5000, "../..", "/", ".", "a\0b", "a\nb", "*", "[", "\\", " "])
+    named = f'model_checkpoint_path: "{name}"\n'.encode()
+    return rng.choice([named, b"", b"\n" * 1000, content * 2, b"a b\n" + content])
+
+
+def damage(rng, contents):
+    """The name of one of the files, and what it holds now."""
+    name = rng.choice(NAMES)
+    kind = rng.randrange(4)
+    if kind == 0:
+        other = rng.choice([n for n in contents if n != name])
+        return name, contents[other]
+    if kind == 1:
+        return name, (odd_json if name.endswith(".json") else odd_text)(rng, contents[name])
+    return name, some_bytes(rng, contents[name])
+
+
+@pytest.mark.parametrize("cases", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_damage_is_said_in_one_line_or_changes_nothing(folder, cases):
+    contents = {name: (folder / name).read_bytes() for name in (*NAMES, INDEX, DATA)}
+    expected = opened(folder)
+    rng, same = random.Random(1), 0
+    for case in range(cases):
+        name, content = damage(rng, contents)
+        (folder / name).write_bytes(content)
+        tracemalloc.start()
+        try:
+            found = opened(folder)
+        except GPT2Error as error:
+            assert "\n" not in str(error) and len(str(error)) < 6000 and str(folder) in str(error), (case, str(error))
+        else:
+            same += 1
+            assert found == expected, (case, name)
+        finally:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < MEMORY, case
+        (folder / name).write_bytes(contents[name])
+    assert same < cases / 4  # blank lines, spaces, the second line of `checkpoint`, the special token's name
+
+
+READERS = {
+    HPARAMS: lambda folder: load_hparams(folder / HPARAMS),
+    ENCODER: lambda folder: load_vocabulary(find_model(str(folder))),
+    MERGES: lambda folder: find_vocabulary(str(folder)),
+    STATE: lambda folder: current_checkpoint(folder),
+    INDEX: lambda folder: find_model(str(folder)),
+}
+REASONS = {
+    errno.EIO: "Input/output error",
+    errno.EACCES: "Permission denied",
+    errno.EMFILE: "Too many open files",
+    errno.ELOOP: "Too many levels of symbolic links",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("number", REASONS)
+def test_what_cannot_be_read_is_not_called_damaged(folder, monkeypatch, name, number):
+    opening = type(folder).open
+
+    def refused(path, *given, **named):
+        if path.name == name:
+            raise OSError(number, os.strerror(number))
+        return opening(path, *given, **named)
+
+    monkeypatch.setattr(type(folder), "open", refused)
+    with pytest.raises(Unreadable, match=f"{name} cannot be read: {REASONS[number]}$"):
+        READERS[name](folder)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lack_of_memory_is_no_damage(folder, monkeypatch, name):
+    def no_memory(_):
+        raise MemoryError
+
+    monkeypatch.setattr(files, "read_text", no_memory)
+    with pytest.raises(MemoryError):
+        READERS[name](folder)
+
+
+def test_a_file_that_is_far_too_large_is_not_read(folder):
+    with (folder / HPARAMS).open("wb") as file:
+        file.truncate(1 << 40)  # a hole: the size of a terabyte, and no bytes
+    with pytest.raises(Damaged, match="hparams.json is damaged: it has more than"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("name", [*NAMES, INDEX, DATA])
+def test_links_that_lead_to_themselves_and_folders_for_files(folder, name):
+    (folder / name).unlink()
+    (folder / name).symlink_to(name)
+    with pytest.raises(GPT2Error, match=r"Too many levels of symbolic links$|is missing|lacks"):
+        opened(folder)
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(GPT2Error, match=f"{name}( is missing|;| cannot be read: Is a directory)"):
+        opened(folder)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("loop", "loop.* cannot be read: Too many levels of symbolic links$"),
+        ("loop/x", "x.* cannot be read: Too many levels of symbolic links$"),
+        (LONG, "cannot be read: File name too long$"),
+        ("file/x", "is neither in|is not in"),
+        ("file", "is neither in|is not in"),
+        ("a\0b", r"'a\\x00b'"),
+    ],
+)
+def test_paths_that_cannot_be_followed(tmp_path, monkeypatch, name, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    for look in (find_model, find_vocabulary):
+        with pytest.raises(GPT2Error, match=said):
+            look(name)
+        with pytest.raises(
+            GPT2Error, match=said.replace(" cannot be read: Too many", "/124M cannot be read: Too many")
+        ):
+            look("124M", name)
