@@ -15,12 +15,15 @@ Fault = Callable[[BaseHTTPRequestHandler, bytes], bool]
 
 
 class FileServer:
-    """Serves `files` (path -> bytes) with ranges; `faults[path]` are used up one by one, before the true answers."""
+    """Serves `files` (path -> bytes) with ranges and tags; `faults[path]` are used up before the true answers."""
 
     def __init__(self, files: dict[str, bytes], md5: bool) -> None:
         self.files = files
         self.md5 = md5
         self.ranges = True
+        self.tag = '"{}"'  # of the ETag, filled with the content's hash; "" sends none
+        self.if_range = True  # whether it heeds that header
+        self.date = ""  # of the last change
         self.faults: dict[str, list[Fault]] = {}
         self.requests: list[tuple[str, str | None]] = []  # (path, Range)
         self.url = ""
@@ -33,12 +36,16 @@ class FileServer:
             return handler.send_error(404)
         if self.faults.get(path) and self.faults[path].pop(0)(handler, content):
             return None
+        if asked and self.if_range and handler.headers.get("If-Range") not in (None, self.tag_of(content), self.date):
+            asked = None
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
         if start >= len(content) and asked:
             handler.send_response(416)
             handler.send_header("Content-Range", f"bytes */{len(content)}")
-            handler.send_header("Content-Length", "0")
-            return handler.end_headers()
+            handler.send_header("Content-Length", "5")
+            handler.end_headers()
+            handler.wfile.write(b"sorry")
+            return None
         handler.send_response(206 if start else 200)
         handler.send_header("Content-Length", str(len(content) - start))
         if start:
@@ -46,9 +53,18 @@ class FileServer:
         if self.md5:
             name = "x-ms-blob-content-md5" if start else "Content-MD5"
             handler.send_header(name, base64.b64encode(hashlib.md5(content).digest()).decode())
+        self.send_version(handler, content)
         handler.end_headers()
         handler.wfile.write(content[start:])
         return None
+
+    def tag_of(self, content: bytes) -> str:
+        return self.tag.format(hashlib.md5(content).hexdigest())
+
+    def send_version(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        for name, value in (("ETag", self.tag_of(content)), ("Last-Modified", self.date)):
+            if value:
+                handler.send_header(name, value)
 
 
 @contextmanager
@@ -81,12 +97,18 @@ def status(code: int) -> Fault:
     return fault
 
 
-def short_body(sent: int) -> Fault:
+def hang_up(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
+    """No answer."""
+    return True
+
+
+def short_body(sent: int, server: FileServer) -> Fault:
     """The full length announced, so many bytes sent, and the connection closed."""
 
     def fault(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(content)))
+        server.send_version(handler, content)
         handler.end_headers()
         handler.wfile.write(content[:sent])
         return True

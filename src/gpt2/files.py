@@ -6,6 +6,7 @@ The only place that makes temporary names, syncs and renames.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ from gpt2.errors import Damaged, GPT2Error, Unreadable
 
 ByteCount = Callable[[int, "int | None"], object]  # is told how many bytes are done, and of how many if that is known
 LARGEST_TEXT = 1 << 26  # bytes; of what is read at once, the largest is GPT-2's encoder.json with a million
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems say that have none
 UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
 
 
@@ -79,9 +81,63 @@ def read_json(path: Path) -> Any:
         raise Damaged(path, f"it is not JSON that can be read: {error}") from error
 
 
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, with those above it; if the block fails, those that it made and that are empty go again.
+
+    Raises GPT2Error if it cannot be made.
+    """
+    made: list[Path] = []
+    try:
+        try:
+            made = [path for path in (folder, *folder.parents) if not path.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise GPT2Error(f"the folder {folder} cannot be made: {getattr(error, 'strerror', error)}") from error
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
 def part_of(path: Path) -> Path:
     """Where a file is kept from one process to the next until it is complete, as a download is."""
     return path.with_name(f"{path.name}.part")
+
+
+@contextlib.contextmanager
+def open_alone(path: Path) -> Iterator[IO[bytes]]:
+    """A file to append to, made if need be, which no other process has open by this means.
+
+    A process that dies gives it back. Raises GPT2Error if another one has it, OSError if it cannot be written.
+    """
+    while True:
+        with path.open("ab") as file:
+            _lock(file, path)
+            if _is_called(file, path):  # else another process has renamed or removed it since it was opened
+                yield file
+                return
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    import fcntl  # Windows has none
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise GPT2Error(f"{path} is being written by another process; wait until that has ended") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+
+
+def _is_called(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def put(part: Path, path: Path) -> None:

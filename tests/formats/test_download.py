@@ -2,15 +2,19 @@
 
 import hashlib
 import shutil
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
-from file_server import other_content, serve, short_body, status
+from file_server import hang_up, other_content, serve, short_body, status
 
 import download_model
 from gpt2 import generate
 from gpt2.cli import bars
 from gpt2.cli import command as cli
+from gpt2.errors import GPT2Error
 from gpt2.formats import download, model_dir, transfer
 from gpt2.hparams import load_hparams
 
@@ -107,41 +111,103 @@ def test_the_next_server_is_tried(server, files, tmp_path):
 
 
 def test_a_broken_connection_goes_on_where_it_ended(server, files, tmp_path):
-    server.faults = {f"models/345M/{DATA}": [short_body(100_000)]}
+    server.faults = {f"models/345M/{DATA}": [short_body(100_000, server)]}
     assert fetch(server) == 0
     assert (f"models/345M/{DATA}", f"bytes={transfer.CHUNK}-") in server.requests
     assert_complete(tmp_path, files)
 
 
-def begin(tmp_path, content):
+def test_an_answer_that_does_not_come_is_asked_for_again(server, files, tmp_path):
+    server.faults = {f"models/345M/{DATA}": [hang_up, hang_up]}
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def begin(tmp_path, content, version):
+    """A part as an earlier run left it, of that version of the file."""
     part = tmp_path / "checkout/models/345M" / (DATA + ".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(content)
+    transfer.version_of(part).write_bytes(version.encode("latin-1"))
 
 
 def test_a_part_of_an_earlier_run_is_resumed(server, files, tmp_path):
-    begin(tmp_path, files[f"models/345M/{DATA}"][:5000])
+    content = files[f"models/345M/{DATA}"]
+    begin(tmp_path, content[:5000], server.tag_of(content))
     assert fetch(server) == 0
-    assert (f"models/345M/{DATA}", "bytes=5000-") in server.requests
+    assert requested(server) == ["bytes=5000-"]
+    assert_complete(tmp_path, files)
+
+
+def requested(server):
+    """The ranges of the weights that were asked for."""
+    return [asked for path, asked in server.requests if path.endswith(DATA)]
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_part_of_another_version_is_not_glued_to_this_one(server, files, tmp_path, if_range):
+    """Whether the server heeds If-Range, or sends the other file's end under its own tag."""
+    server.if_range = if_range
+    begin(tmp_path, b"x" * 5000, server.tag_of(b"the file of yesterday"))
+    assert fetch(server) == 0
+    assert requested(server) == ["bytes=5000-"] + [None] * (not if_range)
+    assert_complete(tmp_path, files)
+
+
+def test_a_file_that_changes_while_it_is_fetched(tmp_path, server, files):
+    """The connection breaks off, and what the server has then is another file; without any sum of it."""
+    server.md5 = False
+    url, path = f"{server.url}/models/345M/{DATA}", tmp_path / "file"
+    before, after = files[f"models/345M/{DATA}"], bytes(reversed(files[f"models/345M/{DATA}"]))
+
+    def change(handler, content):
+        files[f"models/345M/{DATA}"] = after
+        return short_body(100_000, server)(handler, before)
+
+    server.faults = {f"models/345M/{DATA}": [change]}
+    transfer.fetch(url, path, lambda part: "")
+    assert path.read_bytes() == after
+
+
+@pytest.mark.parametrize("date, asked", [("", None), ("Sat, 01 Jan 2022 00:00:00 GMT", f"bytes={transfer.CHUNK}-")])
+@pytest.mark.parametrize("tag", ["", 'W/"{}"'])
+def test_without_a_strong_tag_the_date_will_do_and_without_both_it_starts_anew(
+    server, files, tmp_path, tag, date, asked
+):
+    server.tag, server.date = tag, date
+    server.faults = {f"models/345M/{DATA}": [short_body(100_000, server)]}
+    assert fetch(server) == 0
+    assert requested(server) == [None, asked]
+    assert_complete(tmp_path, files)
+
+
+@pytest.mark.parametrize("version", ["", '"a\nb"', "\xff\xfe", " " * 9])
+def test_a_version_that_cannot_be_is_none(server, files, tmp_path, version):
+    begin(tmp_path, files[f"models/345M/{DATA}"][:5000], version)
+    assert fetch(server) == 0
+    assert requested(server) == [None]
     assert_complete(tmp_path, files)
 
 
 def test_a_part_that_is_already_whole(server, files, tmp_path):
-    begin(tmp_path, files[f"models/345M/{DATA}"])
+    content = files[f"models/345M/{DATA}"]
+    begin(tmp_path, content, server.tag_of(content))
     assert fetch(server) == 0
+    assert requested(server) == [f"bytes={len(content)}-"]
     assert_complete(tmp_path, files)
 
 
 @pytest.mark.parametrize("content", [b"x" * 5000, b"x" * 10_000_000])
 def test_a_part_of_something_else_is_thrown_away(server, files, tmp_path, content):
-    begin(tmp_path, content)
+    begin(tmp_path, content, server.tag_of(files[f"models/345M/{DATA}"]))
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
 
 def test_a_server_without_ranges(server, files, tmp_path):
     server.ranges = False
-    begin(tmp_path, files[f"models/345M/{DATA}"][:5000])
+    content = files[f"models/345M/{DATA}"]
+    begin(tmp_path, content[:5000], server.tag_of(content))
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
@@ -172,6 +238,55 @@ def test_a_wrong_checksum_is_noticed(server, files, tmp_path, capsys):
     assert_complete(tmp_path, files)
 
 
+def test_two_downloads_at_once(server, files, tmp_path, capsys):
+    """The second one says so, and the first one's file is right."""
+    fetching, going_on = threading.Event(), threading.Event()
+
+    def slow(handler, content):
+        fetching.set()
+        assert going_on.wait(60)
+        return False
+
+    server.faults = {f"models/345M/{DATA}": [slow]}
+    ended = []
+    first = threading.Thread(target=lambda: ended.append(download.download_model("345M", tmp_path, [server.url])))
+    first.start()
+    assert fetching.wait(60)
+    with pytest.raises(GPT2Error, match=f"{DATA}.part is being written by another process; wait until that has ended"):
+        download.download_model("345M", tmp_path, [server.url])
+    going_on.set()
+    first.join()
+    assert ended and (tmp_path / "345M" / DATA).read_bytes() == files[f"models/345M/{DATA}"]
+
+
+def test_a_download_that_was_killed_stands_in_nobodys_way(server, files, tmp_path):
+    begin(tmp_path, b"", "")
+    code = f"""
+import sys, time
+from pathlib import Path
+from gpt2 import files
+with files.open_alone(Path({str(tmp_path / "checkout/models/345M" / (DATA + ".part"))!r})):
+    print("open", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "open\n"
+        assert fetch(server) == 1
+        other.kill()
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer.files, "put", full)
+    assert fetch(server) == 1
+    assert "345M/checkpoint cannot be written: No space left on device\n" in capsys.readouterr().err
+    assert (tmp_path / "checkout/models/345M/checkpoint.part").stat().st_size
+
+
 def test_the_graph_is_not_missed(server, files, tmp_path):
     del files[f"models/345M/{download.GRAPH_FILE}"]
     assert fetch(server) == 0
@@ -185,7 +300,8 @@ def test_an_interrupted_download_never_looks_complete(server, tmp_path, monkeypa
 
     monkeypatch.setattr(bars.tqdm, "update", interrupted)
     assert fetch(server) == 130
-    assert [path.name for path in (tmp_path / "checkout/models/345M").iterdir()] == ["checkpoint.part"]
+    left = {path.name for path in (tmp_path / "checkout/models/345M").iterdir()}
+    assert left == {"checkpoint.part", "checkpoint.part.version"}
 
 
 def test_a_disk_without_room_is_noticed_before(server, monkeypatch, capsys):

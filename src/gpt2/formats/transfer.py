@@ -1,22 +1,30 @@
-"""One URL -> one file: resumed, retried, verified, and under its name only when it is whole and right."""
+"""One URL -> one file: resumed, retried, and under its name only when it is whole and what was asked for.
+
+The retries are not urllib3's: those cover the answer's beginning, not its body, and what breaks off in the body of a
+large file is what a download must go on from. One loop does both.
+"""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import requests
 
 from gpt2 import files
+from gpt2.errors import GPT2Error
 from gpt2.files import ByteCount, unheard
 
 ATTEMPTS = 4
 CHUNK = 1 << 16  # bytes; what a broken connection costs at most
+VERSION = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date, as a header can hold it
 TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
 
 
@@ -41,13 +49,70 @@ class Sent(NamedTuple):
 
 
 def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteCount = unheard) -> None:
-    """Downloads `url` to `path`, going on from a part that is there.
+    """Downloads `url` to `path`, going on from a part that is there if the server says that it is of the same version.
 
     problem: says what is wrong with the downloaded file, or nothing; size and MD5, where the server sends them, are
     checked besides. report: told how many bytes are there, of how many if the server says so. Server errors and broken
-    connections are tried again; raises Unavailable when that does not help.
+    connections are tried again; raises Unavailable when that does not help, GPT2Error if another process downloads the
+    file or if it cannot be written.
     """
-    part, failure = files.part_of(path), ""
+    try:
+        with files.open_alone(files.part_of(path)) as file:
+            part = Part(files.part_of(path), file)
+            try:
+                _fetch(url, part, problem, report)
+                part.finish(path)
+            finally:
+                part.tidy()
+    except OSError as error:
+        raise GPT2Error(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class Part:
+    """What is there of a file, and beside it which version of the file that is; one process at a time has it."""
+
+    def __init__(self, path: Path, file: IO[bytes]) -> None:
+        self.path = path
+        self.file = file  # that appends
+        self.finished = False
+        self.version = self._known()  # what the server called it, or "" if that is not known
+
+    @property
+    def size(self) -> int:
+        self.file.flush()
+        return os.fstat(self.file.fileno()).st_size
+
+    def clear(self, version: str = "") -> None:
+        """Starts anew, with this version."""
+        self.file.truncate(0)
+        self.version = version
+        version_of(self.path).write_text(version, encoding="utf-8")
+
+    def finish(self, path: Path) -> None:
+        files.put(self.path, path)
+        self.finished = True
+
+    def tidy(self) -> None:
+        """Leaves nothing where nothing came; of what is finished, the name may be another process's part by now."""
+        if not self.finished and not self.size:
+            self.path.unlink()
+        if self.finished or not self.size:
+            version_of(self.path).unlink(missing_ok=True)
+
+    def _known(self) -> str:
+        with contextlib.suppress(OSError):
+            version = version_of(self.path).read_text(encoding="utf-8", errors="replace")
+            return version if VERSION.fullmatch(version) else ""
+        return ""
+
+
+def version_of(part: Path) -> Path:
+    """The file that says of which version a part is."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _fetch(url: str, part: Part, problem: Callable[[Path], str], report: ByteCount) -> None:
+    failure = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(2**attempt / 2)
@@ -56,49 +121,51 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteCoun
         except TryAgain as error:
             failure = str(error)
             continue
-        failure = wrong_size(part, sent.size) or _wrong_md5(part, sent.md5) or problem(part)
+        failure = wrong_size(part.path, sent.size) or _wrong_md5(part.path, sent.md5) or problem(part.path)
         if not failure:
-            files.put(part, path)
             return
-        part.unlink()
+        part.clear()
         if not sent.resumed:  # else the part may have been of another file
             raise Unavailable(failure)
     raise Unavailable(f"{failure} ({ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: Path, report: ByteCount) -> Sent:
-    have = part.stat().st_size if part.exists() else 0
+def _receive(url: str, part: Part, report: ByteCount) -> Sent:
+    have = part.size if part.version else 0
     # Compressed on the way, a file could not be resumed, nor its length be checked.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": part.version} if have else {})
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
-            if response.status_code == 416:
-                return _at_the_end(response, part)
-            _check_status(response)
-            start = _range_start(response)
-            if start not in (0, have):
-                raise TryAgain(f"it sent the bytes from {start} instead of those from {have}")
-            length = response.headers.get("Content-Length", "")
+            if response.status_code != 416:
+                _check_status(response)
+            start = _range_start(response, part)
+            if not start:
+                part.clear(_version(response))
+            length = "0" if response.status_code == 416 else response.headers.get("Content-Length", "")
             sent = Sent(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
             _append(response, part, start, sent.size, report)
     except (requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
         raise TryAgain(_in_short(error)) from error
     except requests.RequestException as error:
-        raise Unavailable(_in_short(error)) from error
-    if sent.size is not None and part.stat().st_size < sent.size:
-        raise TryAgain(f"the connection ended after {part.stat().st_size} of {sent.size} bytes")
+        raise (TryAgain if _broke_off(error) else Unavailable)(_in_short(error)) from error
+    have = part.size
+    if sent.size is not None and have < sent.size:
+        raise TryAgain(f"the connection ended after {have} of {sent.size} bytes")
     return sent
 
 
-def _append(response: requests.Response, part: Path, start: int, size: int | None, report: ByteCount) -> None:
-    with part.open("ab" if start else "wb") as file:
-        report(start, size)
-        try:
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
-                report(file.tell(), size)
-        except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
-            raise TryAgain(_in_short(error)) from error
+def _append(response: requests.Response, part: Part, start: int, size: int | None, report: ByteCount) -> None:
+    done = start
+    report(done, size)
+    if response.status_code == 416:  # nothing comes after what is there
+        return
+    try:
+        for chunk in response.iter_content(CHUNK):
+            part.file.write(chunk)
+            done += len(chunk)
+            report(done, size)
+    except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
+        raise TryAgain(_in_short(error)) from error
 
 
 def _check_status(response: requests.Response) -> None:
@@ -111,20 +178,31 @@ def _check_status(response: requests.Response) -> None:
         raise Unavailable(status)
 
 
-def _range_start(response: requests.Response) -> int:
+def _range_start(response: requests.Response, part: Part) -> int:
+    """Where the bytes begin that come; those before are in the part. Raises TryAgain if these do not fit together."""
     if response.status_code == 200:
         return 0
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else -1
+    said = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    have = part.size
+    fits = said and (int(said[1]) == have if said[1] else said[2] == str(have) and response.status_code == 416)
+    header = "ETag" if part.version.startswith('"') else "Last-Modified"
+    if not have or not fits or response.headers.get(header, part.version) != part.version:
+        part.clear()
+        raise TryAgain("the part that was there did not fit the file")
+    return have
 
 
-def _at_the_end(response: requests.Response, part: Path) -> Sent:
-    """The server has nothing after what is there: the part is whole, or was never one of this file."""
-    match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
-    if match and int(match[1]) == part.stat().st_size:
-        return Sent(True, int(match[1]), None)
-    part.unlink()
-    raise TryAgain("the part that was there did not fit the file")
+def _version(response: requests.Response) -> str:
+    """What `If-Range` may name the file by: a strong entity tag or, for want of one, the date of its last change."""
+    tag = response.headers.get("ETag", "")
+    version = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+    return version if VERSION.fullmatch(version) else ""
+
+
+def _broke_off(error: requests.RequestException) -> bool:
+    """Whether a connection ended that had been made; what cannot be reached at all is not tried again."""
+    cause = error.args[0] if error.args else error
+    return type(error) is requests.ConnectionError and not hasattr(cause, "reason")
 
 
 def _md5(response: requests.Response) -> bytes | None:
@@ -146,7 +224,7 @@ def _wrong_md5(path: Path, md5: bytes | None) -> str:
 
 def digest(path: Path, algorithm: str) -> bytes:
     hasher: Any = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
+    with files.reading(path), path.open("rb") as file:
         for chunk in iter(lambda: file.read(CHUNK), b""):
             hasher.update(chunk)
     return hasher.digest()
