@@ -14,7 +14,8 @@ from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, released_names
 def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
     """Download a released model, or what is missing of it.
 
-    An interrupted download goes on where it ended. Every file is verified.
+    An interrupted download goes on where it ended. Sizes are checked, the vocabulary by its known SHA-256 and every
+    weight by its checksum in the model's own index; what is there and right is not fetched again.
     """
     if not model_name:
         raise UsageError(

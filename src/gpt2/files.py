@@ -151,26 +151,6 @@ def put(part: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def made_folder(path: Path) -> Iterator[None]:
-    """A folder, made with those above it if it is not there; what was made goes if the block fails with nothing in it.
-
-    Raises GPT2Error if it cannot be made.
-    """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GPT2Error(f"the folder {path} cannot be made: {error.strerror}") from error
-    try:
-        yield
-    except BaseException:
-        for folder in missing:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
-
-
-@contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A path for something else to write to, which becomes `path` when the block ends well.
 

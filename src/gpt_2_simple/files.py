@@ -8,7 +8,7 @@ from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
 from gpt2.data.documents import COMBINE, Csv, find, first_column
 from gpt2.data.text_file import TextFiles
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import replacing
+from gpt2.files import new_folder, replacing
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
@@ -19,22 +19,24 @@ ROWS = Csv(header=True, start=START)  # the end comes with the next document
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
     """Downloads `url_base`/models/`model_name`/`file_name` into `sub_dir`, going on where it was interrupted.
 
-    Raises GPT2Error if the server does not give it.
+    Its size and its MD5 are checked where the server sends them; `download_gpt2` checks what is in the files. Raises
+    GPT2Error if the server does not give it or it cannot be written.
     """
     url = f"{url_base}/models/{model_name}/{file_name}"
     try:
-        with bar(FETCHING.format(file_name)) as report:
+        with new_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
             transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
     except transfer.Unavailable as error:
-        raise GPT2Error(f"{url} cannot be had: {error}") from error
+        raise GPT2Error(f"{url} cannot be had: {error}; try again later or elsewhere") from error
 
 
 def download_gpt2(
     model_dir: str = "models", model_name: str = "124M", *, base_urls: tuple[str, ...] = download.BASE_URLS
 ) -> None:
-    """Downloads a released model into the folder `model_dir`/`model_name`; what is there and complete is left alone.
+    """Downloads a released model into the folder `model_dir`/`model_name`; what is there and right is left alone.
 
-    base_urls: servers to try in turn. Raises GPT2Error, and UsageError for an unknown name.
+    Files are checked as `gpt2.formats.download.problem` says. base_urls: servers to try in turn. Raises GPT2Error, and
+    UsageError for an unknown name.
     """
     with bars(FETCHING) as report:
         download.download_model(model_name, Path(model_dir).expanduser(), base_urls, report)

@@ -15,7 +15,7 @@ from gpt2 import generate
 from gpt2.cli import bars
 from gpt2.cli import command as cli
 from gpt2.errors import GPT2Error
-from gpt2.formats import download, model_dir, transfer
+from gpt2.formats import download, model_dir, openai, transfer
 from gpt2.hparams import load_hparams
 
 DATA = download.DATA_FILE
@@ -238,6 +238,49 @@ def test_a_wrong_checksum_is_noticed(server, files, tmp_path, capsys):
     assert_complete(tmp_path, files)
 
 
+def damaged(content):
+    """One bit of the middle."""
+    return content[:70_000] + bytes([content[70_000] ^ 1]) + content[70_001:]
+
+
+def test_damaged_weights_are_noticed_though_they_are_as_long_as_they_should_be(server, files, tmp_path, capsys):
+    """By their checksums in the index, whatever the server says of them."""
+    server.md5 = False
+    path = f"models/345M/{DATA}"
+    server.faults = {path: [other_content(damaged(files[path]))]}
+    assert fetch(server) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert f"{DATA} of 345M could not be downloaded: " in err and "has another checksum than it should" in err
+    assert not (tmp_path / "checkout/models/345M" / DATA).exists()
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
+def test_what_was_damaged_since_is_fetched_again_and_nothing_else(server, files, tmp_path):
+    fetch(server)
+    for name in (DATA, "model.ckpt.index", "hparams.json", "checkpoint", "encoder.json", "vocab.bpe"):
+        path = tmp_path / "checkout/models/345M" / name
+        content = path.read_bytes()
+        path.write_bytes(damaged(content) if name == DATA else content[:9])
+        server.requests.clear()
+        assert fetch(server) == 0
+        assert [asked.split("/")[-1] for asked, _ in server.requests] == [name]
+        assert_complete(tmp_path, files)
+
+
+def test_what_cannot_be_read_is_not_fetched_again(server, tmp_path, monkeypatch, capsys):
+    fetch(server)
+    server.requests.clear()
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(openai, "_fill", broken)
+    assert fetch(server) == 1
+    assert f"{DATA} cannot be read: Input/output error\n" in capsys.readouterr().err
+    assert server.requests == []
+
+
 def test_two_downloads_at_once(server, files, tmp_path, capsys):
     """The second one says so, and the first one's file is right."""
     fetching, going_on = threading.Event(), threading.Event()
@@ -275,6 +318,18 @@ with files.open_alone(Path({str(tmp_path / "checkout/models/345M" / (DATA + ".pa
         other.kill()
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
+
+
+def test_a_failure_leaves_no_empty_folder(server, files, tmp_path, monkeypatch):
+    files.clear()
+    assert fetch(server) == 1
+    assert not (tmp_path / "checkout").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    assert fetch(server) == 1
+    assert not (tmp_path / "checkout").exists()
+    (tmp_path / "models").mkdir()
+    assert fetch(server) == 1
+    assert (tmp_path / "models").is_dir() and not list((tmp_path / "models").iterdir())
 
 
 def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatch, capsys):

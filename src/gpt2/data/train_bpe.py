@@ -16,7 +16,7 @@ from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
 from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters, without_surrogates
 from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import ByteCount, made_folder, replacing_together, unheard
+from gpt2.files import ByteCount, new_folder, replacing_together, unheard
 from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
@@ -54,7 +54,7 @@ def train(
         first = next(texts, None)
         if first is None:
             raise GPT2Error(f"{shown(path)} holds no text; give a file of text or a folder of such files")
-        with made_folder(out), _saved_in(out) as folder:
+        with new_folder(out), _saved_in(out) as folder:
             merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
             encoder = _encoder(merges)
             _write(encoder, merges, folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import Damaged, GPT2Error, Unreadable, UsageError
 from gpt2.formats import model_dir, openai, transfer
 from gpt2.formats.model_dir import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
@@ -20,7 +20,8 @@ BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storag
 PREFIX = Path(CHECKPOINT_NAME)
 DATA_FILE, INDEX_FILE = data_file(PREFIX).name, index_file(PREFIX).name
 GRAPH_FILE = f"{CHECKPOINT_NAME}.meta"
-FILES = (STATE_FILE, ENCODER_FILE, HPARAMS_FILE, DATA_FILE, INDEX_FILE, GRAPH_FILE, MERGES_FILE)
+# The index before the data, which it holds the checksums of.
+FILES = (STATE_FILE, ENCODER_FILE, HPARAMS_FILE, INDEX_FILE, DATA_FILE, GRAPH_FILE, MERGES_FILE)
 # The two vocabulary files are the same for every size.
 SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
@@ -32,33 +33,38 @@ SIZE_OF_OTHER_FILES = 8 << 20  # bytes; a little more than all files but the wei
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
     """Where models are put: by default the working directory's `models` if there is one, else the checkout's."""
     folders = model_dir.search_path(models_dir)
-    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+    return next((folder for folder in folders if files.is_folder(folder)), folders[-1])
 
 
 def download_model(
     model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS, report: Callable[..., object] = files.unheard
 ) -> Path:
-    """Brings the files of a released model to `folder/model_name`, which it returns; what is complete is left alone.
+    """Brings the files of a released model to `folder/model_name`, which it returns; what is right is left alone.
 
-    Each file is looked for at each base URL in turn, under both names of the model. report: told which file is fetched,
-    how many bytes of it are there, and of how many.
+    Each file is looked for at each base URL in turn, under both names of the model. `problem` says how a file is
+    checked, before it gets its name, and when it is there already. report: told which file is fetched, how many bytes
+    of it are there, and of how many.
 
     Raises UsageError for a name that is none, GPT2Error if a file cannot be had, is not what it should be, or would not
-    fit on the disk.
+    fit on the disk. A file that is right is never lost, nor what has come of one.
     """
     if not model_dir.is_released(model_name):
         raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.released_names()}")
     directory = folder / model_name
-    directory.mkdir(parents=True, exist_ok=True)
     hparams = next(model_dir.RELEASED[n] for n in model_dir.same_model(model_name) if n in model_dir.RELEASED)
-    needed = [name for name in FILES if not (directory / name).is_file() or problem(directory / name, name, hparams)]
-    _check_room(directory, needed, hparams)
-    for name in needed:
-        try:
-            _fetch_file(directory / name, model_name, hparams, base_urls, partial(report, name))
-        except GPT2Error:
-            if name != GRAPH_FILE:  # only programs for TensorFlow 1 look for it
-                raise
+    with files.new_folder(directory):
+        _check_room(directory, hparams)
+        for name in FILES:
+            if files.is_file(directory / name) and not problem(directory / name, name, hparams):
+                continue
+            try:
+                _fetch_file(directory / name, model_name, hparams, base_urls, partial(report, name))
+            except transfer.Unavailable as error:
+                if name != GRAPH_FILE:  # only programs for TensorFlow 1 look for it
+                    raise GPT2Error(
+                        f"{name} of {model_name} could not be downloaded: {error}; try again later, which goes on from"
+                        " what is there, or give another base_url"
+                    ) from error
     return directory
 
 
@@ -75,35 +81,49 @@ def _fetch_file(
                 failures.append(f"{url}: {error}")
                 if not isinstance(error, transfer.NotFound):
                     break  # the model's other name would not help
-    raise GPT2Error(f"{path.name} of {model_name} could not be downloaded: {'; '.join(failures)}")
+    raise transfer.Unavailable("; ".join(failures))
 
 
 def problem(path: Path, name: str, hparams: HParams) -> str:
-    """What is wrong with a downloaded file of the model with these hparams; nothing if it is right."""
+    """What is wrong with the file `name` of the model with these hparams, which lies at `path`; nothing if it is right.
+
+    The vocabulary is compared with its known SHA-256, hparams.json with the known numbers, the index with the variables
+    that they need, and every weight with its checksum in the index beside it. The `.meta` file says nothing of itself
+    that could be checked. Raises Unreadable.
+    """
+    try:
+        return _problem(path, name, hparams)
+    except Unreadable:
+        raise
+    except Damaged as error:
+        return error.reason
+    except GPT2Error as error:
+        return f"it is not of this model: {error}"
+
+
+def _problem(path: Path, name: str, hparams: HParams) -> str:
     if name in SHA256 and transfer.digest(path, "sha256").hex() != SHA256[name]:
         return "its SHA-256 is not that of GPT-2's vocabulary"
     if name == DATA_FILE:
-        return transfer.wrong_size(path, 4 * hparams.n_params)
+        if wrong := transfer.wrong_size(path, 4 * hparams.n_params):
+            return wrong
+        openai.check_data(path.with_name(INDEX_FILE), path)
     if name == INDEX_FILE:
-        try:
-            openai.check_model(openai.read_index(path)[1], hparams, path)
-        except GPT2Error as error:
-            return f"it is not the index of this model: {error}"
-    if name == STATE_FILE and f'"{CHECKPOINT_NAME}"'.encode() not in path.read_bytes():
+        openai.check_model(openai.read_index(path)[1], hparams, path)
+    if name == STATE_FILE and f'"{CHECKPOINT_NAME}"' not in files.read_text(path):
         return f"it does not name {CHECKPOINT_NAME}"
-    if name == HPARAMS_FILE:
-        try:
-            return "" if load_hparams(path) == hparams else "its numbers are those of another model"
-        except GPT2Error:
-            return "it is not a file of hparams"
+    if name == HPARAMS_FILE and load_hparams(path) != hparams:
+        return "its numbers are those of another model"
     return ""
 
 
-def _check_room(directory: Path, needed: Sequence[str], hparams: HParams) -> None:
-    if DATA_FILE not in needed:
-        return
-    part = files.part_of(directory / DATA_FILE)
-    size = 4 * hparams.n_params + SIZE_OF_OTHER_FILES - (part.stat().st_size if part.exists() else 0)
-    free = shutil.disk_usage(directory).free
+def _check_room(directory: Path, hparams: HParams) -> None:
+    data, size = directory / DATA_FILE, 4 * hparams.n_params
+    with files.reading(directory):
+        if files.is_file(data) and data.stat().st_size == size:
+            return
+        part = files.part_of(data)
+        size += SIZE_OF_OTHER_FILES - (part.stat().st_size if files.is_file(part) else 0)
+        free = shutil.disk_usage(directory).free
     if free < size:
         raise GPT2Error(f"{directory} needs {size / 1e6:,.0f} MB more, but its disk has only {free / 1e6:,.0f} MB free")

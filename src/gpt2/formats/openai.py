@@ -76,30 +76,43 @@ class Checkpoint:
         return Weight(self.entries[name].shape, None, lambda: self._pieces(name))
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
-        """Its rows [n, columns] in order, about PIECE bytes at a time; columns is its last dimension.
-
-        Raises GPT2Error if it is not float32 or the file cannot be read; after the last piece, if they are damaged.
-        """
         entry = self.entries[name]
         if entry.dtype != FLOAT32:
             raise GPT2Error(f"{self.prefix}: {name} is {entry.dtype}, but OpenAI's layout holds {FLOAT32}")
-        path = data_file(self.prefix, entry.shard, self.shards)
-        columns = entry.shape[-1] if entry.shape else 1
-        rows = math.prod(entry.shape[:-1])
-        at_once = max(1, PIECE // (4 * max(1, columns)))
-        crc = 0
-        with files.reading(path), path.open("rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
-                raise Damaged(path, f"it ends before the end of {name}")
-            file.seek(entry.offset)
-            for start in range(0, max(1, rows), at_once):
-                piece = np.empty((min(at_once, rows - start), columns), "<f4")
-                if _fill(file, piece) < piece.nbytes:
-                    raise Damaged(path, f"it has become shorter while {name} was read")
-                crc = google_crc32c.extend(crc, piece)
-                yield piece
-        if masked(crc) != entry.crc:
-            raise Damaged(path, f"{name} has another checksum than it should")
+        return read_pieces(data_file(self.prefix, entry.shard, self.shards), name, entry)
+
+
+def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
+    """The rows [n, columns] of a float32 variable in order, about PIECE bytes at a time; columns is its last dimension.
+
+    Raises Unreadable; Damaged, perhaps after the last piece, if they are not what the index says.
+    """
+    columns = entry.shape[-1] if entry.shape else 1
+    rows = math.prod(entry.shape[:-1])
+    at_once = max(1, PIECE // (4 * max(1, columns)))
+    crc = 0
+    with files.reading(path), path.open("rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
+            raise Damaged(path, f"it ends before the end of {name}")
+        file.seek(entry.offset)
+        for start in range(0, max(1, rows), at_once):
+            piece = np.empty((min(at_once, rows - start), columns), "<f4")
+            if _fill(file, piece) < piece.nbytes:
+                raise Damaged(path, f"it has become shorter while {name} was read")
+            crc = google_crc32c.extend(crc, piece)
+            yield piece
+    if masked(crc) != entry.crc:
+        raise Damaged(path, f"{name} has another checksum than it should")
+
+
+def check_data(index: Path, data: Path) -> None:
+    """Reads through the file of data, of a checkpoint that has one, and compares every checksum in the index.
+
+    Raises Damaged, naming the first variable that differs, and Unreadable.
+    """
+    for name, entry in read_index(index)[1].items():
+        for _ in read_pieces(data, name, entry):
+            pass
 
 
 def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
