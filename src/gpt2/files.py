@@ -97,7 +97,7 @@ def new_folder(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         for path in made:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 path.rmdir()
         raise
 

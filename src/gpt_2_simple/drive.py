@@ -60,7 +60,7 @@ def copy_checkpoint_to_gdrive(
     GPT2Error if the run or the Drive is not there, if the run has no whole checkpoint, or if the copy fails.
     """
     folder = _run_folder(run_name, checkpoint_folder)
-    if not folder.is_dir():
+    if not files.is_folder(folder):
         raise GPT2Error(f"there is no run {folder} to copy")
     if copy_folder:
         mirror(folder, in_drive(str(folder)))
@@ -134,7 +134,7 @@ def bring(source: Path, target: Path, put: Callable[[Path, Path], None] | None =
 
 
 def _check_whole(source: Path) -> None:
-    if not source.is_dir():
+    if not files.is_folder(source):
         raise GPT2Error(f"there is no folder {source} to copy")
     if not is_begun(source):
         raise GPT2Error(f"{source} holds no checkpoint to copy")
@@ -208,7 +208,7 @@ def _archive_is_earlier(archive: Path, folder: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if not source.is_file():
+    if not files.is_file(source):
         raise GPT2Error(f"there is no file {source} to copy")
     with _copying(source, target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gpt2 import generate, machine
+from gpt2 import files, generate, machine
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
@@ -151,7 +151,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
         directory = model_dir.find_model(model_name, models_dir)
     else:
         folder = Path(checkpoint_dir).expanduser() / run_name
-        if not folder.is_dir():
+        if not files.is_folder(folder):
             raise GPT2Error(
                 f"there is no run {folder}; finetune() makes it, or give the model_name of a pretrained model"
             )
@@ -159,7 +159,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
     if checkpoint == LATEST:
         return directory
     weights = directory.path / checkpoint
-    if not model_dir.index_file(weights).is_file():
+    if not files.is_file(model_dir.index_file(weights)):
         there = sorted(path.stem for path in directory.path.glob("model*.index"))
         raise GPT2Error(f"there is no checkpoint {checkpoint!r} in {directory.path}; there are {', '.join(there)}")
     return directory._replace(weights=weights)

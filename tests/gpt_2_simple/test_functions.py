@@ -322,6 +322,30 @@ def test_mistakes_are_raised_never_exits(sess, call, said):
         call(sess)
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda sess: gpt2.load_gpt2(sess, checkpoint_dir=LONG),
+        lambda sess: gpt2.load_gpt2(sess, model_name="124M", checkpoint=LONG),
+        lambda sess: gpt2.download_gpt2(LONG, base_urls=("http://127.0.0.1:9",)),
+        lambda sess: gpt2.download_file_with_progress("http://127.0.0.1:9", LONG, "124M", "hparams.json"),
+        lambda sess: gpt2.copy_checkpoint_to_gdrive(checkpoint_folder=LONG),
+        lambda sess: gpt2.copy_checkpoint_from_gdrive(LONG),
+        lambda sess: gpt2.copy_file_to_gdrive(LONG),
+        lambda sess: gpt2.copy_file_from_gdrive(LONG),
+        lambda sess: gpt2.encode_csv(LONG),
+    ],
+)
+def test_names_that_are_too_long(sess, mounted, call):
+    before = set(Path().rglob("*"))
+    with pytest.raises(GPT2Error, match="File name too long"):
+        call(sess)
+    assert set(Path().rglob("*")) == before
+
+
 def test_downloads(place, monkeypatch):
     assert gpt2.is_gpt2_downloaded() and gpt2.is_gpt2_downloaded(model_name="117M")
     assert not gpt2.is_gpt2_downloaded(model_name="355M") and not gpt2.is_gpt2_downloaded("elsewhere")
