@@ -186,8 +186,7 @@ def _is_same(source: Path, target: Path) -> bool:
 @contextlib.contextmanager
 def _extracted(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     """The files of an archive of `folder` whose names are wanted, in a folder beside it that is gone afterwards."""
-    with _copying(archive, folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with _copying(archive, folder), files.new_folder(folder.parent):
         files.remove_unfinished(folder.parent)  # of a process that was killed
         with tempfile.TemporaryDirectory(prefix=files.UNFINISHED, dir=folder.parent) as temporary:
             with tarfile.open(archive) as tar:
@@ -210,10 +209,8 @@ def _archive_is_earlier(archive: Path, folder: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     if not files.is_file(source):
         raise GPT2Error(f"there is no file {source} to copy")
-    with _copying(source, target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with files.written_aside(target) as part:
-            shutil.copyfile(source, part)
+    with _copying(source, target), files.new_folder(target.parent), files.written_aside(target) as part:
+        shutil.copyfile(source, part)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -184,6 +184,10 @@ def test_what_is_not_whole_is_not_copied(mounted, train):
     with pytest.raises(GPT2Error, match="checkpoint_run1.tar could not be copied to checkpoint/run1: "):
         gpt2.copy_checkpoint_from_gdrive()
     assert value(RUN) == 2000 and [path.name for path in RUN.parent.iterdir()] == ["run1"]
+    shutil.rmtree(RUN.parent)
+    with pytest.raises(GPT2Error, match="checkpoint_run1.tar could not be copied to checkpoint/run1: "):
+        gpt2.copy_checkpoint_from_gdrive()
+    assert not RUN.parent.exists()
 
 
 def test_a_full_drive_is_one_line(mounted, train, monkeypatch):
