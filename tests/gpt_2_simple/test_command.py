@@ -60,7 +60,7 @@ def test_the_old_defaults():
         ("generate --include_prefix perhaps", "must be true or false, not 'perhaps'"),
         ("generate --length long", "must be a whole number, not 'long'"),
         ("generate --lenght 5", "unrecognized arguments: --lenght 5; gpt_2_simple --help lists the flags"),
-        ("generate --top_p 2", "top_p must be between 0 and 1"),
+        ("generate --top_p 2", "top_p must be a number from 0 to 1"),
         ("generate --run_name none", "there is no run checkpoint/none"),
         ("finetune nothing.txt --steps 1", "neither a file nor a folder"),
     ],

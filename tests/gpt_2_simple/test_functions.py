@@ -341,7 +341,7 @@ LONG = "x" * 300
 )
 def test_names_that_are_too_long(sess, mounted, call):
     before = set(Path().rglob("*"))
-    with pytest.raises(GPT2Error, match="File name too long"):
+    with pytest.raises(GPT2Error, match="File name too long|is neither a file nor"):
         call(sess)
     assert set(Path().rglob("*")) == before
 
