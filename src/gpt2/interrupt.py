@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a flag, to be looked at where it is safe to stop.
+"""Ctrl-C, SIGTERM and SIGHUP as a flag, to be looked at where it is safe to stop.
 
 As an exception, Ctrl-C could strike inside TensorFlow, which makes other errors of it.
 """
@@ -19,10 +19,18 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as a cluster sends it before it takes a machine back."""
 
 
+class HungUp(KeyboardInterrupt):
+    """SIGHUP: the terminal or the connection is gone."""
+
+
+EXCEPTIONS = {"SIGINT": Interrupted, "SIGTERM": Terminated, "SIGHUP": HungUp}  # by name: not every system has all
+
+
 class Interruption:
     """Catches the first of these signals while it is entered; the second one raises at once.
 
-    In a thread other than the main one, which gets no signals, it does nothing.
+    A signal that is ignored stays so, as under `nohup`; so does the handler of another library, which was installed
+    from C: Python could not put it back. In a thread other than the main one, which gets no signals, it does nothing.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
@@ -32,19 +40,21 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._press) for number in self.signals}
+            for number in self.signals:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self.before[number] = signal.signal(number, self._press)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        while self.before:
+            signal.signal(*self.before.popitem())
 
     def _press(self, number: int, _: object) -> None:
         if self.pressed is not None:
-            raise Terminated if self.pressed == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt
         self.pressed = number
 
     def throw(self) -> None:
         """Raises what the signal stands for, if there was one."""
         if self.pressed is not None:
-            raise Terminated if self.pressed == signal.SIGTERM else Interrupted
+            raise EXCEPTIONS[signal.Signals(self.pressed).name]
