@@ -22,6 +22,7 @@ from gpt2.formats import openai
 from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, index_file
 from gpt2.training.history import HISTORY_FILE
 from gpt2.training.run_folder import is_begun, move_aside
+from gpt2.training.run_lock import LOCK_FILE
 
 MOUNTED = Path("/content/drive")
 MY_DRIVE = "MyDrive"
@@ -69,7 +70,7 @@ def copy_checkpoint_to_gdrive(
     target = in_drive(archive.name)
     _check_whole(folder)
     with _copying(folder, archive), files.written_aside(archive) as part, tarfile.open(part, "w") as tar:
-        tar.add(folder)
+        tar.add(folder, filter=_no_lock)
     if target.is_file() and not _archive_is_earlier(target, folder):
         with _copying(archive, target):
             move_aside(target, "this one takes its place")
@@ -102,6 +103,10 @@ def copy_file_to_gdrive(file_path: str) -> None:
 def copy_file_from_gdrive(file_path: str) -> None:
     """Copies a file from a mounted Google Drive."""
     _copy(in_drive(file_path), Path(file_path))
+
+
+def _no_lock(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(member.name).name == LOCK_FILE else member
 
 
 def mirror(source: Path, target: Path) -> None:
@@ -165,7 +170,8 @@ def _history(folder: Path) -> bytes:
 
 
 def _update(source: Path, target: Path, put: Callable[[Path, Path], None]) -> None:
-    names = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file()]
+    found = (path for path in sorted(source.rglob("*")) if path.is_file() and path.name != LOCK_FILE)
+    names = [path.relative_to(source) for path in found]
     names = [n for n in names if n.suffix != ".part" and not any(p.startswith(files.UNFINISHED) for p in n.parts)]
     filecmp.clear_cache()
     # An index after its data, so that equal ones mean equal data; what names a checkpoint after all.

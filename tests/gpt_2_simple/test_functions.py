@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import types
 from pathlib import Path
 
@@ -400,9 +401,23 @@ def test_training_saves_to_drive_on_the_way(sess, mounted, monkeypatch):
     monkeypatch.setattr("gpt_2_simple.finetuning.mirror", mirror)
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": 4}, save_every=2, copy_to_gdrive=True)
     assert copies == [["model-2.index"], ["model-4.index"]]
+    assert not list(mounted.rglob(".lock"))
     copied = gpt2.start_tf_sess()
     gpt2.load_gpt2(copied, checkpoint_dir=str(mounted / "checkpoint"))
     assert gpt2.generate(copied, **GREEDY) == gpt2.generate(sess, **GREEDY)
+
+
+def test_copies_of_a_run_that_goes_on_leave_its_lock_alone(sess, mounted):
+    gpt2.finetune(sess, "text.txt", **QUICK)
+    lock = Path("checkpoint/run1/.lock")
+    lock.touch()
+    for copy_folder in (False, True):
+        gpt2.copy_checkpoint_to_gdrive(copy_folder=copy_folder)
+        gpt2.copy_checkpoint_from_gdrive(copy_folder=copy_folder)
+        assert lock.is_file()
+    assert not list(mounted.rglob(".lock"))
+    with tarfile.open(mounted / "checkpoint_run1.tar") as tar:
+        assert [name for name in tar.getnames() if ".lock" in name] == []
 
 
 def test_colab_mounts(place, monkeypatch):

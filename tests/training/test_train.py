@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import random
 import re
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from runs import QUICK, assert_same_weights, interrupt_after, losses, weights
 from tiny import with_tensorflow
 
 from gpt2 import files, generate
@@ -26,47 +26,11 @@ from gpt2.cli.training_flags import FLAGS
 from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import leaves
-from gpt2.training import estimate, run_checkpoint, run_folder, saving, trainer
+from gpt2.training import estimate, run_checkpoint, run_folder, saving
 from gpt2.training.settings import Settings
 from train import train
 
 COMMAND = Path(__file__).resolve().parents[2] / "train.py"
-TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
-QUICK = {"seed": 1, "learning_rate": 0.01, "sample_every": 0, "batch_size": 2}
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with a text."""
-    monkeypatch.chdir(tmp_path)
-    Path("text.txt").write_text(TEXT, encoding="utf-8")
-    return tmp_path
-
-
-@pytest.fixture
-def run(place, tiny_dir, capsys):
-    """run(flag=value, ...) -> (status, stdout, stderr) of the command, which fine-tunes the tiny model"""
-
-    def run(**flags):
-        given = {"dataset": "text.txt", "model_name": tiny_dir, **QUICK, **flags}
-        status = cli.main(train, [f"--{name}={value}" for name, value in given.items()], FLAGS)
-        return status, *capsys.readouterr()
-
-    return run
-
-
-def losses(name="run1"):
-    lines = Path(f"checkpoint/{name}/progress.jsonl").read_text().splitlines()
-    return {record["step"]: record["loss"] for record in map(json.loads, lines) if "loss" in record}
-
-
-def weights(name="run1"):
-    return dict(leaves(tiny.read_model(Path("checkpoint", name))))
-
-
-def assert_same_weights(found, expected, tolerance=1e-6):
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
 def test_a_run_writes_a_model_directory_and_the_old_lines(run):
@@ -103,21 +67,6 @@ def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
         assert status == cli.INTERRUPTED, err
     assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
     assert_same_weights(weights("parts"), weights("whole"))
-
-
-def interrupt_after(step, command, number=signal.SIGINT):
-    """Runs the command and sends its own process a signal during that update."""
-    update = trainer.Trainer.update
-
-    def interrupted(self, *arguments):
-        result = update(self, *arguments)
-        if self.step == step:
-            os.kill(os.getpid(), number)
-        return result
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Trainer, "update", interrupted)
-        return command()
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

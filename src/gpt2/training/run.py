@@ -23,6 +23,7 @@ from gpt2.training import distribution, estimate, origin, run_folder
 from gpt2.training.origin import Origin
 from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress
+from gpt2.training.run_lock import RunLock
 from gpt2.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -39,14 +40,17 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
 
     saved: called with the folder after each checkpoint. report: told what goes on, on the first of several machines.
     Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
-    Raises GPT2Error for what is missing, damaged or does not fit, for a loss that is not a number and when another
-    machine is gone; the last checkpoint is then as it was.
+    Raises GPT2Error for what is missing, damaged or does not fit, for a folder that another run is in, for a loss that
+    is not a number and when another machine is gone; the last checkpoint is then as it was.
     """
     try:
         with distribution.together(settings.run_folder):
             report = report or Report()
             devices = _start(settings, report) if distribution.workers() > 1 else None
-            return _train(settings, saved, report if distribution.is_chief() else Report(), devices)
+            if not distribution.is_chief():
+                return _train(settings, saved, Report(), devices)
+            with RunLock(settings.run_folder):
+                return _train(settings, saved, report, devices)
     finally:
         gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from gpt2.errors import GPT2Error
 from gpt2.files import remove_unfinished, replacing
 from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.training.run_lock import LOCK_FILE
 
 COUNTER_FILE = "counter"
 MODEL, TRAINING = "model-{}", "training-{}"
@@ -94,11 +96,19 @@ def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
             file.write(text.encode("utf-8"))
 
 
-def move_aside(folder: Path, then: str = "this one starts anew") -> Path:
-    """Renames a run that another one of its name would overwrite, and warns of it. then: what comes next."""
-    aside = folder.with_name(f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
-    os.replace(folder, aside)
-    warnings.warn(f"the run that was in {folder} is now {aside}; {then}", stacklevel=2)
+def move_aside(run: Path, then: str = "this one starts anew") -> Path:
+    """Renames a run that another one of its name would overwrite, and warns of it; its lock stays with the name.
+
+    then: what comes next.
+    """
+    named = f"{run.name}-until-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([named], (f"{named}-{number}" for number in itertools.count(2)))
+    aside = next(path for path in map(run.with_name, names) if not os.path.lexists(path))
+    os.replace(run, aside)
+    if (aside / LOCK_FILE).is_file():
+        run.mkdir()
+        os.replace(aside / LOCK_FILE, run / LOCK_FILE)
+    warnings.warn(f"the run that was in {run} is now {aside}; {then}", stacklevel=2)
     return aside
 
 

@@ -1,0 +1,101 @@
+"""Two runs in one folder: the second is told who is in it, and changes nothing."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import after_update, losses
+
+from gpt2 import generate
+from gpt2.errors import GPT2Error
+from gpt2.training import run_lock
+from gpt2.training.run_lock import RunLock
+
+FOLDER = Path("checkpoint/run1")
+
+
+def content():
+    return {path: path.read_bytes() for path in FOLDER.parent.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("flags", [{}, {"restore_from": "fresh"}, {"from_scratch": "True", "restore_from": "fresh"}])
+def test_the_second_run_is_refused_and_changes_nothing(run, flags):
+    run(stop_after=2)
+    with RunLock(FOLDER):
+        before = content()
+        status, _, err = run(stop_after=4, **flags)
+        assert status == 1 and err.count("\n") == 1
+        assert f"checkpoint/run1 is in use by another training run (process {os.getpid()} on " in err
+        assert "wait for it, end it, or give this one another run_name" in err
+        assert content() == before
+        assert generate.load(str(FOLDER)).hparams.n_ctx == 32
+    assert not (FOLDER / run_lock.LOCK_FILE).exists()
+    assert run(stop_after=4)[0] == 0 and list(losses()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("flags", [{}, {"restore_from": "fresh"}, {"from_scratch": "True", "restore_from": "fresh"}])
+def test_a_run_holds_the_lock_while_it_trains(run, flags):
+    """One that has moved another aside too."""
+    run(stop_after=1)
+    refused = []
+
+    def try_to_enter():
+        with pytest.raises(GPT2Error, match="is in use"), RunLock(FOLDER):
+            pass
+        refused.append(True)
+
+    sizes = {"n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1} if "from_scratch" in flags else {}
+    status, _, err = after_update(2, try_to_enter, lambda: run(stop_after=2, **flags, **sizes))
+    assert (status, refused) == (0, [True]), err
+    assert not list(Path("checkpoint").rglob(run_lock.LOCK_FILE))
+
+
+def test_the_lock_of_a_killed_process_is_gone(place):
+    code = "import os, sys; from pathlib import Path; from gpt2.training.run_lock import RunLock\n"
+    code += "lock = RunLock(Path('checkpoint/run1')).__enter__(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (FOLDER / run_lock.LOCK_FILE).is_file()
+    with RunLock(FOLDER):
+        pass
+    assert list(FOLDER.iterdir()) == []
+
+
+def test_a_file_system_without_locks(run, monkeypatch):
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    assert run(stop_after=1)[0] == 0
+
+
+def test_a_file_that_its_holder_removes_meanwhile_is_not_the_lock(place, monkeypatch):
+    lock, taken = run_lock._lock, []
+
+    def removed_first(file):
+        if not taken:
+            (FOLDER / run_lock.LOCK_FILE).unlink()
+        taken.append(file)
+        lock(file)
+
+    monkeypatch.setattr(run_lock, "_lock", removed_first)
+    with RunLock(FOLDER), pytest.raises(GPT2Error, match="is in use"), RunLock(FOLDER):
+        pass
+    assert len(taken) == 3
+
+
+def test_a_removed_file_is_made_and_locked_again(place):
+    with RunLock(FOLDER) as lock:
+        (FOLDER / run_lock.LOCK_FILE).unlink()
+        lock.hold()
+        with pytest.raises(GPT2Error, match="is in use"), RunLock(FOLDER):
+            pass
+
+
+def test_a_folder_that_cannot_be_made(place):
+    Path("checkpoint").write_text("a file")
+    with pytest.raises(GPT2Error, match="run's folder checkpoint/run1 cannot be written: Not a directory"):
+        RunLock(FOLDER).__enter__()
