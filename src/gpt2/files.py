@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -22,6 +23,7 @@ from gpt2.errors import Damaged, GPT2Error, Unreadable
 ByteCount = Callable[[int, "int | None"], object]  # is told how many bytes are done, and of how many if that is known
 LARGEST_TEXT = 1 << 26  # bytes; of what is read at once, the largest is GPT-2's encoder.json with a million
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems say that have none
+PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
 
 
@@ -156,7 +158,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     An error or Ctrl-C leaves what was there before. Raises OSError.
     """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # PART knows it again
     try:
         yield part
         put(part, path)
@@ -197,6 +199,9 @@ def replacing_together(folder: Path, last: str) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what a process that was killed inside `replacing_together` has left."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Removes what a process that was killed inside `replacing_together`, `written_aside` or `replacing` has left."""
+    for path in [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.part")]:
+        if path.name.startswith(UNFINISHED):
+            shutil.rmtree(path, ignore_errors=True)
+        elif PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)

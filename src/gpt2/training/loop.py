@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from gpt2 import files
 from gpt2.data import windows
 from gpt2.engine.batch import Batch, Row
 from gpt2.engine.tensorflow import TensorFlowBackend
@@ -54,6 +55,8 @@ class Loop:
         self.warned: set[str] = set()
         self.writes = distribution.is_chief()
         if self.writes:
+            for folder in (settings.run_folder, settings.run_folder / run_folder.BEST, settings.sample_folder):
+                files.remove_unfinished(folder)
             run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
             self.record = Record(settings, progress, math.prod(self.shape) * start.hparams.n_ctx)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error
-from gpt2.files import remove_unfinished, replacing
+from gpt2.files import replacing
 from gpt2.formats.model_dir import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.training.run_lock import LOCK_FILE
@@ -83,10 +83,9 @@ def read_step(prefix: Path) -> int:
 
 
 def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
-    """Makes the folder a model directory but for its weights; removes what a killed save has left."""
+    """Makes the folder a model directory but for its weights."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(folder)
         texts = {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams))}
         texts |= {name: (vocabulary / name).read_text(encoding="utf-8") for name in (ENCODER_FILE, MERGES_FILE)}
     except OSError as error:
