@@ -198,6 +198,28 @@ def replacing_together(folder: Path, last: str) -> Iterator[Path]:
             put(part, folder / part.name)
 
 
+class Growing:
+    """A file that is appended to. What finds no room is kept, and written with what comes next."""
+
+    def __init__(self, path: Path, content: bytes = b"") -> None:
+        """Begins it with this content. Raises GPT2Error if it cannot be written."""
+        self.path, self.size, self.waiting = path, len(content), b""
+        with replacing(path) as file:
+            file.write(content)
+
+    def add(self, data: bytes = b"") -> None:
+        """Raises GPT2Error if it cannot be written now."""
+        self.waiting += data
+        try:
+            with self.path.open("r+b") as file:
+                file.truncate(self.size)  # what a full disk took of an earlier attempt
+                file.seek(self.size)
+                file.write(self.waiting)
+        except OSError as error:
+            raise GPT2Error(f"{self.path} cannot be written: {error.strerror or error}") from error
+        self.size, self.waiting = self.size + len(self.waiting), b""
+
+
 def remove_unfinished(folder: Path) -> None:
     """Removes what a process that was killed inside `replacing_together`, `written_aside` or `replacing` has left."""
     for path in [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.part")]:

@@ -1,8 +1,11 @@
 """Files of a run: what a killed one leaves, full disks, folders that are gone."""
 
+import resource
 from pathlib import Path
 
-from runs import losses
+import pytest
+import tensorflow as tf
+from runs import after_update, losses, records
 
 LEFT = [
     "checkpoint/run1/.loss.png.01234567.part",
@@ -23,3 +26,55 @@ def test_what_a_killed_run_left_unfinished_is_removed(run):
     assert run(stop_after=2)[0] == 0 and list(losses()) == [1, 2]
     assert not [path for path in LEFT if Path(path).exists()]
     assert all(Path(path).exists() for path in OWN)
+
+
+def limited(more):
+    """From now on, no file of this process grows beyond the history's size and so many bytes: a disk that is full."""
+    size = Path("checkpoint/run1/progress.jsonl").stat().st_size + more
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def unlimited():
+    """unlimited() -> there is room again"""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def events():
+    [path] = Path("checkpoint/run1").glob("events.out.tfevents.*")
+    read = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    return [event.step for event in read if event.summary.value]
+
+
+def test_a_full_disk_is_said_at_each_save_and_costs_no_record(run, unlimited):
+    def command():
+        return after_update(9, unlimited, lambda: run(stop_after=10, save_every=2, val_every=5))
+
+    status, out, err = after_update(3, lambda: limited(20), command)
+    assert status == 0, err
+    said = [line for line in out.splitlines() if "Saving" in line or "warning" in line]
+    folder, full = "checkpoint/run1", "File too large"
+    written = f"warning: {folder}/progress.jsonl cannot be written: {full}; the run goes on"
+    saved = f"could not be written to {folder}: {full}; what was saved before is still in use; the run goes on"
+    assert said[0] == f"Saving {folder}/model-2" and written in said
+    assert said[said.index(f"Saving {folder}/model-4") + 1] == f"warning: the checkpoint {saved}"
+    assert said[said.index(f"Saving {folder}/model-6") + 1] == "warning: model-6 was not saved either"
+    assert said[-2:] == [f"Saving {folder}/best", f"Saving {folder}/model-10"]
+    expected = [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 10]
+    assert [record["step"] for record in records()] == expected == events()
+
+
+def test_records_that_still_wait_are_written_at_the_end(run, unlimited):
+    """Here the last update's is one of them."""
+    command = lambda: after_update(5, unlimited, lambda: run(stop_after=5))  # noqa: E731
+    status, _, _ = after_update(2, lambda: limited(20), command)
+    assert status == 0 and list(losses()) == [1, 2, 3, 4, 5]
+
+
+def test_a_last_save_that_fails_is_a_failure(run, unlimited):
+    status, out, err = after_update(3, lambda: limited(20), lambda: run(stop_after=4, save_every=2))
+    assert status == 1 and err.count("error: ") == 1 and "what was saved before is still in use" in err
+    unlimited()
+    assert run(stop_after=4)[0] == 0 and list(losses()) == [1, 2, 3, 4]

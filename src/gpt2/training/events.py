@@ -1,6 +1,7 @@
-"""TensorBoard's event files, written with what TensorFlow carries.
+"""TensorBoard's event files: TFRecords of what TensorFlow carries.
 
-Its `tf.summary` needs the tensorboard package, which is no longer installed with it.
+Its `tf.summary` needs the tensorboard package, which is no longer installed with it, and its writer of TFRecords leaves
+a file that cannot be read any further where a disk was full.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import tensorflow as tf
+
+from gpt2.files import Growing
+from gpt2.formats.table import masked
 
 
 class EventWriter:
-    """Appends to a new event file in a folder."""
+    """Appends to a new event file in a folder. Raises GPT2Error if that does not work now; it is then made up for."""
 
     def __init__(self, folder: Path) -> None:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns() % 10**9}"
-        self.file = tf.io.TFRecordWriter(str(folder / name))
-        self._write(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"))
+        first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
+        self.file = Growing(folder / name, _record(first))
 
     def scalars(self, step: int, **values: float) -> None:
         self._summary(step, *(tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()))
@@ -29,12 +35,17 @@ class EventWriter:
         tensor = tf.make_tensor_proto([text.encode("utf-8")], tf.string)
         self._summary(step, tf.compat.v1.Summary.Value(tag=tag, metadata=metadata, tensor=tensor))
 
-    def close(self) -> None:
-        self.file.close()
-
     def _summary(self, step: int, *values: object) -> None:
-        self._write(tf.compat.v1.Event(wall_time=time.time(), step=step, summary=tf.compat.v1.Summary(value=values)))
+        summary = tf.compat.v1.Summary(value=values)
+        self.file.add(_record(tf.compat.v1.Event(wall_time=time.time(), step=step, summary=summary)))
 
-    def _write(self, event: object) -> None:
-        self.file.write(event.SerializeToString())  # type: ignore[attr-defined]
-        self.file.flush()
+
+def _record(event: Any) -> bytes:
+    """A TFRecord: the length, its checksum, the bytes, theirs."""
+    data = event.SerializeToString()
+    length = len(data).to_bytes(8, "little")
+    return length + _checksum(length) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    return masked(google_crc32c.value(data)).to_bytes(4, "little")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2.files import replacing
+from gpt2.files import Growing, replacing
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
@@ -16,25 +16,14 @@ class History:
     """A run's records, one JSON object a line. Those after `step`, of updates that were lost, are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / HISTORY_FILE
         self.curve = folder / CURVE_FILE
-        self.records = [record for record in _read(self.path) if record[STEP] <= step]
-        self.broken = False  # whether the last record may be there in part
-        self._rewrite()
+        self.records = [record for record in _read(folder / HISTORY_FILE) if record[STEP] <= step]
+        self.file = Growing(folder / HISTORY_FILE, b"".join(map(_line, self.records)))
 
     def add(self, **record: Any) -> None:
+        """Raises GPT2Error if it cannot be written now; it is then written with a later one."""
         self.records.append(record)
-        if self.broken:
-            self._rewrite()
-        else:
-            self.broken = True
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        self.broken = False
-
-    def _rewrite(self) -> None:
-        with replacing(self.path) as file:
-            file.write("".join(json.dumps(record) + "\n" for record in self.records).encode("utf-8"))
+        self.file.add(_line(record))
 
     def draw(self) -> None:
         """Writes the curve of the losses over the steps as a PNG."""
@@ -48,12 +37,16 @@ class History:
             points = [(record[STEP], record[name]) for record in self.records if name in record]
             if points:
                 axes.plot(*zip(*points), label=name.replace("_", " "), **style)
-        axes.set(xlabel="updates", ylabel="nats per token", title=self.path.parent.name)
+        axes.set(xlabel="updates", ylabel="nats per token", title=self.curve.parent.name)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
         with replacing(self.curve) as file:
             figure.savefig(file, format="png", dpi=100)
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return f"{json.dumps(record)}\n".encode()
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

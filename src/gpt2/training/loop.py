@@ -68,7 +68,8 @@ class Loop:
         finally:
             self.report.end()
             if self.writes:
-                self.record.close()
+                with self._in_passing():
+                    self.record.flush()
 
     def _run(self, interruption: Interruption) -> None:
         wanted = stop = 0  # why this machine stops, why any of them does, as bits
@@ -134,7 +135,7 @@ class Loop:
         if due(settings.save_every) or time.monotonic() - self.saved_at > 60 * settings.save_minutes:
             self.trainer.check_weights()
             self.saved_at = time.monotonic()  # of the attempt: one that fails is repeated as late
-            with self._in_passing():
+            with self._in_passing(run_folder.MODEL.format(step)):
                 self._save()
         return stop
 
@@ -158,10 +159,11 @@ class Loop:
         if not progress.step:
             return False
         if progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.worse = loss, progress.step, 0
-            with self._in_passing():
+            progress.worse = 0
+            with self._in_passing(run_folder.BEST):
                 self.report.say(f"Saving {settings.run_folder / run_folder.BEST}")
                 run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.start.hparams, progress)
+                progress.best_loss, progress.best_step = loss, progress.step
             return False
         progress.worse += 1
         if not settings.patience or progress.worse < settings.patience:
@@ -190,14 +192,19 @@ class Loop:
         self.report.say(self.record.samples([self.start.encoder.decode(row) for row in ids.T.tolist()]))
 
     @contextlib.contextmanager
-    def _in_passing(self) -> Iterator[None]:
-        """For what writes files on the way: a full disk is said once, and the run, which may yet be saved, goes on."""
+    def _in_passing(self, saving: str = "") -> Iterator[None]:
+        """For what writes files on the way: the run, which may yet be saved, goes on; a full disk is said once.
+
+        saving: what is saved; each time that it fails is said.
+        """
         try:
             yield
         except (GPT2Error, OSError, tf.errors.OpError) as error:
             said = f"warning: {getattr(error, 'message', error)}; the run goes on"
             if said not in self.warned:
                 self.report.say(said)
+            elif saving:
+                self.report.say(f"warning: {saving} was not saved either")
             self.warned.add(said)
 
     def _save(self) -> None:
@@ -206,6 +213,7 @@ class Loop:
         self.progress.seconds = self.record.seconds
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
         self.saved_step = self.progress.step
-        self.record.history.draw()
+        with self._in_passing():
+            self.record.history.draw()
         if self.saved is not None:
             self.saved(folder)

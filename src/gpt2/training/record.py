@@ -14,7 +14,10 @@ from gpt2.training.settings import Settings
 
 
 class Record:
-    """Writes into the run's folder and its folder of samples. Raises GPT2Error or OSError if that does not work."""
+    """Writes into the run's folder and its folder of samples. Raises GPT2Error if that does not work.
+
+    The history and the events then wait for room: they are written with the next ones, or by `flush`.
+    """
 
     def __init__(self, settings: Settings, progress: Progress, tokens_per_step: int) -> None:
         self.settings, self.progress, self.tokens_per_step = settings, progress, tokens_per_step
@@ -32,14 +35,19 @@ class Record:
         return Update(self.progress.step, self.seconds, loss, self.progress.smoothed, self.tokens_per_step / seconds)
 
     def update(self, made: Update, rate: float) -> None:
-        self.events.scalars(made.step, loss=made.loss, learning_rate=rate)
         record = {STEP: made.step, LOSS: made.loss, SMOOTHED: made.smoothed, "learning_rate": rate}
-        self.history.add(**record, seconds=round(made.seconds, 2), tokens_per_second=round(made.tokens_per_second, 1))
+        record |= {"seconds": round(made.seconds, 2), "tokens_per_second": round(made.tokens_per_second, 1)}
+        try:
+            self.history.add(**record)
+        finally:
+            self.events.scalars(made.step, loss=made.loss, learning_rate=rate)
 
     def validation(self, loss: float, bits_per_byte: float) -> None:
         step = self.progress.step
-        self.events.scalars(step, val_loss=loss, val_bits_per_byte=bits_per_byte)
-        self.history.add(**{STEP: step, VALIDATION: loss, "validation_bits_per_byte": bits_per_byte})
+        try:
+            self.history.add(**{STEP: step, VALIDATION: loss, "validation_bits_per_byte": bits_per_byte})
+        finally:
+            self.events.scalars(step, val_loss=loss, val_bits_per_byte=bits_per_byte)
 
     def samples(self, texts: list[str]) -> str:
         """Writes the samples' file, as the old tools did, and returns what it says of the last one."""
@@ -54,5 +62,8 @@ class Record:
         self.events.text(self.progress.step, "sample", texts[-1])
         return shown[-1]
 
-    def close(self) -> None:
-        self.events.close()
+    def flush(self) -> None:
+        """Writes what found no room before."""
+        for file in (self.history.file, self.events.file):
+            if file.waiting:
+                file.add()
