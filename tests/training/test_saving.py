@@ -1,11 +1,17 @@
 """Files of a run: what a killed one leaves, full disks, folders that are gone."""
 
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from runs import after_update, losses, records
+
+from gpt2 import generate
+from gpt2.errors import GPT2Error
+from gpt2.training import run_checkpoint
+from gpt2.training.run_lock import RunLock
 
 LEFT = [
     "checkpoint/run1/.loss.png.01234567.part",
@@ -78,3 +84,47 @@ def test_a_last_save_that_fails_is_a_failure(run, unlimited):
     assert status == 1 and err.count("error: ") == 1 and "what was saved before is still in use" in err
     unlimited()
     assert run(stop_after=4)[0] == 0 and list(losses()) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("flags", [{}, {"val_every": 3}])
+def test_a_folder_that_is_removed_is_made_whole_again(run, flags):
+    """Its vocabulary too, which had come from there."""
+    run(stop_after=1)
+    folder = Path("checkpoint/run1")
+    before = {name: (folder / name).read_bytes() for name in ("hparams.json", "encoder.json", "vocab.bpe")}
+    status, _, err = after_update(
+        2, lambda: shutil.rmtree(folder), lambda: run(model_name="x", stop_after=4, save_every=3, **flags)
+    )
+    assert status == 0 and "warning: checkpoint/run1 lacks hparams.json, encoder.json, vocab.bpe: what this" in err
+    assert before == {name: (folder / name).read_bytes() for name in before}
+    assert generate.load("checkpoint/run1").hparams.n_ctx == 32
+    assert list(losses()) == [1, 2, 3, 4] and events()[-1] == 4
+    assert not (folder / ".lock").exists()
+    assert run(stop_after=5)[0] == 0
+
+
+def test_a_folder_that_another_run_has_taken_is_left_to_it(run):
+    folder, other = Path("checkpoint/run1"), RunLock(Path("checkpoint/run1"))
+
+    def take():
+        shutil.rmtree(folder)
+        other.__enter__()
+
+    status, _, err = after_update(2, take, lambda: run(stop_after=3))
+    assert status == 1 and "error: checkpoint/run1 is in use by another training run" in err
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    other.__exit__()
+
+
+def test_a_validation_is_recorded_once(run, monkeypatch):
+    """Also that before the first update, which a run that was killed before its first save has made too."""
+    flags = {"val_every": 2, "stop_after": 4}
+
+    def broken(*_):
+        raise GPT2Error("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_checkpoint, "save", broken)
+        assert run(**flags)[0] == 1
+    assert run(**{**flags, "stop_after": 2})[0] == run(**flags)[0] == 0
+    assert [record["step"] for record in records() if "validation_loss" in record] == [0, 2, 4]

@@ -22,9 +22,19 @@ class EventWriter:
     """Appends to a new event file in a folder. Raises GPT2Error if that does not work now; it is then made up for."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = self._begun()
+
+    def _begun(self) -> Growing:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns() % 10**9}"
         first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-        self.file = Growing(folder / name, _record(first))
+        return Growing(self.folder / name, _record(first))
+
+    def restore(self) -> None:
+        """Begins another file if this one was removed."""
+        if not self.file.path.is_file():
+            waiting, self.file = self.file.waiting, self._begun()
+            self.file.add(waiting)
 
     def scalars(self, step: int, **values: float) -> None:
         self._summary(step, *(tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()))

@@ -16,14 +16,25 @@ class History:
     """A run's records, one JSON object a line. Those after `step`, of updates that were lost, are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self.curve = folder / CURVE_FILE
-        self.records = [record for record in _read(folder / HISTORY_FILE) if record[STEP] <= step]
-        self.file = Growing(folder / HISTORY_FILE, b"".join(map(_line, self.records)))
+        self.path, self.curve = folder / HISTORY_FILE, folder / CURVE_FILE
+        self.records = [record for record in _read(self.path) if record[STEP] <= step]
+        self.file = self._begun()
+
+    def _begun(self) -> Growing:
+        return Growing(self.path, b"".join(map(_line, self.records)))
+
+    def restore(self) -> None:
+        """Writes all again if the file was removed. Raises GPT2Error."""
+        if not self.path.is_file():
+            self.file = self._begun()
 
     def add(self, **record: Any) -> None:
         """Raises GPT2Error if it cannot be written now; it is then written with a later one."""
         self.records.append(record)
         self.file.add(_line(record))
+
+    def is_validated(self, step: int) -> bool:
+        return any(record[STEP] == step and VALIDATION in record for record in reversed(self.records))
 
     def draw(self) -> None:
         """Writes the curve of the losses over the steps as a PNG."""

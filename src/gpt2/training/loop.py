@@ -23,6 +23,7 @@ from gpt2.training.origin import Origin
 from gpt2.training.record import Record
 from gpt2.training.report import VALIDATION_LINE, Report
 from gpt2.training.run_folder import Progress
+from gpt2.training.run_lock import RunLock
 from gpt2.training.settings import Settings
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
@@ -42,7 +43,9 @@ class Loop:
         last: int | None,
         saved: Callable[[Path], None] | None,
         report: Report,
+        lock: RunLock | None,
     ) -> None:
+        """lock: of the run's folder, on the machine that writes into it."""
         self.settings, self.start, self.progress = settings, start, progress
         self.trainer, self.split, self.last, self.saved = trainer, split, last, saved
         self.report = report
@@ -53,12 +56,13 @@ class Loop:
         self.saved_at = time.monotonic()
         self.backend: TensorFlowBackend | None = None
         self.warned: set[str] = set()
-        self.writes = distribution.is_chief()
+        self.lock, self.writes = lock, lock is not None
         if self.writes:
+            self.frame = run_folder.frame(start.vocabulary, start.hparams)
             for folder in (settings.run_folder, settings.run_folder / run_folder.BEST, settings.sample_folder):
                 files.remove_unfinished(folder)
-            run_folder.prepare(settings.run_folder, start.vocabulary, start.hparams)
-            self.record = Record(settings, progress, math.prod(self.shape) * start.hparams.n_ctx)
+            run_folder.prepare(settings.run_folder, self.frame)
+            self.record = Record(settings, progress, start.resumes, math.prod(self.shape) * start.hparams.n_ctx)
 
     def run(self, interruption: Interruption) -> None:
         """Updates until the last step, a signal, or too many validations without progress; then saves."""
@@ -75,8 +79,10 @@ class Loop:
         wanted = stop = 0  # why this machine stops, why any of them does, as bits
         if self.writes:
             self.report.say("Training...")
-            if self.settings.val_every and self.progress.step == 0:
-                self._validate()
+            every, step = self.settings.val_every, self.progress.step
+            due = every > 0 and step % every == 0 and not self.record.history.is_validated(step)
+            if due and self._validate():
+                wanted = DONE
         while self.last is None or self.progress.step < self.last:
             if interruption.pressed is not None:
                 wanted |= SIGNALLED
@@ -162,7 +168,8 @@ class Loop:
             progress.worse = 0
             with self._in_passing(run_folder.BEST):
                 self.report.say(f"Saving {settings.run_folder / run_folder.BEST}")
-                run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.start.hparams, progress)
+                self._make_whole()
+                run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.frame, progress.step)
                 progress.best_loss, progress.best_step = loss, progress.step
             return False
         progress.worse += 1
@@ -210,6 +217,7 @@ class Loop:
     def _save(self) -> None:
         folder = self.settings.run_folder
         self.report.say(f"Saving {folder / run_folder.MODEL.format(self.progress.step)}")
+        self._make_whole()
         self.progress.seconds = self.record.seconds
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
         self.saved_step = self.progress.step
@@ -217,3 +225,20 @@ class Loop:
             self.record.history.draw()
         if self.saved is not None:
             self.saved(folder)
+
+    def _make_whole(self) -> None:
+        """Puts back what somebody removed from the run's folder, or all of it. Raises GPT2Error if that does not work.
+
+        A run that has begun there meanwhile has the lock, which is then an error.
+        """
+        assert self.lock is not None, "only who holds it saves"
+        folder = self.settings.run_folder
+        missing = [name for name in self.frame if not (folder / name).is_file()]
+        try:
+            self.lock.hold()
+        except OSError as error:
+            raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
+        if missing:
+            self.report.note(f"warning: {folder} lacks {', '.join(missing)}: what this run knows is written again")
+            run_folder.prepare(folder, self.frame)
+        self.record.restore()

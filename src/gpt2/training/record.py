@@ -19,10 +19,10 @@ class Record:
     The history and the events then wait for room: they are written with the next ones, or by `flush`.
     """
 
-    def __init__(self, settings: Settings, progress: Progress, tokens_per_step: int) -> None:
+    def __init__(self, settings: Settings, progress: Progress, resumes: bool, tokens_per_step: int) -> None:
         self.settings, self.progress, self.tokens_per_step = settings, progress, tokens_per_step
         self.started = time.monotonic() - progress.seconds
-        self.history = History(settings.run_folder, progress.step)
+        self.history = History(settings.run_folder, progress.step if resumes else -1)  # nothing is of this run
         self.events = EventWriter(settings.run_folder)
 
     @property
@@ -61,6 +61,11 @@ class Record:
             raise GPT2Error(f"the samples cannot be written to {path}: {error.strerror}") from error
         self.events.text(self.progress.step, "sample", texts[-1])
         return shown[-1]
+
+    def restore(self) -> None:
+        """Makes again what was removed from the run's folder: all of the history, what comes next of the events."""
+        self.history.restore()
+        self.events.restore()
 
     def flush(self) -> None:
         """Writes what found no room before."""

@@ -48,14 +48,16 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
             report = report or Report()
             devices = _start(settings, report) if distribution.workers() > 1 else None
             if not distribution.is_chief():
-                return _train(settings, saved, Report(), devices)
-            with RunLock(settings.run_folder):
-                return _train(settings, saved, report, devices)
+                return _train(settings, saved, Report(), devices, None)
+            with RunLock(settings.run_folder) as lock:
+                return _train(settings, saved, report, devices, lock)
     finally:
         gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
 
 
-def _train(settings: Settings, saved: Saved | None, report: Report, devices: Devices | None) -> Path:
+def _train(
+    settings: Settings, saved: Saved | None, report: Report, devices: Devices | None, lock: RunLock | None
+) -> Path:
     """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow."""
     start = origin.find(settings)
     if distribution.is_chief():
@@ -77,7 +79,7 @@ def _train(settings: Settings, saved: Saved | None, report: Report, devices: Dev
     from gpt2.training.loop import Loop  # imports TensorFlow
 
     with Interruption((signal.SIGINT, signal.SIGTERM)) as interruption:
-        Loop(settings, start, progress, trainer, split, last, saved, report).run(interruption)
+        Loop(settings, start, progress, trainer, split, last, saved, report, lock).run(interruption)
     interruption.throw()
     if distribution.workers() > 1:
         distribution.from_chief(devices.strategy, [0])  # none ends well before the chief has saved

@@ -13,7 +13,6 @@ import tensorflow as tf
 from gpt2.errors import GPT2Error
 from gpt2.formats import openai
 from gpt2.formats.model_dir import index_file
-from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.model import Weights
 from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
 from gpt2.training.saving import save as save_checkpoint
@@ -36,14 +35,13 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
             _remove(folder, TRAINING.format(number))
 
 
-def save_best(folder: Path, weights: Weights, hparams: HParams, progress: Progress) -> None:
-    """Saves the weights as the model directory `best`, in place of the one before."""
+def save_best(folder: Path, weights: Weights, frame: Mapping[str, bytes], step: int) -> None:
+    """Saves the weights after so many updates as the model directory `best`, in place of the one before."""
     best = folder / BEST
-    if not (best / HPARAMS_FILE).is_file():
-        prepare(best, folder, hparams)
-    save_checkpoint(best, weights, MODEL.format(progress.step))
+    prepare(best, frame)
+    save_checkpoint(best, weights, MODEL.format(step))
     for number in _numbers(best, "model"):
-        if number != progress.step:
+        if number != step:
             _remove(best, MODEL.format(number))
 
 

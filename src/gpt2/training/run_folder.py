@@ -19,6 +19,7 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
@@ -82,17 +83,21 @@ def read_step(prefix: Path) -> int:
     return _step(prefix) or 0
 
 
-def prepare(folder: Path, vocabulary: Path, hparams: HParams) -> None:
-    """Makes the folder a model directory but for its weights."""
+def frame(vocabulary: Path, hparams: HParams) -> dict[str, bytes]:
+    """What a model directory holds beside its weights, by the names of the files. Raises OSError."""
+    files = {name: (vocabulary / name).read_bytes() for name in (ENCODER_FILE, MERGES_FILE)}
+    return {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams)).encode("utf-8"), **files}
+
+
+def prepare(folder: Path, frame: Mapping[str, bytes]) -> None:
+    """Makes the folder a model directory but for its weights. Raises GPT2Error if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams))}
-        texts |= {name: (vocabulary / name).read_text(encoding="utf-8") for name in (ENCODER_FILE, MERGES_FILE)}
     except OSError as error:
         raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
-    for name, text in texts.items():
+    for name, content in frame.items():
         with replacing(folder / name) as file:
-            file.write(text.encode("utf-8"))
+            file.write(content)
 
 
 def move_aside(run: Path, then: str = "this one starts anew") -> Path:

@@ -53,6 +53,7 @@ class RunLock:
         """
         while not self._is_held():
             self._close()
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 _lock(self.file)
