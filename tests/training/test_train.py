@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
-from runs import QUICK, assert_same_weights, interrupt_after, losses, weights
+from runs import COMMAND, QUICK, assert_same_weights, interrupt_after, losses, weights
 from tiny import with_tensorflow
 
 from gpt2 import files, generate
@@ -29,8 +29,6 @@ from gpt2.formats.weights import leaves
 from gpt2.training import estimate, run_checkpoint, run_folder, saving
 from gpt2.training.settings import Settings
 from train import train
-
-COMMAND = Path(__file__).resolve().parents[2] / "train.py"
 
 
 def test_a_run_writes_a_model_directory_and_the_old_lines(run):
@@ -62,14 +60,14 @@ def test_a_run_writes_a_model_directory_and_the_old_lines(run):
 )
 def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
     assert run(run_name="whole", stop_after=6, **flags)[0] == 0
-    for end in (2, 5, 6):  # the schedule needs its end, so all of them are ended by hand
+    for end in (2, 4, 6):  # the schedule needs its end, so all of them are ended by hand
         status, _, err = interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
         assert status == cli.INTERRUPTED, err
     assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
     assert_same_weights(weights("parts"), weights("whole"))
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_end(run, number, status):
     found, out, err = interrupt_after(3, lambda: run(steps=100), number)
     assert found == status and "Traceback" not in err

@@ -18,14 +18,15 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gpt2.cli.flags import FLAGS, Flag, switch
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.interrupt import Terminated
+from gpt2.interrupt import HungUp, Terminated
 
 FAILURE, USAGE = 1, 2
-INTERRUPTED, CLOSED_PIPE, TERMINATED = 130, 141, 143  # as a shell reports SIGINT, SIGPIPE and SIGTERM
+# As a shell reports SIGHUP, SIGINT, SIGPIPE and SIGTERM.
+HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
 DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that nobody foresaw
 # fire splits commands at a lone "-", which is how --prompt_file names stdin; no argument can hold a null character.
 SEPARATOR = "--separator=\0"
@@ -65,9 +66,9 @@ def _status(work: Callable[[], None]) -> int:
         return 0
     except KeyboardInterrupt as error:
         complain("")
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return {Terminated: TERMINATED, HungUp: HUNG_UP}.get(type(error), INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit would complain
+        drop(sys.stdout)
         return CLOSED_PIPE
     except (GPT2Error, OSError) as error:
         complain(f"error: {error}")
@@ -89,8 +90,16 @@ def _status(work: Callable[[], None]) -> int:
 def complain(line: str) -> None:
     """One line on stderr, whatever control characters the names in it hold."""
     shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], line)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         print(shown, file=sys.stderr, flush=True)
+    except OSError:  # a closed pipe, a terminal that is gone
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO) -> None:
+    """For a stream that nobody reads any more: what it is given is lost, and Python's own flush at exit is silent."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAGS) -> dict[str, Any] | None:

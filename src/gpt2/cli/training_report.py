@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt2.cli.command import complain
+from gpt2.cli.command import complain, drop
 from gpt2.training.report import LOSS_LINE, Report, Update
+
+GONE = (errno.EIO, errno.EPIPE)  # the terminal, the reader of a pipe
 
 
 class Terminal(Report):
-    """In a terminal, one line that moves; elsewhere, a line for every `print_every` updates."""
+    """In a terminal, one line that moves; elsewhere, a line for every `print_every` updates.
+
+    A run must not end because a line cannot be written: where nobody reads any more, nothing more is written.
+    """
 
     def __init__(self, print_every: int) -> None:
         self.print_every = print_every
         self.bar: tqdm | None = None
 
     def say(self, line: str) -> None:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        with self._writing():
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def note(self, line: str) -> None:
-        complain(line)
+        with self._writing(), tqdm.external_write_mode(file=sys.stderr):
+            complain(line)
 
     def begin(self, step: int, last: int | None) -> None:
         if sys.stdout.isatty():
@@ -31,11 +41,22 @@ class Terminal(Report):
     def update(self, update: Update) -> None:
         if self.bar is not None:
             text = f"loss {update.loss:.3f}, avg {update.smoothed:.3f}, {update.tokens_per_second:.0f} tokens/s"
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update()
+            with self._writing():
+                self.bar.set_postfix_str(text, refresh=False)
+                self.bar.update()
         elif update.step % self.print_every == 0:
             self.say(LOSS_LINE.format(**update._asdict()))
 
     def end(self) -> None:
         if self.bar is not None:
-            self.bar.close()
+            with self._writing():
+                self.bar.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.closed = self.closed or error.errno == errno.EPIPE
+            if error.errno in GONE:
+                drop(sys.stdout)

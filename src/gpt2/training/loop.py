@@ -16,9 +16,9 @@ from gpt2.data import windows
 from gpt2.engine.batch import Batch, Row
 from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.errors import GPT2Error
-from gpt2.interrupt import Interruption
 from gpt2.request import Sampling
 from gpt2.training import distribution, run_checkpoint, run_folder
+from gpt2.training.ending import Ending
 from gpt2.training.origin import Origin
 from gpt2.training.record import Record
 from gpt2.training.report import VALIDATION_LINE, Report
@@ -52,10 +52,11 @@ class Loop:
         self.window = start.hparams.n_ctx + 1
         self.replicas = trainer.strategy.num_replicas_in_sync
         self.shape = (self.replicas, settings.accumulate_gradients, settings.batch_size)
-        self.saved_step = progress.step if start.resumes else -1
+        self.saved_step = progress.step  # before the first update there is nothing to save
         self.saved_at = time.monotonic()
         self.backend: TensorFlowBackend | None = None
         self.warned: set[str] = set()
+        self.ending = Ending(lambda: self.progress.step - self.saved_step, report.note)
         self.lock, self.writes = lock, lock is not None
         if self.writes:
             self.frame = run_folder.frame(start.vocabulary, start.hparams)
@@ -64,46 +65,61 @@ class Loop:
             run_folder.prepare(settings.run_folder, self.frame)
             self.record = Record(settings, progress, start.resumes, math.prod(self.shape) * start.hparams.n_ctx)
 
-    def run(self, interruption: Interruption) -> None:
-        """Updates until the last step, a signal, or too many validations without progress; then saves."""
+    def run(self) -> None:
+        """Updates until the last step, a signal, or too many validations without progress; then saves.
+
+        Raises what a signal stands for, BrokenPipeError if the report is closed.
+        """
         self.report.begin(self.progress.step, self.last)
         try:
-            self._run(interruption)
+            self._run()
+        except Exception:
+            if self.ending.given_up:  # TensorFlow has made this error of it
+                raise KeyboardInterrupt from None
+            raise
         finally:
             self.report.end()
             if self.writes:
                 with self._in_passing():
                     self.record.flush()
+        self.ending.throw()
+        if self.report.closed:
+            raise BrokenPipeError
 
-    def _run(self, interruption: Interruption) -> None:
-        wanted = stop = 0  # why this machine stops, why any of them does, as bits
-        if self.writes:
-            self.report.say("Training...")
-            every, step = self.settings.val_every, self.progress.step
-            due = every > 0 and step % every == 0 and not self.record.history.is_validated(step)
-            if due and self._validate():
-                wanted = DONE
-        while self.last is None or self.progress.step < self.last:
-            if interruption.pressed is not None:
-                wanted |= SIGNALLED
-            if wanted and distribution.workers() == 1:
-                break
-            stop = self._update(wanted)
-            if self.writes and self._look():
-                wanted |= DONE
-            if stop:
-                break
-        if self.writes:
-            if interruption.pressed is not None or stop & SIGNALLED:
-                self.report.say("interrupted")
-            if self.saved_step < self.progress.step:
-                self.trainer.check_weights()
-                self._save()
-        if stop & SIGNALLED and interruption.pressed is None:
+    @property
+    def ends(self) -> bool:
+        """Whether a signal wants the run to save and end, or nobody reads any more what it says."""
+        return self.ending.pressed is not None or self.report.closed
+
+    def _run(self) -> None:
+        wanted = DONE if self.writes and self._begin() else 0  # why this machine stops, as bits
+        stop = self._update(wanted)  # why any of them does
+        with self.ending:
+            while True:
+                if self.writes and self._look():
+                    wanted |= DONE
+                if self.ends:
+                    wanted |= SIGNALLED
+                if stop or self.progress.step == self.last or (wanted and distribution.workers() == 1):
+                    break
+                stop = self._update(wanted)
+            if self.writes:
+                if self.ends or stop & SIGNALLED:
+                    self.report.say("interrupted")
+                if self.saved_step < self.progress.step:
+                    self.trainer.check_weights()
+                    self._save()
+        if stop & SIGNALLED and not self.ends:
             raise GPT2Error(
                 f"another worker was told to stop after {self.progress.step} updates; start all workers again, and the"
                 " run goes on from there"
             )
+
+    def _begin(self) -> bool:
+        """Validates if that was due where the run stands and has not been done; returns what `_validate` does."""
+        self.report.say("Training...")
+        every, step = self.settings.val_every, self.progress.step
+        return every > 0 and step % every == 0 and not self.record.history.is_validated(step) and self._validate()
 
     def _update(self, stop: int) -> int:
         """One update of all machines; takes why this one wants to stop after it, returns why any of them does."""
@@ -146,13 +162,16 @@ class Loop:
         return stop
 
     def _validate(self) -> bool:
-        """Returns whether there were too many validations since the best one."""
+        """Returns whether there were too many validations since the best one. One that a signal ends does not count:
+        it is made up for when the run goes on."""
         self.report.say("Calculating validation loss...")
         settings, progress = self.settings, self.progress
         nats = targets = 0.0
         length = 0  # bytes
         batches = windows.spread(self.split.validation, self.window, settings.val_batch_size, settings.val_batch_count)
         for batch in batches:
+            if self.ends:
+                return False
             count = batch[:, 1:].size
             nats += self.trainer.loss(batch) * count
             targets += count
@@ -195,8 +214,12 @@ class Loop:
         first = [int(self.split.train[place]) for place in places]
         sampling = Sampling(top_k=0 if settings.top_p else settings.top_k, top_p=settings.top_p)
         batch = Batch(self.backend, [Row([token], sampling, seed, i) for i, token in enumerate(first)])
-        ids = np.array([first, *(batch.next() for _ in range(length))])  # [1 + length, B]
-        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in ids.T.tolist()]))
+        ids = [np.array(first)]  # of the batch, each
+        while len(ids) <= length:
+            if self.ends:
+                return
+            ids.append(batch.next())
+        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in np.transpose(ids).tolist()]))
 
     @contextlib.contextmanager
     def _in_passing(self, saving: str = "") -> Iterator[None]:

@@ -23,6 +23,8 @@ class Update(NamedTuple):
 class Report:
     """Listens and does nothing; who wants to show a run overrides what it shows."""
 
+    closed = False  # whether nobody reads it any more, as after `| head`: the run then saves and ends
+
     def say(self, line: str) -> None:
         """What the old tools printed, or something like it."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import secrets
-import signal
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.formats import openai
 from gpt2.formats.weights import nest
-from gpt2.interrupt import Interruption
 from gpt2.training import distribution, estimate, origin, run_folder
 from gpt2.training.origin import Origin
 from gpt2.training.report import Report
@@ -39,7 +37,8 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
     saved: called with the folder after each checkpoint. report: told what goes on, on the first of several machines.
-    Ctrl-C and SIGTERM save, then raise Interrupted or Terminated.
+    Ctrl-C, SIGTERM and SIGHUP save, then raise Interrupted, Terminated or HungUp; before the first update there is
+    nothing to save, and they do what they always do. BrokenPipeError is raised after the same if the report is closed.
     Raises GPT2Error for what is missing, damaged or does not fit, for a folder that another run is in, for a loss that
     is not a number and when another machine is gone; the last checkpoint is then as it was.
     """
@@ -78,9 +77,7 @@ def _train(
     report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
-    with Interruption((signal.SIGINT, signal.SIGTERM)) as interruption:
-        Loop(settings, start, progress, trainer, split, last, saved, report, lock).run(interruption)
-    interruption.throw()
+    Loop(settings, start, progress, trainer, split, last, saved, report, lock).run()
     if distribution.workers() > 1:
         distribution.from_chief(devices.strategy, [0])  # none ends well before the chief has saved
     return settings.run_folder

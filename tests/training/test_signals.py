@@ -1,0 +1,139 @@
+"""Signals in every phase of a run: it saves, ends with the right status, and goes on as if nothing had been."""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import COMMAND, QUICK, after_update, interrupt_after, losses, records
+
+from gpt2.cli import command as cli
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.training import ending, loop, run_checkpoint, trainer
+from gpt2.training import run as training_run
+from gpt2.training.report import Report
+from gpt2.training.settings import Settings
+
+FOLDER = Path("checkpoint/run1")
+LIMIT = 120  # seconds after which a process hangs
+
+
+def saved_step():
+    return int(open_model_dir(FOLDER).weights.name.removeprefix("model-"))
+
+
+def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
+    """Sends the signal during one call of a method, the `at`th; returns the list of calls."""
+    method, calls = getattr(owner, name), []
+
+    def called(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return method(self, *arguments)
+
+    monkeypatch.setattr(owner, name, called)
+    return calls
+
+
+def test_a_sample_stops_at_once(run, monkeypatch):
+    calls = counted(monkeypatch, loop.Batch, "next", at=2)
+    status, out, _ = run(stop_after=9, sample_every=3, sample_length=20)
+    assert (status, len(calls), saved_step()) == (cli.TERMINATED, 2, 3)
+    assert "SAMPLE" not in out and not Path("samples/run1/samples-3").exists()
+
+
+def test_a_validation_stops_at_once_and_is_made_up_for(run, monkeypatch):
+    flags = {"stop_after": 5, "val_every": 2, "val_split": 0.3, "val_batch_size": 1, "val_batch_count": 3}
+    run(run_name="whole", **flags)
+    with monkeypatch.context() as patch:
+        calls = counted(patch, trainer.Trainer, "loss", at=4)  # the first batch of the second validation
+        assert run(**flags)[0] == cli.TERMINATED
+    assert len(calls) == 4 and saved_step() == 2
+    assert run(**flags)[0] == 0
+    steps = [[record["step"] for record in records(name) if "validation_loss" in record] for name in ("run1", "whole")]
+    assert steps == [[0, 2, 4], [0, 2, 4]]
+    assert losses() == pytest.approx(losses("whole"), abs=1e-6)
+
+
+def test_the_second_ctrl_c_says_what_is_lost(run, monkeypatch):
+    monkeypatch.setattr(ending, "TWICE", 0)
+    run(stop_after=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_checkpoint, "save", lambda *_: signal.raise_signal(signal.SIGINT))
+        status, _, err = interrupt_after(5, lambda: run(stop_after=9))
+    assert status == cli.INTERRUPTED and saved_step() == 2
+    said = "lose the 2 updates since the last save", "lost: the 3 updates since the last save"
+    assert f"saving; press Ctrl-C again to {said[0]}\n" in err and f"\n{said[1]}\n" in err
+    assert run(stop_after=6)[0] == 0 and list(losses()) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_what_comes_twice_by_itself_loses_nothing(run, number, status):
+    """A terminal that closes sends SIGHUP twice, a program that passes Ctrl-C on sends SIGINT twice."""
+
+    def twice():
+        for _ in range(2):
+            signal.raise_signal(number)
+
+    assert after_update(3, twice, lambda: run(stop_after=9))[0] == status
+    assert saved_step() == 3
+
+
+def test_before_the_first_update_signals_do_what_they_always_do(run, monkeypatch):
+    """There is nothing to save yet, and compiling may take longer than a supervisor waits."""
+    terminated = []
+    before = signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
+    try:
+        interrupt_after(1, lambda: run(stop_after=2), signal.SIGTERM)
+        assert terminated and saved_step() == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    status, _, _ = interrupt_after(3, lambda: run(stop_after=9), signal.SIGINT)
+    assert status == cli.INTERRUPTED and saved_step() == 2
+
+
+def test_a_run_that_nobody_listens_to_saves_and_ends(place, tiny_dir):
+    class Leaving(Report):
+        def update(self, update):
+            self.closed = update.step == 3
+
+    with pytest.raises(BrokenPipeError):
+        training_run.train(Settings("text.txt", str(tiny_dir), steps=9, sample_every=0), report=Leaving())
+    assert saved_step() == 3
+
+
+def started(model, **flags):
+    given = {"model_name": model, **QUICK, **flags}
+    return [sys.executable, str(COMMAND), "text.txt", *(f"--{name}={value}" for name, value in given.items())]
+
+
+IN_A_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def test_a_terminal_that_is_closed(place, tiny_dir):
+    """It sends SIGHUP, and what is then written to it fails."""
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    command = [sys.executable, "-c", IN_A_TERMINAL, *started(tiny_dir, steps=100000)]
+    with subprocess.Popen(command, start_new_session=True, stdin=slave, stdout=slave, stderr=slave) as process:
+        os.close(slave)
+        try:
+            end = time.monotonic() + LIMIT
+            while not (FOLDER / "progress.jsonl").is_file() or len(records()) < 5:
+                assert time.monotonic() < end and process.poll() is None
+                with contextlib.suppress(BlockingIOError):
+                    os.read(master, 4096)
+                time.sleep(0.01)
+            os.close(master)
+            assert process.wait(LIMIT) == cli.HUNG_UP
+        finally:
+            process.kill()
+    assert saved_step() == max(losses()) and not (FOLDER / ".lock").exists()
