@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+FETCH_AGAIN = "delete it and fetch it again"
 LISTED = 3  # names that a message holds
 
 
@@ -26,7 +27,7 @@ class Unreadable(GPT2Error):
 class Damaged(GPT2Error):
     """A file that was read and whose content is wrong."""
 
-    def __init__(self, path: Path, reason: str, advice: str = "delete it and fetch it again") -> None:
+    def __init__(self, path: Path, reason: str, advice: str = FETCH_AGAIN) -> None:
         self.reason = reason
         self.what = f"{path} is damaged: {reason}"
         super().__init__(f"{self.what}; {advice}")

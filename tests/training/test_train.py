@@ -112,9 +112,6 @@ def test_from_another_checkpoint(run):
     assert run(run_name="second", restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
     step_2 = tiny.read(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
     assert_same_weights(weights("second"), dict(leaves(step_2)))
-    assert run(restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
-    assert_same_weights(weights(), dict(leaves(step_2)))
-    assert list(losses()) == [1]
     status, _, err = run(restore_from="nowhere")
     assert status == 1 and "there is none at nowhere" in err
 

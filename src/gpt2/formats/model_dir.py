@@ -192,22 +192,37 @@ def _check_files(prefix: Path, hparams: HParams) -> None:
     pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
     with files.reading(prefix.parent):
         shards = [shard for shard in sorted(prefix.parent.glob(pattern)) if files.is_file(shard)]
+    remedy = older_ones(prefix) or _fetch_again(prefix.parent)
     if not files.is_file(index):
-        raise GPT2Error(f"{index} is missing; {_fetch_again(prefix.parent)}")
+        raise GPT2Error(f"{index} is missing; {remedy}")
     if not shards:
-        raise GPT2Error(f"{data_file(prefix)} is missing; {_fetch_again(prefix.parent)}")
+        raise GPT2Error(f"{data_file(prefix)} is missing; {remedy}")
     n_shards = int(shards[0].name[-5:])
     if len(shards) != n_shards:
-        raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*")
+        raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*; {remedy}")
     if not index_is_whole(index):
-        raise GPT2Error(f"{index} is damaged; {_fetch_again(prefix.parent)}")
+        raise GPT2Error(f"{index} is damaged; {remedy}")
     with files.reading(prefix.parent):
         size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
     if size < least:
         raise GPT2Error(
             f"{shards[-1]} is cut off or of another model: {size} bytes, but {prefix.parent / HPARAMS_FILE} needs at"
-            f" least {least}; {_fetch_again(prefix.parent)}"
+            f" least {least}; {remedy}"
         )
+
+
+def older_ones(prefix: Path) -> str:
+    """What to type to use an older checkpoint of the same training run; empty if there is none."""
+    kind, _, number = prefix.name.rpartition("-")
+    matches = (re.fullmatch(rf"{re.escape(kind)}-(\d+)\.index", path.name) for path in prefix.parent.iterdir())
+    steps = sorted((int(match[1]) for match in matches if match), reverse=True)
+    names = [f"{kind}-{step}" for step in steps if number.isdecimal() and step < int(number)]
+    if not names:
+        return ""
+    return (
+        f"older ones are there, {', '.join(names[:3])}: train on with --restore_from {prefix.with_name(names[0])}, or"
+        f" name {names[0]} in {prefix.with_name(STATE_FILE)}"
+    )
 
 
 def index_is_whole(index: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from io import RawIOBase
 from pathlib import Path
@@ -19,8 +20,8 @@ import google_crc32c
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
-from gpt2.formats.model_dir import data_file, index_file
+from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error
+from gpt2.formats.model_dir import data_file, index_file, older_ones
 from gpt2.formats.table import Broken, fields, masked, read_table
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
@@ -69,7 +70,7 @@ class Checkpoint:
             needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
             with files.reading(path):
                 if path.stat().st_size < needed:
-                    raise Damaged(path, f"it is shorter than the {needed} bytes that it should have")
+                    raise damaged(path, f"it is shorter than the {needed} bytes that it should have")
 
     def weight(self, name: str) -> Weight:
         """A float32 variable as the index describes it."""
@@ -93,16 +94,22 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
     crc = 0
     with files.reading(path), path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
-            raise Damaged(path, f"it ends before the end of {name}")
+            raise damaged(path, f"it ends before the end of {name}")
         file.seek(entry.offset)
         for start in range(0, max(1, rows), at_once):
             piece = np.empty((min(at_once, rows - start), columns), "<f4")
             if _fill(file, piece) < piece.nbytes:
-                raise Damaged(path, f"it has become shorter while {name} was read")
+                raise damaged(path, f"it has become shorter while {name} was read")
             crc = google_crc32c.extend(crc, piece)
             yield piece
     if masked(crc) != entry.crc:
-        raise Damaged(path, f"{name} has another checksum than it should")
+        raise damaged(path, f"{name} has another checksum than it should")
+
+
+def damaged(path: Path, reason: str) -> Damaged:
+    """What to raise for a file of a checkpoint; where older checkpoints of the same run lie, it says how to use them."""
+    prefix = path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
+    return Damaged(path, reason, older_ones(prefix) or FETCH_AGAIN)
 
 
 def check_data(index: Path, data: Path) -> None:
@@ -128,7 +135,7 @@ def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
         shards, entries = _parsed(data)
         _check_places(entries, shards)
     except Broken as error:
-        raise Damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     return shards, entries
 
 

@@ -16,13 +16,14 @@ from gpt2 import machine
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.formats import openai
+from gpt2.formats.model_dir import current_checkpoint
 from gpt2.formats.weights import nest
 from gpt2.training import distribution, estimate, origin, run_folder
 from gpt2.training.origin import Origin
 from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress
 from gpt2.training.run_lock import RunLock
-from gpt2.training.settings import Settings
+from gpt2.training.settings import FRESH, Settings
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
@@ -58,7 +59,7 @@ def _train(
     settings: Settings, saved: Saved | None, report: Report, devices: Devices | None, lock: RunLock | None
 ) -> Path:
     """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow."""
-    start = origin.find(settings)
+    start = _of_the_run(settings, origin.find(settings))
     if distribution.is_chief():
         estimate.check(start.hparams, settings)
     progress = _progress(settings, start)
@@ -73,7 +74,7 @@ def _train(
         _check_same(settings, start, split, devices)
     devices = devices or _start(settings, report)
     trainer = _trainer(settings, start, progress, devices, report)
-    start = _make_room(settings, start)
+    start = _make_room(settings, start, progress)
     report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
@@ -81,6 +82,14 @@ def _train(
     if distribution.workers() > 1:
         distribution.from_chief(devices.strategy, [0])  # none ends well before the chief has saved
     return settings.run_folder
+
+
+def _of_the_run(settings: Settings, start: Origin) -> Origin:
+    """From a checkpoint of the run itself, the run goes on; what it has made since is moved aside with it."""
+    folder, named = settings.run_folder, settings.restore_from != FRESH and start.moves_aside
+    if not named or start.weights is None or start.weights.parent.resolve() != folder.resolve():
+        return start
+    return start._replace(resumes=True, moves_aside=start.weights.name != current_checkpoint(folder).name)
 
 
 class Devices(NamedTuple):
@@ -180,11 +189,15 @@ def _weights(start: Origin, seed: int, report: Report) -> Weights:
     return as_tensors(openai.read_weights(start.weights, start.hparams))
 
 
-def _make_room(settings: Settings, start: Origin) -> Origin:
+def _make_room(settings: Settings, start: Origin, progress: Progress) -> Origin:
     """Moves the run aside that this one would overwrite; where it lay may be where this one's vocabulary is."""
     if not start.moves_aside or not distribution.is_chief():
         return start
     folder = settings.run_folder.resolve()
-    aside = run_folder.move_aside(settings.run_folder)
+    if start.resumes:
+        aside = run_folder.move_aside(settings.run_folder, f"this one goes on from {progress.step} updates")
+        run_folder.begin_from(aside, settings.run_folder, progress)
+    else:
+        aside = run_folder.move_aside(settings.run_folder)
     where = start.vocabulary.resolve()
     return start._replace(vocabulary=aside / where.relative_to(folder)) if where.is_relative_to(folder) else start

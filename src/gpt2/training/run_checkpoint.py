@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from gpt2.errors import GPT2Error
+from gpt2.errors import Damaged, GPT2Error
 from gpt2.formats import openai
 from gpt2.formats.model_dir import index_file
 from gpt2.model import Weights
@@ -60,7 +60,7 @@ def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, 
                 f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
             )
         return {name: tf.constant(checkpoint.weight(name).array()) for name in shapes}
-    except openai.Damaged as error:
+    except Damaged as error:
         raise GPT2Error(f"{error.what}; remove {training.name}.* to go on with the weights alone") from error
 
 

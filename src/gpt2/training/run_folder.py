@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Mapping
@@ -25,12 +26,14 @@ from pathlib import Path
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import GPT2Error
 from gpt2.files import replacing
-from gpt2.formats.model_dir import STATE_FILE
+from gpt2.formats.model_dir import STATE_FILE, state_text
 from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.training.history import HISTORY_FILE
 from gpt2.training.run_lock import LOCK_FILE
 
 COUNTER_FILE = "counter"
 MODEL, TRAINING = "model-{}", "training-{}"
+VOCABULARY = (ENCODER_FILE, MERGES_FILE)
 BEST = "best"
 
 
@@ -65,27 +68,31 @@ def is_begun(folder: Path) -> bool:
 def read_progress(prefix: Path) -> Progress | None:
     """What was saved with the weights `<folder>/model-N`; None if an old tool wrote them.
 
-    Raises GPT2Error if the file is damaged.
+    Of an older model of the run its step and what never changes are known. Raises GPT2Error if the file is damaged.
     """
-    path = training_prefix(prefix).with_suffix(".json") if _step(prefix) is not None else None
-    if path is None or not path.is_file():
+    step = _step(prefix)
+    if step is None:
         return None
-    try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise GPT2Error(f"{path} is damaged: {error}; remove it to go on with the weights alone") from error
+    own = training_prefix(prefix).with_suffix(".json")
+    for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING.format("*.json"))):
+        try:
+            saved = Progress(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise GPT2Error(f"{path} is damaged: {error}; remove it to go on with the weights alone") from error
+        return saved if path == own else Progress(step, saved.seed, vocabulary=saved.vocabulary)
+    return None
 
 
 def read_step(prefix: Path) -> int:
-    """The number of updates of weights that an old tool wrote: in the counter file, else in their name."""
+    """The number of updates of weights that an old tool wrote: in their name, else in the counter file."""
     with contextlib.suppress(OSError, ValueError):
-        return int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))
-    return _step(prefix) or 0
+        return _step(prefix) or int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))
+    return 0
 
 
 def frame(vocabulary: Path, hparams: HParams) -> dict[str, bytes]:
     """What a model directory holds beside its weights, by the names of the files. Raises OSError."""
-    files = {name: (vocabulary / name).read_bytes() for name in (ENCODER_FILE, MERGES_FILE)}
+    files = {name: (vocabulary / name).read_bytes() for name in VOCABULARY}
     return {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams)).encode("utf-8"), **files}
 
 
@@ -114,6 +121,18 @@ def move_aside(run: Path, then: str = "this one starts anew") -> Path:
         os.replace(aside / LOCK_FILE, run / LOCK_FILE)
     warnings.warn(f"the run that was in {run} is now {aside}; {then}", stacklevel=2)
     return aside
+
+
+def begin_from(aside: Path, folder: Path, progress: Progress) -> None:
+    """Begins a run with an older model of the one that was moved aside, its vocabulary and its records."""
+    name = MODEL.format(progress.step)
+    for path in [*aside.glob(f"{name}.*"), *(aside / file for file in (HPARAMS_FILE, *VOCABULARY, HISTORY_FILE))]:
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+    texts = {f"{TRAINING.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}
+    for file, text in (texts | {STATE_FILE: state_text(name)}).items():
+        with replacing(folder / file) as written:
+            written.write(text.encode("utf-8"))
 
 
 def training_prefix(prefix: Path) -> Path:
