@@ -23,7 +23,9 @@ def cache(tmp_path, monkeypatch):
     """The folder for compiled libraries, which is not there yet."""
     monkeypatch.delenv(folder.NAMED, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / folder.OWN
+    build._tried.cache_clear()
+    yield tmp_path / "cache" / folder.OWN
+    build._tried.cache_clear()
 
 
 class Compiler:

@@ -209,7 +209,7 @@ def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name)
     loaded.model.n_embd = n_embd
     cache = loaded.new_cache(1)
     for capacity in (1 << 50, 1 << 59):
-        cache.seen.capacity = capacity
+        cache.held.seen.capacity = capacity
         with pytest.raises(MemoryError):
             loaded.extend(cache, [0], np.array([[1]]), np.array([0]), np.array([1]))
     np.testing.assert_array_equal(extended(loaded), expected)

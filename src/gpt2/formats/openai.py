@@ -107,7 +107,7 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
 
 
 def damaged(path: Path, reason: str) -> Damaged:
-    """What to raise for a file of a checkpoint; where older checkpoints of the same run lie, it says how to use them."""
+    """What to raise for a file of a checkpoint; it says how to use older ones of the same run, where they are."""
     prefix = path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
     return Damaged(path, reason, older_ones(prefix) or FETCH_AGAIN)
 
