@@ -23,9 +23,7 @@ def cache(tmp_path, monkeypatch):
     """The folder for compiled libraries, which is not there yet."""
     monkeypatch.delenv(folder.NAMED, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    build._tried.cache_clear()
-    yield tmp_path / "cache" / folder.OWN
-    build._tried.cache_clear()
+    return tmp_path / "cache" / folder.OWN
 
 
 class Compiler:
@@ -77,6 +75,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
     """Not in the next process either."""
+    build._tried.cache_clear()
     compiler.does("echo 'x.h:1: error: no such thing' >&2", "exit 1")
     for _ in range(2):
         with pytest.raises(build.NoLibrary, match=r"cxx failed: x.h:1: error: no such thing; .* delete .*\.failed$"):
