@@ -66,7 +66,23 @@ def product(x: tf.Tensor, w: tf.Tensor | Narrow) -> tf.Tensor:
 
 def linear(x: tf.Tensor, w: tf.Tensor | Narrow, b: tf.Tensor) -> tf.Tensor:
     """x [N, I], w [I, O], b [O] -> [N, O]."""
+    if not isinstance(w, Narrow) and w.dtype == tf.bfloat16:
+        return _linear_bfloat16(tf.cast(x, w.dtype), w, b)
     return tf.nn.bias_add(product(x, w), b)
+
+
+@tf.custom_gradient
+def _linear_bfloat16(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """`linear` of training, whose gradient for b is a product too: products add up in float32.
+
+    TensorFlow's own gradient adds the rows up in bfloat16, in which a long sum stops growing.
+    """
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        ones = tf.ones([1, tf.shape(dy)[0]], dy.dtype)
+        return tf.matmul(dy, w, transpose_b=True), tf.matmul(x, dy, transpose_a=True), tf.matmul(ones, dy)[0]
+
+    return tf.nn.bias_add(tf.matmul(x, w), b), gradient
 
 
 def embedding(wte: tf.Tensor | Narrow, tokens: tf.Tensor) -> tf.Tensor:

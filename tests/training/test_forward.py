@@ -93,6 +93,16 @@ def test_bfloat16_is_near(weights, windows):
         np.testing.assert_allclose(gradient, other, rtol=0, atol=0.05 * np.abs(other).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("count", [1, 4, 16])
+def test_bfloat16_does_not_drift_with_the_batch(weights, count):
+    """What is added up over the rows is added up in float32: 13 to 208 windows of 16 tokens, as many as there are."""
+    windows = tf.constant(np.random.default_rng(0).integers(HPARAMS.n_vocab, size=(13 * count, 17)), tf.int32)
+    found = dict(leaves(computed(weights, windows, Regime(dtype=tf.bfloat16))[1]))
+    for name, expected in leaves(computed(weights, windows)[1]):
+        error = np.linalg.norm(found[name] - expected) / np.linalg.norm(expected)
+        assert error < 0.03, name
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_the_loss_of_a_prompt_is_the_originals(small_model, number):
     tokens = tf.constant([GOLDEN["tokens"][number]])
