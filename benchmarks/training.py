@@ -50,7 +50,7 @@ def tensorflow_update(precision, *saving):
     hparams = model_dir.RELEASED["124M"]
     new = origin.new_weights(hparams, seed=1)
     weights = nest((name, tf.constant(value)) for name, value in new.items())
-    settings = Settings("", precision=precision, memory_saving_gradients=bool(saving))
+    settings = Settings("random", precision=precision, memory_saving_gradients=bool(saving))
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del new, weights
     tokens = np.random.default_rng(1).integers(hparams.n_vocab, size=(1, 1, 1, WINDOW + 1)).astype(np.int32)

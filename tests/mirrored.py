@@ -42,7 +42,7 @@ def main(model, regimes):
         run.train(Settings(**common, stop_after=end))
     directory = open_model_dir(Path(model))
     both = (two, tf.distribute.get_strategy())
-    print(json.dumps([[list(losses(directory, Settings("", **r), s)) for s in both] for r in regimes]))
+    print(json.dumps([[list(losses(directory, Settings("text.txt", **r), s)) for s in both] for r in regimes]))
 
 
 if __name__ == "__main__":

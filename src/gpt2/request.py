@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,27 +24,32 @@ def check_precision(precision: str) -> None:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Raises UsageError for anything but a whole number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UsageError(f"{name} must be a whole number, not {value!r}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises UsageError for what is no number, and for infinity and NaN."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+
+
 def whole(name: str, value: Any, least: int = 0) -> int:
-    """The value as an int. Raises UsageError unless it is a whole number, and at least so large."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name} must be a whole number, not {value!r}") from None
-    if isinstance(value, bool) or number < least:
+    """The value. Raises UsageError unless it is a whole number, and at least so large."""
+    check_whole(name, value)
+    if value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, not {value}")
-    return number
+    return value
 
 
-def number(name: str, value: Any, least: float, most: float, off: str) -> float:
-    """The value as a float. Raises UsageError unless it is a number from `least` to `most`; off: what means nothing."""
-    try:
-        converted = float(value) if not isinstance(value, str) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        converted = math.nan
-    if not least <= converted <= most or math.isinf(converted):
+def check_range(name: str, value: Any, least: float, most: float, off: str) -> None:
+    """Raises UsageError unless the value is a number from `least` to `most`; off: which of them mean nothing."""
+    check_number(name, value)
+    if not least <= value <= most:
         allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
         raise UsageError(f"{name} must be a number {allowed} ({off}), not {value!r}")
-    return converted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +72,10 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
-        number("temperature", self.temperature, 0, math.inf, "0 is greedy")
+        check_range("temperature", self.temperature, 0, math.inf, "0 is greedy")
         whole("top_k", self.top_k)
-        number("top_p", self.top_p, 0, 1, "0 and 1 are off")
-        number("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
+        check_range("top_p", self.top_p, 0, 1, "0 and 1 are off")
+        check_range("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,6 @@ from gpt_2_simple.files import ROWS
 from gpt_2_simple.generating import WHOLE_WINDOW
 from gpt_2_simple.session import Session, checked, eagerly, find
 
-EVERYTHING = 1 << 30  # checkpoints; the old max_checkpoints=0 kept all
-
 
 @eagerly
 def finetune(
@@ -74,12 +72,12 @@ def finetune(
         sample_every=sample_every,
         sample_length=None if sample_length == WHOLE_WINDOW else sample_length,
         sample_num=sample_num,
-        multi_gpu=multi_gpu,
+        multi_gpu=bool(multi_gpu),
         save_every=save_every,
         print_every=print_every,
-        keep=1 if overwrite and restore_from == LATEST else max_checkpoints or EVERYTHING,
-        memory_saving_gradients=use_memory_saving_gradients,
-        only_train_transformer_layers=only_train_transformer_layers,
+        keep=1 if overwrite and restore_from == LATEST else max_checkpoints or 0,
+        memory_saving_gradients=bool(use_memory_saving_gradients),
+        only_train_transformer_layers=bool(only_train_transformer_layers),
         optimizer=optimizer,
         steps=steps if steps > 0 else None,
         csv_header=ROWS.header,

@@ -53,7 +53,7 @@ def check(hparams: HParams, settings: Settings) -> None:
             " checkpoint_dir, or optimizer adafactor, which keeps less"
         )
     most = size + 4 * hparams.n_params * (settings.keep - 1)
-    if free < most:
+    if settings.keep and free < most:
         warnings.warn(
             f"{settings.keep} checkpoints and a best one may come to {_gb(most)}, and {_gb(free)} are free on the disk;"
             " a smaller keep takes less",

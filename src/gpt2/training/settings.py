@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gpt2.data.documents import COMBINE, Csv
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
 from gpt2.machine import check_threads
-from gpt2.request import BFLOAT16, FLOAT32, Sampling
+from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_number, check_whole
 
 ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -24,22 +27,24 @@ ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 AT_LEAST = {
-    **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count", "keep"), 1),
+    **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count"), 1),
     **dict.fromkeys(("sample_num", "print_every", "combine"), 1),
     **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"), 1),
     **dict.fromkeys(("sample_every", "save_every", "val_every", "sample_length", "patience", "warmup_steps"), 0),
-    **dict.fromkeys(("steps", "stop_after", "seed"), 0),
+    **dict.fromkeys(("steps", "stop_after", "seed", "keep"), 0),
 }
+CONVERSIONS: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool, "str": os.fspath}
+MOST = (1 << 63) - 1  # of what is handed on as a 64-bit integer
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A training run; `training.flags` says what each of these means.
+    """A training run; `cli.training_flags` says what each of these means. Paths may be `Path`s.
 
     Raises UsageError for values that are not allowed or contradict each other.
     """
 
-    dataset: str
+    dataset: str = ""  # must be given; only a run that goes on has its own, see `run_settings`
     model_name: str = DEFAULT_MODEL
     combine: int = COMBINE
     encoding: str = "utf-8"
@@ -92,6 +97,9 @@ class Settings:
     multi_gpu: bool = True
 
     def __post_init__(self) -> None:
+        self._check_types()
+        if not self.dataset:
+            raise UsageError("dataset is missing: give the text to train on; only a run that goes on knows its own")
         self._check_choices()
         self._check_ranges()
         if self.steps is not None and self.stop_after is not None:
@@ -105,6 +113,22 @@ class Settings:
         if self.from_scratch:
             self.new_hparams(self.n_vocab)
         Sampling(top_k=self.top_k, top_p=self.top_p)
+
+    def _check_types(self) -> None:
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            kind, _, optional = str(field.type).partition(" | ")
+            if value is None and optional:
+                continue
+            if kind == "int":
+                check_whole(name, value)
+            elif kind == "float":
+                check_number(name, value)
+            elif kind == "bool" and not isinstance(value, bool):
+                raise UsageError(f"{name} must be True or False, not {value!r}")
+            elif kind == "str" and not isinstance(value, (str, os.PathLike)):
+                raise UsageError(f"{name} must be text, not {value!r}")
+            object.__setattr__(self, name, CONVERSIONS[kind](value))  # a Path and NumPy's numbers are let in
 
     def _check_choices(self) -> None:
         allowed = {"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS}
@@ -123,16 +147,18 @@ class Settings:
                 raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
         for name in ("learning_rate", "save_minutes"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and value <= 0:
                 raise UsageError(f"{name} must be above 0, not {value}")
         for name in ("clip_norm", "weight_decay"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
+            if value is not None and value < 0:
                 raise UsageError(f"{name} must be 0 (off) or more, not {value}")
         for name, least in AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"{name} must be {least} or more, not {value}")
+            if value is not None and value > MOST:
+                raise UsageError(f"{name} must be below {MOST + 1}, not {value}")
 
     @property
     def run_folder(self) -> Path:
@@ -151,6 +177,11 @@ class Settings:
         """Weight decay, which is what adamw has and adam has not unless it is given."""
         return (ADAMW_DECAY if self.optimizer == ADAMW else 0.0) if self.weight_decay is None else self.weight_decay
 
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate that was given, or else what suits fine-tuning or a new model."""
+        return self.learning_rate or (NEW_MODEL_RATE if self.from_scratch else FINE_TUNING_RATE)
+
     def new_hparams(self, n_vocab: int) -> HParams:
         """The sizes of a model that is trained from scratch."""
         return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer)
@@ -161,7 +192,7 @@ class Settings:
 
     def rate(self, step: int, last: int | None) -> float:
         """The learning rate of update `step`, counted from 1: linear warm-up, then the schedule, 0 after `last`."""
-        peak = self.learning_rate or (NEW_MODEL_RATE if self.from_scratch else FINE_TUNING_RATE)
+        peak = self.peak_rate
         if step <= self.warmup_steps:
             return peak * step / self.warmup_steps
         if self.lr_schedule == "constant" or last is None:
