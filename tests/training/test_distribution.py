@@ -191,7 +191,7 @@ def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, mo
     monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
     machine, seen = run.Devices("CPU", None), {}
     settings = Settings("text.txt", model_name=str(tiny_dir), threads=1)
-    start, split = origin.find(settings), windows.Split(np.arange(100), np.zeros(0))
+    start, split = origin.find(settings, place), windows.Split(np.arange(100), np.zeros(0))
     run._check_same(settings, start, split, machine)
     run._check_same(Settings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
     others = windows.Split(np.arange(100)[::-1], np.zeros(0))
@@ -203,7 +203,7 @@ def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, mo
 def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
     with pytest.raises(UsageError, match="give its folder as vocabulary"):
-        origin.find(Settings("text.txt", from_scratch=True))
+        origin.find(Settings("text.txt", from_scratch=True), place)
     assert not Path("checkpoint").exists()
 
 

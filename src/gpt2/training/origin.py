@@ -29,8 +29,11 @@ class Origin(NamedTuple):
     moves_aside: bool  # whether there is one in the folder that does not
 
 
-def find(settings: Settings) -> Origin:
-    """Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it."""
+def find(settings: Settings, scratch: Path) -> Origin:
+    """scratch: an empty folder, for a vocabulary that is made. Nothing else is written, and nothing moved.
+
+    Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it.
+    """
     folder = settings.run_folder
     begun = run_folder.is_begun(folder)
     if settings.restore_from == LATEST and begun:
@@ -38,7 +41,7 @@ def find(settings: Settings) -> Origin:
     if settings.from_scratch:
         if settings.restore_from not in (LATEST, FRESH):
             raise UsageError("give from_scratch or the checkpoint in restore_from, not both")
-        return _new(settings, begun)
+        return _new(settings, begun, scratch)
     if settings.restore_from in (LATEST, FRESH):
         base = find_model(settings.model_name, settings.models_dir)
         return _checked(Origin(base.hparams, load_encoder(base.path), base.path, base.weights, False, begun))
@@ -59,7 +62,7 @@ def _resumed(settings: Settings, folder: Path) -> Origin:
     return _checked(Origin(found.hparams, load_encoder(folder), folder, found.weights, True, False))
 
 
-def _new(settings: Settings, begun: bool) -> Origin:
+def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
     """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
     if settings.vocabulary is not None:
         where = Path(settings.vocabulary).expanduser()
@@ -72,10 +75,7 @@ def _new(settings: Settings, begun: bool) -> Origin:
             " give its folder as vocabulary"
         )
     else:
-        if begun:
-            run_folder.move_aside(settings.run_folder)
-        where, begun = settings.run_folder, False
-        (where / HPARAMS_FILE).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+        where = scratch
         encoder = train_bpe.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
     return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
 

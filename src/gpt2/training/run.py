@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import secrets
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -58,8 +59,23 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
 def _train(
     settings: Settings, saved: Saved | None, report: Report, devices: Devices | None, lock: RunLock | None
 ) -> Path:
-    """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow."""
-    start = _of_the_run(settings, origin.find(settings))
+    with tempfile.TemporaryDirectory() as scratch:
+        start = _of_the_run(settings, origin.find(settings, Path(scratch)))
+        return _train_from(start, settings, saved, report, devices, lock)
+
+
+def _train_from(
+    start: Origin,
+    settings: Settings,
+    saved: Saved | None,
+    report: Report,
+    devices: Devices | None,
+    lock: RunLock | None,
+) -> Path:
+    """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow.
+
+    What can be refused is refused before anything is written or moved.
+    """
     if distribution.is_chief():
         estimate.check(start.hparams, settings)
     progress = _progress(settings, start)
