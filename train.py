@@ -12,16 +12,17 @@ from gpt2.cli.training_flags import FLAGS
 from gpt2.training.settings import Settings
 
 
-def train(**flags):
+def train(**given):
     """Fine-tune GPT-2 on your custom dataset.
 
     The run's folder, checkpoint/run1, is a model directory that every command reads: --model_name checkpoint/run1.
-    The same command goes on where the last one ended. Ctrl-C saves and ends.
+    The same command goes on where the last one ended, and so does --run_name alone: flags that are left out are then
+    the run's own. Ctrl-C saves and ends.
     """
-    settings = Settings(**flags)
     from gpt2.cli.training_report import Terminal  # needs packages, which --help does not
-    from gpt2.training import run
+    from gpt2.training import run, run_settings
 
+    settings = run_settings.asked(given)
     run.train(settings, report=Terminal(settings.print_every))
 
 

@@ -206,6 +206,19 @@ def test_finetune_load_another_and_finetune_again(trained, capsys):
         gpt2.load_gpt2(trained, checkpoint="model-9")
 
 
+def test_the_arguments_count_not_what_the_run_was_begun_with(trained, capsys):
+    gpt2.finetune(trained, "text.txt", steps=1, sample_every=0, use_memory_saving_gradients=1)
+    records = [json.loads(line) for line in Path("checkpoint/run1/progress.jsonl").read_text().splitlines()]
+    assert records[-1]["learning_rate"] == 0.0001 != records[0]["learning_rate"]
+    assert "with accumulate_gradients 5 instead of the run's 2" in capsys.readouterr().err
+
+
+def test_all_checkpoints_are_kept(trained, recwarn):
+    gpt2.finetune(trained, "text.txt", **{**QUICK, "steps": 8}, save_every=1, max_checkpoints=0)
+    assert len(list(Path("checkpoint/run1").glob("model-*.index"))) == 9
+    assert not [warning for warning in recwarn if "GB" in str(warning.message)]
+
+
 def test_idioms_of_existing_programs(trained):
     expected = gpt2.generate(trained, **GREEDY)
     tf.compat.v1.reset_default_graph()

@@ -25,7 +25,8 @@ def run(place, tiny_dir, capsys):
     """run(flag=value, ...) -> (status, stdout, stderr) of the command, which fine-tunes the tiny model"""
 
     def run(**flags):
-        given = {"dataset": "text.txt", "model_name": tiny_dir, **QUICK, **flags}
+        model = {} if "from_scratch" in flags else {"model_name": tiny_dir}
+        given = {"dataset": "text.txt", **model, **QUICK, **flags}
         status = cli.main(train, [f"--{name}={value}" for name, value in given.items()], FLAGS)
         return status, *capsys.readouterr()
 

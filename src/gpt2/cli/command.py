@@ -28,6 +28,7 @@ FAILURE, USAGE = 1, 2
 # As a shell reports SIGHUP, SIGINT, SIGPIPE and SIGTERM.
 HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
 DEBUG = "GPT2_DEBUG"  # set to anything, it shows the traceback of an error that nobody foresaw
+ABSENT = object()  # the value of a flag that was not given
 # fire splits commands at a lone "-", which is how --prompt_file names stdin; no argument can hold a null character.
 SEPARATOR = "--separator=\0"
 
@@ -103,7 +104,7 @@ def drop(stream: TextIO) -> None:
 
 
 def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAGS) -> dict[str, Any] | None:
-    """Command line -> the command's arguments, each of its flag's type; None if help is asked for.
+    """Command line -> the arguments that were given, each of its flag's type; None if help is asked for.
 
     Raises UsageError for unknown flags, flags without a value, too many arguments, wrong types and values out of range.
     """
@@ -149,20 +150,24 @@ def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
     """What fire makes of the command line, before anything runs and with every value still a string."""
     import fire
 
-    bound: dict[str, str] = {}
+    bound: dict[str, Any] = {}
+    flags = inspect.signature(command).parameters.values()
+    # fire passes the defaults of those that were not given along with the others
+    signature = inspect.Signature([p if p.default is p.empty else p.replace(default=ABSENT) for p in flags])
 
     @fire.decorators.SetParseFn(str)
     @functools.wraps(command)
     def collect(*args: str, **kwargs: str) -> None:
-        bound.update(inspect.signature(command).bind(*args, **kwargs).arguments)
+        bound.update(signature.bind(*args, **kwargs).arguments)
 
+    collect.__signature__ = signature
     with contextlib.redirect_stderr(io.StringIO()) as output:
         try:
             fire.Fire(collect, command=argv)
         except fire.core.FireExit as error:
             said = re.search(r"ERROR: (.*)", output.getvalue())
             raise UsageError(_readable(said[1] if said else output.getvalue().strip())) from error
-    return bound
+    return {name: value for name, value in bound.items() if value is not ABSENT}
 
 
 def _readable(said: str) -> str:
@@ -170,9 +175,7 @@ def _readable(said: str) -> str:
     return said if surplus == said else f"there is no place for the argument {surplus!r}; --help lists the flags"
 
 
-def _convert(name: str, flag: Flag, value: Any, default: Any) -> Any:
-    if not isinstance(value, str):
-        return value  # a default that fire passed along
+def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
     if default is None and value == "None":
         return None
     try:

@@ -10,7 +10,10 @@ NAMES = ", ".join(OPTIMIZERS)
 
 FLAGS = GENERAL | {
     "dataset": Flag(
-        str, "a path", "text to train on: a file, folder or glob; .gz and .csv too, and what encode.py wrote"
+        str,
+        "a path",
+        "text to train on: a file, folder or glob; .gz and .csv too, and what encode.py wrote; a run that goes on has"
+        " its own, as it has what else is left out",
     ),
     "model_name": Flag(
         str, "a name", "the model to start from: a name under models_dir or the path of a model directory"
@@ -56,7 +59,7 @@ FLAGS = GENERAL | {
     "val_split": Flag(float, NUMBER, "share of dataset, its end, that is held out if val_every is given"),
     "patience": Flag(int, WHOLE, "end after so many validations without a better loss; 0 is off"),
     "save_minutes": Flag(float, NUMBER, "save at least this often"),
-    "keep": Flag(int, WHOLE, "how many checkpoints stay"),
+    "keep": Flag(int, WHOLE, "how many checkpoints stay; 0 keeps all"),
     "warmup_steps": Flag(int, WHOLE, "updates in which the learning rate rises to its value"),
     "lr_schedule": Flag(
         str, "a name", f"what it does then, up to the last update: {' or '.join(SCHEDULES)}, down to 0"

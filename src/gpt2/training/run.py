@@ -19,7 +19,7 @@ from gpt2.errors import GPT2Error
 from gpt2.formats import openai
 from gpt2.formats.model_dir import current_checkpoint
 from gpt2.formats.weights import nest
-from gpt2.training import distribution, estimate, origin, run_folder
+from gpt2.training import distribution, estimate, origin, run_folder, run_settings
 from gpt2.training.origin import Origin
 from gpt2.training.report import Report
 from gpt2.training.run_folder import Progress
@@ -83,7 +83,7 @@ def _train_from(
         progress.step, progress.seed = distribution.from_chief(devices.strategy, [progress.step, progress.seed])
     last = settings.last_step(progress.step)
     if last is not None and progress.step >= last:
-        report.note(f"{settings.run_folder} has made {progress.step} updates already")
+        report.note(f"{settings.run_folder} has made {progress.step} updates already; give steps for so many more")
         return settings.run_folder
     split = _data(settings, start, report)
     if devices:
@@ -91,6 +91,10 @@ def _train_from(
     devices = devices or _start(settings, report)
     trainer = _trainer(settings, start, progress, devices, report)
     start = _make_room(settings, start, progress)
+    if distribution.is_chief():
+        if start.resumes and (said := run_settings.changes(settings, progress.seed)):
+            report.note(said)
+        run_settings.write(settings, last, progress.seed)
     report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 

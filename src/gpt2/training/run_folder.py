@@ -5,6 +5,7 @@ checkpoint model-N.*                    the weights after N updates, in OpenAI's
 counter                                 N, for the old tools
 training-N.*                            what the optimiser remembers; the newest only
 training-N.json                         the rest: see `Progress`
+settings.json                           what the run was asked to do: see `run_settings`
 best/                                   the model directory of the lowest validation loss
 progress.jsonl loss.png events.out.*    what there is to look at
 """
