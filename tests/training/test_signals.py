@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pty
+import random
 import signal
 import subprocess
 import sys
@@ -10,7 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
-from runs import COMMAND, QUICK, after_update, interrupt_after, losses, records
+import tiny
+from runs import (
+    COMMAND,
+    QUICK,
+    after_update,
+    assert_same_weights,
+    interrupt_after,
+    losses,
+    records,
+    weights,
+)
 
 from gpt2.cli import command as cli
 from gpt2.formats.model_dir import open_model_dir
@@ -137,3 +148,59 @@ def test_a_terminal_that_is_closed(place, tiny_dir):
         finally:
             process.kill()
     assert saved_step() == max(losses()) and not (FOLDER / ".lock").exists()
+
+
+BUSY = {"stop_after": 30, "val_every": 2, "sample_every": 3, "sample_length": 25, "save_every": 4, "val_split": 0.3}
+ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: 137}
+LINES = ("Loading dataset", "Training", "Calculating", "Generating", "best", "Saving checkpoint/run1/model", "loss=")
+
+
+def signalled(command, number, moment):
+    """Runs it and sends the signal at that moment, after so many lines with a text; returns its status as a shell's."""
+    text, count, delay = moment
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            count -= text in line
+            if not count:
+                time.sleep(delay)
+                process.send_signal(number)
+                break
+        _, err = process.communicate(timeout=LIMIT)
+    assert "Traceback" not in err and "Exception" not in err, (number, moment, err)
+    return 128 - process.returncode if process.returncode < 0 else process.returncode
+
+
+def check_folder():
+    """No step is recorded twice or missing, and what is saved can be read."""
+    if (FOLDER / "progress.jsonl").is_file():
+        steps = [record["step"] for record in records() if "loss" in record]
+        assert steps == list(range(1, len(steps) + 1))
+    if (FOLDER / "checkpoint").is_file():
+        directory = open_model_dir(FOLDER)
+        tiny.read(directory.weights, directory.hparams)
+    if (FOLDER / "best" / "checkpoint").is_file():
+        tiny.read_model(FOLDER / "best")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ENDS)
+@pytest.mark.parametrize("text", LINES)
+def test_at_random_moments_of_every_phase(run, tiny_dir, number, text):
+    """From the start of a process to its end, again and again, until the run is complete."""
+    assert run(run_name="whole", **BUSY)[0] == 0
+    command = started(tiny_dir, **BUSY)
+    for _ in range(4):
+        moment = text, random.randint(1, 4), random.choice([0, random.uniform(0, 0.02), random.uniform(0, 0.5)])
+        status = signalled(command, number, moment)
+        assert status in (0, ENDS[number]), moment
+        check_folder()
+        if number != signal.SIGKILL and status and (FOLDER / "checkpoint").is_file():
+            assert len(losses()) == saved_step(), moment
+    status, _, err = run(**BUSY)
+    assert status == 0, err
+    check_folder()
+    assert losses() == pytest.approx(losses("whole"), abs=1e-4) and len(losses()) == 30
+    assert_same_weights(weights(), weights("whole"), 1e-4)
+    steps = [[record["step"] for record in records(name) if "validation_loss" in record] for name in ("run1", "whole")]
+    assert sorted(set(steps[0])) == steps[0] and set(steps[1]) - set(steps[0]) <= {30}
+    assert not [path for path in Path().rglob(".*") if path.name.endswith(".part") or path.name == ".lock"]
