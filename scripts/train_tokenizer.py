@@ -10,6 +10,7 @@ sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command
 from gpt2.errors import UsageError
+from gpt2.files import expanded
 
 
 def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=False):
@@ -24,7 +25,7 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
         raise UsageError("out must be the name of a folder, not ''")
     rows = documents.Csv(header=csv_header)
     with bar(READING) as report:
-        encoder = train_bpe.train(in_text, Path(out).expanduser(), n_vocab, encoding, rows, report)
+        encoder = train_bpe.train(in_text, expanded(out), n_vocab, encoding, rows, report)
     command.complain(f"{encoder.n_vocab:,} ids in {out}")
 
 

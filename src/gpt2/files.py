@@ -104,6 +104,11 @@ def new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
+def expanded(path: str) -> Path:
+    """The path with `~` and $VARIABLES in it expanded; those that stand for nothing stay as they are."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
 def part_of(path: Path) -> Path:
     """Where a file is kept from one process to the next until it is complete, as a download is."""
     return path.with_name(f"{path.name}.part")

@@ -15,6 +15,7 @@ from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.errors import UsageError
+from gpt2.files import expanded
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
@@ -240,7 +241,7 @@ def cmd_generate(
         model_dir=model_dir,
         precision=precision,
     )
-    into = Path(folder).expanduser()
+    into = expanded(folder)
     into.mkdir(parents=True, exist_ok=True)
     for number in trange(nfiles):
         generate_to_file(

@@ -8,7 +8,7 @@ from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
 from gpt2.data.documents import COMBINE, Csv, find, first_column
 from gpt2.data.text_file import TextFiles
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import new_folder, replacing
+from gpt2.files import expanded, new_folder, replacing
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
@@ -39,7 +39,7 @@ def download_gpt2(
     UsageError for an unknown name.
     """
     with bars(FETCHING) as report:
-        download.download_model(model_name, Path(model_dir).expanduser(), base_urls, report)
+        download.download_model(model_name, expanded(model_dir), base_urls, report)
 
 
 def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 from gpt2 import files, generate, machine
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
+from gpt2.files import expanded
 from gpt2.formats import model_dir
 from gpt2.formats.model_dir import ModelDir
 from gpt2.generate import Model
@@ -150,7 +150,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
     if model_name:
         directory = model_dir.find_model(model_name, models_dir)
     else:
-        folder = Path(checkpoint_dir).expanduser() / run_name
+        folder = expanded(checkpoint_dir) / run_name
         if not files.is_folder(folder):
             raise GPT2Error(
                 f"there is no run {folder}; finetune() makes it, or give the model_name of a pretrained model"

@@ -89,9 +89,7 @@ def test_a_folder_that_is_removed_is_made_whole_again(run):
     run(stop_after=1)
     folder = Path("checkpoint/run1")
     before = {name: (folder / name).read_bytes() for name in ("hparams.json", "encoder.json", "vocab.bpe")}
-    status, _, err = after_update(
-        2, lambda: shutil.rmtree(folder), lambda: run(model_name="x", stop_after=4, val_every=3)
-    )
+    status, _, err = after_update(2, lambda: shutil.rmtree(folder), lambda: run(stop_after=4, val_every=3))
     assert status == 0 and "warning: checkpoint/run1 lacks hparams.json, encoder.json, vocab.bpe: what this" in err
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert generate.load("checkpoint/run1").hparams.n_ctx == 32

@@ -12,11 +12,11 @@ import itertools
 import secrets
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error, UsageError, shown
+from gpt2.files import expanded
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.interrupt import Interruption
 from gpt2.machine import check_threads
@@ -170,7 +170,7 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
         if prompt_file == "-":
             data = sys.stdin.buffer.read(LONGEST + 1)
         else:
-            with Path(prompt_file).expanduser().open("rb") as file:
+            with expanded(prompt_file).open("rb") as file:
                 data = file.read(LONGEST + 1)
     except OSError as error:
         raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error.strerror}") from error

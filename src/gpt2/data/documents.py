@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from gpt2.data.text_file import NUL, TextFiles
 from gpt2.errors import GPT2Error, listed, shown
+from gpt2.files import expanded
 
 PART = 1 << 20  # characters
 COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
@@ -70,18 +71,16 @@ def find(path: str) -> list[Path]:
 
     Raises GPT2Error if there is no file, if one cannot be read, and if `path` itself is no regular file.
     """
-    expanded = os.path.expanduser(os.path.expandvars(path))
-    if os.path.isdir(expanded):
-        found = _regular(Path(parent, name) for parent, names, links in _walk(expanded) for name in (*names, *links))
+    named = str(expanded(path)) if path else path
+    if os.path.isdir(named):
+        found = _regular(Path(parent, name) for parent, names, links in _walk(named) for name in (*names, *links))
         if not found:
-            raise GPT2Error(
-                f"the folder {shown(expanded)} holds no files; give a file of text or a folder of such files"
-            )
-    elif os.path.lexists(expanded):
-        if instead := _instead(Path(expanded)):
-            raise GPT2Error(f"{shown(expanded)} is {instead}, not a regular file; give a file or a folder of files")
-        found = [Path(expanded)]
-    elif not (found := _regular(Path(name) for name in _matches(expanded))):
+            raise GPT2Error(f"the folder {shown(named)} holds no files; give a file of text or a folder of such files")
+    elif os.path.lexists(named):
+        if instead := _instead(Path(named)):
+            raise GPT2Error(f"{shown(named)} is {instead}, not a regular file; give a file or a folder of files")
+        found = [Path(named)]
+    elif not (found := _regular(Path(name) for name in _matches(named))):
         raise GPT2Error(f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches one")
     if unreadable := [file for file in found if not os.access(file, os.R_OK)]:
         raise GPT2Error(f"the permission to read is missing: {listed(unreadable)}; give it, or leave them out")

@@ -12,7 +12,7 @@ from gpt2 import machine
 from gpt2.data import documents, token_file
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
 from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import ByteCount, unheard
+from gpt2.files import ByteCount, expanded, unheard
 from gpt2.text.vocabulary import TextEncoder
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
@@ -31,7 +31,7 @@ def out_path(out: str) -> Path:
 
     Raises UsageError if it is the name of a folder.
     """
-    path = Path(os.path.expanduser(os.path.expandvars(out)))
+    path = expanded(out)
     if path.name and not documents.is_ids(path):
         path = path.with_name(f"{path.name}.npy")
     if not path.name or out.endswith(os.sep) or path.is_dir():

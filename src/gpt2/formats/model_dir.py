@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 import sysconfig
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +68,7 @@ def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     installation brought too. Raises UsageError for what is no path."""
     if "\0" in models_dir:
         raise UsageError(f"models_dir must be the path of a folder, not {models_dir!r}")
-    folder = Path(os.path.expanduser(os.path.expandvars(models_dir)))
+    folder = files.expanded(models_dir)
     folders = [folder]
     if models_dir == DEFAULT_MODELS_DIR:
         folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
@@ -99,7 +100,7 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
 def _folders(model_name: str, models_dir: str) -> list[Path]:
     """The folders that the name may mean and that are there."""
     by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
-    candidates = [*by_name, Path(os.path.expanduser(os.path.expandvars(model_name)))]
+    candidates = [*by_name, files.expanded(model_name)]
     return [path for path in candidates if model_name and files.is_folder(path)]
 
 
@@ -108,7 +109,7 @@ def _not_found(model_name: str, models_dir: str) -> str:
     at_hand = [path.name for path in models_at_hand(models_dir)]
     use = f", or use one that is there: --model_name {' or '.join(at_hand[:5])}" if at_hand else ""
     if is_released(model_name):
-        target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {models_dir}"
+        target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {shlex.quote(models_dir)}"
         return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
     return (
         f"model {model_name!r} is neither in {looked} nor the path of a folder;"

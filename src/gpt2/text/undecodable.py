@@ -47,14 +47,18 @@ def count_undecodable(encoding: str, what: str) -> Undecodable:
 
     Raises UsageError for an encoding that Python does not know.
     """
+    check_encoding(encoding)
     found = Undecodable(encoding, what)
     codecs.register_error(REPLACE_AND_COUNT, found.replace)
+    return found
+
+
+def check_encoding(encoding: str) -> None:
+    """Raises UsageError for an encoding that Python does not know, or that cannot replace what is not in it."""
     try:
-        b"a".decode(encoding, REPLACE_AND_COUNT)  # codecs.lookup would find base64 too, which decodes no text
+        b"a".decode(encoding, "replace")  # codecs.lookup would find base64 too, which decodes no text
     except (LookupError, ValueError):
         raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
-    found.counts.clear()
-    return found
 
 
 def marked_encoding(start: bytes, encoding: str) -> str:

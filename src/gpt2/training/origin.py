@@ -14,6 +14,7 @@ import numpy as np
 from gpt2.data import train_bpe
 from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.files import expanded
 from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, find_model, index_file, open_model_dir
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 from gpt2.training import distribution, run_folder
@@ -65,7 +66,7 @@ def _resumed(settings: Settings, folder: Path) -> Origin:
 def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
     """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
     if settings.vocabulary is not None:
-        where = Path(settings.vocabulary).expanduser()
+        where = expanded(settings.vocabulary)
         if not (where / ENCODER_FILE).is_file():
             where = find_model(settings.vocabulary, settings.models_dir).path
         encoder = load_encoder(where)
@@ -82,7 +83,7 @@ def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
 
 def _restored(settings: Settings, begun: bool) -> Origin:
     """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
-    path = Path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from)).expanduser()
+    path = expanded(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from))
     prefix = path if index_file(path).is_file() else None
     if prefix is None and not (path / STATE_FILE).is_file():
         raise GPT2Error(

@@ -15,7 +15,7 @@ from typing import Any
 
 from gpt2.data import documents
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import replacing
+from gpt2.files import expanded, replacing
 from gpt2.formats.model_dir import find_model, same_model
 from gpt2.training import distribution, run_folder
 from gpt2.training.settings import LATEST, Settings
@@ -118,7 +118,7 @@ def _from_here(path: str, directory: str) -> str:
     """A path that was relative to a directory, unless that is gone: then the run has moved, and its texts with it."""
     if os.path.realpath(directory) == os.path.realpath(os.curdir) or not os.path.isdir(directory):
         return path
-    return os.path.join(directory, os.path.expanduser(os.path.expandvars(path)))
+    return os.path.join(directory, expanded(path))
 
 
 def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
@@ -128,7 +128,7 @@ def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
     if name == "model_name":
         folders = [_folder(mine, given.get("models_dir", kept["models_dir"])), _folder(its, kept["models_dir"])]
         return mine in same_model(its) or folders[0] == folders[1]
-    return name in PATHS and os.path.realpath(os.path.expanduser(mine)) == os.path.realpath(os.path.expanduser(its))
+    return name in PATHS and os.path.realpath(expanded(mine)) == os.path.realpath(expanded(its))
 
 
 def _folder(model_name: str, models_dir: str) -> Path:

@@ -14,10 +14,12 @@ from typing import Any
 
 from gpt2.data.documents import COMBINE, Csv
 from gpt2.errors import UsageError
+from gpt2.files import expanded
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
 from gpt2.machine import check_threads
 from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_number, check_whole
+from gpt2.text.undecodable import check_encoding
 
 ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -131,6 +133,7 @@ class Settings:
             object.__setattr__(self, name, CONVERSIONS[kind](value))  # a Path and NumPy's numbers are let in
 
     def _check_choices(self) -> None:
+        check_encoding(self.encoding)
         allowed = {"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -162,7 +165,7 @@ class Settings:
 
     @property
     def run_folder(self) -> Path:
-        return Path(self.checkpoint_dir).expanduser() / self.run_name
+        return expanded(self.checkpoint_dir) / self.run_name
 
     @property
     def csv(self) -> Csv:
@@ -170,7 +173,7 @@ class Settings:
 
     @property
     def sample_folder(self) -> Path:
-        return Path(self.sample_dir).expanduser() / self.run_name
+        return expanded(self.sample_dir) / self.run_name
 
     @property
     def decay(self) -> float:

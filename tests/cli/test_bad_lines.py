@@ -1,0 +1,190 @@
+"""Command lines of all kinds of mistakes: each is answered in one line, at once, and leaves nothing behind."""
+
+import importlib.util
+import io
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+import generate_unconditional_samples
+import interactive_conditional_samples
+from gpt2.cli import classic, command
+from gpt2.cli.flags import FLAGS
+from gpt2.cli.training_flags import FLAGS as TRAINING
+from gpt2.errors import GPT2Error
+from gpt2.formats import transfer
+from gpt2.training import run
+from gpt_2_simple import command as simple
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 60  # that no line may take; most take a thousandth
+BEGUN = "this line would begin to work"
+
+
+def begin(*_, **__):
+    raise GPT2Error(BEGUN)
+
+
+def loaded(name):
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, Path(name).stem if name != "encode.py" else "encode_text")
+
+
+COMMANDS = {
+    "unconditional": (generate_unconditional_samples.sample_model, FLAGS),
+    "interactive": (interactive_conditional_samples.interact_model, FLAGS),
+    "train": (loaded("train.py"), TRAINING),
+    "encode": (loaded("encode.py"), FLAGS),
+    "train_tokenizer": (loaded("scripts/train_tokenizer.py"), FLAGS),
+    "download": (loaded("download_model.py"), FLAGS),
+}
+NUMBERS = ["", "0", "-1", "1", "2", "1.5", "1e9", "1e-300", "1000000000", "9" * 30, "9" * 5000, "nan", "inf", "-inf"]
+NUMBERS += ["None", "True", "false", "0x10", "1_0", "١", " 3 ", "1,2", "[]", "{}"]
+TEXTS = [
+    "",
+    " ",
+    "None",
+    "[]",
+    "['a']",
+    "['a', 5]",
+    "[",
+    "('",
+    "a\nb",
+    "\x1b[2J",
+    "é日本",
+    "\udcff",
+    "a" * 5000,
+    "-",
+    "--",
+    "-x",
+]
+PATHS = [".", "nosuch", "nosuch/deeper", "text.txt", "text.txt/x", "folder", "empty", "loop", "loop/x", "dead"]
+PATHS += ["~nosuchuser/x", "$NOSUCH/x", "tiny", "*", "[", "**/*.txt"]
+DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd"]
+READ = (
+    "in_text",
+    "dataset",
+    "val_dataset",
+    "prompt_file",
+    "model_name",
+    "vocabulary",
+    "restore_from",
+)  # never written to
+NAMES = ["float32", "int8", "float64", "adam", "latest", "fresh", "utf-8", "utf-16", "base64", "idna", "tiny", "124M"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working directory with a model, some text and some traps."""
+    place = tmp_path_factory.mktemp("place")
+    tiny.write_model(place / "models" / "tiny")
+    (place / "text.txt").write_text("the cat sat on the mat\n" * 40)
+    (place / "folder").mkdir()
+    (place / "folder" / "a.txt").write_text("the dog\n" * 40)
+    (place / "empty").mkdir()
+    (place / "loop").symlink_to("loop")
+    (place / "dead").symlink_to("nosuch")
+    return place
+
+
+@pytest.fixture
+def here(place, monkeypatch):
+    """In there, with the parts of the commands that take long replaced by an error that says so."""
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(classic.SampleStream, "load", begin)
+    monkeypatch.setattr(run, "_start", begin)
+    monkeypatch.setattr(transfer, "fetch", begin)
+    monkeypatch.setattr(simple, "start_tf_sess", begin)
+    return place
+
+
+def some_value(rng, name, flag):
+    if rng.random() < 0.7:  # of the right type
+        if flag.kind in (int, float):
+            return rng.choice(
+                ["0", "1", "2", "3", "-1", "300", "1000000000", "9" * 30] + ["nan", "1e-300"] * (flag.kind is float)
+            )
+        if flag.kind is str:
+            return rng.choice(PATHS + NAMES + (DEVICES if name in READ else []))
+    return rng.choice(rng.choice([NUMBERS, TEXTS, PATHS, NAMES, DEVICES if name in READ else ["1", "2", "3"]]))
+
+
+def some_line(rng, name):
+    """A command line that may or may not be right, and mostly not."""
+    function, flags = COMMANDS[name]
+    parameters = list(command.inspect.signature(function).parameters)
+    line = []
+    if rng.random() < 0.7:
+        line += {"train": ["text.txt", "--model_name=tiny"], "encode": ["text.txt", "out.npy"]}.get(
+            name, ["text.txt", "vocabulary"] if name == "train_tokenizer" else ["tiny"]
+        )
+    for _ in range(rng.randrange(4)):
+        flag = rng.choice(parameters)
+        value = some_value(rng, flag, flags[flag])
+        line += rng.choice(
+            [[f"--{flag}={value}"], [f"--{flag}", value], [f"--{flag.replace('_', '-')}", value], [f"--{flag}"]]
+        )
+    if rng.random() < 0.2:
+        line.insert(
+            rng.randrange(len(line) + 1), rng.choice([*TEXTS, *NUMBERS, "--bogus", "--bogus=1", "-s", "--seed"])
+        )
+    return line
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def checked(name, line, monkeypatch, capsys, place):
+    """Runs the line; raises AssertionError unless it was answered as it should be."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    before = listing(place)
+    signal.alarm(SECONDS)  # ends the process, with the line shown below
+    function, flags = COMMANDS[name]
+    status = command.main(function, line, flags)
+    signal.alarm(0)
+    out, err = capsys.readouterr()
+    shown = f"{name} {line!r} gave {status}: {err[-300:]!r}"
+    errors = [said for said in err.splitlines() if said.startswith("error: ")]
+    assert status in (0, 1, 2), shown
+    assert len(errors) == (status != 0), shown
+    assert "Traceback" not in err and command.DEBUG not in err, shown
+    assert not status or err.splitlines()[-1] == errors[0], shown
+    assert not any(len(said) > 12_000 for said in errors), shown
+    new = [path for path in listing(place) if path not in before]
+    assert not (status and new) or BEGUN in err, f"{shown} and left {new}"
+    assert out == "" or status < 2, shown
+    for path in new:
+        remove(place / path)
+    return errors[0] if errors else ""
+
+
+def try_lines(count, seed, here, monkeypatch, capsys):
+    rng = random.Random(seed)
+    said = set()
+    for _ in range(count):
+        name = rng.choice(list(COMMANDS))
+        said.add(checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30])
+    return said
+
+
+def test_bad_lines(here, monkeypatch, capsys):
+    said = try_lines(300, 1, here, monkeypatch, capsys)
+    assert len(said) > 60  # many kinds of mistakes
+
+
+@pytest.mark.slow
+def test_thousands_of_bad_lines(here, monkeypatch, capsys):
+    for seed in range(2, 12):
+        try_lines(1000, seed, here, monkeypatch, capsys)
