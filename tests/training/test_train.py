@@ -398,7 +398,7 @@ def test_the_old_tools_saver_reads_a_run(run):
 
 
 def test_what_does_not_fit_is_said_before(run, monkeypatch):
-    monkeypatch.setattr(estimate.machine, "available_memory", lambda: 1000)
+    monkeypatch.setattr(estimate.machine, "available_memory", lambda: 1e8)
     assert "warning: training will need about" in run(stop_after=1)[2]
     usage = estimate.shutil.disk_usage(".")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage._replace(free=1000))

@@ -1,4 +1,8 @@
-"""Whether a run fits: memory and disk, estimated before it starts. No TensorFlow."""
+"""Whether a run fits: memory and disk, estimated before it starts. No TensorFlow.
+
+Of memory, what counts is the fullest moment of an update. Sizes were counted in the traced functions and fitted to
+measured peaks where TensorFlow's allocator adds to them; `benchmarks/training_memory.py` compares.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +13,78 @@ from pathlib import Path
 from gpt2 import machine
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
+from gpt2.request import BFLOAT16, FLOAT32
 from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, SGD, Settings
 
-TENSORFLOW = 600e6  # bytes, of a process that has done nothing yet
+TENSORFLOW = 670e6  # bytes, of a process that has trained nothing yet
 SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
-# Fitted to the peaks of a 124M-size model: activations of a block that wait for the backward pass, bytes.
-PER_EMBEDDING, PER_SCORE = 120, 9
-PER_LOGIT = 8
+# What a block keeps of a token until its backward pass, bytes: for each number of the embedding (eight layers of four
+# times its width, most in the mlp, and some fourteen of its own), and for each score of a head.
+KEPT = {FLOAT32: (184, 5), BFLOAT16: (126, 8)}
+DROPPED = 14  # more for each number of the embedding, with dropout
+PASSING = {FLOAT32: (20, 6), BFLOAT16: (20, 16)}  # what its backward pass takes besides, while it lasts
+PER_LOGIT = {FLOAT32: 8, BFLOAT16: 16}  # logits, their gradient, both in the narrow type too
+PER_TOKEN = 16  # of the batch itself
+MANY_TIMES = 10  # so much more than there is, no swap space and no graphics card will make up for
 
 
 def memory(hparams: HParams, settings: Settings) -> float:
-    """Bytes that training takes at its peak, roughly."""
+    """Bytes that training takes at its peak, give or take a twentieth."""
     tokens = settings.batch_size * hparams.n_ctx
-    copies = 2 + SLOTS[settings.optimizer] + (settings.accumulate_gradients > 1)  # weights, gradients, their sum
-    block = tokens * (PER_EMBEDDING * hparams.n_embd + PER_SCORE * hparams.n_head * hparams.n_ctx)
-    if settings.memory_saving_gradients:
-        activations = block + 4 * tokens * hparams.n_embd * hparams.n_layer
-    else:
-        activations = block * hparams.n_layer
-    head = min(tokens, HEAD_ROWS) * hparams.n_vocab * PER_LOGIT
-    return TENSORFLOW + 4 * hparams.n_params * copies + activations + head
+    inputs = 4 * tokens * hparams.n_embd * hparams.n_layer
+    per_embedding, per_score = KEPT[settings.precision]
+    block = _of_block(hparams, tokens, per_embedding + (DROPPED if settings.dropout else 0), per_score)
+    passing = _of_block(hparams, tokens, *PASSING[settings.precision])
+    saving = settings.memory_saving_gradients
+    kept = inputs if saving else block * hparams.n_layer
+
+    gradients, wte = 4 * _trained(hparams, settings), 4 * hparams.n_vocab * hparams.n_embd
+    d_wte = 0 if settings.only_train_transformer_layers else wte
+    row = PER_LOGIT[settings.precision] * hparams.n_vocab
+    narrow = wte if settings.precision == BFLOAT16 else 0  # wte and its gradient once more
+    head = min(tokens, HEAD_ROWS) * row + d_wte * (1 + (tokens > HEAD_ROWS)) + narrow
+    sums = gradients if settings.accumulate_gradients > 1 else 0
+
+    moments = [
+        kept + head,  # the loss and its gradient for the logits
+        kept + d_wte + passing + (block if saving else 0),  # the last block's backward pass
+        gradients + block + passing,  # the first block's, the others having given back what they kept
+        gradients + max(sums, gradients if settings.clip_norm else 0),  # while gradients are added up or clipped
+        gradients + (3 * wte if settings.optimizer == ADAFACTOR else 0),  # while the largest weight is updated
+    ]
+    if settings.val_every:
+        moments.append(settings.val_batch_size * hparams.n_ctx * row)
+    batch = PER_TOKEN * tokens * settings.accumulate_gradients
+    return TENSORFLOW + 4 * hparams.n_params + SLOTS[settings.optimizer] * gradients + sums + batch + max(moments)
+
+
+def _of_block(hparams: HParams, tokens: int, per_embedding: float, per_score: float) -> float:
+    return tokens * (per_embedding * hparams.n_embd + per_score * hparams.n_head * hparams.n_ctx)
+
+
+def _trained(hparams: HParams, settings: Settings) -> int:
+    """How many weights are trained."""
+    others = (hparams.n_vocab + hparams.n_ctx + 2) * hparams.n_embd
+    return hparams.n_params - (others if settings.only_train_transformer_layers else 0)
 
 
 def checkpoint_size(hparams: HParams, settings: Settings) -> float:
     """Bytes of one checkpoint with what the optimiser remembers."""
-    return 4 * hparams.n_params * (1 + SLOTS[settings.optimizer])
+    return 4 * (hparams.n_params + SLOTS[settings.optimizer] * _trained(hparams, settings))
 
 
 def check(hparams: HParams, settings: Settings) -> None:
-    """Warns if the memory will hardly do; raises GPT2Error if the disk cannot take two checkpoints, old and new."""
+    """Warns if the memory will hardly do; raises GPT2Error if it cannot, or the disk cannot take two checkpoints, old
+    and new."""
     needed, available = memory(hparams, settings), machine.available_memory()
+    said = (
+        f"training will need about {_gb(needed)} of memory and {_gb(available)} are free; what saves most:"
+        " memory_saving_gradients, a smaller batch_size, optimizer adafactor"
+    )
+    if needed > MANY_TIMES * available:
+        raise GPT2Error(said)
     if needed > available:
-        warnings.warn(
-            f"training will need about {_gb(needed)} of memory and {_gb(available)} are free; what saves most:"
-            " memory_saving_gradients, a smaller batch_size, optimizer adafactor",
-            stacklevel=2,
-        )
+        warnings.warn(said, stacklevel=2)
     folder = _existing(settings.run_folder)
     size, free = 2 * checkpoint_size(hparams, settings), shutil.disk_usage(folder).free
     if free < size:
@@ -68,4 +108,4 @@ def _existing(folder: Path) -> Path:
 
 
 def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e9:,.2f} GB"

@@ -1,0 +1,71 @@
+"""What training is said to need before it starts, beside what it took."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt2.cli import command as cli
+from gpt2.cli.training_flags import FLAGS
+from gpt2.errors import GPT2Error
+from gpt2.formats.model_dir import RELEASED
+from gpt2.hparams import HParams
+from gpt2.training import estimate
+from gpt2.training.settings import Settings
+from train import train
+
+SMALL, WIDE = HParams(4096, 256, 192, 6, 6), HParams(16000, 512, 512, 8, 8)
+SAVING, BFLOAT16 = {"memory_saving_gradients": True}, {"precision": "bfloat16"}
+
+
+# Peaks in MB that `benchmarks/training_memory.py` measured.
+@pytest.mark.parametrize(
+    "hparams, settings, peak",
+    [
+        (SMALL, {}, 748),
+        (SMALL, {"batch_size": 16}, 1797),
+        (SMALL, {"batch_size": 32, **SAVING}, 1198),
+        (SMALL, {"batch_size": 32, **BFLOAT16}, 2709),
+        (WIDE, {}, 1645),
+        (WIDE, {"batch_size": 8}, 5041),
+        (WIDE, {"batch_size": 8, **SAVING}, 1771),
+        (WIDE, {"batch_size": 8, **BFLOAT16}, 4540),
+        (RELEASED["124M"], {}, 4949),
+        (RELEASED["124M"], {"batch_size": 2}, 7995),
+        (RELEASED["124M"], SAVING, 2761),
+        (RELEASED["124M"], BFLOAT16, 5628),
+        (RELEASED["124M"], {**BFLOAT16, **SAVING}, 3351),
+        (RELEASED["124M"], {"batch_size": 2, **BFLOAT16}, 8375),
+        (RELEASED["124M"], {"batch_size": 2, **SAVING}, 3290),
+        (RELEASED["124M"], {"accumulate_gradients": 2, **SAVING}, 3602),
+        (RELEASED["124M"], {"accumulate_gradients": 2}, 5910),
+        (RELEASED["124M"], {"clip_norm": 1.0, **SAVING}, 3081),
+        (RELEASED["124M"], {"optimizer": "adafactor", **SAVING}, 2067),
+    ],
+)
+def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
+    assert 0.95 < estimate.memory(hparams, Settings("x", **settings)) / 1e6 / peak < 1.08
+
+
+def test_what_adds_to_it():
+    def needed(**settings):
+        return estimate.memory(RELEASED["124M"], Settings("x", **SAVING, **settings))
+
+    assert needed(only_train_transformer_layers=True) < needed() < needed(dropout=0.1)
+    assert needed() < needed(val_every=1) < needed(val_every=1, val_batch_size=8)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "accumulate_gradients", "val_batch_size"])
+def test_what_no_machine_has_is_refused(name):
+    settings = Settings("x", val_every=1, **{name: 10**9})
+    with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
+        estimate.check(RELEASED["124M"], settings)
+
+
+def test_an_absurd_batch_is_one_line(tmp_path, monkeypatch, capsys, tiny_dir):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the cat sat on the mat\n" * 40)
+    flags = ["text.txt", f"--model_name={tiny_dir}", "--batch_size=1000000000"]
+    assert cli.main(train, flags, FLAGS) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: training will need about ") and err.count("\n") == 1
+    assert not Path("checkpoint").exists()
