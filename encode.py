@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs befo
 from gpt2.cli import command
 from gpt2.data.documents import COMBINE
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
+from gpt2.text.undecodable import check_encoding
 
 
 def encode_text(
@@ -29,6 +30,7 @@ def encode_text(
     from gpt2.data import documents, encode
 
     path = encode.out_path(out)
+    check_encoding(encoding)
     print("Reading files", flush=True)
     encoder = find_vocabulary(model_name, models_dir)
     print("Writing", path, flush=True)

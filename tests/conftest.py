@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 from pathlib import Path
@@ -72,10 +73,10 @@ def small_model(small_dir: Path) -> generate.Model:
 
 
 @pytest.fixture(scope="session")
-def native() -> None:
-    """For tests of the native library, which needs a compiler."""
+def native() -> ctypes.CDLL:
+    """The native library, for tests that need it and with it a compiler."""
     try:
-        build.load()
+        return build.load()
     except build.NoLibrary as reason:
         pytest.skip(f"no native library: {reason}")
 

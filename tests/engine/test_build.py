@@ -53,7 +53,7 @@ def compiler(tmp_path, monkeypatch):
 @pytest.fixture
 def copier(native, compiler):
     """Its product is the library that other tests use."""
-    compiler.does(f'cp {build.load()._name} "$out"')
+    compiler.does(f'cp {native._name} "$out"')
     return compiler
 
 

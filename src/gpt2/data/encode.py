@@ -58,8 +58,9 @@ def encode(
     is no file's name.
     """
     path = out_path(out)
-    own = {path.resolve(), token_file.sidecar_of(path).resolve()}  # a folder may hold what was made of it before
-    paths = [file for file in documents.find(in_text) if file.resolve() not in own or not _is_written(file)]
+    # A folder may hold what was made of it before. Of links that lead in a circle, Path.resolve would raise.
+    own = {os.path.realpath(path), os.path.realpath(token_file.sidecar_of(path))}
+    paths = [file for file in documents.find(in_text) if os.path.realpath(file) not in own or not _is_written(file)]
     at_least = combine if path.suffix.lower() == ".npz" else documents.PART
     encoded = encode_files(paths, encoder, encoding, rows, workers, report, at_least)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):

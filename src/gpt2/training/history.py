@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from gpt2.files import Growing, replacing
+from gpt2.files import Growing, reading, replacing
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
@@ -61,11 +62,15 @@ def _line(record: dict[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The records that are whole: a process that was killed may have left the last one incomplete."""
+    """The records that are whole: a killed process may have left the last one incomplete. Raises Unreadable."""
+    if not path.is_file():
+        return []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+    with reading(path):
+        lines = path.read_bytes().splitlines()
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get(STEP), int):
+                records.append(record)
     return records

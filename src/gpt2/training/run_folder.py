@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import reprlib
 import shutil
 import time
 import warnings
@@ -25,8 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
-from gpt2.errors import GPT2Error
-from gpt2.files import replacing
+from gpt2.errors import Damaged, GPT2Error
+from gpt2.files import read_json, replacing
 from gpt2.formats.model_dir import STATE_FILE, state_text
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.training.history import HISTORY_FILE
@@ -36,6 +37,9 @@ COUNTER_FILE = "counter"
 MODEL, TRAINING = "model-{}", "training-{}"
 VOCABULARY = (ENCODER_FILE, MERGES_FILE)
 BEST = "best"
+
+
+WITHOUT = "remove it to go on with the weights alone"
 
 
 @dataclasses.dataclass
@@ -69,7 +73,8 @@ def is_begun(folder: Path) -> bool:
 def read_progress(prefix: Path) -> Progress | None:
     """What was saved with the weights `<folder>/model-N`; None if an old tool wrote them.
 
-    Of an older model of the run its step and what never changes are known. Raises GPT2Error if the file is damaged.
+    Of an older model of the run its step and what never changes are known. Raises Damaged, and Unreadable for what
+    cannot be read.
     """
     step = _step(prefix)
     if step is None:
@@ -77,11 +82,20 @@ def read_progress(prefix: Path) -> Progress | None:
     own = training_prefix(prefix).with_suffix(".json")
     for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING.format("*.json"))):
         try:
-            saved = Progress(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise GPT2Error(f"{path} is damaged: {error}; remove it to go on with the weights alone") from error
+            saved = Progress(**read_json(path))
+            if wrong := [name for name, value in vars(saved).items() if not _fits(value, getattr(Progress, name))]:
+                raise Damaged(path, f"{wrong[0]} cannot be {reprlib.repr(getattr(saved, wrong[0]))}")
+        except (Damaged, TypeError) as error:
+            raise Damaged(path, getattr(error, "reason", str(error)), WITHOUT) from error
         return saved if path == own else Progress(step, saved.seed, vocabulary=saved.vocabulary)
     return None
+
+
+def _fits(value: object, default: object) -> bool:
+    """Whether a value may stand for what is by default `default`."""
+    if isinstance(default, (int, str)):
+        return type(value) is type(default)
+    return isinstance(value, (int, float)) or value is default
 
 
 def read_step(prefix: Path) -> int:

@@ -1,0 +1,65 @@
+"""What lies beside a run's weights, damaged in all kinds of ways: one line that says what to remove."""
+
+import json
+import random
+
+import pytest
+
+from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.training import run_folder
+from gpt2.training.history import History
+from gpt2.training.run_folder import Progress, read_progress
+
+PROGRESS = Progress(3, 7, "adam", "abc", 1.5, 1.0, 2.0, None, 0, 1)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = run_folder.training_prefix(tmp_path / "model-3").with_suffix(".json")
+    path.write_text(json.dumps(vars(PROGRESS)))
+    return path
+
+
+def test_the_record_of_a_step(tmp_path, saved):
+    assert read_progress(tmp_path / "model-3") == PROGRESS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"7", b"{", b"[" * 100_000, b"\xff", b'{"step": "3"}', b'{"step": true}', b'{"steps": 3}']
+    + [b'{"seed": 1.5}', b'{"best_loss": "low"}', b'{"vocabulary": null}', b'{"step": 1' + b"0" * 5000 + b"}"],
+)
+def test_a_damaged_record_says_what_to_remove(tmp_path, saved, content):
+    saved.write_bytes(content)
+    with pytest.raises(
+        Damaged, match=r"training-3.json is damaged: .*; remove it to go on with the weights alone"
+    ) as said:
+        read_progress(tmp_path / "model-3")
+    assert str(said.value).isprintable()
+
+
+def test_a_record_that_cannot_be_read_is_not_called_damaged(tmp_path, saved):
+    saved.unlink()
+    saved.symlink_to(tmp_path)
+    saved.with_name("training-2.json").symlink_to(tmp_path)  # a folder, where a file is looked for
+    with pytest.raises(Unreadable, match="cannot be read: Is a directory"):
+        read_progress(tmp_path / "model-3")
+
+
+def test_a_history_keeps_the_records_that_are_whole(tmp_path):
+    lines = [b'{"step": 1, "loss": 2.0}', b"7", b'{"loss": 1}', b'{"step": "x"}', b"\xff\xfe", b"[" * 100_000, b""]
+    (tmp_path / "progress.jsonl").write_bytes(b"\n".join([*lines, b'{"step": 2, "loss": 1.0}', b'{"step": 3, "lo']))
+    assert [record["loss"] for record in History(tmp_path, 3).records] == [2.0, 1.0]
+
+
+def test_records_with_random_damage(tmp_path, saved):
+    rng, whole = random.Random(0), saved.read_bytes()
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        saved.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
+        try:
+            read_progress(tmp_path / "model-3")
+        except GPT2Error as error:
+            assert str(error).isprintable()
