@@ -22,12 +22,15 @@ def sample_model(
     repetition_penalty=1.0,
     threads=None,
     precision=DEFAULT_PRECISION,
+    frequency_penalty=0.0,
+    presence_penalty=0.0,
+    min_p=0.0,
 ):
     """Write samples that start from nothing, as many as nsamples says, for ever if it is 0.
 
     A sample is `length` tokens long; by default the model's window, 1024. Samples are unfiltered.
     """
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
     classic.unconditional(
         classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop)
     )

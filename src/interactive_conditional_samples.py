@@ -25,13 +25,16 @@ def interact_model(
     prompt_file=None,
     encoding="utf-8",
     precision=DEFAULT_PRECISION,
+    frequency_penalty=0.0,
+    presence_penalty=0.0,
+    min_p=0.0,
 ):
     """Ask for prompts, one a line, and write nsamples continuations of each.
 
     A continuation is `length` tokens long; by default half the model's window, 512. Ctrl-C ends the sample that is
     being written, Ctrl-D the program. Samples are unfiltered.
     """
-    sampling = Sampling(temperature, top_k, top_p, repetition_penalty)
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
     classic.interactive(
         classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop),
         prompt,

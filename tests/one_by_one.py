@@ -1,38 +1,48 @@
 """The slow obvious way to write ids: the whole text through the model again for every token, op by op."""
 
-import numpy as np
 import tensorflow as tf
 
 from gpt2 import model, sample
-from gpt2.engine.batch import Row
+from gpt2.engine.batch import Batch
+from gpt2.engine.row import Row
 from gpt2.request import Sampling
 
 GREEDY = Sampling(temperature=0)
 
 
-def take(batch, n):
-    """n ids of each row, [B][n]."""
-    return np.array([batch.next() for _ in range(n)]).T.tolist()
+def take(backend, rows, n, **options):
+    """n ids of each row, [B][n], all of them added at once."""
+    with Batch(backend, **options) as batch:
+        return collect(batch, [batch.add(row) for row in rows], n)
+
+
+def collect(batch, numbers, n):
+    """The next n ids of these rows of the batch, [B][n], each of which is removed when it has them."""
+    ids = {number: [] for number in numbers}
+    while any(len(found) < n for found in ids.values()):
+        for choice in batch.step():
+            if choice.row in ids:
+                ids[choice.row].append(choice.id)
+                if len(ids[choice.row]) == n:
+                    batch.remove(choice.row)
+    return [ids[number] for number in numbers]
 
 
 def decode_slowly(backend, row, n):
     """No cache and no batch: what every fast path has to give."""
     n_ctx = backend.hparams.n_ctx
-    seen, window = list(row.prompt), list(row.prompt)
+    new, window = [], list(row.prompt)
     if len(window) > n_ctx:
         window = window[-(n_ctx - 1) :]
     numbers = sample.RandomNumbers(row.seed, row.sample)
-    for _ in range(n):
+    for token in range(n):
         if len(window) > n_ctx:
             window = window[-(n_ctx // 2) :]
         logits, _, _ = model.model(backend.weights, backend.hparams, tf.constant([window]))
-        flags = np.zeros(backend.hparams.n_vocab, bool)
-        flags[seen] = True
-        words = numbers.next(backend.hparams.n_vocab)
-        token = sample.next_token(logits[0, -1].numpy(), row.sampling, words, flags)
-        window.append(token)
-        seen.append(token)
-    return seen[len(row.prompt) :]
+        words = numbers.words(token, backend.hparams.n_vocab)
+        new.append(sample.next_token(logits[0, -1].numpy(), row.sampling, words, row.prompt, new))
+        window.append(new[-1])
+    return new
 
 
 ROWS = [
@@ -42,4 +52,5 @@ ROWS = [
     Row([9] * 31, Sampling(repetition_penalty=1.3), seed=2),
     Row(list(range(32)), Sampling(temperature=1.5), seed=3),  # as long as the window
     Row(list(range(50)), Sampling(repetition_penalty=1.1), seed=4),  # longer
+    Row([1, 2, 3], Sampling(frequency_penalty=0.5, presence_penalty=1, min_p=0.1, logit_bias={7: 2}), seed=5),
 ]

@@ -9,6 +9,7 @@ import tiny
 from tiny import GOLDEN
 
 from gpt2 import generate
+from gpt2.engine import blocks
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Request
 from gpt2.request import Sampling
@@ -47,10 +48,10 @@ def test_streamed_text_is_the_whole_text(tiny_model):
     streamed = [""] * len(requests)
     ends = []
     for piece in generate.stream(tiny_model, requests):
-        assert piece.row not in ends
-        streamed[piece.row] += piece.text
-        if piece.last:
-            ends.append(piece.row)
+        assert piece.request not in ends
+        streamed[piece.request] += piece.text
+        if piece.ended:
+            ends.append(piece.request)
     assert streamed == texts(tiny_model, requests)
     assert sorted(ends) == list(range(5))
 
@@ -60,7 +61,7 @@ def test_length_is_the_number_of_new_tokens(tiny_model, length):
     """In a window of 32; each token of random text decodes to at least a byte, which a piece announces."""
     pieces = list(generate.stream(tiny_model, [Request(None, length, seed=1)]))
     assert len(pieces) == max(1, length)
-    assert (pieces[0] == (0, "", True)) == (length == 0)
+    assert (pieces[0].token is None) == (length == 0) and pieces[-1].ended == generate.LENGTH
 
 
 def test_a_stop_string_ends_a_row_before_it(tiny_model):
@@ -134,13 +135,52 @@ def test_one_stop_string_needs_no_list(tiny_model):
 
 
 def test_a_batch_is_as_large_as_memory_allows(tiny_model, monkeypatch):
-    """A thousand million samples, of which nobody makes a list; each takes the 32 slots of the window."""
-    requests = (Request("a", 5, sample=number) for number in range(10**9))
-    row = 32 * tiny_model.backend.slot_bytes
-    monkeypatch.setattr(generate.machine, "available_memory", lambda: 7 * row / generate.SHARE)
+    """A thousand million samples, of which nobody makes a list; each takes a block."""
+    taken = []
+    requests = (taken.append(number) or Request("a", 5, sample=number) for number in range(10**9))
+    loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
+    room = 7 - loaded.prefixes.blocks.spare()
+    available = room * loaded.prefixes.blocks.block_bytes / blocks.SHARE
+    monkeypatch.setattr(blocks.machine, "available_memory", lambda: available)
+    stream = generate.stream(loaded, requests, 10**9)
     with pytest.warns(UserWarning, match="memory has room for 7 samples at a time, not for 1000000000"):
-        batches = generate.batches(tiny_model, requests, 10**9)
-        assert [len(next(batches)) for _ in range(3)] == [7, 7, 7]
+        pieces = [next(stream) for _ in range(7 * 5)]
+    assert [piece.request for piece in pieces if piece.ended] == list(range(7)) and len(taken) <= 9
+
+
+def test_the_next_request_takes_the_place_of_one_that_has_ended(tiny_model, monkeypatch):
+    """One of two rows is long: beside it the others are written one after the other."""
+    lengths = [30, 3, 4, 5, 6, 7]
+    requests = [Request(p, n, seed=1) for p, n in zip([*PROMPTS, "the"], lengths)]
+    stream = list(generate.stream(tiny_model, requests, 2))
+    assert [piece.request for piece in stream if piece.ended] == [1, 2, 3, 4, 5, 0]
+    found = list(generate.completions(tiny_model, requests, 2))
+    assert [completion.text for completion in found] == texts(tiny_model, requests)
+    assert [len(completion.tokens) for completion in found] == lengths
+
+
+def test_a_text_comes_with_its_tokens_and_why_it_ended(tiny_model):
+    (free,) = generate.completions(tiny_model, [Request("the cat", 30, seed=5)])
+    assert free.ended == generate.LENGTH and free.prompt == ()
+    assert tiny_model.encoder.decode([token.id for token in free.tokens]) == free.text
+    assert all(token.logprob < 0 and token.likeliest == () for token in free.tokens)
+    request = Request("the cat", 30, seed=5, stop=free.text[9:12], logprobs=2, echo=True)
+    (stopped,) = generate.completions(tiny_model, [request])
+    assert stopped.ended == generate.STOP and stopped.text == free.text.split(free.text[9:12])[0]
+    for with_more, token in zip(stopped.tokens, free.tokens):
+        assert with_more[1:2] == token[1:2] and abs(with_more.logprob - token.logprob) < 1e-5
+        assert len(with_more.likeliest) == 2
+    ids = tiny_model.encoder.encode("the cat")
+    assert stopped.prompt[0] is None and [said.id for said in stopped.prompt[1:]] == ids[1:]
+
+
+def test_a_stream_that_is_closed_gives_its_blocks_back(tiny_model):
+    loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
+    stream = generate.stream(loaded, [Request(p, 30) for p in PROMPTS])
+    next(stream)
+    assert loaded.prefixes.blocks.used > len(loaded.prefixes.nodes)
+    stream.close()
+    assert loaded.prefixes.blocks.used == len(loaded.prefixes.nodes)
 
 
 def test_an_impossible_batch_size_is_refused(tiny_model):

@@ -78,7 +78,7 @@ def test_top_p_counts_the_mass_that_top_k_left():
 
 def test_penalty_divides_positive_and_multiplies_negative_logits():
     logits = np.array([2.0, -2.0, 3.0])
-    seen = np.array([True, True, False])
+    seen = np.array([1, 0, 1])
     np.testing.assert_allclose(sample.apply_repetition_penalty(logits, seen, 2.0), [1.0, -4.0, 3.0])
     np.testing.assert_allclose(sample.apply_repetition_penalty(logits, seen, 1.0), logits)
 
@@ -95,7 +95,7 @@ def test_the_least_and_the_largest_number_are_no_trouble():
     """With the words 0 and 2**32 - 1 in turn, as the generator could give them."""
     numbers = sample.RandomNumbers(seed=0, sample=0)
     numbers.bits = SimpleNamespace(random_raw=lambda n: np.full(n, 0xFFFF_FFFF_0000_0000, np.uint64))
-    drawn = numbers.next(4)
+    drawn = numbers.words(0, 4)
     assert sample.uniform(drawn).tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
     assert sample.choose(LOGITS, drawn) == 0
     assert sample.choose(LOGITS[1:2], drawn[1:2]) == 0
@@ -104,8 +104,8 @@ def test_the_least_and_the_largest_number_are_no_trouble():
 def test_a_token_without_probability_is_never_chosen():
     logits = np.array([-np.inf, 0.0, -np.inf, -50.0], np.float32)
     numbers = sample.RandomNumbers(seed=0, sample=0)
-    for _ in range(100):
-        assert sample.choose(logits, numbers.next(4)) == 1
+    for token in range(100):
+        assert sample.choose(logits, numbers.words(token, 4)) == 1
     assert sample.choose(logits, np.array([0, 2**32 - 1, 0, 0], np.uint32)) == 1
 
 
@@ -124,7 +124,7 @@ def test_the_few_that_can_win_are_enough(spread):
 def test_frequencies_are_the_probabilities():
     """20,000 draws: a deviation of 0.015 is more than four standard errors."""
     numbers = sample.RandomNumbers(seed=0, sample=0)
-    ids = [sample.choose(LOGITS, numbers.next(4)) for _ in range(20_000)]
+    ids = [sample.choose(LOGITS, numbers.words(token, 4)) for token in range(20_000)]
     np.testing.assert_allclose(np.bincount(ids, minlength=4) / 20_000, PROBABILITIES, atol=0.015)
 
 
@@ -132,18 +132,18 @@ def test_the_batch_size_rounds_away_no_choice():
     """Errors like those of another batch size's products, a millionth of a logit: 2,000 draws of 50,000 ids agree."""
     rng = np.random.default_rng(0)
     numbers = sample.RandomNumbers(seed=1, sample=0)
-    for _ in range(20):
+    for token in range(20):
         logits = rng.normal(size=50_000).astype(np.float32)
         noisy = logits + rng.normal(size=(100, 50_000)).astype(np.float32) * np.float32(1e-6)
-        drawn = numbers.next(50_000)
+        drawn = numbers.words(token, 50_000)
         assert {sample.choose(row, drawn) for row in noisy} == {sample.choose(logits, drawn)}
 
 
-def next_id(favoured, sampling, logits=LOGITS, seen=None):
+def next_id(favoured, sampling, logits=LOGITS, prompt=(), new=()):
     """The id chosen where chance favours one id, by a Gumbel number about 4.6 above those of the others."""
     numbers = [0.5] * len(logits)
     numbers[favoured] = 0.007
-    return sample.next_token(logits, sampling, words(*numbers), seen)
+    return sample.next_token(logits, sampling, words(*numbers), prompt, new)
 
 
 def test_temperature_zero_is_greedy():
@@ -175,14 +175,14 @@ def test_temperature_is_applied_before_the_filters():
 
 
 def test_penalty_applies_to_greedy_choice_too():
-    seen = np.array([False, True, False, False])
-    assert next_id(0, Sampling(temperature=0, repetition_penalty=5.0), seen=seen) == 3
+    sampling = Sampling(temperature=0, repetition_penalty=5.0)
+    assert next_id(0, sampling, prompt=[1]) == next_id(0, sampling, new=[1]) == 3
 
 
 def test_random_numbers_belong_to_seed_and_sample():
     def draw(seed, number):
         stream = sample.RandomNumbers(seed, number)
-        return sample.uniform(np.concatenate([stream.next(5), stream.next(5)])).tolist()
+        return sample.uniform(np.concatenate([stream.words(0, 5), stream.words(1, 5)])).tolist()
 
     assert draw(1, 2) == draw(1, 2)
     assert len({tuple(draw(seed, number)) for seed in (0, 1, 2**40) for number in (0, 1)}) == 6
@@ -195,9 +195,57 @@ def test_random_numbers_belong_to_seed_and_sample():
 FIRST_NUMBERS = [0.13562296330928802, 0.014067035168409348, 0.937732458114624, 0.2577672600746155, 0.3864486813545227]
 
 
+def test_frequency_and_presence_count_new_tokens_alone():
+    """.5, .3 and .15: a frequency penalty of 0.3 takes twice that from an id that came twice, presence its once."""
+    twice = [1, 1]
+    assert next_id(0, Sampling(temperature=0, frequency_penalty=0.3), new=twice) == 3  # -.69 - .6 is below -1.20
+    assert next_id(0, Sampling(temperature=0, frequency_penalty=0.3), new=[1]) == 1
+    assert next_id(0, Sampling(temperature=0, presence_penalty=0.3), new=twice) == 1
+    assert next_id(0, Sampling(temperature=0, presence_penalty=0.6), new=twice) == 3
+    assert next_id(0, Sampling(temperature=0, frequency_penalty=2, presence_penalty=2), prompt=twice) == 1
+    assert next_id(0, Sampling(temperature=0, presence_penalty=-2), new=[0]) == 0
+
+
+def test_a_bias_comes_before_all_else():
+    assert next_id(0, Sampling(temperature=0, logit_bias={2: 3})) == 2
+    assert next_id(0, Sampling(top_k=1, logit_bias={2: 3})) == 2
+    # id 1 becomes 0.31 and the penalty of 10 then takes it to 0.03; of -0.69 it would have made -6.9, plus 1 -5.9
+    assert next_id(0, Sampling(temperature=0, logit_bias={1: 1}, repetition_penalty=10), prompt=[1]) == 1
+
+
+@pytest.mark.parametrize(
+    "p, ids", [(0, [0, 1, 2, 3]), (0.05, [0, 1, 2, 3]), (0.2, [0, 1, 3]), (0.59, [1, 3]), (1, [1])]
+)
+def test_min_p(p, ids):
+    """.15, .5, .05 and .3 are .3, 1, .1 and .6 of the likeliest."""
+    assert kept(sample.min_p(LOGITS, p)) == ids
+
+
+def test_min_p_is_applied_after_the_temperature():
+    assert next_id(2, Sampling(min_p=0.5)) in (1, 3)
+    assert next_id(2, Sampling(temperature=10, min_p=0.5)) == 2  # .1 of the likeliest becomes .79
+
+
+def test_any_random_word_can_be_had_alone():
+    numbers, stream = sample.RandomNumbers(3, 4), sample.RandomNumbers(3, 4)
+    rows = [numbers.words(token, 7) for token in range(6)]
+    for token in (4, 0, 1, 5, 5):
+        assert stream.words(token, 7, np.array([6, 0])).tolist() == rows[token][[6, 0]].tolist()
+
+
+def test_the_likeliest_come_in_order():
+    assert sample.likeliest(LOGITS, 3).tolist() == [1, 3, 0]
+    assert sample.likeliest(np.zeros(4, np.float32), 9).tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [
+        ({"frequency_penalty": 3}, "frequency_penalty must be a number from -2 to 2 .0 is off., not 3"),
+        ({"presence_penalty": float("nan")}, "presence_penalty must be a number, not nan"),
+        ({"min_p": 1.5}, "min_p must be a number from 0 to 1 .0 is off., not 1.5"),
+        ({"logit_bias": {-1: 2}}, "an id of logit_bias must be a whole number of at least 0, not -1"),
+        ({"logit_bias": {1: float("inf")}}, "logit_bias must be a number, not inf"),
         ({"temperature": -1.0}, "temperature must be a number of 0 or more .0 is greedy., not -1.0"),
         ({"temperature": float("nan")}, "not nan"),
         ({"temperature": float("inf")}, "not inf"),
@@ -219,10 +267,10 @@ def test_settings_out_of_range_are_refused(wrong, message):
 @pytest.mark.parametrize("penalty", [0.001, 1000])
 @pytest.mark.parametrize("temperature", [0, 1e-300, 1, 1e300])
 def test_the_bounds_of_what_is_allowed_give_an_id(penalty, temperature):
-    logits, seen = np.float32([-300, 200, 0, 1e-30]), np.array([True, True, False, True])
+    logits = np.float32([-300, 200, 0, 1e-30])
     sampling = Sampling(temperature, top_k=3, top_p=0.9, repetition_penalty=penalty)
-    assert next_id(2, sampling, logits, seen) in range(4)
+    assert next_id(2, sampling, logits, prompt=[0, 1, 3]) in range(4)
 
 
 def test_the_worked_examples():
-    assert doctest.testmod(sample) == (0, 4)
+    assert doctest.testmod(sample) == (0, 6)

@@ -23,24 +23,28 @@ class Engine:
         self.backend = generate.load_weights(opened(folder), None, precision, threads=threads).backend
 
     def batch(self, prompt, rows):
-        from gpt2.engine.batch import Batch, Row
+        from gpt2.engine.batch import Batch
+        from gpt2.engine.row import Row
         from gpt2.request import Sampling
 
-        return Batch(self.backend, [Row(prompt, Sampling(temperature=0))] * rows)
+        batch = Batch(self.backend)
+        for _ in range(rows):
+            batch.add(Row(prompt, Sampling(temperature=0)))
+        return batch
 
     def decoding(self, tokens, batch):
         rows = self.batch(worker.PROMPT, batch)
-        rows.next()  # the prefill
-        rows.next()
+        rows.step()  # the prefill
+        rows.step()
 
         def steps():
             for _ in range(tokens):
-                rows.next()
+                rows.step()
 
         return steps
 
     def next_token(self, ids):
-        return self.batch(ids, 1).next()[0]
+        return self.batch(ids, 1).step()[0].id
 
 
 def opened(folder):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-import numpy as np
-
-from gpt2 import machine
 from gpt2.engine.backend import Backend
-from gpt2.engine.batch import Batch, Row, last_of_window
-from gpt2.engine.cache import capacity_for
+from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
+from gpt2.engine.prefixes import Prefixes
+from gpt2.engine.row import Choice, Row, last_of_window
 from gpt2.files import unheard
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
 from gpt2.hparams import HParams
@@ -27,7 +25,7 @@ from gpt2.request import DEFAULT_PRECISION, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import TextEncoder
 
-SHARE = 0.5  # of the memory that is left, for a batch's cache: what is computed on the way needs some too
+LENGTH, STOP = "length", "stop"  # why a text ended: it has all its tokens, or came to a stop string
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +34,10 @@ class Model:
 
     encoder: TextEncoder
     backend: Backend
+    prefixes: Prefixes = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prefixes", Prefixes(self.backend.new_blocks()))
 
     @property
     def hparams(self) -> HParams:
@@ -43,11 +45,23 @@ class Model:
 
 
 class Piece(NamedTuple):
-    """Text that a row of a batch has just gained."""
+    """Text that a request has just gained, with the token that brought it; empty if that ends within a character, or
+    may be the beginning of a stop string."""
 
-    row: int
+    request: int  # its place among the requests
     text: str
-    last: bool
+    ended: str = ""  # LENGTH or STOP, with a request's last piece
+    token: Choice | None = None  # None of a request for no tokens
+    prompt: tuple[Choice | None, ...] = ()  # with the first piece of a request with `echo`, the prompt's tokens
+
+
+class Completion(NamedTuple):
+    """A text with the tokens that were written for it, those of a stop string included, and why it ended."""
+
+    text: str
+    tokens: list[Choice]
+    ended: str
+    prompt: tuple[Choice | None, ...] = ()  # of a request with `echo`; the first token has no log-probability
 
 
 def load(
@@ -82,106 +96,104 @@ def load_weights(
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:
     """The texts of the requests, in their order; `batch_size` of them are written at a time.
 
-    It changes speed and memory only: a sample's text depends on its request alone.
+    It changes speed and memory only: a sample's text depends on its request alone. Raises UsageError unless batch_size
+    is a whole number of at least 1.
     """
-    for batch in batches(model, requests, batch_size):
-        yield from in_order(stream(model, batch), len(batch))
+    return (completion.text for completion in completions(model, requests, batch_size))
 
 
-def batches(model: Model, requests: Iterable[Request], batch_size: int) -> Iterator[list[Request]]:
-    """The requests in lists of `batch_size` or, with a warning, of as many as there is memory for.
-
-    Raises UsageError unless batch_size is a whole number of at least 1.
-    """
-    room = _room(model) if whole("batch_size", batch_size, 1) > 1 else 0
-    batch: list[Request] = []
-    longest = 0
-    for request in requests:
-        slots = _slots(model.hparams, request)
-        longest = max(longest, slots)
-        full = len(batch) == batch_size
-        if batch and (full or (len(batch) + 1) * longest > room):
-            if not full:
-                warnings.warn(f"memory has room for {len(batch)} samples at a time, not for {batch_size}", stacklevel=2)
-                batch_size = len(batch)
-            yield batch
-            batch, longest = [], slots
-        batch.append(request)
-    if batch:
-        yield batch
+def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[Completion]:
+    """`generate`, with all that is known of the texts."""
+    return in_order(stream(model, requests, batch_size))
 
 
-def _room(model: Model) -> float:
-    """How many tokens of a batch there is memory for, in the cache and while they are computed."""
-    return SHARE * machine.available_memory() / model.backend.slot_bytes
-
-
-def _slots(hparams: HParams, request: Request) -> int:
-    """How many tokens a row of the cache has room for, at most: an id stands for a byte or more."""
-    return capacity_for(len((request.prompt or "").encode("utf-8", "replace")) + request.length, hparams.n_ctx)
-
-
-def in_order(pieces: Iterable[Piece], n_rows: int) -> Iterator[str]:
-    """The texts of a batch's rows in their order, each as soon as it and those before it are complete."""
-    texts = [""] * n_rows
-    complete = [False] * n_rows
+def in_order(pieces: Iterable[Piece]) -> Iterator[Completion]:
+    """What the requests have come to in their order, each as soon as it and those before it are complete."""
+    parts: dict[int, list[Piece]] = {}
     first = 0
     for piece in pieces:
-        texts[piece.row] += piece.text
-        complete[piece.row] |= piece.last
-        while first < n_rows and complete[first]:
-            yield texts[first]
+        parts.setdefault(piece.request, []).append(piece)
+        while first in parts and parts[first][-1].ended:
+            yield _joined(parts.pop(first))
             first += 1
 
 
-def stream(model: Model, requests: Sequence[Request]) -> Iterator[Piece]:
-    """The texts of the requests as they are written, all in one batch; each row ends with one `last` piece.
+def _joined(parts: list[Piece]) -> Completion:
+    tokens = [part.token for part in parts if part.token is not None]
+    return Completion("".join(part.text for part in parts), tokens, parts[-1].ended, parts[0].prompt)
 
-    A text is never cut inside a character, and what may be the beginning of a stop string is held back.
-    Closing the iterator early is all it takes to stop.
+
+def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Piece]:
+    """The texts of the requests as they are written, `batch_size` at a time (None: all); each ends with one last piece.
+
+    When a text has ended the next request takes its place; a request is asked for when there is a place for it, and for
+    as many places as there is memory, which a warning says. A text is never cut inside a character, and what may be the
+    beginning of a stop string is held back. Closing the iterator early is all it takes to stop.
     """
-    writing = [row for row, request in enumerate(requests) if request.length]
-    yield from (Piece(row, "", True) for row, request in enumerate(requests) if not request.length)
-    if not writing:
-        return
-    rows = [_RowText(model.encoder, requests[row]) for row in writing]
-    batch = Batch(model.backend, _rows(model, [requests[row] for row in writing]))
-    while not batch.done.all():
-        ids = batch.next()
-        for place in np.flatnonzero(~batch.done).tolist():
-            text = rows[place].feed(int(ids[place]))
-            if rows[place].ended:
-                batch.finish(place)
-            yield Piece(writing[place], text, rows[place].ended)
+    if batch_size is not None:
+        whole("batch_size", batch_size, 1)
+    return _stream(model, requests, batch_size)
 
 
-def _rows(model: Model, requests: Sequence[Request]) -> list[Row]:
-    n_ctx = model.hparams.n_ctx
-    prompts: dict[str | None, list[int]] = {}
-    for text in dict.fromkeys(request.prompt for request in requests):
-        ids = [model.encoder.end_of_text] if text is None else model.encoder.encode(text)
-        prompts[text] = ids
-        kept = len(last_of_window(ids, n_ctx))
-        if kept < len(ids):
-            warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=2)
-    return [Row(prompts[request.prompt], request.sampling, request.seed, request.sample) for request in requests]
+def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[Piece]:
+    rows = enumerate(_rows(model, requests))
+    waiting = next(rows, None)
+    writing: dict[int, _Writing] = {}  # by the numbers that the batch has for them
+    with Batch(model.backend, model.prefixes) as batch:
+        while writing or waiting:
+            while waiting and (batch_size is None or len(writing) < batch_size):
+                place, (request, row) = waiting
+                if not request.length:
+                    yield Piece(place, "", LENGTH)
+                elif batch.has_room(row):
+                    writing[batch.add(row)] = _Writing(model.encoder, place, request)
+                else:
+                    batch_size = _as_many_as_there_is_room_for(len(writing), batch_size)
+                    continue
+                waiting = next(rows, None)
+            for choice in batch.step():
+                echo = batch.echo(choice.row) if not writing[choice.row].begun else []
+                piece = writing[choice.row].feed(choice, tuple(echo))
+                if piece.ended:
+                    del writing[choice.row]
+                    batch.remove(choice.row)
+                yield piece
 
 
-class _RowText:
-    """One row's ids -> its text, up to a stop string or its length."""
+def _as_many_as_there_is_room_for(count: int, batch_size: int | None) -> int:
+    if batch_size is not None:
+        warnings.warn(f"memory has room for {count} samples at a time, not for {batch_size}", stacklevel=4)
+    return count
 
-    def __init__(self, encoder: TextEncoder, request: Request) -> None:
+
+def _rows(model: Model, requests: Iterable[Request]) -> Iterator[tuple[Request, Row]]:
+    prompt, ids = None, [model.encoder.end_of_text]
+    for request in requests:
+        if request.prompt != prompt:  # most come several times
+            prompt = request.prompt
+            ids = [model.encoder.end_of_text] if prompt is None else model.encoder.encode(prompt)
+            kept = len(last_of_window(ids, model.hparams.n_ctx))
+            if kept < len(ids):
+                warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=4)
+        numbers = request.seed, request.sample
+        yield request, Row(ids, request.sampling, *numbers, request.length, request.logprobs, request.echo)
+
+
+class _Writing:
+    """One request's tokens -> its text, up to a stop string or its length."""
+
+    def __init__(self, encoder: TextEncoder, place: int, request: Request) -> None:
+        self.place = place
         self.stream = encoder.stream()
         self.stops = StopStrings(request.stop)
         self.left = request.length
+        self.begun = False
 
-    @property
-    def ended(self) -> bool:
-        return self.left == 0 or self.stops.found
-
-    def feed(self, token: int) -> str:
+    def feed(self, choice: Choice, prompt: tuple[Choice | None, ...]) -> Piece:
+        self.begun = True
         self.left -= 1
-        text = self.stops.feed(self.stream.feed([token]))
+        text = self.stops.feed(self.stream.feed([choice.id]))
         if self.left == 0:
             text += self.stops.feed(self.stream.finish()) + self.stops.finish()
-        return text
+        ended = STOP if self.stops.found else LENGTH if self.left == 0 else ""
+        return Piece(self.place, text, ended, choice, prompt)

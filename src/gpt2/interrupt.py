@@ -54,7 +54,7 @@ class Interruption:
             raise KeyboardInterrupt
         self.pressed = number
 
-    def throw(self) -> None:
-        """Raises what the signal stands for, if there was one."""
-        if self.pressed is not None:
+    def throw(self, unless: bool = False) -> None:
+        """Raises what the signal stands for, if there was one. unless: it has done all that was wanted of it."""
+        if self.pressed is not None and not unless:
             raise EXCEPTIONS[signal.Signals(self.pressed).name]

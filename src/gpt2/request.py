@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpt2.errors import UsageError
@@ -15,6 +15,8 @@ from gpt2.errors import UsageError
 FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
 DEFAULT_PRECISION = PRECISIONS[0]
 PENALTIES = 0.001, 1000.0  # far beyond these, logits would no longer be numbers
+SUBTRACTED = -2.0, 2.0  # frequency and presence penalties, as OpenAI's API takes them
+BIAS = 1000.0  # added to or subtracted from a logit, at most: more than all that there are
 SEEDS = 2**64
 
 
@@ -62,6 +64,10 @@ class Sampling:
         all.
     repetition_penalty: divide the positive and multiply the negative logits of tokens that are there already, prompt
         included, each token once (Keskar et al. 2019); 1 is off.
+    frequency_penalty, presence_penalty: subtract, from the logits of tokens that are new in the text, the one for each
+        time that they are there and the other once, as OpenAI's API does; 0 is off.
+    min_p: keep the tokens that are at least so likely as this share of the likeliest (Nguyen et al. 2024); 0 is off.
+    logit_bias: what is added to the logits of some ids, before all else.
 
     Raises UsageError for a value out of range.
     """
@@ -70,12 +76,22 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    min_p: float = 0.0
+    logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_range("temperature", self.temperature, 0, math.inf, "0 is greedy")
         whole("top_k", self.top_k)
         check_range("top_p", self.top_p, 0, 1, "0 and 1 are off")
         check_range("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
+        check_range("frequency_penalty", self.frequency_penalty, *SUBTRACTED, "0 is off")
+        check_range("presence_penalty", self.presence_penalty, *SUBTRACTED, "0 is off")
+        check_range("min_p", self.min_p, 0, 1, "0 is off")
+        for token, bias in self.logit_bias.items():
+            whole("an id of logit_bias", token)
+            check_range("logit_bias", bias, -BIAS, BIAS, "0 is off")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +102,8 @@ class Request:
     length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (`engine.batch.Batch`).
     seed, sample: together they name the random numbers, so that a sample does not depend on its batch.
     stop: one or several strings; writing ends where one of them would appear, and it is not part of the text.
+    logprobs: how many of the likeliest tokens come with each one, besides its own log-probability.
+    echo: whether the prompt's tokens come with theirs too.
 
     Raises UsageError for a prompt or a stop that is empty, and for a length, seed or sample that is no whole number of
     at least 0 (below 2**64, for the latter two).
@@ -97,6 +115,8 @@ class Request:
     seed: int = 0
     sample: int = 0
     stop: str | Sequence[str] = ()
+    logprobs: int = 0
+    echo: bool = False
 
     def __post_init__(self) -> None:
         if not (self.prompt is None or isinstance(self.prompt, str)):
@@ -104,6 +124,7 @@ class Request:
         if self.prompt == "":
             raise UsageError("the prompt is empty; None starts a text from nothing")
         whole("length", self.length)
+        whole("logprobs", self.logprobs)
         for name in ("seed", "sample"):
             if whole(name, getattr(self, name)) >= SEEDS:
                 raise UsageError(f"{name} must be below 2**64, not {getattr(self, name)}")

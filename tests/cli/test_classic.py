@@ -206,7 +206,7 @@ def test_a_prompt_file_that_is_not_there(run):
 def test_ctrl_c_ends_one_sample(run, tiny_model, monkeypatch):
     whole = generate.stream
 
-    def interrupted(model, requests):
+    def interrupted(model, requests, batch_size=None):
         for n, piece in enumerate(whole(model, requests)):
             if n == 3 and requests[0].sample == 0:
                 signal.raise_signal(signal.SIGINT)
@@ -221,10 +221,10 @@ def test_ctrl_c_ends_one_sample(run, tiny_model, monkeypatch):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch, times):
-    def interrupted(model, requests):
+    def interrupted(model, requests, batch_size=None):
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
-        yield generate.Piece(0, "never seen", False)
+        yield generate.Piece(0, "never seen", generate.LENGTH)
 
     monkeypatch.setattr(generate, "stream", interrupted)
     before = signal.getsignal(signal.SIGINT)

@@ -2,71 +2,246 @@
 
 import numpy as np
 import pytest
-from one_by_one import GREEDY, ROWS, decode_slowly, take
+from one_by_one import GREEDY, ROWS, collect, decode_slowly, take
 from tiny import GOLDEN
 
-from gpt2.engine.batch import Batch, Row
+from gpt2 import model
+from gpt2.engine import batch as batch_module
+from gpt2.engine.batch import Batch
+from gpt2.engine.blocks import SLOTS
+from gpt2.engine.row import Row
 from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.errors import UsageError
+from gpt2.request import Sampling
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model):
+    """60 ids of each row, beside nobody."""
+    return [take(tiny_model.backend, [row], 60)[0] for row in ROWS]
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_cached_ids_are_those_of_the_slow_way(tiny_model, row):
     """90 tokens through a window of 32: it slides several times."""
-    assert take(Batch(tiny_model.backend, [row]), 90) == [decode_slowly(tiny_model.backend, row, 90)]
+    assert take(tiny_model.backend, [row], 90) == [decode_slowly(tiny_model.backend, row, 90)]
 
 
-def test_ragged_rows_in_a_batch_are_what_they_are_alone(tiny_model):
-    alone = [take(Batch(tiny_model.backend, [row]), 90)[0] for row in ROWS]
-    assert take(Batch(tiny_model.backend, ROWS), 90) == alone
-    assert take(Batch(tiny_model.backend, ROWS[::-1]), 90) == alone[::-1]
+def test_ragged_rows_in_a_batch_are_what_they_are_alone(tiny_model, alone):
+    assert take(tiny_model.backend, ROWS, 60) == alone
+    assert take(tiny_model.backend, ROWS[::-1], 60) == alone[::-1]
 
 
 def test_compiled_ids_are_the_eager_ones(tiny_model, oracle):
-    assert take(Batch(tiny_model.backend, ROWS), 40) == take(Batch(oracle, ROWS), 40)
+    assert take(tiny_model.backend, ROWS, 40) == take(oracle, ROWS, 40)
 
 
-def test_a_finished_row_disturbs_nobody(tiny_model):
-    alone = [take(Batch(tiny_model.backend, [row]), 60)[0] for row in ROWS]
-    batch = Batch(tiny_model.backend, ROWS)
-    first = take(batch, 10)
-    batch.finish(1)
-    batch.finish(4)
-    rest = take(batch, 50)
-    for row in (0, 2, 3, 5):
-        assert first[row] + rest[row] == alone[row]
-    assert batch.done.tolist() == [False, True, False, False, True, False]
+def test_rows_come_and_go(tiny_model, alone):
+    """One row after another joins, and two leave early."""
+    batch = Batch(tiny_model.backend)
+    found = {}
+    for number, row in enumerate(ROWS):
+        assert batch.add(row) == number
+        found[number] = []
+        for _ in range(3 * number):
+            for choice in batch.step():
+                found[choice.row].append(choice.id)
+        if number in (1, 4):
+            batch.remove(number)
+    while min(len(found[number]) for number in batch.rows) < 60:
+        for choice in batch.step():
+            found[choice.row].append(choice.id)
+    for number, ids in found.items():
+        assert ids[:60] == alone[number][: len(ids)]
+    assert len(found[1]) < 60 and len(found[4]) < 60
+
+
+def test_a_refused_row_disturbs_nobody(tiny_model, alone):
+    batch = Batch(tiny_model.backend)
+    numbers = [batch.add(row) for row in ROWS]
+    for prompt in ([], [-1], [10_000]):
+        with pytest.raises(UsageError, match="at least one id, all from 0 to"):
+            batch.add(Row(prompt))
+    with pytest.raises(UsageError, match="logit_bias has ids from 0 to"):
+        batch.add(Row([1], Sampling(logit_bias={3: 1, 10_000: 1})))
+    assert collect(batch, numbers, 60) == alone
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_where_there_is_no_room_rows_wait(tiny_model, alone, room):
+    """A row takes one block here, however little room there is: then it has it for itself."""
+    batch = Batch(tiny_model.backend, room=room)
+    numbers = [batch.add(row) for row in ROWS]
+    most = 0
+    found = {number: [] for number in numbers}
+    while batch:
+        for choice in batch.step():
+            found[choice.row].append(choice.id)
+            if len(found[choice.row]) == 60:
+                batch.remove(choice.row)
+        most = max(most, sum(row.begun for row in batch.rows.values()))
+    assert list(found.values()) == alone
+    assert most == max(1, room)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("where", ["extend", "after", "random_words", "take", "keep"])
+def test_a_step_that_is_interrupted_can_be_made_again(tiny_model, alone, monkeypatch, error, where):
+    """Every third time, wherever it is: before the cache is written to, after it, while random words are drawn."""
+    backend = Counting(tiny_model.backend)
+    batch = Batch(backend)
+    owner = {"take": batch.blocks, "keep": batch.prefixes}.get(where, backend)
+    name = "extend" if where == "after" else where
+    real, calls = getattr(owner, name), []
+
+    def strike(*arguments):
+        calls.append(name)
+        if len(calls) % 3 == 1:
+            if where == "after":
+                real(*arguments)
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, strike, raising=False)
+    found = {batch.add(row): [] for row in ROWS}
+    while batch:
+        try:
+            choices = batch.step()
+        except error:
+            continue
+        for choice in choices:
+            found[choice.row].append(choice.id)
+            if len(found[choice.row]) == 60:
+                batch.remove(choice.row)
+    assert list(found.values()) == alone and len(calls) > 5
+    assert batch.blocks.used == len(batch.prefixes.nodes)  # nobody else holds any
+
+
+def test_a_choice_is_told_though_the_step_was_interrupted_after_it(tiny_model, alone, monkeypatch):
+    batch = Batch(tiny_model.backend)
+    numbers = [batch.add(row) for row in ROWS[:3]]
+    found = {number: [] for number in numbers}
+    third, real = batch.rows[2], batch.rows[2].choose
+
+    def strike(choice):
+        if len(third.new) == 5 and not strike.done:
+            strike.done = True
+            raise KeyboardInterrupt
+        real(choice)
+
+    strike.done = False
+    monkeypatch.setattr(third, "choose", strike)
+    while min(map(len, found.values())) < 20:
+        try:
+            for choice in batch.step():
+                found[choice.row].append(choice.id)
+        except KeyboardInterrupt:
+            assert strike.done
+    assert [found[number][:20] for number in numbers] == [ids[:20] for ids in alone[:3]]
 
 
 def test_the_cache_is_written_in_place(small_model):
     """What a step writes lands in the very memory that the cache had before."""
-    batch = Batch(small_model.backend, [Row([15496, 11])])
-    batch.next()
-    before = [memoryview(tensor) for tensor in [*batch.cache.keys, *batch.cache.values]]
-    batch.next()
-    for old, new in zip(before, [*batch.cache.keys, *batch.cache.values]):
+    batch = Batch(small_model.backend)
+    batch.add(Row([15496, 11]))
+    batch.step()
+    before = [memoryview(tensor) for tensor in batch.blocks.tensors]
+    batch.step()
+    for old, new in zip(before, batch.blocks.tensors):
         assert np.shares_memory(np.asarray(old), np.asarray(memoryview(new)))
 
 
 @pytest.mark.parametrize("number", range(5))
 def test_greedy_ids_are_those_of_the_original(small_model, number):
     row = Row(GOLDEN["tokens"][number], GREEDY)
-    assert take(Batch(small_model.backend, [row]), 40) == [GOLDEN["greedy"][number]]
+    assert take(small_model.backend, [row], 40) == [GOLDEN["greedy"][number]]
 
 
 def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
     rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
-    assert take(Batch(small_model.backend, rows), 40) == GOLDEN["greedy"]
+    assert take(small_model.backend, rows, 40) == GOLDEN["greedy"]
 
 
 def test_one_trace_serves_every_length(tiny_model):
     backend = TensorFlowBackend(tiny_model.backend.weights, tiny_model.hparams)
     for length, batch_size in ((1, 1), (7, 1), (30, 3)):
-        take(Batch(backend, [Row(list(range(length)))] * batch_size), 40)
+        take(backend, [Row(list(range(length)))] * batch_size, 40)
     assert [f.experimental_get_tracing_count() for f in (backend.forward, backend.write)] == [1, 1]
 
 
-@pytest.mark.parametrize("prompt", [[], [-1], [10_000]])
-def test_impossible_prompts_are_refused(tiny_model, prompt):
-    with pytest.raises(UsageError, match="at least one id, all from 0 to"):
-        Batch(tiny_model.backend, [Row(prompt)])
+def log_softmax(logits):
+    logits = np.float64(logits)
+    return logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+
+
+def test_a_choice_carries_log_probabilities(small_model):
+    """Of the model's own logits, whatever shaped the choice; and the likeliest ids, in order."""
+    prompt = GOLDEN["tokens"][0]
+    batch = Batch(small_model.backend)
+    batch.add(Row(prompt, Sampling(temperature=2, top_k=5, logit_bias={11: 3}), seed=1, likeliest=3))
+    (choice,) = batch.step()
+    blocks = small_model.backend.new_blocks()
+    pieces = [batch_module.Piece([blocks.take() for _ in range(-(-len(prompt) // SLOTS))], 0, prompt)]
+    expected = log_softmax(small_model.backend.extend(blocks, pieces).values[0])
+    np.testing.assert_allclose(choice.logprob, expected[choice.id], atol=1e-5)
+    assert [token for token, _ in choice.likeliest] == np.argsort(-expected)[:3].tolist()
+    np.testing.assert_allclose([said for _, said in choice.likeliest], np.sort(expected)[:-4:-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("echoed", [3, 16, 1000])
+def test_the_prompt_has_log_probabilities_too(tiny_model, monkeypatch, echoed):
+    """Computed in slices of so many ids; beside a row whose prompt is the same, and in the store."""
+    monkeypatch.setattr(batch_module, "ECHOED", echoed)
+    prompt = list(range(40, 70))
+    batch = Batch(tiny_model.backend)
+    numbers = [batch.add(Row(prompt, GREEDY)), batch.add(Row(prompt, GREEDY, echo=True, likeliest=2))]
+    assert len({tuple(ids) for ids in collect(batch, numbers[:1], 3)}) == 1
+    while len(batch.rows[1].new) < 1:
+        batch.step()
+    first, *rest = batch.echo(numbers[1])
+    assert first is None and [said.id for said in rest] == prompt[1:]
+    logits, _, _ = model.model(tiny_model.backend.weights, tiny_model.hparams, np.array([prompt], np.int32))
+    for said, line in zip(rest, logits[0].numpy()):
+        expected = log_softmax(line)
+        np.testing.assert_allclose(said.logprob, expected[said.id], atol=1e-5)
+        assert [token for token, _ in said.likeliest] == np.argsort(-expected)[:2].tolist()
+
+
+class Counting:
+    """A backend that notes how many ids there are in each call."""
+
+    def __init__(self, backend):
+        self.backend, self.calls = backend, []
+
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
+
+    def extend(self, blocks, pieces):
+        self.calls.append([len(piece.ids) for piece in pieces])
+        return self.backend.extend(blocks, pieces)
+
+
+def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
+    monkeypatch.setattr(batch_module, "BESIDE", 5)
+    counting = Counting(tiny_model.backend)
+    batch = Batch(counting)
+    running = [batch.add(Row([number], GREEDY)) for number in range(3)]
+    batch.step()
+    long = batch.add(Row(list(range(23)), GREEDY))
+    chosen = [[choice.row for choice in batch.step()] for _ in range(6)]
+    assert counting.calls[1:] == [[1, 1, 1, 5]] * 4 + [[1, 1, 1, 3], [1, 1, 1, 1]]
+    assert chosen == [running] * 4 + [[*running, long]] * 2
+
+
+def test_samples_of_one_prompt_cost_one_prefill(tiny_model):
+    prompt = list(range(20))
+    counting = Counting(tiny_model.backend)
+    rows = [Row(prompt, seed=1, sample=number) for number in range(4)]
+    found = take(counting, rows, 8)
+    assert found == [take(tiny_model.backend, [row], 8)[0] for row in rows] and len(set(map(tuple, found))) == 4
+    assert counting.calls[:3] == [[20], [1, 1, 1, 1], [1, 1, 1, 1]]
+    # Another prompt that shares a part waits for that part, and computes the rest.
+    counting.calls.clear()
+    rows = [Row(prompt), Row([*prompt[:15], 99, 98])]
+    assert take(counting, rows, 8) == [take(tiny_model.backend, [row], 8)[0] for row in rows]
+    assert counting.calls[:2] == [[20], [1, 2]]

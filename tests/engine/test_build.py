@@ -12,8 +12,8 @@ import pytest
 from one_by_one import take
 
 from gpt2.engine import load
-from gpt2.engine.batch import Batch, Row
 from gpt2.engine.native import backend, build, folder
+from gpt2.engine.row import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 
@@ -70,7 +70,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
             build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
     assert without.name == "TensorFlow: there is no C++ compiler"
-    assert take(Batch(without, [Row([1], Sampling(temperature=0))]), 3)
+    assert take(without, [Row([1], Sampling(temperature=0))], 3)
 
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):

@@ -1,28 +1,49 @@
-"""The native backend gives a row the same bits whatever stands beside it and however its tokens were cut up."""
+"""The native backend gives a row the same bits whatever stands beside it, however its prompt was cut up, from a shared
+beginning or computed anew."""
+
+import ctypes
+import random
 
 import numpy as np
 import pytest
 import tiny
 
+from gpt2 import machine
+from gpt2.engine import batch as batch_module
+from gpt2.engine.backend import Piece
+from gpt2.engine.batch import Batch
+from gpt2.engine.blocks import blocks_for
 from gpt2.engine.load import load_backend
+from gpt2.engine.native import build
+from gpt2.engine.native.backend import NativeBackend
+from gpt2.engine.prefixes import Prefixes
+from gpt2.engine.row import Row
+from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.request import PRECISIONS
+from gpt2.request import PRECISIONS, Sampling
+
+# What compilers are told to leave out, so that other kernels are built: each is to be equal to itself.
+NO_VNNI, NO_AVX512 = ("-mno-avx512vnni", "-mno-avx512bf16"), ("-mno-avx512f",)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A model whose sizes are no multiples of a register's: 36 numbers, heads of 9; its window is no whole blocks."""
+    return open_model_dir(tiny.write_model(tmp_path_factory.mktemp("models") / "odd", n_ctx=90, n_embd=36))
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
-def backend(request, native, tmp_path_factory):
-    """Of a model whose sizes are no multiples of a register's: 36 numbers, heads of 9."""
-    model = tiny.write_model(tmp_path_factory.mktemp("models") / "odd", n_ctx=90, n_embd=36)
-    return load_backend(open_model_dir(model), request.param)
+def backend(request, native, odd):
+    return load_backend(odd, request.param)
 
 
 def in_chunks(backend, ids, sizes):
     """The logits [V] after the last of the ids [T], fed to a row of its own in chunks of these sizes."""
-    cache, start = backend.new_cache(1), 0
+    blocks, start = backend.new_blocks(), 0
+    own = [blocks.take() for _ in range(blocks_for(len(ids)))]
     for size in sizes:
-        chunk = ids[start : start + size]
-        logits = backend.extend(cache, [0], chunk[None], np.array([start]), np.array([len(chunk)]))[0]
-        start += len(chunk)
+        logits = backend.extend(blocks, [Piece(own, start, ids[start : start + size])]).values[0]
+        start += size
     assert start == len(ids)
     return logits
 
@@ -32,14 +53,16 @@ def test_beside_others(backend, beside):
     rng = np.random.default_rng(beside)
     tokens = rng.integers(backend.hparams.n_vocab, size=(beside, 81)).astype(np.int32)
     counts = rng.integers(1, 81, size=beside)
-    cache, rows, ones = backend.new_cache(beside), range(beside), np.ones(beside, np.int32)
-    prefilled = backend.extend(cache, rows, tokens, np.zeros(beside, np.int32), counts)
-    steps = [backend.extend(cache, rows, tokens[:, i : i + 1], counts + i, ones) for i in range(3)]
+    blocks = backend.new_blocks()
+    owned = [[blocks.take(), blocks.take()] for _ in counts]
+    prefilled = backend.extend(blocks, [Piece(own, 0, ids[:n]) for own, ids, n in zip(owned, tokens, counts)]).values
+    for i in range(3):
+        steps = [Piece(own, n + i, ids[i : i + 1]) for own, ids, n in zip(owned, tokens, counts)]
+        stepped = backend.extend(blocks, steps).values
     for row, count in enumerate(counts):
-        alone = in_chunks(backend, tokens[row, :count], [count])
-        np.testing.assert_array_equal(prefilled[row], alone)
+        np.testing.assert_array_equal(prefilled[row], in_chunks(backend, tokens[row, :count], [count]))
         whole = np.concatenate([tokens[row, :count], tokens[row, :3]])
-        np.testing.assert_array_equal(steps[2][row], in_chunks(backend, whole, [len(whole)]))
+        np.testing.assert_array_equal(stepped[row], in_chunks(backend, whole, [len(whole)]))
 
 
 def test_in_chunks(backend):
@@ -49,3 +72,93 @@ def test_in_chunks(backend):
     for _ in range(30):
         cuts = np.sort(rng.choice(np.arange(1, 90), size=rng.integers(1, 60), replace=False))
         np.testing.assert_array_equal(in_chunks(backend, ids, np.diff([0, *cuts, 90])), whole)
+
+
+class Watched(Batch):
+    """Keeps the bits of every row's logits."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.said = {}
+
+    def _choose(self, ready):
+        for row, logits, log_total in ready:
+            self.said.setdefault(row.number, []).append((logits.tobytes(), log_total.tobytes()))
+        super()._choose(ready)
+
+
+def random_row(rng, stems, n_vocab):
+    """Half of them begin like others."""
+    prompt = rng.choice(stems)[: rng.randrange(1, 90)] if rng.random() < 0.5 else []
+    more = rng.randrange(0, 40) if rng.random() < 0.5 else 0
+    prompt = [*prompt, *(rng.randrange(n_vocab) for _ in range(more or not prompt))]
+    sampling = Sampling(temperature=rng.choice([0, 1]), top_k=rng.choice([0, 5]))
+    return Row(prompt, sampling, rng.randrange(1000), length=rng.randrange(1, 30), keep=rng.random() < 0.5)
+
+
+def try_schedule(backend, seed, monkeypatch):
+    """32 rows that join and leave; chunks of random sizes, a store that forgets, room for a few or for all."""
+    rng = random.Random(seed)
+    n_vocab = backend.hparams.n_vocab
+    stems = [[rng.randrange(n_vocab) for _ in range(90)] for _ in range(3)]
+    rows = [random_row(rng, stems, n_vocab) for _ in range(32)]
+    prefixes = Prefixes(backend.new_blocks(), rng.choice([0, 3, 50]) * backend.block_bytes)
+    batch = Watched(backend, prefixes, rng.choice([9, 20, 1000]))
+    coming = list(rows)
+    while batch or coming:
+        for _ in range(min(len(coming), rng.choice([0, 0, 1, 4, 16]))):
+            batch.add(coming.pop(0))
+        monkeypatch.setattr(batch_module, "BESIDE", rng.randrange(1, 40))
+        monkeypatch.setattr(batch_module, "ALONE", rng.randrange(1, 300))
+        batch.step()
+        for row in list(batch.rows.values()):
+            if len(row.new) >= row.row.length or rng.random() < 0.01:
+                batch.remove(row.number)
+    monkeypatch.undo()
+    assert batch.blocks.used == len(prefixes.nodes) and sum(map(len, batch.said.values())) > 200
+    for number, row in enumerate(rows):
+        alone = Watched(backend)
+        alone.add(row)
+        said = batch.said.get(number, [])
+        for _ in said:
+            alone.step()
+        assert alone.said.get(0, []) == said, f"seed {seed}, row {number}: {row}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_schedules(backend, seed, monkeypatch):
+    try_schedule(backend, seed, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3, 200))
+def test_hundreds_of_random_schedules(backend, seed, monkeypatch):
+    try_schedule(backend, seed, monkeypatch)
+
+
+@pytest.fixture(scope="module", params=[NO_AVX512, pytest.param(NO_VNNI, marks=pytest.mark.slow)], ids=" ".join)
+def other_build(request, native, tmp_path_factory):
+    """A library for a lesser processor; in this process beside the other one."""
+    if "avx512f" not in machine.cpu_flags():
+        pytest.skip("this processor has nothing that could be left out")
+    library = tmp_path_factory.mktemp("build") / "native.so"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "OPTIONS", (*build.OPTIONS, *request.param))
+        build.compile_library("c++", library)
+    return ctypes.CDLL(str(library))
+
+
+def schedules_of(library, odd, seeds, monkeypatch):
+    for precision in PRECISIONS:
+        weights = openai.read_weights(odd.weights, odd.hparams)
+        for seed in seeds:
+            try_schedule(NativeBackend(library, weights, odd.hparams, precision), seed, monkeypatch)
+
+
+def test_other_builds(other_build, odd, monkeypatch):
+    schedules_of(other_build, odd, range(1), monkeypatch)
+
+
+@pytest.mark.slow
+def test_hundreds_of_random_schedules_of_other_builds(other_build, odd, monkeypatch):
+    schedules_of(other_build, odd, range(1, 200), monkeypatch)

@@ -53,7 +53,7 @@ def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
 
 
 def test_a_sample_stops_at_once(run, monkeypatch):
-    calls = counted(monkeypatch, loop.Batch, "next", at=2)
+    calls = counted(monkeypatch, loop.Batch, "step", at=2)
     status, out, _ = run(stop_after=9, sample_every=3, sample_length=20)
     assert (status, len(calls), saved_step()) == (cli.TERMINATED, 2, 3)
     assert "SAMPLE" not in out and not Path("samples/run1/samples-3").exists()

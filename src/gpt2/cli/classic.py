@@ -106,24 +106,20 @@ class SampleStream:
         numbers = itertools.islice(self.sample_numbers, nsamples)
         requests = (dataclasses.replace(request, sample=number) for number in numbers)
         banners = itertools.count(1)
-        for batch in generate.batches(self.model, requests, self.options.batch_size):
+        if self.options.batch_size > 1:
             with Interruption() as ctrl_c:
-                self._write_batch(batch, banners, ctrl_c)
-            if not interruptible:
-                ctrl_c.throw()
-
-    def _write_batch(self, requests: list[Request], banners: Iterator[int], ctrl_c: Interruption) -> None:
-        from gpt2 import generate
-
-        pieces = itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, requests))
-        if len(requests) == 1:
-            print(banner(next(banners)), flush=True)
-            for piece in pieces:
-                print(piece.text, end="", flush=True)
-            print(flush=True)
-        else:
-            for text in generate.in_order(pieces, len(requests)):
-                print(banner(next(banners)), text, sep="\n", flush=True)
+                pieces = generate.stream(self.model, requests, self.options.batch_size)
+                for completion in generate.in_order(itertools.takewhile(lambda _: not ctrl_c.pressed, pieces)):
+                    print(banner(next(banners)), completion.text, sep="\n", flush=True)
+            ctrl_c.throw(unless=interruptible)
+            return
+        for one in requests:
+            with Interruption() as ctrl_c:
+                print(banner(next(banners)), flush=True)
+                for piece in itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, [one])):
+                    print(piece.text, end="", flush=True)
+                print(flush=True)
+            ctrl_c.throw(unless=interruptible)
 
 
 def banner(number: int) -> str:

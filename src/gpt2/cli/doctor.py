@@ -12,6 +12,8 @@ import numpy as np
 from gpt2 import machine
 from gpt2.cli import clash
 from gpt2.engine import reference
+from gpt2.engine.backend import Piece
+from gpt2.engine.blocks import blocks_for
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.model_dir import ModelDir
@@ -76,11 +78,11 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
     expected = reference.logits(weights, hparams, tokens.tolist())
     errors = []
     for backend in backends(weights, hparams, threads):
-        whole, growing = backend.new_cache(1), backend.new_cache(1)
+        blocks = backend.new_blocks()
+        whole, growing = ([blocks.take() for _ in range(blocks_for(len(tokens)))] for _ in range(2))
         for i in range(len(tokens)):
-            prefilled = backend.extend(whole, [0], tokens[None, : i + 1], np.array([0]), np.array([i + 1]))
-            decoded = backend.extend(growing, [0], tokens[None, i : i + 1], np.array([i]), np.array([1]))
-            errors += [np.abs(found[0] - expected[i]).max() for found in (prefilled, decoded)]
+            pieces = [Piece(whole, 0, tokens[: i + 1]), Piece(growing, i, tokens[i : i + 1])]
+            errors.append(np.abs(backend.extend(blocks, pieces).values - expected[i]).max())
     return float(max(errors))
 
 

@@ -56,6 +56,11 @@ FLAGS = {
     "models_dir": Flag(str, "a folder", "folder that holds the models' folders; ~ and $VARIABLES are expanded"),
     "stop": Flag(texts, "text", "end a sample before this text; several: \"['one', '\\n\\n']\""),
     "repetition_penalty": Flag(float, NUMBER, "makes tokens that are there already less likely; 1 is off, 1.2 strong"),
+    "frequency_penalty": Flag(
+        float, NUMBER, "makes new tokens less likely each time they come, from -2 to 2; 0 is off"
+    ),
+    "presence_penalty": Flag(float, NUMBER, "makes new tokens less likely once they have come, from -2 to 2; 0 is off"),
+    "min_p": Flag(float, NUMBER, "choose among tokens that are this share as likely as the likeliest; 0 is off"),
     "threads": Flag(int, WHOLE, "how many threads compute; all cores if not given"),
     "precision": Flag(str, "a name", f"of the weights in memory: {', '.join(PRECISIONS)}; the narrower, the faster"),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),

@@ -1,34 +1,65 @@
-"""What computes a model, as the rest of the engine sees it: a cache, and one operation that extends it."""
+"""What computes a model, as the rest of the engine sees it: blocks of a cache, and one operation that extends rows.
+
+Shapes: W positions that want logits, V vocabulary.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from gpt2.engine.blocks import Blocks
 from gpt2.hparams import HParams
+from gpt2.sample import RandomNumbers
 
-Rows = Sequence[int] | np.ndarray  # numbers of rows of the batch
+
+class Piece(NamedTuple):
+    """What is new of one row: a step's one id, a whole prompt, or a part of one.
+
+    blocks: numbers of the blocks that hold the row, those of what is before and those for what is new.
+    start: the position of the first id; what is before is in the blocks already.
+    ids: that are fed, at least one. wanted: how many of the last ones want logits.
+    """
+
+    blocks: Sequence[int]
+    start: int
+    ids: Sequence[int] | np.ndarray
+    wanted: int = 1
+
+
+class Logits(NamedTuple):
+    """What the wanted positions say of their next ids, in the order of the pieces."""
+
+    values: np.ndarray  # [W, V] float32
+    log_totals: np.ndarray  # [W] float32, log of the sum of their exponentials: a value less this is a log-probability
+
+
+class WordsWanted(NamedTuple):
+    """Random words for a sample's new token with this number: for each of the ids [N], or for all if None."""
+
+    numbers: RandomNumbers
+    token: int
+    ids: np.ndarray | None
 
 
 class Backend(Protocol):
-    """TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`).
-
-    Shapes: N rows of the batch, T time, V vocabulary.
-    """
+    """TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`)."""
 
     name: str  # for people
     device: str  # what it computes on, for people
     hparams: HParams
-    slot_bytes: int  # of a cache, for one token of one row
 
-    def new_cache(self, batch: int) -> Any:
-        """Room for the keys and values of so many rows, for this backend's `extend` alone; see `cache.py`."""
+    def new_blocks(self) -> Blocks:
+        """An empty cache, for this backend's `extend` alone."""
 
-    def extend(self, cache: Any, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Feeds the first counts[n] of tokens [N, T] to row rows[n] of the batch, from its slot starts[n] on.
+    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
+        """Feeds each piece to its row, and writes its keys and values into the row's blocks, and into no other slot.
 
-        Returns the logits of each row's last token [N, V] float32. No token sees the padding, which stands after it;
-        no other row is written to. Raises ValueError for what would leave the cache.
+        What a piece's ids see are the slots before `start` and those of the piece up to themselves. Raises ValueError
+        for what would leave the blocks or the window, MemoryError; then nothing counts as fed.
         """
+
+    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+        """For each [N] uint32, those of `RandomNumbers.words`."""

@@ -1,131 +1,218 @@
-"""Rows of ids in, one new id per row and step out: prefill, decode steps, the window.
+"""Rows that come and go: ids in, one new id per row and step out. It knows nothing of text.
 
-It knows nothing of text. Each row has its own length, settings and random numbers, so that a row's ids do not depend
-on the rows beside it.
+Each row has its own length, settings and random numbers, so that its ids do not depend on the rows beside it. A step
+computes the next id of every row whose prompt is in the cache, and beside them some of the prompts of the others: the
+weights are read once for all.
 
-Shapes: B batch, N rows of it, V vocabulary.
+Shapes: V vocabulary.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
 from gpt2 import sample
-from gpt2.engine.backend import Backend
+from gpt2.engine.backend import Backend, Logits, Piece, WordsWanted
+from gpt2.engine.blocks import blocks_for
+from gpt2.engine.prefixes import WORTH, Prefixes, in_common
+from gpt2.engine.row import Choice, Row, Running
 from gpt2.errors import UsageError
-from gpt2.request import Sampling
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One sample: its prompt's ids (at least one), its settings, and the key of its random numbers."""
-
-    prompt: Sequence[int]
-    sampling: Sampling = Sampling()
-    seed: int = 0
-    sample: int = 0
-
-
-def last_of_window(ids: Sequence[int], n_ctx: int) -> list[int]:
-    """What is kept of a prompt: all of it or, if it is longer than the window, its last n_ctx - 1 ids."""
-    return list(ids) if len(ids) <= n_ctx else list(ids)[-max(1, n_ctx - 1) :]
+ALONE = 512  # ids of prompts in a step that nobody waits for
+BESIDE = 16  # in one that others wait for, at least; a step of 8 rows takes some two and a half times as long with them
+ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
 class Batch:
     """Rows that are decoded together, each as if it were alone.
 
-    >>> batch = Batch(backend, [Row([15496, 11])])
-    >>> ids = [int(batch.next()[0]) for _ in range(20)]
+    >>> batch = Batch(backend)
+    >>> number = batch.add(Row([15496, 11], length=20))
+    >>> ids = [choice.id for _ in range(20) for choice in batch.step()]
+    >>> batch.remove(number)
 
-    Raises UsageError for a prompt that is empty or holds ids outside the vocabulary.
+    prefixes: beginnings that are known, and the cache in which they are; None for a new one. room: how many blocks all
+    rows may take together; None for what there is memory for. A row for which there is no room waits until others have
+    left; one that needs more than there is has it for itself.
     """
 
-    def __init__(self, backend: Backend, rows: Sequence[Row]) -> None:
-        hparams = backend.hparams
-        for row in rows:
-            if not row.prompt or not 0 <= min(row.prompt) <= max(row.prompt) < hparams.n_vocab:
-                raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {row.prompt}")
+    def __init__(self, backend: Backend, prefixes: Prefixes | None = None, room: int | None = None) -> None:
         self.backend = backend
-        self.rows = rows
-        self.n_ctx = hparams.n_ctx
-        self.ids = [last_of_window(row.prompt, self.n_ctx) for row in rows]
-        self.random = [sample.RandomNumbers(row.seed, row.sample) for row in rows]
-        self.seen = [_seen(row, hparams.n_vocab) for row in rows]
-        self.cache = backend.new_cache(len(rows))
-        self.lengths: np.ndarray = np.zeros(len(rows), np.int32)  # used slots of each row
-        self.done: np.ndarray = np.zeros(len(rows), bool)
+        self.prefixes = prefixes or Prefixes(backend.new_blocks())
+        self.blocks = self.prefixes.blocks
+        self.room = self.blocks.room() if room is None else room
+        self.rows: dict[int, Running] = {}
+        self.numbers = itertools.count()
+        self.told: dict[int, int] = {}  # how many choices of each row `step` has returned
 
-    def finish(self, row: int) -> None:
-        """This row's ids are no longer wanted: it is computed no further."""
-        self.done[row] = True
+    def __len__(self) -> int:
+        return len(self.rows)
 
-    def next(self) -> np.ndarray:
-        """One new id for each row [B] int32; those of finished rows mean nothing."""
-        ids: np.ndarray = np.zeros(len(self.rows), np.int32)
-        rows = np.flatnonzero(~self.done)
-        if not len(rows):
-            return ids
-        if 2 * len(rows) <= len(self.cache.rows):  # seldom, since it copies what it retains
-            self.cache.retain(rows)
-        for row, logits in zip(rows.tolist(), self._logits(rows)):
-            sampling, seen = self.rows[row].sampling, self.seen[row]
-            words = self.random[row].next(len(logits)) if sampling.temperature else None
-            ids[row] = token = sample.next_token(logits, sampling, words, seen)
-            self.ids[row].append(token)
-            if seen is not None:
-                seen[token] = True
-        return ids
+    def __enter__(self) -> Batch:
+        return self
 
-    def _logits(self, rows: np.ndarray) -> np.ndarray:
-        """What each of these rows says of its next id [N, V], after its last id has been fed.
+    def __exit__(self, *_: object) -> None:
+        for number in list(self.rows):
+            self.remove(number)
 
-        A row that is new is prefilled; one whose window is full keeps its last n_ctx // 2 ids and is prefilled again.
+    def add(self, row: Row) -> int:
+        """The number by which the row's choices are known.
+
+        Raises UsageError for a prompt that is empty, or that or a bias with ids outside the vocabulary.
         """
-        full = self.lengths[rows] == self.n_ctx
-        for row in rows[full]:
-            self.ids[row] = self.ids[row][-max(1, self.n_ctx // 2) :]
-        begin = full | (self.lengths[rows] == 0)
-        if begin.all():
-            return self._prefill(rows)
-        if not begin.any():
-            return self._step(rows)
-        order = np.argsort(np.concatenate([rows[~begin], rows[begin]]))
-        return np.concatenate([self._step(rows[~begin]), self._prefill(rows[begin])])[order]
+        hparams = self.backend.hparams
+        if not len(row.prompt) or not 0 <= min(row.prompt) <= max(row.prompt) < hparams.n_vocab:
+            raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {row.prompt}")
+        biased = max(row.sampling.logit_bias, default=0)
+        if biased >= hparams.n_vocab:
+            raise UsageError(f"logit_bias has ids from 0 to {hparams.n_vocab - 1}, not {biased}")
+        number = next(self.numbers)
+        self.rows[number] = Running(number, row, hparams.n_ctx)
+        return number
 
-    def _step(self, rows: np.ndarray) -> np.ndarray:
-        starts = self.lengths[rows]
-        self.cache.reserve(int(starts.max()) + 1)
-        tokens = np.array([[self.ids[row][-1]] for row in rows], np.int32)
-        logits = self.backend.extend(self.cache, rows, tokens, starts, np.ones(len(rows), np.int32))
-        self.lengths[rows] += 1
-        return logits
+    def remove(self, number: int) -> None:
+        """The row's ids are no longer wanted: its blocks are given back."""
+        row = self.rows.pop(number)
+        if row.row.keep:
+            self.prefixes.keep(row.window[: row.filled], row.blocks)
+        self.blocks.give_back(row.blocks)
 
-    def _prefill(self, rows: np.ndarray) -> np.ndarray:
-        """Rows with the same ids are computed once."""
-        first: dict[tuple[int, ...], int] = {}  # ids -> the first row that has them
-        sources = [first.setdefault(tuple(self.ids[row]), row) for row in rows]
-        counts: np.ndarray = np.array([len(ids) for ids in first], np.int32)
-        tokens: np.ndarray = np.zeros((len(first), counts.max()), np.int32)
-        for line, ids in zip(tokens, first):
-            line[: len(ids)] = ids
-        self.cache.reserve(int(counts.max()))
-        different = list(first.values())
-        logits = self.backend.extend(self.cache, different, tokens, np.zeros(len(first), np.int32), counts)
-        self.lengths[rows] = [len(self.ids[row]) for row in rows]
-        if len(different) == len(rows):
-            return logits
-        copied = [(source, row) for source, row in zip(sources, rows) if source != row]
-        self.cache.copy(*zip(*copied))
-        return logits[[different.index(source) for source in sources]]
+    def echo(self, number: int) -> list[Choice | None]:
+        """The log-probabilities of the prompt's ids that the window keeps, after the row's first choice; the first id
+        has none. Of rows with `echo`."""
+        return self.rows[number].echoed
+
+    def has_room(self, row: Row) -> bool:
+        """Whether the row could begin at once."""
+        taken = sum(other.most_blocks for other in self.rows.values())
+        return not taken or taken + row.most_blocks(self.backend.hparams.n_ctx) <= self.room
+
+    def step(self) -> list[Choice]:
+        """One id for each row that has got so far; none, perhaps, while prompts are computed.
+
+        What interrupts it (Ctrl-C, MemoryError) leaves all rows as they were, and it can be called again.
+        """
+        if not self._untold():
+            plan = self._plan()
+            if plan:
+                pieces = [self._piece(row, count) for row, count in plan]
+                logits = self.backend.extend(self.blocks, pieces)
+                self._choose(self._computed(plan, pieces, logits))
+        choices = self._untold()
+        self.told = {row.number: len(row.new) for row in self.rows.values()}
+        return choices
+
+    def _untold(self) -> list[Choice]:
+        return [choice for row in self.rows.values() for choice in row.new[self.told.get(row.number, 0) :]]
+
+    def _plan(self) -> list[tuple[Running, int]]:
+        """Who is computed in this step, and how many ids of each."""
+        self._begin()
+        begun = [row for row in self.rows.values() if row.begun]
+        for row in begun:
+            if row.is_full:
+                self.blocks.give_back(row.slide())
+        plan = [(row, 1) for row in begun if len(row.left) == 1]
+        budget = max(BESIDE, len(plan)) if plan else ALONE
+        reading: list[Running] = []  # rows whose prompts are on their way into the cache
+        for row in begun:
+            if len(row.left) > 1 and budget > 0 and (row.blocks or self._may_begin(row, reading)):
+                count = min(len(row.left), budget, ECHOED if row.row.echo else budget)
+                plan.append((row, count))
+                reading.append(row)
+                budget -= count
+        return plan
+
+    def _begin(self) -> None:
+        """Rows begin in the order in which they came, as long as there is room for all that they may take."""
+        taken = sum(row.most_blocks for row in self.rows.values() if row.begun)
+        for row in self.rows.values():
+            if not row.begun:
+                taken += row.most_blocks
+                if taken > self.room and taken > row.most_blocks:
+                    return
+                row.begun = True
+
+    def _may_begin(self, row: Running, reading: Iterable[Running]) -> bool:
+        """Gives the row what is known of its beginning; not while another row is computing more of it."""
+        if row.row.echo and not row.new:
+            return True
+        known = self.prefixes.find(row.window)
+        blocks = [*known.blocks] if known.partial is None else [*known.blocks, known.partial]
+        try:
+            to_come = max((in_common(row.window, other.window) for other in reading), default=0)
+            if min(to_come, len(row.window) - 1) >= known.slots + WORTH:
+                return False
+            if known.partial is not None:
+                own = self.blocks.copied(known.partial)
+                self.blocks.give_back([known.partial])
+                blocks[-1] = own
+            row.blocks, row.filled, blocks = blocks, known.slots, []
+            return True
+        finally:
+            self.blocks.give_back(blocks)
+
+    def _piece(self, row: Running, count: int) -> Piece:
+        """With the blocks that it needs. Raises MemoryError."""
+        left = row.left[:count]
+        start = row.count - row.first - len(row.left)
+        while len(row.blocks) < blocks_for(start + count):
+            try:
+                row.blocks.append(self.blocks.take())
+            except MemoryError:
+                self.prefixes.clear()
+                row.blocks.append(self.blocks.take())
+        last = count == len(row.left)
+        return Piece(row.blocks, start, left, count if row.row.echo and not row.new else int(last))
+
+    def _computed(
+        self, plan: list[tuple[Running, int]], pieces: list[Piece], logits: Logits
+    ) -> list[tuple[Running, np.ndarray, float]]:
+        """Notes what is in the cache now; the rows that may choose, with their logits [V] and log total."""
+        ready, line = [], 0
+        for (row, count), piece in zip(plan, pieces):
+            lines = slice(line, line + piece.wanted)
+            line += piece.wanted
+            last = count == len(row.left)
+            if piece.wanted > last:
+                self._echo(row, piece, Logits(logits.values[lines], logits.log_totals[lines]))
+            row.filled = piece.start + count
+            if last:
+                if not row.new and len(row.window) > WORTH:
+                    self.prefixes.keep(row.window, row.blocks)
+                ready.append((row, logits.values[line - 1], logits.log_totals[line - 1]))
+        return ready
+
+    def _echo(self, row: Running, piece: Piece, logits: Logits) -> None:
+        """What the piece's positions say of the ids after them."""
+        following = row.window[piece.start + 1 : piece.start + len(piece.ids) + 1]
+        said = [_choice(row, int(token), *each) for token, each in zip(following, zip(*logits))]
+        row.echoed = [*(row.echoed[: piece.start + 1] or [None]), *said]
+
+    def _choose(self, ready: list[tuple[Running, np.ndarray, float]]) -> None:
+        """The next id of each row; random words are drawn for all of them at once."""
+        left, chosen = {}, {}
+        for row, logits, _ in ready:
+            sampling, ids = row.row.sampling, row.ids[: row.count]
+            logits = sample.shaped(logits, sampling, ids[: row.n_prompt], ids[row.n_prompt :])
+            if sample.is_greedy(sampling):
+                chosen[row.number] = int(np.argmax(logits))
+            else:
+                left[row.number] = sample.candidates(logits, sampling)
+        wanted = [
+            WordsWanted(row.random, len(row.new), left[row.number].ids) for row, *_ in ready if row.number in left
+        ]
+        for (number, candidates), words in zip(left.items(), self.backend.random_words(wanted)):
+            chosen[number] = sample.drawn(candidates, words)
+        choices = [_choice(row, chosen[row.number], logits, log_total) for row, logits, log_total in ready]
+        for (row, _, _), choice in zip(ready, choices):
+            row.choose(choice)
 
 
-def _seen(row: Row, n_vocab: int) -> np.ndarray | None:
-    """The ids that the row's penalty applies to [V] bool; None if it has none."""
-    if row.sampling.repetition_penalty == 1:
-        return None
-    seen = np.zeros(n_vocab, bool)
-    seen[list(row.prompt)] = True
-    return seen
+def _choice(row: Running, token: int, logits: np.ndarray, log_total: float) -> Choice:
+    likeliest = sample.likeliest(logits, row.row.likeliest).tolist() if row.row.likeliest else ()
+    others = tuple((other, float(logits[other] - log_total)) for other in likeliest)
+    return Choice(row.number, token, float(logits[token] - log_total), others)

@@ -1,36 +1,70 @@
 """A backend of TensorFlow: the model's functions, compiled, and a cache that they write into in place.
 
-Shapes: B batch, N rows of it, T time, P cache slots, L layers, H heads, D head size, E embedding, V vocabulary.
+Shapes: N rows, T time, M blocks of a row, K new tokens of all rows, W positions that want logits, S slots of a block,
+L layers, H heads, D head size, E embedding, V vocabulary.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from gpt2 import machine, model
-from gpt2.engine.backend import Rows
-from gpt2.engine.cache import KeyValueCache, slot_bytes
+from gpt2.engine.backend import Logits, Piece, WordsWanted
+from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
 from gpt2.engine.quantize import to_int8
 from gpt2.formats.weights import WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
 
+FIRST, GROWTH = 2, 4  # blocks of a row, and by what they are multiplied: each number of them is a shape to XLA
 
-class TensorCache(KeyValueCache):
-    """Keys and values as tensors [B, H, P, D] float32."""
 
-    def zeros(self, shape: list[int]) -> tf.Tensor:
-        return tf.zeros(shape)
+class TensorBlocks(Blocks):
+    """Keys and values, a tensor of each for a layer [blocks * H, S, D] float32, in which a block is H heads."""
 
-    def grown(self, array: tf.Tensor, more: int) -> tf.Tensor:
-        return tf.pad(array, [[0, 0], [0, 0], [0, more], [0, 0]])
+    def __init__(self, hparams: HParams) -> None:
+        super().__init__(2 * hparams.n_layer * hparams.n_embd * SLOTS * tf.float32.size)
+        self.n_head = hparams.n_head
+        shape = [hparams.n_head, SLOTS, hparams.head_size]
+        self.tensors = [tf.zeros(shape) for _ in range(2 * hparams.n_layer)]  # replaced as one
 
-    def taken(self, array: tf.Tensor, places: np.ndarray) -> tf.Tensor:
-        return tf.gather(array, places)
+    @property
+    def capacity(self) -> int:
+        return len(self.tensors[0]) // self.n_head
 
-    def put(self, array: tf.Tensor, to: np.ndarray, froms: np.ndarray) -> tf.Tensor:
-        return tf.raw_ops.InplaceUpdate(x=array, i=to, v=tf.gather(array, froms))
+    def spare(self) -> int:
+        return self.capacity - self.used
+
+    def provide(self, number: int) -> None:
+        if number >= self.capacity:
+            try:
+                more = [[0, self.n_head * self.capacity], [0, 0], [0, 0]]
+                self.tensors = [tf.pad(tensor, more) for tensor in self.tensors]
+            except tf.errors.ResourceExhaustedError as error:
+                raise MemoryError(str(error)) from error
+
+    def discard(self, number: int) -> None:
+        """Nothing: a tensor cannot shrink."""
+
+    def copy(self, source: int, target: int) -> None:
+        froms, to = (tf.range(block * self.n_head, (block + 1) * self.n_head) for block in (source, target))
+        self.tensors = [tf.raw_ops.InplaceUpdate(x=x, i=to, v=tf.gather(x, froms)) for x in self.tensors]
+
+
+class Fed(NamedTuple):
+    """Pieces as tensors."""
+
+    tokens: np.ndarray  # [N, T], zeros after a row's last one
+    table: np.ndarray  # [N, M] numbers of blocks, anything where a row needs fewer
+    starts: np.ndarray  # [N] slots before the new ones
+    new: np.ndarray  # [K, 2] row and time of each new token
+    slots: np.ndarray  # [K, 2] block and slot that it goes to
+    wanted: np.ndarray  # [W, 2] row and time of what wants logits
 
 
 class TensorFlowBackend:
@@ -51,105 +85,141 @@ class TensorFlowBackend:
     ) -> None:
         self.device, self.name = device, name
         self.weights = weights
-        self.hparams, self.slot_bytes = hparams, slot_bytes(hparams, tf.float32.size)
+        self.hparams = hparams
         function = tf.function if compiled else lambda f, **_: f
         # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
         ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
-        heads = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * hparams.n_layer
-        signature = [ids, row, model.Cache(heads, heads, row)]
+        places = tf.TensorSpec([None, 2], tf.int32)
+        cache = [tf.TensorSpec([None, SLOTS, hparams.head_size])] * (2 * hparams.n_layer)
+        new = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * (2 * hparams.n_layer)
+        signature = [cache, ids, ids, row, places]
         self.forward = function(self._forward, input_signature=signature)
-        self.write = function(self._write, input_signature=[heads * 2, heads * 2, row, row])
+        self.write = function(self._write, input_signature=[cache, new, places, places])
         # XLA widens a narrow weight while it multiplies; elsewhere a widened copy is made, which only a prefill repays.
         narrow = compiled and isinstance(weights["wte"], model.Narrow)
         self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward
 
-    def new_cache(self, batch: int) -> TensorCache:
-        return TensorCache(self.hparams, batch)
+    def new_blocks(self) -> TensorBlocks:
+        return TensorBlocks(self.hparams)
 
-    def extend(
-        self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
-    ) -> np.ndarray:
+    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
         """See `Backend`."""
-        if np.min(counts) < 1 or np.max(counts) > tokens.shape[1]:
-            raise ValueError("counts must be from 1 to the tokens' width")
-        if np.min(starts) < 0 or np.max(starts + counts) > min(cache.capacity, self.hparams.n_ctx):
+        assert isinstance(blocks, TensorBlocks)
+        for piece in pieces:
+            self._check(blocks, piece)
+        found: list[np.ndarray] = [np.zeros([0, self.hparams.n_vocab], np.float32)] * len(pieces)
+        for places in together(pieces):
+            some = [pieces[place] for place in places]
+            logits = self._extend(blocks, some, self.step if len(some[0].ids) == 1 else self.forward)
+            ends = list(itertools.accumulate(piece.wanted for piece in some))
+            for place, lines in zip(places, np.split(logits, ends[:-1])):
+                found[place] = lines
+        values = np.concatenate(found)
+        most = values.max(axis=1, keepdims=True, initial=-np.inf)
+        return Logits(values, np.log(np.exp(values - most).sum(axis=1)) + most[:, 0])
+
+    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+        """See `Backend`."""
+        return [words.numbers.words(words.token, self.hparams.n_vocab, words.ids) for words in wanted]
+
+    def _check(self, blocks: TensorBlocks, piece: Piece) -> None:
+        end = piece.start + len(piece.ids)
+        if not 0 <= piece.wanted <= len(piece.ids) > 0:
+            raise ValueError("counts must be from 1, and at least what is wanted")
+        if piece.start < 0 or end > min(len(piece.blocks) * SLOTS, self.hparams.n_ctx):
             raise ValueError("positions out of range")
-        if not starts.any():
-            return self._prefill(cache, rows, tokens, counts)
-        if tokens.shape[1] == 1:
-            return self._step(cache, rows, tokens[:, 0], starts)
-        parts = zip(rows, tokens, starts, counts)  # each without padding, for which its row may have no room
-        return np.concatenate([self._chunk(cache, row, ids[:count], start) for row, ids, start, count in parts])
+        if not all(0 <= block < blocks.capacity for block in piece.blocks):
+            raise ValueError("blocks out of range")
+        if not 0 <= np.min(piece.ids) <= np.max(piece.ids) < self.hparams.n_vocab:
+            raise ValueError("ids outside the vocabulary")
 
-    def _prefill(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """tokens [N, T] from each row's first slot on."""
-        hparams, starts = self.hparams, np.zeros(len(rows), np.int32)
-        nothing = [tf.zeros([len(rows), hparams.n_head, 0, hparams.head_size])] * hparams.n_layer
-        empty = model.Cache(nothing, nothing, tf.constant(starts, tf.int32))
-        logits, keys, values = self.forward(tf.constant(tokens, tf.int32), tf.constant(counts, tf.int32), empty)
-        self.store(cache, keys, values, cache.places(rows), starts)
-        return logits.numpy()
+    def _extend(self, blocks: TensorBlocks, pieces: Sequence[Piece], forward: Callable) -> np.ndarray:
+        """The logits of what is wanted [W, V]. Other threads wait until the cache has its new tensors."""
+        with blocks.lock:
+            fed = tensors(pieces, padded=forward is not self.forward)
+            logits, new = forward(blocks.tensors, fed.tokens, fed.table, fed.starts, fed.wanted)
+            blocks.tensors = self.write(blocks.tensors, new, fed.new, fed.slots)
+        return logits.numpy()[: sum(piece.wanted for piece in pieces)]
 
-    def _chunk(self, cache: TensorCache, row: int, ids: np.ndarray, start: int) -> np.ndarray:
-        """ids [T] from a row's slot `start` on."""
-        places, starts = cache.places([row]), np.array([start], np.int32)
-        keys, values = ([tf.gather(array, places) for array in kind] for kind in (cache.keys, cache.values))
-        past = model.Cache(keys, values, starts)
-        logits, keys, values = self.forward(ids[None].astype(np.int32), np.array([len(ids)], np.int32), past)
-        self.store(cache, keys, values, places, starts)
-        return logits.numpy()
+    def _forward(
+        self, blocks: list[tf.Tensor], tokens: tf.Tensor, table: tf.Tensor, starts: tf.Tensor, wanted: tf.Tensor
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """What is in `Fed` -> logits [W, V], and the new keys and values of all layers [N, H, T, D] each."""
+        cache = [self._past(tensor, table) for tensor in blocks]
+        half = self.hparams.n_layer
+        past = model.Cache(cache[:half], cache[half:], starts)
+        x, keys, values = model.hidden(self.weights, self.hparams, tokens, past)
+        x = tf.gather_nd(x, wanted)[:, None]  # [W, 1, E]: no logits for the rest of a prompt
+        return model.logits(self.weights, x)[:, 0], [*keys, *values]
 
-    def _step(self, cache: TensorCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """tokens [N], one a row. All rows of the cache are fed, since to pick some would copy it."""
-        places = cache.places(rows)
-        all_tokens, all_starts = np.zeros((2, len(cache.rows)), np.int32)
-        all_tokens[places], all_starts[places] = tokens, starts
-        past = model.Cache(cache.keys, cache.values, tf.constant(all_starts))
-        logits, keys, values = self.step(tf.constant(all_tokens[:, None]), tf.ones_like(past.lengths), past)
-        if len(places) < len(all_tokens):
-            keys, values = ([tf.gather(new, places) for new in news] for news in (keys, values))
-        self.store(cache, keys, values, places, starts)
-        return logits.numpy()[places]
-
-    def store(
-        self,
-        cache: TensorCache,
-        keys: list[tf.Tensor],
-        values: list[tf.Tensor],
-        places: np.ndarray,
-        starts: np.ndarray,
-    ) -> None:
-        """Puts keys and values L x [N, H, T, D] into the slots from starts [N] of these places [N] in the cache."""
-        places, starts = tf.constant(places, tf.int32), tf.constant(starts, tf.int32)
-        written = self.write([*cache.keys, *cache.values], [*keys, *values], places, starts)
-        cache.held = cache.held._replace(keys=written[: len(keys)], values=written[len(keys) :])
-
-    def _forward(self, tokens: tf.Tensor, counts: tf.Tensor, cache: model.Cache) -> model.Hidden:
-        """tokens [N, T], of which the first counts[n] of row n mean something -> logits of each row's last one [N, V],
-        keys and values L x [N, H, T, D]."""
-        x, keys, values = model.hidden(self.weights, self.hparams, tokens, cache)
-        last = tf.gather(x, counts - 1, batch_dims=1)[:, None]  # [N, 1, E]: no logits for the rest of a prompt
-        return model.logits(self.weights, last)[:, 0], keys, values
+    def _past(self, tensor: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+        """The blocks [N, M] of each row, one after another: [N, H, M * S, D]."""
+        rows, n_blocks = tf.unstack(tf.shape(table))
+        n_head, head_size = self.hparams.n_head, self.hparams.head_size
+        heads = table[:, None] * n_head + tf.range(n_head)[:, None]  # [N, H, M]
+        return tf.reshape(tf.gather(tensor, heads), [rows, n_head, n_blocks * SLOTS, head_size])
 
     def _write(
-        self, caches: list[tf.Tensor], news: list[tf.Tensor], rows: tf.Tensor, starts: tf.Tensor
+        self, blocks: list[tf.Tensor], news: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Puts each of `news` [N, H, T, D] into the slots starts[n], starts[n] + 1, ... of the rows [N] of its cache
-        [B, H, P, D], in place, and returns the caches, which take the place of the old ones.
+        """Puts the new keys and values [N, H, T, D], those that are at `new` [K, 2] in their rows, into the cache's
+        slots [K, 2], in place, and returns the cache's tensors, which take the place of the old ones.
 
         In place is what makes a step cost the new token and not the whole cache: `tf.Variable.assign` on a slice makes
         every later read copy the variable, `tf.tensor_scatter_nd_update` copies a tensor that anybody still holds.
         """
-        _, n_head, capacity, head_size = tf.unstack(tf.shape(caches[0]))
-        time = tf.range(tf.shape(news[0])[2])
-        heads = rows[:, None] * n_head + tf.range(n_head)  # [N, H]
-        slots = heads[:, :, None] * capacity + starts[:, None, None] + time  # [N, H, T]
+        n_head, head_size = self.hparams.n_head, self.hparams.head_size
+        heads = slots[:, :1] * n_head + tf.range(n_head)  # [K, H]
+        places = tf.reshape(heads * SLOTS + slots[:, 1:], [-1])  # [K * H]
         written = []
-        for cache, new in zip(caches, news):
-            lines, new_lines = (tf.reshape(x, [-1, head_size]) for x in (cache, new))  # [B*H*P, D] and [N*H*T, D]
-            lines = tf.raw_ops.InplaceUpdate(x=lines, i=tf.reshape(slots, [-1]), v=new_lines)
-            written.append(tf.reshape(lines, tf.shape(cache)))
+        for tensor, fresh in zip(blocks, news):
+            lines = tf.reshape(tensor, [-1, head_size])  # [blocks * H * S, D]
+            values = tf.reshape(tf.gather_nd(tf.transpose(fresh, [0, 2, 1, 3]), new), [-1, head_size])  # [K * H, D]
+            lines = tf.raw_ops.InplaceUpdate(x=lines, i=places, v=values)
+            written.append(tf.reshape(lines, tf.shape(tensor)))
         return written
+
+
+def together(pieces: Sequence[Piece]) -> list[list[int]]:
+    """Which pieces are computed at once, by their places: all steps, and all prompts from their first id on.
+
+    What goes on in the midst of a prompt comes alone, without padding, for which the window may have no positions.
+    """
+    steps = [place for place, piece in enumerate(pieces) if len(piece.ids) == 1]
+    begins = [place for place, piece in enumerate(pieces) if len(piece.ids) > 1 and not piece.start]
+    others = [[place] for place, piece in enumerate(pieces) if len(piece.ids) > 1 and piece.start]
+    return [places for places in (steps, begins, *others) if places]
+
+
+def tensors(pieces: Sequence[Piece], padded: bool) -> Fed:
+    """Pieces as tensors. padded: in few different shapes, with rows that mean nothing, for XLA compiles each shape."""
+    counts = [len(piece.ids) for piece in pieces]
+    n_rows, n_blocks = len(pieces), max(blocks_for(piece.start) for piece in pieces)
+    if padded:
+        n_rows = 1 << (n_rows - 1).bit_length()
+        n_blocks = next(n for n in (FIRST * GROWTH**i for i in itertools.count()) if n >= n_blocks)
+    tokens, table = np.zeros((n_rows, max(counts)), np.int32), np.zeros((n_rows, n_blocks), np.int32)
+    for row, piece in enumerate(pieces):
+        tokens[row, : counts[row]] = piece.ids
+        there = piece.blocks[:n_blocks]
+        table[row, : len(there)] = there
+    new = [(row, time) for row, count in enumerate(counts) for time in range(count)]
+    slots = [(piece.blocks[slot // SLOTS], slot % SLOTS) for piece in pieces for slot in _new_slots(piece)]
+    wanted = [
+        (row, time) for row, piece in enumerate(pieces) for time in range(counts[row] - piece.wanted, counts[row])
+    ]
+    if padded:
+        wanted += [(0, 0)] * (n_rows - len(wanted))
+    starts = [piece.start for piece in pieces] + [0] * (n_rows - len(pieces))
+    return Fed(tokens, table, np.array(starts, np.int32), *(_pairs(part) for part in (new, slots, wanted)))
+
+
+def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
+    return np.array(pairs, np.int32).reshape(-1, 2)
+
+
+def _new_slots(piece: Piece) -> range:
+    return range(piece.start, piece.start + len(piece.ids))
 
 
 def as_tensors(weights: Weights, precision: str = DEFAULT_PRECISION) -> model.Weights:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 
 from gpt2 import files
 from gpt2.data import windows
-from gpt2.engine.batch import Batch, Row
+from gpt2.engine.batch import Batch
+from gpt2.engine.row import Row
 from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.errors import GPT2Error
 from gpt2.request import Sampling
@@ -213,13 +213,18 @@ class Loop:
         places = windows.random(seed, step, windows.SAMPLES).integers(len(self.split.train), size=settings.sample_num)
         first = [int(self.split.train[place]) for place in places]
         sampling = Sampling(top_k=0 if settings.top_p else settings.top_k, top_p=settings.top_p)
-        batch = Batch(self.backend, [Row([token], sampling, seed, i) for i, token in enumerate(first)])
-        ids = [np.array(first)]  # of the batch, each
-        while len(ids) <= length:
-            if self.ends:
-                return
-            ids.append(batch.next())
-        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in np.transpose(ids).tolist()]))
+        ids = [[token] for token in first]
+        with Batch(self.backend) as batch:
+            for number, token in enumerate(first if length else []):
+                batch.add(Row([token], sampling, seed, number, length))
+            while batch and not self.ends:
+                for choice in batch.step():
+                    ids[choice.row].append(choice.id)
+                    if len(ids[choice.row]) > length:
+                        batch.remove(choice.row)
+        if self.ends:
+            return
+        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in ids]))
 
     @contextlib.contextmanager
     def _in_passing(self, saving: str = "") -> Iterator[None]:

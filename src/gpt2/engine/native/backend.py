@@ -6,22 +6,26 @@ Without TensorFlow, from the files to the logits.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpt2 import machine
-from gpt2.engine.backend import Rows
-from gpt2.engine.cache import slot_bytes
-from gpt2.engine.native.cache import POINTERS, WORD, ArrayCache, pointers
+from gpt2.engine.backend import Logits, Piece, WordsWanted
+from gpt2.engine.blocks import SLOTS, Blocks
+from gpt2.engine.native.blocks import NativeBlocks
 from gpt2.engine.native.memory import CHUNKS
 from gpt2.errors import GPT2Error
 from gpt2.formats.weights import Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
+from gpt2.sample import numbers_a_token
 
+POINTERS = ctypes.POINTER(ctypes.c_void_p)
+WORD = 4  # bytes of a group, as in kernels.h
+HEAD, NO_BLOCK = 3, -1  # numbers that describe a piece, as in forward.h, and what stands where it has no block
 NO_MEMORY = b"no memory"  # as library.cc says it
 READERS = 2  # one weight is read while another is packed
 MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
@@ -62,13 +66,14 @@ class NativeBackend:
         precision: str = DEFAULT_PRECISION,
         threads: int | None = None,
     ) -> None:
-        self.hparams, self.width = hparams, panel_width(library)
-        self.forward = library.gpt2_forward
-        self.forward.argtypes = [ctypes.c_int, *[ctypes.c_void_p] * 3, ctypes.c_long, ctypes.c_long, ctypes.c_void_p]
-        self.forward.restype = ctypes.c_char_p
+        self.hparams = hparams
+        assert library_int(library, "gpt2_slots") == SLOTS
+        size, address = ctypes.c_long, ctypes.c_void_p
+        self.forward, self.words = library.gpt2_forward, library.gpt2_random_words
+        self.forward.argtypes = [ctypes.c_int, *[address] * 3, size, size, address, size, address, address]
+        self.words.argtypes = [address, address, address, size, address, size, address]
+        self.forward.restype = self.words.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
-        self.cache_type = TYPES[FLOAT32 if precision == FLOAT32 else BFLOAT16]
-        self.slot_bytes = slot_bytes(hparams, self.cache_type.itemsize)
         threads = threads or machine.cores()
         packer = Packer(library, precision, threads)
         kept = nest(zip(weights, _prepared(packer, weights.values())))
@@ -81,19 +86,52 @@ class NativeBackend:
         sizes = (hparams.n_vocab, hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, threads)
         at_wte, *at_others = (array.ctypes.data for array in self.ends)
         self.model = CModel(*sizes, at_wte, pointers(self.matrices), *at_others, pointers(self.vectors))
+        library.gpt2_block_bytes.restype = size
+        self.block_bytes = library.gpt2_block_bytes(ctypes.c_int(self.type), ctypes.byref(self.model))
 
-    def new_cache(self, batch: int) -> ArrayCache:
-        return ArrayCache(self.hparams, batch, self.cache_type, self.width)
+    def new_blocks(self) -> NativeBlocks:
+        return NativeBlocks(self.block_bytes)
 
-    def extend(
-        self, cache: ArrayCache, rows: Rows, tokens: np.ndarray, starts: np.ndarray, counts: np.ndarray
-    ) -> np.ndarray:
+    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
         """See `Backend`. Raises MemoryError too."""
-        pieces = np.column_stack([cache.places(rows), starts, counts, tokens]).astype(np.int32)
-        logits = np.empty([len(rows), self.hparams.n_vocab], np.float32)
-        model, seen = ctypes.byref(self.model), ctypes.byref(cache.held.seen)
-        check(self.forward(self.type, model, seen, pieces.ctypes.data, *pieces.shape, logits.ctypes.data))
-        return logits
+        assert isinstance(blocks, NativeBlocks)
+        width = HEAD + max(len(piece.blocks) for piece in pieces)
+        lines: np.ndarray = np.zeros((len(pieces), width), np.int32)
+        for line, piece in zip(lines, pieces):
+            line[:HEAD] = piece.start, len(piece.ids), piece.wanted
+            line[HEAD : HEAD + len(piece.blocks)] = piece.blocks
+            line[HEAD + len(piece.blocks) :] = NO_BLOCK
+        tokens = np.concatenate([piece.ids for piece in pieces]).astype(np.int32)
+        wanted = sum(piece.wanted for piece in pieces)
+        logits = np.empty([wanted, self.hparams.n_vocab], np.float32), np.empty(wanted, np.float32)
+        cache, _addresses = blocks.seen()
+        at_lines, at_tokens, *at_logits = (array.ctypes.data for array in (lines, tokens, *logits))
+        model, seen = ctypes.byref(self.model), ctypes.byref(cache)
+        check(self.forward(self.type, model, seen, at_lines, *lines.shape, at_tokens, len(tokens), *at_logits))
+        return Logits(*logits)
+
+    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+        """See `Backend`."""
+        of_all = iter(self._words([words for words in wanted if words.ids is None], None))
+        some = [words for words in wanted if words.ids is not None]
+        of_some = iter(self._words(some, [words.ids for words in some if words.ids is not None]))
+        return [next(of_all) if words.ids is None else next(of_some) for words in wanted]
+
+    def _words(self, wanted: list[WordsWanted], ids: list[np.ndarray] | None) -> list[np.ndarray]:
+        """Those of the ids, or of all ids where there are none."""
+        if not wanted:
+            return []
+        n_vocab = self.hparams.n_vocab
+        keys = np.array([words.numbers.key for words in wanted])
+        firsts = np.array([words.token * numbers_a_token(n_vocab) for words in wanted], np.uint64)
+        counts = np.array([n_vocab] * len(wanted) if ids is None else [len(some) for some in ids], np.int64)
+        all_ids = None if ids is None else np.concatenate(ids).astype(np.int32)
+        found = np.empty(counts.sum(), np.uint32)
+        at_keys, at_firsts, at_counts, at_found = (array.ctypes.data for array in (keys, firsts, counts, found))
+        at_ids = None if all_ids is None else all_ids.ctypes.data
+        threads = self.model.threads if all_ids is None else 1  # few words are drawn before other threads wake
+        check(self.words(at_keys, at_firsts, at_counts, len(wanted), at_ids, threads, at_found))
+        return np.split(found, np.cumsum(counts)[:-1])
 
 
 def check(wrong: bytes | None) -> None:
@@ -104,9 +142,18 @@ def check(wrong: bytes | None) -> None:
         raise ValueError(wrong.decode())
 
 
+def library_int(library: ctypes.CDLL, name: str) -> int:
+    return ctypes.c_int.in_dll(library, name).value
+
+
 def panel_width(library: ctypes.CDLL) -> int:
     """WIDTH in kernels.h, which depends on the processor."""
-    return ctypes.c_int.in_dll(library, "gpt2_width").value
+    return library_int(library, "gpt2_width")
+
+
+def pointers(arrays: Sequence[np.ndarray]) -> Any:
+    """Their addresses, as C wants them; whoever uses them must keep the arrays."""
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 class Packed(NamedTuple):

@@ -11,28 +11,43 @@
 namespace gpt2 {
 
 // One layer: packed matrices, and one vector with gains, biases and the matrices' scales one after another.
-template <class W, class C>
+template <class W>
 struct Layer {
   const W *c_attn, *attn_proj, *c_fc, *mlp_proj;
   const float* vectors;
-  C *keys, *values;
 };
 
-// What is new of one text: `count` tokens, the first at position `start`, and the cache's row that holds those before.
-struct Sequence {
-  int row, start, count;
-  const int* tokens;
-  static constexpr int TOKENS = 3;  // in a piece they follow these three numbers
+// How the cache's blocks are laid out: [n_layer, n_head] times the keys of a head, a packed matrix [head_size, SLOTS],
+// and its values, one [SLOTS, head_size].
+template <class C>
+struct Block {
+  static constexpr long SLOTS = 64;
+  long n_head, head_size;
+
+  long keys() const { return SLOTS * groups<C>(head_size) * GROUP<C>; }
+  long values() const { return SLOTS * ((head_size + WIDTH - 1) / WIDTH * WIDTH); }
+  long head() const { return keys() + values(); }
+  long place_of(long layer, long head_number) const { return (layer * n_head + head_number) * head(); }
+};
+static_assert(Block<float>::SLOTS % WIDTH == 0);
+
+// What is new of one text: `count` tokens, the first at position `start`; the last `wanted` of them want logits. The
+// numbers of the blocks that hold what was before and take what is new follow these three numbers.
+struct Piece {
+  static constexpr int BLOCKS = 3;
+  int start, count, wanted;
+  const int *blocks, *tokens;
 };
 
 template <class W, class C>
 struct Forward {
-  long n_embd, n_head, n_vocab, capacity;
-  std::vector<Sequence> sequences;
+  long n_embd, n_head, n_vocab;
+  std::vector<Piece> pieces;
+  C* const* blocks;
   const W* wte;
   const float *wte_scale, *wpe, *ln_f;
-  std::vector<Layer<W, C>> layers;
-  float* logits;  // [sequences, n_vocab]
+  std::vector<Layer<W>> layers;
+  float *logits, *log_totals;  // [wanted, n_vocab] and [wanted]
   Team* team;
 
   enum Then { STORE, ADD, GELU };
@@ -77,21 +92,26 @@ struct Forward {
     return mine;
   }
 
-  std::vector<New> rows;    // of activations
-  std::vector<long> first;  // of each sequence's rows
+  std::vector<New> rows;     // of activations
+  std::vector<long> first;   // of each piece's rows
+  std::vector<long> wanted;  // the rows that want logits
   std::vector<float> x, wide, attended;
   Operand shared;
-  long head_size, value_width;
+  Block<C> block;
+  long head_size, capacity;  // slots that the longest piece sees, in whole blocks
   bool few;
 
   static long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
   void prepare() {  // once, before the threads do
     head_size = n_embd / n_head;
-    value_width = (head_size + WIDTH - 1) / WIDTH * WIDTH;
-    for (const Sequence& s : sequences) {
+    block = {n_head, head_size};
+    capacity = 0;
+    for (const Piece& p : pieces) {
       first.push_back(rows.size());
-      for (int t = 0; t < s.count; t++) rows.push_back({s.tokens[t], s.start + t});
+      for (int t = 0; t < p.count; t++) rows.push_back({p.tokens[t], p.start + t});
+      for (int t = p.wanted; t > 0; t--) wanted.push_back(rows.size() - t);
+      capacity = std::max(capacity, (p.start + p.count + Block<C>::SLOTS - 1) / Block<C>::SLOTS * Block<C>::SLOTS);
     }
     const long n = rows.size();
     few = n <= FEW;
@@ -110,24 +130,26 @@ struct Forward {
   }
 
   void run() {  // in every thread
-    const long n = rows.size(), batch = sequences.size(), e = n_embd;
+    const long n = rows.size(), e = n_embd, n_logits = wanted.size();
     Operand& operand = few ? own().few : shared;
     team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); });
-    for (const auto& layer : layers) {
+    for (size_t i = 0; i < layers.size(); i++) {
+      const auto& layer = layers[i];
       const float* v = layer.vectors;
       const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
       const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + 4 * e;
       const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + 4 * e;
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_1, b_1);
       product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data());
-      team->phase(batch * n_head, [&](long i) { attend(layer, i / n_head, i % n_head); });
+      team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
       product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data());
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_2, b_2);
       product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data());
       product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
     }
-    norm(operand, batch, [&](long b) { return &x[(first[b] + sequences[b].count - 1) * e]; }, ln_f, ln_f + e);
-    product(operand, operand.normed, batch, e, wte, wte_scale, nullptr, n_vocab, STORE, logits);
+    norm(operand, n_logits, [&](long i) { return &x[wanted[i] * e]; }, ln_f, ln_f + e);
+    product(operand, operand.normed, n_logits, e, wte, wte_scale, nullptr, n_vocab, STORE, logits);
+    team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
 
   void embed(New at, float* out) {
@@ -181,6 +203,7 @@ struct Forward {
       Vec sums[A::MAX_ROWS][2];
       for (long row = first, rows; row < end; row += rows) {
         rows = std::min<long>(end - row, A::MAX_ROWS);
+        std::fill(sums[0], sums[rows], Vec{});
         tile_of(rows, a, row, w + place<W>(0, panel * WIDTH, depth), WIDTH, depth, sums);
         finish_tile(panel * WIDTH, row, rows, sums);
       }
@@ -198,43 +221,52 @@ struct Forward {
     std::memcpy(out + column, sums, n * sizeof(float));
   }
 
-  // One head of one sequence: its new keys and values into the cache, then each new token's attention to all so far.
-  void attend(const Layer<W, C>& layer, long b, long head) {
-    const Sequence& s = sequences[b];
-    C* keys = layer.keys + (s.row * n_head + head) * capacity * groups<C>(head_size) * GROUP<C>;
-    C* values = layer.values + (s.row * n_head + head) * capacity * value_width;
-    const float* qkv = &wide[first[b] * 3 * n_embd + head * head_size];
-    for (long t = 0; t < s.count; t++) {
-      const long slot = s.start + t;
+  // One head of one piece: its new keys and values into the cache, then each new token's attention to all so far.
+  void attend(long layer, long number, long head) {
+    const Piece& p = pieces[number];
+    const auto keys_of = [&](long slot) { return blocks[p.blocks[slot / Block<C>::SLOTS]] + block.place_of(layer, head); };
+    const float* qkv = &wide[first[number] * 3 * n_embd + head * head_size];
+    for (long t = 0; t < p.count; t++) {
+      const long slot = (p.start + t) % Block<C>::SLOTS;
+      C *keys = keys_of(p.start + t), *values = keys + block.keys();
       const float *k = qkv + t * 3 * n_embd + n_embd, *v = k + n_embd;
       for (long i = 0; i < head_size; i++) assign(keys + place<C>(i, slot, head_size), k[i]);
-      for (long i = 0; i < head_size; i++) assign(values + place<C>(slot, i, capacity), v[i]);
+      for (long i = 0; i < head_size; i++) assign(values + place<C>(slot, i, Block<C>::SLOTS), v[i]);
     }
-    for (long t = 0, n; t < s.count; t += n) {
-      n = std::min<long>(s.count - t, Floats::MAX_ROWS);
-      float* out = &attended[(first[b] + t) * n_embd + head * head_size];
-      attend_rows(keys, values, qkv + t * 3 * n_embd, n, s.start + t, out);
+    for (long t = 0, n; t < p.count; t += n) {
+      n = std::min<long>(p.count - t, Floats::MAX_ROWS);
+      float* out = &attended[(first[number] + t) * n_embd + head * head_size];
+      attend_rows(keys_of, qkv + t * 3 * n_embd, n, p.start + t, out);
     }
   }
 
-  // Queries q [n] that stand at `position` and after it -> out [n, head_size].
-  void attend_rows(const C* keys, const C* values, const float* q, long n, long position, float* out) const {
+  // Queries q [n] that stand at `position` and after it -> out [n, head_size]. keys_of: the keys of the head in the block
+  // of a slot; its values follow them.
+  template <class KeysOf>
+  void attend_rows(const KeysOf& keys_of, const float* q, long n, long position, float* out) const {
     std::vector<float>& scores = own().scores;
+    const long end = position + n;
     Vec sums[Floats::MAX_ROWS][2];
     as_operand(q, n, 3 * n_embd, head_size, [&](const auto& queries) {
-      for (long slot = 0; slot < position + n; slot += WIDTH) {
-        tile_of(n, queries, 0, keys + place<C>(0, slot, head_size), WIDTH, head_size, sums);
+      for (long slot = 0; slot < end; slot += WIDTH) {
+        const C* keys = keys_of(slot) + place<C>(0, slot % Block<C>::SLOTS, head_size);
+        std::fill(sums[0], sums[n], Vec{});
+        tile_of(n, queries, 0, keys, WIDTH, head_size, sums);
         for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
       }
     });
     for (long r = 0; r < n; r++) {
       softmax(&scores[r * capacity], position + r + 1, 1 / std::sqrt(float(head_size)));
-      const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (position + n - 1 + WIDTH) / WIDTH * WIDTH;
+      const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (end - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
-    as_operand(scores.data(), n, capacity, position + n, [&](const auto& probabilities) {
+    as_operand(scores.data(), n, capacity, end, [&](const auto& probabilities) {
       for (long i = 0; i < head_size; i += WIDTH) {
-        tile_of(n, probabilities, 0, values + place<C>(0, i, capacity), WIDTH, position + n, sums);
+        std::fill(sums[0], sums[n], Vec{});
+        for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
+          const C* values = keys_of(slot) + block.keys() + place<C>(0, i, Block<C>::SLOTS);
+          tile_of(n, probabilities.from(slot), 0, values, WIDTH, std::min(end - slot, Block<C>::SLOTS), sums);
+        }
         for (long r = 0; r < n; r++)
           std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
       }

@@ -124,7 +124,7 @@ inline Vec exp(Vec x) {
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
-// Rows of activations, in the three forms in which they meet weights. `tile` leaves in sums[R][2] the product of R of
+// Rows of activations, in the three forms in which they meet weights. `tile` adds to sums[R][2] the product of R of
 // them [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart. That is WIDTH,
 // but GCC 12 must not know it: what it then makes of a row of float32 takes a tenth more time.
 
@@ -137,11 +137,14 @@ struct Floats {
   const float* rows;
   long stride;
 
+  Floats from(long k) const { return {rows + k, stride}; }
+
   template <int R, class W>
   void tile(long first, const W* w, long ldw, long depth, Vec (*sums)[2]) const {
     constexpr int G = GROUP<W>;
     const float* a = rows + first * stride;
-    Vec acc[R][2] = {};
+    Vec acc[R][2];
+    for (int r = 0; r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
     const auto add = [&](long k, int count) __attribute__((always_inline)) {
       const Ints left = words(w), right = words(w + LANES * G);
       w += ldw * G;
@@ -176,6 +179,8 @@ struct Pairs {
   const bfloat16* rows;
   long stride;
 
+  Pairs from(long k) const { return {rows + k, stride}; }
+
   static void round(const float* x, long n, bfloat16* to) {  // and zeros up to a whole number of LANES
     for (long i = 0; i < n; i += LANES)
       _mm256_storeu_si256((__m256i*)(to + i), (__m256i)_mm512_cvtneps_pbh(part(x + i, n - i)));
@@ -183,7 +188,8 @@ struct Pairs {
 
   template <int R>
   void tile(long first, const bfloat16* w, long ldw, long depth, Vec (*sums)[2]) const {
-    Vec acc[R][2] = {};
+    Vec acc[R][2];
+    for (int r = 0; r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
     for (long k = 0; k < depth; k += 2, w += 2 * ldw) {
       const __m512bh left = (__m512bh)words(w), right = (__m512bh)words(w + 2 * LANES);
 #pragma GCC unroll 12
@@ -257,8 +263,8 @@ struct Bytes {
     }
     for (int r = 0; r < R; r++)
       for (int half = 0; half < 2; half++)
-        sums[r][half] = (__builtin_convertvector(highs[r][half], Vec) * 256.0f +
-                         __builtin_convertvector(lows[r][half], Vec)) * rows[first + r].scale;
+        sums[r][half] += (__builtin_convertvector(highs[r][half], Vec) * 256.0f +
+                          __builtin_convertvector(lows[r][half], Vec)) * rows[first + r].scale;
   }
 
  private:
@@ -297,15 +303,32 @@ inline void layer_norm(const float* x, const float* gain, const float* bias, lon
   for (long i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
 }
 
+inline float largest(const float* x, long n) {
+  long i = LANES;
+  float most = x[0];
+  if (n >= LANES) {
+    Vec mosts = load(x);
+    for (; i + LANES <= n; i += LANES) mosts = load(x + i) > mosts ? load(x + i) : mosts;
+    for (int lane = 0; lane < LANES; lane++) most = std::max(most, mosts[lane]);
+  } else {
+    i = 0;
+  }
+  for (; i < n; i++) most = std::max(most, x[i]);
+  return most;
+}
+
+// The logarithm of the sum of e^x[i].
+inline float log_total(const float* x, long n) {
+  const float most = largest(x, n);
+  return most + std::log(sum(x, n, [&](Vec v) { return exp(v - most); }));
+}
+
 // x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of WIDTH.
 inline void softmax(float* x, long n, float scale) {
   const long padded = (n + WIDTH - 1) / WIDTH * WIDTH;
   std::fill(x + n, x + padded, -INFINITY);
-  Vec most = load(x);
-  for (long i = LANES; i < padded; i += LANES) most = load(x + i) > most ? load(x + i) : most;
-  float largest = most[0];
-  for (int lane = 1; lane < LANES; lane++) largest = std::max(largest, most[lane]);
-  for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - largest) * scale));
+  const float most = largest(x, padded);
+  for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - most) * scale));
   std::fill(x + n, x + padded, 0.0f);
   const float total = sum(x, padded, [](Vec v) { return v; });
   for (long i = 0; i < padded; i += LANES) store(x + i, load(x + i) / total);

@@ -1,8 +1,10 @@
-// What Python uses (backend.py): gpt2_width, gpt2_pack and gpt2_forward. No C++ exception leaves this file.
+// What Python uses (backend.py): gpt2_width, gpt2_pack, gpt2_slots, gpt2_block_bytes, gpt2_forward and
+// gpt2_random_words. No C++ exception leaves this file.
 
 #include <pthread.h>
 
 #include "forward.h"
+#include "random.h"
 
 namespace gpt2 {
 
@@ -17,35 +19,38 @@ struct Model {
   const float *wte_scale, *wpe, *ln_f, *const* vectors;
 };
 
-// A cache's arrays, layer by layer.
+// The blocks of a cache (forward.h); those that nobody has taken yet may be null.
 struct Cache {
-  long rows, capacity;
-  void *const *keys, *const* values;
+  long n_blocks;
+  void* const* blocks;
 };
 
 enum Type { FLOAT32, BFLOAT16, INT8 };
 
-const char* wrong(const Model& model, const Cache& cache, const Sequence& s, long width) {
-  if (s.count < 1 || s.count > width) return "counts must be from 1 to the tokens' width";
-  if (s.start < 0 || s.start + long(s.count) > std::min(cache.capacity, model.n_ctx)) return "positions out of range";
-  if (s.row < 0 || s.row >= cache.rows) return "rows out of range";
+// `room`: blocks that the piece names, some perhaps for nothing.
+const char* wrong(const Model& model, const Cache& cache, const Piece& p, long room) {
+  if (p.count < 1 || p.wanted < 0 || p.wanted > p.count) return "counts must be from 1, and at least what is wanted";
+  const long end = p.start + long(p.count), slots = Block<float>::SLOTS;
+  if (p.start < 0 || end > std::min(room * slots, model.n_ctx)) return "positions out of range";
+  const auto there = [&](int block) { return block >= 0 && block < cache.n_blocks && cache.blocks[block]; };
+  if (!std::all_of(p.blocks, p.blocks + (end + slots - 1) / slots, there)) return "blocks out of range";
   const auto known = [&](int id) { return id >= 0 && id < model.n_vocab; };
-  return std::all_of(s.tokens, s.tokens + s.count, known) ? nullptr : "ids outside the vocabulary";
+  return std::all_of(p.tokens, p.tokens + p.count, known) ? nullptr : "ids outside the vocabulary";
 }
 
 template <class W, class C>
-void forward(const Model& model, const Cache& cache, std::vector<Sequence> sequences, float* logits) {
+void forward(const Model& model, const Cache& cache, std::vector<Piece> pieces, float* logits, float* log_totals) {
   Forward<W, C> f;
-  f.n_embd = model.n_embd, f.n_head = model.n_head, f.n_vocab = model.n_vocab, f.capacity = cache.capacity;
-  f.sequences = std::move(sequences);
+  f.n_embd = model.n_embd, f.n_head = model.n_head, f.n_vocab = model.n_vocab;
+  f.pieces = std::move(pieces);
+  f.blocks = reinterpret_cast<C* const*>(cache.blocks);
   f.wte = static_cast<const W*>(model.wte);
   f.wte_scale = model.wte_scale, f.wpe = model.wpe, f.ln_f = model.ln_f;
   for (long i = 0; i < model.n_layer; i++) {
     const auto matrix = [&](long k) { return static_cast<const W*>(model.matrices[4 * i + k]); };
-    f.layers.push_back({matrix(0), matrix(1), matrix(2), matrix(3), model.vectors[i], static_cast<C*>(cache.keys[i]),
-                        static_cast<C*>(cache.values[i])});
+    f.layers.push_back({matrix(0), matrix(1), matrix(2), matrix(3), model.vectors[i]});
   }
-  f.logits = logits;
+  f.logits = logits, f.log_totals = log_totals;
   f.team = team;
   f.prepare();
   team->run(model.threads, [&] { f.prepare_thread(); }, [&] { f.run(); });
@@ -128,20 +133,55 @@ GPT2_EXPORT const char* gpt2_pack(int type, const float* weights, long n, long d
   });
 }
 
-// pieces [n, width]: row, start, count, then the tokens of each sequence -> logits [n, n_vocab]. Returns what is wrong
+// Slots of a block, and its bytes in the cache of a model with weights of `type`.
+extern "C" __attribute__((visibility("default"))) const int gpt2_slots = gpt2::Block<float>::SLOTS;
+GPT2_EXPORT long gpt2_block_bytes(int type, const gpt2::Model* model) {
+  using namespace gpt2;
+  const auto bytes = [&](auto element) {
+    const Block<decltype(element)> block{model->n_head, model->n_embd / model->n_head};
+    return block.place_of(model->n_layer, 0) * long(sizeof element);
+  };
+  return type == FLOAT32 ? bytes(float()) : bytes(bfloat16());
+}
+
+// pieces [n, width]: start, count, wanted, then the numbers of blocks; tokens: those of all pieces, one after another
+// -> logits [all wanted, n_vocab] and the logarithms of their exponentials' sums [all wanted]. Returns what is wrong
 // with the pieces, or what went wrong, or nothing. The cache is bfloat16 unless the weights are float32.
 GPT2_EXPORT const char* gpt2_forward(int type, const gpt2::Model* model, const gpt2::Cache* cache, const int* pieces,
-                                     long n, long width, float* logits) {
+                                     long n, long width, const int* tokens, long n_tokens, float* logits,
+                                     float* log_totals) {
   using namespace gpt2;
   return caught([&]() -> const char* {
-    std::vector<Sequence> sequences;
+    std::vector<Piece> all;
     for (; n > 0; n--, pieces += width) {
-      sequences.push_back({pieces[0], pieces[1], pieces[2], pieces + Sequence::TOKENS});
-      if (const char* what = wrong(*model, *cache, sequences.back(), width - Sequence::TOKENS)) return what;
+      const Piece p{pieces[0], pieces[1], pieces[2], pieces + Piece::BLOCKS, tokens};
+      if (p.count > n_tokens) return "fewer tokens than the pieces count";
+      if (const char* what = wrong(*model, *cache, p, width - Piece::BLOCKS)) return what;
+      all.push_back(p);
+      tokens += p.count, n_tokens -= p.count;
     }
-    if (type == FLOAT32) forward<float, float>(*model, *cache, std::move(sequences), logits);
-    if (type == BFLOAT16) forward<bfloat16, bfloat16>(*model, *cache, std::move(sequences), logits);
-    if (type == INT8) forward<Biased, bfloat16>(*model, *cache, std::move(sequences), logits);
+    if (type == FLOAT32) forward<float, float>(*model, *cache, std::move(all), logits, log_totals);
+    if (type == BFLOAT16) forward<bfloat16, bfloat16>(*model, *cache, std::move(all), logits, log_totals);
+    if (type == INT8) forward<Biased, bfloat16>(*model, *cache, std::move(all), logits, log_totals);
+    return nullptr;
+  });
+}
+
+// Random words of n streams, as sample.py describes them: of the stream with the key keys[2 * i] and keys[2 * i + 1] the
+// numbers after the first firsts[i]. Of stream i counts[i] words are wanted, those of ids, or all from 0 on if there are
+// no ids.
+GPT2_EXPORT const char* gpt2_random_words(const uint64_t* keys, const uint64_t* firsts, const long* counts, long n,
+                                          const int* ids, long threads, uint32_t* to) {
+  using namespace gpt2;
+  return caught([&]() -> const char* {
+    std::vector<long> starts{0};
+    for (long i = 0; i < n; i++) starts.push_back(starts.back() + counts[i]);
+    const auto task = [&](long i) {
+      uint32_t* words = to + starts[i];
+      if (ids) return random_words(keys + 2 * i, firsts[i], counts[i], ids + starts[i], words);
+      random_words(keys + 2 * i, firsts[i], counts[i], words);
+    };
+    team->run(threads, [] {}, [&] { team->phase(n, task); });
     return nullptr;
   });
 }

@@ -1,4 +1,4 @@
-"""Memory for weights, side by side in chunks of huge pages where the system has them.
+"""Memory in huge pages where the system has them: for weights, side by side in chunks, and for blocks of a cache.
 
 A decode step reads all weights, and with small pages a tenth to a third of its time goes to finding them. Most matrices
 in int8 are smaller than one huge page, so that each in memory of its own would get none.
@@ -41,16 +41,29 @@ class Chunks:
         return np.frombuffer(chunk, dtype, count, start).reshape(shape)
 
     def _new_chunk(self, size: int) -> mmap.mmap:
-        try:
-            chunk = mmap.mmap(-1, size + HUGE_PAGE, flags=PRIVATE)
-        except OSError as error:
-            raise MemoryError(f"{size:,} bytes for weights cannot be had") from error
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without them
-                chunk.madvise(mmap.MADV_HUGEPAGE)
+        chunk, self.used = _mapped(size)
         self.newest = weakref.ref(chunk)
-        self.used = -np.frombuffer(chunk, np.uint8).ctypes.data % HUGE_PAGE
         return chunk
+
+
+def region(size: int) -> np.ndarray:
+    """So many bytes for themselves, given back with the array; all zeros. Raises MemoryError."""
+    if size < HUGE_PAGE:
+        return np.zeros(size, np.uint8)
+    chunk, start = _mapped(size)
+    return np.frombuffer(chunk, np.uint8, size, start)
+
+
+def _mapped(size: int) -> tuple[mmap.mmap, int]:
+    """Memory for so many bytes, and where in it a huge page begins."""
+    try:
+        chunk = mmap.mmap(-1, size + HUGE_PAGE, flags=PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"{size:,} bytes cannot be had") from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            chunk.madvise(mmap.MADV_HUGEPAGE)
+    return chunk, -np.frombuffer(chunk, np.uint8).ctypes.data % HUGE_PAGE
 
 
 CHUNKS = Chunks()

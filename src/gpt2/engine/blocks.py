@@ -1,0 +1,89 @@
+"""The keys and values of all tokens so far, in blocks of slots that rows take, share and give back.
+
+A row owns the blocks that hold it, takes more when it grows and gives them back when it leaves, so that nobody's keys
+and values ever move (as in vLLM's PagedAttention, Kwon et al. 2023). Rows that begin alike share the blocks of their
+beginning, which are not written to any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from gpt2 import machine
+
+SLOTS = 64  # of a block: one token each
+SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
+SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next
+
+
+def blocks_for(slots: int) -> int:
+    """How many blocks have so many slots."""
+    return -(-slots // SLOTS)
+
+
+class Blocks:
+    """Who uses which block; backends say what a block is.
+
+    A count of users is all that there is to know of a block, so that whatever is interrupted leaves nothing half done.
+    Threads may share it.
+    """
+
+    def __init__(self, block_bytes: int) -> None:
+        self.block_bytes = block_bytes
+        self.users: list[int] = []  # of each block
+        self.lock = threading.RLock()
+
+    @property
+    def used(self) -> int:
+        return len(self.users) - self.users.count(0)
+
+    def room(self) -> int:
+        """How many blocks more there is memory for."""
+        return int(SHARE * machine.available_memory() / self.block_bytes) + self.spare()
+
+    def take(self) -> int:
+        """The number of a block of nobody's, whose first user the caller is. Raises MemoryError."""
+        with self.lock:
+            if 0 not in self.users:
+                self.users.append(0)
+            number = self.users.index(0)
+            self.provide(number)
+            self.users[number] = 1
+            return number
+
+    def share(self, numbers: Iterable[int]) -> None:
+        """One user more of each."""
+        with self.lock:
+            for number in numbers:
+                self.users[number] += 1
+
+    def give_back(self, numbers: Iterable[int]) -> None:
+        """One user less of each."""
+        with self.lock:
+            for number in numbers:
+                self.users[number] -= 1
+                if not self.users[number] and self.spare() * self.block_bytes > SPARE:
+                    self.discard(number)
+
+    def copied(self, number: int) -> int:
+        """A new block with what is in that one. Raises MemoryError."""
+        with self.lock:
+            new = self.take()
+            self.copy(number, new)
+            return new
+
+    def spare(self) -> int:
+        """How many blocks have memory and no user."""
+        raise NotImplementedError
+
+    def provide(self, number: int) -> None:
+        """Memory for this block, unless it has some."""
+        raise NotImplementedError
+
+    def discard(self, number: int) -> None:
+        """The memory of this block is given back, if that can be."""
+        raise NotImplementedError
+
+    def copy(self, source: int, target: int) -> None:
+        raise NotImplementedError
