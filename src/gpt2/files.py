@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -122,22 +123,29 @@ def open_alone(path: Path) -> Iterator[IO[bytes]]:
     """
     while True:
         with path.open("ab") as file:
-            _lock(file, path)
+            try:
+                _lock(file.fileno())
+            except BlockingIOError as error:
+                raise GPT2Error(f"{path} is being written by another process; wait until that has ended") from error
             if _is_called(file, path):  # else another process has renamed or removed it since it was opened
                 yield file
                 return
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def _lock(file: int) -> bool:
+    """Takes an open file until it is closed, or its process ends; returns whether there are locks where it lies.
+
+    Raises BlockingIOError if another process has it.
+    """
     import fcntl  # Windows has none
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise GPT2Error(f"{path} is being written by another process; wait until that has ended") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+        return False
+    return True
 
 
 def _is_called(file: IO[bytes], path: Path) -> bool:
@@ -161,14 +169,41 @@ def put(part: Path, path: Path) -> None:
 def written_aside(path: Path) -> Iterator[Path]:
     """A path for something else to write to, which becomes `path` when the block ends well.
 
-    An error or Ctrl-C leaves what was there before. Raises OSError.
+    An error or Ctrl-C leaves what was there before; what a process that was killed left of it is removed by the next.
+    Raises OSError.
     """
+    name = glob.escape(path.name)
+    _remove_abandoned(part for part in path.parent.glob(f".{name}.*.part") if PART.fullmatch(part.name))
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # PART knows it again
+    part.touch()
     try:
-        yield part
-        put(part, path)
+        with _held(part):
+            yield part
+            put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Holds a file or folder; whether no other process did so, False too where that cannot be known."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            alone = _lock(number)
+        except OSError:
+            alone = False
+        yield alone
+    finally:
+        os.close(number)
+
+
+def _remove_abandoned(paths: Iterable[Path]) -> None:
+    """Removes what no process holds any more."""
+    for path in paths:
+        with contextlib.suppress(OSError), _held(path) as alone:
+            if alone:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
@@ -193,11 +228,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 def replacing_together(folder: Path, last: str) -> Iterator[Path]:
     """A folder for several files, which are moved into `folder` when the block ends well, the one called `last` last.
 
-    That one says which of the others count, so that whatever happens in between leaves those before in use. Raises
-    OSError.
+    That one says which of the others count, so that whatever happens in between leaves those before in use. What a
+    process that was killed left is removed by the next. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary:
+    _remove_abandoned(folder.glob(f"{UNFINISHED}*"))
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary, _held(Path(temporary)):
         yield Path(temporary)
         for part in sorted(Path(temporary).iterdir(), key=lambda path: (path.name == last, path.name)):
             put(part, folder / part.name)
