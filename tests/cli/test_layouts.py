@@ -1,6 +1,7 @@
 """The commands as a person starts them: as programs, from the places that tutorials start them from."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,33 @@ def test_a_closed_pipe_ends_it_silently(flat):
     result = subprocess.run(command, shell=True, cwd=flat, capture_output=True, timeout=120, env=environment())
     assert result.stdout.startswith(BANNER.encode())
     assert result.stderr.count(b"\n") == 1 and b"seed 1" in result.stderr
+
+
+LOST = b"warning: standard output is closed; what would be written there is lost\n"
+
+
+@pytest.mark.parametrize(
+    "command, closed, said",
+    [
+        ([UNCONDITIONAL, *SHORT], ">&-", LOST),
+        ([UNCONDITIONAL, *SHORT], "2>&-", b""),
+        ([INTERACTIVE, *SHORT], "<&-", b""),
+        (["encode.py", "text.txt", "ids.npy", "--model_name=345M"], "<&- >&- 2>&-", b""),
+        (["train.py", "text.txt", "--model_name=345M", "--steps=1"], "<&- >&- 2>&-", b""),
+    ],
+)
+def test_closed_streams(flat, command, closed, said):
+    """As a daemon's are: a file that the command opens must not take their place."""
+    for name in ("encode.py", "train.py"):
+        shutil.copy(CHECKOUT / name, flat)
+    (flat / "text.txt").write_text("the cat sat on the mat\n" * 40)
+    line = f"{shlex.join([sys.executable, *command])} {closed}"
+    result = subprocess.run(line, shell=True, cwd=flat, capture_output=True, timeout=120, env=environment())
+    assert result.returncode == 0 and result.stderr.startswith(said), result.stderr
+    assert b"error" not in result.stderr and result.stderr.count(b"\n") <= 2
+    made = {"encode.py": "ids.npy", "train.py": "checkpoint/run1/model-1.index"}.get(command[0])
+    assert made is None or (flat / made).is_file()
+    assert ">&-" in closed or BANNER.encode() in result.stdout or command[0] == INTERACTIVE
 
 
 def read_until(stream, text):

@@ -51,13 +51,27 @@ def main(command: Callable[..., None], argv: Sequence[str] | None = None, flags:
 
 def guarded(work: Callable[[], None]) -> int:
     """Does a command's work; whatever happens becomes one line on stderr and an exit status."""
+    closed = _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
         warnings.simplefilter("always", UserWarning)
+        if "stdout" in closed:
+            complain("warning: standard output is closed; what would be written there is lost")
         return _status(work)
+
+
+def _open_closed() -> list[str]:
+    """Opens /dev/null for those of the standard streams that are closed, and returns their names.
+
+    Else the first file that is opened would take their place, and be written to by whoever means them.
+    """
+    closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
+    for name in closed:
+        setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    return closed
 
 
 def _status(work: Callable[[], None]) -> int:
