@@ -112,7 +112,7 @@ def test_a_folder_that_another_run_has_taken_is_left_to_it(run):
 
 
 def test_a_validation_is_recorded_once(run, monkeypatch):
-    """Also that before the first update, which a run that was killed before its first save has made too."""
+    """Also that where a run goes on, and that before the first update of one that ended before its first save."""
     flags = {"val_every": 2, "stop_after": 2}
 
     def broken(*_):
@@ -122,4 +122,5 @@ def test_a_validation_is_recorded_once(run, monkeypatch):
         patch.setattr(run_checkpoint, "save", broken)
         assert run(**flags)[0] == 1
     assert run(**flags)[0] == 0
+    assert run(**flags | {"stop_after": 3})[0] == 0
     assert [record["step"] for record in records() if "validation_loss" in record] == [0, 2]

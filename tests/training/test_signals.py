@@ -103,6 +103,15 @@ def test_before_the_first_update_signals_do_what_they_always_do(run, monkeypatch
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.parametrize("done", [0, 2])
+def test_the_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatch, done):
+    if done:
+        run(stop_after=done)
+    counted(monkeypatch, loop.Record, "update", at=1, number=signal.SIGINT)
+    assert run(stop_after=9)[0] == cli.INTERRUPTED
+    assert saved_step() == max(losses()) == done + 1
+
+
 def test_a_run_that_nobody_listens_to_saves_and_ends(place, tiny_dir):
     class Leaving(Report):
         def update(self, update):

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -28,6 +29,15 @@ from gpt2.training.settings import Settings
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller
+
+
+class Computed(NamedTuple):
+    """An update."""
+
+    loss: float
+    rate: float
+    seconds: float
+    stop: int  # why any machine wants to stop after it, as bits
 
 
 class Loop:
@@ -93,8 +103,9 @@ class Loop:
 
     def _run(self) -> None:
         wanted = DONE if self.writes and self._begin() else 0  # why this machine stops, as bits
-        stop = self._update(wanted)  # why any of them does
-        with self.ending:
+        computed = self._compute(wanted)
+        with self.ending:  # not earlier: to compile may take longer than a supervisor waits
+            stop = self._note(computed)  # why any of them does
             while True:
                 if self.writes and self._look():
                     wanted |= DONE
@@ -102,7 +113,7 @@ class Loop:
                     wanted |= SIGNALLED
                 if stop or self.progress.step == self.last or (wanted and distribution.workers() == 1):
                     break
-                stop = self._update(wanted)
+                stop = self._note(self._compute(wanted))
             if self.writes:
                 if self.ends or stop & SIGNALLED:
                     self.report.say("interrupted")
@@ -121,8 +132,8 @@ class Loop:
         every, step = self.settings.val_every, self.progress.step
         return every > 0 and step % every == 0 and not self.record.history.is_validated(step) and self._validate()
 
-    def _update(self, stop: int) -> int:
-        """One update of all machines; takes why this one wants to stop after it, returns why any of them does."""
+    def _compute(self, stop: int) -> Computed:
+        """One update of all machines; takes why this one wants to stop after it."""
         started = time.monotonic()
         seed, step = self.progress.seed, self.progress.step + 1
         tokens = windows.batch(self.split.train, self.window, math.prod(self.shape), seed, step)
@@ -134,14 +145,18 @@ class Loop:
         loss, stop = self.trainer.update(inputs, targets, rate, seed, stop)
         if not math.isfinite(loss):
             raise GPT2Error(f"the loss of update {step} is {loss}; {ADVICE}")
-        self.progress.step = step
-        self.progress.add(loss)
+        return Computed(loss, rate, time.monotonic() - started, stop)
+
+    def _note(self, computed: Computed) -> int:
+        """Counts, records and reports it; from here on a signal must not lose it."""
+        self.progress.step += 1
+        self.progress.add(computed.loss)
         if self.writes:
-            made = self.record.described(loss, time.monotonic() - started)
+            made = self.record.described(computed.loss, computed.seconds)
             with self._in_passing():
-                self.record.update(made, rate)
+                self.record.update(made, computed.rate)
             self.report.update(made)
-        return stop
+        return computed.stop
 
     def _look(self) -> bool:
         """What is due after an update; returns whether validation says that it is time to stop."""
