@@ -243,6 +243,16 @@ def damaged(content):
     return content[:70_000] + bytes([content[70_000] ^ 1]) + content[70_001:]
 
 
+@pytest.mark.parametrize(
+    "name, said", [("x-goog-hash", "md5=abc"), ("x-goog-hash", "md5=é"), ("Content-MD5", "0" * 32)]
+)
+def test_a_checksum_that_is_none_is_no_obstacle(server, files, tmp_path, name, said):
+    server.md5 = False
+    server.send_version = lambda handler, content: handler.send_header(name, said)
+    assert fetch(server) == 0
+    assert_complete(tmp_path, files)
+
+
 def test_damaged_weights_are_noticed_though_they_are_as_long_as_they_should_be(server, files, tmp_path, capsys):
     """By their checksums in the index, whatever the server says of them."""
     server.md5 = False

@@ -22,6 +22,7 @@ from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.files import ByteCount, unheard
 
+MD5_SIZE = 16  # bytes
 ATTEMPTS = 4
 CHUNK = 1 << 16  # bytes; what a broken connection costs at most
 VERSION = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date, as a header can hold it
@@ -209,8 +210,11 @@ def _md5(response: requests.Response) -> bytes | None:
     """The MD5 of the whole file as Azure and Google send it; of a range, Content-MD5 would be the range's."""
     google = re.search(r"md5=([\w+/=]+)", response.headers.get("x-goog-hash", ""))
     plain = response.headers.get("Content-MD5") if response.status_code == 200 else None
-    encoded = response.headers.get("x-ms-blob-content-md5") or (google[1] if google else plain)
-    return base64.b64decode(encoded) if encoded else None
+    encoded = response.headers.get("x-ms-blob-content-md5") or (google[1] if google else plain) or ""
+    with contextlib.suppress(ValueError):
+        md5 = base64.b64decode(encoded, validate=True)
+        return md5 if len(md5) == MD5_SIZE else None  # some servers send it in hexadecimal digits
+    return None
 
 
 def wrong_size(path: Path, size: int | None) -> str:
