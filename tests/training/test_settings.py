@@ -118,6 +118,7 @@ def interrupted_after(step, command):
         ({"optimizer": 5}, "optimizer must be text, not 5"),
         ({"keep": -1}, "keep must be 0 or more, not -1"),
         ({"dataset": ""}, "dataset is missing"),
+        *(({"run_name": name}, "run_name must be the name of a folder") for name in ("", ".", "..", "a/b", "/", "a/")),
     ],
 )
 def test_values_that_are_refused(wrong, said):

@@ -140,7 +140,7 @@ class Settings:
                 raise UsageError(
                     f"{name} must be {', '.join(values[:-1])} or {values[-1]}, not {getattr(self, name)!r}"
                 )
-        if not self.run_name or Path(self.run_name).name != self.run_name:
+        if self.run_name in ("", os.pardir) or Path(self.run_name).name != self.run_name:
             raise UsageError(f"run_name must be the name of a folder, not {self.run_name!r}")
 
     def _check_ranges(self) -> None:
