@@ -15,7 +15,7 @@ from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.errors import UsageError
-from gpt2.files import expanded
+from gpt2.files import expanded, new_folder
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
@@ -229,7 +229,10 @@ def cmd_generate(
     precision: str = "float32",
     **more: Any,
 ) -> None:
-    """`generate_to_file`, `nfiles` times, into new files of the folder, which is made if it is not there."""
+    """`generate_to_file`, `nfiles` times, into new files of the folder, which is made if it is not there.
+
+    One that was made for a call that fails goes again.
+    """
     from tqdm import trange
 
     sess = start_tf_sess()
@@ -242,24 +245,24 @@ def cmd_generate(
         precision=precision,
     )
     into = expanded(folder)
-    into.mkdir(parents=True, exist_ok=True)
-    for number in trange(nfiles):
-        generate_to_file(
-            sess,
-            destination_path=str(_new_file(into)),
-            length=length,
-            temperature=temperature,
-            nsamples=nsamples,
-            batch_size=batch_size,
-            prefix=prefix,
-            truncate=truncate,
-            include_prefix=include_prefix,
-            sample_delim=sample_delim,
-            seed=None if seed is None else seed + number,
-            top_k=top_k,
-            top_p=top_p,
-            **more,
-        )
+    with new_folder(into):
+        for number in trange(nfiles):
+            generate_to_file(
+                sess,
+                destination_path=str(_new_file(into)),
+                length=length,
+                temperature=temperature,
+                nsamples=nsamples,
+                batch_size=batch_size,
+                prefix=prefix,
+                truncate=truncate,
+                include_prefix=include_prefix,
+                sample_delim=sample_delim,
+                seed=None if seed is None else seed + number,
+                top_k=top_k,
+                top_p=top_p,
+                **more,
+            )
 
 
 def _new_file(folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Command lines of all kinds of mistakes: each is answered in one line, at once, and leaves nothing behind."""
 
 import importlib.util
+import inspect
 import io
 import random
 import shutil
@@ -37,13 +38,30 @@ def loaded(name):
     return getattr(module, Path(name).stem if name != "encode.py" else "encode_text")
 
 
+SIMPLE = {name: simple.OWN.get(name) or TRAINING[name] for name, *_ in simple.FLAGS}
+
+
+def gpt_2_simple(**_):
+    """Stands for the command, which reads its line in its own way."""
+
+
+gpt_2_simple.__signature__ = inspect.Signature(
+    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in SIMPLE]
+)
 COMMANDS = {
+    "gpt_2_simple": (gpt_2_simple, SIMPLE),
     "unconditional": (generate_unconditional_samples.sample_model, FLAGS),
     "interactive": (interactive_conditional_samples.interact_model, FLAGS),
     "train": (loaded("train.py"), TRAINING),
     "encode": (loaded("encode.py"), FLAGS),
     "train_tokenizer": (loaded("scripts/train_tokenizer.py"), FLAGS),
     "download": (loaded("download_model.py"), FLAGS),
+}
+BEGINNINGS = {
+    "train": [["text.txt", "--model_name=tiny"]],
+    "encode": [["text.txt", "out.npy"]],
+    "train_tokenizer": [["text.txt", "vocabulary"]],
+    "gpt_2_simple": [["generate"], ["finetune", "text.txt", "--model_name=tiny"]],
 }
 NUMBERS = ["", "0", "-1", "1", "2", "1.5", "1e9", "1e-300", "1000000000", "9" * 30, "9" * 5000, "nan", "inf", "-inf"]
 NUMBERS += ["None", "True", "false", "0x10", "1_0", "١", " 3 ", "1,2", "[]", "{}"]
@@ -119,12 +137,10 @@ def some_value(rng, name, flag):
 def some_line(rng, name):
     """A command line that may or may not be right, and mostly not."""
     function, flags = COMMANDS[name]
-    parameters = list(command.inspect.signature(function).parameters)
+    parameters = list(inspect.signature(function).parameters)
     line = []
     if rng.random() < 0.7:
-        line += {"train": ["text.txt", "--model_name=tiny"], "encode": ["text.txt", "out.npy"]}.get(
-            name, ["text.txt", "vocabulary"] if name == "train_tokenizer" else ["tiny"]
-        )
+        line += rng.choice(BEGINNINGS.get(name, [["tiny"]]))
     for _ in range(rng.randrange(4)):
         flag = rng.choice(parameters)
         value = some_value(rng, flag, flags[flag])
@@ -152,7 +168,7 @@ def checked(name, line, monkeypatch, capsys, place):
     before = listing(place)
     signal.alarm(SECONDS)  # ends the process, with the line shown below
     function, flags = COMMANDS[name]
-    status = command.main(function, line, flags)
+    status = simple.cmd(argv=line) if function is gpt_2_simple else command.main(function, line, flags)
     signal.alarm(0)
     out, err = capsys.readouterr()
     shown = f"{name} {line!r} gave {status}: {err[-300:]!r}"

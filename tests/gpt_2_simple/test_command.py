@@ -72,6 +72,7 @@ def test_mistakes_are_one_line(place, capsys, line, said):
     last = err.splitlines()[-1]
     assert "loss" not in out and said in last
     assert last.startswith("error: ") and "Traceback" not in err
+    assert not Path("gen").exists()
 
 
 def test_help(capsys):
