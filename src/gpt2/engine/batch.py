@@ -18,7 +18,7 @@ from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece, WordsWanted
 from gpt2.engine.blocks import blocks_for
 from gpt2.engine.prefixes import WORTH, Prefixes, in_common
-from gpt2.engine.row import Choice, Row, Running
+from gpt2.engine.row import Choice, Part, Row, Running
 from gpt2.errors import UsageError
 
 ALONE = 512  # ids of prompts in a step that nobody waits for
@@ -98,7 +98,7 @@ class Batch:
         if not self._untold():
             plan = self._plan()
             if plan:
-                pieces = [self._piece(row, count) for row, count in plan]
+                pieces = [self._piece(part) for part in plan]
                 logits = self.backend.extend(self.blocks, pieces)
                 self._choose(self._computed(plan, pieces, logits))
         choices = self._untold()
@@ -108,22 +108,25 @@ class Batch:
     def _untold(self) -> list[Choice]:
         return [choice for row in self.rows.values() for choice in row.new[self.told.get(row.number, 0) :]]
 
-    def _plan(self) -> list[tuple[Running, int]]:
+    def _plan(self) -> list[Part]:
         """Who is computed in this step, and how many ids of each."""
         self._begin()
-        begun = [row for row in self.rows.values() if row.begun]
-        for row in begun:
-            if row.is_full:
-                self.blocks.give_back(row.slide())
-        plan = [(row, 1) for row in begun if len(row.left) == 1]
+        plan: list[Part] = []
+        longer: list[Part] = []
+        for row in self.rows.values():
+            if row.begun:
+                if row.is_full:
+                    self.blocks.give_back(row.slide())
+                part = row.part(1)
+                (plan if part.is_last else longer).append(part)
         budget = max(BESIDE, len(plan)) if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
-        for row in begun:
-            if len(row.left) > 1 and budget > 0 and (row.blocks or self._may_begin(row, reading)):
-                count = min(len(row.left), budget, ECHOED if row.row.echo else budget)
-                plan.append((row, count))
+        for row, *_ in longer:
+            if budget > 0 and (row.blocks or self._may_begin(row, reading)):
+                part = row.part(min(budget, ECHOED) if row.row.echo else budget)
+                plan.append(part)
                 reading.append(row)
-                budget -= count
+                budget -= part.size
         return plan
 
     def _begin(self) -> None:
@@ -155,44 +158,41 @@ class Batch:
         finally:
             self.blocks.give_back(blocks)
 
-    def _piece(self, row: Running, count: int) -> Piece:
+    def _piece(self, part: Part) -> Piece:
         """With the blocks that it needs. Raises MemoryError."""
-        left = row.left[:count]
-        start = row.count - row.first - len(row.left)
-        while len(row.blocks) < blocks_for(start + count):
+        blocks = part.row.blocks
+        while len(blocks) < blocks_for(part.start + part.size):
             try:
-                row.blocks.append(self.blocks.take())
+                blocks.append(self.blocks.take())
             except MemoryError:
                 self.prefixes.clear()
-                row.blocks.append(self.blocks.take())
-        last = count == len(row.left)
-        return Piece(row.blocks, start, left, count if row.row.echo and not row.new else int(last))
+                blocks.append(self.blocks.take())
+        return Piece(blocks, part.start, part.ids, part.size if part.is_echoed else int(part.is_last))
 
     def _computed(
-        self, plan: list[tuple[Running, int]], pieces: list[Piece], logits: Logits
-    ) -> list[tuple[Running, np.ndarray, float]]:
+        self, plan: list[Part], pieces: list[Piece], logits: Logits
+    ) -> list[tuple[Running, np.ndarray, np.floating]]:
         """Notes what is in the cache now; the rows that may choose, with their logits [V] and log total."""
         ready, line = [], 0
-        for (row, count), piece in zip(plan, pieces):
-            lines = slice(line, line + piece.wanted)
-            line += piece.wanted
-            last = count == len(row.left)
-            if piece.wanted > last:
-                self._echo(row, piece, Logits(logits.values[lines], logits.log_totals[lines]))
-            row.filled = piece.start + count
-            if last:
-                if not row.new and len(row.window) > WORTH:
+        for part, piece in zip(plan, pieces):
+            row, first, line = part.row, line, line + piece.wanted
+            if part.is_echoed:
+                self._echo(part, Logits(logits.values[first:line], logits.log_totals[first:line]))
+            row.filled = part.start + part.size
+            if part.is_last:
+                if not row.new and row.filled > WORTH:
                     self.prefixes.keep(row.window, row.blocks)
                 ready.append((row, logits.values[line - 1], logits.log_totals[line - 1]))
         return ready
 
-    def _echo(self, row: Running, piece: Piece, logits: Logits) -> None:
-        """What the piece's positions say of the ids after them."""
-        following = row.window[piece.start + 1 : piece.start + len(piece.ids) + 1]
+    def _echo(self, part: Part, logits: Logits) -> None:
+        """What the part's positions say of the ids after them."""
+        row, after = part.row, part.start + 1
+        following = row.window[after : after + part.size]
         said = [_choice(row, int(token), *each) for token, each in zip(following, zip(*logits))]
-        row.echoed = [*(row.echoed[: piece.start + 1] or [None]), *said]
+        row.echoed = [*(row.echoed[:after] or [None]), *said]
 
-    def _choose(self, ready: list[tuple[Running, np.ndarray, float]]) -> None:
+    def _choose(self, ready: list[tuple[Running, np.ndarray, np.floating]]) -> None:
         """The next id of each row; random words are drawn for all of them at once."""
         left, chosen = {}, {}
         for row, logits, _ in ready:
@@ -212,7 +212,7 @@ class Batch:
             row.choose(choice)
 
 
-def _choice(row: Running, token: int, logits: np.ndarray, log_total: float) -> Choice:
+def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> Choice:
     likeliest = sample.likeliest(logits, row.row.likeliest).tolist() if row.row.likeliest else ()
     others = tuple((other, float(logits[other] - log_total)) for other in likeliest)
     return Choice(row.number, token, float(logits[token] - log_total), others)

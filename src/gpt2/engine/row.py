@@ -51,6 +51,25 @@ def last_of_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
     return ids if len(ids) <= n_ctx else ids[-max(1, n_ctx - 1) :]
 
 
+class Part(NamedTuple):
+    """What is computed of a row in one step."""
+
+    row: Running
+    start: int  # in the window
+    size: int  # ids
+    is_last: bool  # whether a choice follows
+
+    @property
+    def ids(self) -> np.ndarray:
+        begin = self.row.first + self.start
+        return self.row.ids[begin : begin + self.size]
+
+    @property
+    def is_echoed(self) -> bool:
+        """Whether all of its ids want logits."""
+        return self.row.row.echo and not self.row.new
+
+
 class Running:
     """A row on its way.
 
@@ -86,11 +105,12 @@ class Running:
         """Whether the window has no room for the newest id."""
         return self.filled == self.n_ctx and self.count - self.first > self.n_ctx
 
-    @property
-    def left(self) -> np.ndarray:
-        """The ids that have to be computed before the next choice, at least one."""
-        start = min(self.first + self.filled, self.count - 1)
-        return self.ids[start : self.count]
+    def part(self, most: int) -> Part:
+        """The next ids that have to be computed, at least one and at most so many."""
+        total = self.n_prompt + len(self.new) - self.first
+        start = min(self.filled, total - 1)
+        size = min(total - start, most)
+        return Part(self, start, size, start + size == total)
 
     def choose(self, choice: Choice) -> None:
         if self.count == len(self.ids):

@@ -203,8 +203,7 @@ struct Forward {
       Vec sums[A::MAX_ROWS][2];
       for (long row = first, rows; row < end; row += rows) {
         rows = std::min<long>(end - row, A::MAX_ROWS);
-        std::fill(sums[0], sums[rows], Vec{});
-        tile_of(rows, a, row, w + place<W>(0, panel * WIDTH, depth), WIDTH, depth, sums);
+        tile_of<false>(rows, a, row, w + place<W>(0, panel * WIDTH, depth), WIDTH, depth, sums);
         finish_tile(panel * WIDTH, row, rows, sums);
       }
     };
@@ -250,8 +249,7 @@ struct Forward {
     as_operand(q, n, 3 * n_embd, head_size, [&](const auto& queries) {
       for (long slot = 0; slot < end; slot += WIDTH) {
         const C* keys = keys_of(slot) + place<C>(0, slot % Block<C>::SLOTS, head_size);
-        std::fill(sums[0], sums[n], Vec{});
-        tile_of(n, queries, 0, keys, WIDTH, head_size, sums);
+        tile_of<false>(n, queries, 0, keys, WIDTH, head_size, sums);
         for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
       }
     });
@@ -265,7 +263,7 @@ struct Forward {
         std::fill(sums[0], sums[n], Vec{});
         for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
           const C* values = keys_of(slot) + block.keys() + place<C>(0, i, Block<C>::SLOTS);
-          tile_of(n, probabilities.from(slot), 0, values, WIDTH, std::min(end - slot, Block<C>::SLOTS), sums);
+          tile_of<true>(n, probabilities.from(slot), 0, values, WIDTH, std::min(end - slot, Block<C>::SLOTS), sums);
         }
         for (long r = 0; r < n; r++)
           std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));

@@ -124,8 +124,8 @@ inline Vec exp(Vec x) {
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
-// Rows of activations, in the three forms in which they meet weights. `tile` adds to sums[R][2] the product of R of
-// them [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart. That is WIDTH,
+// Rows of activations, in the three forms in which they meet weights. `tile` leaves in sums[R][2], or adds to them, the
+// product of R of them [R, depth] with one panel [depth, WIDTH] whose rows stand ldw words apart. That is WIDTH,
 // but GCC 12 must not know it: what it then makes of a row of float32 takes a tenth more time.
 
 struct Floats {
@@ -139,12 +139,12 @@ struct Floats {
 
   Floats from(long k) const { return {rows + k, stride}; }
 
-  template <int R, class W>
+  template <int R, bool ADD, class W>
   void tile(long first, const W* w, long ldw, long depth, Vec (*sums)[2]) const {
     constexpr int G = GROUP<W>;
     const float* a = rows + first * stride;
-    Vec acc[R][2];
-    for (int r = 0; r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
+    Vec acc[R][2] = {};
+    if (ADD) std::memcpy(acc, sums, sizeof acc);
     const auto add = [&](long k, int count) __attribute__((always_inline)) {
       const Ints left = words(w), right = words(w + LANES * G);
       w += ldw * G;
@@ -186,10 +186,10 @@ struct Pairs {
       _mm256_storeu_si256((__m256i*)(to + i), (__m256i)_mm512_cvtneps_pbh(part(x + i, n - i)));
   }
 
-  template <int R>
+  template <int R, bool ADD>
   void tile(long first, const bfloat16* w, long ldw, long depth, Vec (*sums)[2]) const {
-    Vec acc[R][2];
-    for (int r = 0; r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
+    Vec acc[R][2] = {};
+    if (ADD) std::memcpy(acc, sums, sizeof acc);
     for (long k = 0; k < depth; k += 2, w += 2 * ldw) {
       const __m512bh left = (__m512bh)words(w), right = (__m512bh)words(w + 2 * LANES);
 #pragma GCC unroll 12
@@ -241,8 +241,9 @@ struct Bytes {
             -128 * _mm512_reduce_add_epi32((__m512i)low_sum)};
   }
 
-  template <int R>
+  template <int R, bool ADD>
   void tile(long first, const Biased* w, long ldw, long depth, Vec (*sums)[2]) const {
+    static_assert(!ADD, "weights are products of their own");
     Ints highs[R][2], lows[R][2];
     for (int r = 0; r < R; r++) {
       highs[r][0] = highs[r][1] = Ints{} + rows[first + r].high;
@@ -263,8 +264,8 @@ struct Bytes {
     }
     for (int r = 0; r < R; r++)
       for (int half = 0; half < 2; half++)
-        sums[r][half] += (__builtin_convertvector(highs[r][half], Vec) * 256.0f +
-                          __builtin_convertvector(lows[r][half], Vec)) * rows[first + r].scale;
+        sums[r][half] = (__builtin_convertvector(highs[r][half], Vec) * 256.0f +
+                         __builtin_convertvector(lows[r][half], Vec)) * rows[first + r].scale;
   }
 
  private:
@@ -276,12 +277,12 @@ struct Bytes {
 };
 #endif
 
-template <class A, class W, int R = A::MAX_ROWS>
+template <bool ADD, class A, class W, int R = A::MAX_ROWS>
 void tile_of(int rows, const A& a, long first, const W* w, long ldw, long depth, Vec (*sums)[2]) {
   if (rows == R)
-    a.template tile<R>(first, w, ldw, depth, sums);
+    a.template tile<R, ADD>(first, w, ldw, depth, sums);
   else if constexpr (R > 1)
-    tile_of<A, W, R - 1>(rows, a, first, w, ldw, depth, sums);
+    tile_of<ADD, A, W, R - 1>(rows, a, first, w, ldw, depth, sums);
 }
 
 // The sum of f(x[i]).
