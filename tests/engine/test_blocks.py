@@ -11,7 +11,6 @@ from gpt2.engine.backend import Piece
 from gpt2.engine.batch import Batch
 from gpt2.engine.blocks import SLOTS, blocks_for
 from gpt2.engine.load import load_backend
-from gpt2.engine.native import blocks as native_blocks
 from gpt2.engine.row import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.model import Narrow
@@ -206,12 +205,17 @@ def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
     monkeypatch.setattr("gpt2.engine.blocks.SPARE", 3 * backend.block_bytes)
     blocks = backend.new_blocks()
     numbers = [blocks.take() for _ in range(20)]
-    assert isinstance(blocks, native_blocks.NativeBlocks) and len(blocks.memory) == 20
+    assert all(map(blocks.has_memory, numbers))
     backend.extend(blocks, [Piece([19], 0, [5, 6, 7])])
     before = backend.extend(blocks, [Piece([19], 3, [8])]).values
     blocks.give_back(numbers[:19])
-    assert len(blocks.memory) == 4 and blocks.spare() == 3
+    assert [number for number in numbers if blocks.has_memory(number)] == [0, 1, 2, 19] and blocks.spare() == 3
     np.testing.assert_array_equal(backend.extend(blocks, [Piece([19], 3, [8])]).values, before)
     with pytest.raises(ValueError, match="blocks out of range"):
         backend.extend(blocks, [Piece([18], 0, [8])])
-    assert [blocks.take() for _ in range(5)] == [0, 1, 2, 3, 4] and len(blocks.memory) == 6
+    assert [blocks.take() for _ in range(5)] == [0, 1, 2, 3, 4] and blocks.spare() == 0
+    blocks.prepare(2)
+    assert blocks.has_memory(5) and blocks.spare() == 1
+    blocks.prepare(2)
+    blocks.prepare(2)
+    assert blocks.spare() == 2 and blocks.take() == 5

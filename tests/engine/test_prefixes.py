@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gpt2.engine import blocks
 from gpt2.engine import prefixes as prefixes_module
 from gpt2.engine.blocks import Blocks, blocks_for
 from gpt2.engine.prefixes import WORTH, Prefixes, in_common
@@ -19,11 +20,14 @@ class Written(Blocks):
         super().__init__(block_bytes=1)
         self.ids = {}
 
-    def spare(self):
-        return 0
+    def has_memory(self, number):
+        return number in self.ids
 
     def provide(self, number):
         self.ids[number] = [None] * SLOTS
+
+    def discard(self, number):
+        """Nothing."""
 
     def write(self, ids):
         """A row's blocks, which hold these ids and after them the id -1."""
@@ -126,4 +130,4 @@ def test_the_longest_beginning_is_found(program, size):
 
 
 def test_blocks_for_slots():
-    assert [blocks_for(slots) for slots in (0, 1, 64, 65)] == [0, 1, 1, 2]
+    assert [blocks_for(slots) for slots in (0, 1, blocks.SLOTS, blocks.SLOTS + 1)] == [0, 1, 1, 2]

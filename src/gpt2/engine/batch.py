@@ -9,6 +9,7 @@ Shapes: V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 
@@ -111,6 +112,7 @@ class Batch:
     def _plan(self) -> list[Part]:
         """Who is computed in this step, and how many ids of each."""
         self._begin()
+        self.blocks.prepare(sum(row.needs_a_block_soon for row in self.rows.values()))
         plan: list[Part] = []
         longer: list[Part] = []
         for row in self.rows.values():
@@ -150,7 +152,7 @@ class Batch:
             if min(to_come, len(row.window) - 1) >= known.slots + WORTH:
                 return False
             if known.partial is not None:
-                own = self.blocks.copied(known.partial)
+                own = self._new_block(known.partial)
                 self.blocks.give_back([known.partial])
                 blocks[-1] = own
             row.blocks, row.filled, blocks = blocks, known.slots, []
@@ -162,12 +164,17 @@ class Batch:
         """With the blocks that it needs. Raises MemoryError."""
         blocks = part.row.blocks
         while len(blocks) < blocks_for(part.start + part.size):
-            try:
-                blocks.append(self.blocks.take())
-            except MemoryError:
-                self.prefixes.clear()
-                blocks.append(self.blocks.take())
+            blocks.append(self._new_block())
         return Piece(blocks, part.start, part.ids, part.size if part.is_echoed else int(part.is_last))
+
+    def _new_block(self, source: int | None = None) -> int:
+        """With what is in that one, if there is one; the store gives way to it. Raises MemoryError."""
+        make = self.blocks.take if source is None else functools.partial(self.blocks.copied, source)
+        try:
+            return make()
+        except MemoryError:
+            self.prefixes.clear()
+            return make()
 
     def _computed(
         self, plan: list[Part], pieces: list[Piece], logits: Logits

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from gpt2 import machine
 
-SLOTS = 64  # of a block: one token each
+SLOTS = 32  # of a block: one token each
 SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
 SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next
 
@@ -45,12 +45,29 @@ class Blocks:
     def take(self) -> int:
         """The number of a block of nobody's, whose first user the caller is. Raises MemoryError."""
         with self.lock:
-            if 0 not in self.users:
-                self.users.append(0)
-            number = self.users.index(0)
+            number = self._vacant(with_memory=True)
             self.provide(number)
             self.users[number] = 1
             return number
+
+    def prepare(self, count: int) -> None:
+        """Memory for one block more, if fewer than so many have some and no user. Raises MemoryError.
+
+        To touch memory for the first time takes as long as half a step, and rows that began together would all need
+        theirs in the same one.
+        """
+        with self.lock:
+            if self.spare() < count:
+                self.provide(self._vacant(with_memory=False))
+
+    def _vacant(self, with_memory: bool) -> int:
+        """The number of a block that nobody uses; such a one, if there is one."""
+        vacant = [number for number, users in enumerate(self.users) if not users]
+        found = next((number for number in vacant if self.has_memory(number) == with_memory), None)
+        if found is None and not (vacant and with_memory):
+            self.users.append(0)
+            return len(self.users) - 1
+        return vacant[0] if found is None else found
 
     def share(self, numbers: Iterable[int]) -> None:
         """One user more of each."""
@@ -70,15 +87,22 @@ class Blocks:
         """A new block with what is in that one. Raises MemoryError."""
         with self.lock:
             new = self.take()
-            self.copy(number, new)
+            try:
+                self.copy(number, new)
+            except BaseException:
+                self.give_back([new])
+                raise
             return new
 
     def spare(self) -> int:
         """How many blocks have memory and no user."""
+        return sum(not users and self.has_memory(number) for number, users in enumerate(self.users))
+
+    def has_memory(self, number: int) -> bool:
         raise NotImplementedError
 
     def provide(self, number: int) -> None:
-        """Memory for this block, unless it has some."""
+        """Memory for this block, unless it has some, that has been touched."""
         raise NotImplementedError
 
     def discard(self, number: int) -> None:

@@ -37,8 +37,8 @@ class TensorBlocks(Blocks):
     def capacity(self) -> int:
         return len(self.tensors[0]) // self.n_head
 
-    def spare(self) -> int:
-        return self.capacity - self.used
+    def has_memory(self, number: int) -> bool:
+        return number < self.capacity
 
     def provide(self, number: int) -> None:
         if number >= self.capacity:

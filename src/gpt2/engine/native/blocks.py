@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 
 import numpy as np
 
 from gpt2.engine.blocks import Blocks
-from gpt2.engine.native.memory import region
+from gpt2.engine.native.memory import CHUNK, chunk
+
+IN_CHUNK = 32  # blocks of a small model, which are not to take the addresses of a large one
 
 
 class CCache(ctypes.Structure):
@@ -17,32 +20,47 @@ class CCache(ctypes.Structure):
 
 
 class NativeBlocks(Blocks):
+    """Side by side in chunks of huge pages; the pages of a block that nobody needs go back to the system."""
+
     def __init__(self, block_bytes: int) -> None:
         super().__init__(block_bytes)
-        self.memory: dict[int, np.ndarray] = {}  # of a block's number
-        self.addresses: np.ndarray = np.zeros(0, np.uint64)
+        self.stride = -(-block_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.in_chunk = min(IN_CHUNK, max(1, CHUNK // self.stride))  # blocks
+        self.chunks: list[tuple[mmap.mmap, int]] = []  # and where the first block begins
+        self.addresses: np.ndarray = np.zeros(0, np.uint64)  # of the blocks that have memory, else 0
 
     def seen(self) -> tuple[CCache, np.ndarray]:
         """What the library sees of it, and an array that it points to."""
         addresses = self.addresses
         return CCache(len(addresses), addresses.ctypes.data), addresses
 
-    def spare(self) -> int:
-        return len(self.memory) - self.used
+    def has_memory(self, number: int) -> bool:
+        return number < len(self.addresses) and bool(self.addresses[number])
 
     def provide(self, number: int) -> None:
-        if number not in self.memory:
-            memory = region(self.block_bytes)
-            addresses = np.zeros(max(len(self.addresses), 2 * number + 1), np.uint64)
-            addresses[: len(self.addresses)] = self.addresses
-            addresses[number] = memory.ctypes.data
-            self.memory[number], self.addresses = memory, addresses
+        if self.has_memory(number):
+            return
+        while len(self.chunks) * self.in_chunk <= number:
+            self.chunks.append(chunk(self.in_chunk * self.stride))
+        memory = self._memory(number)
+        memory[:: mmap.PAGESIZE] = 0
+        self._set_address(number, memory.ctypes.data)
 
     def discard(self, number: int) -> None:
-        addresses = self.addresses.copy()
-        addresses[number] = 0
-        self.addresses = addresses
-        del self.memory[number]
+        self._set_address(number, 0)
+        memory, start = self.chunks[number // self.in_chunk]
+        if hasattr(mmap, "MADV_DONTNEED"):
+            memory.madvise(mmap.MADV_DONTNEED, start + number % self.in_chunk * self.stride, self.stride)
 
     def copy(self, source: int, target: int) -> None:
-        self.memory[target][:] = self.memory[source]
+        self._memory(target)[:] = self._memory(source)
+
+    def _memory(self, number: int) -> np.ndarray:
+        memory, start = self.chunks[number // self.in_chunk]
+        return np.frombuffer(memory, np.uint8, self.block_bytes, start + number % self.in_chunk * self.stride)
+
+    def _set_address(self, number: int, address: int) -> None:
+        addresses = np.zeros(max(len(self.addresses), len(self.chunks) * self.in_chunk), np.uint64)
+        addresses[: len(self.addresses)] = self.addresses
+        addresses[number] = address
+        self.addresses = addresses

@@ -21,7 +21,7 @@ struct Layer {
 // and its values, one [SLOTS, head_size].
 template <class C>
 struct Block {
-  static constexpr long SLOTS = 64;
+  static constexpr long SLOTS = 32;
   long n_head, head_size;
 
   long keys() const { return SLOTS * groups<C>(head_size) * GROUP<C>; }

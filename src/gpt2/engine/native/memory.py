@@ -41,29 +41,21 @@ class Chunks:
         return np.frombuffer(chunk, dtype, count, start).reshape(shape)
 
     def _new_chunk(self, size: int) -> mmap.mmap:
-        chunk, self.used = _mapped(size)
-        self.newest = weakref.ref(chunk)
-        return chunk
+        new, self.used = chunk(size)
+        self.newest = weakref.ref(new)
+        return new
 
 
-def region(size: int) -> np.ndarray:
-    """So many bytes for themselves, given back with the array; all zeros. Raises MemoryError."""
-    if size < HUGE_PAGE:
-        return np.zeros(size, np.uint8)
-    chunk, start = _mapped(size)
-    return np.frombuffer(chunk, np.uint8, size, start)
-
-
-def _mapped(size: int) -> tuple[mmap.mmap, int]:
-    """Memory for so many bytes, and where in it a huge page begins."""
+def chunk(size: int) -> tuple[mmap.mmap, int]:
+    """Memory for so many bytes, all zeros, and where in it a huge page begins. Raises MemoryError."""
     try:
-        chunk = mmap.mmap(-1, size + HUGE_PAGE, flags=PRIVATE)
+        new = mmap.mmap(-1, size + HUGE_PAGE, flags=PRIVATE)
     except OSError as error:
         raise MemoryError(f"{size:,} bytes cannot be had") from error
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them
-            chunk.madvise(mmap.MADV_HUGEPAGE)
-    return chunk, -np.frombuffer(chunk, np.uint8).ctypes.data % HUGE_PAGE
+            new.madvise(mmap.MADV_HUGEPAGE)
+    return new, -np.frombuffer(new, np.uint8).ctypes.data % HUGE_PAGE
 
 
 CHUNKS = Chunks()
