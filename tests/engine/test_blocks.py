@@ -72,7 +72,7 @@ def test_rows_that_begin_alike_go_their_own_ways(backend, wide):
 
 
 def test_what_they_share_is_in_memory_once(backend):
-    prompt = list(range(3 * SLOTS + 10))
+    prompt = [slot % 250 for slot in range(3 * SLOTS + 10)]
     batch = Batch(backend)
     numbers = [batch.add(Row(prompt, seed=1, sample=number)) for number in range(4)]
     collect(batch, numbers[:1], 2)
@@ -214,8 +214,6 @@ def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
     with pytest.raises(ValueError, match="blocks out of range"):
         backend.extend(blocks, [Piece([18], 0, [8])])
     assert [blocks.take() for _ in range(5)] == [0, 1, 2, 3, 4] and blocks.spare() == 0
-    blocks.prepare(2)
-    assert blocks.has_memory(5) and blocks.spare() == 1
-    blocks.prepare(2)
-    blocks.prepare(2)
-    assert blocks.spare() == 2 and blocks.take() == 5
+    for _ in range(SLOTS):  # steps of two rows until they need two
+        blocks.prepare(2, slots=2)
+    assert blocks.has_memory(5) and blocks.spare() == 2 and blocks.take() == 5

@@ -299,7 +299,7 @@ NO_THREADS = """
 backend = loaded(threads=1)
 expected = extended(backend)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 20), -1))  # a thread's stack takes more
+resource.setrlimit(resource.RLIMIT_AS, (size + (7 << 20), -1))  # a thread's stack takes more
 backend.model.threads = 8
 print((extended(backend) == expected).all(), len(os.listdir("/proc/self/task")))
 """

@@ -23,7 +23,7 @@ class Written(Blocks):
     def has_memory(self, number):
         return number in self.ids
 
-    def provide(self, number):
+    def provide(self, number, most=None):
         self.ids[number] = [None] * SLOTS
 
     def discard(self, number):

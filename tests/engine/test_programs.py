@@ -16,7 +16,7 @@ from gpt2.engine.row import Row, last_of_window
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 
-N_CTX = 80
+N_CTX = 150
 STEM = [3 * i % 250 for i in range(200)]
 ROUNDING = 2e-4  # of log-probabilities in float32
 
@@ -82,7 +82,7 @@ samplings = st.builds(
 prompts = st.builds(
     lambda begin, length, more: [*STEM[begin : begin + length], *more],
     st.sampled_from([0, 0, 1]),
-    st.integers(0, 100),
+    st.integers(0, 160),
     st.lists(st.integers(0, 250), min_size=1, max_size=4),
 )
 rows = st.builds(

@@ -29,7 +29,7 @@ NO_VNNI, NO_AVX512 = ("-mno-avx512vnni", "-mno-avx512bf16"), ("-mno-avx512f",)
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory):
     """A model whose sizes are no multiples of a register's: 36 numbers, heads of 9; its window is no whole blocks."""
-    return open_model_dir(tiny.write_model(tmp_path_factory.mktemp("models") / "odd", n_ctx=90, n_embd=36))
+    return open_model_dir(tiny.write_model(tmp_path_factory.mktemp("models") / "odd", n_ctx=200, n_embd=36))
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
@@ -51,8 +51,8 @@ def in_chunks(backend, ids, sizes):
 @pytest.mark.parametrize("beside", [1, 2, 5, 6, 12, 13, 32])
 def test_beside_others(backend, beside):
     rng = np.random.default_rng(beside)
-    tokens = rng.integers(backend.hparams.n_vocab, size=(beside, 81)).astype(np.int32)
-    counts = rng.integers(1, 81, size=beside)
+    tokens = rng.integers(backend.hparams.n_vocab, size=(beside, 171)).astype(np.int32)
+    counts = rng.integers(1, 171, size=beside)
     blocks = backend.new_blocks()
     owned = [[blocks.take(), blocks.take()] for _ in counts]
     prefilled = backend.extend(blocks, [Piece(own, 0, ids[:n]) for own, ids, n in zip(owned, tokens, counts)]).values
@@ -67,11 +67,11 @@ def test_beside_others(backend, beside):
 
 def test_in_chunks(backend):
     rng = np.random.default_rng(0)
-    ids = rng.integers(backend.hparams.n_vocab, size=90).astype(np.int32)
-    whole = in_chunks(backend, ids, [90])
+    ids = rng.integers(backend.hparams.n_vocab, size=200).astype(np.int32)
+    whole = in_chunks(backend, ids, [200])
     for _ in range(30):
-        cuts = np.sort(rng.choice(np.arange(1, 90), size=rng.integers(1, 60), replace=False))
-        np.testing.assert_array_equal(in_chunks(backend, ids, np.diff([0, *cuts, 90])), whole)
+        cuts = np.sort(rng.choice(np.arange(1, 200), size=rng.integers(1, 60), replace=False))
+        np.testing.assert_array_equal(in_chunks(backend, ids, np.diff([0, *cuts, 200])), whole)
 
 
 class Watched(Batch):
@@ -89,7 +89,7 @@ class Watched(Batch):
 
 def random_row(rng, stems, n_vocab):
     """Half of them begin like others."""
-    prompt = rng.choice(stems)[: rng.randrange(1, 90)] if rng.random() < 0.5 else []
+    prompt = rng.choice(stems)[: rng.randrange(1, 200)] if rng.random() < 0.5 else []
     more = rng.randrange(0, 40) if rng.random() < 0.5 else 0
     prompt = [*prompt, *(rng.randrange(n_vocab) for _ in range(more or not prompt))]
     sampling = Sampling(temperature=rng.choice([0, 1]), top_k=rng.choice([0, 5]))
@@ -100,7 +100,7 @@ def try_schedule(backend, seed, monkeypatch):
     """32 rows that join and leave; chunks of random sizes, a store that forgets, room for a few or for all."""
     rng = random.Random(seed)
     n_vocab = backend.hparams.n_vocab
-    stems = [[rng.randrange(n_vocab) for _ in range(90)] for _ in range(3)]
+    stems = [[rng.randrange(n_vocab) for _ in range(200)] for _ in range(3)]
     rows = [random_row(rng, stems, n_vocab) for _ in range(32)]
     prefixes = Prefixes(backend.new_blocks(), rng.choice([0, 3, 50]) * backend.block_bytes)
     batch = Watched(backend, prefixes, rng.choice([9, 20, 1000]))

@@ -100,6 +100,7 @@ class Batch:
             plan = self._plan()
             if plan:
                 pieces = [self._piece(part) for part in plan]
+                self._prepare(plan)
                 logits = self.backend.extend(self.blocks, pieces)
                 self._choose(self._computed(plan, pieces, logits))
         choices = self._untold()
@@ -112,7 +113,6 @@ class Batch:
     def _plan(self) -> list[Part]:
         """Who is computed in this step, and how many ids of each."""
         self._begin()
-        self.blocks.prepare(sum(row.needs_a_block_soon for row in self.rows.values()))
         plan: list[Part] = []
         longer: list[Part] = []
         for row in self.rows.values():
@@ -130,6 +130,12 @@ class Batch:
                 reading.append(row)
                 budget -= part.size
         return plan
+
+    def _prepare(self, plan: list[Part]) -> None:
+        """Makes blocks ready for the rows that may grow, in steps that others wait for."""
+        growing = sum(row.begun and len(row.blocks) < row.most_blocks for row in self.rows.values())
+        if any(part.row.new for part in plan):
+            self.blocks.prepare(growing, sum(part.size for part in plan))
 
     def _begin(self) -> None:
         """Rows begin in the order in which they came, as long as there is room for all that they may take."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from gpt2 import machine
 
-SLOTS = 32  # of a block: one token each
+SLOTS = 128  # of a block: one token each
 SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
 SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next
 
@@ -50,15 +50,15 @@ class Blocks:
             self.users[number] = 1
             return number
 
-    def prepare(self, count: int) -> None:
-        """Memory for one block more, if fewer than so many have some and no user. Raises MemoryError.
+    def prepare(self, count: int, slots: int) -> None:
+        """Memory for so many slots more, unless so many blocks have some and no user. Raises MemoryError.
 
-        To touch memory for the first time takes as long as half a step, and rows that began together would all need
-        theirs in the same one.
+        To touch memory for the first time takes long, as long as a step for a block or two, and rows that began
+        together need theirs in the same step: so as many slots are made ready in each step as are filled.
         """
         with self.lock:
             if self.spare() < count:
-                self.provide(self._vacant(with_memory=False))
+                self.provide(self._vacant(with_memory=False), slots * self.block_bytes // SLOTS)
 
     def _vacant(self, with_memory: bool) -> int:
         """The number of a block that nobody uses; such a one, if there is one."""
@@ -101,8 +101,8 @@ class Blocks:
     def has_memory(self, number: int) -> bool:
         raise NotImplementedError
 
-    def provide(self, number: int) -> None:
-        """Memory for this block, unless it has some, that has been touched."""
+    def provide(self, number: int, most: int | None = None) -> None:
+        """Memory for this block, unless it has some. most: bytes that are touched now, of all that have to be."""
         raise NotImplementedError
 
     def discard(self, number: int) -> None:

@@ -40,7 +40,7 @@ class TensorBlocks(Blocks):
     def has_memory(self, number: int) -> bool:
         return number < self.capacity
 
-    def provide(self, number: int) -> None:
+    def provide(self, number: int, most: int | None = None) -> None:
         if number >= self.capacity:
             try:
                 more = [[0, self.n_head * self.capacity], [0, 0], [0, 0]]

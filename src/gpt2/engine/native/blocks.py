@@ -27,6 +27,7 @@ class NativeBlocks(Blocks):
         self.stride = -(-block_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.in_chunk = min(IN_CHUNK, max(1, CHUNK // self.stride))  # blocks
         self.chunks: list[tuple[mmap.mmap, int]] = []  # and where the first block begins
+        self.touched: dict[int, int] = {}  # bytes of a block, from its beginning on
         self.addresses: np.ndarray = np.zeros(0, np.uint64)  # of the blocks that have memory, else 0
 
     def seen(self) -> tuple[CCache, np.ndarray]:
@@ -37,17 +38,21 @@ class NativeBlocks(Blocks):
     def has_memory(self, number: int) -> bool:
         return number < len(self.addresses) and bool(self.addresses[number])
 
-    def provide(self, number: int) -> None:
+    def provide(self, number: int, most: int | None = None) -> None:
         if self.has_memory(number):
             return
         while len(self.chunks) * self.in_chunk <= number:
             self.chunks.append(chunk(self.in_chunk * self.stride))
-        memory = self._memory(number)
-        memory[:: mmap.PAGESIZE] = 0
-        self._set_address(number, memory.ctypes.data)
+        memory, begin = self._memory(number), self.touched.get(number, 0)
+        end = self.block_bytes if most is None else begin + -(-most // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory[begin : end : mmap.PAGESIZE] = 0
+        self.touched[number] = end
+        if end >= self.block_bytes:
+            self._set_address(number, memory.ctypes.data)
 
     def discard(self, number: int) -> None:
         self._set_address(number, 0)
+        del self.touched[number]
         memory, start = self.chunks[number // self.in_chunk]
         if hasattr(mmap, "MADV_DONTNEED"):
             memory.madvise(mmap.MADV_DONTNEED, start + number % self.in_chunk * self.stride, self.stride)

@@ -21,7 +21,7 @@ struct Layer {
 // and its values, one [SLOTS, head_size].
 template <class C>
 struct Block {
-  static constexpr long SLOTS = 32;
+  static constexpr long SLOTS = 128;
   long n_head, head_size;
 
   long keys() const { return SLOTS * groups<C>(head_size) * GROUP<C>; }
@@ -79,10 +79,14 @@ struct Forward {
 #endif
     }
   };
+  struct Sums {
+    Vec of[Floats::MAX_ROWS][2];
+  };
   // What each thread has of its own. Sized before anything is computed, where an exception does no harm, and kept.
   struct Own {
     Operand few;
     std::vector<float> scores;
+    std::vector<Sums> sums;
 #ifdef __AVX512BF16__
     std::vector<bfloat16> halves;
 #endif
@@ -124,6 +128,7 @@ struct Forward {
   void prepare_thread() const {
     if (few) own().few.resize(rows.size(), n_embd);
     own().scores.resize(Floats::MAX_ROWS * capacity);
+    own().sums.resize((head_size + WIDTH - 1) / WIDTH);
 #ifdef __AVX512BF16__
     own().halves.resize(Floats::MAX_ROWS * padded(std::max(capacity, head_size)));
 #endif
@@ -259,15 +264,18 @@ struct Forward {
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
     as_operand(scores.data(), n, capacity, end, [&](const auto& probabilities) {
-      for (long i = 0; i < head_size; i += WIDTH) {
-        std::fill(sums[0], sums[n], Vec{});
-        for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
-          const C* values = keys_of(slot) + block.keys() + place<C>(0, i, Block<C>::SLOTS);
-          tile_of<true>(n, probabilities.from(slot), 0, values, WIDTH, std::min(end - slot, Block<C>::SLOTS), sums);
-        }
-        for (long r = 0; r < n; r++)
-          std::memcpy(out + r * n_embd + i, sums[r], std::min<long>(WIDTH, head_size - i) * sizeof(float));
+      std::vector<Sums>& all = own().sums;  // of each panel
+      std::fill(all.begin(), all.end(), Sums{});
+      for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
+        const C* values = keys_of(slot) + block.keys();
+        for (size_t i = 0; i < all.size(); i++)
+          tile_of<true>(n, probabilities.from(slot), 0, values + place<C>(0, i * WIDTH, Block<C>::SLOTS), WIDTH,
+                        std::min(end - slot, Block<C>::SLOTS), all[i].of);
       }
+      for (size_t i = 0; i < all.size(); i++)
+        for (long r = 0; r < n; r++)
+          std::memcpy(out + r * n_embd + i * WIDTH, all[i].of[r],
+                      std::min<long>(WIDTH, head_size - i * WIDTH) * sizeof(float));
     });
   }
 

@@ -144,7 +144,7 @@ struct Floats {
     constexpr int G = GROUP<W>;
     const float* a = rows + first * stride;
     Vec acc[R][2] = {};
-    if (ADD) std::memcpy(acc, sums, sizeof acc);
+    for (int r = 0; ADD && r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
     const auto add = [&](long k, int count) __attribute__((always_inline)) {
       const Ints left = words(w), right = words(w + LANES * G);
       w += ldw * G;
@@ -189,7 +189,7 @@ struct Pairs {
   template <int R, bool ADD>
   void tile(long first, const bfloat16* w, long ldw, long depth, Vec (*sums)[2]) const {
     Vec acc[R][2] = {};
-    if (ADD) std::memcpy(acc, sums, sizeof acc);
+    for (int r = 0; ADD && r < R; r++) acc[r][0] = sums[r][0], acc[r][1] = sums[r][1];
     for (long k = 0; k < depth; k += 2, w += 2 * ldw) {
       const __m512bh left = (__m512bh)words(w), right = (__m512bh)words(w + 2 * LANES);
 #pragma GCC unroll 12
