@@ -17,14 +17,19 @@ FLOORS = [
     ["hparams", "request", "interrupt", "machine", "text"],
     ["encoder", "model", "sample"],
     ["formats"],
-    ["engine", "data"],
+    ["engine", "data", "openai"],
     ["generate"],
     ["training"],
     ["cli"],
     ["gpt_2_simple", "commands"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-WITH_TENSORFLOW = {"gpt2.model", "gpt2.engine.tensorflow"}  # and all of training that computes
+WITH_TENSORFLOW = {
+    "gpt2.model",
+    "gpt2.engine.tensorflow",
+    "gpt2.openai.model",
+    "gpt2.openai.sample",
+}  # and all of training that computes
 
 
 def modules():

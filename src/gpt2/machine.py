@@ -100,14 +100,12 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     UsageError for `threads`, GPT2Error if the processor is too old for TensorFlow.
     """
     check_threads(threads)
-    _check_processor()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
-    with _native_stderr_held():
-        with _keras_left_out():
-            import tensorflow as tf
+    import_tensorflow()
+    import tensorflow as tf
 
+    with _native_stderr_held():
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has computed before, and its settings are fixed since
             for gpu in gpus:
@@ -122,6 +120,14 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
         warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
     return _gpu_names(gpus) if gpus else CPU + unusable_gpu()
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its chatter, and starts nothing. Raises GPT2Error if the processor is too old."""
+    _check_processor()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _native_stderr_held(), _keras_left_out():
+        import tensorflow  # noqa: F401
 
 
 def _check_processor() -> None:

@@ -1,0 +1,12 @@
+"""OpenAI's module `sample`, for programs that import it by this name; what it does is in gpt2/openai/sample.py."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent))  # for `from src import sample` where nothing is installed
+
+from gpt2.openai import tf1
+
+tf1.start()
+
+from gpt2.openai.sample import sample_sequence, top_k_logits, top_p_logits  # noqa: F401

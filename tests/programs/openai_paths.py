@@ -1,0 +1,40 @@
+"""As programs that reach OpenAI's modules in other ways than from beside them, and models in other folders."""
+
+import json
+import os
+import sys
+
+import asks_for_tensorflow_1
+import tensorflow as tf
+from generator.gpt2.src import encoder as theirs
+from generator.gpt2.src import sample
+
+from src import model
+
+os.chdir("src")
+sys.path.insert(0, ".")
+import encoder
+
+texts = [encoder.get_encoder("run1", "../checkpoint"), encoder.get_encoder("tiny", models_dir="../models")]
+os.chdir("..")
+texts += [theirs.get_encoder("checkpoint/run1"), encoder.get_encoder("tiny")]
+ids = [enc.encode("the cat") for enc in texts]
+enc = texts[0]
+assert all(enc.decoder[enc.encoder[piece]] == piece for piece in enc.encoder)
+assert all(enc.byte_decoder[enc.byte_encoder[byte]] == byte for byte in range(256))
+assert enc.decode(ids[0]) == "the cat" and enc.bpe_ranks[("Ġ", "t")] < enc.bpe_ranks[("Ġt", "h")]
+hparams = model.default_hparams()
+sizes = [hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, hparams.n_vocab]
+try:
+    tf.placeholder(tf.int32, [1, None])
+except AttributeError as error:
+    said = str(error)
+found = {
+    "ids": ids,
+    "sizes": sizes,
+    "said": said,
+    "library": asks_for_tensorflow_1.found(),
+    "own": hasattr(tf, "Session"),
+}
+found["rest"] = [hasattr(tf, name) for name in ("contrib", "__wrapped__")] + [callable(sample.top_k_logits)]
+json.dump(found, sys.stdout)
