@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ CGROUP = Path("/sys/fs/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
 CPU = "CPU"
 MAX_THREADS = 1024
+HOLDING = threading.RLock()
 
 
 def cores() -> int:
@@ -185,8 +187,15 @@ def _keras_left_out() -> Iterator[None]:
 def _native_stderr_held() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and lets it out only if an exception passes.
 
-    TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging.
+    TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging. One thread at a
+    time: of two, the second would put back what the first held.
     """
+    with HOLDING, _stderr_held():
+        yield
+
+
+@contextlib.contextmanager
+def _stderr_held() -> Iterator[None]:
     try:
         real = os.dup(2)
     except OSError:  # there is none to be written to

@@ -27,6 +27,8 @@ def typed(flag: Flag) -> Callable[[str], Any]:
     """A flag's type as argparse takes it, which says itself what is wrong with a value."""
 
     def convert(value: str) -> Any:
+        if value == "None" and flag.kind is not str:
+            return None
         try:
             return flag.kind(value)
         except ValueError:
@@ -84,7 +86,7 @@ OWN = {
     "nfiles": Flag(int, WHOLE, "how many files to write"),
     "nsamples": Flag(int, WHOLE, "how many texts in each"),
     "folder": Flag(str, TEXT, "folder to write them to, in which nothing is deleted"),
-    "length": Flag(int, WHOLE, "tokens of a text; 1023 means what fits the window"),
+    "length": Flag(int, WHOLE, "new tokens of a text; of 1023 the prefix is a part"),
     "top_k": GENERAL["top_k"],
     "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; replaces top_k"),
     "batch_size": Flag(int, WHOLE, "texts that are written, or windows that are trained on, at once"),
@@ -121,7 +123,7 @@ def _run(argv: Sequence[str]) -> None:
 
 def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """The data set, None to generate, and the flags of this mode. Raises UsageError."""
-    arguments = vars(_parser().parse_intermixed_args(argv))
+    arguments = vars(_parser().parse_intermixed_args([_whole_name(argument) for argument in argv]))
     words = arguments.pop("words")
     mode = arguments.pop("mode") or (words.pop(0) if words else None)
     if mode not in (FINETUNE, GENERATE):
@@ -142,6 +144,19 @@ def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
         elif value is not None:
             raise UsageError(f"--{name} is for {of}, not for {mode}")
     return dataset, wanted
+
+
+def _whole_name(argument: str) -> str:
+    """An abbreviated flag -> the flag, as far as the abbreviation was one of the old command's, or is one now."""
+    name, equals, value = argument.partition("=")
+    names = [f"--{flag}" for flag in ("mode", "dataset", *(flag for flag, *_ in FLAGS))]
+    if len(name) <= 2 or not name.startswith("--") or name in names:
+        return argument
+    for known in (names[: names.index("--seed")], names):
+        found = [flag for flag in known if flag.startswith(name)]
+        if len(found) == 1:
+            return f"{found[0]}{equals}{value}"
+    return argument
 
 
 def _parser() -> Parser:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from gpt2.cli.training_report import Terminal
+from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt2.interrupt import Interrupted
-from gpt2.training import run
+from gpt2.training import run, run_settings
 from gpt2.training.settings import LATEST, Settings
 from gpt_2_simple.drive import in_drive, mirror
 from gpt_2_simple.files import ROWS
@@ -58,17 +59,19 @@ def finetune(
     """
     checked(sess)
     steps = int(steps or 0)
+    run_path = PurePath(run_name)  # it may have slashes
+    more = {"sample_dir": Path("samples", run_path.parent)} | more
     settings = Settings(
         dataset=str(dataset),
-        model_name=model_name,
+        model_name=model_name or model_dir,
         models_dir=model_dir,
         combine=combine,
         batch_size=batch_size,
         learning_rate=learning_rate,
         accumulate_gradients=accumulate_gradients,
         restore_from=restore_from,
-        run_name=run_name,
-        checkpoint_dir=checkpoint_dir,
+        run_name=run_path.name,
+        checkpoint_dir=str(Path(checkpoint_dir, run_path.parent)),
         sample_every=sample_every,
         sample_length=None if sample_length == WHOLE_WINDOW else sample_length,
         sample_num=sample_num,
@@ -84,6 +87,8 @@ def finetune(
         csv_start=ROWS.start,
         **more,
     )
+    if model_name != DEFAULT_MODEL:  # who leaves it out gets the run's
+        run_settings.check_model(settings)
     sess.put_aside()  # training needs the memory
     with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
         run.train(settings, _copy_to_gdrive if copy_to_gdrive else None, Terminal(settings.print_every))

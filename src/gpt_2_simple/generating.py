@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpt2.files import replacing
 from gpt2.generate import generate as write
 from gpt2.request import Request, Sampling, whole
@@ -46,9 +48,9 @@ def generate(
     The texts are printed, or written to `destination_path`, each followed by `sample_delim` if there are several, and
     returned if `return_as_list` is true. sample_dir: of no effect.
 
-    length: so many new tokens, the window sliding if they are many; 1023 means what GPT-2's window has left after the
-    prefix. truncate: a text ends before it, and is not written further. include_prefix: whether the texts begin with
-    the prefix. top_p, if above 0, replaces top_k. batch_size: how many are written at once; need not divide nsamples.
+    length: so many new tokens, the window sliding if they are many; 1023, the default, counts the prefix too.
+    truncate: a text ends before it, and is not written further. include_prefix: whether the texts begin with the
+    prefix. top_p, if above 0, replaces top_k. batch_size: how many are written at once; need not divide nsamples.
     """
     if checked(sess).directory is None:
         sess.use(find(LATEST, run_name, checkpoint_dir, model_name, model_dir))
@@ -74,7 +76,9 @@ def generate(
     return written if return_as_list else None
 
 
-def _new_tokens(sess: Session, prefix: str | None, length: int) -> int:
+def _new_tokens(sess: Session, prefix: str | None, length: Any) -> int:
+    if isinstance(length, (float, np.floating)) and length.is_integer():
+        length = int(length)  # as NumPy's floor gives it
     if not prefix or length != WHOLE_WINDOW:
         return length
     return max(1, length - len(sess.model.encoder.encode(prefix)))

@@ -53,6 +53,7 @@ class Session:
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
+        self._tensorflow_s: Any = None
 
     def use(self, directory: ModelDir, precision: str = DEFAULT_PRECISION) -> None:
         """From now on this is the session's model; it is read when it is first needed."""
@@ -74,10 +75,27 @@ class Session:
 
     def close(self) -> None:
         """Lets the model go; the session can load another one."""
-        self.directory = self._model = None
+        if self._tensorflow_s is not None:
+            self._tensorflow_s.close()
+        self.directory = self._model = self._tensorflow_s = None
 
-    def run(self, *_: Any, **__: Any) -> None:
-        raise GPT2Error("there is no graph to run here: this session only carries a model for gpt_2_simple's functions")
+    @property
+    def tensorflow_s(self) -> Any:
+        """TensorFlow's own session, for programs that build a graph themselves; made when it is first asked for."""
+        if self._tensorflow_s is None:
+            machine.import_tensorflow()
+            import tensorflow as tf
+
+            self._tensorflow_s = tf.compat.v1.Session(graph=tf.compat.v1.get_default_graph())
+        return self._tensorflow_s
+
+    @property
+    def graph(self) -> Any:
+        return self.tensorflow_s.graph
+
+    def run(self, *given: Any, **named: Any) -> Any:
+        """Runs what a program has built in `graph`."""
+        return self.tensorflow_s.run(*given, **named)
 
     def as_default(self) -> Session:
         return self

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2.errors import UsageError
 from gpt_2_simple import command
 from gpt_2_simple.command import cmd, parse
 
@@ -35,6 +36,17 @@ def place(tmp_path, monkeypatch, tiny_dir):
 def test_words_and_flags_in_any_order(line):
     dataset, given = parse(line.split())
     assert (dataset, given["steps"]) == ("x.txt", 5)
+
+
+def test_abbreviations_of_the_old_flags_and_what_scripts_type():
+    line = "generate --nsample 3 --pre x --tem 1 --sample_d= --include False --fold out --seed None"
+    given = parse(line.split())[1]
+    assert (given["nsamples"], given["prefix"], given["temperature"], given["folder"]) == (3, "x", 1.0, "out")
+    assert given["sample_delim"] == "" and given["include_prefix"] is False and "seed" not in given
+    assert parse(["generate", "--sample_delim", ""])[1]["sample_delim"] == ""
+    assert parse(["finetune", "x.csv", "--learn", "0.1"])[1]["learning_rate"] == 0.1  # ours have some too
+    with pytest.raises(UsageError, match="unrecognized arguments: --n 3"):
+        parse(["generate", "--n", "3"])
 
 
 def test_the_old_defaults():

@@ -94,7 +94,7 @@ def _train_from(
     if distribution.is_chief():
         if start.resumes and (said := run_settings.changes(settings, progress.seed)):
             report.note(said)
-        run_settings.write(settings, last, progress.seed)
+        run_settings.write(settings, last, progress.seed, start.resumes)
     report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 

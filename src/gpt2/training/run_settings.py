@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gpt2 import files
 from gpt2.data import documents
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded, replacing
-from gpt2.formats.model_dir import find_model, same_model
+from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, same_model
+from gpt2.hparams import HPARAMS_FILE, load_hparams
 from gpt2.training import distribution, run_folder
 from gpt2.training.settings import LATEST, Settings
 
@@ -29,6 +31,7 @@ PATHS = ("dataset", "val_dataset", "vocabulary", "sample_dir")
 SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")
 FIXED = ("from_scratch", "model_name", "vocabulary", *SIZES)  # what a run that goes on cannot change
 UNSAID = (*FIXED, "stop_after", "print_every", "models_dir", "combine")  # the model stays, and an end is seen
+STAY = "leave {} out to go on with it, or begin another one with restore_from fresh or another run_name"
 NEEDS = {  # flag: those that are of no effect without it
     "from_scratch": ("vocabulary", *SIZES),
     "val_every": ("val_dataset", "val_split", "val_batch_size", "val_batch_count"),
@@ -36,12 +39,15 @@ NEEDS = {  # flag: those that are of no effect without it
 EITHER_OR = [("from_scratch", "model_name"), ("vocabulary", "n_vocab"), ("val_dataset", "val_split")]
 
 
-def write(settings: Settings, last: int | None, seed: int) -> None:
+def write(settings: Settings, last: int | None, seed: int, goes_on: bool = False) -> None:
     """Keeps a run's settings in its folder, with the seed that it has and its last update, None if it has no end.
 
-    Raises GPT2Error if that does not work.
+    goes_on: the run has a model already, whatever the settings say. Raises GPT2Error if that does not work.
     """
     kept = {**_values(settings, seed), "stop_after": last}
+    if goes_on:
+        with contextlib.suppress(GPT2Error):  # what is damaged is replaced
+            kept |= {name: value for name, value in _read(settings.run_folder)[0].items() if name in FIXED}
     settings.run_folder.mkdir(parents=True, exist_ok=True)
     with replacing(settings.run_folder / SETTINGS_FILE) as file:
         file.write(json.dumps({DIRECTORY: os.getcwd(), SETTINGS: kept}, indent=1).encode("utf-8"))
@@ -58,13 +64,20 @@ def asked(given: Mapping[str, Any]) -> Settings:
     goes_on = which.restore_from == LATEST and run_folder.is_begun(which.run_folder)
     # Of several workers only one may see the run's folder: all go by what is typed on each.
     kept, _ = _read(which.run_folder) if goes_on and distribution.workers() == 1 else ({}, [])
-    if kept:
+    if goes_on:
         _check_fixed(given, kept, which.run_folder)
     if {*END} & {*given}:
         kept.pop("stop_after", None)
     settings = Settings(**{**kept, **given})
     _check_effects(given, settings)
     return settings
+
+
+def check_model(settings: Settings) -> None:
+    """Raises UsageError if a run that goes on has another model than the settings name, GPT2Error if there is none."""
+    if settings.restore_from == LATEST and run_folder.is_begun(settings.run_folder):
+        given = {"model_name": settings.model_name, "models_dir": settings.models_dir}
+        _check_fixed(given, _read(settings.run_folder)[0], settings.run_folder)
 
 
 def changes(settings: Settings, seed: int) -> str:
@@ -74,6 +87,8 @@ def changes(settings: Settings, seed: int) -> str:
         changed = [name for name in kept if name not in UNSAID and not _same(name, new, kept)]
         said = [f"with {name} {_shown(new[name])} instead of the run's {_shown(kept[name])}" for name in changed]
         said += [f"without {name}, which this version does not know" for name in unknown]
+        if kept and not kept["from_scratch"] and not _same("model_name", new, kept):
+            said.append(f"with the model that it was begun with, {kept['model_name']}, not with {new['model_name']}")
         return f"{settings.run_folder} goes on {', '.join(said)}" if said else ""
     return ""
 
@@ -139,15 +154,22 @@ def _folder(model_name: str, models_dir: str) -> Path:
 
 
 def _check_fixed(given: Mapping[str, Any], kept: Mapping[str, Any], folder: Path) -> None:
-    """Raises UsageError for a model that is not the run's."""
+    """Raises UsageError for a model that is not the run's; of one whose settings were not kept, its sizes tell."""
+    if not kept:
+        if "model_name" in given and files.is_file(folder / HPARAMS_FILE):
+            named = find_model(given["model_name"], given.get("models_dir", DEFAULT_MODELS_DIR))
+            if named.hparams != load_hparams(folder / HPARAMS_FILE):
+                raise UsageError(
+                    f"the run in {folder} is of another model than {given['model_name']}: {STAY.format('model_name')}"
+                )
+        return
     own = "from_scratch" if kept["from_scratch"] else f"model_name {kept['model_name']}"
     without = ("model_name",) if kept["from_scratch"] else ("vocabulary", *SIZES)  # what it knows nothing of
     for name in FIXED:
         if name in given and (name in without or not _same(name, given, kept)):
             its = own if name in without or kept[name] in (None, False) else f"{name} {kept[name]}"
             raise UsageError(
-                f"the run in {folder} was begun with {its}, not with {name} {given[name]}: leave {name} out to go on"
-                " with it, or begin another one with restore_from fresh or another run_name"
+                f"the run in {folder} was begun with {its}, not with {name} {given[name]}: {STAY.format(name)}"
             )
 
 

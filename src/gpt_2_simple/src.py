@@ -1,0 +1,11 @@
+"""What was `gpt_2_simple.src`: OpenAI's modules, each imported when it is asked for."""
+
+from typing import Any
+
+import gpt_2_simple
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("encoder", "model", "sample"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(gpt_2_simple, name)
