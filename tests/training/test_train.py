@@ -165,6 +165,13 @@ def test_early_stopping_keeps_the_best(run):
     assert open_model_dir(Path("checkpoint/run1/best")).weights.name == f"model-{progress.best_step}"
 
 
+def test_the_model_that_training_began_with_competes(run):
+    status, out, err = run(stop_after=9, val_every=1, patience=2, learning_rate=1000, optimizer="sgd")
+    assert status == 0 and re.search(r"the best, \d+\.\d+ after 0 updates, is the model it began with\n", out)
+    assert not (Path("checkpoint/run1/best") / "checkpoint").exists()
+    assert re.search(r"\nthe first update takes longer.*; Ctrl-C saves and ends when an update is done\n", err)
+
+
 def test_validation_is_not_the_training_text(run):
     _, out, _ = run(stop_after=1, val_every=1, val_split=0.25)
     _, whole, _ = run(stop_after=1, run_name="whole")

@@ -29,6 +29,7 @@ from gpt2.training.settings import Settings
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller
+FIRST_UPDATE = "the first update takes longer, as TensorFlow compiles it; Ctrl-C saves and ends when an update is done"
 
 
 class Computed(NamedTuple):
@@ -103,6 +104,7 @@ class Loop:
 
     def _run(self) -> None:
         wanted = DONE if self.writes and self._begin() else 0  # why this machine stops, as bits
+        self.report.note(FIRST_UPDATE)
         computed = self._compute(wanted)
         with self.ending:  # not earlier: to compile may take longer than a supervisor waits
             stop = self._note(computed)  # why any of them does
@@ -196,7 +198,8 @@ class Loop:
         self.report.say(VALIDATION_LINE.format(**said))
         with self._in_passing():
             self.record.validation(loss, bits)
-        if not progress.step:
+        if not progress.step:  # the model is where it came from, and need not be saved
+            progress.best_loss = loss
             return False
         if progress.best_loss is None or loss < progress.best_loss:
             progress.worse = 0
@@ -209,10 +212,10 @@ class Loop:
         progress.worse += 1
         if not settings.patience or progress.worse < settings.patience:
             return False
-        best = settings.run_folder / run_folder.BEST
+        best = f"is in {settings.run_folder / run_folder.BEST}" if progress.best_step else "is the model it began with"
         self.report.say(
             f"no better validation loss in {progress.worse} validations; the best, {progress.best_loss:.3f} after"
-            f" {progress.best_step} updates, is in {best}"
+            f" {progress.best_step} updates, {best}"
         )
         return True
 

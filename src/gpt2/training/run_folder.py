@@ -6,7 +6,7 @@ counter                                 N, for the old tools
 training-N.*                            what the optimiser remembers; the newest only
 training-N.json                         the rest: see `Progress`
 settings.json                           what the run was asked to do: see `run_settings`
-best/                                   the model directory of the lowest validation loss
+best/                                   the model directory of the lowest validation loss, if it is below the first
 progress.jsonl loss.png events.out.*    what there is to look at
 """
 
@@ -54,7 +54,7 @@ class Progress:
     loss_weight: float = 0.0
     seconds: float = 0.0
     best_loss: float | None = None  # of validation
-    best_step: int = 0
+    best_step: int = 0  # 0 is the model that the run began with, which is not in `best`
     worse: int = 0  # validations since the best one
 
     @property
