@@ -152,6 +152,7 @@ def _whole_name(argument: str) -> str:
     names = [f"--{flag}" for flag in ("mode", "dataset", *(flag for flag, *_ in FLAGS))]
     if len(name) <= 2 or not name.startswith("--") or name in names:
         return argument
+    command.check_words(argument)
     for known in (names[: names.index("--seed")], names):
         found = [flag for flag in known if flag.startswith(name)]
         if len(found) == 1:

@@ -57,6 +57,7 @@ def test_values(argv, expected):
     [
         (["--bogus", "3"], "there is no flag --bogus; the flags are --model_name, --seed"),
         (["--seed", "1", "--bogus=3"], "there is no flag --bogus"),
+        (["--seed 4"], "'--seed 4' came as one argument: write --seed 4 without quotation marks, or --seed=4"),
         (["--seed"], "--seed needs a value: a whole number"),
         (["--seed", "--nsamples", "2"], "--seed needs a value"),
         (["--noseed"], "there is no flag --noseed"),

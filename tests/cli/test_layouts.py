@@ -86,6 +86,27 @@ def test_prompts_through_a_pipe_and_threads(flat):
     assert result.stdout.decode("utf-8").count(BANNER) == 2
 
 
+def test_the_forks_lines(models, tmp_path):
+    """As nshepperd's and Tenoke's documents have them, from the checkout's root."""
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the log\n" * 40)
+    (tmp_path / "models").symlink_to(models / "models")
+    for name in ("train.py", "encode.py", "src"):
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    environ = environment(PYTHONPATH="src", PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    lines = (
+        "./encode.py --model_name 345M text.txt text.npz",
+        "./train.py --dataset text.npz --model_name 345M --sample_every 0 --steps 1 --seed None --batch_size 2",
+        "ls text.txt text.txt | xargs -P 4 -I {} ./encode.py --model_name=345M {} {}.npz",
+        "nohup ./train.py --dataset text.npz --model_name 345M --sample_every 0 --steps 1 > log",
+        "python3 src/generate_unconditional_samples.py --model_name 345M --nsamples 20 --seed 42 --length 3 | tee out",
+    )
+    for line in lines:
+        result = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, timeout=120, env=environ)
+        assert result.returncode == 0, (line, result.stderr.decode())
+    assert (tmp_path / "text.txt.npz").is_file() and (tmp_path / "checkpoint/run1/counter").read_text() == "2\n"
+    assert (tmp_path / "out").read_text().count(" SAMPLE ") == 20
+
+
 @pytest.mark.parametrize("flags", [["--help"], ["--", "--help"]])
 @pytest.mark.parametrize("script", [UNCONDITIONAL, INTERACTIVE, "download_model.py"])
 def test_help(flat, script, flags):

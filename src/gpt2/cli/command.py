@@ -149,6 +149,7 @@ def _named(argv: list[str], flags: Flags) -> list[str]:
             continue
         name = match[1].replace("-", "_")
         if name not in flags:
+            check_words(argument)
             raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
         if match[2] is not None:
             continue
@@ -158,6 +159,15 @@ def _named(argv: list[str], flags: Flags) -> list[str]:
         elif following.startswith("--"):
             raise UsageError(f"--{name} needs a value: {flags[name].what}")
     return named
+
+
+def check_words(argument: str) -> None:
+    """Raises UsageError for a flag and its value in one argument, as quotation marks or an ENTRYPOINT may join them."""
+    if words := re.fullmatch(r"(--[\w-]+) +(.+)", argument):
+        one, other = words.groups()
+        raise UsageError(
+            f"{argument!r} came as one argument: write {one} {other} without quotation marks, or {one}={other}"
+        )
 
 
 def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:

@@ -31,6 +31,8 @@ RELEASED = {
 }
 # The first tutorials counted the parameters of the two small models wrongly.
 OLD_NAMES = {"124M": "117M", "355M": "345M"}
+# By which files other tools' models are known.
+FOREIGN = {"transformer-lm": ("params.json", "sp.model"), "Hugging Face's transformers": ("config.json",)}
 # Where `pip install .` puts the model that is in the repository; setup.py names it too.
 INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
 _ABOVE = Path(__file__).resolve().parents[2]
@@ -132,6 +134,12 @@ def open_model_dir(path: Path) -> ModelDir:
             f"{path} holds weights only, as the old train.py wrote them: copy {', '.join(missing)}"
             f" of the model that was trained, such as {DEFAULT_MODELS_DIR}/{DEFAULT_MODEL}, into it"
         )
+    for tool, names in FOREIGN.items():
+        if missing and all(files.is_file(path / name) for name in names):
+            raise GPT2Error(
+                f"{path} is a model of {tool} ({', '.join(names)}), which cannot be read here; what can is OpenAI's"
+                f" layout: {', '.join((HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE))} and the weights it names"
+            )
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {_fetch_again(path)}")
     hparams = load_hparams(path / HPARAMS_FILE)
