@@ -25,10 +25,12 @@ assert all(enc.byte_decoder[enc.byte_encoder[byte]] == byte for byte in range(25
 assert enc.decode(ids[0]) == "the cat" and enc.bpe_ranks[("Ġ", "t")] < enc.bpe_ranks[("Ġt", "h")]
 hparams = model.default_hparams()
 sizes = [hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, hparams.n_vocab]
-try:
-    tf.placeholder(tf.int32, [1, None])
-except AttributeError as error:
-    said = str(error)
+said = []
+for name in ("placeholder", "summary.merge_all", "summary.nothing"):
+    try:
+        eval(f"tf.{name}")
+    except AttributeError as error:
+        said.append(str(error))
 found = {
     "ids": ids,
     "sizes": sizes,

@@ -110,5 +110,7 @@ def test_paths(tiny_dir, tmp_path):
     ids = open_model_dir(tiny_dir)
     assert found["ids"] == [[83, 71, 68, 261]] * 4 and ids.hparams.n_vocab == 280
     assert found["sizes"] == [1024, 768, 12, 12, 0]
-    assert "tf.placeholder is part of a graph" in found["said"] and "disable_eager_execution" in found["said"]
+    placeholder, summary, nothing = found["said"]
+    assert "tf.placeholder is part of a graph" in placeholder and "disable_eager_execution" in placeholder
+    assert summary.endswith("write import tensorflow.compat.v1 as tf") and "has no attribute 'nothing'" in nothing
     assert (found["own"], found["library"], found["rest"]) == (True, False, [False, False, True])

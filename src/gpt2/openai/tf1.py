@@ -36,7 +36,7 @@ def offer() -> None:
 
 def _add(tf: ModuleType) -> None:
     v1 = tf.compat.v1
-    for module, old in ((tf, v1), (tf.train, v1.train), (tf.saved_model, v1.saved_model)):
+    for module, old in ((tf, v1), (tf.train, v1.train), (tf.saved_model, v1.saved_model), (tf.summary, v1.summary)):
         vars(module)["__getattr__"] = functools.partial(_old_name, module, old)
 
 
@@ -45,6 +45,8 @@ def _old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
     asks = Path(sys._getframe(1).f_globals.get("__file__") or "").parts
     if name.startswith("_") or PACKAGES & {*asks} or not hasattr(old, name):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    if module.__name__.endswith(".summary"):  # whose other names are there, and mean something else
+        raise AttributeError(f"tf.summary.{name} is TensorFlow 1's: write import tensorflow.compat.v1 as tf")
     if name == "placeholder" and sys.modules["tensorflow"].executing_eagerly():
         raise AttributeError(f"tf.placeholder is part of a graph, and there is none: {GRAPH}")
     return getattr(old, name)
