@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from gpt2 import files, generate, machine
@@ -18,6 +20,8 @@ from gpt2.request import DEFAULT_PRECISION, check_precision
 from gpt2.training.settings import LATEST
 
 T = TypeVar("T")
+INSIDE: list[Any] = []  # what new threads were, for each call that is being made
+INSIDE_LOCK = threading.Lock()
 
 
 def eagerly(function: Callable[..., T]) -> Callable[..., T]:
@@ -34,14 +38,25 @@ def eagerly(function: Callable[..., T]) -> Callable[..., T]:
         from tensorflow.python.eager import context
 
         context.context()  # is made now if it was not, while what the program wants is the default
-        before, context.default_execution_mode = context.default_execution_mode, context.EAGER_MODE  # of new threads
-        try:
-            with context.eager_mode():
-                return function(*given, **named)
-        finally:
-            context.default_execution_mode = before
+        with _new_threads_eager(context), context.eager_mode():
+            return function(*given, **named)
 
     return outside_of_graphs
+
+
+@contextlib.contextmanager
+def _new_threads_eager(context: Any) -> Iterator[None]:
+    """What new threads are is one setting of the process: the last of those who are in here puts it back."""
+    with INSIDE_LOCK:
+        INSIDE.append(context.default_execution_mode)
+        context.default_execution_mode = context.EAGER_MODE
+    try:
+        yield
+    finally:
+        with INSIDE_LOCK:
+            last = INSIDE.pop()
+            if not INSIDE:
+                context.default_execution_mode = last
 
 
 class Session:

@@ -275,6 +275,40 @@ assert not tf.executing_eagerly()
     assert run.returncode == 0, run.stderr
 
 
+def test_calls_that_overlap_leave_new_threads_as_the_program_wants_them():
+    code = """
+import threading
+import tensorflow as tf
+from gpt_2_simple.session import eagerly
+tf.compat.v1.disable_eager_execution()
+tf.config.list_logical_devices()  # TensorFlow has started, so that each thread has a mode of its own
+began, overlaps, may_end, modes = threading.Event(), threading.Event(), threading.Event(), []
+inside = eagerly(lambda say, until: (say.set(), until.wait(), modes.append(tf.executing_eagerly())))
+
+def begins_within_the_first_and_ends_after_it():
+    modes.append(tf.executing_eagerly())
+    began.wait()
+    inside(overlaps, may_end)
+
+other = threading.Thread(target=begins_within_the_first_and_ends_after_it)
+other.start()
+while not modes:
+    pass
+one = threading.Thread(target=inside, args=(began, overlaps))
+one.start()
+one.join()
+may_end.set()
+other.join()
+after = threading.Thread(target=lambda: modes.append(tf.executing_eagerly()))
+after.start()
+after.join()
+assert modes == [False, True, True, False], modes
+"""
+    environ = {"PYTHONPATH": str(ROOT / "src")}
+    run = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+
+
 def test_memory_saving_works_with_accumulation(trained):
     gpt2.finetune(trained, "text.txt", run_name="saving", use_memory_saving_gradients=True, **QUICK)
     plain, saving = (Path("checkpoint", run, "progress.jsonl").read_text() for run in ("run1", "saving"))

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tiny
 
 from gpt2 import model
+from gpt2.encoder import load_encoder
 from gpt2.engine.tensorflow import as_tensors
 from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
@@ -53,6 +54,14 @@ def test_a_server(models, encoder):
     answers, said = run("openai_server.py", "small", models, given=tiny.GOLDEN["prompts"])
     assert answers == [encoder.decode(ids) for ids in expected()]
     assert not said, "TensorFlow's chatter is held back"
+
+
+def test_a_server_of_a_trained_model(reference):
+    """One that nshepperd's train.py made; what OpenAI's own code wrote with it."""
+    theirs = json.loads((reference / "bard.json").read_text(encoding="utf-8"))
+    answers, _ = run("openai_server.py", "bard", reference, given=theirs["prompts"])
+    vocabulary = load_encoder(reference / "bard")
+    assert answers == [vocabulary.decode(ids) for ids in theirs["greedy"]]
 
 
 def expected():

@@ -37,7 +37,7 @@ def offer() -> None:
 def _add(tf: ModuleType) -> None:
     v1 = tf.compat.v1
     for module, old in ((tf, v1), (tf.train, v1.train), (tf.saved_model, v1.saved_model), (tf.summary, v1.summary)):
-        vars(module)["__getattr__"] = functools.partial(_old_name, module, old)
+        vars(module).setdefault("__getattr__", functools.partial(_old_name, module, old))
 
 
 def _old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
