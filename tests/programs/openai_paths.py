@@ -38,5 +38,15 @@ found = {
     "library": asks_for_tensorflow_1.found(),
     "own": hasattr(tf, "Session"),
 }
+tf.compat.v1.disable_eager_execution()  # the line that the error names: the default graph, and no `with`
+with open("models/tiny/hparams.json") as file:
+    hparams.override_from_dict(json.load(file))
+sess = tf.InteractiveSession()
+context = tf.placeholder(tf.int32, [1, None])
+output = sample.sample_sequence(hparams=hparams, length=5, context=context, batch_size=1, temperature=0)
+other = tf.Session(config=tf.ConfigProto(log_device_placement=False))
+for each in (sess, other):
+    tf.train.Saver().restore(each, tf.train.latest_checkpoint("models/tiny"))
+found["written"] = [output.eval({context: ids[:1]}).tolist(), other.run(output, {context: ids[:1]}).tolist()]
 found["rest"] = [hasattr(tf, name) for name in ("contrib", "__wrapped__")] + [callable(sample.top_k_logits)]
 json.dump(found, sys.stdout)

@@ -122,4 +122,6 @@ def test_paths(tiny_dir, tmp_path):
     placeholder, summary, nothing = found["said"]
     assert "tf.placeholder is part of a graph" in placeholder and "disable_eager_execution" in placeholder
     assert summary.endswith("write import tensorflow.compat.v1 as tf") and "has no attribute 'nothing'" in nothing
+    one, other = found["written"]
+    assert one == other and len(one[0]) == 4 + 5
     assert (found["own"], found["library"], found["rest"]) == (True, False, [False, False, True])

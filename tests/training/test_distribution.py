@@ -115,7 +115,7 @@ def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_work
     assert re.search(
         r"\nerror: .* lost .*; start all workers again, and the run goes on from checkpoint/two/model-", err
     )
-    assert err.count("\n") == 3 and "Traceback" not in err
+    assert err.count("\n") == 4 and "Traceback" not in err
 
     chief, other = two_workers(**flags)
     (out, _), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
