@@ -7,5 +7,6 @@
 ...     print(text)
 
 The story, in reading order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. Around it are
-rooms: `text`, `formats`, `engine`, `data`, `training`, `cli`. TensorFlow is imported where it computes, not before.
+rooms: `text`, `formats`, `engine`, `openai`, `data`, `training`, `cli`. TensorFlow is imported where it computes, not
+before.
 """

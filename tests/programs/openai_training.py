@@ -30,7 +30,13 @@ loss = tf.reduce_mean(
 )
 samples = sample.sample_sequence(hparams=hparams, length=20, context=context, batch_size=2, temperature=1.0, top_k=40)
 train_vars = [variable for variable in tf.trainable_variables() if "model" in variable.name]
-step = tf.train.AdamOptimizer(learning_rate=0.01).minimize(loss, var_list=train_vars)
+optimizer = tf.train.AdamOptimizer(learning_rate=0.01)
+sums = {variable: tf.Variable(tf.zeros_like(variable.initialized_value()), trainable=False) for variable in train_vars}
+reset = tf.group(*[sums[variable].assign(tf.zeros_like(variable)) for variable in train_vars])
+gradients = tf.gradients(loss, train_vars)
+with tf.control_dependencies([sums[variable].assign_add(g) for variable, g in zip(train_vars, gradients)]):
+    accumulate = tf.identity(loss)
+step = optimizer.apply_gradients([(sums[variable] / 2, variable) for variable in train_vars])
 tf.summary.scalar("loss", loss)
 summaries = tf.summary.merge_all()
 saver = tf.train.Saver(var_list=train_vars, max_to_keep=5, keep_checkpoint_every_n_hours=2)
@@ -39,8 +45,11 @@ fresh = float(loss.eval({context: [data[:24]] * 2}))
 saver.restore(sess, tf.train.latest_checkpoint(FOLDER))
 losses = []
 for at in range(12):
-    batch = [data[at : at + 24], data[at + 7 : at + 31]]
-    value, _, _ = sess.run([loss, step, summaries], {context: batch})
+    sess.run(reset)
+    for offset in (0, 5):
+        batch = [data[at + offset : at + offset + 24], data[at + offset + 7 : at + offset + 31]]
+        value, _ = sess.run([accumulate, summaries], {context: batch})
+    sess.run(step)
     losses.append(float(value))
 written = sess.run(samples, {context: [data[:1]] * 2})
 saver.save(sess, os.path.join(OUT, "model"), global_step=12)
