@@ -223,10 +223,11 @@ def test_batches_that_share_a_store_side_by_side(native_small):
     assert prefixes.blocks.used == len(prefixes.nodes)
 
 
-def extended(backend):
-    """Logits after a short prompt and a step."""
-    blocks = backend.new_blocks()
+def extended(backend, blocks=None):
+    """Logits after a short prompt and a step, of two rows in the first two blocks."""
+    blocks = blocks or backend.new_blocks()
     rows = [[blocks.take()], [blocks.take()]]
+    blocks.give_back([0, 1])
     backend.extend(blocks, [Piece(row, 0, [7] * 6) for row in rows])
     return backend.extend(blocks, [Piece(row, 6, [token]) for row, token in zip(rows, (1, 2))]).values
 
@@ -297,11 +298,12 @@ def run(code, *arguments):
 
 NO_THREADS = """
 backend = loaded(threads=1)
-expected = extended(backend)
+blocks = backend.new_blocks()
+expected = extended(backend, blocks)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + (7 << 20), -1))  # a thread's stack takes more
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), -1))  # a thread's stack takes more
 backend.model.threads = 8
-print((extended(backend) == expected).all(), len(os.listdir("/proc/self/task")))
+print((extended(backend, blocks) == expected).all(), len(os.listdir("/proc/self/task")))
 """
 
 
