@@ -225,11 +225,11 @@ def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
     monkeypatch.setattr(batch_module, "BESIDE", 5)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
-    running = [batch.add(Row([number], GREEDY)) for number in range(3)]
+    running = [batch.add(Row([number], GREEDY)) for number in range(2)]
     batch.step()
     long = batch.add(Row(list(range(23)), GREEDY))
     chosen = [[choice.row for choice in batch.step()] for _ in range(6)]
-    assert counting.calls[1:] == [[1, 1, 1, 5]] * 4 + [[1, 1, 1, 3], [1, 1, 1, 1]]
+    assert counting.calls[1:] == [[1, 1, 5]] * 4 + [[1, 1, 3], [1, 1, 1]]
     assert chosen == [running] * 4 + [[*running, long]] * 2
 
 

@@ -23,7 +23,9 @@ from gpt2.engine.row import Choice, Part, Row, Running
 from gpt2.errors import UsageError
 
 ALONE = 512  # ids of prompts in a step that nobody waits for
-BESIDE = 16  # in one that others wait for, at least; a step of 8 rows takes some two and a half times as long with them
+# In one that others wait for: at least so many, and so many for each of them. That keeps a batch full whose prompts are
+# somewhat longer than its texts, and a step takes some two and a half times as long with them.
+BESIDE, BESIDE_EACH = 16, 2
 ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
@@ -121,7 +123,7 @@ class Batch:
                     self.blocks.give_back(row.slide())
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
-        budget = max(BESIDE, len(plan)) if plan else ALONE
+        budget = max(BESIDE, BESIDE_EACH * len(plan)) if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
             if budget > 0 and (row.blocks or self._may_begin(row, reading)):
@@ -132,10 +134,10 @@ class Batch:
         return plan
 
     def _prepare(self, plan: list[Part]) -> None:
-        """Makes blocks ready for the rows that may grow, in steps that others wait for."""
-        growing = sum(row.begun and len(row.blocks) < row.most_blocks for row in self.rows.values())
-        if any(part.row.new for part in plan):
-            self.blocks.prepare(growing, sum(part.size for part in plan))
+        """Makes blocks ready for the rows that will need one, in steps that others wait for."""
+        soon = [part.size for part in plan if part.row.grows_soon]
+        if soon and any(part.row.new for part in plan):
+            self.blocks.prepare(len(soon), 2 * sum(soon))
 
     def _begin(self) -> None:
         """Rows begin in the order in which they came, as long as there is room for all that they may take."""

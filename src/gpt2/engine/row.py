@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.blocks import SLOTS, blocks_for
 from gpt2.request import Sampling
 from gpt2.sample import RandomNumbers
 
@@ -104,6 +104,11 @@ class Running:
     def is_full(self) -> bool:
         """Whether the window has no room for the newest id."""
         return self.filled == self.n_ctx and self.count - self.first > self.n_ctx
+
+    @property
+    def grows_soon(self) -> bool:
+        """Whether half of its last block is filled, and another one may come."""
+        return 0 < len(self.blocks) < self.most_blocks and 2 * self.filled > (2 * len(self.blocks) - 1) * SLOTS
 
     def part(self, most: int) -> Part:
         """The next ids that have to be computed, at least one and at most so many."""
