@@ -30,6 +30,7 @@ OPTIONS = (
     "-fno-math-errno",
     "-ffp-contract=off",
     "-fPIC",
+    "-fvisibility=hidden",  # or GCC makes a template's thread_local one for all libraries of a process
     "-shared",
     "-w",
     "-pthread",
