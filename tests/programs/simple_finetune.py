@@ -32,7 +32,7 @@ given = dict(
     overwrite=False,
 )
 gpt2.finetune(sess, **given)
-first = gpt2.generate(sess, run_name="authors/one", return_as_list=True, length=5, top_k=1)
+first = gpt2.generate(sess, run_name="authors/one", return_as_list=True, length=60, temperature=1.0, seed=1)
 gpt2.finetune(sess, **{**given, "restore_from": "latest", "model_dir": "models", "model_name": "124M"}, reuse=True)
 try:
     gpt2.finetune(sess, **{**given, "restore_from": "latest", "model_name": "wider", "model_dir": "models"})
@@ -42,7 +42,7 @@ gpt2.tf.compat.v1.reset_default_graph()
 gpt2.tf.reset_default_graph()
 sess = gpt2.reset_session(sess)
 gpt2.load_gpt2(sess, run_name="authors/one")
-second = gpt2.generate(sess, run_name="authors/one", return_as_list=True, length=5, top_k=1)
+second = gpt2.generate(sess, run_name="authors/one", return_as_list=True, length=60, temperature=1.0, seed=1)
 files = [
     os.path.exists(f"{folder}/authors/one/{name}")
     for folder, name in (("checkpoint", "counter"), ("samples", "samples-2"))
