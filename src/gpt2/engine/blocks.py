@@ -54,7 +54,7 @@ class Blocks:
         """Memory for so many slots more, unless so many blocks have some and no user. Raises MemoryError.
 
         To touch memory for the first time takes long, as long as a step for a block or two, and rows that began
-        together need theirs in the same step: so they are made ready while the second half of another is filled.
+        together need theirs in the same step: so they are made ready while the rest of another is filled.
         """
         with self.lock:
             if self.spare() < count:

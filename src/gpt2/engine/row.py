@@ -107,8 +107,8 @@ class Running:
 
     @property
     def grows_soon(self) -> bool:
-        """Whether half of its last block is filled, and another one may come."""
-        return 0 < len(self.blocks) < self.most_blocks and 2 * self.filled > (2 * len(self.blocks) - 1) * SLOTS
+        """Whether a quarter of its last block is filled, and another one may come."""
+        return 0 < len(self.blocks) < self.most_blocks and 4 * self.filled > (4 * len(self.blocks) - 3) * SLOTS
 
     def part(self, most: int) -> Part:
         """The next ids that have to be computed, at least one and at most so many."""
