@@ -9,6 +9,7 @@ Shapes: V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterable
@@ -137,7 +138,8 @@ class Batch:
         """Makes blocks ready for the rows that will need one, in steps that others wait for."""
         soon = [part.size for part in plan if part.row.grows_soon]
         if soon and any(part.row.new for part in plan):
-            self.blocks.prepare(len(soon), -(-4 * sum(soon) // 3))
+            with contextlib.suppress(MemoryError):  # the rows that need a block may yet get one of the store's
+                self.blocks.prepare(len(soon), -(-4 * sum(soon) // 3))
 
     def _begin(self) -> None:
         """Rows begin in the order in which they came, as long as there is room for all that they may take."""
