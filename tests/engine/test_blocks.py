@@ -217,3 +217,17 @@ def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
     for _ in range(SLOTS):  # steps of two rows until they need two
         blocks.prepare(2, slots=2)
     assert blocks.has_memory(5) and blocks.spare() == 2 and blocks.take() == 5
+
+
+def test_memory_that_cannot_be_made_ready_ahead_ends_no_step(backend, monkeypatch):
+    """It may yet be had when a row needs it."""
+    row = Row([1, 2, 3], seed=3)
+    expected = take(backend, [row], SLOTS + 20)
+    batch, calls = Batch(backend), []
+
+    def strike(*arguments):
+        calls.append(arguments)
+        raise MemoryError
+
+    monkeypatch.setattr(batch.blocks, "prepare", strike)
+    assert collect(batch, [batch.add(row)], SLOTS + 20) == expected and calls
