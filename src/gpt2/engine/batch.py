@@ -25,8 +25,8 @@ from gpt2.errors import UsageError
 
 ALONE = 512  # ids of prompts in a step that nobody waits for
 # In one that others wait for: at least so many, and so many for each of them. That keeps a batch full whose prompts are
-# somewhat longer than its texts, and a step takes some two and a half times as long with them.
-BESIDE, BESIDE_EACH = 16, 2
+# somewhat longer than its texts, and a step takes some two times as long with them.
+BESIDE, BESIDE_EACH = 12, 1.5
 ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
@@ -124,7 +124,7 @@ class Batch:
                     self.blocks.give_back(row.slide())
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
-        budget = max(BESIDE, BESIDE_EACH * len(plan)) if plan else ALONE
+        budget = max(BESIDE, int(BESIDE_EACH * len(plan))) if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
             if budget > 0 and (row.blocks or self._may_begin(row, reading)):
@@ -139,7 +139,7 @@ class Batch:
         soon = [part.size for part in plan if part.row.grows_soon]
         if soon and any(part.row.new for part in plan):
             with contextlib.suppress(MemoryError):  # the rows that need a block may yet get one of the store's
-                self.blocks.prepare(len(soon), -(-4 * sum(soon) // 3))
+                self.blocks.prepare(len(soon), 2 * sum(soon))
 
     def _begin(self) -> None:
         """Rows begin in the order in which they came, as long as there is room for all that they may take."""
