@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -57,7 +56,7 @@ def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: 
 
 
 def _write(directory: Path, hparams: HParams, seed: int) -> Path:
-    (directory / "hparams.json").write_text(json.dumps(dataclasses.asdict(hparams)), encoding="utf-8")
+    (directory / "hparams.json").write_text(json.dumps(hparams.as_dict()), encoding="utf-8")
     saving.save(directory, random_weights(hparams, seed))
     return directory
 

@@ -79,7 +79,7 @@ def export(model, folder):
 
 
 def write_hparams(folder, hparams):
-    text = json.dumps(dataclasses.asdict(hparams))
+    text = json.dumps(vars(hparams))
     Path(folder, worker.HPARAMS).write_text(text, encoding="utf-8")
 
 

@@ -5,7 +5,7 @@ functions over a nested dictionary of weights whose keys are the names in a chec
 The model knows no vocabulary and keeps no state: the caller holds the cache and writes into it what comes back.
 
 Shapes: B batch, T new tokens, P cache slots, S = P + T, L layers, H heads, D head size, E embedding, V vocabulary,
-N = B*T rows of activations, I inputs and O outputs of a product.
+N = B*T rows of activations, I inputs and O outputs of a product. F = 4E and wte's width W = E, but for some variants.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from gpt2.hparams import HParams
+from gpt2.hparams import GELU, HParams
 
 Weights = Mapping[str, Any]
 Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
@@ -45,12 +45,14 @@ def no_dropout(x: tf.Tensor) -> tf.Tensor:
     return x
 
 
-def gelu(x: tf.Tensor) -> tf.Tensor:
-    """Hendrycks and Gimpel 2016, in their approximation by tanh; any shape."""
+def gelu(x: tf.Tensor, exact: bool = False) -> tf.Tensor:
+    """Hendrycks and Gimpel 2016, in their approximation by tanh unless `exact`; any shape."""
+    if exact:
+        return 0.5 * x * (1 + tf.math.erf(x / math.sqrt(2)))
     return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
-def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float = 1e-5) -> tf.Tensor:
+def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float) -> tf.Tensor:
     """x [N, E], gain g and bias b [E] -> [N, E] (Ba et al. 2016)."""
     mean = tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
@@ -107,13 +109,20 @@ def causal_mask(time: tf.Tensor, cache: Cache | None = None) -> tf.Tensor:
     return tf.concat([tf.tile(used, [1, 1, time, 1]), tf.tile(mask, [batch, 1, 1, 1])], axis=-1)
 
 
-def attend(q: tf.Tensor, k: Sequence[tf.Tensor], v: Sequence[tf.Tensor], mask: tf.Tensor) -> tf.Tensor:
+def score_scale(hparams: HParams, layer: int) -> float:
+    """By what the scores of a layer, counted from 0, are multiplied."""
+    return 1 / math.sqrt(hparams.head_size) / (layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1)
+
+
+def attend(
+    q: tf.Tensor, k: Sequence[tf.Tensor], v: Sequence[tf.Tensor], scale: float | tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017): q [B, H, T, D], mask [B or 1, 1, T, S] -> [B, H, T, D].
 
     k, v: S positions in one or more parts [B, H, -, D], the past before what is new. To join them would copy the past
-    for every token.
+    for every token. scale: see `score_scale`.
     """
-    q *= 1 / math.sqrt(q.shape[-1])
+    q *= tf.cast(scale, q.dtype)
     scores = tf.concat([tf.matmul(q, part, transpose_b=True) for part in k], axis=-1)  # [B, H, T, S]
     probs = tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), MASKED))
     parts = tf.split(tf.cast(probs, q.dtype), [tf.shape(part)[2] for part in k], axis=-1)
@@ -121,39 +130,50 @@ def attend(q: tf.Tensor, k: Sequence[tf.Tensor], v: Sequence[tf.Tensor], mask: t
 
 
 def attention(
-    x: tf.Tensor, c_attn: Weights, c_proj: Weights, n_head: int, batch: tf.Tensor, mask: tf.Tensor, past: Past | None
+    x: tf.Tensor,
+    c_attn: Weights,
+    c_proj: Weights,
+    hparams: HParams,
+    scale: float | tf.Tensor,
+    batch: tf.Tensor,
+    mask: tf.Tensor,
+    past: Past | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    n_embd = x.shape[-1]
-    qkv = tf.reshape(linear(x, **c_attn), [batch, -1, 3, n_head, n_embd // n_head])  # [B*T, 3E] -> [B, T, 3, H, D]
+    heads = [3, hparams.n_head, hparams.head_size]
+    qkv = tf.reshape(linear(x, **c_attn), [batch, -1, *heads])  # [B*T, 3E] -> [B, T, 3, H, D]
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
-    a = attend(q, [past[0], k], [past[1], v], mask) if past else attend(q, [k], [v], mask)
+    a = attend(q, [past[0], k] if past else [k], [past[1], v] if past else [v], scale, mask)
     a = tf.transpose(a, [0, 2, 1, 3])  # [B, H, T, D] -> [B, T, H, D]
-    return linear(tf.reshape(a, [-1, n_embd]), **c_proj), k, v
+    return linear(tf.reshape(a, [-1, hparams.n_embd]), **c_proj), k, v
 
 
-def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights) -> tf.Tensor:
+def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights, exact: bool) -> tf.Tensor:
     """x [N, E] -> [N, E]."""
-    return linear(gelu(linear(x, **c_fc)), **c_proj)  # [N, E] -> [N, 4E] -> [N, E]
+    return linear(gelu(linear(x, **c_fc), exact), **c_proj)  # [N, E] -> [N, F] -> [N, E]
 
 
 def block(
     x: tf.Tensor,
     w: Weights,
-    n_head: int,
+    hparams: HParams,
+    scale: float | tf.Tensor,
     batch: tf.Tensor,
     mask: tf.Tensor,
     past: Past | None = None,
     dropout: Dropout = no_dropout,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    a, k, v = attention(layer_norm(x, **w["ln_1"]), **w["attn"], n_head=n_head, batch=batch, mask=mask, past=past)
+    epsilon, exact = hparams.layer_norm_epsilon, hparams.activation_function == GELU
+    normed = layer_norm(x, **w["ln_1"], epsilon=epsilon)
+    a, k, v = attention(normed, **w["attn"], hparams=hparams, scale=scale, batch=batch, mask=mask, past=past)
     x += dropout(tf.cast(a, x.dtype))
-    return x + dropout(tf.cast(mlp(layer_norm(x, **w["ln_2"]), **w["mlp"]), x.dtype)), k, v
+    normed = layer_norm(x, **w["ln_2"], epsilon=epsilon)
+    return x + dropout(tf.cast(mlp(normed, **w["mlp"], exact=exact), x.dtype)), k, v
 
 
 def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
-    """tokens [B, T] int32 -> activations before the output projection [B, T, E], new keys and values L x [B, H, T, D].
+    """tokens [B, T] int32 -> activations before the output projection [B, T, W], new keys and values L x [B, H, T, D].
 
     Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
     Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
@@ -164,21 +184,36 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
         positions += cache.lengths[:, None]  # [B, T]
     pasts = [None] * hparams.n_layer if cache is None else zip(cache.keys, cache.values)
     mask = causal_mask(time, cache)
-    x = embedding(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, E]
-    x = tf.reshape(x, [-1, hparams.n_embd])  # [B*T, E]: one large product is faster than B small ones
+    x = embedding(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, W]
+    x = enter(weights, tf.reshape(x, [-1, hparams.token_size]))  # [B*T, E]: one large product beats B small ones
     keys, values = [], []
     for layer, past in enumerate(pasts):
-        x, k, v = block(x, weights[f"h{layer}"], hparams.n_head, batch, mask, past)
+        x, k, v = block(x, weights[f"h{layer}"], hparams, score_scale(hparams, layer), batch, mask, past)
         keys.append(k)
         values.append(v)
-    x = layer_norm(x, **weights["ln_f"])
-    return tf.reshape(x, [batch, time, hparams.n_embd]), keys, values
+    return tf.reshape(leave(weights, hparams, x), [batch, time, hparams.token_size]), keys, values
+
+
+def enter(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    """Embeddings [N, W] -> what the first layer gets [N, E]: the same, but where W is not E."""
+    return linear(x, **weights["in_proj"]) if "in_proj" in weights else x
+
+
+def leave(weights: Weights, hparams: HParams, x: tf.Tensor) -> tf.Tensor:
+    """What the last layer gives [N, E] -> what the output projection gets [N, W]."""
+    x = layer_norm(x, **weights["ln_f"], epsilon=hparams.layer_norm_epsilon)
+    return linear(x, **weights["out_proj"]) if "out_proj" in weights else x
+
+
+def output(weights: Weights) -> tf.Tensor | Narrow:
+    """The output projection [V, W]: the token embedding, but of variants that have one of its own."""
+    return weights["lm_head"] if "lm_head" in weights else weights["wte"]
 
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    """x [B, T, E] -> [B, T, V]; the output projection is the token embedding, transposed."""
-    wte, flat = weights["wte"], tf.reshape(x, [-1, x.shape[-1]])  # [B*T, E]
-    flat = product(flat, wte) if isinstance(wte, Narrow) else tf.matmul(flat, wte, transpose_b=True)  # [B*T, V]
+    """x [B, T, W] -> [B, T, V]"""
+    w, flat = output(weights), tf.reshape(x, [-1, x.shape[-1]])  # [B*T, W]
+    flat = product(flat, w) if isinstance(w, Narrow) else tf.matmul(flat, w, transpose_b=True)  # [B*T, V]
     return tf.reshape(flat, [tf.shape(x)[0], -1, flat.shape[-1]])
 
 

@@ -7,13 +7,14 @@ Shapes: T time, H heads, D head size, E embedding, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from gpt2.formats.weights import nest
-from gpt2.hparams import HParams
+from gpt2.hparams import GELU, HParams
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -21,34 +22,45 @@ def _softmax(x: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def _norm(x: np.ndarray, g: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * g + b
+def _norm(x: np.ndarray, g: np.ndarray, b: np.ndarray, epsilon: float) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * g + b
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
+def _linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return x @ w + b
+
+
+def _gelu(x: np.ndarray, exact: bool) -> np.ndarray:
+    if exact:
+        return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / np.sqrt(2)))
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def _attention(x: np.ndarray, c_attn: Mapping, c_proj: Mapping, n_head: int) -> np.ndarray:
-    q, k, v = np.split(x @ c_attn["w"] + c_attn["b"], 3, axis=-1)  # [T, E] each
+def _attention(x: np.ndarray, c_attn: Mapping, c_proj: Mapping, n_head: int, divisor: int) -> np.ndarray:
+    q, k, v = np.split(_linear(x, **c_attn), 3, axis=-1)  # [T, E] each
     visible = np.tri(len(x), dtype=bool)  # [T, T]
     heads = []
     for q_h, k_h, v_h in zip(*(np.split(part, n_head, axis=-1) for part in (q, k, v))):  # [T, D] each
-        scores = np.where(visible, q_h @ k_h.T / np.sqrt(q_h.shape[-1]), -np.inf)
+        scores = np.where(visible, q_h @ k_h.T / np.sqrt(q_h.shape[-1]) / divisor, -np.inf)
         heads.append(_softmax(scores) @ v_h)
-    return np.concatenate(heads, axis=-1) @ c_proj["w"] + c_proj["b"]
+    return _linear(np.concatenate(heads, axis=-1), **c_proj)
 
 
 def logits(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> np.ndarray:
     """Tokens of one text [T] -> logits [T, V] float64; weights as nested dictionaries of anything NumPy can read."""
-    weights = _float64(weights)
+    weights, epsilon = _float64(weights), hparams.layer_norm_epsilon
     x = weights["wte"][list(tokens)] + weights["wpe"][: len(tokens)]  # [T, E]
+    if hparams.is_factorized:
+        x = _linear(x, **weights["in_proj"])
     for layer in range(hparams.n_layer):
-        w = weights[f"h{layer}"]
-        x = x + _attention(_norm(x, **w["ln_1"]), **w["attn"], n_head=hparams.n_head)
-        c_fc, c_proj = w["mlp"]["c_fc"], w["mlp"]["c_proj"]
-        x = x + _gelu(_norm(x, **w["ln_2"]) @ c_fc["w"] + c_fc["b"]) @ c_proj["w"] + c_proj["b"]
-    return _norm(x, **weights["ln_f"]) @ weights["wte"].T
+        w, divisor = weights[f"h{layer}"], layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1
+        x = x + _attention(_norm(x, **w["ln_1"], epsilon=epsilon), **w["attn"], n_head=hparams.n_head, divisor=divisor)
+        inner = _linear(_norm(x, **w["ln_2"], epsilon=epsilon), **w["mlp"]["c_fc"])
+        x = x + _linear(_gelu(inner, hparams.activation_function == GELU), **w["mlp"]["c_proj"])
+    x = _norm(x, **weights["ln_f"], epsilon=epsilon)
+    if hparams.is_factorized:
+        x = _linear(x, **weights["out_proj"])
+    return x @ weights["wte" if hparams.tie_word_embeddings else "lm_head"].T
 
 
 def _float64(weights: Any) -> Any:

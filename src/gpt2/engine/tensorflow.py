@@ -17,7 +17,7 @@ from gpt2 import machine, model
 from gpt2.engine.backend import Logits, Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
 from gpt2.engine.quantize import to_int8
-from gpt2.formats.weights import WTE, Layout, Weight, Weights, nest
+from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
 
@@ -232,7 +232,7 @@ def as_tensors(weights: Weights, precision: str = DEFAULT_PRECISION) -> model.We
 
 def _tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.Narrow:
     if weight.layout is None or precision == FLOAT32:
-        wanted = Layout.OUT_IN if name == WTE else Layout.IN_OUT
+        wanted = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
         return tf.constant(weight.array() if weight.layout in (None, wanted) else weight.array().T)
     rows = weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array().T]
     parts = [_narrow(part, precision) for part in rows]

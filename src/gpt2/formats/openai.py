@@ -152,7 +152,7 @@ def read_weights(prefix: Path, hparams: HParams) -> Weights:
 
 def layout(name: str) -> Layout | None:
     """How OpenAI's code lays a variable out: its matrices are [I, O]; wte, the output projection, is [O, I]."""
-    return {"w": Layout.IN_OUT, "wte": Layout.OUT_IN}.get(name.rpartition("/")[2])
+    return {"w": Layout.IN_OUT, "wte": Layout.OUT_IN, "lm_head": Layout.OUT_IN}.get(name.rpartition("/")[2])
 
 
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 
 PREFIX = "model/"  # of all names in a checkpoint
 WTE = f"{PREFIX}wte"  # the token embedding [V, E], which is the output projection too
+LM_HEAD = f"{PREFIX}lm_head"  # unless there is this one [V, E]
 
 
 class Layout(enum.Enum):

@@ -20,7 +20,7 @@ from gpt2.formats.weights import PREFIX, nest
 from gpt2.openai import tf1
 
 v1 = tf.compat.v1
-DEVIATIONS = {"wpe": 0.01, "wte": 0.02, "w": 0.02}  # of new weights, by the last part of their names
+DEVIATIONS = {"wpe": 0.01, "wte": 0.02, "lm_head": 0.02, "w": 0.02}  # of new weights, by the last part of their names
 CONSTANTS = {"g": 1.0, "b": 0.0}
 
 
@@ -37,7 +37,7 @@ class HParams(SimpleNamespace):
 
 def default_hparams() -> HParams:
     """Those of 124M, without a vocabulary."""
-    return HParams(**dataclasses.asdict(sizes.HParams(n_vocab=1)) | {"n_vocab": 0})
+    return HParams(**sizes.HParams(n_vocab=1).as_dict() | {"n_vocab": 0})
 
 
 def checked(hparams: Any) -> sizes.HParams:

@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: `gpt2.model`'s blocks with dropout, bfloat16 products and little memory.
 
-Shapes: B batch, T time, E embedding, V vocabulary, N = B*T.
+Shapes: B batch, T time, E embedding, W width of wte (E, but for some variants), V vocabulary, N = B*T.
 """
 
 from __future__ import annotations
@@ -40,21 +40,24 @@ def loss_and_gradients(
     embeddings: whether wte, wpe and ln_f are trained too, or the blocks alone.
     """
     weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
-    trained = {f"h{layer}": weights[f"h{layer}"] for layer in range(hparams.n_layer)}
-    if embeddings:
-        trained["ln_f"] = weights["ln_f"]
+    outside = ("wte", "wpe", "lm_head")
+    trained = {name: w for name, w in weights.items() if name not in outside and (embeddings or _is_block(name))}
     embedded = embed(weights, inputs)  # not on the tape: the gradient of a gather is as large as the vocabulary
     run = _block_function(hparams, regime, inputs.shape[0], weights["h0"])
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([*tf.nest.flatten(trained), embedded])
-        x = tf.reshape(_dropout(regime, seed)(embedded), [-1, hparams.n_embd])
+        x = tf.reshape(_dropout(regime, seed)(embedded), [-1, hparams.token_size])
+        x = model.enter(weights, x)
         for layer in range(hparams.n_layer):
-            x = run(x, tf.random.fold_in(seed, layer), *tf.nest.flatten(weights[f"h{layer}"]))
-        x = model.layer_norm(x, **weights["ln_f"])
-    loss, dx, d_wte = _head(x, weights["wte"], tf.reshape(targets, [-1]), regime.dtype, embeddings)
+            leaves = tf.nest.flatten(weights[f"h{layer}"])
+            x = run(x, tf.random.fold_in(seed, layer), tf.constant(model.score_scale(hparams, layer)), *leaves)
+        x = model.leave(weights, hparams, x)
+    loss, dx, d_head = _head(x, model.output(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
     gradients, d_embedded = tape.gradient(x, [trained, embedded], output_gradients=dx)
     if embeddings:
-        gradients["wte"] = tf.tensor_scatter_nd_add(d_wte, inputs[:, :, None], d_embedded)
+        if "lm_head" in weights:
+            gradients["lm_head"], d_head = d_head, tf.zeros_like(weights["wte"])
+        gradients["wte"] = tf.tensor_scatter_nd_add(d_head, inputs[:, :, None], d_embedded)
         unused = hparams.n_ctx - tf.shape(inputs)[1]
         gradients["wpe"] = tf.pad(tf.reduce_sum(d_embedded, axis=0), [[0, unused], [0, 0]])
     return loss, gradients
@@ -63,33 +66,35 @@ def loss_and_gradients(
 def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout and gradients."""
     inputs, targets = tokens[:, :-1], tf.reshape(tokens[:, 1:], [-1])
-    x = tf.reshape(embed(weights, inputs), [-1, hparams.n_embd])
+    x = model.enter(weights, tf.reshape(embed(weights, inputs), [-1, hparams.token_size]))
     mask = model.causal_mask(tf.shape(inputs)[1])
     for layer in range(hparams.n_layer):
         w = _cast(weights[f"h{layer}"], dtype)
-        x = model.block(x, w, hparams.n_head, tf.shape(tokens)[0], mask)[0]
-    x = tf.cast(model.layer_norm(x, **weights["ln_f"]), dtype)
-    logits = tf.cast(tf.matmul(x, tf.cast(weights["wte"], dtype), transpose_b=True), tf.float32)  # [N, V]
+        x = model.block(x, w, hparams, model.score_scale(hparams, layer), tf.shape(tokens)[0], mask)[0]
+    x = tf.cast(model.leave(weights, hparams, x), dtype)
+    logits = tf.cast(tf.matmul(x, tf.cast(model.output(weights), dtype), transpose_b=True), tf.float32)  # [N, V]
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
 
 
 def embed(weights: Weights, inputs: tf.Tensor) -> tf.Tensor:
-    """inputs [B, T] -> [B, T, E]"""
+    """inputs [B, T] -> [B, T, W]"""
     return tf.gather(weights["wte"], inputs) + weights["wpe"][: tf.shape(inputs)[1]]
 
 
 def _block_function(hparams: HParams, regime: Regime, batch: int, w: Weights) -> Callable[..., tf.Tensor]:
-    """x [N, E], seed [2], a block's weights in the order of `w` -> [N, E]: a function, traced once for all blocks."""
+    """x [N, E], seed [2], scale [], a block's weights in the order of `w` -> [N, E]: traced once for all blocks."""
 
-    def run(x: tf.Tensor, seed: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
+    def run(x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
         cast = _cast(tf.nest.pack_sequence_as(w, leaves), regime.dtype)
         mask = model.causal_mask(x.shape[0] // batch)
-        return model.block(x, cast, hparams.n_head, batch, mask, dropout=_dropout(regime, seed))[0]
+        return model.block(x, cast, hparams, scale, batch, mask, dropout=_dropout(regime, seed))[0]
 
-    def run_again(x: tf.Tensor, seed: tf.Tensor, dy: tf.Tensor, *leaves: tf.Tensor) -> list[tf.Tensor]:
+    def run_again(
+        x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, dy: tf.Tensor, *leaves: tf.Tensor
+    ) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([x, *leaves])
-            y = run(x, seed, *leaves)
+            y = run(x, seed, scale, *leaves)
         return tape.gradient(y, [x, *leaves], output_gradients=dy)
 
     # Inlined, the second computation of a block would be recognised as the first one again, and that one kept.
@@ -98,24 +103,24 @@ def _block_function(hparams: HParams, regime: Regime, batch: int, w: Weights) ->
     backward = tf.function(run_again, autograph=False, experimental_attributes=apart)
 
     @tf.custom_gradient
-    def recomputed(x: tf.Tensor, seed: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    def recomputed(x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-            dx, *d_leaves = backward(x, seed, dy, *leaves)
-            return dx, None, *d_leaves
+            dx, *d_leaves = backward(x, seed, scale, dy, *leaves)
+            return dx, None, None, *d_leaves
 
-        return forward(x, seed, *leaves), gradient
+        return forward(x, seed, scale, *leaves), gradient
 
     return recomputed if regime.recompute else forward
 
 
 def _head(
-    x: tf.Tensor, wte: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, embeddings: bool
+    x: tf.Tensor, w: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, embeddings: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [N, E], targets [N] -> mean cross-entropy, its gradients for x [N, E] and, if asked for, for wte [V, E].
+    """x [N, W], w [V, W], targets [N] -> mean cross-entropy, its gradients for x and, if asked for, for w.
 
     The gradient for the logits is taken at once, so that a slice of them lives no longer than its turn.
     """
-    w, n = tf.cast(wte, dtype), x.shape[0]
+    w, n = tf.cast(w, dtype), x.shape[0]
     slices = math.ceil(n / HEAD_ROWS)
 
     def part(i: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -137,6 +142,10 @@ def _head(
         shapes = (tf.TensorShape([]), state[0].shape, tf.TensorShape([None, x.shape[1]]), state[2].shape)
         state = tf.while_loop(lambda i, *_: i < slices, add, (1, *state), shapes, parallel_iterations=1)[1:]
     return state
+
+
+def _is_block(name: str) -> bool:
+    return name.startswith("h")
 
 
 def _cast(w: Weights, dtype: tf.DType) -> Weights:

@@ -108,7 +108,7 @@ def read_step(prefix: Path) -> int:
 def frame(vocabulary: Path, hparams: HParams) -> dict[str, bytes]:
     """What a model directory holds beside its weights, by the names of the files. Raises OSError."""
     files = {name: (vocabulary / name).read_bytes() for name in VOCABULARY}
-    return {HPARAMS_FILE: json.dumps(dataclasses.asdict(hparams)).encode("utf-8"), **files}
+    return {HPARAMS_FILE: json.dumps(hparams.as_dict()).encode("utf-8"), **files}
 
 
 def prepare(folder: Path, frame: Mapping[str, bytes]) -> None:

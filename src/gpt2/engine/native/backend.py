@@ -19,7 +19,7 @@ from gpt2.engine.native.blocks import NativeBlocks
 from gpt2.engine.native.memory import CHUNKS
 from gpt2.errors import GPT2Error
 from gpt2.formats.weights import Layout, Weight, Weights, nest
-from gpt2.hparams import HParams
+from gpt2.hparams import GELU, SIZES, HParams
 from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
 from gpt2.sample import numbers_a_token
 
@@ -37,14 +37,25 @@ TYPES: dict[str, np.dtype] = {
 }
 
 
+OUTSIDE = ("wte", "in_proj", "out_proj", "lm_head")  # matrices that are in no layer, of which a model has some
+
+
+class COutside(ctypes.Structure):
+    """`Model::Outside` in library.cc."""
+
+    _fields_ = [(name, ctypes.c_void_p) for name in ("w", "scale", "bias")]
+
+
 class CModel(ctypes.Structure):
     """`Model` in library.cc."""
 
     _fields_ = [
-        *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "threads")),
-        ("wte", ctypes.c_void_p),
+        *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")),
+        *((name, ctypes.c_long) for name in ("n_inner", "n_token_embd", "exact_gelu", "scale_by_layer", "threads")),
+        ("epsilon", ctypes.c_double),
+        *((name, COutside) for name in OUTSIDE),
         ("matrices", POINTERS),
-        *((name, ctypes.c_void_p) for name in ("wte_scale", "wpe", "ln_f")),
+        *((name, ctypes.c_void_p) for name in ("wpe", "ln_f")),
         ("vectors", POINTERS),
     ]
 
@@ -76,16 +87,26 @@ class NativeBackend:
         self.type = list(TYPES).index(precision)
         threads = threads or machine.cores()
         packer = Packer(library, precision, threads)
-        kept = nest(zip(weights, _prepared(packer, weights.values())))
-        wte, ln_f = kept["wte"], kept["ln_f"]
-        blocks = [kept[f"h{layer}"] for layer in range(hparams.n_layer)]
-        self.matrices = [block[part][name]["w"].values for block in blocks for part, name in MATRICES]
+        self.kept = nest(zip(weights, _prepared(packer, weights.values())))  # as long as the pointers to it
+        blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]
         self.vectors = [_vectors(block) for block in blocks]
-        # The order of CModel's fields; these arrays live as long as the pointers to them.
-        self.ends = wte.values, wte.scale, kept["wpe"], np.concatenate([ln_f["g"], ln_f["b"]])
-        sizes = (hparams.n_vocab, hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, threads)
-        at_wte, *at_others = (array.ctypes.data for array in self.ends)
-        self.model = CModel(*sizes, at_wte, pointers(self.matrices), *at_others, pointers(self.vectors))
+        self.ln_f = np.concatenate([self.kept["ln_f"]["g"], self.kept["ln_f"]["b"]])
+        self.model = CModel(
+            n_inner=hparams.mlp_size,
+            n_token_embd=hparams.token_size,
+            exact_gelu=hparams.activation_function == GELU,
+            scale_by_layer=hparams.scale_attn_by_inverse_layer_idx,
+            threads=threads,
+            epsilon=hparams.layer_norm_epsilon,
+            **{name: getattr(hparams, name) for name in SIZES},
+            **{name: _outside(self.kept[name]) for name in OUTSIDE if name in self.kept},
+            matrices=pointers([block[part][name]["w"].values for block in blocks for part, name in MATRICES]),
+            wpe=self.kept["wpe"].ctypes.data,
+            ln_f=self.ln_f.ctypes.data,
+            vectors=pointers(self.vectors),
+        )
+        if hparams.tie_word_embeddings:
+            self.model.lm_head = self.model.wte
         library.gpt2_block_bytes.restype = size
         self.block_bytes = library.gpt2_block_bytes(ctypes.c_int(self.type), ctypes.byref(self.model))
 
@@ -201,6 +222,12 @@ def _prepared(packer: Packer, weights: Iterable[Weight]) -> list[np.ndarray | Pa
         except RuntimeError as error:
             raise GPT2Error(f"{error}: close other programs, or raise the limit that ulimit -u shows") from error
         return list(results)
+
+
+def _outside(matrix: Packed | Mapping) -> COutside:
+    """A matrix, or one with a bias; the caller keeps it."""
+    packed, bias = (matrix, None) if isinstance(matrix, Packed) else (matrix["w"], matrix["b"])
+    return COutside(*(None if array is None else array.ctypes.data for array in (*packed, bias)))
 
 
 def _vectors(block: Mapping) -> np.ndarray:

@@ -15,6 +15,14 @@ template <class W>
 struct Layer {
   const W *c_attn, *attn_proj, *c_fc, *mlp_proj;
   const float* vectors;
+  float score_scale;
+};
+
+// A matrix outside of the layers, with its scales and, of some, a bias.
+template <class W>
+struct Matrix {
+  const W* w;
+  const float *scale, *bias;
 };
 
 // How the cache's blocks are laid out: [n_layer, n_head] times the keys of a head, a packed matrix [head_size, SLOTS],
@@ -41,16 +49,18 @@ struct Piece {
 
 template <class W, class C>
 struct Forward {
-  long n_embd, n_head, n_vocab;
+  long n_embd, n_head, n_vocab, n_inner, n_token_embd;
+  float epsilon;
+  bool exact_gelu;
   std::vector<Piece> pieces;
   C* const* blocks;
-  const W* wte;
-  const float *wte_scale, *wpe, *ln_f;
+  Matrix<W> wte, in_proj, out_proj, lm_head;  // in_proj and out_proj where n_token_embd is not n_embd
+  const float *wpe, *ln_f;
   std::vector<Layer<W>> layers;
   float *logits, *log_totals;  // [wanted, n_vocab] and [wanted]
   Team* team;
 
-  enum Then { STORE, ADD, GELU };
+  enum Then { STORE, ADD, GELU, EXACT_GELU };
   static constexpr long ROWS_AT_ONCE = 96;   // so many rows of activations stay in the second-level cache
   static constexpr long FEW = 4;  // rows that every thread prepares for itself sooner than it waits for others
 
@@ -68,9 +78,9 @@ struct Forward {
     std::vector<Bytes::Row> rows;
 #endif
 
-    void resize(long rows, long n_embd) {
+    void resize(long rows, long n_embd, long widest) {
       normed.resize(rows * n_embd);
-      const long room = rows * padded(4 * n_embd);
+      const long room = rows * padded(widest);
 #ifdef __AVX512BF16__
       if (std::is_same_v<W, bfloat16>) halves.resize(room);
 #endif
@@ -102,13 +112,15 @@ struct Forward {
   std::vector<float> x, wide, attended;
   Operand shared;
   Block<C> block;
-  long head_size, capacity;  // slots that the longest piece sees, in whole blocks
+  long head_size, widest;
+  long capacity;  // slots that the longest piece sees, in whole blocks
   bool few;
 
   static long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
   void prepare() {  // once, before the threads do
     head_size = n_embd / n_head;
+    widest = std::max(std::max(3 * n_embd, n_inner), n_token_embd);
     block = {n_head, head_size};
     capacity = 0;
     for (const Piece& p : pieces) {
@@ -120,13 +132,13 @@ struct Forward {
     const long n = rows.size();
     few = n <= FEW;
     x.resize(n * n_embd);
-    wide.resize(n * 4 * n_embd);
+    wide.resize(n * widest);
     attended.resize(n * n_embd);
-    shared.resize(few ? 0 : n, n_embd);
+    shared.resize(few ? 0 : n, n_embd, widest);
   }
 
   void prepare_thread() const {
-    if (few) own().few.resize(rows.size(), n_embd);
+    if (few) own().few.resize(rows.size(), n_embd, widest);
     own().scores.resize(Floats::MAX_ROWS * capacity);
     own().sums.resize((head_size + WIDTH - 1) / WIDTH);
 #ifdef __AVX512BF16__
@@ -135,31 +147,41 @@ struct Forward {
   }
 
   void run() {  // in every thread
-    const long n = rows.size(), e = n_embd, n_logits = wanted.size();
+    const long n = rows.size(), e = n_embd, f = n_inner, n_logits = wanted.size();
     Operand& operand = few ? own().few : shared;
-    team->phase(n, [&](long i) { embed(rows[i], &x[i * e]); });
+    enter(operand);
     for (size_t i = 0; i < layers.size(); i++) {
       const auto& layer = layers[i];
       const float* v = layer.vectors;
       const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
-      const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + 4 * e;
-      const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + 4 * e;
+      const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + f;
+      const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + f;
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_1, b_1);
       product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data());
       team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
       product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data());
       norm(operand, n, [&](long row) { return &x[row * e]; }, g_2, b_2);
-      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, 4 * e, GELU, wide.data());
-      product(operand, wide, n, 4 * e, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
+      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, f, exact_gelu ? EXACT_GELU : GELU, wide.data());
+      product(operand, wide, n, f, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
     }
     norm(operand, n_logits, [&](long i) { return &x[wanted[i] * e]; }, ln_f, ln_f + e);
-    product(operand, operand.normed, n_logits, e, wte, wte_scale, nullptr, n_vocab, STORE, logits);
+    if (out_proj.w) product(operand, operand.normed, n_logits, e, out_proj, n_token_embd, STORE, wide.data());
+    product(operand, out_proj.w ? wide : operand.normed, n_logits, n_token_embd, lm_head, n_vocab, STORE, logits);
     team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
 
+  // The new tokens' embeddings into x.
+  void enter(Operand& operand) {
+    const long n = rows.size(), width = n_token_embd;
+    float* embedded = in_proj.w ? wide.data() : x.data();
+    team->phase(n, [&](long i) { embed(rows[i], embedded + i * width); });
+    if (in_proj.w) product(operand, wide, n, width, in_proj, n_embd, STORE, x.data());
+  }
+
   void embed(New at, float* out) {
-    for (long i = 0; i < n_embd; i++)
-      out[i] = to_float(wte[place<W>(i, at.token, n_embd)]) * wte_scale[at.token] + wpe[at.position * n_embd + i];
+    const long width = n_token_embd;
+    for (long i = 0; i < width; i++)
+      out[i] = to_float(wte.w[place<W>(i, at.token, width)]) * wte.scale[at.token] + wpe[at.position * width + i];
   }
 
   // Does task(row) for each row of an operand.
@@ -171,7 +193,12 @@ struct Forward {
 
   template <class From>
   void norm(Operand& to, long n, const From& from, const float* gain, const float* bias) {
-    each(n, [&](long row) { layer_norm(from(row), gain, bias, n_embd, &to.normed[row * n_embd]); });
+    each(n, [&](long row) { layer_norm(from(row), gain, bias, epsilon, n_embd, &to.normed[row * n_embd]); });
+  }
+
+  void product(Operand& operand, const std::vector<float>& a, long n, long depth, const Matrix<W>& by, long width,
+               Then then, float* out) {
+    product(operand, a, n, depth, by.w, by.scale, by.bias, width, then, out);
   }
 
   // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
@@ -220,8 +247,8 @@ struct Forward {
       sums[i] = sums[i] * scale[column + i] + (bias ? bias[column + i] : 0);
       if (then == ADD) sums[i] += out[column + i];
     }
-    if (then == GELU)
-      for (long half = 0; half < WIDTH; half += LANES) store(sums + half, gelu(load(sums + half)));
+    for (long half = 0; half < WIDTH && (then == GELU || then == EXACT_GELU); half += LANES)
+      store(sums + half, then == GELU ? gelu(load(sums + half)) : gelu_by_erf(load(sums + half)));
     std::memcpy(out + column, sums, n * sizeof(float));
   }
 
@@ -240,14 +267,14 @@ struct Forward {
     for (long t = 0, n; t < p.count; t += n) {
       n = std::min<long>(p.count - t, Floats::MAX_ROWS);
       float* out = &attended[(first[number] + t) * n_embd + head * head_size];
-      attend_rows(keys_of, qkv + t * 3 * n_embd, n, p.start + t, out);
+      attend_rows(keys_of, layers[layer].score_scale, qkv + t * 3 * n_embd, n, p.start + t, out);
     }
   }
 
   // Queries q [n] that stand at `position` and after it -> out [n, head_size]. keys_of: the keys of the head in the block
   // of a slot; its values follow them.
   template <class KeysOf>
-  void attend_rows(const KeysOf& keys_of, const float* q, long n, long position, float* out) const {
+  void attend_rows(const KeysOf& keys_of, float scale, const float* q, long n, long position, float* out) const {
     std::vector<float>& scores = own().scores;
     const long end = position + n;
     Vec sums[Floats::MAX_ROWS][2];
@@ -259,7 +286,7 @@ struct Forward {
       }
     });
     for (long r = 0; r < n; r++) {
-      softmax(&scores[r * capacity], position + r + 1, 1 / std::sqrt(float(head_size)));
+      softmax(&scores[r * capacity], position + r + 1, scale);
       const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (end - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }

@@ -14,9 +14,15 @@ const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
 
 // A model's packed weights; matrices and vectors layer by layer, four matrices and one vector each.
 struct Model {
-  long n_vocab, n_ctx, n_embd, n_head, n_layer, threads;
-  const void *wte, *const* matrices;
-  const float *wte_scale, *wpe, *ln_f, *const* vectors;
+  long n_vocab, n_ctx, n_embd, n_head, n_layer, n_inner, n_token_embd;
+  long exact_gelu, scale_by_layer, threads;
+  double epsilon;
+  struct Outside {  // a matrix that is in no layer: see Matrix in forward.h
+    const void* w;
+    const float *scale, *bias;
+  } wte, in_proj, out_proj, lm_head;
+  const void* const* matrices;
+  const float *wpe, *ln_f, *const* vectors;
 };
 
 // The blocks of a cache (forward.h); those that nobody has taken yet may be null.
@@ -42,13 +48,18 @@ template <class W, class C>
 void forward(const Model& model, const Cache& cache, std::vector<Piece> pieces, float* logits, float* log_totals) {
   Forward<W, C> f;
   f.n_embd = model.n_embd, f.n_head = model.n_head, f.n_vocab = model.n_vocab;
+  f.n_inner = model.n_inner, f.n_token_embd = model.n_token_embd;
+  f.epsilon = model.epsilon, f.exact_gelu = model.exact_gelu;
   f.pieces = std::move(pieces);
   f.blocks = reinterpret_cast<C* const*>(cache.blocks);
-  f.wte = static_cast<const W*>(model.wte);
-  f.wte_scale = model.wte_scale, f.wpe = model.wpe, f.ln_f = model.ln_f;
+  const auto outside = [](const Model::Outside& m) { return Matrix<W>{static_cast<const W*>(m.w), m.scale, m.bias}; };
+  f.wte = outside(model.wte), f.lm_head = outside(model.lm_head);
+  f.in_proj = outside(model.in_proj), f.out_proj = outside(model.out_proj);
+  f.wpe = model.wpe, f.ln_f = model.ln_f;
   for (long i = 0; i < model.n_layer; i++) {
     const auto matrix = [&](long k) { return static_cast<const W*>(model.matrices[4 * i + k]); };
-    f.layers.push_back({matrix(0), matrix(1), matrix(2), matrix(3), model.vectors[i]});
+    const float scale = 1 / std::sqrt(float(model.n_embd / model.n_head)) / (model.scale_by_layer ? i + 1 : 1);
+    f.layers.push_back({matrix(0), matrix(1), matrix(2), matrix(3), model.vectors[i], scale});
   }
   f.logits = logits, f.log_totals = log_totals;
   f.team = team;
