@@ -6,7 +6,6 @@
 Its own format is the model directory itself. The vocabulary is not loaded: the requests are ids.
 """
 
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -48,12 +47,19 @@ class Engine:
 
 
 def opened(folder):
-    """The model directory, which may lack a vocabulary."""
+    """The model directory, which may lack a vocabulary, by this library or an earlier one."""
     from gpt2 import hparams
-    from gpt2.formats import model_dir
 
     path = Path(folder)
-    return model_dir.ModelDir(path, hparams.load_hparams(path / worker.HPARAMS), model_dir.current_checkpoint(path))
+    sizes = hparams.load_hparams(path / worker.HPARAMS)
+    try:
+        from gpt2.formats import checkpoint, directory, openai
+    except ImportError:
+        from gpt2.formats import model_dir
+
+        return model_dir.ModelDir(path, sizes, model_dir.current_checkpoint(path))
+    prefix = checkpoint.current_checkpoint(path)
+    return directory.ModelDir(path, sizes, prefix, openai.read_weights, lambda: None)
 
 
 def new(folder):

@@ -27,6 +27,7 @@ from typing import Any
 
 from gpt2 import files
 from gpt2.errors import Damaged, GPT2Error
+from gpt2.text.vocabulary import type_code
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
 END_OF_TEXT = "<|endoftext|>"
@@ -136,11 +137,6 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def type_code(n_vocab: int) -> str:
-    """The smallest of the types in which ids are kept, as `array` and NumPy call it: uint16 or uint32."""
-    return "H" if n_vocab <= 1 << 16 else "I"
-
-
 class Encoder:
     """A byte-level BPE vocabulary: `ids_of` maps pieces to ids, `merges` are in order of rank."""
 
@@ -220,9 +216,19 @@ class Encoder:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def stream(self) -> BPEStream:
-        """For ids that come one by one."""
+    def piece(self, token: int) -> str:
+        """An id's text; bytes that are not UTF-8 are shown as `\\xe4`."""
+        return self.decode_bytes([token]).decode("utf-8", errors="backslashreplace")
+
+    def stream(self, prompt: str | None = None) -> BPEStream:
+        """For ids that come one by one; what they stand for does not depend on what is before them."""
         return BPEStream(self)
+
+    def files(self) -> dict[str, bytes]:
+        """`encoder.json` and `vocab.bpe`, as OpenAI's are."""
+        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges()), ""]
+        pieces = json.dumps(self.ids_of).encode("ascii")
+        return {MERGES_FILE: "\n".join(lines).encode("utf-8"), ENCODER_FILE: pieces}
 
 
 class BPEStream:

@@ -18,12 +18,13 @@ from gpt2.engine.load import load_backend
 from gpt2.engine.prefixes import Prefixes
 from gpt2.engine.row import Choice, Row, last_of_window
 from gpt2.files import unheard
-from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, ModelDir, find_model, load_vocabulary
+from gpt2.formats.directory import ModelDir
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_model, load_vocabulary
 from gpt2.hparams import HParams
 from gpt2.machine import check_threads
 from gpt2.request import DEFAULT_PRECISION, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
-from gpt2.text.vocabulary import TextEncoder
+from gpt2.text.vocabulary import Vocabulary
 
 LENGTH, STOP = "length", "stop"  # why a text ended: it has all its tokens, or came to a stop string
 
@@ -32,7 +33,7 @@ LENGTH, STOP = "length", "stop"  # why a text ended: it has all its tokens, or c
 class Model:
     """A vocabulary and a backend that belong together; as many as memory allows live side by side."""
 
-    encoder: TextEncoder
+    encoder: Vocabulary
     backend: Backend
     prefixes: Prefixes = dataclasses.field(init=False, repr=False, compare=False)
 
@@ -84,7 +85,7 @@ def load(
 
 def load_weights(
     directory: ModelDir,
-    encoder: TextEncoder,
+    encoder: Vocabulary,
     precision: str = DEFAULT_PRECISION,
     notify: Callable[[str], None] = unheard,
     threads: int | None = None,
@@ -182,9 +183,9 @@ def _rows(model: Model, requests: Iterable[Request]) -> Iterator[tuple[Request, 
 class _Writing:
     """One request's tokens -> its text, up to a stop string or its length."""
 
-    def __init__(self, encoder: TextEncoder, place: int, request: Request) -> None:
+    def __init__(self, encoder: Vocabulary, place: int, request: Request) -> None:
         self.place = place
-        self.stream = encoder.stream()
+        self.stream = encoder.stream(request.prompt)
         self.stops = StopStrings(request.stop)
         self.left = request.length
         self.begun = False

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import reprlib
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ class HParams:
         return heads + self.n_ctx * token + factors + self.n_layer * block + 2 * embd
 
     def variant(self) -> dict[str, Any]:
-        """What of it is not as in GPT-2, by the names of the fields: what OpenAI's code and the old tools cannot read."""
+        """What of it is not as in GPT-2, by the names of the fields; OpenAI's code and the old tools cannot read it."""
         optional = {field.name: field.default for field in dataclasses.fields(self) if field.name not in SIZES}
         same = {"n_inner": 4 * self.n_embd, "n_token_embd": self.n_embd}
         values = {name: getattr(self, name) for name in optional}
@@ -111,8 +110,8 @@ class HParams:
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of each weight, as OpenAI's code creates them; matrices are [inputs, outputs].
 
-        A variant's own come last: `model/in_proj` and `model/out_proj` before the layers and after ln_f, `model/lm_head`
-        [V, E] in place of wte as the output projection.
+        A variant's own come last: `model/in_proj` and `model/out_proj` before the layers and after ln_f,
+        `model/lm_head` in place of wte as the output projection.
         """
         embd, token = self.n_embd, self.token_size
         shapes: dict[str, tuple[int, ...]] = {"model/wpe": (self.n_ctx, token), "model/wte": (self.n_vocab, token)}

@@ -19,7 +19,7 @@ from pathlib import Path
 from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.formats import openai
-from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, index_file
+from gpt2.formats.checkpoint import STATE_FILE, current_checkpoint, index_file
 from gpt2.training.history import HISTORY_FILE
 from gpt2.training.run_folder import is_begun, move_aside
 from gpt2.training.run_lock import LOCK_FILE

@@ -14,7 +14,8 @@ from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
 from gpt2.files import expanded
 from gpt2.formats import model_dir
-from gpt2.formats.model_dir import ModelDir
+from gpt2.formats.checkpoint import index_file
+from gpt2.formats.directory import ModelDir
 from gpt2.generate import Model
 from gpt2.request import DEFAULT_PRECISION, check_precision
 from gpt2.training.settings import LATEST
@@ -192,7 +193,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
     if checkpoint == LATEST:
         return directory
     weights = directory.path / checkpoint
-    if not files.is_file(model_dir.index_file(weights)):
+    if not files.is_file(index_file(weights)):
         there = sorted(path.stem for path in directory.path.glob("model*.index"))
         raise GPT2Error(f"there is no checkpoint {checkpoint!r} in {directory.path}; there are {', '.join(there)}")
     return directory._replace(weights=weights)

@@ -113,20 +113,6 @@ def test_a_run_folder_of_the_old_train_py_says_what_it_lacks(damaged):
         find_model(str(damaged))
 
 
-@pytest.mark.parametrize(
-    "names, tool",
-    [
-        (("params.json", "sp.model", "model.pt"), "transformer-lm"),
-        (("config.json", "model.safetensors", "vocab.json"), "Hugging Face's transformers"),
-    ],
-)
-def test_the_models_of_other_tools_are_called_by_name(tmp_path, names, tool):
-    for name in names:
-        (tmp_path / name).touch()
-    with pytest.raises(GPT2Error, match=f"is a model of {tool} .*, which cannot be read here; what can is OpenAI's"):
-        find_model(str(tmp_path))
-
-
 def test_a_lacking_shard_is_noticed(damaged):
     data = damaged / "model.ckpt.data-00000-of-00001"
     data.rename(damaged / "model.ckpt.data-00000-of-00002")

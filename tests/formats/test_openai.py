@@ -9,7 +9,8 @@ import tensorflow as tf
 import tiny
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import model_dir, openai
+from gpt2.formats import openai
+from gpt2.formats.checkpoint import current_checkpoint
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 from gpt2.training import saving
@@ -62,7 +63,7 @@ def test_what_the_saver_of_tensorflow_1_wrote_is_read(copy, tiny_model):
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(copy / "model"), global_step=12)
     weights = dict(saving.in_file_shapes(tiny.read_model(copy)))
-    assert model_dir.current_checkpoint(copy).name == "model-12"
+    assert current_checkpoint(copy).name == "model-12"
     assert all(np.all(tensor == len(name)) for name, tensor in weights.items())
 
 

@@ -12,7 +12,8 @@ import tiny
 
 import gpt_2_simple as gpt2
 from gpt2.errors import GPT2Error
-from gpt2.formats.model_dir import current_checkpoint, open_model_dir
+from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import leaves, nest
 from gpt2.training import saving
 from gpt_2_simple import drive

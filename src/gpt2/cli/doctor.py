@@ -16,7 +16,7 @@ from gpt2.engine.backend import Piece
 from gpt2.engine.blocks import blocks_for
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
-from gpt2.formats.model_dir import ModelDir
+from gpt2.formats.directory import ModelDir
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 
@@ -66,12 +66,10 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
     """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each backend
     that there is."""
     from gpt2.engine.load import backends
-    from gpt2.formats import openai
 
     hparams = directory.hparams if directory else RANDOM_MODEL
     if directory:
-        read = openai.read_weights(directory.weights, hparams)
-        weights = nest((name, weight.array()) for name, weight in read.items())
+        weights = nest((name, weight.array()) for name, weight in directory.read().items())
     else:
         weights = reference.random_weights(hparams, seed=0)
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))

@@ -15,14 +15,13 @@ import numpy as np
 from gpt2.data import documents, token_file
 from gpt2.data.encode import encode_files
 from gpt2.data.workers import pack_separator
-from gpt2.encoder import type_code
 from gpt2.errors import GPT2Error, shown
-from gpt2.text.vocabulary import TextEncoder
+from gpt2.text.vocabulary import Vocabulary, type_code
 
 
 def load(
     path: str,
-    encoder: TextEncoder,
+    encoder: Vocabulary,
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
     workers: int | None = None,
@@ -56,7 +55,7 @@ def load(
 class JoinedIds:
     """Ids that grow in memory, every stream of documents between two ends of text, which neighbours share."""
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: Vocabulary) -> None:
         self.type = type_code(encoder.n_vocab)
         self.end = pack_separator(encoder)
         self.bytes = bytearray()
@@ -82,5 +81,5 @@ def _kind(path: Path) -> str:
     return path.suffix.lower() if documents.is_ids(path) else "text"
 
 
-def _blocks(path: Path, encoder: TextEncoder) -> Iterator[np.ndarray]:
+def _blocks(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
     return token_file.read(path, encoder).blocks()

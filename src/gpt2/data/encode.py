@@ -13,7 +13,7 @@ from gpt2.data import documents, token_file
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
 from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import ByteCount, expanded, unheard
-from gpt2.text.vocabulary import TextEncoder
+from gpt2.text.vocabulary import Vocabulary
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
 
@@ -42,7 +42,7 @@ def out_path(out: str) -> Path:
 def encode(
     in_text: str,
     out: str,
-    encoder: TextEncoder,
+    encoder: Vocabulary,
     encoding: str = "utf-8",
     rows: documents.Csv = documents.PLAIN_CSV,
     combine: int = documents.COMBINE,
@@ -77,7 +77,7 @@ def _is_written(path: Path) -> bool:
 
 def encode_files(
     paths: Sequence[Path],
-    encoder: TextEncoder,
+    encoder: Vocabulary,
     encoding: str,
     rows: documents.Csv,
     workers: int | None,

@@ -18,10 +18,9 @@ from typing import IO, Any, overload
 import numpy as np
 
 from gpt2.data.workers import Encoded
-from gpt2.encoder import type_code
 from gpt2.errors import GPT2Error, shown
 from gpt2.files import replacing
-from gpt2.text.vocabulary import TextEncoder
+from gpt2.text.vocabulary import Vocabulary, type_code
 
 BLOCK = 1 << 22  # ids that are in memory together
 ENCODE = "python3 encode.py TEXT"
@@ -31,7 +30,7 @@ SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 class TokenWriter:
     """Appends batches of ids to a file, and counts them."""
 
-    def __init__(self, file: Any, encoder: TextEncoder) -> None:
+    def __init__(self, file: Any, encoder: Vocabulary) -> None:
         self.file, self.encoder = file, encoder
         self.tokens = self.documents = 0
 
@@ -48,7 +47,7 @@ class TokenWriter:
 class NpyWriter(TokenWriter):
     """A `.npy` of little-endian uint16, or uint32, whose header is written again when its length is known."""
 
-    def __init__(self, file: IO[bytes], encoder: TextEncoder) -> None:
+    def __init__(self, file: IO[bytes], encoder: Vocabulary) -> None:
         super().__init__(file, encoder)
         self.type = np.dtype(type_code(encoder.n_vocab)).newbyteorder("<")
         self._write_header()
@@ -86,7 +85,7 @@ class NpzWriter(TokenWriter):
 
 
 @contextlib.contextmanager
-def write(path: Path, encoder: TextEncoder) -> Iterator[TokenWriter]:
+def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
     """A file of ids that appears when the block has ended well: the old tools' if `path` ends in `.npz`, else a `.npy`.
 
     Raises GPT2Error if it cannot be written; before anything else, if the name of its sidecar is that of another file.
@@ -132,7 +131,7 @@ def is_sidecar(path: Path) -> bool:
 class TokenFile:
     """A `.npy` that stays open: another file that gets its name changes nothing."""
 
-    def __init__(self, path: Path, encoder: TextEncoder) -> None:
+    def __init__(self, path: Path, encoder: Vocabulary) -> None:
         self.path, self.encoder = path, encoder
         self.file = path.open("rb", buffering=0)
         weakref.finalize(self, self.file.close)
@@ -197,7 +196,7 @@ class StoredIds:
 Ids = np.ndarray | StoredIds
 
 
-def read(path: Path, encoder: TextEncoder) -> StoredIds:
+def read(path: Path, encoder: Vocabulary) -> StoredIds:
     """The ids of a `.npy` [tokens], which are read where they are used.
 
     Raises GPT2Error if it is damaged or of another vocabulary. Without a sidecar its ids are looked through instead,
@@ -221,7 +220,7 @@ def read(path: Path, encoder: TextEncoder) -> StoredIds:
     return ids
 
 
-def read_npz(path: Path, encoder: TextEncoder) -> Iterator[np.ndarray]:
+def read_npz(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
     """The ids of a `.npz` in the order of the file, in blocks [ids]; raises GPT2Error if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -242,7 +241,7 @@ def read_npz(path: Path, encoder: TextEncoder) -> Iterator[np.ndarray]:
         raise damaged(path, str(error)) from error
 
 
-def check_ids(ids: np.ndarray, path: Path, encoder: TextEncoder) -> None:
+def check_ids(ids: np.ndarray, path: Path, encoder: Vocabulary) -> None:
     """Raises GPT2Error if one of the ids is not below n_vocab."""
     for i in (int(ids.max()), int(ids.min())) if len(ids) else ():
         if not 0 <= i < encoder.n_vocab:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
-from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, MERGES_FILE, Encoder, byte_characters, without_surrogates
+from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder, byte_characters, without_surrogates
 from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import ByteCount, new_folder, replacing_together, unheard
-from gpt2.formats.model_dir import STATE_FILE
+from gpt2.formats.checkpoint import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
 LEAST = 256 + 1  # the bytes and the end of text
@@ -57,7 +57,8 @@ def train(
         with new_folder(out), _saved_in(out) as folder:
             merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
             encoder = _encoder(merges)
-            _write(encoder, merges, folder)
+            for name, content in encoder.files().items():
+                (folder / name).write_bytes(content)
     if encoder.n_vocab < n_vocab:
         warnings.warn(
             f"the text gives only {len(merges)} merges: n_vocab is {encoder.n_vocab}, not {n_vocab}", stacklevel=2
@@ -102,9 +103,3 @@ def _saved_in(out: Path) -> Iterator[Path]:
             yield folder
     except OSError as error:
         raise GPT2Error(f"the vocabulary in {shown(out)} cannot be written: {error.strerror or error}") from error
-
-
-def _write(encoder: Encoder, merges: Merges, folder: Path) -> None:
-    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges), ""]
-    (folder / MERGES_FILE).write_bytes("\n".join(lines).encode("utf-8"))
-    (folder / ENCODER_FILE).write_bytes(json.dumps(encoder.ids_of).encode("ascii"))

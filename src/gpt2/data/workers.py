@@ -20,9 +20,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from gpt2.data.documents import Part
-from gpt2.encoder import type_code
 from gpt2.errors import GPT2Error
-from gpt2.text.vocabulary import TextEncoder
+from gpt2.text.vocabulary import Vocabulary, type_code
 
 START = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.data.workers import serve; serve()"
 AHEAD = 2  # batches per process that are read before the first of them is encoded
@@ -36,7 +35,7 @@ class Encoded(NamedTuple):
     size: int  # bytes of the files that were read for it
 
 
-def pack_separator(encoder: TextEncoder) -> bytes:
+def pack_separator(encoder: Vocabulary) -> bytes:
     """What stands between documents, packed: the end of text, and nothing if the vocabulary has none."""
     with contextlib.suppress(GPT2Error):
         return array(type_code(encoder.n_vocab), [encoder.end_of_text]).tobytes()
@@ -56,13 +55,13 @@ def batches(parts: Iterable[Part], characters: int) -> Iterator[list[Part]]:
         yield batch
 
 
-def encode_batch(encoder: TextEncoder, batch: Sequence[Part]) -> bytes:
+def encode_batch(encoder: Vocabulary, batch: Sequence[Part]) -> bytes:
     end = pack_separator(encoder)
     return b"".join([encoder.pack(part.text) + (end if part.last else b"") for part in batch])
 
 
 def encode_batches(
-    batches: Iterable[list[Part]], encoder: TextEncoder, processes: int
+    batches: Iterable[list[Part]], encoder: Vocabulary, processes: int
 ) -> Generator[Encoded, None, None]:
     """Batches -> their ids in the same order, encoded by so many processes; by this one if it is 1.
 
@@ -89,7 +88,7 @@ def _encoded(ids: bytes, batch: Sequence[Part]) -> Encoded:
 class Pool:
     """Processes, each served by a thread of this one and started when it is first needed."""
 
-    def __init__(self, encoder: TextEncoder, processes: int) -> None:
+    def __init__(self, encoder: Vocabulary, processes: int) -> None:
         self.encoder = pickle.dumps(encoder)
         self.threads = ThreadPoolExecutor(processes)
         self.idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()

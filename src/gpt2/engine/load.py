@@ -14,7 +14,7 @@ from gpt2.engine.native.backend import NativeBackend
 from gpt2.errors import GPT2Error
 from gpt2.files import unheard
 from gpt2.formats import openai
-from gpt2.formats.model_dir import ModelDir
+from gpt2.formats.directory import ModelDir
 from gpt2.formats.weights import Weights, in_memory
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION
@@ -45,7 +45,7 @@ def load_backend(
     that compute; all cores if None.
     """
     machine.check_threads(threads)
-    weights, hparams = openai.read_weights(directory.weights, directory.hparams), directory.hparams
+    weights, hparams = directory.read(), directory.hparams
     try:
         if not native:
             raise build.NoLibrary("not asked for")

@@ -11,7 +11,7 @@ from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import Damaged, GPT2Error, Unreadable, UsageError
 from gpt2.formats import model_dir, openai, transfer
-from gpt2.formats.model_dir import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
+from gpt2.formats.checkpoint import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 # Where OpenAI published the models, in 2020 and in 2019.

@@ -21,7 +21,7 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error
-from gpt2.formats.model_dir import data_file, index_file, older_ones
+from gpt2.formats.checkpoint import data_file, index_file, older_ones
 from gpt2.formats.table import Broken, fields, masked, read_table
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams

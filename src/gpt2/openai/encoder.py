@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gpt2 import encoder
+from gpt2.errors import UsageError
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_vocabulary
 
 bytes_to_unicode = encoder.byte_characters
@@ -29,4 +30,6 @@ class Encoder(encoder.Encoder):
 def get_encoder(model_name: str, models_dir: str = DEFAULT_MODELS_DIR) -> Encoder:
     """The encoder of a model, by its name or its folder's path. Raises GPT2Error if it is not there or damaged."""
     found = find_vocabulary(str(model_name), str(models_dir))
+    if not isinstance(found, encoder.Encoder):
+        raise UsageError(f"{model_name} has no byte-level BPE, which OpenAI's modules work with")
     return Encoder(found.ids_of, found.merges())

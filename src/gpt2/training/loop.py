@@ -70,7 +70,7 @@ class Loop:
         self.ending = Ending(lambda: self.progress.step - self.saved_step, report.note)
         self.lock, self.writes = lock, lock is not None
         if self.writes:
-            self.frame = run_folder.frame(start.vocabulary, start.hparams)
+            self.frame = run_folder.frame(start.encoder, start.hparams)
             for folder in (settings.run_folder, settings.run_folder / run_folder.BEST, settings.sample_folder):
                 files.remove_unfinished(folder)
             run_folder.prepare(settings.run_folder, self.frame)

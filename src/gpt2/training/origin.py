@@ -6,28 +6,33 @@ All questions that need no TensorFlow are answered first.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from gpt2.data import train_bpe
-from gpt2.encoder import ENCODER_FILE, Encoder, load_encoder
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded
-from gpt2.formats.model_dir import STATE_FILE, current_checkpoint, find_model, index_file, open_model_dir
-from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+from gpt2.formats import openai, openai_dir
+from gpt2.formats.checkpoint import STATE_FILE, current_checkpoint, index_file
+from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
+from gpt2.formats.weights import Weights
+from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.text.vocabulary import Vocabulary
 from gpt2.training import distribution, run_folder
 from gpt2.training.settings import FRESH, LATEST, Settings
 
 
 class Origin(NamedTuple):
     hparams: HParams
-    encoder: Encoder
-    vocabulary: Path  # the folder of the vocabulary's files
-    weights: Path | None  # prefix of the weights' files; None makes new ones
+    encoder: Vocabulary
+    vocabulary: Path  # where the vocabulary's files are
+    weights: Path | None  # prefix of the weights' files, or what else holds them; None makes new ones
     resumes: bool  # whether the run in the folder goes on
     moves_aside: bool  # whether there is one in the folder that does not
+    read_weights: Callable[[Path, HParams], Weights] = openai.read_weights
 
 
 def find(settings: Settings, scratch: Path) -> Origin:
@@ -45,14 +50,14 @@ def find(settings: Settings, scratch: Path) -> Origin:
         return _new(settings, begun, scratch)
     if settings.restore_from in (LATEST, FRESH):
         base = find_model(settings.model_name, settings.models_dir)
-        return _checked(Origin(base.hparams, load_encoder(base.path), base.path, base.weights, False, begun))
+        return Origin(base.hparams, load_vocabulary(base), base.path, base.weights, False, begun, base.read_weights)
     return _restored(settings, begun)
 
 
 def _resumed(settings: Settings, folder: Path) -> Origin:
     if not (folder / HPARAMS_FILE).is_file():  # weights only, as nshepperd's train.py left them
         base = find_model(settings.model_name, settings.models_dir)
-        return Origin(base.hparams, load_encoder(base.path), base.path, current_checkpoint(folder), True, False)
+        return Origin(base.hparams, load_vocabulary(base), base.path, current_checkpoint(folder), True, False)
     found = open_model_dir(folder)
     if settings.from_scratch:
         asked = settings.new_hparams(found.hparams.n_vocab)
@@ -60,16 +65,14 @@ def _resumed(settings: Settings, folder: Path) -> Origin:
             raise UsageError(
                 f"the run in {folder} has {found.hparams}, not {asked}; give its sizes or another run_name"
             )
-    return _checked(Origin(found.hparams, load_encoder(folder), folder, found.weights, True, False))
+    return Origin(found.hparams, load_vocabulary(found), folder, found.weights, True, False)
 
 
 def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
     """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
     if settings.vocabulary is not None:
         where = expanded(settings.vocabulary)
-        if not (where / ENCODER_FILE).is_file():
-            where = find_model(settings.vocabulary, settings.models_dir).path
-        encoder = load_encoder(where)
+        encoder = find_vocabulary(settings.vocabulary, settings.models_dir)
     elif distribution.workers() > 1:
         raise UsageError(
             "several workers that train a new model need its vocabulary: make it with scripts/train_tokenizer.py and"
@@ -93,20 +96,10 @@ def _restored(settings: Settings, begun: bool) -> Origin:
     folder = path.parent if prefix else path
     prefix = prefix or current_checkpoint(folder)
     if (folder / HPARAMS_FILE).is_file():
-        hparams, where = load_hparams(folder / HPARAMS_FILE), folder
+        base = openai_dir.at(folder, prefix)
     else:
         base = find_model(settings.model_name, settings.models_dir)
-        hparams, where = base.hparams, base.path
-    return _checked(Origin(hparams, load_encoder(where), where, prefix, False, begun))
-
-
-def _checked(origin: Origin) -> Origin:
-    if origin.encoder.n_vocab != origin.hparams.n_vocab:
-        raise GPT2Error(
-            f"{origin.vocabulary}: the vocabulary has {origin.encoder.n_vocab} ids, but n_vocab is"
-            f" {origin.hparams.n_vocab}; they belong to different models"
-        )
-    return origin
+    return Origin(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)
 
 
 def new_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:

@@ -16,8 +16,7 @@ import numpy as np
 from gpt2 import machine
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
-from gpt2.formats import openai
-from gpt2.formats.model_dir import current_checkpoint
+from gpt2.formats.checkpoint import current_checkpoint
 from gpt2.formats.weights import nest
 from gpt2.training import distribution, estimate, origin, run_folder, run_settings
 from gpt2.training.origin import Origin
@@ -90,7 +89,7 @@ def _train_from(
         _check_same(settings, start, split, devices)
     devices = devices or _start(settings, report)
     trainer = _trainer(settings, start, progress, devices, report)
-    start = _make_room(settings, start, progress)
+    _make_room(settings, start, progress)
     if distribution.is_chief():
         if start.resumes and (said := run_settings.changes(settings, progress.seed)):
             report.note(said)
@@ -206,18 +205,15 @@ def _weights(start: Origin, seed: int, report: Report) -> Weights:
     if start.weights is None:
         return nest((name, tf.constant(value)) for name, value in origin.new_weights(start.hparams, seed).items())
     report.say(f"Loading checkpoint {start.weights}")
-    return as_tensors(openai.read_weights(start.weights, start.hparams))
+    return as_tensors(start.read_weights(start.weights, start.hparams))
 
 
-def _make_room(settings: Settings, start: Origin, progress: Progress) -> Origin:
-    """Moves the run aside that this one would overwrite; where it lay may be where this one's vocabulary is."""
+def _make_room(settings: Settings, start: Origin, progress: Progress) -> None:
+    """Moves the run aside that this one would overwrite; the weights, which may lie in it, have been read."""
     if not start.moves_aside or not distribution.is_chief():
-        return start
-    folder = settings.run_folder.resolve()
+        return
     if start.resumes:
         aside = run_folder.move_aside(settings.run_folder, f"this one goes on from {progress.step} updates")
         run_folder.begin_from(aside, settings.run_folder, progress)
     else:
-        aside = run_folder.move_aside(settings.run_folder)
-    where = start.vocabulary.resolve()
-    return start._replace(vocabulary=aside / where.relative_to(folder)) if where.is_relative_to(folder) else start
+        run_folder.move_aside(settings.run_folder)

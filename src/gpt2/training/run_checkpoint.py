@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from gpt2.errors import Damaged, GPT2Error
 from gpt2.formats import openai
-from gpt2.formats.model_dir import index_file
+from gpt2.formats.checkpoint import index_file
 from gpt2.model import Weights
 from gpt2.training.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
 from gpt2.training.saving import save as save_checkpoint

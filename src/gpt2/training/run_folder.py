@@ -25,17 +25,17 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import Damaged, GPT2Error
 from gpt2.files import read_json, replacing
-from gpt2.formats.model_dir import STATE_FILE, state_text
+from gpt2.formats import vocabularies
+from gpt2.formats.checkpoint import STATE_FILE, state_text
 from gpt2.hparams import HPARAMS_FILE, HParams
+from gpt2.text.vocabulary import Vocabulary
 from gpt2.training.history import HISTORY_FILE
 from gpt2.training.run_lock import LOCK_FILE
 
 COUNTER_FILE = "counter"
 MODEL, TRAINING = "model-{}", "training-{}"
-VOCABULARY = (ENCODER_FILE, MERGES_FILE)
 BEST = "best"
 
 
@@ -105,10 +105,9 @@ def read_step(prefix: Path) -> int:
     return 0
 
 
-def frame(vocabulary: Path, hparams: HParams) -> dict[str, bytes]:
-    """What a model directory holds beside its weights, by the names of the files. Raises OSError."""
-    files = {name: (vocabulary / name).read_bytes() for name in VOCABULARY}
-    return {HPARAMS_FILE: json.dumps(hparams.as_dict()).encode("utf-8"), **files}
+def frame(vocabulary: Vocabulary, hparams: HParams) -> dict[str, bytes]:
+    """What a model directory holds beside its weights, by the names of the files."""
+    return {HPARAMS_FILE: json.dumps(hparams.as_dict()).encode("utf-8"), **vocabulary.files()}
 
 
 def prepare(folder: Path, frame: Mapping[str, bytes]) -> None:
@@ -141,7 +140,8 @@ def move_aside(run: Path, then: str = "this one starts anew") -> Path:
 def begin_from(aside: Path, folder: Path, progress: Progress) -> None:
     """Begins a run with an older model of the one that was moved aside, its vocabulary and its records."""
     name = MODEL.format(progress.step)
-    for path in [*aside.glob(f"{name}.*"), *(aside / file for file in (HPARAMS_FILE, *VOCABULARY, HISTORY_FILE))]:
+    others = (HPARAMS_FILE, *vocabularies.FILES, HISTORY_FILE)
+    for path in [*aside.glob(f"{name}.*"), *(aside / file for file in others)]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
     texts = {f"{TRAINING.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.formats import model_dir, openai
+from gpt2.formats import checkpoint, openai
 from gpt2.formats.weights import leaves
 
 Tensors = Mapping[str, tf.Tensor]
@@ -24,7 +24,7 @@ Tensors = Mapping[str, tf.Tensor]
 def save(
     directory: Path,
     weights: Mapping[str, Any],
-    name: str = model_dir.CHECKPOINT_NAME,
+    name: str = checkpoint.CHECKPOINT_NAME,
     beside: Mapping[str, Tensors] = MappingProxyType({}),
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
@@ -35,10 +35,10 @@ def save(
     happens in between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
     """
     try:
-        with files.replacing_together(directory, model_dir.STATE_FILE) as folder:
+        with files.replacing_together(directory, checkpoint.STATE_FILE) as folder:
             for prefix, tensors in {**beside, name: dict(in_file_shapes(weights))}.items():
                 _write(folder / prefix, tensors)
-            for file, text in {**texts, model_dir.STATE_FILE: model_dir.state_text(name)}.items():
+            for file, text in {**texts, checkpoint.STATE_FILE: checkpoint.state_text(name)}.items():
                 (folder / file).write_text(text, encoding="utf-8")
     except (OSError, tf.errors.OpError) as error:
         reason = _first_line(error).rsplit("; ", 1)[-1]  # before it stands a temporary file's name
