@@ -112,7 +112,7 @@ def test_generating_again_and_again_keeps_nothing(tiny_model):
     "wrong, message",
     [
         ({"prompt": ""}, "the prompt is empty"),
-        ({"prompt": 5}, "the prompt must be text, or None, .* not 5"),
+        ({"prompt": 5}, "the prompt must be text, ids, or None, .* not 5"),
         ({"length": -1}, "length must be a whole number of at least 0, not -1"),
         ({"length": 1.5}, "length must be a whole number, not 1.5"),
         ({"length": True}, "length must be a whole number"),

@@ -20,7 +20,7 @@ FLOORS = [
     ["formats"],
     ["engine", "data", "openai"],
     ["generate"],
-    ["training"],
+    ["training", "server"],
     ["cli"],
     ["gpt_2_simple", "commands"],
 ]

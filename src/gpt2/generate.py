@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpt2.engine.backend import Backend
@@ -22,7 +22,7 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_model, load_vocabulary
 from gpt2.hparams import HParams
 from gpt2.machine import check_threads
-from gpt2.request import DEFAULT_PRECISION, Request, check_precision, whole
+from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary
 
@@ -49,7 +49,7 @@ class Piece(NamedTuple):
     """Text that a request has just gained, with the token that brought it; empty if that ends within a character, or
     may be the beginning of a stop string."""
 
-    request: int  # its place among the requests
+    request: int  # its place among the requests, or the number that a Writer gave it
     text: str
     ended: str = ""  # LENGTH or STOP, with a request's last piece
     token: Choice | None = None  # None of a request for no tokens
@@ -137,28 +137,20 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
 
 
 def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[Piece]:
-    rows = enumerate(_rows(model, requests))
-    waiting = next(rows, None)
-    writing: dict[int, _Writing] = {}  # by the numbers that the batch has for them
-    with Batch(model.backend, model.prefixes) as batch:
-        while writing or waiting:
-            while waiting and (batch_size is None or len(writing) < batch_size):
-                place, (request, row) = waiting
-                if not request.length:
-                    yield Piece(place, "", LENGTH)
-                elif batch.has_room(row):
-                    writing[batch.add(row)] = _Writing(model.encoder, place, request)
-                else:
-                    batch_size = _as_many_as_there_is_room_for(len(writing), batch_size)
-                    continue
-                waiting = next(rows, None)
-            for choice in batch.step():
-                echo = batch.echo(choice.row) if not writing[choice.row].begun else []
-                piece = writing[choice.row].feed(choice, tuple(echo))
-                if piece.ended:
-                    del writing[choice.row]
-                    batch.remove(choice.row)
-                yield piece
+    places: dict[int, int] = {}  # of the requests, by the numbers that the writer has for them
+    with Writer(model) as writer:
+        asked_for = enumerate(_all_asked(model, requests))
+        waiting = next(asked_for, None)
+        while writer or waiting:
+            while waiting and (batch_size is None or len(writer) < batch_size):
+                place, text = waiting
+                if not writer.has_room(text):
+                    batch_size = _as_many_as_there_is_room_for(len(writer), batch_size)
+                    break
+                places[writer.add(text)] = place
+                waiting = next(asked_for, None)
+            for piece in writer.step():
+                yield piece._replace(request=places[piece.request])
 
 
 def _as_many_as_there_is_room_for(count: int, batch_size: int | None) -> int:
@@ -167,34 +159,119 @@ def _as_many_as_there_is_room_for(count: int, batch_size: int | None) -> int:
     return count
 
 
-def _rows(model: Model, requests: Iterable[Request]) -> Iterator[tuple[Request, Row]]:
-    prompt, ids = None, [model.encoder.end_of_text]
+class Asked(NamedTuple):
+    """A request, and the row of ids that it comes to."""
+
+    request: Request
+    row: Row
+
+
+def asked(request: Request, ids: Sequence[int]) -> Asked:
+    """ids: of its prompt."""
+    length = max(1, request.length) if request.echo else request.length
+    return Asked(
+        request, Row(ids, request.sampling, request.seed, request.sample, length, request.logprobs, request.echo)
+    )
+
+
+def prompt_ids(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
+    """What a row begins with."""
+    if prompt is None:
+        return [encoder.end_of_text]
+    return encoder.encode(prompt) if isinstance(prompt, str) else prompt
+
+
+def _all_asked(model: Model, requests: Iterable[Request]) -> Iterator[Asked]:
+    """A warning says how much is kept of a prompt that is too long."""
+    prompt, ids = None, prompt_ids(model.encoder, None)
     for request in requests:
         if request.prompt != prompt:  # most come several times
-            prompt = request.prompt
-            ids = [model.encoder.end_of_text] if prompt is None else model.encoder.encode(prompt)
+            prompt, ids = request.prompt, prompt_ids(model.encoder, request.prompt)
             kept = len(last_of_window(ids, model.hparams.n_ctx))
             if kept < len(ids):
                 warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=4)
-        numbers = request.seed, request.sample
-        yield request, Row(ids, request.sampling, *numbers, request.length, request.logprobs, request.echo)
+        yield asked(request, ids)
 
 
-class _Writing:
+class Writer:
+    """Texts that are written together: they come and go, and each step brings some of them a token.
+
+    >>> with Writer(model) as writer:
+    ...     number = writer.add(asked(Request("Hello", length=20), model.encoder.encode("Hello")))
+    ...     while writer:
+    ...         for piece in writer.step():
+    ...             print(piece.text, end="")
+
+    Who writes to several at a time calls it from one thread. A text that has ended has left when its last piece comes.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.batch = Batch(model.backend, model.prefixes)
+        self.texts: dict[int, _Text] = {}
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.batch.__exit__(*error)
+
+    def has_room(self, asked: Asked) -> bool:
+        """Whether it could begin at once."""
+        return self.batch.has_room(asked.row)
+
+    def add(self, asked: Asked) -> int:
+        """The number by which its pieces are known. Raises UsageError for ids that the model does not have."""
+        number = self.batch.add(asked.row)
+        self.texts[number] = _Text(self.model.encoder, number, asked.request)
+        return number
+
+    def remove(self, number: int) -> None:
+        """The text is no longer wanted."""
+        del self.texts[number]
+        self.batch.remove(number)
+
+    def step(self) -> list[Piece]:
+        """What has come of the texts, none perhaps while prompts are read."""
+        pieces = [Piece(number, "", LENGTH) for number, text in self.texts.items() if text.is_nothing]
+        for piece in pieces:
+            self.remove(piece.request)
+        for choice in self.batch.step() if self.texts else []:
+            text = self.texts[choice.row]
+            pieces.append(text.feed(choice, () if text.begun else tuple(self.batch.echo(choice.row))))
+            if pieces[-1].ended:
+                self.remove(choice.row)
+        return pieces
+
+
+class _Text:
     """One request's tokens -> its text, up to a stop string or its length."""
 
-    def __init__(self, encoder: Vocabulary, place: int, request: Request) -> None:
-        self.place = place
-        self.stream = encoder.stream(request.prompt)
+    def __init__(self, encoder: Vocabulary, number: int, request: Request) -> None:
+        self.number, self.request = number, request
+        self.last_id = encoder.end_of_text if request.end_of_text else None
+        prompt = request.prompt
+        self.stream = encoder.stream(prompt if prompt is None or isinstance(prompt, str) else encoder.decode(prompt))
         self.stops = StopStrings(request.stop)
         self.left = request.length
         self.begun = False
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no step is needed for it."""
+        return not self.request.length and not self.request.echo
+
     def feed(self, choice: Choice, prompt: tuple[Choice | None, ...]) -> Piece:
         self.begun = True
+        if not self.request.length:  # the prompt alone was asked for
+            return Piece(self.number, "", LENGTH, None, prompt)
         self.left -= 1
-        text = self.stops.feed(self.stream.feed([choice.id]))
-        if self.left == 0:
+        is_last = choice.id == self.last_id
+        text = "" if is_last else self.stops.feed(self.stream.feed([choice.id]))
+        if self.left == 0 or is_last:
             text += self.stops.feed(self.stream.finish()) + self.stops.finish()
-        ended = STOP if self.stops.found else LENGTH if self.left == 0 else ""
-        return Piece(self.place, text, ended, choice, prompt)
+        ended = STOP if self.stops.found or is_last else LENGTH if self.left == 0 else ""
+        return Piece(self.number, text, ended, choice, prompt)

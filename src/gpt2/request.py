@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ PENALTIES = 0.001, 1000.0  # far beyond these, logits would no longer be numbers
 SUBTRACTED = -2.0, 2.0  # frequency and presence penalties, as OpenAI's API takes them
 BIAS = 1000.0  # added to or subtracted from a logit, at most: more than all that there are
 SEEDS = 2**64
+Prompt = str | Sequence[int] | None
 
 
 def check_precision(precision: str) -> None:
@@ -98,10 +100,11 @@ class Sampling:
 class Request:
     """One sample to write.
 
-    prompt: its text; None starts from nothing, that is from the vocabulary's end-of-text token.
+    prompt: its text, or its ids; None starts from nothing, that is from the vocabulary's end-of-text token.
     length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (`engine.batch.Batch`).
     seed, sample: together they name the random numbers, so that a sample does not depend on its batch.
     stop: one or several strings; writing ends where one of them would appear, and it is not part of the text.
+    end_of_text: whether writing ends at the vocabulary's end-of-text token too.
     logprobs: how many of the likeliest tokens come with each one, besides its own log-probability.
     echo: whether the prompt's tokens come with theirs too.
 
@@ -109,26 +112,38 @@ class Request:
     at least 0 (below 2**64, for the latter two).
     """
 
-    prompt: str | None
+    prompt: Prompt
     length: int
     sampling: Sampling = Sampling()
     seed: int = 0
     sample: int = 0
     stop: str | Sequence[str] = ()
+    end_of_text: bool = False
     logprobs: int = 0
     echo: bool = False
 
     def __post_init__(self) -> None:
-        if not (self.prompt is None or isinstance(self.prompt, str)):
-            raise UsageError(f"the prompt must be text, or None, which starts from nothing; not {self.prompt!r}")
-        if self.prompt == "":
-            raise UsageError("the prompt is empty; None starts a text from nothing")
+        _check_prompt(self.prompt)
         whole("length", self.length)
         whole("logprobs", self.logprobs)
         for name in ("seed", "sample"):
             if whole(name, getattr(self, name)) >= SEEDS:
                 raise UsageError(f"{name} must be below 2**64, not {getattr(self, name)}")
         object.__setattr__(self, "stop", _strings(self.stop))
+
+
+def _check_prompt(prompt: Any) -> None:
+    if prompt is None or isinstance(prompt, str):
+        wrong = prompt == ""
+    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
+        for token in prompt:
+            whole("an id of the prompt", token)
+        wrong = not prompt
+    else:
+        said = reprlib.repr(prompt)
+        raise UsageError(f"the prompt must be text, ids, or None, which starts from nothing; not {said}")
+    if wrong:
+        raise UsageError("the prompt is empty; None starts a text from nothing")
 
 
 def _strings(stop: Any) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny import GOLDEN, with_tensorflow
+from variants import VARIANTS, name_of
 
 from gpt2 import model
 from gpt2.engine.reference import random_weights
@@ -28,11 +29,11 @@ def windows():
     return tf.constant(np.random.default_rng(0).integers(HPARAMS.n_vocab, size=(3, 13)), tf.int32)
 
 
-def obvious(weights, windows):
+def obvious(weights, windows, hparams=HPARAMS):
     """The same by TensorFlow's own means: all logits at once, everything on the tape."""
     variables = tf.nest.map_structure(tf.Variable, weights)
     with tf.GradientTape() as tape:
-        logits, _, _ = model.model(variables, HPARAMS, windows[:, :-1])
+        logits, _, _ = model.model(variables, hparams, windows[:, :-1])
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(windows[:, 1:], logits))
     return loss, tf.nest.map_structure(tf.convert_to_tensor, tape.gradient(loss, variables))
 
@@ -40,8 +41,8 @@ def obvious(weights, windows):
 PLAIN = Regime()
 
 
-def computed(weights, windows, regime=PLAIN, embeddings=True):
-    function = tf.function(lambda x, y: loss_and_gradients(weights, HPARAMS, x, y, regime, SEED, embeddings))
+def computed(weights, windows, regime=PLAIN, embeddings=True, hparams=HPARAMS):
+    function = tf.function(lambda x, y: loss_and_gradients(weights, hparams, x, y, regime, SEED, embeddings))
     return function(windows[:, :-1], windows[:, 1:])
 
 
@@ -64,6 +65,16 @@ def test_the_blocks_alone(weights, windows):
     loss, gradients = computed(weights, windows, embeddings=False)
     expected = obvious(weights, windows)
     assert_same((loss, gradients), (expected[0], {name: expected[1][name] for name in ("h0", "h1", "h2")}))
+
+
+@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+def test_gradients_of_variants(hparams):
+    weights = random_weights(hparams, 0)
+    windows = tf.constant(np.random.default_rng(0).integers(hparams.n_vocab, size=(3, 13)), tf.int32)
+    expected = obvious(weights, windows, hparams)
+    assert_same(computed(weights, windows, Regime(recompute=True), hparams=hparams), expected)
+    loss = forward.mean_loss(weights, hparams, windows)
+    assert float(loss) == pytest.approx(float(expected[0]), abs=1e-6)
 
 
 def test_computing_again_drops_the_same(weights, windows):

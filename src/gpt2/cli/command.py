@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gpt2.cli.flags import FLAGS, Flag, switch
+from gpt2.cli.flags import FLAGS, Flag, switch, texts
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.interrupt import HungUp, Terminated
 
@@ -128,7 +128,7 @@ def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAG
     if fires:
         raise UsageError(f"after -- only --help has an effect, not {' '.join(fires)!r}; leave the -- out")
     parameters = inspect.signature(command).parameters
-    own = _named(own, {name: flags[name] for name in parameters})
+    own = _together(_named(own, {name: flags[name] for name in parameters}), flags)
     given = _fire(command, [*own, "--", SEPARATOR])
     return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in given.items()}
 
@@ -159,6 +159,20 @@ def _named(argv: list[str], flags: Flags) -> list[str]:
         elif following.startswith("--"):
             raise UsageError(f"--{name} needs a value: {flags[name].what}")
     return named
+
+
+def _together(named: list[str], flags: Flags) -> list[str]:
+    """The arguments, those of a flag that may be given more than once as one list: fire would take the last."""
+    left, lists = [], {}
+    words = iter(named)
+    for word in words:
+        match = re.fullmatch(r"--([^=]*)(?:=(.*))?", word, re.DOTALL)
+        name = match[1].replace("-", "_") if match else ""
+        if match and name in flags and flags[name].many:
+            lists.setdefault(name, []).extend(texts(next(words) if match[2] is None else match[2]))
+        else:
+            left.append(word)
+    return [*left, *(f"--{name}={values}" for name, values in lists.items())]
 
 
 def check_words(argument: str) -> None:

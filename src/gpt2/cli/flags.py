@@ -18,6 +18,7 @@ class Flag(NamedTuple):
     what: str  # the type, in words
     help: str
     minimum: int | None = None
+    many: bool = False  # whether it may be given more than once, its kind being `texts`
 
 
 def texts(value: str) -> tuple[str, ...]:

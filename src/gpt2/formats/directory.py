@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2.formats.weights import Weights
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from gpt2.formats.weights import Weights  # NumPy, which a wrong name is answered without
 
 
 class ModelDir(NamedTuple):

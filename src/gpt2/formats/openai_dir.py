@@ -6,15 +6,19 @@ That is what OpenAI published and what training writes; another kind of vocabula
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import FETCH_AGAIN, GPT2Error
-from gpt2.formats import openai, vocabularies
+from gpt2.formats import vocabularies
 from gpt2.formats.checkpoint import STATE_FILE, check_files, current_checkpoint
 from gpt2.formats.directory import ModelDir
-from gpt2.hparams import HPARAMS_FILE, load_hparams
+from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 from gpt2.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from gpt2.formats.weights import Weights
 
 FILES = (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE)
 
@@ -45,7 +49,13 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
 def at(path: Path, prefix: Path) -> ModelDir:
     """The directory with these weights, which are not looked at. Raises GPT2Error for its hparams."""
-    return ModelDir(path, load_hparams(path / HPARAMS_FILE), prefix, openai.read_weights, lambda: _vocabulary(path))
+    return ModelDir(path, load_hparams(path / HPARAMS_FILE), prefix, _read_weights, lambda: _vocabulary(path))
+
+
+def _read_weights(prefix: Path, hparams: HParams) -> Weights:
+    from gpt2.formats import openai  # needs packages, which a wrong name is answered without
+
+    return openai.read_weights(prefix, hparams)
 
 
 def _vocabulary(path: Path) -> Vocabulary:

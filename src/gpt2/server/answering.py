@@ -1,0 +1,71 @@
+"""One completion that is being answered, whole or as server-sent events."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+from gpt2.server import completions, schema
+from gpt2.server.errors import ApiError
+from gpt2.server.metrics import Metrics
+from gpt2.server.served import Served
+from gpt2.server.writing import written
+
+DONE = "data: [DONE]\n\n"
+
+
+class Answer:
+    """One completion, whole or in parts."""
+
+    def __init__(self, served: Served, plan: completions.Plan, metrics: Metrics, patience: float) -> None:
+        self.served, self.plan, self.metrics, self.patience = served, plan, metrics, patience
+        self.begun = time.perf_counter()
+        self.writings = [completions.Writing(plan, i, served.model.encoder) for i in range(len(plan.texts))]
+        self.head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
+
+    async def _choices(self) -> AsyncIterator[tuple[int, schema.CompletionChoice]]:
+        """What is added to which text."""
+        metrics, is_first = self.metrics, True
+        async with written(self.served.desk, self.plan.texts, self.patience) as pieces:
+            async for some in pieces:
+                if is_first:
+                    metrics.first.labels(self.served.name).observe(time.perf_counter() - self.begun)
+                    is_first = False
+                for piece in some:
+                    yield piece.request, self.writings[piece.request].part(piece)
+        used = completions.usage(self.plan, self.writings)
+        metrics.prompt_tokens.labels(self.served.name).inc(used.prompt_tokens)
+        metrics.tokens.labels(self.served.name).inc(used.completion_tokens)
+        metrics.whole.labels(self.served.name).observe(time.perf_counter() - self.begun)
+
+    async def whole(self) -> schema.Completion:
+        parts: list[list[schema.CompletionChoice]] = [[] for _ in self.writings]
+        async for place, choice in self._choices():
+            parts[place].append(choice)
+        choices = completions.best(self.plan, self.writings, parts)
+        return schema.Completion(**self.head, choices=choices, usage=completions.usage(self.plan, self.writings))
+
+    async def parts(self, usage: bool) -> AsyncIterator[schema.Completion]:
+        async for place, choice in self._choices():
+            if choice.text or choice.finish_reason or choice.logprobs:
+                yield schema.Completion(**self.head, choices=[choice.model_copy(update={"index": place})])
+        if usage:
+            used = completions.usage(self.plan, self.writings)
+            yield schema.Completion(**self.head, choices=[], usage=used)
+
+
+async def events(first: schema.Completion, parts: AsyncIterator[schema.Completion]) -> AsyncIterator[str]:
+    """Server-sent events; an error on the way is one too, for the status has been sent."""
+    try:
+        yield _event(first.model_dump_json())
+        async for part in parts:
+            yield _event(part.model_dump_json())
+    except ApiError as error:
+        yield _event(json.dumps(error.body()))
+    yield DONE
+
+
+def _event(data: str) -> str:
+    return f"data: {data}\n\n"

@@ -1,0 +1,163 @@
+"""Where the texts of one model are written: a thread that takes jobs in the order in which they came.
+
+Jobs that run together are written together, step by step, and no text depends on the others (engine/batch.py). Whoever
+brings a job is told its pieces as they come, by a function that the thread calls.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gpt2.errors import GPT2Error
+from gpt2.generate import Asked, Model, Piece, Writer
+
+log = logging.getLogger(__name__)
+ROWS, WAITING = 32, 64  # texts that are written at a time, and jobs that may wait for them
+
+
+class Busy(GPT2Error):
+    """So many jobs wait that no more are taken."""
+
+
+class Closed(GPT2Error):
+    """The server is being stopped."""
+
+
+class Failed(GPT2Error):
+    """A text could not be written to its end."""
+
+
+class Told(NamedTuple):
+    """What a job hears after a step: pieces, whose `request` is a text's place in the job; or why it has ended."""
+
+    pieces: list[Piece]
+    error: GPT2Error | None = None
+
+
+class Job:
+    """Texts that were asked for together; `left` of them have not ended."""
+
+    def __init__(self, texts: Sequence[Asked], tell: Callable[[Told], object]) -> None:
+        self.waiting = collections.deque(enumerate(texts))
+        self.tell = tell
+        self.left = len(texts)
+        self.cancelled = False
+
+
+class Desk:
+    """rows: texts that are written at a time. waiting: jobs that may wait, besides those that have begun."""
+
+    def __init__(self, model: Model, rows: int = ROWS, waiting: int = WAITING) -> None:
+        self.model, self.rows, self.most_waiting = model, rows, waiting
+        self.changed = threading.Condition()
+        self.jobs: list[Job] = []  # in the order in which they came, those that are being written first
+        self.places: dict[int, tuple[Job, int]] = {}  # of the writer's texts
+        self.closing = False
+        self.thread = threading.Thread(target=self._work, name="desk", daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+
+    @property
+    def writing(self) -> int:
+        """Texts that are being written."""
+        return len(self.places)
+
+    @property
+    def queued(self) -> int:
+        """Texts that wait for a place."""
+        with self.changed:
+            return sum(len(job.waiting) for job in self.jobs)
+
+    def submit(self, texts: Sequence[Asked], tell: Callable[[Told], object]) -> Job:
+        """Takes a job; `tell` is called from the desk's thread until no text is left or an error came.
+
+        Raises Busy, and Closed.
+        """
+        job = Job(texts, tell)
+        with self.changed:
+            if self.closing:
+                raise Closed("the server is being stopped; ask again later, or another one")
+            if sum(bool(other.waiting) for other in self.jobs) >= self.most_waiting:
+                raise Busy(f"{self.most_waiting} requests are waiting already; ask again in a moment")
+            self.jobs.append(job)
+            self.changed.notify()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Its texts are no longer wanted; nothing more is told of them."""
+        with self.changed:
+            job.cancelled = True
+            self.changed.notify()
+
+    def close(self, patience: float) -> bool:
+        """Takes no more jobs; returns whether those that were there ended within so many seconds."""
+        with self.changed:
+            self.closing = True
+            self.changed.notify()
+        self.thread.join(patience)
+        return not self.thread.is_alive()
+
+    def _work(self) -> None:
+        while not self._is_done():
+            try:
+                with Writer(self.model) as writer:
+                    while self._wait():
+                        self._take(writer)
+                        self._tell(writer.step())
+            except Exception as error:  # what is being written is lost; the next job finds a new writer
+                log.exception("what was being written is lost")
+                self._fail(error)
+
+    def _is_done(self) -> bool:
+        with self.changed:
+            return self.closing and not self.jobs
+
+    def _wait(self) -> bool:
+        """Until there is something to do; returns whether there is."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.jobs or self.closing)
+            return bool(self.jobs)
+
+    def _take(self, writer: Writer) -> None:
+        """Lets those go who are not wanted any more, and begins texts as long as there are places and memory."""
+        with self.changed:
+            unwanted = [number for number, (job, _) in self.places.items() if job.cancelled]
+            self.jobs = [job for job in self.jobs if not job.cancelled]
+            waiting = [job for job in self.jobs if job.waiting]
+        for number in unwanted:
+            del self.places[number]
+            writer.remove(number)
+        for job in waiting:
+            while job.waiting and len(writer) < self.rows and writer.has_room(job.waiting[0][1]):
+                place, text = job.waiting.popleft()
+                self.places[writer.add(text)] = job, place
+            if job.waiting:
+                return  # who comes later does not pass
+
+    def _tell(self, pieces: Sequence[Piece]) -> None:
+        by_job: dict[Job, list[Piece]] = {}
+        for piece in pieces:
+            job, place = self.places[piece.request]
+            by_job.setdefault(job, []).append(piece._replace(request=place))
+            if piece.ended:
+                del self.places[piece.request]
+                job.left -= 1
+        with self.changed:
+            self.jobs = [job for job in self.jobs if job.left]
+        for job, told in by_job.items():
+            job.tell(Told(told))
+
+    def _fail(self, error: Exception) -> None:
+        """Ends the jobs that were being written."""
+        with self.changed:
+            lost = {job for job, _ in self.places.values()}
+            self.places.clear()
+            self.jobs = [job for job in self.jobs if job not in lost]
+        why = "there is not enough memory for it" if isinstance(error, MemoryError) else "something went wrong"
+        for job in lost:
+            job.tell(Told([], Failed(f"the text could not be written: {why}")))

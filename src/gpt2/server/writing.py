@@ -1,0 +1,69 @@
+"""Between the event loop, where clients are, and a desk's thread, where texts are written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from gpt2.generate import Asked, Piece
+from gpt2.server.desk import Busy, Closed, Desk, Told
+from gpt2.server.errors import ApiError
+
+Gone = Callable[[], Awaitable[bool]]
+LOOK = 0.5  # seconds from one look whether the client is still there to the next
+
+
+@contextlib.asynccontextmanager
+async def written(desk: Desk, texts: Sequence[Asked], patience: float) -> AsyncIterator[AsyncIterator[list[Piece]]]:
+    """The pieces of texts as they come, until all have ended; leaving the block early lets them go.
+
+    patience: seconds for all of it. Raises ApiError: 429 if too many wait, 503 if it cannot be done now.
+    """
+    loop = asyncio.get_running_loop()
+    heard: asyncio.Queue[Told] = asyncio.Queue()
+
+    def tell(told: Told) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it who listens
+            loop.call_soon_threadsafe(heard.put_nowait, told)
+
+    try:
+        job = desk.submit(texts, tell)
+    except Busy as error:
+        raise ApiError(429, str(error), code="too_many_requests") from error
+    except Closed as error:
+        raise ApiError(503, str(error), code="shutting_down") from error
+
+    try:
+        yield _pieces(heard, len(texts), patience)
+    finally:
+        desk.cancel(job)
+
+
+async def _pieces(heard: asyncio.Queue[Told], left: int, patience: float) -> AsyncIterator[list[Piece]]:
+    clock = asyncio.get_running_loop().time
+    end = clock() + patience
+    while left:
+        try:
+            told = await asyncio.wait_for(heard.get(), end - clock())
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise ApiError(503, f"it was not ready within {patience:g} seconds; ask for less") from error
+        if told.error is not None:
+            raise ApiError(503, str(told.error))
+        left -= sum(bool(piece.ended) for piece in told.pieces)
+        yield told.pieces
+
+
+async def unless_gone(work: Awaitable, gone: Gone) -> object | None:
+    """What the work comes to; None, and the work is cancelled, once the client has gone."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=LOOK)
+            if not task.done() and await gone():
+                return None
+        return task.result()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task

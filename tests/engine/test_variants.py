@@ -1,0 +1,59 @@
+"""What GPT-2's variants differ in, in both backends, against NumPy's computation of the same."""
+
+import numpy as np
+import pytest
+from variants import SIZES, VARIANTS, name_of
+
+from gpt2.engine import reference
+from gpt2.engine.backend import Piece
+from gpt2.engine.blocks import blocks_for
+from gpt2.engine.load import backends
+from gpt2.engine.native.backend import NativeBackend
+from gpt2.engine.native.build import load
+from gpt2.formats import openai
+from gpt2.formats.weights import in_memory
+from gpt2.hparams import HParams
+from gpt2.request import BFLOAT16, INT8
+
+TOKENS = np.arange(150) * 7 % 101
+
+
+def computed(backend, cuts):
+    """The logits of TOKENS [T, V], given in pieces that end at `cuts`."""
+    blocks = backend.new_blocks()
+    own = [blocks.take() for _ in range(blocks_for(len(TOKENS)))]
+    parts = np.split(TOKENS, cuts)
+    starts = np.cumsum([0, *map(len, parts)])
+    pieces = [Piece(own, int(start), part, len(part)) for start, part in zip(starts, parts)]
+    return np.concatenate([backend.extend(blocks, [piece]).values for piece in pieces])
+
+
+@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+def test_both_backends_compute_variants(hparams):
+    weights = reference.random_weights(hparams, seed=3)
+    expected = reference.logits(weights, hparams, TOKENS)
+    for backend in backends(weights, hparams):
+        for cuts in ([], [1, 2, 3, 140, 141]):
+            np.testing.assert_allclose(computed(backend, cuts), expected, rtol=0, atol=1e-5, err_msg=backend.name)
+
+
+@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+def test_each_variant_matters(hparams):
+    """Or the comparison above would hold for a backend that knows nothing of it."""
+    if hparams.variant().keys() & {"n_inner", "n_token_embd", "tie_word_embeddings"}:
+        return  # other weights: what knows nothing of them fails
+    weights = reference.random_weights(hparams, seed=3)
+    plain = HParams(**SIZES)
+    difference = reference.logits(weights, hparams, TOKENS[:20]) - reference.logits(weights, plain, TOKENS[:20])
+    assert np.abs(difference).max() > 1e-4
+
+
+@pytest.mark.parametrize("precision, tolerance", [(BFLOAT16, 0.02), (INT8, 0.02)])
+def test_narrow_precisions_compute_variants(native, precision, tolerance):
+    hparams = VARIANTS[-1]
+    weights = reference.random_weights(hparams, seed=3)
+    backend = NativeBackend(load(), in_memory(weights, openai.layout), hparams, precision)
+    expected = reference.logits(weights, hparams, TOKENS)
+    whole, cut = computed(backend, []), computed(backend, [1, 2, 3, 140, 141])
+    assert np.abs(whole - expected).max() < tolerance * np.abs(expected).max() * 5
+    np.testing.assert_array_equal(whole, cut)
