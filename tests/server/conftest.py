@@ -3,11 +3,8 @@
 import contextlib
 import threading
 
+import httpx
 import pytest
-
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
 
 from gpt2.server import run
 from gpt2.server.app import Options

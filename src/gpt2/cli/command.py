@@ -163,7 +163,8 @@ def _named(argv: list[str], flags: Flags) -> list[str]:
 
 def _together(named: list[str], flags: Flags) -> list[str]:
     """The arguments, those of a flag that may be given more than once as one list: fire would take the last."""
-    left, lists = [], {}
+    left: list[str] = []
+    lists: dict[str, list[str]] = {}
     words = iter(named)
     for word in words:
         match = re.fullmatch(r"--([^=]*)(?:=(.*))?", word, re.DOTALL)

@@ -23,7 +23,7 @@ class Answer:
         self.served, self.plan, self.metrics, self.patience = served, plan, metrics, patience
         self.begun = time.perf_counter()
         self.writings = [completions.Writing(plan, i, served.model.encoder) for i in range(len(plan.texts))]
-        self.head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": served.name}
+        self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
 
     async def _choices(self) -> AsyncIterator[tuple[int, schema.CompletionChoice]]:
         """What is added to which text."""
@@ -45,15 +45,19 @@ class Answer:
         async for place, choice in self._choices():
             parts[place].append(choice)
         choices = completions.best(self.plan, self.writings, parts)
-        return schema.Completion(**self.head, choices=choices, usage=completions.usage(self.plan, self.writings))
+        return self._completion(choices, completions.usage(self.plan, self.writings))
 
     async def parts(self, usage: bool) -> AsyncIterator[schema.Completion]:
         async for place, choice in self._choices():
             if choice.text or choice.finish_reason or choice.logprobs:
-                yield schema.Completion(**self.head, choices=[choice.model_copy(update={"index": place})])
+                yield self._completion([choice.model_copy(update={"index": place})])
         if usage:
-            used = completions.usage(self.plan, self.writings)
-            yield schema.Completion(**self.head, choices=[], usage=used)
+            yield self._completion([], completions.usage(self.plan, self.writings))
+
+    def _completion(
+        self, choices: list[schema.CompletionChoice], usage: schema.Usage | None = None
+    ) -> schema.Completion:
+        return schema.Completion(id=self.id, created=self.created, model=self.served.name, choices=choices, usage=usage)
 
 
 async def events(first: schema.Completion, parts: AsyncIterator[schema.Completion]) -> AsyncIterator[str]:

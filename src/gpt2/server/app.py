@@ -29,7 +29,7 @@ from gpt2.server.writing import unless_gone
 
 PAGE = Path(__file__).with_name("page")
 API = ("/v1", "/tokenize", "/detokenize", "/autocomplete", "/metrics", "/openapi.json")  # what a key is needed for
-AUTOCOMPLETE = {"max_tokens": 5, "top_k": 8}  # as in the tutorial whose page asks for it
+AUTOCOMPLETED, AMONG = 5, 8  # tokens, and top_k, as in the tutorial whose page asks for it
 CHAT = (
     "GPT-2 is no chat model: it goes on with a text and knows no roles. Use /v1/completions, with a prompt that looks"
     " like a dialogue"
@@ -86,7 +86,7 @@ class Api:
             raise ApiError(400, 'the body must be a JSON string, such as "Once upon a time"') from error
         if not isinstance(prompt, str):
             raise ApiError(400, "the body must be a JSON string, not another value")
-        body = schema.CompletionRequest(prompt=prompt, **AUTOCOMPLETE)
+        body = schema.CompletionRequest.model_validate({"prompt": prompt, "max_tokens": AUTOCOMPLETED, "top_k": AMONG})
         one = self.named(None)
         plan = await run_in_threadpool(completions.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
@@ -137,7 +137,7 @@ def create_app(served: Sequence[Served], options: Options = Options()) -> ASGIAp
     app = FastAPI(title="GPT-2", version=VERSION, docs_url=None, redoc_url=None, responses=ERRORS)
     string = {"application/json": {"schema": {"type": "string"}}}
     post, get = ["POST"], ["GET"]
-    sse = {200: {"model": schema.Completion, "content": {"text/event-stream": {}}}}
+    sse: dict[int | str, dict[str, Any]] = {200: {"model": schema.Completion, "content": {"text/event-stream": {}}}}
     app.add_api_route("/v1/completions", api.completions, methods=post, responses=sse)
     app.add_api_route("/v1/chat/completions", api.chat, methods=post)
     app.add_api_route("/v1/models", api.models, methods=get)
@@ -150,27 +150,34 @@ def create_app(served: Sequence[Served], options: Options = Options()) -> ASGIAp
     app.add_api_route("/healthz", api.healthz, methods=get)
     app.add_api_route("/metrics", api.prometheus, methods=get, include_in_schema=False)
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    app.add_exception_handler(ApiError, lambda _, error: error.response())  # type: ignore[attr-defined]
+    app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _by_status)
     return _around(app, api, options.limits)
 
 
 def _around(app: ASGIApp, api: Api, limits: Limits) -> ASGIApp:
-    inner = Counted(app, api.metrics)
+    inner: ASGIApp = Counted(app, api.metrics)
     if limits.origins:
         inner = CORSMiddleware(inner, limits.origins, allow_methods=["*"], allow_headers=["*"])
     return Guard(inner, limits, API)
 
 
+def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
 def _invalid(_: Request, error: Exception) -> Response:
-    """What pydantic found, of several the first."""
+    """What pydantic found, of several the first; of a value that may be of several kinds it finds one for each."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = [str(part) for part in first["loc"][1:]]
-    field = where[0] if where and first["type"] != "json_invalid" else None
-    said = first["msg"] if field is None else f"{field}: {first['msg']}"
-    return ApiError(400, said, field).response()
+    if not where or first["type"] == "json_invalid":
+        return ApiError(400, "the body must be a JSON object").response()
+    field = schema.CompletionRequest.model_fields.get(where[0])
+    about = f" ({field.description})" if field is not None and field.description else ""
+    return ApiError(400, f"{where[0]}: {first['msg']}{about}", where[0]).response()
 
 
 def _by_status(_: Request, error: Exception) -> Response:

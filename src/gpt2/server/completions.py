@@ -6,15 +6,18 @@ import dataclasses
 import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TypeVar
 
 from gpt2.engine.row import Choice
-from gpt2.generate import Asked, Model, Piece, asked, prompt_ids
+from gpt2.generate import LENGTH, STOP, Asked, Model, Piece, asked, prompt_ids
 from gpt2.request import Request, Sampling
 from gpt2.server.errors import ApiError
 from gpt2.server.schema import MOST_CHOICES, CompletionChoice, CompletionRequest, Logprobs, Usage
 from gpt2.text.vocabulary import Vocabulary
 
+T = TypeVar("T")
 MAX_TOKENS = 16  # new tokens, where a request does not say how many: OpenAI's default
+FINISHED: dict[str, Literal["stop", "length"] | None] = {STOP: "stop", LENGTH: "length", "": None}
 GREEDY_TOO = 1  # likeliest tokens that come at least where there are log-probabilities
 
 
@@ -64,8 +67,8 @@ def _prompts(body: CompletionRequest) -> list[str | Sequence[int] | None]:
     if prompt is None or prompt == "":
         return [None]
     if isinstance(prompt, str) or isinstance(prompt[0], int):
-        return [prompt]  # type: ignore[list-item]
-    return [one or None for one in prompt]  # type: ignore[union-attr]
+        return [prompt]
+    return [one or None for one in prompt]
 
 
 def _request(model: Model, body: CompletionRequest, length: int, is_ranked: bool) -> Request:
@@ -94,7 +97,7 @@ def _request(model: Model, body: CompletionRequest, length: int, is_ranked: bool
     )
 
 
-def _default(value, default):  # type: ignore[no-untyped-def]
+def _default(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
@@ -142,8 +145,9 @@ class Writing:
         self.offset += len(piece.text)
         if piece.token is not None:
             self.scored.append(piece.token)
-        finish = piece.ended or None
-        return CompletionChoice(index=0, text=prompt_said + piece.text, logprobs=logprobs, finish_reason=finish)
+        return CompletionChoice(
+            index=0, text=prompt_said + piece.text, logprobs=logprobs, finish_reason=FINISHED[piece.ended]
+        )
 
     @property
     def mean_logprob(self) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -16,23 +18,27 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, desks: dict[str, Desk]) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "gpt2_requests", "Requests that were answered.", ["path", "status"], registry=self.registry
-        )
-        self.prompt_tokens = Counter("gpt2_prompt_tokens", "Tokens of prompts.", ["model"], registry=self.registry)
-        self.tokens = Counter("gpt2_tokens", "Tokens that were written.", ["model"], registry=self.registry)
-        self.first = Histogram(
-            "gpt2_first_token_seconds", "From a request to its first token.", ["model"], SECONDS, registry=self.registry
-        )
-        self.whole = Histogram(
-            "gpt2_request_seconds", "From a request to its last token.", ["model"], SECONDS, registry=self.registry
-        )
-        writing = Gauge("gpt2_texts_writing", "Texts that are being written.", ["model"], registry=self.registry)
-        queued = Gauge("gpt2_texts_queued", "Texts that wait.", ["model"], registry=self.registry)
+        self.registry = registry = CollectorRegistry()
+        histogram = functools.partial(Histogram, buckets=SECONDS, labelnames=["model"], registry=registry)
+        counter = functools.partial(Counter, registry=registry)
+        self.requests = counter("gpt2_requests", "Requests that were answered.", ["path", "status"])
+        self.prompt_tokens = counter("gpt2_prompt_tokens", "Tokens of prompts.", ["model"])
+        self.tokens = counter("gpt2_tokens", "Tokens that were written.", ["model"])
+        self.first = histogram("gpt2_first_token_seconds", "From a request to its first token.")
+        self.whole = histogram("gpt2_request_seconds", "From a request to its last token.")
+        writing = Gauge("gpt2_texts_writing", "Texts that are being written.", ["model"], registry=registry)
+        queued = Gauge("gpt2_texts_queued", "Texts that wait.", ["model"], registry=registry)
         for name, desk in desks.items():
-            writing.labels(name).set_function(lambda desk=desk: desk.writing)
-            queued.labels(name).set_function(lambda desk=desk: desk.queued)
+            writing.labels(name).set_function(functools.partial(_writing, desk))
+            queued.labels(name).set_function(functools.partial(_queued, desk))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _writing(desk: Desk) -> int:
+    return desk.writing
+
+
+def _queued(desk: Desk) -> int:
+    return desk.queued

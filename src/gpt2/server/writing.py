@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from gpt2.generate import Asked, Piece
 from gpt2.server.desk import Busy, Closed, Desk, Told
 from gpt2.server.errors import ApiError
 
 Gone = Callable[[], Awaitable[bool]]
+T = TypeVar("T")
 LOOK = 0.5  # seconds from one look whether the client is still there to the next
 
 
@@ -54,7 +56,7 @@ async def _pieces(heard: asyncio.Queue[Told], left: int, patience: float) -> Asy
         yield told.pieces
 
 
-async def unless_gone(work: Awaitable, gone: Gone) -> object | None:
+async def unless_gone(work: Awaitable[T], gone: Gone) -> T | None:
     """What the work comes to; None, and the work is cancelled, once the client has gone."""
     task = asyncio.ensure_future(work)
     try:
