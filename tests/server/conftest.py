@@ -1,40 +1,15 @@
-"""A server of the tiny model on a port of its own, as clients meet it."""
-
-import contextlib
-import threading
+"""A server of the tiny model, and its clients."""
 
 import httpx
 import pytest
+from served import serving
 
-from gpt2.server import run
-from gpt2.server.app import Options
-from gpt2.server.desk import Desk
-from gpt2.server.served import Served
+from gpt2 import generate
 
 
-@contextlib.contextmanager
-def serving(models, options=Options(), rows=32, waiting=64):  # noqa: B008 - it is frozen
-    """The URL of a server of these models, by their names."""
-    served = [Served(name, model, Desk(model, rows, waiting), "float32") for name, model in models.items()]
-    listening = run.bound("127.0.0.1", 0)
-    ready, servers = threading.Event(), []
-    with pytest.MonkeyPatch.context() as patch:
-        real = run.Server
-
-        def remembered(*arguments):
-            servers.append(real(*arguments))
-            return servers[0]
-
-        patch.setattr(run, "Server", remembered)
-        thread = threading.Thread(target=run.serve, args=(served, listening, options, 5, ready.set), daemon=True)
-        thread.start()
-        assert ready.wait(30)
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        servers[0].should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
+@pytest.fixture(scope="session")
+def native_tiny_model(tiny_dir):
+    return generate.load(str(tiny_dir))
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +22,3 @@ def url(native_tiny_model):
 def client(url):
     with httpx.Client(base_url=url, timeout=60) as asking:
         yield asking
-
-
-@pytest.fixture(scope="session")
-def native_tiny_model(tiny_dir):
-    from gpt2 import generate
-
-    return generate.load(str(tiny_dir))

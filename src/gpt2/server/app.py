@@ -38,6 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schema.Error} for status in (400, 401, 403, 404, 405, 408, 413, 429, 503)
 }
 VERSION = "1"  # of the API
+NO_OBJECT = "the body must be a JSON object"
 GONE = 499  # nginx's status for a client that did not wait
 
 
@@ -174,7 +175,7 @@ def _invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = [str(part) for part in first["loc"][1:]]
     if not where or first["type"] == "json_invalid":
-        return ApiError(400, "the body must be a JSON object").response()
+        return ApiError(400, NO_OBJECT).response()
     field = schema.CompletionRequest.model_fields.get(where[0])
     about = f" ({field.description})" if field is not None and field.description else ""
     return ApiError(400, f"{where[0]}: {first['msg']}{about}", where[0]).response()
@@ -182,7 +183,8 @@ def _invalid(_: Request, error: Exception) -> Response:
 
 def _by_status(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    wrong = ApiError(error.status_code, f"{error.detail}", code="unknown_url" if error.status_code == 404 else None)
+    said = NO_OBJECT if error.status_code == 400 else str(error.detail)  # JSON nested too deep to be read
+    wrong = ApiError(error.status_code, said, code="unknown_url" if error.status_code == 404 else None)
     answer = wrong.response()
     answer.headers.update(error.headers or {})
     return answer

@@ -82,8 +82,9 @@ class Desk:
         with self.changed:
             if self.closing:
                 raise Closed("the server is being stopped; ask again later, or another one")
-            if sum(bool(other.waiting) for other in self.jobs) >= self.most_waiting:
-                raise Busy(f"{self.most_waiting} requests are waiting already; ask again in a moment")
+            waiting = sum(bool(other.waiting) for other in self.jobs)
+            if waiting >= self.most_waiting and (waiting or self.writing >= self.rows):
+                raise Busy(f"{waiting} requests are waiting already; ask again in a moment")
             self.jobs.append(job)
             self.changed.notify()
         return job
@@ -135,9 +136,19 @@ class Desk:
         for job in waiting:
             while job.waiting and len(writer) < self.rows and writer.has_room(job.waiting[0][1]):
                 place, text = job.waiting.popleft()
-                self.places[writer.add(text)] = job, place
+                try:
+                    self.places[writer.add(text)] = job, place
+                except GPT2Error as error:
+                    self._refuse(job, error)
             if job.waiting:
                 return  # who comes later does not pass
+
+    def _refuse(self, job: Job, error: GPT2Error) -> None:
+        with self.changed:
+            self.jobs.remove(job)
+            job.waiting.clear()
+            job.cancelled = True
+        job.tell(Told([], Failed(str(error))))
 
     def _tell(self, pieces: Sequence[Piece]) -> None:
         by_job: dict[Job, list[Piece]] = {}
@@ -153,9 +164,9 @@ class Desk:
             job.tell(Told(told))
 
     def _fail(self, error: Exception) -> None:
-        """Ends the jobs that were being written."""
+        """Ends the jobs of which something was being written."""
         with self.changed:
-            lost = {job for job, _ in self.places.values()}
+            lost = [job for job in self.jobs if len(job.waiting) < job.left]
             self.places.clear()
             self.jobs = [job for job in self.jobs if job not in lost]
         why = "there is not enough memory for it" if isinstance(error, MemoryError) else "something went wrong"
