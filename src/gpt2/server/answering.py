@@ -25,12 +25,12 @@ class Answer:
         self.writings = [completions.Writing(plan, i, served.model.encoder) for i in range(len(plan.texts))]
         self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
 
-    async def _choices(self) -> AsyncIterator[tuple[int, schema.CompletionChoice]]:
+    async def _choices(self, at_once: bool) -> AsyncIterator[tuple[int, schema.CompletionChoice]]:
         """What is added to which text."""
         metrics, is_first = self.metrics, True
-        async with written(self.served.desk, self.plan.texts, self.patience) as pieces:
+        async with written(self.served.desk, self.plan.texts, self.patience, at_once) as pieces:
             async for some in pieces:
-                if is_first:
+                if is_first and not at_once:
                     metrics.first.labels(self.served.name).observe(time.perf_counter() - self.begun)
                     is_first = False
                 for piece in some:
@@ -42,13 +42,13 @@ class Answer:
 
     async def whole(self) -> schema.Completion:
         parts: list[list[schema.CompletionChoice]] = [[] for _ in self.writings]
-        async for place, choice in self._choices():
+        async for place, choice in self._choices(at_once=True):
             parts[place].append(choice)
         choices = completions.best(self.plan, self.writings, parts)
         return self._completion(choices, completions.usage(self.plan, self.writings))
 
     async def parts(self, usage: bool) -> AsyncIterator[schema.Completion]:
-        async for place, choice in self._choices():
+        async for place, choice in self._choices(at_once=False):
             if choice.text or choice.finish_reason or choice.logprobs:
                 yield self._completion([choice.model_copy(update={"index": place})])
         if usage:

@@ -39,11 +39,12 @@ class Told(NamedTuple):
 
 
 class Job:
-    """Texts that were asked for together; `left` of them have not ended."""
+    """Texts that were asked for together; `left` of them have not ended. at_once: whether all is told at the end."""
 
-    def __init__(self, texts: Sequence[Asked], tell: Callable[[Told], object]) -> None:
+    def __init__(self, texts: Sequence[Asked], tell: Callable[[Told], object], at_once: bool) -> None:
         self.waiting = collections.deque(enumerate(texts))
-        self.tell = tell
+        self.tell, self.at_once = tell, at_once
+        self.pieces: list[Piece] = []  # that have not been told
         self.left = len(texts)
         self.cancelled = False
 
@@ -73,12 +74,12 @@ class Desk:
         with self.changed:
             return sum(len(job.waiting) for job in self.jobs)
 
-    def submit(self, texts: Sequence[Asked], tell: Callable[[Told], object]) -> Job:
+    def submit(self, texts: Sequence[Asked], tell: Callable[[Told], object], at_once: bool = False) -> Job:
         """Takes a job; `tell` is called from the desk's thread until no text is left or an error came.
 
         Raises Busy, and Closed.
         """
-        job = Job(texts, tell)
+        job = Job(texts, tell, at_once)
         with self.changed:
             if self.closing:
                 raise Closed("the server is being stopped; ask again later, or another one")
@@ -151,17 +152,20 @@ class Desk:
         job.tell(Told([], Failed(str(error))))
 
     def _tell(self, pieces: Sequence[Piece]) -> None:
-        by_job: dict[Job, list[Piece]] = {}
+        heard = set()
         for piece in pieces:
             job, place = self.places[piece.request]
-            by_job.setdefault(job, []).append(piece._replace(request=place))
+            job.pieces.append(piece._replace(request=place))
+            heard.add(job)
             if piece.ended:
                 del self.places[piece.request]
                 job.left -= 1
         with self.changed:
             self.jobs = [job for job in self.jobs if job.left]
-        for job, told in by_job.items():
-            job.tell(Told(told))
+        for job in heard:
+            if not job.at_once or not job.left:
+                told, job.pieces = job.pieces, []
+                job.tell(Told(told))
 
     def _fail(self, error: Exception) -> None:
         """Ends the jobs of which something was being written."""

@@ -24,7 +24,7 @@ class Metrics:
         self.requests = counter("gpt2_requests", "Requests that were answered.", ["path", "status"])
         self.prompt_tokens = counter("gpt2_prompt_tokens", "Tokens of prompts.", ["model"])
         self.tokens = counter("gpt2_tokens", "Tokens that were written.", ["model"])
-        self.first = histogram("gpt2_first_token_seconds", "From a request to its first token.")
+        self.first = histogram("gpt2_first_token_seconds", "From a request that is streamed to its first token.")
         self.whole = histogram("gpt2_request_seconds", "From a request to its last token.")
         writing = Gauge("gpt2_texts_writing", "Texts that are being written.", ["model"], registry=registry)
         queued = Gauge("gpt2_texts_queued", "Texts that wait.", ["model"], registry=registry)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from gpt2.generate import Asked, Piece
-from gpt2.server.desk import Busy, Closed, Desk, Told
+from gpt2.server.desk import Busy, Closed, Desk, Failed, Told
 from gpt2.server.errors import ApiError
 
 Gone = Callable[[], Awaitable[bool]]
@@ -17,10 +17,14 @@ LOOK = 0.5  # seconds from one look whether the client is still there to the nex
 
 
 @contextlib.asynccontextmanager
-async def written(desk: Desk, texts: Sequence[Asked], patience: float) -> AsyncIterator[AsyncIterator[list[Piece]]]:
-    """The pieces of texts as they come, until all have ended; leaving the block early lets them go.
+async def written(
+    desk: Desk, texts: Sequence[Asked], patience: float, at_once: bool
+) -> AsyncIterator[AsyncIterator[list[Piece]]]:
+    """The pieces of texts until all have ended; leaving the block early lets them go.
 
-    patience: seconds for all of it. Raises ApiError: 429 if too many wait, 503 if it cannot be done now.
+    patience: seconds for all of it. at_once: whether they come when all are there, which takes less time than as they
+    are written: for each step of the desk this loop takes a core from it. Raises ApiError: 429 if too many wait, 503 if
+    it cannot be done now.
     """
     loop = asyncio.get_running_loop()
     heard: asyncio.Queue[Told] = asyncio.Queue()
@@ -30,26 +34,23 @@ async def written(desk: Desk, texts: Sequence[Asked], patience: float) -> AsyncI
             loop.call_soon_threadsafe(heard.put_nowait, told)
 
     try:
-        job = desk.submit(texts, tell)
+        job = desk.submit(texts, tell, at_once)
     except Busy as error:
         raise ApiError(429, str(error), code="too_many_requests") from error
     except Closed as error:
         raise ApiError(503, str(error), code="shutting_down") from error
-
+    late = Told([], Failed(f"it was not ready within {patience:g} seconds; ask for less"))
+    alarm = loop.call_later(patience, heard.put_nowait, late)
     try:
-        yield _pieces(heard, len(texts), patience)
+        yield _pieces(heard, len(texts))
     finally:
+        alarm.cancel()
         desk.cancel(job)
 
 
-async def _pieces(heard: asyncio.Queue[Told], left: int, patience: float) -> AsyncIterator[list[Piece]]:
-    clock = asyncio.get_running_loop().time
-    end = clock() + patience
+async def _pieces(heard: asyncio.Queue[Told], left: int) -> AsyncIterator[list[Piece]]:
     while left:
-        try:
-            told = await asyncio.wait_for(heard.get(), end - clock())
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise ApiError(503, f"it was not ready within {patience:g} seconds; ask for less") from error
+        told = await heard.get()
         if told.error is not None:
             raise ApiError(503, str(told.error))
         left -= sum(bool(piece.ended) for piece in told.pieces)
