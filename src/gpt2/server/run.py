@@ -27,14 +27,17 @@ class Impatient(H11Protocol):
     """uvicorn's, but for clients that never come to the end of a request's headers: it would wait for ever."""
 
     idle_since: float | None = None
+    next_look: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._look()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.next_look.cancel()  # which would keep the connection's memory till then
+        super().connection_lost(exc)
+
     def _look(self) -> None:
-        if self.transport.is_closing():
-            return
         now, cycle = self.loop.time(), self.cycle
         if cycle is not None and not cycle.response_complete:
             self.idle_since = None
@@ -42,7 +45,7 @@ class Impatient(H11Protocol):
             self.idle_since = now
         elif now - self.idle_since >= HEADERS:
             return self.transport.close()
-        self.loop.call_later(HEADERS / 2, self._look)
+        self.next_look = self.loop.call_later(HEADERS / 2, self._look)
 
 
 class Server(uvicorn.Server):
