@@ -12,7 +12,6 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from io import RawIOBase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error
 from gpt2.formats.checkpoint import data_file, index_file, older_ones
 from gpt2.formats.table import Broken, fields, masked, read_table
+from gpt2.formats.tensor import fill
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 
@@ -98,7 +98,7 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
         file.seek(entry.offset)
         for start in range(0, max(1, rows), at_once):
             piece = np.empty((min(at_once, rows - start), columns), "<f4")
-            if _fill(file, piece) < piece.nbytes:
+            if fill(file, piece) < piece.nbytes:
                 raise damaged(path, f"it has become shorter while {name} was read")
             crc = google_crc32c.extend(crc, piece)
             yield piece
@@ -158,14 +158,6 @@ def layout(name: str) -> Layout | None:
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """A weight's shape in a file: matrices [I, O], once convolutions of width 1, have a leading 1."""
     return (1, *shape) if layout(name) is Layout.IN_OUT else tuple(shape)
-
-
-def _fill(file: RawIOBase, piece: np.ndarray) -> int:
-    """Reads into all of the piece, and returns how many bytes there were: one call may give fewer."""
-    view, read = memoryview(piece.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type]
-    while read < len(view) and (more := file.readinto(view[read:])):
-        read += more
-    return read
 
 
 def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
