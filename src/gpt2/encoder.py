@@ -20,7 +20,7 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from gpt2.errors import Damaged, GPT2Error
 from gpt2.text.vocabulary import type_code
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
+PAIR_PIECES_FILE, PAIR_MERGES_FILE = "vocab.json", "merges.txt"  # the same two as transformers names them
+SPECIAL_FILE = "special_tokens_map.json"  # which says beside them what ends a text
 END_OF_TEXT = "<|endoftext|>"
 
 # Upper-case contractions ('S) are not split: OpenAI's comment says that IGNORECASE was forgotten, and so it must stay.
@@ -50,6 +52,11 @@ def piece_pattern() -> Any:
     import regex  # only here, so that a command's mistakes are answered where nothing is installed yet
 
     return regex.compile(PIECE)
+
+
+def made_pieces(merges: Iterable[tuple[str, str]]) -> set[str]:
+    """The pieces that text is cut into: the bytes, and what merges make. All others of a vocabulary are special."""
+    return {*byte_characters().values(), *(left + right for left, right in merges)}
 
 
 def byte_characters() -> dict[int, str]:
@@ -138,19 +145,23 @@ def without_surrogates(text: str) -> str:
 
 
 class Encoder:
-    """A byte-level BPE vocabulary: `ids_of` maps pieces to ids, `merges` are in order of rank."""
+    """A byte-level BPE vocabulary: `ids_of` maps pieces to ids, `merges` are in order of rank.
 
-    def __init__(self, ids_of: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        self.ids_of = ids_of
+    end_token: the piece that parts documents.
+    """
+
+    def __init__(self, ids_of: dict[str, int], merges: Sequence[tuple[str, str]], end_token: str = END_OF_TEXT) -> None:
+        self.ids_of, self.end_token = ids_of, end_token
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.characters = byte_characters()
-        known = frozenset(self.characters.values())
+        made = made_pieces(merges)
         to_latin = {ord(character): byte for byte, character in self.characters.items()}
-        # A special token's characters need not stand for bytes: those are its UTF-8.
+        # A special token's characters do not stand for bytes: those are its UTF-8.
         self.bytes_of = {
-            i: piece.translate(to_latin).encode("latin-1") if known.issuperset(piece) else piece.encode("utf-8")
+            i: piece.translate(to_latin).encode("latin-1") if piece in made else piece.encode("utf-8")
             for piece, i in ids_of.items()
         }
+        self.special = [piece for piece in ids_of if piece not in made]
         self.cache = PieceCache(self.encode_piece)
         self.packed_cache = PieceCache(self.pack_piece)
 
@@ -161,16 +172,17 @@ class Encoder:
 
     @property
     def end_of_text(self) -> int:
-        """The id of `<|endoftext|>`; raises GPT2Error if the vocabulary has none."""
-        if END_OF_TEXT not in self.ids_of:
-            raise GPT2Error(f"this vocabulary has no {END_OF_TEXT} token; start from a prompt instead")
-        return self.ids_of[END_OF_TEXT]
+        """The id of the token that parts documents; raises GPT2Error if the vocabulary has none."""
+        if self.end_token not in self.ids_of:
+            raise GPT2Error(f"this vocabulary has no {self.end_token} token; start from a prompt instead")
+        return self.ids_of[self.end_token]
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits by which files of ids name their vocabulary: a hash of pieces, ids and merges."""
         pieces = sorted(self.ids_of, key=self.ids_of.__getitem__)
         content = [pieces, [self.ids_of[piece] for piece in pieces], self.merges()]
+        content += [self.end_token] if self.end_token != END_OF_TEXT else []
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()[:16]
 
     def merges(self) -> list[tuple[str, str]]:
@@ -178,15 +190,16 @@ class Encoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What another process needs, which has caches of its own."""
-        return Encoder, (self.ids_of, self.merges())
+        return Encoder, (self.ids_of, self.merges(), self.end_token)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Text of any length -> ids.
 
-        Unpaired surrogates become U+FFFD. `<|endoftext|>` is ordinary text (seven tokens of it) unless `special`.
+        Unpaired surrogates become U+FFFD. The end-of-text token is ordinary text (`<|endoftext|>` seven tokens of it)
+        unless `special`.
         """
-        if special and END_OF_TEXT in text:
-            documents = [self.encode(part) for part in text.split(END_OF_TEXT)]
+        if special and self.end_token in text:
+            documents = [self.encode(part) for part in text.split(self.end_token)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
         return list(chain.from_iterable(map(self.cache.__getitem__, split(text))))
 
@@ -225,10 +238,24 @@ class Encoder:
         return BPEStream(self)
 
     def files(self) -> dict[str, bytes]:
-        """`encoder.json` and `vocab.bpe`, as OpenAI's are."""
+        """`encoder.json` and `vocab.bpe`, as OpenAI's are; if those cannot say it, the same two as transformers has
+        them, with a third of the special tokens."""
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges()), ""]
-        pieces = json.dumps(self.ids_of).encode("ascii")
-        return {MERGES_FILE: "\n".join(lines).encode("utf-8"), ENCODER_FILE: pieces}
+        merges, pieces = "\n".join(lines).encode("utf-8"), json.dumps(self.ids_of).encode("ascii")
+        if self.is_as_openai():
+            return {MERGES_FILE: merges, ENCODER_FILE: pieces}
+        special: dict[str, Any] = {"eos_token": self.end_token} if self.end_token in self.ids_of else {}
+        special["additional_special_tokens"] = [piece for piece in self.special if piece != self.end_token]
+        return {PAIR_MERGES_FILE: merges, SPECIAL_FILE: json.dumps(special).encode("ascii"), PAIR_PIECES_FILE: pieces}
+
+    def is_as_openai(self) -> bool:
+        """Whether OpenAI's two files can say it: all bytes are there, and what is special looks so."""
+        return (
+            self.end_token == END_OF_TEXT
+            and self.ids_of.keys() >= set(self.characters.values())
+            and len(self.ids_of) == self.n_vocab
+            and all(map(_is_special, self.special))
+        )
 
 
 class BPEStream:
@@ -267,16 +294,17 @@ def load_encoder(directory: Path) -> Encoder:
     """
     path = directory / ENCODER_FILE
     ids_of = files.read_json(path)
-    _check_ids(ids_of, path)
+    check_pieces(ids_of, path)
+    _check_all_are_there(ids_of, path)
     path = directory / MERGES_FILE
     merges = read_merges(path, ids_of)
-    _check_merges(merges, ids_of, path)
+    check_merges(merges, ids_of, path)
     return Encoder(ids_of, merges)
 
 
-def _check_ids(ids_of: Any, path: Path) -> None:
-    """Raises Damaged for what is no vocabulary."""
-    if not isinstance(ids_of, dict) or not all(type(i) is int for i in ids_of.values()):
+def check_pieces(ids_of: Any, path: Path) -> None:
+    """Raises Damaged for what does not map pieces to ids, each to one of its own."""
+    if not isinstance(ids_of, dict) or not ids_of or not all(type(i) is int for i in ids_of.values()):
         raise Damaged(path, "it should map pieces of text to ids", AGAIN)
     if len(set(ids_of.values())) < len(ids_of):
         raise Damaged(path, "it gives one id to several pieces", AGAIN)
@@ -284,23 +312,36 @@ def _check_ids(ids_of: Any, path: Path) -> None:
         "".join(ids_of).encode("utf-8")
     except UnicodeEncodeError as error:
         raise Damaged(path, "a piece holds an unpaired surrogate, which no text does", AGAIN) from error
+
+
+def _check_all_are_there(ids_of: dict[str, int], path: Path) -> None:
+    """Raises Damaged if a byte or an id is missing, as none is in OpenAI's vocabulary and in those made here."""
     if missing := set(byte_characters().values()) - set(ids_of):
         raise Damaged(path, f"it lacks {len(missing)} of the 256 bytes", AGAIN)
     if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
         raise Damaged(path, f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}", AGAIN)
 
 
-def _check_merges(merges: list[tuple[str, str]], ids_of: dict[str, int], path: Path) -> None:
-    """Raises GPT2Error if the merges do not make the pieces."""
-    known, made = set(byte_characters().values()), {left + right for left, right in merges}
-    unmade = [piece for piece in ids_of if piece not in made and piece not in known and not _is_special(piece)]
+def check_merges(
+    merges: list[tuple[str, str]],
+    ids_of: dict[str, int],
+    path: Path,
+    named: str = ENCODER_FILE,
+    special: Collection[str] = (),
+) -> None:
+    """Raises GPT2Error, naming the file of merges, if they do not make the pieces in the file `named`.
+
+    special: pieces that are not made of others, beside those that look so.
+    """
+    made, special = made_pieces(merges), set(special)
+    unmade = [piece for piece in ids_of if piece not in made and piece not in special and not _is_special(piece)]
     if unmade:
         raise GPT2Error(
             f"{path} is cut off: it has {len(merges)} merges, and none of them makes"
-            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {ENCODER_FILE}; {AGAIN}"
+            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {named}; {AGAIN}"
         )
-    if unknown := made - ids_of.keys():
-        raise GPT2Error(f"{path} is of another vocabulary: {ENCODER_FILE} lacks its piece {min(unknown)!r}; {AGAIN}")
+    if unknown := {left + right for left, right in merges} - ids_of.keys():
+        raise GPT2Error(f"{path} is of another vocabulary: {named} lacks its piece {min(unknown)!r}; {AGAIN}")
 
 
 def _is_special(piece: str) -> bool:

@@ -1,13 +1,13 @@
 """The small files of a model damaged in thousands of ways, swapped, or unreadable: one line each, or the same model."""
 
 import errno
-import json
 import os
 import random
 import shutil
 import tracemalloc
 
 import pytest
+from damage import odd_json, some_bytes
 
 from gpt2 import files
 from gpt2.errors import Damaged, GPT2Error, Unreadable
@@ -34,41 +34,6 @@ def opened(folder):
     pieces = {piece: i for piece, i in encoder.ids_of.items() if not piece.startswith("<")}  # their names may be any
     # The weights do not show how many heads there are.
     return vars(directory.hparams) | {"n_head": 0}, directory.weights, pieces, encoder.merges()
-
-
-def some_bytes(rng, content):
-    content = bytearray(content)
-    at, size = rng.randrange(len(content)), rng.choice([1, 1, 2, 8, 64])
-    kind = rng.randrange(5)
-    if kind == 0:
-        for _ in range(size):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    elif kind == 1:
-        del content[at:]
-    elif kind == 2:
-        del content[at : at + size]
-    elif kind == 3:
-        content[at:at] = rng.randbytes(size)
-    else:
-        content[at:at] = rng.choice([b'"', b"\n", b" ", b"\0", b"{", b"]", b",", b"\xff", b"\\ud800", b"-", b"0"])
-    return bytes(content)
-
-
-def odd_value(rng):
-    """JSON that is valid and no hyperparameter and no id, or too much of one."""
-    huge = rng.choice(["1" + "0" * 9, "9" * 20, "9" * 4000, "9" * 5000, "1e400", "-1", "0", "1.5", "NaN", "-Infinity"])
-    depth = rng.choice([10, 900, 3000, 100_000])
-    deep = rng.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
-    return rng.choice([huge, huge, deep, "null", "true", '"x"', '"\\ud800"', "[1]", "{}"])
-
-
-def odd_json(rng, content):
-    """One value of an object replaced, or all of it."""
-    values = json.loads(content)
-    victim = rng.choice(list(values))
-    values[victim] = "VICTIM"
-    value = odd_value(rng)
-    return (value if rng.random() < 0.2 else json.dumps(values).replace('"VICTIM"', value)).encode()
 
 
 def odd_text(rng, content):

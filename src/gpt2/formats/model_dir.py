@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import openai_dir, vocabularies
+from gpt2.formats import huggingface, openai_dir, vocabularies
 from gpt2.formats.directory import ModelDir
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -115,7 +115,7 @@ def download_command(model_name: str) -> str:
     return f"python3 download_model.py {model_name}"
 
 
-FORMATS = (openai_dir,)  # in the order in which a folder is asked whether it is one
+FORMATS = (openai_dir, huggingface)  # in the order in which a folder is asked whether it is one
 
 
 def open_model_dir(path: Path) -> ModelDir:

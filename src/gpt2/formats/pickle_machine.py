@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from gpt2.errors import shown
 
-LARGEST = 1 << 24  # bytes of a pickle; that of 1558M has 80,000
+LARGEST = 1 << 23  # bytes of a pickle; that of 1558M has 80,000
 MOST_INSTRUCTIONS = 1 << 19  # an empty dictionary is one byte there and 64 in memory
 LONGEST_NAME, LONGEST_SHOWN = 1 << 10, 100  # bytes, characters
 LONGEST_NUMBER = 16  # bytes
@@ -120,8 +120,9 @@ class Machine:
 def _not_known(code: bytes) -> Broken:
     import pickletools  # here, where it only serves to name what is refused
 
-    found = pickletools.code2op.get(code.decode("latin-1"))
-    return Refused(f"the instruction {found.name}") if found else Broken(f"{code.hex()} is no instruction of a pickle")
+    names = {instruction.code: instruction.name for instruction in pickletools.opcodes}
+    name = names.get(code.decode("latin-1"))
+    return Refused(f"the instruction {name}") if name else Broken(f"{code.hex()} is no instruction of a pickle")
 
 
 def _text(machine: Machine, layout: str) -> str:

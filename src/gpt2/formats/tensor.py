@@ -100,7 +100,8 @@ class Tensor(NamedTuple):
                 stored = np.empty(count, _stored_type(storage))
                 if fill(file, stored) < stored.nbytes:
                     raise Damaged(path, f"it has become shorter while {storage.name} was read")
-                crc = zlib.crc32(stored, crc) if storage.crc is not None else crc
+                if storage.crc is not None:
+                    crc = zlib.crc32(stored.view(np.uint8), crc)  # type: ignore[arg-type]
                 yield _float32(stored, storage.dtype)
         if storage.crc not in (None, crc) and sum(counts) == storage.count:
             raise Damaged(path, f"{storage.name} has another checksum than it should")

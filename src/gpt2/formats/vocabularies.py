@@ -6,12 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, load_encoder
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
+from gpt2.formats import huggingface_vocabulary
 from gpt2.text.vocabulary import Vocabulary
 
 # The files that make a vocabulary, and what reads them from their folder; the first that are there count.
-KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [((ENCODER_FILE, MERGES_FILE), load_encoder)]
-FILES = tuple(dict.fromkeys(name for names, _ in KINDS for name in names))
+KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
+    ((ENCODER_FILE, MERGES_FILE), load_encoder),
+    ((huggingface_vocabulary.TOKENIZER_FILE,), huggingface_vocabulary.load_tokenizer),
+    (huggingface_vocabulary.PAIR, huggingface_vocabulary.load_pair),
+]
+FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
 
 
 def is_one(folder: Path) -> bool:

@@ -22,7 +22,7 @@ END, LOCATOR, END_64 = struct.Struct("<4s4H2IH"), struct.Struct("<4sIQI"), struc
 ZIP64 = 1  # the extra field with the numbers for which 32 bits are too few
 TOO_LARGE = 0xFFFFFFFF
 LONGEST_COMMENT = 0xFFFF
-LARGEST_DIRECTORY = 1 << 24  # bytes; that of 1558M has 60,000
+LARGEST_DIRECTORY = 1 << 22  # bytes; that of 1558M has 60,000
 
 
 class Record(NamedTuple):

@@ -1,0 +1,285 @@
+"""Tokenizers of Hugging Face: the ids of its own library, tokens that were added, what ends a text, what is refused."""
+
+import json
+import pickle
+from pathlib import Path
+
+import huggingface_dirs
+import pytest
+import tokenizers
+from huggingface_dirs import tokenizer_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2 import encoder as encoder_module
+from gpt2.encoder import END_OF_TEXT, Encoder, load_encoder
+from gpt2.errors import Damaged, GPT2Error
+from gpt2.formats import vocabularies
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+SAID = json.loads((GOLDEN / "huggingface.json").read_text(encoding="utf-8"))
+ODD = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1f\x85\xa0'sStdrvelm09²½Ⅷaéß你🦄\u3000\u200b<>|endoftx"))
+
+
+def write_tokenizer(folder, said=None, **changes):
+    (folder / "tokenizer.json").write_text(json.dumps(said or tokenizer_json(**changes)), encoding="utf-8")
+    return folder
+
+
+def write(folder, **files):
+    """Files of JSON by their names without `.json`."""
+    for name, said in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(said), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(params=["tokenizer", "pair"])
+def folder(request, tmp_path):
+    """A folder with a vocabulary alone, in either form."""
+    huggingface_dirs.write_vocabulary(tmp_path, pair=request.param == "pair")
+    return tmp_path
+
+
+def test_ids_are_those_of_transformers():
+    """Of the files that it wrote itself."""
+    encoder = vocabularies.load(GOLDEN / "huggingface")
+    assert encoder.end_of_text == SAID["end"]
+    for text, ids in zip(SAID["texts"], SAID["ids"]):
+        assert encoder.encode(text) == ids, text
+        assert encoder.decode(ids) == text
+
+
+@pytest.fixture(scope="module")
+def both(vocabulary, tmp_path_factory):
+    """GPT-2's vocabulary read here and by Hugging Face's library, from the same file, which that library wrote."""
+    ids_of, merges = load_encoder(vocabulary).ids_of, load_encoder(vocabulary).merges()
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ids_of, merges))
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    folder = tmp_path_factory.mktemp("gpt2")
+    theirs.save(str(folder / "tokenizer.json"))
+    return vocabularies.load(folder), theirs
+
+
+@settings(max_examples=300, deadline=None)
+@given(ODD)
+def test_ids_are_those_of_the_library(both, text):
+    ours, theirs = both
+    assert ours.encode(text) == theirs.encode(text).ids
+
+
+def test_the_same_vocabulary_in_each_form(both, vocabulary, tmp_path):
+    """OpenAI's two files, transformers' two and its one: the same fingerprint, so that files of ids fit all of them."""
+    expected = load_encoder(vocabulary)
+    for ours, theirs in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+        (tmp_path / theirs).write_bytes((vocabulary / ours).read_bytes())
+    for found in (both[0], vocabularies.load(tmp_path)):
+        assert found.fingerprint == expected.fingerprint
+        assert found.files() == expected.files()
+
+
+def test_merges_may_be_pairs(tmp_path):
+    said = tokenizer_json()
+    said["model"]["merges"] = [merge.split(" ") for merge in said["model"]["merges"]]
+    write_tokenizer(tmp_path, said)
+    assert vocabularies.load(tmp_path).encode(" the cat") == [257, 260]
+
+
+def test_older_forms_of_the_tokenizer(tmp_path):
+    """No type of the model, no use_regex, a sequence of one splitter."""
+    said = tokenizer_json()
+    del said["model"]["type"], said["pre_tokenizer"]["use_regex"]
+    said["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [said["pre_tokenizer"]]}
+    assert vocabularies.load(write_tokenizer(tmp_path, said)).encode(" the cat") == [257, 260]
+
+
+ADDED = {"id": 276, "content": "<pad>", "special": True}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda folder: write(folder, added_tokens={"<pad>": 276, "[für]": 277}),
+        lambda folder: write(
+            folder,
+            tokenizer_config={"added_tokens_decoder": {"276": {"content": "<pad>"}, "277": {"content": "[für]"}}},
+        ),
+        lambda folder: write_tokenizer(folder, added_tokens=[ADDED, {**ADDED, "id": 277, "content": "[für]"}]),
+    ],
+)
+def test_added_tokens_are_pieces_with_their_ids(folder, place):
+    """Their text is text, whatever bytes its characters stand for."""
+    place(folder)
+    encoder = vocabularies.load(folder)
+    assert encoder.n_vocab == 278
+    assert encoder.decode([276, 277, 257]) == "<pad>[für] the"
+    assert encoder.encode("<pad>") == [27, 79, 64, 67, 29]  # ordinary text, as that of the end is
+
+
+def test_tokens_without_a_row_of_the_embedding_are_left_out(folder):
+    """Padding that a tokenizer was given after the model was trained, and which the model does not know."""
+    write(folder, added_tokens={"<pad>": 276}, config={"vocab_size": 276})
+    assert vocabularies.load(folder).n_vocab == 276
+
+
+def test_ids_between_that_have_no_piece(folder):
+    """The model may choose them all the same."""
+    write(folder, added_tokens={"<pad>": 279})
+    encoder = vocabularies.load(folder)
+    assert encoder.n_vocab == 280 and encoder.decode([277, 279]) == "<unused 277><pad>"
+    write(folder, added_tokens={"<pad>": 1 << 40})
+    with pytest.raises(GPT2Error, match=f"{(1 << 40) - 276} of the ids up to {1 << 40} have no piece"):
+        vocabularies.load(folder)
+
+
+ENDS = [
+    ({}, END_OF_TEXT),
+    ({"config": {"eos_token_id": 276}}, "</s>"),
+    ({"config": {"eos_token_id": [276, 1]}}, "</s>"),
+    ({"generation_config": {"eos_token_id": 276}, "config": {"eos_token_id": 275}}, "</s>"),
+    ({"config": {"bos_token_id": 277}}, "<s>"),
+    ({"config": {"eos_token_id": 275, "bos_token_id": 277}}, END_OF_TEXT),
+    ({"config": {"eos_token_id": 260, "bos_token_id": None}}, END_OF_TEXT),  # an ordinary piece
+    ({"config": {"eos_token_id": 50256, "bos_token_id": 50256}}, END_OF_TEXT),
+    ({"tokenizer_config": {"eos_token": "</s>"}, "config": {"eos_token_id": 275}}, "</s>"),
+    ({"tokenizer_config": {"eos_token": {"content": "</s>", "lstrip": False}}}, "</s>"),
+    ({"tokenizer_config": {"eos_token": None, "bos_token": "<s>"}}, "<s>"),
+    ({"tokenizer_config": {"eos_token": "<none>"}, "config": {"eos_token_id": 276}}, "</s>"),
+    ({"special_tokens_map": {"eos_token": "</s>", "bos_token": "<s>"}}, "</s>"),
+]
+
+
+@pytest.mark.parametrize("files, end", ENDS)
+def test_what_ends_a_text(folder, files, end):
+    write(folder, added_tokens={"</s>": 276, "<s>": 277}, **files)
+    encoder = vocabularies.load(folder)
+    assert encoder.end_token == end and encoder.end_of_text == encoder.ids_of[end]
+    assert encoder.encode(f"a{end}b", special=True) == [64, encoder.end_of_text, 65]
+
+
+def test_a_vocabulary_whose_end_is_another(folder, tmp_path_factory):
+    """It survives a process and a run's folder, and its files of ids are not those of another end."""
+    write(folder, added_tokens={"</s>": 276, "TL;DR": 277}, config={"eos_token_id": 276})
+    encoder = vocabularies.load(folder)
+    again = pickle.loads(pickle.dumps(encoder))
+    saved = tmp_path_factory.mktemp("run")
+    for name, content in encoder.files().items():
+        (saved / name).write_bytes(content)
+        assert name in vocabularies.FILES
+    for found in (again, vocabularies.load(saved)):
+        assert (found.end_token, found.end_of_text, found.ids_of) == ("</s>", 276, encoder.ids_of)
+        assert found.fingerprint == encoder.fingerprint
+    assert Encoder(encoder.ids_of, encoder.merges()).fingerprint != encoder.fingerprint
+
+
+def test_a_vocabulary_without_some_bytes(tmp_path, tmp_path_factory):
+    said = tokenizer_json()
+    lost = encoder_module.byte_characters()[0]
+    said["model"]["vocab"][" "] = said["model"]["vocab"].pop(lost)
+    said["added_tokens"].append({"id": said["model"]["vocab"][" "], "content": " ", "special": False})
+    write_tokenizer(tmp_path, said)
+    encoder = vocabularies.load(write(tmp_path, special_tokens_map={"additional_special_tokens": [" "]}))
+    with pytest.raises(GPT2Error, match="this vocabulary cannot write"):
+        encoder.encode("\0")
+    saved = tmp_path_factory.mktemp("run")
+    for name, content in encoder.files().items():
+        (saved / name).write_bytes(content)
+    assert vocabularies.load(saved).ids_of == encoder.ids_of
+
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+OTHERS = [
+    ({"model": {"type": "WordPiece"}}, "has model WordPiece"),
+    ({"model": {"type": "Unigram"}}, "has model Unigram"),
+    ({"model": {"type": ["BPE"]}}, "has model ['BPE']"),
+    ({"model": {"dropout": 0.1}}, "has dropout 0.1"),
+    ({"model": {"continuing_subword_prefix": "##"}}, "has continuing_subword_prefix '##'"),
+    ({"model": {"end_of_word_suffix": "</w>"}}, "has end_of_word_suffix '</w>'"),
+    ({"model": {"byte_fallback": True}}, "has byte_fallback True"),
+    ({"model": {"ignore_merges": True}}, "has ignore_merges True"),
+    ({"pre_tokenizer": None}, "has pre_tokenizer None"),
+    ({"pre_tokenizer": {"type": "Metaspace"}}, "has pre_tokenizer Metaspace"),
+    ({"pre_tokenizer": {"type": "Whitespace"}}, "has pre_tokenizer Whitespace"),
+    ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 2}}, "has pre_tokenizer Sequence"),
+    ({"pre_tokenizer": {**BYTE_LEVEL, "use_regex": False}}, "has pre_tokenizer ByteLevel"),
+    ({"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}}, "has add_prefix_space"),
+    ({"normalizer": {"type": "NFKC"}}, "has normalizer NFKC"),
+    ({"normalizer": {"type": "Lowercase"}}, "has normalizer Lowercase"),
+    ({"post_processor": {"type": "RobertaProcessing"}}, "has post_processor RobertaProcessing"),
+    ({"decoder": {"type": "WordPiece"}}, "has decoder WordPiece"),
+]
+
+
+@pytest.mark.parametrize("changes, said", OTHERS)
+def test_what_is_no_byte_level_bpe_is_refused_by_name(tmp_path, changes, said):
+    write_tokenizer(tmp_path, **changes)
+    with pytest.raises(GPT2Error) as raised:
+        vocabularies.load(tmp_path)
+    assert str(raised.value) == f"{tmp_path / 'tokenizer.json'} {said}; only GPT-2's byte-level BPE is read"
+
+
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ({"tokenizer_class": "CTRLTokenizer"}, "has tokenizer_class 'CTRLTokenizer'"),
+        ({"tokenizer_class": 3}, "has tokenizer_class 3"),
+        ({"add_prefix_space": True}, "has add_prefix_space"),
+    ],
+)
+def test_the_pair_of_another_tokenizer(tmp_path, config, said):
+    huggingface_dirs.write_vocabulary(tmp_path, pair=True)
+    write(tmp_path, tokenizer_config=config)
+    with pytest.raises(GPT2Error, match=f"tokenizer_config.json {said}; only GPT-2's byte-level BPE is read"):
+        vocabularies.load(tmp_path)
+
+
+DAMAGED = [
+    ({"model": 1}, "it has no model"),
+    ({"model": {"vocab": None}}, "it should map pieces of text to ids"),
+    ({"model": {"vocab": {"a": 1.5}}}, "it should map pieces of text to ids"),
+    ({"model": {"vocab": {"a": 0, "b": 0}}}, "it gives one id to several pieces"),
+    ({"model": {"vocab": {}}}, "it should map pieces of text to ids"),
+    ({"model": {"vocab": {"a": -1}, "merges": []}}, "it has ids below 0"),
+    ({"model": {"merges": None}}, "a merge should be two pieces, not None"),
+    ({"model": {"merges": ["a"]}}, "a merge should be two pieces, not 'a'"),
+    ({"model": {"merges": ["a b c"]}}, "a merge should be two pieces"),
+    ({"model": {"merges": [["a", 1]]}}, "a merge should be two pieces"),
+    ({"model": {"merges": []}}, "is cut off: it has 0 merges, and none of them makes"),
+    ({"model": {"merges": ["z z"]}}, "is cut off"),
+    ({"added_tokens": {}}, "an added token should be a text and its id, not None"),
+    ({"added_tokens": ["x"]}, "an added token should be a text and its id, not 'x'"),
+    ({"added_tokens": [{"id": "1", "content": "x"}]}, "an added token should be a text and its id"),
+    ({"added_tokens": [{"id": 3, "content": "<new>"}]}, "it gives one id to several pieces"),
+    ({"added_tokens": [{"id": 3, "content": END_OF_TEXT}]}, "another id than the piece of its name"),
+    ({"added_tokens": [{"id": 276, "content": "\ud800"}]}, "an unpaired surrogate"),
+]
+
+
+@pytest.mark.parametrize("changes, said", DAMAGED)
+def test_damage(tmp_path, changes, said):
+    changes = dict(changes)
+    if changes.get("model") == 1:
+        write_tokenizer(tmp_path, {**tokenizer_json(), **changes})
+    else:
+        write_tokenizer(tmp_path, **changes)
+    with pytest.raises(GPT2Error, match=f"tokenizer.json .*{said}") as raised:
+        vocabularies.load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name, said, why",
+    [
+        ("added_tokens", {"x": "y"}, "it should map texts to ids"),
+        ("added_tokens", {"x": -1}, "it should map texts to ids"),
+        ("added_tokens", [], "it should be a JSON object"),
+        ("tokenizer_config", {"added_tokens_decoder": {"x": {"content": "y"}}}, "should give ids texts"),
+        ("tokenizer_config", {"added_tokens_decoder": {"1": {}}}, "should give ids texts"),
+        ("tokenizer_config", {"added_tokens_decoder": [1]}, "should give ids texts"),
+        ("special_tokens_map", 1, "it should be a JSON object"),
+        ("config", "x", "it should be a JSON object"),
+    ],
+)
+def test_damage_of_the_files_beside(folder, name, said, why):
+    with pytest.raises(Damaged, match=f"{name}.json is damaged: .*{why}"):
+        vocabularies.load(write(folder, **{name: said}))
