@@ -82,7 +82,7 @@ def test_merges_may_be_pairs(tmp_path):
     said = tokenizer_json()
     said["model"]["merges"] = [merge.split(" ") for merge in said["model"]["merges"]]
     write_tokenizer(tmp_path, said)
-    assert vocabularies.load(tmp_path).encode(" the cat") == [257, 260]
+    assert vocabularies.load(tmp_path).encode(" the cat") == [258, 261]
 
 
 def test_older_forms_of_the_tokenizer(tmp_path):
@@ -90,68 +90,68 @@ def test_older_forms_of_the_tokenizer(tmp_path):
     said = tokenizer_json()
     del said["model"]["type"], said["pre_tokenizer"]["use_regex"]
     said["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [said["pre_tokenizer"]]}
-    assert vocabularies.load(write_tokenizer(tmp_path, said)).encode(" the cat") == [257, 260]
+    assert vocabularies.load(write_tokenizer(tmp_path, said)).encode(" the cat") == [258, 261]
 
 
-ADDED = {"id": 276, "content": "<pad>", "special": True}
+ADDED = {"id": 280, "content": "<pad>", "special": True}
 
 
 @pytest.mark.parametrize(
     "place",
     [
-        lambda folder: write(folder, added_tokens={"<pad>": 276, "[für]": 277}),
+        lambda folder: write(folder, added_tokens={"<pad>": 280, "[für]": 281}),
         lambda folder: write(
             folder,
-            tokenizer_config={"added_tokens_decoder": {"276": {"content": "<pad>"}, "277": {"content": "[für]"}}},
+            tokenizer_config={"added_tokens_decoder": {"280": {"content": "<pad>"}, "281": {"content": "[für]"}}},
         ),
-        lambda folder: write_tokenizer(folder, added_tokens=[ADDED, {**ADDED, "id": 277, "content": "[für]"}]),
+        lambda folder: write_tokenizer(folder, added_tokens=[ADDED, {**ADDED, "id": 281, "content": "[für]"}]),
     ],
 )
 def test_added_tokens_are_pieces_with_their_ids(folder, place):
     """Their text is text, whatever bytes its characters stand for."""
     place(folder)
     encoder = vocabularies.load(folder)
-    assert encoder.n_vocab == 278
-    assert encoder.decode([276, 277, 257]) == "<pad>[für] the"
+    assert encoder.n_vocab == 282
+    assert encoder.decode([280, 281, 258]) == "<pad>[für] the"
     assert encoder.encode("<pad>") == [27, 79, 64, 67, 29]  # ordinary text, as that of the end is
 
 
 def test_tokens_without_a_row_of_the_embedding_are_left_out(folder):
     """Padding that a tokenizer was given after the model was trained, and which the model does not know."""
-    write(folder, added_tokens={"<pad>": 276}, config={"vocab_size": 276})
-    assert vocabularies.load(folder).n_vocab == 276
+    write(folder, added_tokens={"<pad>": 280}, config={"vocab_size": 280})
+    assert vocabularies.load(folder).n_vocab == 280
 
 
 def test_ids_between_that_have_no_piece(folder):
     """The model may choose them all the same."""
-    write(folder, added_tokens={"<pad>": 279})
+    write(folder, added_tokens={"<pad>": 283})
     encoder = vocabularies.load(folder)
-    assert encoder.n_vocab == 280 and encoder.decode([277, 279]) == "<unused 277><pad>"
+    assert encoder.n_vocab == 284 and encoder.decode([281, 283]) == "<unused 281><pad>"
     write(folder, added_tokens={"<pad>": 1 << 40})
-    with pytest.raises(GPT2Error, match=f"{(1 << 40) - 276} of the ids up to {1 << 40} have no piece"):
+    with pytest.raises(GPT2Error, match=f"only 281 of the ids up to {1 << 40} have a piece"):
         vocabularies.load(folder)
 
 
 ENDS = [
     ({}, END_OF_TEXT),
-    ({"config": {"eos_token_id": 276}}, "</s>"),
-    ({"config": {"eos_token_id": [276, 1]}}, "</s>"),
-    ({"generation_config": {"eos_token_id": 276}, "config": {"eos_token_id": 275}}, "</s>"),
-    ({"config": {"bos_token_id": 277}}, "<s>"),
-    ({"config": {"eos_token_id": 275, "bos_token_id": 277}}, END_OF_TEXT),
+    ({"config": {"eos_token_id": 280}}, "</s>"),
+    ({"config": {"eos_token_id": [280, 1]}}, "</s>"),
+    ({"generation_config": {"eos_token_id": 280}, "config": {"eos_token_id": 279}}, "</s>"),
+    ({"config": {"bos_token_id": 281}}, "<s>"),
+    ({"config": {"eos_token_id": 279, "bos_token_id": 281}}, END_OF_TEXT),
     ({"config": {"eos_token_id": 260, "bos_token_id": None}}, END_OF_TEXT),  # an ordinary piece
     ({"config": {"eos_token_id": 50256, "bos_token_id": 50256}}, END_OF_TEXT),
-    ({"tokenizer_config": {"eos_token": "</s>"}, "config": {"eos_token_id": 275}}, "</s>"),
+    ({"tokenizer_config": {"eos_token": "</s>"}, "config": {"eos_token_id": 279}}, "</s>"),
     ({"tokenizer_config": {"eos_token": {"content": "</s>", "lstrip": False}}}, "</s>"),
     ({"tokenizer_config": {"eos_token": None, "bos_token": "<s>"}}, "<s>"),
-    ({"tokenizer_config": {"eos_token": "<none>"}, "config": {"eos_token_id": 276}}, "</s>"),
+    ({"tokenizer_config": {"eos_token": "<none>"}, "config": {"eos_token_id": 280}}, "</s>"),
     ({"special_tokens_map": {"eos_token": "</s>", "bos_token": "<s>"}}, "</s>"),
 ]
 
 
 @pytest.mark.parametrize("files, end", ENDS)
 def test_what_ends_a_text(folder, files, end):
-    write(folder, added_tokens={"</s>": 276, "<s>": 277}, **files)
+    write(folder, added_tokens={"</s>": 280, "<s>": 281}, **files)
     encoder = vocabularies.load(folder)
     assert encoder.end_token == end and encoder.end_of_text == encoder.ids_of[end]
     assert encoder.encode(f"a{end}b", special=True) == [64, encoder.end_of_text, 65]
@@ -159,7 +159,7 @@ def test_what_ends_a_text(folder, files, end):
 
 def test_a_vocabulary_whose_end_is_another(folder, tmp_path_factory):
     """It survives a process and a run's folder, and its files of ids are not those of another end."""
-    write(folder, added_tokens={"</s>": 276, "TL;DR": 277}, config={"eos_token_id": 276})
+    write(folder, added_tokens={"</s>": 280, "TL;DR": 281}, config={"eos_token_id": 280})
     encoder = vocabularies.load(folder)
     again = pickle.loads(pickle.dumps(encoder))
     saved = tmp_path_factory.mktemp("run")
@@ -167,7 +167,7 @@ def test_a_vocabulary_whose_end_is_another(folder, tmp_path_factory):
         (saved / name).write_bytes(content)
         assert name in vocabularies.FILES
     for found in (again, vocabularies.load(saved)):
-        assert (found.end_token, found.end_of_text, found.ids_of) == ("</s>", 276, encoder.ids_of)
+        assert (found.end_token, found.end_of_text, found.ids_of) == ("</s>", 280, encoder.ids_of)
         assert found.fingerprint == encoder.fingerprint
     assert Encoder(encoder.ids_of, encoder.merges()).fingerprint != encoder.fingerprint
 
@@ -251,7 +251,7 @@ DAMAGED = [
     ({"added_tokens": [{"id": "1", "content": "x"}]}, "an added token should be a text and its id"),
     ({"added_tokens": [{"id": 3, "content": "<new>"}]}, "it gives one id to several pieces"),
     ({"added_tokens": [{"id": 3, "content": END_OF_TEXT}]}, "another id than the piece of its name"),
-    ({"added_tokens": [{"id": 276, "content": "\ud800"}]}, "an unpaired surrogate"),
+    ({"added_tokens": [{"id": 280, "content": "\ud800"}]}, "an unpaired surrogate"),
 ]
 
 

@@ -19,9 +19,9 @@ RUN = Path("checkpoint/run1")
 @pytest.fixture
 def directory(place):
     """A variant in all that GPT-2's variants differ in, with padded rows and an end of text of its own."""
-    changes = huggingface_dirs.VARIANTS["all"] | {"vocab_size": 320, "eos_token_id": 276}
+    changes = huggingface_dirs.VARIANTS["all"] | {"vocab_size": 320, "eos_token_id": 280}
     found = huggingface_dirs.write(place / "model", changes)
-    (found / "added_tokens.json").write_text(json.dumps({"</s>": 276}))
+    (found / "added_tokens.json").write_text(json.dumps({"</s>": 280}))
     return found
 
 
@@ -41,7 +41,7 @@ def test_the_runs_folder_keeps_what_the_variant_and_its_vocabulary_have(run, dir
     assert run(model_name=directory, stop_after=2)[0] == 0
     said = json.loads((RUN / "hparams.json").read_text())
     assert said == {
-        "n_vocab": 277,
+        "n_vocab": 281,
         "n_ctx": 16,
         "n_embd": 16,
         "n_head": 4,
@@ -53,7 +53,7 @@ def test_the_runs_folder_keeps_what_the_variant_and_its_vocabulary_have(run, dir
         "scale_attn_by_inverse_layer_idx": True,
     }
     vocabulary = load_vocabulary(open_model_dir(RUN))
-    assert (vocabulary.end_of_text, vocabulary.piece(276)) == (276, "</s>")
+    assert (vocabulary.end_of_text, vocabulary.piece(280)) == (280, "</s>")
     assert run(model_name=directory, stop_after=4)[0] == 0
     assert losses()[4] < losses()[1]
     assert next(generate.generate(generate.load(str(RUN)), [Request("the", length=8, seed=1)]))

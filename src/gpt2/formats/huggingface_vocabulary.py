@@ -177,7 +177,7 @@ def _filled(ids_of: dict[str, int], path: Path) -> dict[str, int]:
     """With a piece for each id that has none, since a model may choose it."""
     used = set(ids_of.values())
     if max(used) - len(used) >= MOST_UNUSED:
-        raise GPT2Error(f"{path}: {max(used) + 1 - len(used)} of the ids up to {max(used)} have no piece")
+        raise GPT2Error(f"{path}: only {len(used)} of the ids up to {reprlib.repr(max(used))} have a piece")
     return ids_of | {f"<unused {i}>": i for i in range(max(used)) if i not in used}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import Damaged, GPT2Error, shown
 from gpt2.formats import pickle_machine, zip_records
 from gpt2.formats.pickle_machine import Broken, Builder, Machine, Refused
 from gpt2.formats.tensor import FLOATS, OTHERS, Storage, Tensor, checked
@@ -78,11 +78,11 @@ def _content(file: BinaryIO, records: Mapping[str, zip_records.Record], name: st
     """The bytes of a small record."""
     record = records[name]
     if record.size > pickle_machine.LARGEST:
-        raise Broken(f"{name} is far too large for the description of a model")
+        raise Broken(f"{shown(name)} is far too large for the description of a model")
     file.seek(record.start)
     data = file.read(record.size)
     if zlib.crc32(data) != record.crc:
-        raise Broken(f"{name} has another checksum than it should")
+        raise Broken(f"{shown(name)} has another checksum than it should")
     return data
 
 
@@ -96,7 +96,7 @@ def _of_stream(path: Path, file: BinaryIO) -> Any:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise Broken("it does not say in which order its numbers are")
     if missing := storages.by_key.keys() ^ set(keys):
-        raise Broken(f"the tensors and the numbers in it do not belong together: first {min(missing)[:80]}")
+        raise Broken(f"the tensors and the numbers in it do not belong together: first {shown(min(missing)[:80])}")
     end = os.fstat(file.fileno()).st_size
     for key in keys:
         storage = storages.by_key[key]
