@@ -93,6 +93,16 @@ def test_older_forms_of_the_tokenizer(tmp_path):
     assert vocabularies.load(write_tokenizer(tmp_path, said)).encode(" the cat") == [258, 261]
 
 
+TEXT_ALONE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": []}
+WITH_BEGINNING = {**TEXT_ALONE, "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *TEXT_ALONE["single"]]}
+
+
+def test_a_template_that_adds_nothing(tmp_path):
+    """transformers 5 makes one of the older pair of files."""
+    write_tokenizer(tmp_path, post_processor=TEXT_ALONE)
+    assert vocabularies.load(tmp_path).encode(" the cat") == [258, 261]
+
+
 ADDED = {"id": 280, "content": "<pad>", "special": True}
 
 
@@ -206,6 +216,7 @@ OTHERS = [
     ({"normalizer": {"type": "NFKC"}}, "has normalizer NFKC"),
     ({"normalizer": {"type": "Lowercase"}}, "has normalizer Lowercase"),
     ({"post_processor": {"type": "RobertaProcessing"}}, "has post_processor RobertaProcessing"),
+    ({"post_processor": WITH_BEGINNING}, "has post_processor TemplateProcessing"),
     ({"decoder": {"type": "WordPiece"}}, "has decoder WordPiece"),
 ]
 

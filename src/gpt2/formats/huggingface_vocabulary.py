@@ -101,18 +101,23 @@ def _check_is_byte_level(said: dict[str, Any], path: Path) -> None:
         raise _refused(path, f"pre_tokenizer {_kind(splitter)}")
     if splitter.get("add_prefix_space") is not False:
         raise _refused(path, "add_prefix_space")
-    for name, kinds in (
-        ("normalizer", ("None",)),
-        ("post_processor", ("None", "ByteLevel")),
-        ("decoder", ("None", "ByteLevel")),
-    ):
-        if _kind(said.get(name)) not in kinds:
+    others = {"normalizer": ("None",), "post_processor": ("None", "ByteLevel"), "decoder": ("None", "ByteLevel")}
+    for name, kinds in others.items():
+        if _kind(said.get(name)) not in kinds and not _adds_nothing(said[name]):
             raise _refused(path, f"{name} {_kind(said[name])}")
 
 
 def _kind(part: Any) -> str:
     """What a part of a tokenizer is called."""
     return reprlib.repr(part.get("type")).strip("'") if isinstance(part, dict) else reprlib.repr(part)
+
+
+def _adds_nothing(part: Any) -> bool:
+    """Whether it is a template that is the text's own ids."""
+    match part:
+        case {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}:
+            return True
+    return False
 
 
 def _refused(path: Path, what: str) -> GPT2Error:
