@@ -9,10 +9,11 @@ import os
 import shlex
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import huggingface, openai_dir, vocabularies
+from gpt2.formats import openai_dir, vocabularies
 from gpt2.formats.directory import ModelDir
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -88,7 +89,16 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
 
 def is_model(path: Path) -> bool:
     """Whether there is a model of any format, be it whole or not."""
-    return any(kind.is_one(path) for kind in FORMATS)
+    return _format_of(path) is not None
+
+
+def _format_of(path: Path) -> ModuleType | None:
+    """What reads it: a module with `is_one` and `opened`."""
+    if openai_dir.is_one(path):
+        return openai_dir
+    from gpt2.formats import huggingface  # needs packages, which a wrong name is answered without
+
+    return next((kind for kind in (huggingface,) if kind.is_one(path)), None)
 
 
 def _places(model_name: str, models_dir: str) -> list[Path]:
@@ -115,18 +125,15 @@ def download_command(model_name: str) -> str:
     return f"python3 download_model.py {model_name}"
 
 
-FORMATS = (openai_dir, huggingface)  # in the order in which a folder is asked whether it is one
-
-
 def open_model_dir(path: Path) -> ModelDir:
     """The model in this folder, or in this file, whose files are there and of a plausible size.
 
     Raises GPT2Error naming what is missing, cut off or unreadable.
     """
-    found = next((kind for kind in FORMATS if kind.is_one(path)), openai_dir)
-    if found is openai_dir and files.is_file(path):
+    found = _format_of(path)
+    if found is None and files.is_file(path):
         raise GPT2Error(f"{path} is a file, and no model; give the path of a model's folder")
-    return found.opened(path, _fetch_again(path))
+    return (found or openai_dir).opened(path, _fetch_again(path))
 
 
 def load_vocabulary(directory: ModelDir) -> Vocabulary:
