@@ -20,7 +20,7 @@ FLOORS = [
     ["formats"],
     ["engine", "data", "openai"],
     ["generate"],
-    ["training", "server"],
+    ["training", "evaluation", "server"],
     ["cli"],
     ["gpt_2_simple", "commands"],
 ]

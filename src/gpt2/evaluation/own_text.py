@@ -1,0 +1,73 @@
+"""Texts of one's own, of any size: read in parts, scored as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from gpt2.data import documents
+from gpt2.errors import shown
+from gpt2.evaluation.corpora import LABELS
+from gpt2.evaluation.scores import Protocol, score
+from gpt2.evaluation.task import Number, Progress, Result
+from gpt2.evaluation.totals import Counts, Totals, measures
+from gpt2.generate import Model
+
+
+class Text(NamedTuple):
+    """A text in parts, and what it is called."""
+
+    name: str
+    parts: Iterable[str]
+
+
+def of_files(paths: Sequence[Path], encoding: str, rows: documents.Csv = documents.PLAIN_CSV) -> Iterator[Text]:
+    """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
+
+    An empty file is a text without tokens. Raises GPT2Error, naming the file, for one that is damaged.
+    """
+    for path in paths:
+        parts = documents.read([path], encoding, rows)
+        first, count = next(parts, None), 0
+        if first is None:
+            yield Text(shown(path), ())
+        while first is not None:
+            count += 1
+            yield Text(f"{shown(path)}:{count}" if count > 1 else shown(path), _document(first, parts))
+            first = next(parts, None)
+
+
+def _document(first: documents.Part, following: Iterator[documents.Part]) -> Iterator[str]:
+    part = first
+    yield part.text
+    while not part.last:
+        part = next(following)
+        yield part.text
+
+
+def of_stream(stream: IO[str], name: str) -> Text:
+    """What comes from a pipe, cut where tokens end."""
+    blocks = iter(lambda: stream.read(documents.PART), "")
+    return Text(name, (text for text, _ in documents.cut(blocks, documents.PART)))
+
+
+def perplexity(
+    model: Model, texts: Iterable[Text], protocol: Protocol, progress: Progress, size: int | None = None
+) -> Result:
+    """Of all texts together. size: bytes of all of them, if that is known."""
+    counts, totals, names, done = Counts(), Totals(), [], 0
+
+    def parts() -> Iterator[Iterator[str]]:
+        for text in texts:
+            names.append(text.name)
+            yield counts.of(text.parts)
+
+    for scored in totals.of(score(model, parts(), protocol)):
+        done += len(model.encoder.decode_bytes(scored.ids))
+        progress(done, size)
+    found = measures(totals.nats, totals.tokens, counts)
+    sizes = {"texts": len(names), "tokens": totals.tokens, "words": counts.words, "lines": counts.lines}
+    name = names[0] if len(names) == 1 else f"{len(names)} texts"
+    numbers = [Number(LABELS[key], value) for key, value in found.items()]
+    return Result(name, str(protocol), numbers, {**sizes, "bytes": counts.bytes})

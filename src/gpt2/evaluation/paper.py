@@ -1,0 +1,28 @@
+"""What the paper reports, to stand beside what is measured (Radford et al. 2019, "Language Models are Unsupervised
+Multitask Learners", table 3, zero-shot)."""
+
+from __future__ import annotations
+
+from gpt2.formats.model_dir import RELEASED
+from gpt2.hparams import HParams
+
+LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE = "LAMBADA (PPL)", "LAMBADA (ACC)", "CBT-CN (ACC)", "CBT-NE (ACC)"
+WIKITEXT2, PTB, ENWIK8, TEXT8 = "WikiText2 (PPL)", "PTB (PPL)", "enwik8 (BPB)", "text8 (BPC)"
+WIKITEXT103 = "WikiText103 (PPL)"
+COLUMNS = (LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE, WIKITEXT2, PTB, ENWIK8, TEXT8, WIKITEXT103)
+TABLE = {  # by our names; the paper's are 117M, 345M, 762M and 1542M
+    "124M": (35.13, 45.99, 87.65, 83.4, 29.41, 65.85, 1.16, 1.17, 37.50),
+    "355M": (15.60, 55.48, 92.35, 87.1, 22.76, 47.33, 1.01, 1.06, 26.37),
+    "774M": (10.87, 60.12, 93.45, 88.0, 19.93, 40.31, 0.97, 1.02, 22.05),
+    "1558M": (8.63, 63.24, 93.30, 89.05, 18.34, 35.76, 0.93, 0.98, 17.48),
+}
+
+
+def size_of(hparams: HParams) -> str | None:
+    """The released model that has these sizes; it may have been trained on since."""
+    return next((name for name, sizes in RELEASED.items() if sizes == hparams), None)
+
+
+def reported(size: str | None, column: str) -> float | None:
+    """The paper's number for a released size; None for others, and for what it does not report."""
+    return TABLE[size][COLUMNS.index(column)] if size in TABLE and column in COLUMNS else None
