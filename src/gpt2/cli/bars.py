@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 WIDTH = 100  # characters
-FETCHING, ENCODING, READING = "Fetching {}", "Encoding", "Reading"
+FETCHING, ENCODING, READING, SCORING = "Fetching {}", "Encoding", "Reading", "Scoring"
+BYTES = "B"
 
 
 @contextlib.contextmanager
-def bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+def bar(title: str, unit: str = BYTES) -> Iterator[Callable[[int, int | None], None]]:
     """What is told so many bytes of so many, and shows it; nothing before it is told something."""
-    with bars(title + "{}") as report:
+    with bars(title + "{}", unit) as report:
         yield lambda done, total: report("", done, total)
 
 
 @contextlib.contextmanager
-def bars(title: str) -> Iterator[Callable[[str, int, int | None], None]]:
+def bars(title: str, unit: str = BYTES) -> Iterator[Callable[[str, int, int | None], None]]:
     """The same for one thing after another, each named: a bar for each, whose title is filled with the name."""
     shown: dict[str, tqdm] = {}
 
@@ -27,7 +28,7 @@ def bars(title: str) -> Iterator[Callable[[str, int, int | None], None]]:
         if name not in shown:
             close()
             about = title.format(name)
-            shown[name] = tqdm(desc=about, total=total, initial=done, unit="B", unit_scale=True, ncols=WIDTH)
+            shown[name] = tqdm(desc=about, total=total, initial=done, unit=unit, unit_scale=True, ncols=WIDTH)
         shown[name].update(done - shown[name].n)
 
     def close() -> None:

@@ -1,0 +1,96 @@
+"""What the command score.py does: a text, and what the model thinks of it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpt2.cli.command import complain
+from gpt2.cli.sources import Chosen, Source, found, loaded, output, texts
+from gpt2.errors import UsageError
+from gpt2.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # it needs packages, which --help does not
+    from gpt2.evaluation.scores import Scored
+
+
+class Wanted(NamedTuple):
+    """The flags that say what of a text is told, and how."""
+
+    by: str
+    likeliest: int
+    form: str | None
+    out: str | None
+    window: int | None
+    stride: int | None
+
+
+def score(chosen: Chosen, source: Source, wanted: Wanted) -> None:
+    """Writes what the model thinks of each token, word, line or file."""
+    from gpt2.cli.bars import SCORING, bar
+    from gpt2.engine.scoring import Asked
+    from gpt2.evaluation import listing, scores, units
+    from gpt2.evaluation.totals import BITS, Totals, mean, perplexity
+
+    units.check_unit(wanted.by)
+    form = listing.form_of(wanted.form, Path(wanted.out or "").suffix)
+    directory, vocabulary = found(chosen)
+    n_ctx = directory.hparams.n_ctx
+    window = n_ctx if wanted.window is None else wanted.window
+    stride = max(1, window // 2) if wanted.stride is None else wanted.stride
+    protocol = scores.protocol_of(n_ctx, vocabulary, window, stride)
+    some, size = texts(source)
+    model, names, totals = loaded(directory, vocabulary, chosen), [], Totals()
+
+    def parts() -> Iterator[Iterable[str]]:
+        for text in some:
+            names.append(text.name)
+            yield text.parts
+
+    with output(wanted.out) as write, bar(SCORING) as report:
+        told = totals.of(scores.score(model, parts(), protocol, Asked(True, wanted.likeliest)))
+        if wanted.out is not None or not sys.stdout.isatty():  # else the table is seen as it grows
+            told = _reported(told, vocabulary, lambda done: report(done, size))
+        listed = units.units(units.tokens(told, vocabulary), wanted.by, names)
+        for piece in listing.FORMS[form](listed):
+            write(piece)
+    bits = mean(totals.nats * BITS, totals.tokens)
+    complain(
+        f"{totals.tokens:,} tokens scored: log-probability {-totals.nats:.4f}, {bits:.4f} bits per token, perplexity"
+        f" {perplexity(totals.nats, totals.tokens):.4f}; {protocol}"
+    )
+
+
+def _reported(told: Iterable[Scored], vocabulary: Vocabulary, report: Callable[[int], object]) -> Iterator[Scored]:
+    """The same; tells how many bytes have been scored."""
+    done = 0
+    for scored in told:
+        done += len(vocabulary.decode_bytes(scored.ids))
+        report(done)
+        yield scored
+
+
+def following(chosen: Chosen, source: Source, count: int, form: str | None, out: str | None) -> None:
+    """Writes the likeliest tokens that may follow a text, which is the first of its source."""
+    from gpt2 import generate
+    from gpt2.evaluation import listing
+    from gpt2.request import Request, Sampling
+
+    form = listing.form_of(form, Path(out or "").suffix)
+    if form not in listing.NEXT_FORMS:
+        raise UsageError(f"the next tokens are listed as {', '.join(listing.NEXT_FORMS)}, not as {form}")
+    directory, vocabulary = found(chosen)
+    some, _ = texts(source)
+    prompt = "".join(next(iter(some)).parts)
+    model = loaded(directory, vocabulary, chosen)
+    request = Request(prompt or None, length=1, sampling=Sampling(temperature=0), logprobs=count)
+    choice = next(generate.completions(model, [request])).tokens[0]
+    rows = [(rank, vocabulary.piece(token), logprob) for rank, (token, logprob) in enumerate(choice.likeliest, start=1)]
+    with output(out) as write:
+        for piece in listing.NEXT_FORMS[form](rows):
+            write(piece)
+    share = sum(math.exp(logprob) for _, _, logprob in rows)
+    complain(f"together {share:.2%} of the probability")

@@ -1,0 +1,105 @@
+"""What score.py and evaluate.py have in common: which model, which texts, and where the answer goes.
+
+stdout, or a file, gets what was found; all else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpt2 import files
+from gpt2.cli.command import complain
+from gpt2.errors import UsageError
+from gpt2.formats.directory import ModelDir
+from gpt2.formats.model_dir import find_model, load_vocabulary
+from gpt2.machine import check_threads
+from gpt2.request import check_precision
+from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, check_encoding, count_undecodable, marked_encoding
+from gpt2.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # they need packages, which --help does not
+    from gpt2.evaluation.own_text import Text
+    from gpt2.generate import Model
+
+STDIN = "-"
+
+
+class Chosen(NamedTuple):
+    """The flags that say which model computes, and how."""
+
+    model_name: str
+    models_dir: str
+    precision: str
+    threads: int | None
+
+
+class Source(NamedTuple):
+    """The flags that say which text: a file or several, `-` for stdin, or the text itself; stdin if neither."""
+
+    in_text: str | None
+    text: str | None
+    encoding: str
+    csv_header: bool = False
+
+
+def found(chosen: Chosen) -> tuple[ModelDir, Vocabulary]:
+    """The model, whose weights are not read yet. Raises GPT2Error if it is not there, UsageError for the flags."""
+    check_precision(chosen.precision)
+    check_threads(chosen.threads)
+    directory = find_model(chosen.model_name, chosen.models_dir)
+    return directory, load_vocabulary(directory)
+
+
+def loaded(directory: ModelDir, vocabulary: Vocabulary, chosen: Chosen) -> Model:
+    """The model with its weights; says on what it computes."""
+    from gpt2 import generate
+
+    model = generate.load_weights(directory, vocabulary, chosen.precision, complain, chosen.threads)
+    about = f"{model.backend.device} ({chosen.precision}, {model.backend.name})"
+    complain(f"{directory.path.name} on {about}")
+    return model
+
+
+def texts(source: Source) -> tuple[Iterable[Text], int | None]:
+    """The texts, and how many bytes they have together if that is known before they are read.
+
+    Raises GPT2Error for files that are not there, UsageError for two sources.
+    """
+    from gpt2.data import documents
+    from gpt2.evaluation.own_text import Text, of_files
+
+    check_encoding(source.encoding)
+    if source.text is not None:
+        if source.in_text is not None:
+            raise UsageError("give in_text or text, not both")
+        return [Text("text", [source.text])], None
+    if source.in_text in (None, STDIN):
+        return _stdin(source.encoding), None
+    paths = documents.find(source.in_text)
+    plain = not any(path.suffix.lower() in (".gz", ".csv") for path in paths)
+    size = documents.total_size(paths) if plain else None
+    return of_files(paths, source.encoding, documents.Csv(header=source.csv_header)), size
+
+
+def _stdin(encoding: str) -> Iterator[Text]:
+    from gpt2.evaluation.own_text import of_stream
+
+    undecodable = count_undecodable(encoding, "the standard input")
+    start = sys.stdin.buffer.peek(LONGEST_MARK) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    marked = marked_encoding(start[:LONGEST_MARK], encoding)
+    yield of_stream(io.TextIOWrapper(sys.stdin.buffer, marked, REPLACE_AND_COUNT), "stdin")
+    undecodable.report()
+
+
+@contextlib.contextmanager
+def output(out: str | None) -> Iterator[Callable[[str], object]]:
+    """Takes text to stdout, or to a file that is there whole or not at all."""
+    if out is None:
+        yield sys.stdout.write
+        return
+    with files.replacing(files.expanded(out)) as file, io.TextIOWrapper(file, "utf-8", "replace", newline="\n") as text:
+        yield text.write
