@@ -6,6 +6,7 @@ import numpy as np
 import worker
 
 FILE = "model.gguf"
+BATCH = 512  # tokens of a decode, llama.cpp's own default for prompts
 NORMS = {"attn_norm": "ln_1", "ffn_norm": "ln_2"}
 KERNELS = {"attn_qkv": "attn/c_attn", "attn_output": "attn/c_proj", "ffn_up": "mlp/c_fc", "ffn_down": "mlp/c_proj"}
 
@@ -69,7 +70,7 @@ class Engine:
         self.model = llama_cpp.Llama(
             os.path.join(folder, FILE),
             n_ctx=0,  # the model's own
-            n_batch=512,
+            n_batch=BATCH,
             n_threads=threads,
             n_threads_batch=threads,
             verbose=False,
@@ -93,6 +94,29 @@ class Engine:
     def next_token(self, ids):
         self.model.reset()
         return self.step(ids)
+
+    def scoring(self, ids, window):
+        """Its decode alone, with the logits of all positions, in batches of 512: what llama-perplexity makes of them
+        afterwards is not timed."""
+        import llama_cpp
+
+        batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+
+        def score():
+            for start in range(0, len(ids) - 1, window):
+                self.model.reset()
+                llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.model.ctx), True)
+                fed = ids[start : min(start + window, len(ids) - 1)]
+                for begin in range(0, len(fed), BATCH):
+                    part = fed[begin : begin + BATCH]
+                    batch.n_tokens = len(part)
+                    for place, token in enumerate(part):
+                        batch.token[place], batch.pos[place] = token, begin + place
+                        batch.n_seq_id[place], batch.seq_id[place][0], batch.logits[place] = 1, 0, True
+                    assert llama_cpp.llama_decode(self.model.ctx, batch) == 0
+            return None
+
+        return score
 
 
 if __name__ == "__main__":

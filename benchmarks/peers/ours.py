@@ -45,6 +45,19 @@ class Engine:
     def next_token(self, ids):
         return self.batch(ids, 1).step()[0].id
 
+    def scoring(self, ids, window):
+        import numpy as np
+
+        from gpt2.engine.scoring import Span, scores
+
+        spans = [np.array(ids[start : start + window + 1], np.int32) for start in range(0, len(ids) - 1, window)]
+
+        def score():
+            found = scores(self.backend, (Span(span, len(span) - 1) for span in spans))
+            return -sum(float(one.logprobs.sum(dtype=float)) for one in found)
+
+        return score
+
 
 def opened(folder):
     """The model directory, which may lack a vocabulary, by this library or an earlier one."""

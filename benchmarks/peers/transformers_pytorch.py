@@ -53,6 +53,18 @@ class Engine:
     def next_token(self, ids):
         return self.step(self.torch.tensor([ids]))[0].item()
 
+    def scoring(self, ids, window):
+        def score():
+            nats = 0.0
+            with self.torch.inference_mode():
+                for start in range(0, len(ids) - 1, window):
+                    span = self.torch.tensor([ids[start : start + window + 1]])
+                    logits = self.model(span[:, :-1], use_cache=False).logits[0]
+                    nats += self.torch.nn.functional.cross_entropy(logits, span[0, 1:], reduction="sum").item()
+            return nats
+
+        return score
+
 
 if __name__ == "__main__":
     worker.run(Engine, convert)

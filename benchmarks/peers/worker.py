@@ -3,11 +3,14 @@
     python ENGINE.py convert WEIGHTS_FOLDER FOLDER PRECISION    the checkpoint -> the engine's own format
     python ENGINE.py serve FOLDER PRECISION THREADS             {"decode": 128, "batch": 8} -> {"seconds": ...}
                                                                 {"prefill": 512} -> {"seconds": ..., "token": ...}
+                                                                {"score": 4096, "window": 1024} -> {..., "nats": ...}
     python ENGINE.py first FOLDER PRECISION THREADS             prints the first token's id and ends
 
 An engine is a class with two methods: `decoding(tokens, batch)` returns a function that makes so many decode steps for
-a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` returns the id that follows a prompt. Works
-with Python 3.7 too, because TensorFlow 1 does.
+a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` returns the id that follows a prompt. Some
+have a third, for benchmarks/scoring.py: `scoring(ids, window)` returns a function that scores each id but the first, in
+windows of that many fed ids, and returns the nats of all if it adds them up. Works with Python 3.7 too, because
+TensorFlow 1 does.
 """
 
 import json
@@ -54,6 +57,11 @@ def answer(engine, request):
         start = time.perf_counter()
         steps()
         return {"seconds": time.perf_counter() - start}
+    if "score" in request:
+        score = engine.scoring([7919 * i % 50000 for i in range(request["score"] + 1)], request["window"])
+        start = time.perf_counter()
+        nats = score()
+        return {"seconds": time.perf_counter() - start, "nats": nats}
     ids = [7 * i + 3 for i in range(request["prefill"])]
     start = time.perf_counter()
     token = engine.next_token(ids)
