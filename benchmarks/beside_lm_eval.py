@@ -3,9 +3,9 @@
 
     python benchmarks/beside_lm_eval.py MODEL_DIRECTORY TEXT_FILE PEERS/bin/python
 
-PEERS is an environment with lm-eval, torch and transformers. Two tasks over the text: `loglikelihood_rolling`, beside
-`evaluate.py --in_text`, and `loglikelihood` of the last word of each of its longer lines, beside `evaluate.py
-lambada-word`. Prints both sides and how far apart they are; the last line is JSON.
+PEERS is an environment with lm-eval[hf], which brings torch and transformers. Two tasks over the text:
+`loglikelihood_rolling`, beside `evaluate.py --in_text`, and `loglikelihood` of the last word of each of its longer
+lines, beside `evaluate.py lambada-word`. Prints both sides and how far apart they are; the last line is JSON.
 """
 
 import json
@@ -73,7 +73,8 @@ def evaluated(model, *arguments):
 
 
 def main(model, text, python):
-    model, content = Path(model).resolve(), Path(text).read_text(encoding="utf-8")
+    # White space at the ends is two words to the harness, which are none.
+    model, content = Path(model).resolve(), Path(text).read_text(encoding="utf-8").strip()
     with tempfile.TemporaryDirectory() as temporary:
         data = Path(temporary)
         lines = [line.strip() for line in content.splitlines() if line.strip().count(" ") > 3]

@@ -156,6 +156,7 @@ def test_the_help_names_every_task_and_unit():
         (score.score_text, ["--text", "x", "--precision", "int4"], "precision must be one of"),
         (evaluate.evaluate_model, [], "give tasks, or a text as in_text or text; the tasks are lambada"),
         (evaluate.evaluate_model, ["lambada", "--text", "x"], "give tasks, or a text"),
+        (evaluate.evaluate_model, ["--text", "x", "--limit", "1"], "limit is for tasks"),
         (evaluate.evaluate_model, ["lambada,x"], "there is no task 'x'"),
         (evaluate.evaluate_model, ["all", "--data", "x"], "data is that of one task"),
     ],

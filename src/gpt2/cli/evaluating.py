@@ -39,6 +39,8 @@ def evaluate(chosen: Chosen, source: Source, trials: Trials) -> None:
     if own == (trials.tasks is not None):
         names = ", ".join(tasks.TASKS)
         raise UsageError(f"give tasks, or a text as in_text or text; the tasks are {names}, and all")
+    if own and trials.limit is not None:
+        raise UsageError("limit is for tasks; of a text of your own give as much as is wanted")
     wanted = [] if trials.tasks is None else tasks.named(trials.tasks)
     if trials.data is not None and len({task.data for task in wanted}) != 1:
         raise UsageError("data is that of one task; give data_dir for several")

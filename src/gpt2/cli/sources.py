@@ -88,6 +88,8 @@ def texts(source: Source) -> tuple[Iterable[Text], int | None]:
 def _stdin(encoding: str) -> Iterator[Text]:
     from gpt2.evaluation.own_text import of_stream
 
+    if sys.stdin.isatty():
+        complain("the text is read from the terminal; Ctrl-D ends it")
     undecodable = count_undecodable(encoding, "the standard input")
     start = sys.stdin.buffer.peek(LONGEST_MARK) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
     marked = marked_encoding(start[:LONGEST_MARK], encoding)

@@ -44,10 +44,12 @@ def continuation(model: Model, context: str, ending: str) -> Span:
 
 def spans_of(model: Model, question: Question) -> list[Span]:
     """Its answers; the beginning of what does not fit the window is left out, of all of them alike."""
-    longest = max(map(len, question.rows))
-    left_out = max(0, longest - (model.hparams.n_ctx + 1))
-    scored = [len(row) - question.begin for row in question.rows]
-    return [Span(row[left_out:], max(1, min(n, len(row) - left_out - 1))) for row, n in zip(question.rows, scored)]
+    left_out = max(0, max(map(len, question.rows)) - (model.hparams.n_ctx + 1))
+    spans = []
+    for row in question.rows:
+        ids = row[min(left_out, len(row) - 2) :]
+        spans.append(Span(ids, max(1, min(len(row) - question.begin, len(ids) - 1))))
+    return spans
 
 
 def answered(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Question, np.ndarray, np.ndarray]]:

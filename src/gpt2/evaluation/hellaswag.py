@@ -21,7 +21,7 @@ def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
     """JSON lines with a context, four endings and the number of the right one. Raises Damaged."""
     for number, found in enumerate(json_lines(file, path, ["ctx", "endings", "label"]), start=1):
         endings, label = found["endings"], found["label"]
-        if not isinstance(endings, list) or not str(label).isdigit() or int(label) >= len(endings):
+        if not isinstance(endings, list) or not str(label).isdecimal() or int(label) >= len(endings):
             raise Damaged(path, f"line {number}: its label should be the number of one of its endings")
         context = model.encoder.encode(str(found["ctx"]))
         rows = [np.array([*context, *model.encoder.encode(f" {ending}")], np.int32) for ending in endings]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from gpt2.engine.scoring import Asked, Span, scores
+from gpt2.errors import Damaged
 from gpt2.evaluation import paper
 from gpt2.evaluation.choices import continuation, kept
 from gpt2.evaluation.datasets import LAMBADA
@@ -48,12 +49,15 @@ class Passages(NamedTuple):
 
     def run(self, model: Model, file: IO[bytes], path: Path, settings: Settings, progress: Progress) -> Result:
         """See `Task`."""
-        passages = list(itertools.islice(json_lines(file, path, ["text"]), settings.limit))
-        spans = (self.read(model, str(passage["text"])) for passage in passages)
+        found = itertools.islice(json_lines(file, path, ["text"]), settings.limit)
+        passages = [str(passage["text"]) for passage in found]
+        if not all(map(str.strip, passages)):
+            raise Damaged(path, "it has a passage without a word")
+        spans = (self.read(model, passage) for passage in passages)
         hits, nats, done = 0, 0.0, 0
-        for done, found in enumerate(scores(model.backend, spans, Asked(ranks=True)), start=1):
-            hits += bool((found.ranks == 1).all())
-            nats -= float(found.logprobs.sum(dtype=float))
+        for done, told in enumerate(scores(model.backend, spans, Asked(ranks=True)), start=1):
+            hits += bool((told.ranks == 1).all())
+            nats -= float(told.logprobs.sum(dtype=float))
             progress(done, len(passages))
         values = perplexity(nats, done), 100 * mean(hits, done)
         numbers = [Number(*each) for each in zip(("perplexity", "accuracy, %"), values, self.columns)]
