@@ -98,22 +98,51 @@ def test_spans_that_begin_alike_are_scored_as_if_alone(scorers, slow, monkeypatc
                 np.testing.assert_allclose(got.likeliest_logprobs[place], np.sort(expected)[::-1][:3], **CLOSE)
 
 
+class Watched:
+    """A backend, the caches that were asked of it, and how many ids it was fed in each call."""
+
+    def __init__(self, backend):
+        self.backend, self.taken, self.fed = backend, [], []
+
+    def new_blocks(self):
+        self.taken.append(self.backend.new_blocks())
+        return self.taken[-1]
+
+    def extend(self, blocks, pieces):
+        self.fed.append(sum(len(piece.ids) for piece in pieces))
+        return self.backend.extend(blocks, pieces)
+
+
+def test_what_spans_begin_with_alike_is_fed_once(scorer):
+    """Ten answers to each of three questions, of which the longest part is the question."""
+    watched = Watched(scorer.backend)
+    rows = [
+        [*range(number, number + 20), *range(9 * answer, 9 * answer + 5)]
+        for number in (1, 50, 90)
+        for answer in range(10)
+    ]
+    spans = [Span(np.array(row, np.int32), 5) for row in rows]
+    assert len(list(scoring.scores(watched, spans))) == 30
+    assert sum(watched.fed) == 3 * (24 + 9 * 5)
+
+
+def test_short_spans_share_a_step_and_a_long_one_takes_several(scorer, monkeypatch):
+    watched = Watched(scorer.backend)
+    monkeypatch.setattr(scoring, "AT_ONCE", 16)
+    spans = [
+        Span(np.arange(start, start + size, dtype=np.int32), 1) for start, size in ((0, 33), (40, 6), (60, 6), (80, 6))
+    ]
+    list(scoring.scores(watched, spans))
+    assert watched.fed == [16, 16, 15]
+
+
 def test_blocks_are_given_back(scorer):
-    """Of a long text no more are in use than a window has, and one before it."""
-    taken = []
-    real = scorer.backend.new_blocks
-
-    class Watched:
-        def __getattr__(self, name):
-            return getattr(scorer.backend, name)
-
-        def new_blocks(self):
-            taken.append(real())
-            return taken[-1]
-
+    """Of a long text no more are in use than a step has, and those of the span before."""
+    watched = Watched(scorer.backend)
     spans = [Span(np.arange(number, number + 30, dtype=np.int32), 29) for number in range(40)]
-    assert len(list(scoring.scores(Watched(), spans))) == 40
-    assert len(taken[0].users) <= scoring.SPANS + 1 and taken[0].used <= 1
+    assert len(list(scoring.scores(watched, spans))) == 40
+    (blocks,) = watched.taken
+    assert len(blocks.users) <= scoring.SPANS + 1 and blocks.used <= 1
 
 
 def test_each_token_is_scored_once():
