@@ -19,7 +19,8 @@ def named(names: str) -> list[Task]:
     wanted = [*TASKS] if names == "all" else [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in TASKS:
-            raise UsageError(f"there is no task {name!r}; there are {', '.join(TASKS)}, and all")
+            known = f"there are {', '.join(TASKS)}, and all; a text of your own is in_text"
+            raise UsageError(f"there is no task {name!r}; {known}")
     return [TASKS[name] for name in wanted]
 
 

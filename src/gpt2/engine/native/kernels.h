@@ -326,10 +326,14 @@ inline float largest(const float* x, long n) {
   return most;
 }
 
-// The logarithm of the sum of e^x[i].
+// The logarithm of the sum of e^x[i]. Summed in parts: beside a total of all so far, the many small ones would be lost.
 inline float log_total(const float* x, long n) {
+  constexpr long PART = 64 * LANES;
   const float most = largest(x, n);
-  return most + std::log(sum(x, n, [&](Vec v) { return exp(v - most); }));
+  double total = 0;
+  for (long i = 0; i < n; i += PART)
+    total += sum(x + i, std::min(PART, n - i), [&](Vec v) { return exp(v - most); });
+  return most + std::log(total);
 }
 
 // x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of WIDTH.
