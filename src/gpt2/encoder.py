@@ -20,7 +20,7 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def piece_pattern() -> Any:
 
 def made_pieces(merges: Iterable[tuple[str, str]]) -> set[str]:
     """The pieces that text is cut into: the bytes, and what merges make. All others of a vocabulary are special."""
-    return {*byte_characters().values(), *(left + right for left, right in merges)}
+    return set(map("".join, merges)).union(byte_characters().values())
 
 
 def byte_characters() -> dict[int, str]:
@@ -147,21 +147,26 @@ def without_surrogates(text: str) -> str:
 class Encoder:
     """A byte-level BPE vocabulary: `ids_of` maps pieces to ids, `merges` are in order of rank.
 
-    end_token: the piece that parts documents.
+    end_token: the piece that parts documents. special: the pieces that merges do not make; found out if None.
     """
 
-    def __init__(self, ids_of: dict[str, int], merges: Sequence[tuple[str, str]], end_token: str = END_OF_TEXT) -> None:
+    def __init__(
+        self,
+        ids_of: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        end_token: str = END_OF_TEXT,
+        special: Set[str] | None = None,
+    ) -> None:
         self.ids_of, self.end_token = ids_of, end_token
         self.ranks = {pair: rank for rank, pair in enumerate(merges)}
         self.characters = byte_characters()
-        made = made_pieces(merges)
+        self.special = ids_of.keys() - made_pieces(merges) if special is None else special
         to_latin = {ord(character): byte for byte, character in self.characters.items()}
         # A special token's characters do not stand for bytes: those are its UTF-8.
         self.bytes_of = {
-            i: piece.translate(to_latin).encode("latin-1") if piece in made else piece.encode("utf-8")
+            i: piece.encode("utf-8") if piece in self.special else piece.translate(to_latin).encode("latin-1")
             for piece, i in ids_of.items()
         }
-        self.special = [piece for piece in ids_of if piece not in made]
         self.cache = PieceCache(self.encode_piece)
         self.packed_cache = PieceCache(self.pack_piece)
 
@@ -190,7 +195,7 @@ class Encoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What another process needs, which has caches of its own."""
-        return Encoder, (self.ids_of, self.merges(), self.end_token)
+        return Encoder, (self.ids_of, self.merges(), self.end_token, self.special)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Text of any length -> ids.
@@ -245,7 +250,7 @@ class Encoder:
         if self.is_as_openai():
             return {MERGES_FILE: merges, ENCODER_FILE: pieces}
         special: dict[str, Any] = {"eos_token": self.end_token} if self.end_token in self.ids_of else {}
-        special["additional_special_tokens"] = [piece for piece in self.special if piece != self.end_token]
+        special["additional_special_tokens"] = sorted(self.special - {self.end_token})
         return {PAIR_MERGES_FILE: merges, SPECIAL_FILE: json.dumps(special).encode("ascii"), PAIR_PIECES_FILE: pieces}
 
     def is_as_openai(self) -> bool:
@@ -298,8 +303,7 @@ def load_encoder(directory: Path) -> Encoder:
     _check_all_are_there(ids_of, path)
     path = directory / MERGES_FILE
     merges = read_merges(path, ids_of)
-    check_merges(merges, ids_of, path)
-    return Encoder(ids_of, merges)
+    return Encoder(ids_of, merges, special=check_merges(merges, ids_of, path))
 
 
 def check_pieces(ids_of: Any, path: Path) -> None:
@@ -328,20 +332,21 @@ def check_merges(
     path: Path,
     named: str = ENCODER_FILE,
     special: Collection[str] = (),
-) -> None:
-    """Raises GPT2Error, naming the file of merges, if they do not make the pieces in the file `named`.
+) -> set[str]:
+    """The pieces that merges do not make, and need not. Raises GPT2Error, naming the file of merges, for others.
 
-    special: pieces that are not made of others, beside those that look so.
+    named: the file of the pieces. special: which of them are so, beside those that look so.
     """
-    made, special = made_pieces(merges), set(special)
-    unmade = [piece for piece in ids_of if piece not in made and piece not in special and not _is_special(piece)]
-    if unmade:
+    made = made_pieces(merges)
+    found = {piece for piece in ids_of if piece not in made}
+    if unmade := sorted(piece for piece in found.difference(special) if not _is_special(piece)):
         raise GPT2Error(
             f"{path} is cut off: it has {len(merges)} merges, and none of them makes"
             f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {named}; {AGAIN}"
         )
-    if unknown := {left + right for left, right in merges} - ids_of.keys():
+    if unknown := made - ids_of.keys() - set(byte_characters().values()):
         raise GPT2Error(f"{path} is of another vocabulary: {named} lacks its piece {min(unknown)!r}; {AGAIN}")
+    return found
 
 
 def _is_special(piece: str) -> bool:

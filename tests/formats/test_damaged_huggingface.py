@@ -1,5 +1,6 @@
 """Hugging Face's and PyTorch's files damaged in thousands of ways: one line each, bounded memory, nothing run."""
 
+import contextlib
 import json
 import os
 import random
@@ -31,7 +32,8 @@ def opened(folder):
     """All that the files say: hparams, weights and vocabulary."""
     found = open_model_dir(folder)
     vocabulary = load_vocabulary(found)
-    vocabulary.encode("the cat <|endoftext|> ä")
+    with contextlib.suppress(GPT2Error):  # such a vocabulary need not have all bytes
+        vocabulary.encode("the cat <|endoftext|> ä")
     return found.hparams, {name: weight.array() for name, weight in found.read().items()}
 
 

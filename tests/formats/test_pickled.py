@@ -401,6 +401,18 @@ def test_a_changed_weight_of_a_zip_file_is_noticed(tmp_path):
     np.testing.assert_array_equal(whole(found["t"]), NUMBERS.T)
 
 
+def test_a_file_without_checksums(tmp_path):
+    """As after torch.serialization.set_crc32_options(False), which writes 0."""
+    path = tmp_path / "x.pt"
+    write_zip(path, *state_dict({"w": NUMBERS}))
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        for record in file.infolist():
+            content = content.replace(struct.pack("<I", record.CRC), bytes(4))
+    path.write_bytes(content)
+    np.testing.assert_array_equal(whole(pickled.read(path)["w"]), NUMBERS)
+
+
 def test_a_file_that_becomes_shorter_while_it_is_read(write):
     path = write(*state_dict({"w": NUMBERS}))
     found = pickled.read(path)["w"]

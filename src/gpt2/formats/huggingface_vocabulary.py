@@ -21,7 +21,6 @@ from gpt2.encoder import (
     Encoder,
     check_merges,
     check_pieces,
-    made_pieces,
     read_merges,
 )
 from gpt2.errors import Damaged, GPT2Error
@@ -76,12 +75,12 @@ def _encoder(
     if any(i < 0 for i in ids_of.values()):
         raise Damaged(path, "it has ids below 0")
     named = [*added, *_special_names(folder)]
-    check_merges(merges, ids_of, path, path.name, named)
+    special = check_merges(merges, ids_of, path, path.name, named)
     added = added | dict(_decoder(config, folder)) | dict(_pieces(_object(folder / ADDED_FILE), folder / ADDED_FILE))
-    ids_of = _with_added(ids_of, added, _rows(folder), path)
-    made = made_pieces(merges)
-    end = _end_token(folder, ids_of, {i: text for text, i in ids_of.items() if text not in made})
-    return Encoder(_filled(ids_of, path), merges, end)
+    every = _filled(_with_added(ids_of, added, _rows(folder), path), path)
+    special |= every.keys() - ids_of.keys()
+    end = _end_token(folder, every, {every[text]: text for text in special})
+    return Encoder(every, merges, end, special)
 
 
 def _check_is_byte_level(said: dict[str, Any], path: Path) -> None:

@@ -81,7 +81,7 @@ def _content(file: BinaryIO, records: Mapping[str, zip_records.Record], name: st
         raise Broken(f"{shown(name)} is far too large for the description of a model")
     file.seek(record.start)
     data = file.read(record.size)
-    if zlib.crc32(data) != record.crc:
+    if record.crc not in (None, zlib.crc32(data)):
         raise Broken(f"{shown(name)} has another checksum than it should")
     return data
 

@@ -26,11 +26,11 @@ LARGEST_DIRECTORY = 1 << 22  # bytes; that of 1558M has 60,000
 
 
 class Record(NamedTuple):
-    """Where its bytes are; crc: their CRC-32."""
+    """Where its bytes are; crc: their CRC-32, None where PyTorch was told to compute none, and wrote 0."""
 
     start: int
     size: int
-    crc: int
+    crc: int | None
 
 
 def read_records(path: Path) -> dict[str, Record]:
@@ -93,7 +93,7 @@ def _records(file: BinaryIO, directory: bytes, end: int) -> dict[str, Record]:
         start = _start(file, header, end)
         if start + size > end:
             raise _Broken(f"its record {name[:80]!r} is cut off")
-        found[name] = Record(start, size, crc)
+        found[name] = Record(start, size, crc or None)
     return found
 
 
