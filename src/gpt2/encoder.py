@@ -27,6 +27,7 @@ from typing import Any
 
 from gpt2 import files
 from gpt2.errors import Damaged, GPT2Error
+from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
 ENCODER_FILE, MERGES_FILE = "encoder.json", "vocab.bpe"
@@ -40,6 +41,10 @@ PIECE = r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s
 ASCII_PIECE = re.compile(
     r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
 )
+# Where the pattern ends a piece whatever follows, so that the parts have the ids of the whole. No piece goes on from
+# other characters to white space, from a letter to what is none, nor from a digit to what is none; a piece that begins
+# there looks at nothing before it, and the look-ahead of `\s+(?!\S)` never reaches over such a place.
+BOUNDARY = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
 # Text of any size in bounded memory: a full cache starts anew, and what is longer than any word is not kept.
 CACHED_PIECES, CACHED_LENGTH = 1 << 18, 64
 LONG_PIECE = 128  # symbols, from which on the quadratic merge is the slower one
@@ -57,6 +62,13 @@ def piece_pattern() -> Any:
 def made_pieces(merges: Iterable[tuple[str, str]]) -> set[str]:
     """The pieces that text is cut into: the bytes, and what merges make. All others of a vocabulary are special."""
     return set(map("".join, merges)).union(byte_characters().values())
+
+
+@functools.cache
+def boundary_pattern() -> Any:
+    import regex  # it can search from the end
+
+    return regex.compile(BOUNDARY, regex.REVERSE)
 
 
 def byte_characters() -> dict[int, str]:
@@ -139,9 +151,10 @@ def split(text: str) -> list[str]:
     return piece_pattern().findall(without_surrogates(text))
 
 
-def without_surrogates(text: str) -> str:
-    """The text with U+FFFD for each unpaired surrogate, which is no character."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def last_cut(text: str) -> int:
+    """The last place at which a text may be cut so that its parts have the ids of the whole; 0 for none."""
+    found = boundary_pattern().search(text)
+    return found.start() if found else 0
 
 
 class Encoder:
@@ -189,6 +202,9 @@ class Encoder:
         content = [pieces, [self.ids_of[piece] for piece in pieces], self.merges()]
         content += [self.end_token] if self.end_token != END_OF_TEXT else []
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()[:16]
+
+    ends_lines = False
+    last_cut = staticmethod(last_cut)
 
     def merges(self) -> list[tuple[str, str]]:
         return sorted(self.ranks, key=self.ranks.__getitem__)

@@ -178,12 +178,15 @@ def prompt_ids(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
     """What a row begins with."""
     if prompt is None:
         return [encoder.end_of_text]
-    return encoder.encode(prompt) if isinstance(prompt, str) else prompt
+    if not isinstance(prompt, str):
+        return prompt
+    return encoder.encode(prompt) or [encoder.end_of_text]  # spaces alone may be nothing
 
 
 def _all_asked(model: Model, requests: Iterable[Request]) -> Iterator[Asked]:
     """A warning says how much is kept of a prompt that is too long."""
-    prompt, ids = None, prompt_ids(model.encoder, None)
+    prompt: Prompt = ""  # which no request has
+    ids: Sequence[int] = []
     for request in requests:
         if request.prompt != prompt:  # most come several times
             prompt, ids = request.prompt, prompt_ids(model.encoder, request.prompt)

@@ -107,7 +107,7 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     import_tensorflow()
     import tensorflow as tf
 
-    with _native_stderr_held():
+    with native_stderr_held():
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has computed before, and its settings are fixed since
             for gpu in gpus:
@@ -128,7 +128,7 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its chatter, and starts nothing. Raises GPT2Error if the processor is too old."""
     _check_processor()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _native_stderr_held(), _keras_left_out():
+    with native_stderr_held(), _keras_left_out():
         import tensorflow  # noqa: F401
 
 
@@ -184,7 +184,7 @@ def _keras_left_out() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _native_stderr_held() -> Iterator[None]:
+def native_stderr_held() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and lets it out only if an exception passes.
 
     TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging. One thread at a

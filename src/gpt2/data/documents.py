@@ -12,18 +12,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import functools
 import glob
 import io
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gpt2.data.text_file import NUL, TextFiles
+from gpt2.encoder import last_cut
 from gpt2.errors import GPT2Error, listed, shown
 from gpt2.files import expanded
 
@@ -31,10 +31,7 @@ PART = 1 << 20  # characters
 COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
 ROW_LIMIT = 16 * PART  # of a row of CSV: more is a quotation mark that was not closed, or no CSV
 IDS = (".npy", ".npz")  # files of ids, not of text
-# Where the encoder's pattern ends a piece whatever follows, so that the parts have the ids of the whole. No piece goes
-# on from other characters to white space, from a letter to what is none, nor from a digit to what is none; a piece
-# that begins there looks at nothing before it, and the look-ahead of `\s+(?!\S)` never reaches over such a place.
-BOUNDARY = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
+LastCut = Callable[[str], int]  # see Vocabulary.last_cut
 
 
 class Csv(NamedTuple):
@@ -53,13 +50,6 @@ class Part(NamedTuple):
     text: str
     last: bool  # whether its document ends with it
     size: int  # bytes of the file that were read for it
-
-
-@functools.cache
-def last_boundary() -> Any:
-    import regex  # the encoder's own, whose classes must be the same; it can search from the end
-
-    return regex.compile(BOUNDARY, regex.REVERSE)
 
 
 def find(path: str) -> list[Path]:
@@ -147,11 +137,14 @@ def total_size(paths: Iterable[Path]) -> int:
     return size
 
 
-def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) -> Iterator[Part]:
+def read(
+    paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV, where: LastCut = last_cut
+) -> Iterator[Part]:
     """The documents of text files, in parts of about PART characters; what is empty gives none.
 
-    Warnings name the files in which there is something odd (see `TextFiles`). Raises UsageError for an unknown
-    encoding, GPT2Error, naming the file, for one that is damaged or holds ids.
+    where: the vocabulary's `last_cut`; by default that of byte-level BPE. Warnings name the files in which there is
+    something odd (see `TextFiles`). Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one that
+    is damaged or holds ids.
     """
     files = TextFiles(encoding)
     for path in paths:
@@ -160,7 +153,7 @@ def read(paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV) 
         with files.open(path) as (file, text):
             before = 0
             for document in _rows(text, rows) if _is_csv(path) else [_blocks(text)]:
-                for part, last in cut(document, PART):
+                for part, last in cut(document, PART, where):
                     if "\0" in part:
                         files.notice(NUL, path)
                     at = file.tell()
@@ -203,19 +196,18 @@ def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
             yield row[0]
 
 
-def cut(blocks: Iterable[str], size: int) -> Iterator[tuple[str, bool]]:
+def cut(blocks: Iterable[str], size: int, where: LastCut = last_cut) -> Iterator[tuple[str, bool]]:
     """A document in blocks of `size` characters -> its parts, of about as many, and whether each is the last.
 
-    Where BPE would make one piece of more than twice as many, such as two million times the same letter, the ids at
-    the cut are others than those of the whole: a piece takes 200 bytes of memory for each character.
+    Where there is no such place in twice as many, such as two million times the same letter, the ids at the cut are
+    others than those of the whole: BPE takes 200 bytes of memory for each character of a piece.
     """
     held, found = "", False
     for block in blocks:
         held, found = held + block, True
         if len(held) < size:
             continue
-        boundary = last_boundary().search(held)
-        at = boundary.start() if boundary else len(held) if len(held) >= 2 * size else 0
+        at = where(held) or (len(held) if len(held) >= 2 * size else 0)
         if at:
             yield held[:at], False
             held = held[at:]

@@ -90,7 +90,7 @@ def encode_files(
     """
     size = documents.total_size(paths)
     start = pack_separator(encoder)
-    parts = batches(documents.read(paths, encoding, rows), at_least)
+    parts = batches(documents.read(paths, encoding, rows, encoder.last_cut), at_least)
     processes = workers or (machine.cores() if size > SMALL else 1)
     done = 0
     report(done, size)

@@ -57,7 +57,13 @@ def batches(parts: Iterable[Part], characters: int) -> Iterator[list[Part]]:
 
 def encode_batch(encoder: Vocabulary, batch: Sequence[Part]) -> bytes:
     end = pack_separator(encoder)
-    return b"".join([encoder.pack(part.text) + (end if part.last else b"") for part in batch])
+    return b"".join([encoder.pack(_text(encoder, part)) + (end if part.last else b"") for part in batch])
+
+
+def _text(encoder: Vocabulary, part: Part) -> str:
+    """Its text; a document's last line may need an end, which files often leave out."""
+    lacks = part.last and encoder.ends_lines and part.text and not part.text.endswith("\n")
+    return f"{part.text}\n" if lacks else part.text
 
 
 def encode_batches(

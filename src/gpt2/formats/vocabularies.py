@@ -1,4 +1,4 @@
-"""Which vocabulary lies in a folder, by the names of its files."""
+"""Which vocabulary lies in a folder, by the names of its files, or in a file of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
-from gpt2.formats import huggingface_vocabulary
+from gpt2.formats import huggingface_vocabulary, sp_model
 from gpt2.text.vocabulary import Vocabulary
 
 # The files that make a vocabulary, and what reads them from their folder; the first that are there count.
@@ -15,17 +15,25 @@ KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
     ((huggingface_vocabulary.TOKENIZER_FILE,), huggingface_vocabulary.load_tokenizer),
     (huggingface_vocabulary.PAIR, huggingface_vocabulary.load_pair),
+    ((sp_model.SP_MODEL_FILE,), sp_model.read_folder),
 ]
 FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
 
 
-def is_one(folder: Path) -> bool:
-    return any(_are_there(folder, names) for names, _ in KINDS)
+def is_one(path: Path) -> bool:
+    """Whether it is a folder with a vocabulary, or a file that is one."""
+    return any(_are_there(path, names) for names, _ in KINDS) or _is_sp_model(path)
 
 
-def load(folder: Path) -> Vocabulary:
-    """The vocabulary in a folder for which `is_one` holds. Raises GPT2Error, naming the file, if it is damaged."""
-    return next(read for names, read in KINDS if _are_there(folder, names))(folder)
+def load(path: Path) -> Vocabulary:
+    """The vocabulary for which `is_one` holds. Raises GPT2Error, naming the file, if it is damaged."""
+    if _is_sp_model(path):
+        return sp_model.read(path)
+    return next(read for names, read in KINDS if _are_there(path, names))(path)
+
+
+def _is_sp_model(path: Path) -> bool:
+    return path.suffix == sp_model.SUFFIX and files.is_file(path)
 
 
 def _are_there(folder: Path, names: tuple[str, ...]) -> bool:

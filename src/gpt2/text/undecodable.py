@@ -69,3 +69,8 @@ def marked_encoding(start: bytes, encoding: str) -> str:
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
         return next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
     return encoding
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each unpaired surrogate, which is no character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

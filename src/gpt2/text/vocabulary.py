@@ -34,6 +34,13 @@ class Vocabulary(Protocol):
     def fingerprint(self) -> str:
         """16 hexadecimal digits by which files of ids name their vocabulary."""
 
+    @property
+    def ends_lines(self) -> bool:
+        """Whether each line of a document ends with an id of its own, the last one too, be there a newline or not."""
+
+    def last_cut(self, text: str) -> int:
+        """The last place at which a text may be cut so that its parts have the ids of the whole; 0 for none."""
+
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Text of any length -> ids. special: whether the text of the end-of-text token stands for it."""
 

@@ -1,0 +1,139 @@
+"""Damaged files of SentencePiece: one line each, and never the end of the process."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_lm
+
+from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.formats import model_dir, vocabularies
+from gpt2.formats.sp_model import read
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+TEXTS = [tiny_lm.TEXT, "ﬁ…中文 \u3000 ½ ü\u0308 \0 \x7f\n", "x" * 300]
+HANGS = 300  # seconds
+
+
+def test_a_vocabulary_in_a_folder_or_by_its_path(sp_model, tmp_path):
+    (tmp_path / "own").mkdir()
+    content = sp_model.read_bytes()
+    (tmp_path / "own/sp.model").write_bytes(content)
+    found = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "own")]
+    assert found[0].files() == found[1].files() == {"sp.model": content}
+    assert vocabularies.is_one(sp_model) and not vocabularies.is_one(tmp_path)
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    match rng.randrange(6):
+        case 0:  # some bits anywhere
+            for _ in range(rng.choice([1, 1, 3, 30])):
+                changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+        case 1:  # in the table of characters, which is most of the file
+            at = rng.randrange(len(changed) // 2, len(changed) - 8)
+            changed[at : at + 4] = rng.randbytes(4)
+        case 2:
+            del changed[rng.randrange(len(changed)) :]
+        case 3:
+            at = rng.randrange(len(changed))
+            del changed[at : at + rng.choice([1, 2, 4, 100])]
+        case 4:
+            at = rng.randrange(min(len(changed), 3000))  # in the pieces
+            changed[at] = rng.randrange(256)
+        case 5:
+            at = rng.randrange(len(changed))
+            changed[at:at] = rng.randbytes(rng.choice([1, 4, 50]))
+    return bytes(changed)
+
+
+def use(path: Path) -> str:
+    """What is said of a file, and nothing if it can be used."""
+    try:
+        vocabulary = read(path)
+        for text in TEXTS:
+            vocabulary.decode(vocabulary.encode(text))
+        for token in range(vocabulary.n_vocab):
+            vocabulary.piece(token)
+    except GPT2Error as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error), error
+        return error.__class__.__name__
+    return ""
+
+
+def try_all(path: str, out: str, first: int, count: int) -> None:
+    """To be run in a process of its own."""
+    content, file = Path(path).read_bytes(), Path(out)
+    said = []
+    for seed in range(first, first + count):
+        file.write_bytes(damaged(content, random.Random(seed)))
+        said.append(use(file))
+    print(said.count(""), said.count("Damaged"), len(said))
+
+
+def run(sp_model, tmp_path, first, count):
+    code = f"import test_sp_model as t; t.try_all({str(sp_model)!r}, {str(tmp_path / 'sp.model')!r}, {first}, {count})"
+    paths = [str(SRC), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    return subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+    )
+
+
+def test_damage(sp_model, tmp_path):
+    result = run(sp_model, tmp_path, 0, 100)
+    assert result.returncode == 0 and result.stderr == "", result
+    good, bad, count = map(int, result.stdout.split())
+    assert good + bad == count == 100 and bad > 30
+
+
+@pytest.mark.slow
+def test_much_damage(sp_model, tmp_path):
+    result = run(sp_model, tmp_path, 100, 2000)
+    assert result.returncode == 0 and result.stderr == "", result
+
+
+def field(number: int, content: bytes) -> bytes:
+    size, groups = len(content), []
+    while size > 127:
+        groups.append(size & 127 | 128)
+        size >>= 7
+    return bytes([number << 3 | 2, *groups, size]) + content
+
+
+@pytest.mark.parametrize(
+    "charsmap, said",
+    [
+        (b"\4\0\0\0", "cut off"),
+        (b"\xff\xff\xff\x7f" + bytes(2000), "cut off"),
+        (b"\2\4\0\0" + bytes(1030), "cut off"),
+        (b"\0\4\0\0" + b"\0\xfc\xff\x0f" * 256 + b"a\0", "points beyond its end"),
+        (b"\0\4\0\0" + b"\0\1\0\0" + b"\xff\xff\0\x80" * 255 + b"a\0", "names texts that are not there"),
+        (b"\0\4\0\0" + bytes(1024) + b"a", "cut off"),
+    ],
+)
+def test_tables_of_characters_that_lead_elsewhere(sp_model, tmp_path, charsmap, said):
+    for number in (3, 5):  # of what is read, and of what is written
+        path = tmp_path / "sp.model"
+        path.write_bytes(sp_model.read_bytes() + field(number, field(2, charsmap)))
+        with pytest.raises(Damaged, match=f"sp.model is damaged: the table of its normaliser .*{said}; delete it and"):
+            read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a vocabulary", b"{}", b"\x0a\x03\x0a\x01a", b"\x0a" * 1000])
+def test_what_is_none(tmp_path, content):
+    pytest.importorskip("sentencepiece")
+    path = tmp_path / "sp.model"
+    path.write_bytes(content)
+    with pytest.raises(Damaged):
+        read(path)
+
+
+def test_what_cannot_be_read(tmp_path):
+    pytest.importorskip("sentencepiece")
+    with pytest.raises(Unreadable, match="cannot be read: Is a directory"):
+        read(tmp_path)
