@@ -71,10 +71,16 @@ FLAGS = GENERAL | {
         str, "a name", f"of the matrix products, {' or '.join(PRECISIONS)}: narrow is faster where the processor has it"
     ),
     "from_scratch": Flag(switch, YES_OR_NO, "train a new model of the sizes below, which a run that goes on keeps"),
-    "vocabulary": Flag(str, "a folder", "the new model's vocabulary; by default one of n_vocab is made from dataset"),
+    "vocabulary": Flag(
+        str,
+        "a path",
+        "the new model's vocabulary: a folder, or a SentencePiece .model; by default one of n_vocab is made from"
+        " dataset",
+    ),
     "n_vocab": Flag(int, WHOLE, "how many tokens a new vocabulary has"),
     "n_ctx": Flag(int, WHOLE, "window of a new model, tokens"),
     "n_embd": Flag(int, WHOLE, "embedding size of a new model"),
     "n_head": Flag(int, WHOLE, "attention heads of a new model"),
     "n_layer": Flag(int, WHOLE, "blocks of a new model"),
+    "n_token_embd": Flag(int, WHOLE, "width of a new model's embeddings, n_embd if not given; less saves memory"),
 }

@@ -11,6 +11,7 @@ from gpt2.files import Growing, reading, replacing
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
+TOKENS = "tokens"  # that an update saw
 
 
 class History:
@@ -55,6 +56,12 @@ class History:
             axes.legend()
         with replacing(self.curve) as file:
             figure.savefig(file, format="png", dpi=100)
+
+
+def seen_tokens(folder: Path, step: int) -> int:
+    """How many tokens a run saw in its first `step` updates, as far as that was recorded. Raises Unreadable."""
+    records = _read(folder / HISTORY_FILE)
+    return sum(record[TOKENS] for record in records if record[STEP] <= step and isinstance(record.get(TOKENS), int))
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ import time
 from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.training.events import EventWriter
-from gpt2.training.history import LOSS, SMOOTHED, STEP, VALIDATION, History
+from gpt2.training.history import LOSS, SMOOTHED, STEP, TOKENS, VALIDATION, History
 from gpt2.training.report import SAMPLE, Update
 from gpt2.training.run_folder import Progress
 from gpt2.training.settings import Settings
@@ -37,6 +37,7 @@ class Record:
     def update(self, made: Update, rate: float) -> None:
         record = {STEP: made.step, LOSS: made.loss, SMOOTHED: made.smoothed, "learning_rate": rate}
         record |= {"seconds": round(made.seconds, 2), "tokens_per_second": round(made.tokens_per_second, 1)}
+        record |= {TOKENS: self.tokens_per_step}
         try:
             self.history.add(**record)
         finally:

@@ -1,6 +1,6 @@
 """A run's folder: a model directory that grows, and all that a resumed run needs to be the run that would have been.
 
-hparams.json encoder.json vocab.bpe     the model's, so that every command reads the folder as it is
+hparams.json encoder.json vocab.bpe     the model's, so that every command reads the folder as it is; or its sp.model
 checkpoint model-N.*                    the weights after N updates, in OpenAI's layout
 counter                                 N, for the old tools
 training-N.*                            what the optimiser remembers; the newest only

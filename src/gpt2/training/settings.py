@@ -31,7 +31,7 @@ FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 AT_LEAST = {
     **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count"), 1),
     **dict.fromkeys(("sample_num", "print_every", "combine"), 1),
-    **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"), 1),
+    **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_token_embd"), 1),
     **dict.fromkeys(("sample_every", "save_every", "val_every", "sample_length", "patience", "warmup_steps"), 0),
     **dict.fromkeys(("steps", "stop_after", "seed", "keep"), 0),
 }
@@ -95,6 +95,7 @@ class Settings:
     n_embd: int = 192
     n_head: int = 6
     n_layer: int = 6
+    n_token_embd: int | None = None
     threads: int | None = None
     multi_gpu: bool = True
 
@@ -187,7 +188,8 @@ class Settings:
 
     def new_hparams(self, n_vocab: int) -> HParams:
         """The sizes of a model that is trained from scratch."""
-        return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer)
+        of_token = None if self.n_token_embd == self.n_embd else self.n_token_embd
+        return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer, n_token_embd=of_token)
 
     def last_step(self, done: int) -> int | None:
         """The number of the run's last update, if it has made `done` of them; None is for ever."""

@@ -1,0 +1,67 @@
+"""Models of transformer-lm small enough for tests: a vocabulary that is trained here, and files as torch.save's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch_files
+
+from gpt2.engine.reference import random_weights
+from gpt2.formats import transformer_lm
+from gpt2.formats.weights import leaves
+from gpt2.hparams import HParams
+from lm import data
+
+LINES = [
+    "Das blaue Pferd war in der deutschen Reitkunst nicht bekannt.",
+    "Wenn der Regen niederbraust, wenn der Sturm das Feld durchsaust,",
+    "bleiben Mädchen oder Buben hübsch daheim in ihren Stuben.",
+    "Gregor öffnete die Tür und ging hinaus; die Tür fiel zu.",
+    "",
+    "Der Herr im weißen Hut ging über die große Straße, 12 Schritte weit!",
+]
+TEXT = "\n".join(LINES) + "\n"
+PIECES = 120
+HPARAMS = HParams(n_vocab=PIECES, n_ctx=32, n_embd=32, n_head=4, n_layer=2)
+WIDER = HParams(n_vocab=PIECES, n_ctx=32, n_embd=48, n_head=4, n_layer=2, n_token_embd=32)
+
+
+def write_vocabulary(folder: Path) -> Path:
+    """An `sp.model` of sp-train's, with another file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.txt").write_text(TEXT * 20, encoding="utf-8")
+    return data.train(folder / "text.txt", str(folder / "sp"), PIECES, 1.0)
+
+
+def write_model(folder: Path, sp_model: Path, hparams: HParams = HPARAMS, legacy: bool = False, **more: Any) -> Path:
+    """A model directory of random weights; more: what `write_weights` takes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(sp_model, folder / "sp.model")
+    sizes = {"n_vocab": hparams.n_vocab, "n_ctx": hparams.n_ctx, "n_embed": hparams.token_size}
+    sizes |= {"n_hidden": hparams.n_embd, "n_head": hparams.n_head, "n_layer": hparams.n_layer}
+    params = {"argv": "gpt-2", "lr": 1e-3, "hparams": {**sizes, "gradient_checkpointing": False}}
+    (folder / "params.json").write_text(json.dumps(params), encoding="utf-8")
+    write_weights(folder / "model.pt", theirs(random_weights(hparams, seed=1)), legacy, **more)
+    return folder
+
+
+def theirs(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Nested weights -> transformer-lm's names and layout."""
+    named = dict(leaves(weights))
+    return {
+        transformer_lm.key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
+        for name, value in named.items()
+    }
+
+
+def write_weights(
+    path: Path, state: dict[str, np.ndarray], legacy: bool = False, prefix: str = "", seen: str = "seen_tokens"
+) -> None:
+    """What torch.save writes of {"state_dict": state, seen: 1234}, in the form of 2020 or in the older one."""
+    parts, storages = torch_files.state_dict({f"{prefix}{name}": value for name, value in state.items()})
+    write = torch_files.write_stream if legacy else torch_files.write_zip
+    write(path, {"state_dict": parts, seen: 1234}, storages)
