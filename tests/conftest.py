@@ -87,3 +87,27 @@ def reference() -> Path:
     if "GPT2_REFERENCE" not in os.environ:
         pytest.skip("GPT2_REFERENCE names no folder of reference outputs")
     return Path(os.environ["GPT2_REFERENCE"])
+
+
+@pytest.fixture(scope="session")
+def sp_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece vocabulary as sp-train makes them, sp.model in a folder of its own."""
+    pytest.importorskip("sentencepiece")
+    import tiny_lm
+
+    return tiny_lm.write_vocabulary(tmp_path_factory.mktemp("sentencepiece"))
+
+
+@pytest.fixture(scope="session")
+def lm_dir(tmp_path_factory: pytest.TempPathFactory, sp_model: Path) -> Path:
+    """A model directory of transformer-lm; not to be written to."""
+    import tiny_lm
+
+    return tiny_lm.write_model(tmp_path_factory.mktemp("models") / "de", sp_model)
+
+
+@pytest.fixture(scope="session")
+def german(reference: Path) -> Path:
+    """A German model that transformer-lm trained, and what it said of prompts."""
+    pytest.importorskip("sentencepiece")
+    return reference / "de-transformer-lm"

@@ -22,7 +22,7 @@ FLOORS = [
     ["generate"],
     ["training", "evaluation", "server"],
     ["cli"],
-    ["gpt_2_simple", "commands"],
+    ["gpt_2_simple", "lm", "commands"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 WITH_TENSORFLOW = {
@@ -49,7 +49,7 @@ def room(module):
     first, *rest = module.split(".")
     if first == "gpt2" and rest:
         return rest[0]
-    return first if first in ("gpt2", "gpt_2_simple") else "commands"
+    return first if first in ("gpt2", "gpt_2_simple", "lm") else "commands"
 
 
 def imports(path, nodes=None):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gpt2.cli import command
+from gpt2.cli.arguments import Parser, typed
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
@@ -21,21 +21,6 @@ from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
 from gpt_2_simple.generating import generate_to_file
 from gpt_2_simple.session import load_gpt2, start_tf_sess
-
-
-def typed(flag: Flag) -> Callable[[str], Any]:
-    """A flag's type as argparse takes it, which says itself what is wrong with a value."""
-
-    def convert(value: str) -> Any:
-        if value == "None" and flag.kind is not str:
-            return None
-        try:
-            return flag.kind(value)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {flag.what}, not {value!r}") from None
-
-    return convert
-
 
 FINETUNE, GENERATE = "finetune", "generate"
 BOTH = "both"
@@ -101,11 +86,6 @@ OWN = {
     "max_checkpoints": Flag(int, WHOLE, "how many checkpoints stay, 1 if not given"),
     "use_memory_saving_gradients": TRAINING["memory_saving_gradients"],
 }
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; gpt_2_simple --help lists the flags")
 
 
 def cmd(*, argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,90 @@
+"""Log-probabilities of ids: of those that occur, and of all.
+
+Shapes: T time, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gpt2.engine.backend import Piece
+from gpt2.engine.batch import ECHOED, Batch
+from gpt2.engine.blocks import blocks_for
+from gpt2.engine.row import Choice, Row
+from gpt2.generate import Model
+from gpt2.request import Sampling
+
+GREEDY = Sampling(temperature=0)
+Echo = list["Choice | None"]
+
+
+class LogProbs(np.ndarray):
+    """An array with those methods of PyTorch's tensors that programs use on log-probabilities."""
+
+    def numpy(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+    def detach(self) -> LogProbs:
+        return self
+
+    cpu = detach
+
+    def exp(self) -> LogProbs:
+        return np.exp(self.numpy()).view(LogProbs)
+
+    def topk(self, k: int) -> tuple[LogProbs, np.ndarray]:
+        """The k largest of the last dimension, largest first, and where they are."""
+        places: Any = np.argsort(-self.numpy(), axis=-1, kind="stable")[..., :k]
+        return np.take_along_axis(self.numpy(), places, axis=-1).view(LogProbs), places
+
+
+def of_all(model: Model, ids: Sequence[int]) -> LogProbs:
+    """What each position of a text of at most n_ctx ids says of the next one: ids [T] -> [T, V] float32."""
+    blocks, taken = model.prefixes.blocks, []
+    found = np.empty((len(ids), model.hparams.n_vocab), np.float32)
+    try:
+        for _ in range(blocks_for(len(ids))):
+            taken.append(blocks.take())
+        for start in range(0, len(ids), ECHOED):
+            part = ids[start : start + ECHOED]
+            logits = model.backend.extend(blocks, [Piece(taken, start, part, len(part))])
+            found[start : start + len(part)] = logits.values - logits.log_totals[:, None]
+    finally:
+        blocks.give_back(taken)
+    return found.view(LogProbs)
+
+
+def following(model: Model, ids: Sequence[int], likeliest: int) -> list[tuple[int, float]]:
+    """The ids that are likeliest after a text, with their log-probabilities, the likeliest first. Of a text longer than
+    the window its end counts."""
+    with Batch(model.backend, model.prefixes) as batch:
+        batch.add(Row(ids, GREEDY, length=1, likeliest=likeliest))
+        return list(_steps(batch)[0].likeliest)
+
+
+def of_texts(model: Model, texts: Iterable[Sequence[int]], likeliest: int = 0, at_once: int = 1) -> Iterator[Echo]:
+    """Of each text's ids [T] those that occur, with their log-probabilities: T of them, None for the first.
+
+    Of a text longer than the window its end counts, n_ctx - 1 ids. at_once: texts that are computed together.
+    """
+    waiting = iter(texts)
+    while group := list(islice(waiting, at_once)):
+        with Batch(model.backend, model.prefixes) as batch:
+            numbers = [batch.add(Row(ids, GREEDY, length=1, likeliest=likeliest, echo=True)) for ids in group]
+            echoes: dict[int, Echo] = {}
+            while batch:
+                for choice in _steps(batch):
+                    echoes[choice.row] = batch.echo(choice.row)
+                    batch.remove(choice.row)
+        yield from (echoes[number] for number in numbers)
+
+
+def _steps(batch: Batch) -> list[Choice]:
+    """The choices of the first step that has some."""
+    while not (choices := batch.step()):
+        pass
+    return choices
