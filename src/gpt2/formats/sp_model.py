@@ -89,10 +89,10 @@ def _check_charsmap(charsmap: int | bytes) -> None:
     if not charsmap:
         return
     size = int.from_bytes(charsmap[:4], "little")
-    units = np.frombuffer(charsmap[4 : 4 + size // 4 * 4], "<u4").astype(np.int64)
-    texts = charsmap[4 + size :]
-    if not size or len(units) * 4 != size or texts[-1:] != b"\0":
+    array, texts = charsmap[4 : 4 + size], charsmap[4 + size :]
+    if not size or size % 4 or texts[-1:] != b"\0":  # with texts behind it, the array is whole
         raise Broken("the table of its normaliser is cut off")
+    units = np.frombuffer(array, "<u4").astype(np.int64)
     offsets = (units >> 10) << ((units & 1 << 9) >> 6)
     bases = np.arange(len(units)) ^ offsets
     inner = units & IS_VALUE == 0
