@@ -20,9 +20,9 @@ from gpt2.cli.command import complain
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
-from gpt2.errors import UsageError
 from gpt2.files import ByteCount, expanded, is_file
-from gpt2.request import DEFAULT_PRECISION, Request, Sampling
+from gpt2.machine import check_threads
+from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision, whole
 from gpt2.text.sentencepiece import package
 
 FOLDER, FILE = "a folder", "a file"
@@ -126,6 +126,8 @@ def generate(
     from gpt2 import generate
 
     sampling = Sampling(temperature, 0 if top_p > 0 else top_k, top_p)
+    check_precision(precision)
+    check_threads(threads)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(prefix or None, tokens_to_generate, sampling, seed)
     print(f"loading model from {model_path}", flush=True)
@@ -146,8 +148,9 @@ def lambada(
     from gpt2 import generate
     from lm import lambada
 
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+    whole("batch_size", batch_size, 1)
+    check_precision(precision)
+    check_threads(threads)
     texts = lambada.passages(expanded(lambada_path))
     model = generate.load(model_path, precision=precision, threads=threads)
     with _bar("passages") as report:

@@ -19,8 +19,9 @@ from gpt2 import generate, machine
 from gpt2.data import token_file
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded, is_file, is_folder, unheard
-from gpt2.formats import model_dir
+from gpt2.formats import model_dir, transformer_lm
 from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32, check_number, whole
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.training import history, run_folder, run_settings
@@ -70,7 +71,12 @@ class Options:
         for name in ("g_accum_gradients", "n_hidden", "max_tokens"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "save_every", "validate_every"):
+            whole(name, getattr(self, name) or 0)
         check_number("lr", self.lr)
+        if self.lr <= 0:
+            raise UsageError(f"lr must be above 0, not {self.lr}")
+        HParams(1, self.n_ctx, self.width, self.n_head, self.n_layer, n_token_embd=self.n_embed)
         if self.n_ctx_min not in (None, self.n_ctx):
             raise UsageError("n_ctx_min, windows of several lengths, is not offered: leave it out")
         if not self.folder.name:
@@ -79,6 +85,11 @@ class Options:
     @property
     def folder(self) -> Path:
         return expanded(self.run_path).absolute()
+
+    @property
+    def width(self) -> int:
+        """Of the blocks."""
+        return self.n_hidden or self.n_embed
 
     @property
     def validates_every(self) -> int:
@@ -132,6 +143,11 @@ def seen_tokens(options: Options) -> tuple[int, int]:
 
 def settings(options: Options, data: Data) -> Settings:
     """The run's. Raises UsageError for what is not allowed, GPT2Error for a data set that is too short."""
+    if transformer_lm.is_one(options.folder):
+        raise GPT2Error(
+            f"{options.folder} is a run of transformer-lm's own, whose optimiser is PyTorch's: give another run_path,"
+            f" or go on from its weights with train.py --model_name {options.folder}"
+        )
     seen, done = seen_tokens(options)
     per_update = step_tokens(options)
     epoch = len(data.train) // per_update
@@ -159,7 +175,7 @@ def settings(options: Options, data: Data) -> Settings:
         "precision": BFLOAT16 if options.use_amp else FLOAT32,
         "stop_after": done + max(0, math.ceil((wanted - seen) / per_update)),
         "n_ctx": options.n_ctx,
-        "n_embd": options.n_hidden or options.n_embed,
+        "n_embd": options.width,
         "n_token_embd": options.n_embed,
         "n_head": options.n_head,
         "n_layer": options.n_layer,
@@ -173,7 +189,7 @@ def params(options: Options, n_vocab: int) -> str:
     said = {name: getattr(options, name) for name in ("epochs", "lr", "batch_size", "use_amp", "warmup_steps")}
     said["g_accum_gradients"] = options.g_accum_gradients or 1
     hparams = {name: getattr(options, name) for name in sizes}
-    said["hparams"] = {**hparams, "n_hidden": options.n_hidden or options.n_embed, "n_vocab": n_vocab}
+    said["hparams"] = {**hparams, "n_hidden": options.width, "n_vocab": n_vocab}
     return json.dumps(said, indent=4, sort_keys=True)
 
 
@@ -181,9 +197,7 @@ def clean(folder: Path) -> None:
     """Removes a run. Raises GPT2Error for a folder that is none, and for one in which a run is going on."""
     if not is_folder(folder):
         return
-    if not run_folder.is_begun(folder) and not any(
-        is_file(folder / name) for name in (MARK, run_settings.SETTINGS_FILE)
-    ):
+    if not any(is_file(folder / name) for name in (MARK, run_settings.SETTINGS_FILE)):  # a model has neither
         raise GPT2Error(f"{folder} is no run, and clean would remove all that is in it; remove it yourself")
     with RunLock(folder):
         shutil.rmtree(folder, ignore_errors=True)

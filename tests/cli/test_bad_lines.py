@@ -9,11 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 
 import generate_unconditional_samples
 import interactive_conditional_samples
+from gpt2 import generate
 from gpt2.cli import classic, command
 from gpt2.cli.flags import FLAGS
 from gpt2.cli.training_flags import FLAGS as TRAINING
@@ -21,6 +23,8 @@ from gpt2.errors import GPT2Error
 from gpt2.formats import transfer
 from gpt2.training import run
 from gpt_2_simple import command as simple
+from lm import command as lm
+from lm.training import Options
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # that no line may take; most take a thousandth
@@ -38,6 +42,7 @@ def loaded(name):
     return getattr(module, Path(name).stem if name != "encode.py" else "encode_text")
 
 
+lm.train.__signature__ = inspect.signature(Options)
 SIMPLE = {name: simple.OWN.get(name) or TRAINING[name] for name, *_ in simple.FLAGS}
 
 
@@ -56,12 +61,18 @@ COMMANDS = {
     "encode": (loaded("encode.py"), FLAGS),
     "train_tokenizer": (loaded("scripts/train_tokenizer.py"), FLAGS),
     "download": (loaded("download_model.py"), FLAGS),
+    "gpt_2": (lm.train, lm.FLAGS),
+    "gpt_2_gen": (lm.generate, lm.FLAGS),
+    "gpt_2_lambada": (lm.lambada, lm.FLAGS),
 }
 BEGINNINGS = {
     "train": [["text.txt", "--model_name=tiny"]],
     "encode": [["text.txt", "out.npy"]],
     "train_tokenizer": [["text.txt", "vocabulary"]],
     "gpt_2_simple": [["generate"], ["finetune", "text.txt", "--model_name=tiny"]],
+    "gpt_2": [["run", "ids", "tiny"], ["models/tiny", "ids", "tiny", "--clean"]],
+    "gpt_2_gen": [["tiny", "the cat"]],
+    "gpt_2_lambada": [["tiny", "text.txt"]],
 }
 NUMBERS = ["", "0", "-1", "1", "2", "1.5", "1e9", "1e-300", "1000000000", "9" * 30, "9" * 5000, "nan", "inf", "-inf"]
 NUMBERS += ["None", "True", "false", "0x10", "1_0", "١", " 3 ", "1,2", "[]", "{}"]
@@ -89,6 +100,10 @@ DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/
 READ = (
     "in_text",
     "dataset",
+    "dataset_path",
+    "sp_model_path",
+    "model_path",
+    "lambada_path",
     "val_dataset",
     "prompt_file",
     "model_name",
@@ -107,6 +122,9 @@ def place(tmp_path_factory):
     (place / "folder").mkdir()
     (place / "folder" / "a.txt").write_text("the dog\n" * 40)
     (place / "empty").mkdir()
+    (place / "ids").mkdir()
+    for split in ("train", "valid"):
+        np.save(place / "ids" / f"{split}.npy", np.zeros(500, np.uint16))
     (place / "loop").symlink_to("loop")
     (place / "dead").symlink_to("nosuch")
     return place
@@ -118,6 +136,7 @@ def here(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(classic.SampleStream, "load", begin)
     monkeypatch.setattr(run, "_start", begin)
+    monkeypatch.setattr(generate, "load_weights", begin)
     monkeypatch.setattr(transfer, "fetch", begin)
     monkeypatch.setattr(simple, "start_tf_sess", begin)
     return place
@@ -193,6 +212,13 @@ def try_lines(count, seed, here, monkeypatch, capsys):
         name = rng.choice(list(COMMANDS))
         said.add(checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30])
     return said
+
+
+@pytest.mark.parametrize("name", ["gpt_2", "gpt_2_gen", "gpt_2_lambada"])
+def test_bad_lines_of_transformer_lm(here, monkeypatch, capsys, name):
+    rng = random.Random(3)
+    said = {checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30] for _ in range(100)}
+    assert len(said) > 10
 
 
 def test_bad_lines(here, monkeypatch, capsys):

@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from gpt2 import generate
 from gpt2.cli import command as cli
 from gpt2.data import documents
 from gpt2.engine import reference
+from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from lm import command, data, lambada, scores, training
 
@@ -128,6 +130,10 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     bound = training.Data(Path("enc"), load_vocabulary(found))
     assert training.settings(dataclasses.replace(options, epochs=50, max_tokens=10**4), bound).stop_after > whole
     assert training.settings(dataclasses.replace(options, epochs=50, max_tokens=200), bound).stop_after == whole
+    Path("theirs").mkdir()
+    Path("theirs/params.json").write_text("{}")
+    with pytest.raises(GPT2Error, match="theirs is a run of transformer-lm's own, .* train.py --model_name "):
+        training.settings(dataclasses.replace(options, run_path="theirs"), bound)
 
 
 def theirs(folder):
@@ -220,11 +226,11 @@ def test_a_text_that_gives_too_few_pieces(run, corpus, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
-def test_clean_removes_nothing_but_runs(tmp_path):
-    (tmp_path / "precious").mkdir()
-    with pytest.raises(Exception, match="precious is no run, and clean would remove all"):
+def test_clean_removes_nothing_but_runs(tmp_path, tiny_dir):
+    shutil.copytree(tiny_dir, tmp_path / "precious")
+    with pytest.raises(GPT2Error, match="precious is no run, and clean would remove all"):
         training.clean(tmp_path / "precious")
-    assert (tmp_path / "precious").is_dir()
+    assert len(list((tmp_path / "precious").iterdir())) == len(list(tiny_dir.iterdir()))
     training.clean(tmp_path / "nosuch")
     (tmp_path / "precious/.lm").touch()
     training.clean(tmp_path / "precious")

@@ -20,7 +20,17 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 
-PACKAGES = ("tensorflow", "tensorflow-cpu", "numpy", "google-crc32c", "regex", "fire", "requests", "tqdm")
+PACKAGES = (
+    "tensorflow",
+    "tensorflow-cpu",
+    "numpy",
+    "google-crc32c",
+    "regex",
+    "fire",
+    "requests",
+    "tqdm",
+    "sentencepiece",
+)
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
 CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 TOLERANCE = 1e-4  # absolute, of a logit in float32
