@@ -88,7 +88,7 @@ class SentencePiece:
 
         special: whether <endoftext>, or what stands for it, is the token rather than a text of that name.
         """
-        name = self.piece(self.end_of_text) if special else ""
+        name = self.piece(self.end_of_text) if special and self.ends else ""
         if name and name in text:
             documents = [self.encode(part) for part in text.split(name)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
