@@ -12,7 +12,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import command
 from gpt2.cli.arguments import Parser, typed
@@ -24,6 +24,9 @@ from gpt2.files import ByteCount, expanded, is_file
 from gpt2.machine import check_threads
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision, whole
 from gpt2.text.sentencepiece import package
+
+if TYPE_CHECKING:
+    from lm.training import Data, Options
 
 FOLDER, FILE = "a folder", "a file"
 FLAGS = {
@@ -93,7 +96,7 @@ def train(**given: Any) -> None:
     _train(options, data)
 
 
-def _train(options: Any, data: Any) -> None:
+def _train(options: Options, data: Data) -> None:
     from gpt2.cli.training_report import Terminal
     from gpt2.training import run
     from lm import training
