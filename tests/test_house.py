@@ -21,6 +21,7 @@ FLOORS = [
     ["engine", "data", "openai"],
     ["generate"],
     ["training", "evaluation", "server"],
+    ["export"],
     ["cli"],
     ["gpt_2_simple", "lm", "commands"],
 ]
@@ -30,6 +31,8 @@ WITH_TENSORFLOW = {
     "gpt2.engine.tensorflow",
     "gpt2.openai.model",
     "gpt2.openai.sample",
+    "gpt2.export.bpe_ops",
+    "gpt2.export.saved_model",
 }  # and all of training that computes
 
 

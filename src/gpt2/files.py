@@ -185,6 +185,28 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """The same for a new folder: an empty one to write files and folders into, which becomes `folder` when the block
+    ends well; nothing but an empty folder may have that name. Raises OSError."""
+    name = glob.escape(folder.name)
+    _remove_abandoned(part for part in folder.parent.glob(f".{name}.*.part") if PART.fullmatch(part.name))
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")  # PART knows it again
+    part.mkdir()
+    try:
+        with _held(part):
+            yield part
+            for path in part.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
+            part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def _held(path: Path) -> Iterator[bool]:
     """Holds a file or folder; whether no other process did so, False too where that cannot be known."""
     number = os.open(path, os.O_RDONLY)
@@ -264,7 +286,7 @@ class Growing:
 def remove_unfinished(folder: Path) -> None:
     """Removes what a process that was killed inside `replacing_together`, `written_aside` or `replacing` has left."""
     for path in [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.part")]:
-        if path.name.startswith(UNFINISHED):
+        if path.name.startswith(UNFINISHED) or (PART.fullmatch(path.name) and path.is_dir()):
             shutil.rmtree(path, ignore_errors=True)
         elif PART.fullmatch(path.name):
             path.unlink(missing_ok=True)

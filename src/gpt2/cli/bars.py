@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 WIDTH = 100  # characters
-FETCHING, ENCODING, READING, SCORING = "Fetching {}", "Encoding", "Reading", "Scoring"
+FETCHING, ENCODING, READING, SCORING, CONVERTING = "Fetching {}", "Encoding", "Reading", "Scoring", "Converting"
 BYTES = "B"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,15 @@ def switch(value: str) -> bool:
         return {"true": True, "false": False}[value.lower()]
     except KeyError:
         raise ValueError from None
+
+
+def byte_size(value: str) -> int:
+    """5GB, 500MB or a number of bytes, at least one."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)B?", value.strip(), re.IGNORECASE)
+    size = int(float(found[1]) * 1000 ** " KMG".index(found[2].upper() or " ")) if found else 0
+    if size < 1:
+        raise ValueError
+    return size
 
 
 def urls(value: str) -> tuple[str, ...]:
@@ -92,4 +102,12 @@ FLAGS = {
     "limit": Flag(int, WHOLE, "only the first so many examples or, of a text, characters", 1),
     "no_start": Flag(switch, YES_OR_NO, "do not put <|endoftext|> before a text: its first token is not scored"),
     "json": Flag(switch, YES_OR_NO, "an object a line, with all that is known, instead of a table"),
+    "src": Flag(str, "a name", "the model: a name under models_dir, or the path of its folder or file"),
+    "dst": Flag(str, "a path", "the new folder, or with --to gguf the new file; nothing may be there"),
+    "to": Flag(str, "a name", "the format to write: openai, huggingface, gguf or saved_model"),
+    "dtype": Flag(
+        str, "a name", "of the numbers: float32; for gguf float16, bfloat16, q8_0 too, for huggingface the first two"
+    ),
+    "shard_size": Flag(byte_size, "a size such as 500MB", "huggingface: most bytes of a file of weights"),
+    "variant": Flag(switch, YES_OR_NO, "openai: write also what the old tools cannot read and the commands here can"),
 }

@@ -96,9 +96,9 @@ def _format_of(path: Path) -> ModuleType | None:
     """What reads it: a module with `is_one` and `opened`."""
     if openai_dir.is_one(path):
         return openai_dir
-    from gpt2.formats import huggingface, transformer_lm  # need packages, which a wrong name is answered without
+    from gpt2.formats import gguf, huggingface, transformer_lm  # need packages, which a wrong name is answered without
 
-    return next((kind for kind in (huggingface, transformer_lm) if kind.is_one(path)), None)
+    return next((kind for kind in (huggingface, transformer_lm, gguf) if kind.is_one(path)), None)
 
 
 def _places(model_name: str, models_dir: str) -> list[Path]:

@@ -70,20 +70,29 @@ def sample_sequence(
     weights = model.variables(wanted, "model", model.v1.AUTO_REUSE)
     prompt = tf.fill([batch_size or 1, 1], start_token) if context is None else context
     prompt = tf.ensure_shape(tf.cast(prompt, tf.int32), [batch_size, None])
-    return _written(weights, wanted, prompt, length, lambda logits: _chosen(logits, temperature, top_k, top_p))
+    return written(weights, wanted, prompt, length, lambda logits, _: chosen(logits, drawn, temperature, top_k, top_p))
 
 
-def _chosen(logits: tf.Tensor, temperature: Any, top_k: Any, top_p: Any) -> tf.Tensor:
-    """logits [B, V] -> ids [B]."""
+def drawn(logits: tf.Tensor) -> tf.Tensor:
+    """logits [B, V] -> ids [B], by the random numbers of the graph."""
+    return tf.random.categorical(logits, 1, dtype=tf.int32)[:, 0]
+
+
+def chosen(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any, top_p: Any) -> tf.Tensor:
+    """logits [B, V] -> ids [B]. draw: what takes one of those that are left, as `drawn` does."""
     temperature = tf.cast(temperature, logits.dtype)
     scaled = (logits - tf.reduce_max(logits, -1, keepdims=True)) / tf.where(temperature > 0, temperature, 1)
-    drawn = tf.random.categorical(top_p_logits(top_k_logits(scaled, top_k), top_p), 1, dtype=tf.int32)[:, 0]
-    return tf.where(temperature > 0, drawn, tf.argmax(logits, axis=-1, output_type=tf.int32))
+    left = draw(top_p_logits(top_k_logits(scaled, top_k), top_p))
+    return tf.where(temperature > 0, left, tf.argmax(logits, axis=-1, output_type=tf.int32))
 
 
-def _written(
+def written(
     weights: blocks.Weights, hparams: sizes.HParams, prompt: tf.Tensor, length: Any, choose: Callable
 ) -> tf.Tensor:
+    """The prompts [B, T] and `length` new ids [B, T + length] int32, in one loop of the graph.
+
+    choose: the logits [B, V] of the last ids and all ids so far -> the next ids [B].
+    """
     batch, n_prompt = tf.unstack(tf.shape(prompt))
     n_ctx = hparams.n_ctx
 
@@ -92,8 +101,8 @@ def _written(
         used = tf.shape(keys[0])[2]
         cache = blocks.Cache(keys, values, tf.fill([batch], used))
         x, new_keys, new_values = blocks.hidden(weights, hparams, waiting, cache)
-        chosen = choose(blocks.logits(weights, x[:, -1:])[:, 0])
-        tokens = tf.concat([tokens, chosen[:, None]], axis=1)
+        new = choose(blocks.logits(weights, x[:, -1:])[:, 0], tokens)
+        tokens = tf.concat([tokens, new[:, None]], axis=1)
         full = used + tf.shape(waiting)[1] >= n_ctx  # then half a window is read again
         kept = tf.where(full, 0, n_ctx)
         keys = [tf.concat(parts, axis=2)[:, :, :kept] for parts in zip(keys, new_keys)]

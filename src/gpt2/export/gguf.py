@@ -1,0 +1,121 @@
+"""One file in GGUF, of the architecture gpt2, as llama.cpp runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2.encoder import Encoder
+from gpt2.errors import GPT2Error
+from gpt2.export import compare, options
+from gpt2.export.byte_level import special_tokens, with_end_of_text
+from gpt2.export.options import DEFAULT, Options
+from gpt2.files import ByteCount, unheard
+from gpt2.formats import openai
+from gpt2.formats.directory import ModelDir
+from gpt2.formats.gguf import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
+from gpt2.formats.weights import Layout
+from gpt2.hparams import HParams
+from gpt2.text.vocabulary import Vocabulary
+
+NAME, IS_FILE = "gguf", True
+HELD = ("n_inner", "layer_norm_epsilon", "tie_word_embeddings")  # of what variants differ in
+TYPES = {options.FLOAT32: "F32", options.FLOAT16: "F16", options.BFLOAT16: "BF16", options.Q8_0: "Q8_0"}
+FILE_TYPES = {options.FLOAT32: 0, options.FLOAT16: 1, options.Q8_0: 7, options.BFLOAT16: 32}  # llama.cpp's llama_ftype
+BLOCK = 32  # numbers of Q8_0 that share a scale
+
+
+def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+    """Raises GPT2Error, naming it, for what llama.cpp's gpt2 does not compute; UsageError for a dtype."""
+    options.dtype(chosen, options.DTYPES, NAME)
+    if others := [f"{name} {value}" for name, value in hparams.variant().items() if name not in HELD]:
+        raise GPT2Error(f"llama.cpp, which reads GGUF, computes no GPT-2 of {', '.join(others)}")
+    with_end_of_text(vocabulary, "GGUF")
+
+
+def write(
+    model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
+) -> None:
+    """Writes the file, one weight in memory at a time. Raises GPT2Error for numbers that float16 does not have."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    weights = compare.reported(model, report)
+    shapes = {name: file_shape(name, shape) for name, shape in model.hparams.weight_shapes().items()}
+    kinds = {name: _type(name, shape, chosen) for name, shape in shapes.items()}
+    writer = GGUFWriter(path, ARCHITECTURE)
+    try:
+        _describe(writer, model, options.dtype(chosen, options.DTYPES, NAME))
+        _describe_vocabulary(writer, with_end_of_text(vocabulary, "GGUF"))
+        for name, shape in shapes.items():
+            kind = GGMLQuantizationType[TYPES[kinds[name]]]
+            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), _size(shape, kind), kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name in shapes:
+            pieces = options.rows(weights[name], Layout.OUT_IN)
+            writer.write_tensor_data(np.concatenate([_stored(name, piece, kinds[name]) for piece in pieces]))
+    finally:
+        writer.close()
+
+
+def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT) -> None:
+    """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
+    roundings = {dtype: compare.rounding(dtype) for dtype in options.DTYPES}
+    compare.same(model, vocabulary, path, lambda name, value: roundings[_type(name, value.shape, chosen)](name, value))
+
+
+def _type(name: str, shape: tuple[int, ...], chosen: Options) -> str:
+    """What a weight's numbers become: those of vectors and positions stay float32, as llama.cpp wants them, and Q8_0
+    has blocks."""
+    dtype = options.dtype(chosen, options.DTYPES, NAME)
+    if openai.layout(name) is None:
+        return options.FLOAT32
+    return options.FLOAT16 if dtype == options.Q8_0 and shape[-1] % BLOCK else dtype
+
+
+def _size(shape: tuple[int, ...], kind: Any) -> int:
+    """In bytes."""
+    from gguf.quants import quant_shape_to_byte_shape
+
+    return int(np.prod(quant_shape_to_byte_shape(shape, kind), dtype=np.int64))
+
+
+def _stored(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype != options.Q8_0:
+        return options.narrowed(name, piece, dtype)
+    from gguf import GGMLQuantizationType, quants
+
+    return quants.quantize(piece, GGMLQuantizationType.Q8_0)
+
+
+def _describe(writer: Any, model: ModelDir, dtype: str) -> None:
+    from gguf import GGML_QUANT_VERSION
+
+    hparams = model.hparams
+    writer.add_type("model")
+    writer.add_name(model.path.stem)
+    writer.add_file_type(FILE_TYPES[dtype])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    writer.add_context_length(hparams.n_ctx)
+    writer.add_embedding_length(hparams.n_embd)
+    writer.add_feed_forward_length(hparams.mlp_size)
+    writer.add_block_count(hparams.n_layer)
+    writer.add_head_count(hparams.n_head)
+    writer.add_layer_norm_eps(hparams.layer_norm_epsilon)
+
+
+def _describe_vocabulary(writer: Any, encoder: Encoder) -> None:
+    special = special_tokens(encoder)
+    pieces = {i: piece for piece, i in encoder.ids_of.items()} | special
+    ids = range(encoder.n_vocab)
+    writer.add_tokenizer_model(TOKENIZER)
+    writer.add_tokenizer_pre(SPLITTER)
+    writer.add_token_list([pieces.get(i, f"[PAD{i}]") for i in ids])
+    writer.add_token_types([CONTROL if i in special else NORMAL if i in pieces else UNUSED for i in ids])
+    writer.add_token_merges([f"{left} {right}" for left, right in encoder.merges()])
+    writer.add_bos_token_id(encoder.end_of_text)
+    writer.add_eos_token_id(encoder.end_of_text)
+    writer.add_add_bos_token(False)

@@ -1,0 +1,295 @@
+"""Models written in the formats of others and read back: bit for bit, or to the rounding of their numbers."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import tiny
+from one_by_one import GREEDY, take
+from variant_dirs import VARIANTS
+from variant_dirs import write as write_variant
+
+from gpt2 import encoder as bpe
+from gpt2.cli import command
+from gpt2.engine.load import load_backend
+from gpt2.engine.row import Row
+from gpt2.errors import GPT2Error, UsageError
+from gpt2.export import compare
+from gpt2.export.convert import convert
+from gpt2.export.options import Options, narrowed
+from gpt2.formats import model_dir
+from gpt2.formats.model_dir import load_vocabulary, open_model_dir
+from gpt2.formats.weights import Layout, leaves
+
+ROOT = Path(__file__).parents[2]
+ROWS = [Row([1, 2, 3], GREEDY), Row([250], GREEDY), Row([9] * 31, GREEDY)]
+
+
+def arrays(path):
+    """The weights, matrices [I, O]."""
+    weights = open_model_dir(path).read().items()
+    turned = {name: weight.layout is Layout.OUT_IN and name.endswith("/w") for name, weight in weights}
+    return {name: weight.array().T if turned[name] else weight.array() for name, weight in weights}
+
+
+@pytest.fixture(scope="module")
+def source(tiny_dir):
+    return open_model_dir(tiny_dir)
+
+
+@pytest.fixture(scope="module")
+def greedy(source):
+    return take(load_backend(source, native=False), ROWS, 40)
+
+
+def reads(to):
+    return to in {kind.__name__.rpartition(".")[2].removesuffix("_dir") for kind in model_dir.FORMATS}
+
+
+@pytest.mark.parametrize("to", ["openai", "gguf", "huggingface"])
+@pytest.mark.parametrize("first", ["openai", "gguf", "huggingface"])
+def test_there_and_back(tmp_path, source, greedy, first, to):
+    """Through one format into another: the same bits, ids and vocabulary."""
+    if not (reads(first) and reads(to)):
+        pytest.skip("there is no reader of huggingface here")
+    convert(source, tmp_path / "first", first)
+    convert(open_model_dir(tmp_path / "first"), tmp_path / "there" / "second", to)
+    found = open_model_dir(tmp_path / "there/second")
+    assert found.hparams == source.hparams
+    assert load_vocabulary(found).fingerprint == load_vocabulary(source).fingerprint
+    expected = arrays(source.path)
+    for name, value in arrays(found.path).items():
+        np.testing.assert_array_equal(value, expected[name])
+    assert take(load_backend(found, native=False), ROWS, 40) == greedy
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "Q8_0", "f16"])
+def test_narrow_types_are_rounded_to_the_nearest(tmp_path, source, dtype):
+    convert(source, tmp_path / "model.gguf", "gguf", Options(dtype))
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    expected = {"float16": "F16", "f16": "F16", "bfloat16": "BF16", "Q8_0": "Q8_0"}[dtype]
+    assert kinds["blk.0.ffn_up.weight"] == kinds["token_embd.weight"] == expected
+    assert {kind for name, kind in kinds.items() if "norm" in name or "position" in name or "bias" in name} == {"F32"}
+    before = arrays(source.path)
+    allowed = compare.rounding({"Q8_0": "q8_0", "f16": "float16"}.get(dtype, dtype))
+    for name, value in arrays(tmp_path / "model.gguf").items():
+        matrix = name.endswith(("/w", "wte"))
+        assert np.array_equal(value, before[name]) != matrix
+        rows = (value.T, before[name].T) if name.endswith("/w") else (value, before[name])
+        assert not matrix or (np.abs(rows[0] - rows[1]) <= allowed(name, rows[1])).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("to", ["openai", "gguf", "huggingface"])
+def test_variants_are_written_or_refused_by_name(tmp_path, variant, to):
+    model = write_variant(tmp_path / "source", **VARIANTS[variant])
+    field = next(iter(VARIANTS[variant]))
+    refused = {"openai": VARIANTS, "gguf": ("gelu", "scaled", "narrow"), "huggingface": ("narrow",)}[to]
+    if variant in refused:
+        with pytest.raises(GPT2Error, match=field):
+            convert(model, tmp_path / "target", to)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+    if variant not in refused or to == "openai":
+        if not reads(to):
+            pytest.skip("there is no reader of huggingface here")
+        convert(model, tmp_path / "target", to, Options(variant=True))
+        found = open_model_dir(tmp_path / "target")
+        assert found.hparams == model.hparams
+        expected = arrays(model.path)
+        for name, value in arrays(found.path).items():
+            np.testing.assert_array_equal(value, expected[name])
+
+
+def test_rows_that_no_block_divides_are_float16(tmp_path):
+    model = write_variant(tmp_path / "source", n_embd=20, n_inner=64)
+    convert(model, tmp_path / "model.gguf", "gguf", Options("q8_0"))
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+    assert kinds["blk.0.ffn_up.weight"] == "F16" and kinds["blk.0.ffn_down.weight"] == "Q8_0"
+
+
+@pytest.mark.parametrize(
+    "to, options, said",
+    [
+        ("ggml", Options(), "to must be one of openai, huggingface, gguf, saved_model, not 'ggml'"),
+        ("openai", Options("float16"), "dtype must be one of float32 for openai, not 'float16'"),
+        ("huggingface", Options("q8_0"), "dtype must be one of float32, float16, bfloat16 for huggingface"),
+        ("gguf", Options("q4_0"), "dtype must be one of float32, float16, bfloat16, q8_0 for gguf, not 'q4_0'"),
+        ("saved_model", Options("float16"), "dtype must be one of float32 for saved_model"),
+    ],
+)
+def test_options_that_a_format_has_not(tmp_path, source, to, options, said):
+    with pytest.raises(UsageError, match=said):
+        convert(source, tmp_path / "target", to, options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_overwritten(tmp_path, source):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("x")
+    for to in ("openai", "saved_model"):
+        with pytest.raises(GPT2Error, match="full is there already; give another name, or remove it"):
+            convert(source, tmp_path / "full", to)
+    with pytest.raises(GPT2Error, match=r"full is a folder; give the name of a file in it, such as .*model\.gguf"):
+        convert(source, tmp_path / "full", "gguf")
+    with pytest.raises(GPT2Error, match="mine is there already"):
+        convert(source, tmp_path / "full/mine", "gguf")
+    with pytest.raises(GPT2Error, match="cannot be written: "):
+        convert(source, tmp_path / "full/mine/model", "openai")
+    assert (tmp_path / "full/mine").read_text() == "x"
+    (tmp_path / "empty").mkdir()
+    convert(source, tmp_path / "empty", "openai")
+    assert (tmp_path / "empty" / "hparams.json").is_file()
+
+
+def test_damage_that_shows_while_it_is_read_leaves_nothing(tmp_path, source):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in source.path.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    data = damaged / "model.ckpt.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[5000] ^= 1
+    data.write_bytes(content)
+    for to in ("openai", "gguf", "huggingface", "saved_model"):
+        with pytest.raises(GPT2Error, match="has another checksum than it should"):
+            convert(open_model_dir(damaged), tmp_path / "target", to)
+        assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+def test_what_was_written_wrongly_gets_no_name(tmp_path, source, monkeypatch):
+    from gpt2.export import gguf as writer
+
+    monkeypatch.setattr(writer, "_stored", lambda name, piece, dtype: piece + np.float32(1e-6))
+    with pytest.raises(GPT2Error, match="what was written differs in model/"):
+        convert(source, tmp_path / "model.gguf", "gguf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_vocabulary_that_lacks_an_end_of_text(tmp_path, source):
+    ids = dict(load_vocabulary(source).ids_of)
+    del ids[bpe.END_OF_TEXT]
+    other = bpe.Encoder(ids, load_vocabulary(source).merges())
+    with pytest.raises(GPT2Error, match=r"the vocabulary has no <\|endoftext\|> token, which GGUF needs"):
+        from gpt2.export import gguf as writer
+
+        writer.check(source.hparams, other, Options())
+
+
+def test_numbers():
+    numbers = np.float32([1, -1.5, 3.1415927, 1 + 2**-8, 1 + 3 * 2**-8, 0, 1e-40])
+    bits = narrowed("x", numbers, "bfloat16").astype(np.uint32) << 16
+    np.testing.assert_array_equal(bits.view(np.float32), np.float32([1, -1.5, 3.140625, 1, 1 + 2**-6, 0, 2**-133]))
+    np.testing.assert_array_equal(narrowed("x", numbers, "float16"), numbers.astype(np.float16))
+    with pytest.raises(GPT2Error, match="x holds 70000, and float16 ends at 65504: choose another dtype"):
+        narrowed("x", np.float32([70000]), "float16")
+
+
+def test_shards(tmp_path, source):
+    from gpt2.export import huggingface
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    vocabulary = load_vocabulary(source)
+    huggingface.write(source, vocabulary, tmp_path / "whole")
+    huggingface.write(source, vocabulary, tmp_path / "parts", Options(shard_size=30_000))
+    index = json.loads((tmp_path / "parts/model.safetensors.index.json").read_text())
+    whole = safetensors_of(tmp_path / "whole/model.safetensors")
+    assert set(index["weight_map"]) == set(whole)
+    assert index["metadata"]["total_size"] == 4 * source.hparams.n_params
+    parts = {}
+    for file in sorted(set(index["weight_map"].values())):
+        found = safetensors_of(tmp_path / "parts" / file)
+        assert {index["weight_map"][name] for name in found} == {file}
+        assert len(found) == 1 or sum(array.nbytes for array in found.values()) <= 30_000
+        parts.update(found)
+    assert file == "model-{0:05d}-of-{0:05d}.safetensors".format(len(set(index["weight_map"].values())))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(parts[name], value)
+    assert whole["transformer.h.1.attn.c_attn.weight"].shape == (32, 96)
+    np.testing.assert_array_equal(
+        whole["transformer.h.1.mlp.c_fc.weight"], tiny.read_model(source.path)["h1"]["mlp"]["c_fc"]["w"]
+    )
+
+
+def safetensors_of(path):
+    """Its float32 tensors, read as the format says."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    assert header.pop("__metadata__") == {"format": "pt"} and size % 8 == 0
+    body, end, found = data[8 + size :], 0, {}
+    for name, said in header.items():
+        begin, after = said["data_offsets"]
+        assert begin == end and said["dtype"] == "F32"
+        found[name], end = np.frombuffer(body[begin:after], "<f4").reshape(said["shape"]), after
+    assert end == len(body)
+    return found
+
+
+def test_the_tokenizer_gives_the_same_ids(tmp_path, source):
+    from tokenizers import Tokenizer
+
+    from gpt2.export import huggingface
+
+    vocabulary = load_vocabulary(source)
+    huggingface.write(source, vocabulary, tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in (tiny.TEXT, " it's 1  2\n\n x\t", "größer 東京 🙂", "a<|endoftext|>b"):
+        assert tokenizer.encode(text).ids == vocabulary.encode(text, special=True)
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+    assert (tmp_path / "merges.txt").read_bytes() == (source.path / "vocab.bpe").read_bytes()
+    assert json.loads((tmp_path / "vocab.json").read_text()) == vocabulary.ids_of
+
+
+@pytest.fixture(scope="module")
+def convert_model():
+    spec = importlib.util.spec_from_file_location("convert", ROOT / "scripts/convert.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.convert_model
+
+
+def test_the_command(tmp_path, tiny_dir, convert_model, capsys):
+    target = tmp_path / "model.gguf"
+    line = [str(tiny_dir), str(target), "--to", "gguf", "--dtype", "q8_0"]
+    assert command.main(convert_model, line) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "Converting: 100%" in err
+    assert err.endswith(f"{target}: 38,112 weights, the same as in {tiny_dir}\n") or "weights, the same" in err
+    assert command.main(convert_model, line) == 1
+    assert capsys.readouterr().err == f"error: {target} is there already; give another name, or remove it\n"
+    for wrong, status, said in (
+        (["--to", "onnx"], 2, "to must be one of openai, huggingface, gguf, saved_model, not 'onnx'"),
+        (["--to", "gguf", "--shard_size", "x"], 2, "shard_size must be a size such as 500MB, not 'x'"),
+        (["--to", "gguf", "--dtype", "x"], 2, "dtype must be one of"),
+    ):
+        assert command.main(convert_model, [str(tiny_dir), str(tmp_path / "new"), *wrong]) == status
+        assert said in capsys.readouterr().err
+    assert command.main(convert_model, [str(tmp_path / "none"), str(tmp_path / "new"), "--to", "gguf"]) == 1
+    assert command.main(convert_model, ["--help"]) == 0
+    assert "--shard_size" in capsys.readouterr().out
+
+
+def test_the_command_without_the_package(tmp_path, tiny_dir):
+    code = "import sys; sys.modules['gguf'] = None; sys.argv = sys.argv[1:]; import runpy; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [str(ROOT / "scripts/convert.py"), str(tiny_dir), str(tmp_path / "m.gguf"), "--to", "gguf"]
+    result = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 1
+    assert result.stderr == "error: the package gguf is missing; type: pip install -r requirements.txt\n"
+
+
+def test_leaves_of_the_source_are_all_read(source):
+    """What progress counts is all of it."""
+    told = []
+    for weight in compare.reported(source, lambda done, total: told.append((done, total))).values():
+        weight.array()
+    total = 4 * source.hparams.n_params
+    assert told[-1] == (total, total) and len(dict(leaves(tiny.read_model(source.path)))) <= len(told)
