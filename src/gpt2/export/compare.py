@@ -19,6 +19,7 @@ from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
+ROWS = 1024  # that are compared at once
 Rounding = Callable[[str, np.ndarray], Any]  # a weight's name and value -> by how much each number may differ
 
 
@@ -47,8 +48,18 @@ def same(model: ModelDir, vocabulary: Vocabulary, path: Path, allowed: Rounding)
     weights, written = model.read(), found.read()
     for name, weight in weights.items():
         value, other = _rows(weight), _rows(written[name])
-        if value.shape != other.shape or not (np.abs(value - other) <= allowed(name, value)).all():
+        if value.shape != other.shape or not all(_are_near(name, *pair, allowed) for pair in _parts(value, other)):
             raise GPT2Error(f"what was written differs in {name}")
+
+
+def _parts(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """The same rows of each, some at a time."""
+    for start in range(0, len(arrays[0]), ROWS):
+        yield tuple(array[start : start + ROWS] for array in arrays)
+
+
+def _are_near(name: str, value: np.ndarray, other: np.ndarray, allowed: Rounding) -> bool:
+    return bool((np.abs(value - other) <= allowed(name, value)).all())
 
 
 def _rounded(hparams: HParams) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from gpt2.files import ByteCount, unheard
 from gpt2.formats import openai
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
-from gpt2.formats.weights import Layout
+from gpt2.formats.weights import Layout, Weight
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
@@ -39,7 +40,7 @@ def write(
     model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
 ) -> None:
     """Writes the file, one weight in memory at a time. Raises GPT2Error for numbers that float16 does not have."""
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGUFWriter
 
     weights = compare.reported(model, report)
     shapes = {name: file_shape(name, shape) for name, shape in model.hparams.weight_shapes().items()}
@@ -49,14 +50,15 @@ def write(
         _describe(writer, model, options.dtype(chosen, options.DTYPES, NAME))
         _describe_vocabulary(writer, with_end_of_text(vocabulary, "GGUF"))
         for name, shape in shapes.items():
-            kind = GGMLQuantizationType[TYPES[kinds[name]]]
-            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), _size(shape, kind), kind)
+            size = _size(shape, kinds[name])
+            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, _kind(kinds[name]))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name in shapes:
-            pieces = options.rows(weights[name], Layout.OUT_IN)
-            writer.write_tensor_data(np.concatenate([_stored(name, piece, kinds[name]) for piece in pieces]))
+        for name, shape in shapes.items():
+            whole = np.empty(_size(shape, kinds[name]), np.uint8)
+            _fill(whole, name, weights[name], kinds[name])
+            writer.write_tensor_data(whole)
     finally:
         writer.close()
 
@@ -76,19 +78,34 @@ def _type(name: str, shape: tuple[int, ...], chosen: Options) -> str:
     return options.FLOAT16 if dtype == options.Q8_0 and shape[-1] % BLOCK else dtype
 
 
-def _size(shape: tuple[int, ...], kind: Any) -> int:
+def _size(shape: tuple[int, ...], dtype: str) -> int:
     """In bytes."""
     from gguf.quants import quant_shape_to_byte_shape
 
-    return int(np.prod(quant_shape_to_byte_shape(shape, kind), dtype=np.int64))
+    return math.prod(quant_shape_to_byte_shape(shape, _kind(dtype)))
+
+
+def _fill(whole: np.ndarray, name: str, weight: Weight, dtype: str) -> None:
+    """With the bytes of a tensor, in order."""
+    at = 0
+    for piece in options.rows(weight, Layout.OUT_IN):
+        part = np.ascontiguousarray(_stored(name, piece, dtype)).reshape(-1).view(np.uint8)
+        whole[at : at + part.size] = part
+        at += part.size
+
+
+def _kind(dtype: str) -> Any:
+    from gguf import GGMLQuantizationType
+
+    return GGMLQuantizationType[TYPES[dtype]]
 
 
 def _stored(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != options.Q8_0:
         return options.narrowed(name, piece, dtype)
-    from gguf import GGMLQuantizationType, quants
+    from gguf import quants
 
-    return quants.quantize(piece, GGMLQuantizationType.Q8_0)
+    return quants.quantize(piece, _kind(dtype))
 
 
 def _describe(writer: Any, model: ModelDir, dtype: str) -> None:
