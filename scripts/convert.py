@@ -14,7 +14,7 @@ from gpt2.files import expanded
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model
 
 
-def convert_model(src, dst, to, dtype="float32", shard_size="5GB", variant=False, models_dir=DEFAULT_MODELS_DIR):
+def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, models_dir=DEFAULT_MODELS_DIR):
     """Write the model SRC to DST in another format: openai (what OpenAI published, for the old tools), huggingface
     (for transformers), gguf (for llama.cpp) or saved_model (for TensorFlow Serving).
 
@@ -23,20 +23,21 @@ def convert_model(src, dst, to, dtype="float32", shard_size="5GB", variant=False
     from gpt2 import machine  # needs packages, which --help does not
     from gpt2.cli.bars import CONVERTING, bar
     from gpt2.cli.flags import byte_size
-    from gpt2.export import convert, options
+    from gpt2.export import convert as export
+    from gpt2.export.options import Options
 
     if not dst:
         raise UsageError("dst must be the path of what is to be written, not ''")
-    convert.check_format(to)
+    export.check_format(to)
     size = byte_size(shard_size) if isinstance(shard_size, str) else shard_size  # as the default is, for people
-    chosen = options.Options(dtype, size, variant)
+    chosen = Options(dtype, size, variant)
     model = find_model(src, models_dir)
-    if to in convert.WITH_TENSORFLOW:
+    if to in export.WITH_TENSORFLOW:
         machine.start()
     with bar(CONVERTING) as report:
-        convert.convert(model, expanded(dst), to, chosen, report)
+        export.convert(model, expanded(dst), to, chosen, report)
     command.complain(f"{dst}: {model.hparams.n_params:,} weights, the same as in {src}")
 
 
 if __name__ == "__main__":
-    sys.exit(command.main(convert_model))
+    sys.exit(command.main(convert))

@@ -64,11 +64,13 @@ COMMANDS = {
     "gpt_2": (lm.train, lm.FLAGS),
     "gpt_2_gen": (lm.generate, lm.FLAGS),
     "gpt_2_lambada": (lm.lambada, lm.FLAGS),
+    "convert": (loaded("scripts/convert.py"), FLAGS),
 }
 BEGINNINGS = {
     "train": [["text.txt", "--model_name=tiny"]],
     "encode": [["text.txt", "out.npy"]],
     "train_tokenizer": [["text.txt", "vocabulary"]],
+    "convert": [["tiny", "new", "gguf"], ["tiny", "new.gguf", "gguf", "q8_0"], ["tiny", "new", "huggingface"]],
     "gpt_2_simple": [["generate"], ["finetune", "text.txt", "--model_name=tiny"]],
     "gpt_2": [["run", "ids", "tiny"], ["models/tiny", "ids", "tiny", "--clean"]],
     "gpt_2_gen": [["tiny", "the cat"]],

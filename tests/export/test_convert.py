@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import random
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -140,8 +142,10 @@ def test_what_is_there_is_not_overwritten(tmp_path, source):
         convert(source, tmp_path / "full", "gguf")
     with pytest.raises(GPT2Error, match="mine is there already"):
         convert(source, tmp_path / "full/mine", "gguf")
-    with pytest.raises(GPT2Error, match="cannot be written: "):
+    with pytest.raises(GPT2Error, match="the folder .*mine cannot be made: "):
         convert(source, tmp_path / "full/mine/model", "openai")
+    with pytest.raises(GPT2Error, match="cannot be written: File name too long"):
+        convert(source, tmp_path / ("x" * 5000), "gguf")
     assert (tmp_path / "full/mine").read_text() == "x"
     (tmp_path / "empty").mkdir()
     convert(source, tmp_path / "empty", "openai")
@@ -161,6 +165,19 @@ def test_damage_that_shows_while_it_is_read_leaves_nothing(tmp_path, source):
         with pytest.raises(GPT2Error, match="has another checksum than it should"):
             convert(open_model_dir(damaged), tmp_path / "target", to)
         assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
+
+
+@pytest.mark.parametrize("to", ["gguf", "huggingface", "openai", "saved_model"])
+def test_full_disks(tmp_path, source, to):
+    rng, before = random.Random(1), resource.getrlimit(resource.RLIMIT_FSIZE)
+    for _ in range(2 if to == "saved_model" else 12):
+        with pytest.raises(GPT2Error, match="File too large") as raised:
+            try:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(140_000), before[1]))
+                convert(source, tmp_path / "new" / "target", to)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert "\n" not in str(raised.value) and not list(tmp_path.iterdir())
 
 
 def test_what_was_written_wrongly_gets_no_name(tmp_path, source, monkeypatch):
@@ -253,7 +270,7 @@ def convert_model():
     spec = importlib.util.spec_from_file_location("convert", ROOT / "scripts/convert.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.convert_model
+    return module.convert
 
 
 def test_the_command(tmp_path, tiny_dir, convert_model, capsys):

@@ -62,14 +62,14 @@ def convert(model: ModelDir, target: Path, to: str, chosen: Options = DEFAULT, r
 @contextlib.contextmanager
 def _new(target: Path, is_file: bool) -> Iterator[Path]:
     """A path to write to, which becomes `target`. Raises GPT2Error if there is something of that name."""
-    there = target.exists() or target.is_symlink()
-    if there and is_file and target.is_dir():
-        raise GPT2Error(f"{target} is a folder; give the name of a file in it, such as {target / 'model.gguf'}")
-    if there and not (target.is_dir() and not any(target.iterdir())):
-        raise GPT2Error(f"{target} is there already; give another name, or remove it")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with files.written_aside(target) if is_file else files.folder_aside(target) as part:
+        there = target.exists() or target.is_symlink()
+        if there and is_file and target.is_dir():
+            raise GPT2Error(f"{target} is a folder; give the name of a file in it, such as {target / 'model.gguf'}")
+        if there and not (target.is_dir() and not any(target.iterdir())):
+            raise GPT2Error(f"{target} is there already; give another name, or remove it")
+        aside = files.written_aside if is_file else files.folder_aside
+        with files.new_folder(target.parent), aside(target) as part:
             yield part
     except OSError as error:
         raise GPT2Error(f"{target} cannot be written: {error.strerror or error}") from error

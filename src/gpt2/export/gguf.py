@@ -17,7 +17,8 @@ from gpt2.files import ByteCount, unheard
 from gpt2.formats import openai
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
-from gpt2.formats.weights import Layout, Weight
+from gpt2.formats.gguf_file import DEFAULT_ALIGNMENT
+from gpt2.formats.weights import Layout
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
@@ -39,7 +40,7 @@ def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
 def write(
     model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
 ) -> None:
-    """Writes the file, one weight in memory at a time. Raises GPT2Error for numbers that float16 does not have."""
+    """Writes the file, at most one weight in memory at a time. Raises GPT2Error for what float16 does not have."""
     from gguf import GGUFWriter
 
     weights = compare.reported(model, report)
@@ -55,12 +56,14 @@ def write(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, shape in shapes.items():
-            whole = np.empty(_size(shape, kinds[name]), np.uint8)
-            _fill(whole, name, weights[name], kinds[name])
-            writer.write_tensor_data(whole)
     finally:
         writer.close()
+    with path.open("ab") as file:  # not by the package, which takes whole tensors, and says nothing of full disks
+        for name in shapes:
+            file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+            for piece in options.rows(weights[name], Layout.OUT_IN):
+                file.write(np.ascontiguousarray(_stored(name, piece, kinds[name])).data)
+        file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
 
 
 def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT) -> None:
@@ -83,15 +86,6 @@ def _size(shape: tuple[int, ...], dtype: str) -> int:
     from gguf.quants import quant_shape_to_byte_shape
 
     return math.prod(quant_shape_to_byte_shape(shape, _kind(dtype)))
-
-
-def _fill(whole: np.ndarray, name: str, weight: Weight, dtype: str) -> None:
-    """With the bytes of a tensor, in order."""
-    at = 0
-    for piece in options.rows(weight, Layout.OUT_IN):
-        part = np.ascontiguousarray(_stored(name, piece, dtype)).reshape(-1).view(np.uint8)
-        whole[at : at + part.size] = part
-        at += part.size
 
 
 def _kind(dtype: str) -> Any:
