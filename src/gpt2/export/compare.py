@@ -48,14 +48,16 @@ def same(model: ModelDir, vocabulary: Vocabulary, path: Path, allowed: Rounding)
     weights, written = model.read(), found.read()
     for name, weight in weights.items():
         value, other = _rows(weight), _rows(written[name])
-        if value.shape != other.shape or not all(_are_near(name, *pair, allowed) for pair in _parts(value, other)):
+        if value.shape != other.shape or not all(
+            _are_near(name, one, two, allowed) for one, two in _parts(value, other)
+        ):
             raise GPT2Error(f"what was written differs in {name}")
 
 
-def _parts(*arrays: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """The same rows of each, some at a time."""
-    for start in range(0, len(arrays[0]), ROWS):
-        yield tuple(array[start : start + ROWS] for array in arrays)
+def _parts(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same rows of both, some at a time."""
+    for start in range(0, len(one), ROWS):
+        yield one[start : start + ROWS], two[start : start + ROWS]
 
 
 def _are_near(name: str, value: np.ndarray, other: np.ndarray, allowed: Rounding) -> bool:
