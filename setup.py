@@ -10,10 +10,17 @@ from setuptools import setup
 HERE = Path(__file__).parent
 MODEL = Path("models/shakespeare")
 
-lines = HERE.joinpath("requirements.txt").read_text(encoding="utf-8").splitlines()
-named = [line.split("#")[0].strip() for line in lines if not line.startswith("-")]
+
+def named(file):
+    """The requirements in a file."""
+    lines = HERE.joinpath(file).read_text(encoding="utf-8").splitlines()
+    found = [line.split("#")[0].strip() for line in lines if not line.startswith("-")]
+    return [requirement for requirement in found if requirement]
+
+
 files = [str(path.relative_to(HERE)) for path in sorted(HERE.joinpath(MODEL).glob("*"))]
 setup(
-    install_requires=[requirement for requirement in named if requirement],
+    install_requires=named("requirements.txt"),
+    extras_require={name: named(f"requirements-{name}.txt") for name in ("server", "sentencepiece")},
     data_files=[(f"share/gpt-2-tensorflow/{MODEL}", files)],
 )
