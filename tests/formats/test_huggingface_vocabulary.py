@@ -142,6 +142,21 @@ def test_ids_between_that_have_no_piece(folder):
         vocabularies.load(folder)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda folder: write(folder, added_tokens={"Größe": 280}, special_tokens_map={"cls_token": "Größe"}),
+        lambda folder: write(
+            folder, tokenizer_config={"added_tokens_decoder": {"280": {"content": "Größe", "special": True}}}
+        ),
+        lambda folder: write_tokenizer(folder, added_tokens=[{**ADDED, "content": "Größe"}]),
+    ],
+)
+def test_no_warning_of_what_is_called_special(folder, place):
+    place(folder)
+    assert vocabularies.load(folder).decode([280]) == "Größe"
+
+
 ENDS = [
     ({}, END_OF_TEXT),
     ({"config": {"eos_token_id": 280}}, "</s>"),
@@ -170,7 +185,8 @@ def test_what_ends_a_text(folder, files, end):
 def test_a_vocabulary_whose_end_is_another(folder, tmp_path_factory):
     """It survives a process and a run's folder, and its files of ids are not those of another end."""
     write(folder, added_tokens={"</s>": 280, "TL;DR": 281}, config={"eos_token_id": 280})
-    encoder = vocabularies.load(folder)
+    with pytest.warns(UserWarning, match="the tokens that were added, TL;DR, are not looked for in text"):
+        encoder = vocabularies.load(folder)
     again = pickle.loads(pickle.dumps(encoder))
     saved = tmp_path_factory.mktemp("run")
     for name, content in encoder.files().items():

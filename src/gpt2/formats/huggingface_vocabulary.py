@@ -7,7 +7,9 @@ Whatever else a tokenizer can be (another model, normalizer or splitting) is ref
 
 from __future__ import annotations
 
+import re
 import reprlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,16 @@ from gpt2.encoder import (
     check_pieces,
     read_merges,
 )
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import Damaged, GPT2Error, listed
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 TOKENIZER_CONFIG_FILE, ADDED_FILE = "tokenizer_config.json", "added_tokens.json"
 PAIR = (PAIR_PIECES_FILE, PAIR_MERGES_FILE)
+LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 MOST_UNUSED = 4096  # ids that no piece has, among those that one has
 # Classes of tokenizers whose pair of files is GPT-2's, by the beginnings of their names.
-BYTE_LEVEL = ("GPT2", "PreTrainedTokenizerFast", "TokenizersBackend", "Roberta", "Bart", "CodeGen")
+BYTE_LEVEL = ("GPT2", "PreTrainedTokenizerFast", "TokenizersBackend", "CodeGen")
 # Parts of a BPE that GPT-2's has not, and the values that say that this one has it not either.
 PLAIN = {
     "dropout": (None, 0, 0.0),
@@ -51,7 +54,8 @@ def load_tokenizer(folder: Path) -> Encoder:
     check_pieces(model.get("vocab"), path)
     merges = list(_pairs(model.get("merges"), path))
     added = dict(_added(said.get("added_tokens", []), path))
-    return _encoder(folder, path, model["vocab"], merges, added)
+    called_special = [token["content"] for token in said.get("added_tokens", []) if token.get("special")]
+    return _encoder(folder, path, model["vocab"], merges, added, called_special)
 
 
 def load_pair(folder: Path) -> Encoder:
@@ -62,22 +66,29 @@ def load_pair(folder: Path) -> Encoder:
         raise _refused(folder / TOKENIZER_CONFIG_FILE, f"tokenizer_class {reprlib.repr(kind)}")
     ids_of = files.read_json(path)
     check_pieces(ids_of, path)
-    return _encoder(folder, path, ids_of, read_merges(folder / PAIR_MERGES_FILE, ids_of), {})
+    return _encoder(folder, path, ids_of, read_merges(folder / PAIR_MERGES_FILE, ids_of), {}, [])
 
 
 def _encoder(
-    folder: Path, path: Path, ids_of: dict[str, int], merges: list[tuple[str, str]], added: dict[str, int]
+    folder: Path,
+    path: Path,
+    ids_of: dict[str, int],
+    merges: list[tuple[str, str]],
+    added: dict[str, int],
+    called_special: list[str],
 ) -> Encoder:
-    """path: of the pieces. added: what else it says of tokens beside them."""
+    """path: of the pieces. added: what else it says of tokens beside them, and which of those it calls special."""
     config = _object(folder / TOKENIZER_CONFIG_FILE)
     if config.get("add_prefix_space"):
         raise _refused(folder / TOKENIZER_CONFIG_FILE, "add_prefix_space")
     if any(i < 0 for i in ids_of.values()):
         raise Damaged(path, "it has ids below 0")
-    named = [*added, *_special_names(folder)]
-    special = check_merges(merges, ids_of, path, path.name, named)
     added = added | dict(_decoder(config, folder)) | dict(_pieces(_object(folder / ADDED_FILE), folder / ADDED_FILE))
+    called_special = [*called_special, *_special_names(folder)]
+    special = check_merges(merges, ids_of, path, path.name, [*added, *called_special])
     every = _filled(_with_added(ids_of, added, _rows(folder), path), path)
+    words = every.keys() & added.keys() - ids_of.keys() - set(called_special)
+    _warn_of_words(sorted(text for text in words if not LOOKS_SPECIAL.fullmatch(text)), path)
     special |= every.keys() - ids_of.keys()
     end = _end_token(folder, every, {every[text]: text for text in special})
     return Encoder(every, merges, end, special)
@@ -185,8 +196,21 @@ def _filled(ids_of: dict[str, int], path: Path) -> dict[str, int]:
     return ids_of | {f"<unused {i}>": i for i in range(max(used)) if i not in used}
 
 
+def _warn_of_words(words: list[str], path: Path) -> None:
+    """Of added tokens that are no special ones: transformers finds them in any text, and here no text is one."""
+    if words:
+        warnings.warn(
+            f"{path}: the tokens that were added, {listed(words)}, are not looked for in text, which is cut into the"
+            " pieces that merges make; transformers gives other ids where they occur",
+            stacklevel=2,
+        )
+
+
 def _special_names(folder: Path) -> Iterator[str]:
     """Texts that the files call special; they need no merges."""
+    for token in (_object(folder / TOKENIZER_CONFIG_FILE).get("added_tokens_decoder") or {}).values():
+        if isinstance(token, dict) and token.get("special") and (text := _text(token)) is not None:
+            yield text
     for name in (SPECIAL_FILE, TOKENIZER_CONFIG_FILE):
         for key, value in _object(folder / name).items():
             if key.endswith(("_token", "_special_tokens")):
