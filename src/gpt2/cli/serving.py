@@ -85,7 +85,7 @@ def load(models: Models) -> list[Served]:
     for name, directory in zip(names, found):
         vocabulary = load_vocabulary(directory)
         model = load_weights(directory, vocabulary, models.precision, complain, models.threads)
-        served.append(Served(name, model, Desk(model, models.rows, models.waiting), models.precision))
+        served.append(Served(name, model, Desk(model, models.rows, models.waiting), models.precision, directory))
     return served
 
 

@@ -230,6 +230,9 @@ class Batch:
 
 
 def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> Choice:
-    likeliest = sample.likeliest(logits, row.row.likeliest).tolist() if row.row.likeliest else ()
+    choice = Choice(row.number, token, float(logits[token] - log_total))
+    if not row.row.likeliest:
+        return choice
+    likeliest = sample.likeliest(logits, row.row.likeliest).tolist()
     others = tuple((other, float(logits[other] - log_total)) for other in likeliest)
-    return Choice(row.number, token, float(logits[token] - log_total), others)
+    return choice._replace(likeliest=others, rank=1 + int(np.count_nonzero(logits > logits[token])))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpt2.formats.weights import nest
+from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import GELU, HParams
 
 
@@ -32,35 +32,77 @@ def _linear(x: np.ndarray, w: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _gelu(x: np.ndarray, exact: bool) -> np.ndarray:
     if exact:
-        return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float64])(x / np.sqrt(2)))
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return 0.5 * x * (1 + np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2)))
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def _attention(x: np.ndarray, c_attn: Mapping, c_proj: Mapping, n_head: int, divisor: int) -> np.ndarray:
+def _attention(
+    x: np.ndarray, c_attn: Mapping, c_proj: Mapping, n_head: int, divisor: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """x [T, E] -> what is added to x [T, E], and how much each position took from each [H, T, T]."""
     q, k, v = np.split(_linear(x, **c_attn), 3, axis=-1)  # [T, E] each
     visible = np.tri(len(x), dtype=bool)  # [T, T]
-    heads = []
+    shares, mixed = [], []
     for q_h, k_h, v_h in zip(*(np.split(part, n_head, axis=-1) for part in (q, k, v))):  # [T, D] each
-        scores = np.where(visible, q_h @ k_h.T / np.sqrt(q_h.shape[-1]) / divisor, -np.inf)
-        heads.append(_softmax(scores) @ v_h)
-    return _linear(np.concatenate(heads, axis=-1), **c_proj)
+        scores = np.where(visible, q_h @ k_h.T / math.sqrt(q_h.shape[-1]) / divisor, -np.inf)
+        shares.append(_softmax(scores))
+        mixed.append(shares[-1] @ v_h)
+    return _linear(np.concatenate(mixed, axis=-1), **c_proj), np.stack(shares)
+
+
+class Trace(NamedTuple):
+    """What is computed of a text on the way to its logits."""
+
+    attention: list[np.ndarray]  # of each layer [H, T, T]: how much each position takes from each, sums of 1
+    hidden: list[np.ndarray]  # before the first layer and after each of them [T, E]
+
+
+def trace(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> Trace:
+    """Tokens of one text [T], weights as nested dictionaries of arrays -> all that stands between them and `unembed`.
+
+    It is computed in the type that the weights have.
+    """
+    epsilon = hparams.layer_norm_epsilon
+    x = weights["wte"][list(tokens)] + weights["wpe"][: len(tokens)]  # [T, E]
+    if hparams.is_factorized:
+        x = _linear(x, **weights["in_proj"])
+    attention, hidden = [], [x]
+    for layer in range(hparams.n_layer):
+        w, divisor = weights[f"h{layer}"], layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1
+        added, shares = _attention(
+            _norm(x, **w["ln_1"], epsilon=epsilon), **w["attn"], n_head=hparams.n_head, divisor=divisor
+        )
+        x = x + added
+        inner = _linear(_norm(x, **w["ln_2"], epsilon=epsilon), **w["mlp"]["c_fc"])
+        x = x + _linear(_gelu(inner, hparams.activation_function == GELU), **w["mlp"]["c_proj"])
+        attention.append(shares)
+        hidden.append(x)
+    return Trace(attention, hidden)
+
+
+def unembed(weights: Mapping[str, Any], hparams: HParams, x: np.ndarray) -> np.ndarray:
+    """What stands after a layer [T, E] -> logits [T, V]; after the last one the model's, after another its guess so far
+    (the "logit lens", nostalgebraist 2020)."""
+    x = _norm(x, **weights["ln_f"], epsilon=hparams.layer_norm_epsilon)
+    if hparams.is_factorized:
+        x = _linear(x, **weights["out_proj"])
+    return x @ weights["wte" if hparams.tie_word_embeddings else "lm_head"].T
 
 
 def logits(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> np.ndarray:
     """Tokens of one text [T] -> logits [T, V] float64; weights as nested dictionaries of anything NumPy can read."""
-    weights, epsilon = _float64(weights), hparams.layer_norm_epsilon
-    x = weights["wte"][list(tokens)] + weights["wpe"][: len(tokens)]  # [T, E]
-    if hparams.is_factorized:
-        x = _linear(x, **weights["in_proj"])
-    for layer in range(hparams.n_layer):
-        w, divisor = weights[f"h{layer}"], layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1
-        x = x + _attention(_norm(x, **w["ln_1"], epsilon=epsilon), **w["attn"], n_head=hparams.n_head, divisor=divisor)
-        inner = _linear(_norm(x, **w["ln_2"], epsilon=epsilon), **w["mlp"]["c_fc"])
-        x = x + _linear(_gelu(inner, hparams.activation_function == GELU), **w["mlp"]["c_proj"])
-    x = _norm(x, **weights["ln_f"], epsilon=epsilon)
-    if hparams.is_factorized:
-        x = _linear(x, **weights["out_proj"])
-    return x @ weights["wte" if hparams.tie_word_embeddings else "lm_head"].T
+    weights = _float64(weights)
+    return unembed(weights, hparams, trace(weights, hparams, tokens).hidden[-1])
+
+
+def read(weights: Weights) -> dict[str, Any]:
+    """A model's weights, of whatever format, as `trace` takes them. Raises GPT2Error for damage."""
+    return nest((name, _array(name, weight)) for name, weight in weights.items())
+
+
+def _array(name: str, weight: Weight) -> np.ndarray:
+    wanted = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
+    return weight.array() if weight.layout in (None, wanted) else weight.array().T
 
 
 def _float64(weights: Any) -> Any:

@@ -44,6 +44,7 @@ class Choice(NamedTuple):
     id: int
     logprob: float
     likeliest: tuple[tuple[int, float], ...] = ()  # (id, its log-probability), the likeliest first
+    rank: int | None = None  # with the likeliest: 1 for the first of them, one more for each id that is likelier
 
 
 def last_of_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:

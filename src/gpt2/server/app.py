@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt2.errors import GPT2Error
-from gpt2.server import completions, schema
+from gpt2.server import completions, insight, schema
 from gpt2.server.answering import Answer, events
 from gpt2.server.errors import ApiError
 from gpt2.server.guard import Guard, Limits
@@ -28,7 +28,7 @@ from gpt2.server.served import Served
 from gpt2.server.writing import unless_gone
 
 PAGE = Path(__file__).with_name("page")
-API = ("/v1", "/tokenize", "/detokenize", "/autocomplete", "/metrics", "/openapi.json")  # what a key is needed for
+API = ("/v1", "/tokenize", "/detokenize", "/autocomplete", "/metrics", "/openapi.json", "/insight")  # that need a key
 AUTOCOMPLETED, AMONG = 5, 8  # tokens, and top_k, as in the tutorial whose page asks for it
 CHAT = (
     "GPT-2 is no chat model: it goes on with a text and knows no roles. Use /v1/completions, with a prompt that looks"
@@ -150,6 +150,7 @@ def create_app(served: Sequence[Served], options: Options = Options()) -> ASGIAp
     app.add_api_route("/autocomplete", api.autocomplete, methods=post, openapi_extra=asked, responses=answered)
     app.add_api_route("/healthz", api.healthz, methods=get)
     app.add_api_route("/metrics", api.prometheus, methods=get, include_in_schema=False)
+    app.include_router(insight.router(api.named, options.patience))
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
+from gpt2.formats.directory import ModelDir
 from gpt2.generate import Model
 from gpt2.server import schema
 from gpt2.server.desk import Desk
@@ -12,12 +13,14 @@ from gpt2.server.desk import Desk
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """name: by which clients choose it. precision: of its weights in memory."""
+    """name: by which clients choose it. precision: of its weights in memory. directory: of its files, from which
+    `/insight/layers` reads them once more."""
 
     name: str
     model: Model
     desk: Desk
     precision: str
+    directory: ModelDir | None = None
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))
 
     def card(self) -> schema.ModelCard:
