@@ -1,4 +1,5 @@
 # make demo         the virtual environment, what the product needs, and text from the model in models/shakespeare
+# make serve        the same and what the server needs, then the page of the model in models/shakespeare, in the browser
 # make test         the same and what development needs, then lint, types and tests
 # make test-slow    the tests that take minutes
 # make lint         lint and types alone
@@ -15,11 +16,15 @@ READY := $(VENV)/ready-$(PYTHON_VERSION)-$(TENSORFLOW)
 PIP := $(VENV)/bin/python -m pip install -q $(if $(TENSORFLOW),tensorflow==$(TENSORFLOW))
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-docker lint format
+.PHONY: demo serve test test-slow test-docker lint format
 
 demo: $(INSTALLED)
 	$(BIN)/python src/generate_unconditional_samples.py --model_name shakespeare --nsamples 2 --length 120 --top_k 40 --temperature 0.8
 	$(BIN)/python src/interactive_conditional_samples.py --model_name shakespeare --prompt "ROMEO:" --length 120 --top_k 40 --temperature 0.8
+
+serve: $(INSTALLED)
+	@$(BIN)/python -c 'import fastapi, uvicorn, prometheus_client' 2>/dev/null || $(PIP) -r requirements-server.txt
+	$(BIN)/python scripts/serve.py --model_name shakespeare --open
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

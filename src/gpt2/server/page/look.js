@@ -1,0 +1,120 @@
+// To look: each token of the text coloured by how surprising it was, and what may come next.
+
+import { scores } from "./api.js";
+import { told } from "./autopilot.js";
+import { bars } from "./bars.js";
+import { $, make, roving } from "./dom.js";
+import { number, onLanguage, say } from "./language.js";
+import { places } from "./places.js";
+import { settings } from "./settings.js";
+import { percent, visible } from "./visible.js";
+
+const BOUNDS = [0.5, 0.1, 0.01, 0.001]; // of the probabilities of the shades
+
+/** 0 for what was expected to 4 for what was not; null for what has no probability. */
+export const shade = (logprob) => {
+  if (logprob === null) return null;
+  const at = BOUNDS.findIndex((bound) => Math.exp(logprob) >= bound);
+  return at < 0 ? BOUNDS.length : at;
+};
+
+export class Look {
+  /** nVocab: how many tokens the chosen model has. */
+  constructor(editor, nVocab) {
+    Object.assign(this, { editor, nVocab, text: null, found: null, pinned: -1, asking: new AbortController() });
+    const tokens = $("tokens");
+    roving(tokens);
+    for (const event of ["focusin", "pointerover"]) tokens.addEventListener(event, ({ target }) => this.#point(target));
+    tokens.addEventListener("click", ({ target }) => this.#point(target));
+    onLanguage(() => { this.#legend(); this.#show(); });
+  }
+
+  /** Asks how surprising the text is, unless that is known. */
+  async refresh() {
+    const { text } = this.editor;
+    if (text === this.text) return;
+    this.asking.abort();
+    const asking = this.asking = new AbortController();
+    this.text = text;
+    $("look-note").textContent = say("looking");
+    try {
+      const found = await scores(text, asking.signal);
+      if (asking.signal.aborted) return;
+      [this.found, this.places, this.pinned] = [found, places(text, found.tokens), -1];
+      this.#show();
+    } catch (error) {
+      if (this.text === text) this.text = null;
+      $("look-note").textContent = "";
+      told(error, asking.signal);
+    }
+  }
+
+  /** What was found is of another model. */
+  forget() {
+    [this.text, this.found] = [null, null];
+  }
+
+  #legend() {
+    const shades = [0, 1, 2, 3, 4, "none"];
+    $("legend").replaceChildren(...shades.map((each) =>
+      make("li", {}, make("span", { class: "shade", "data-shade": each, text: "a" , "aria-hidden": "true" }), make("span", { text: say(`legend_${each}`) }))));
+  }
+
+  #show() {
+    const { found, text } = this;
+    if (!found || text === null) return;
+    const skipped = { seen: found.tokens.length, n: found.skipped };
+    $("look-note").textContent = found.skipped ? say("skipped", skipped) : text ? "" : say("nothing");
+    const before = text.slice(0, this.places[0]?.[0] ?? 0);
+    $("tokens").replaceChildren(make("span", { class: "unscored", text: before }), ...found.tokens.map((token, i) => this.#token(token, i)));
+    bars($("next"), found.next, (token) => this.#take(text.length, text.length, token), "take");
+    this.#detail();
+  }
+
+  #token(token, i) {
+    const [start, end] = this.places[i];
+    const written = this.text.slice(start, end);
+    const share = token.logprob === null ? "–" : percent(Math.exp(token.logprob), settings.language);
+    const said = say("token_said", { piece: visible(token.piece), rank: token.rank ?? "–", share });
+    const button = make("button", { type: "button", class: "shade", "data-shade": shade(token.logprob) ?? "none", "data-at": i, tabindex: i ? -1 : 0, "aria-label": said });
+    // White space alone would be nothing to see; a line's end is shown and ends the line too.
+    const isBlank = written.trim() === "";
+    button.textContent = isBlank ? visible(written === "" ? token.piece : written) : written.replaceAll("\n", "↵\n");
+    if (isBlank) button.classList.add("blank");
+    return isBlank && written.includes("\n") ? lineEnd(button, written) : button;
+  }
+
+  #point(target) {
+    const at = target.dataset?.at;
+    if (at === undefined || Number(at) === this.pinned) return;
+    this.pinned = Number(at);
+    this.#detail();
+  }
+
+  #detail() {
+    const token = this.found.tokens[this.pinned];
+    $("detail").hidden = !token;
+    for (const button of $("tokens").querySelectorAll("[data-at]")) {
+      button.classList.toggle("chosen", Number(button.dataset.at) === this.pinned);
+    }
+    if (!token) return;
+    $("detail-heading").textContent = say("detail", { n: this.found.skipped + this.pinned + 1, piece: visible(token.piece) });
+    $("detail-said").textContent = token.logprob === null ? say(token.rank ? "detail_said" : "detail_first") : say("detail_said", {
+      rank: token.rank, all: this.nVocab().toLocaleString(settings.language),
+      share: percent(Math.exp(token.logprob), settings.language), bits: number(-token.logprob / Math.LN2) });
+    const [start] = this.places[this.pinned];
+    bars($("alternatives"), token.likeliest, (other) => this.#take(start, this.text.length, other), "branch_to");
+  }
+
+  /** The text ends with this token from here on. */
+  #take(start, end, token) {
+    this.editor.replace(start, end, token.text);
+    $("tokens").scrollTop = $("tokens").scrollHeight;
+  }
+}
+
+function lineEnd(button, written) {
+  const both = document.createDocumentFragment();
+  both.append(button, ...[...written].filter((sign) => sign === "\n").map(() => make("br")));
+  return both;
+}
