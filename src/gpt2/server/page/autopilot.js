@@ -7,6 +7,7 @@ import { sentenceEnd } from "./sentence.js";
 import { sampling, settings } from "./settings.js";
 
 const SENTENCE = 150; // tokens in which a sentence has to end
+const TRIES = 5; // for a continuation that begins a word, where a space was typed already
 
 /** nCtx: what the chosen model's context holds, told when asked. choices: where several are shown. */
 export class Autopilot {
@@ -22,7 +23,7 @@ export class Autopilot {
     const suggestion = editor.begin(() => asking.abort());
     const before = editor.prefix(suggestion);
     try {
-      for await (const [text] of this.#texts(before, 1, untilSentence, asking.signal)) {
+      for await (const [text] of this.#texts(before, 1, untilSentence, asking.signal, TRIES)) {
         if (!editor.suggest(suggestion, text)) break;
       }
     } catch (error) {
@@ -51,16 +52,18 @@ export class Autopilot {
     asking.abort();
   }
 
-  /** So many texts as they grow, all of each every time. */
-  async *#texts(before, n, untilSentence, signal) {
+  /** So many texts as they grow, all of each every time. tries: for the first one to begin a word where it should. */
+  async *#texts(before, n, untilSentence, signal, tries = 1) {
     const room = untilSentence ? SENTENCE : settings.length;
     const { prompt, owed } = await context(before, this.nCtx(), room, signal);
+    const isMidWord = (text) => owed && text && !/^\s/.test(text);
     const raw = Array(n).fill("");
     const texts = Array(n).fill("");
     const ended = Array(n).fill(false);
     for await (const { index, text, finish_reason: isAll } of complete({ prompt, n, max_tokens: room, ...sampling() }, signal)) {
       if (ended[index]) continue;
       raw[index] += text;
+      if (tries > 1 && isMidWord(raw[index])) return yield* this.#texts(before, n, untilSentence, signal, tries - 1);
       texts[index] = without(owed, raw[index]);
       const end = untilSentence ? sentenceEnd(before, texts[index], Boolean(isAll)) : -1;
       if (end >= 0) texts[index] = texts[index].slice(0, end);

@@ -9,6 +9,7 @@ import { places } from "./places.js";
 import { settings } from "./settings.js";
 import { percent, visible } from "./visible.js";
 
+const HALF = "▫"; // a token that is less than a character
 const BOUNDS = [0.5, 0.1, 0.01, 0.001]; // of the probabilities of the shades
 
 /** 0 for what was expected to 4 for what was not; null for what has no probability. */
@@ -79,7 +80,7 @@ export class Look {
     const button = make("button", { type: "button", class: "shade", "data-shade": shade(token.logprob) ?? "none", "data-at": i, tabindex: i ? -1 : 0, "aria-label": said });
     // White space alone would be nothing to see; a line's end is shown and ends the line too.
     const isBlank = written.trim() === "";
-    button.textContent = isBlank ? visible(written === "" ? token.piece : written) : written.replaceAll("\n", "↵\n");
+    button.textContent = isBlank ? (written === "" ? HALF : visible(written)) : written.replaceAll("\n", "↵\n");
     if (isBlank) button.classList.add("blank");
     return isBlank && written.includes("\n") ? lineEnd(button, written) : button;
   }

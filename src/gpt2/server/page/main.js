@@ -20,6 +20,7 @@ const USUAL = { n_ctx: 1024, n_vocab: 50257 }; // until the server has said it
 let known = [];
 const model = () => known.find(({ id }) => id === settings.model) ?? known[0] ?? USUAL;
 
+if (matchMedia("(max-width: 60rem)").matches) $("settings").open = false; // the text comes first
 theme();
 onChange(theme); // before those who draw by it
 const editor = new Editor($("textarea"));

@@ -19,7 +19,7 @@ export const GERMAN = {
   choices_ready: "Drei Fortsetzungen sind da. Wähle mit den Tasten 1 bis 3.",
   suggested: "Vorschlag: {text}",
   words: "{n} Wörter", tokens_count: "{n} Token",
-  settings: "Einstellungen", defaults: "Wie am Anfang", off: "aus",
+  settings: "Einstellungen", defaults: "Zurücksetzen", off: "aus",
   length: "Länge", length_about: "neue Token auf einmal, jedes etwa drei Viertel eines Wortes",
   temperature: "Temperatur", temperature_about: "0 nimmt immer das wahrscheinlichste; über 1 wird es wild",
   top_k: "Top-k", top_k_about: "nur die k wahrscheinlichsten Token dürfen kommen",

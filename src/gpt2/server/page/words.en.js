@@ -19,7 +19,7 @@ export const ENGLISH = {
   choices_ready: "Three continuations are there. Choose with the keys 1 to 3.",
   suggested: "Suggestion: {text}",
   words: "{n} words", tokens_count: "{n} tokens",
-  settings: "Settings", defaults: "As it was", off: "off",
+  settings: "Settings", defaults: "Reset", off: "off",
   length: "Length", length_about: "new tokens at a time, about three quarters of a word each",
   temperature: "Temperature", temperature_about: "0 always takes the likeliest; above 1 it gets wild",
   top_k: "Top-k", top_k_about: "only the k likeliest tokens may come",
