@@ -75,7 +75,7 @@ class Insight:
         return schema.Scores(skipped=len(whole) - len(ids), tokens=tokens, next=shown.likely(piece.token))
 
     async def _first(self, served: Served, request: generate.Request, ids: Sequence[int]) -> Piece:
-        async with written(served.desk, [asked(request, ids)], self.patience) as pieces:
+        async with written(served.desk, [asked(request, ids)], self.patience, at_once=True) as pieces:
             async for some in pieces:
                 for piece in some:
                     return piece

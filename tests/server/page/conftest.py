@@ -41,9 +41,8 @@ def opened(chromium, address):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         if settings is not None:
-            page.add_init_script(
-                f"localStorage.getItem('gpt2.settings') ?? localStorage.setItem('gpt2.settings', {json.dumps(json.dumps(settings))})"
-            )
+            said = json.dumps(json.dumps(settings))
+            page.add_init_script(f"localStorage['gpt2.settings'] ??= {said}")
         page.goto(url)
         if text is not None:
             write(page, text)

@@ -39,7 +39,8 @@ def test_german_is_the_tutorials_page(opened):
 def test_both_languages_say_the_same_things(page):
     english, german = page.evaluate(
         """async () => [(await import('/words.en.js')).ENGLISH, (await import('/words.de.js')).GERMAN].map((words) =>
-             Object.entries(words).map(([name, said]) => [name, `${said}`.match(/\\{\\w+\\}/g)?.sort().join() ?? '']))"""
+             Object.entries(words).map(
+                 ([name, said]) => [name, `${said}`.match(/\\{\\w+\\}/g)?.sort().join() ?? '']))"""
     )
     assert english == german
 

@@ -121,7 +121,8 @@ def test_where_a_sentence_ends(page):
         " dark. And": 6, " dark": -1, " dark.": -1, ' he said "No!" and': 14, " z. B. so. Ja": 10, " 3.5 and. So": 9,
         " Mr. Fox ran. He": 13, " Am 3. Mai kam er. So": 18, " wait... what": 8, " 夜は暗い。朝": 6,
     }  # fmt: skip
-    find = "async cases => { const { sentenceEnd } = await import('/sentence.js'); return cases.map(c => sentenceEnd('x', c)); }"
+    module = "const { sentenceEnd } = await import('/sentence.js');"
+    find = f"async cases => {{ {module} return cases.map(c => sentenceEnd('x', c)); }}"
     assert page.evaluate(find, list(cases)) == list(cases.values())
     last = (
         "async () => { const { sentenceEnd } = await import('/sentence.js'); return sentenceEnd('x', ' dark.', true); }"
