@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -25,7 +24,7 @@ from gpt2.server.errors import ApiError
 from gpt2.server.guard import Guard, Limits
 from gpt2.server.metrics import Metrics
 from gpt2.server.served import Served
-from gpt2.server.writing import unless_gone
+from gpt2.server.writing import encoded, unless_gone
 
 PAGE = Path(__file__).with_name("page")
 API = ("/v1", "/tokenize", "/detokenize", "/autocomplete", "/metrics", "/openapi.json", "/insight")  # that need a key
@@ -70,7 +69,7 @@ class Api:
     async def completions(self, body: schema.CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         one = self.named(body.model)
-        plan = await run_in_threadpool(completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(completions.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         if body.stream:
             parts = answer.parts(bool(body.stream_options and body.stream_options.include_usage))
@@ -89,7 +88,7 @@ class Api:
             raise ApiError(400, "the body must be a JSON string, not another value")
         body = schema.CompletionRequest.model_validate({"prompt": prompt, "max_tokens": AUTOCOMPLETED, "top_k": AMONG})
         one = self.named(None)
-        plan = await run_in_threadpool(completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(completions.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         whole = await unless_gone(answer.whole(), request.is_disconnected)
         return Response(status_code=GONE) if whole is None else JSONResponse(whole.choices[0].text)
@@ -108,7 +107,7 @@ class Api:
     async def tokenize(self, body: schema.TokenizeRequest) -> schema.Tokens:
         """Text -> ids, and what each of them stands for."""
         model = self.named(body.model).model
-        ids = await run_in_threadpool(model.encoder.encode, body.prompt)
+        ids = await encoded(model.encoder.encode, body.prompt)
         pieces = [model.encoder.piece(token) for token in ids]
         return schema.Tokens(count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces)
 

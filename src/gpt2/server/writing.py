@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from gpt2.generate import Asked, Piece
 from gpt2.server.desk import Busy, Closed, Desk, Failed, Told
@@ -13,6 +15,7 @@ from gpt2.server.errors import ApiError
 
 Gone = Callable[[], Awaitable[bool]]
 T = TypeVar("T")
+ENCODERS = ThreadPoolExecutor(2, "encoder")
 LOOK = 0.5  # seconds from one look whether the client is still there to the next
 
 
@@ -55,6 +58,12 @@ async def _pieces(heard: asyncio.Queue[Told], left: int) -> AsyncIterator[list[P
             raise ApiError(503, str(told.error))
         left -= sum(bool(piece.ended) for piece in told.pieces)
         yield told.pieces
+
+
+async def encoded(work: Callable[..., T], *arguments: Any) -> T:
+    """What a function comes to that turns text into ids, in a thread. A few do: more would each keep memory, and only
+    one of them has the interpreter at a time."""
+    return await asyncio.get_running_loop().run_in_executor(ENCODERS, functools.partial(work, *arguments))
 
 
 async def unless_gone(work: Awaitable[T], gone: Gone) -> T | None:
