@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Command: the server under clients that come and go, beside other people's servers of the same weights, in turns.
+
+    python benchmarks/serving.py --model DIR --clients 1,8,32 --pairs 5
+    python benchmarks/serving.py --model DIR --peers transformers llama.cpp --peer-python PEERS/bin/python
+
+Each of so many clients asks, reads the answer as it is streamed, waits for a moment whose length is exponentially
+distributed, and asks again: prompts of 5 to 200 words, texts of 10 to 100 tokens. Tokens per second of all clients, and
+the median time to a first token. At one client the same texts by the library itself, `command`, without a server.
+
+Peers: transformers, its `generate` behind FastAPI, one request at a time; llama.cpp, llama-cpp-python's own server. The
+model needs GPT-2's vocabulary. The last line is JSON with everything.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+from peers.turns import ratios
+
+WORDS = ["the", "of", "and", "to", "in", "that", "was", "his", "it", "with", "is", "for", "as", "had", "you", "not"]
+PAUSE = 0.05  # seconds, on average, from an answer to the next question
+OURS, COMMAND, TRANSFORMERS, LLAMA = "ours", "command", "transformers", "llama.cpp"
+FORMATS = {TRANSFORMERS: ("huggingface", "model"), LLAMA: ("gguf", "model.gguf")}
+
+
+def bodies(count):
+    rng = random.Random(1)
+    for number in range(count):
+        prompt = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 200)))
+        yield {"prompt": prompt, "max_tokens": rng.randint(10, 100), "top_k": 40, "seed": number, "stream": True}
+
+
+def ask(port, body):
+    """Seconds to the first token, and tokens."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    start = time.perf_counter()
+    connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+    answer = connection.getresponse()
+    if answer.status != 200:
+        raise SystemExit(f"port {port} answers {answer.status}: {answer.read()[:200]!r}")
+    first, events = None, 0
+    for line in answer:
+        if line.startswith(b"data: {"):
+            first = first or time.perf_counter() - start
+            events += 1
+    connection.close()
+    return first, body["max_tokens"]
+
+
+def load(port, clients, count):
+    """All requests by so many clients: tokens per second, median seconds to a first token."""
+    waiting, lock, found = iter(list(bodies(count))), threading.Lock(), []
+
+    def client(number):
+        rng = random.Random(number)
+        while True:
+            time.sleep(rng.expovariate(1 / PAUSE))
+            with lock:
+                body = next(waiting, None)
+            if body is None:
+                return
+            found.append(ask(port, body))
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    firsts = [first for first, _ in found]
+    return {"tokens_per_s": sum(tokens for _, tokens in found) / seconds, "first_s": statistics.median(firsts)}
+
+
+def by_library(model, count):
+    """The same texts one after the other, with the same pauses, by `stream`."""
+    from gpt2 import generate
+    from gpt2.request import Request, Sampling
+
+    rng, firsts, tokens, begun = random.Random(0), [], 0, time.perf_counter()
+    for body in bodies(count):
+        time.sleep(rng.expovariate(1 / PAUSE))
+        start, first = time.perf_counter(), None
+        for _ in generate.stream(
+            model, [Request(body["prompt"], body["max_tokens"], Sampling(top_k=40), body["seed"])]
+        ):
+            first = first or time.perf_counter() - start
+        firsts.append(first)
+        tokens += body["max_tokens"]
+    return {"tokens_per_s": tokens / (time.perf_counter() - begun), "first_s": statistics.median(firsts)}
+
+
+@contextlib.contextmanager
+def server(name, options, model, precision):
+    """Its port, once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    commands = {
+        OURS: [sys.executable, ROOT / "scripts/serve.py", "--model_name", model, "--precision", precision],
+        TRANSFORMERS: [options.peer_python, HERE.parent / "peers/transformers_server.py", "--model", model],
+        LLAMA: [options.peer_python, "-m", "llama_cpp.server", "--n_ctx", "1024", "--model", model],
+    }
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    command = [str(word) for word in [*commands[name], "--port", port]]
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise SystemExit(f"{name} does not start: {log.read()[-500:].decode(errors='replace')}")
+                time.sleep(0.1)
+            yield port
+        finally:
+            process.terminate()
+
+
+def measure(options, models, precision):
+    """One line for each number of clients and server."""
+    with contextlib.ExitStack() as stack:
+        ports = {
+            name: stack.enter_context(server(name, options, models[name], precision)) for name in [OURS, *options.peers]
+        }
+        ask_each = {
+            name: lambda clients, port=port: load(port, clients, options.requests * clients)
+            for name, port in ports.items()
+        }
+        for clients in options.clients:
+            own = dict(ask_each)
+            if clients == 1:
+                from gpt2 import generate
+
+                model = generate.load(str(options.model), precision=precision)
+                own[COMMAND] = lambda _, model=model: by_library(model, options.requests)
+            answers = [{name: one(clients) for name, one in own.items()} for _ in range(1 + options.pairs)][1:]
+            for name in own:
+                found = [row[name] for row in answers]
+                middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+                row = {"clients": clients, "precision": precision, "server": name, **middle}
+                said = f"{clients:3} clients {precision:8} {name:12} {middle['tokens_per_s']:7.1f} tokens/s"
+                if name != OURS:
+                    seconds = [[{"seconds": 1 / r[which]["tokens_per_s"]} for r in answers] for which in (OURS, name)]
+                    row["ratio"], row["interval"] = ratios(*seconds)
+                    said += f"; ours {row['ratio']:.2f} ({row['interval'][0]:.2f}-{row['interval'][1]:.2f}) times"
+                print(f"{said}, first token {1000 * middle['first_s']:.0f} ms", flush=True)
+                yield row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, type=Path, help="a model directory")
+    parser.add_argument("--precision", default="float32,int8")
+    parser.add_argument("--clients", default="1,8,32")
+    parser.add_argument("--requests", type=int, default=4, help="of each client in a round")
+    parser.add_argument("--pairs", type=int, default=5, help="rounds, after one for warm-up")
+    parser.add_argument("--peers", nargs="*", default=[], choices=[TRANSFORMERS, LLAMA])
+    parser.add_argument("--peer-python", help="their Python")
+    options = parser.parse_args()
+    options.clients = [int(count) for count in options.clients.split(",")]
+    sys.path.insert(0, str(ROOT / "src"))
+    with tempfile.TemporaryDirectory() as temporary:
+        models = {OURS: options.model}
+        for name in options.peers:
+            to, file = FORMATS[name]
+            models[name] = Path(temporary, name, file)
+            models[name].parent.mkdir()
+            convert = [sys.executable, ROOT / "scripts/convert.py", options.model, models[name], "--to", to]
+            subprocess.run([str(word) for word in convert], check=True)
+        print(
+            json.dumps(
+                [row for precision in options.precision.split(",") for row in measure(options, models, precision)]
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
