@@ -21,6 +21,7 @@ from gpt2.engine.row import Row
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import transformer_lm
 from gpt2.formats.model_dir import find_model, load_vocabulary
+from gpt2.hparams import HPARAMS_FILE
 from gpt2.request import DEFAULT_PRECISION, Sampling, check_precision, whole
 from gpt2.text.sentencepiece import SentencePiece
 from lm import scores, words
@@ -85,7 +86,7 @@ class ModelWrapper:
                 f"{directory.path} has no SentencePiece vocabulary, which lm needs; gpt2.generate takes any"
             )
         model = Model(generate.load_weights(directory, vocabulary, precision, threads=threads))
-        is_theirs = transformer_lm.is_one(directory.path) and not files.is_file(directory.path / "hparams.json")
+        is_theirs = transformer_lm.is_one(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
         params = transformer_lm.read_params(directory.path) if is_theirs else {"hparams": model.hparams._asdict()}
         return cls(model, vocabulary.processor, params)
 

@@ -138,17 +138,11 @@ def test_a_completion_joins_its_prompt(vocabulary, prompt, pieces, text):
 @given(st.data())
 def test_lines_are_decoded_as_the_package_does(vocabulary, bytewise, data):
     for one in (vocabulary, bytewise):
-        of_lines = st.integers(0, one.n_vocab - 1).filter(
-            lambda token, one=one: token not in (one.end_of_line, *one.ends)
-        )
-        ids = data.draw(st.lists(of_lines, max_size=20))
-        expected = one.processor.decode(ids)
-        if (
-            one is bytewise
-        ):  # of bytes that are no character the package makes U+FFFD one by one, Python of some together
-            expected, found = expected.replace("\ufffd", ""), one.decode(ids).replace("\ufffd", "")
-        else:
-            found = one.decode(ids)
+        of_lines = [token for token in range(one.n_vocab) if not one.processor.is_control(token)]
+        ids = data.draw(st.lists(st.sampled_from(of_lines), max_size=20))
+        expected, found = one.processor.decode(ids), one.decode(ids)
+        if one is bytewise:  # bytes that are no character: the package makes U+FFFD of each, Python of some together
+            expected, found = expected.replace("\ufffd", ""), found.replace("\ufffd", "")
         assert found == expected
         stream = one.stream()
         assert "".join(stream.feed([token]) for token in ids) + stream.finish() == one.decode(ids)
