@@ -100,6 +100,16 @@ def test_the_tokens_are_the_text(opened, address, text):
         assert "256 tokens" in page.inner_text("#look-note") or "last 256" in page.inner_text("#look-note")
 
 
+def test_tokens_of_a_vocabulary_that_tidies_white_space_are_found_in_the_text(page):
+    """As SentencePiece does: what it says is not what was written."""
+    text, said = "  Das  blaue\tPferd ", ["Das", " blaue", " P", "ferd"]
+    places = page.evaluate(
+        "async ([text, said]) => (await import('/places.js')).places(text, said.map((text) => ({ text })))",
+        [text, said],
+    )
+    assert [text[a:b].strip() for a, b in places] == ["Das", "blaue", "P", "ferd"]
+
+
 def test_text_that_is_html_is_shown_as_text(opened):
     page = opened(text=f"{HTML}\n")
     event = {"choices": [{"index": 0, "text": HTML, "finish_reason": "length"}]}
@@ -158,8 +168,8 @@ def test_attention_is_what_the_heads_do(page, address):
     np.testing.assert_allclose(sums, 1, atol=1e-3)
     understand(page)
     before = page.evaluate("document.getElementById('matrix').toDataURL()")
-    page.select_option("#layer", value="3")
-    page.select_option("#head", value="2")
+    page.select_option("#layer", index=3)
+    page.select_option("#head", index=3)
     assert page.evaluate("document.getElementById('matrix').toDataURL()") != before
     assert "layer 4, head 3" in page.get_attribute("#matrix", "aria-label")
 

@@ -55,7 +55,7 @@ export class Autopilot {
   /** So many texts as they grow, all of each every time. tries: for the first one to begin a word where it should. */
   async *#texts(before, n, untilSentence, signal, tries = 1) {
     const room = untilSentence ? SENTENCE : settings.length;
-    const { prompt, owed } = await context(before, this.nCtx(), room, signal);
+    const { prompt, owed } = await context(before, await this.nCtx(), room, signal);
     const isMidWord = (text) => owed && text && !/^\s/.test(text);
     const raw = Array(n).fill("");
     const texts = Array(n).fill("");

@@ -20,11 +20,11 @@ export function branches(editor) {
 
   function show() {
     const { tree } = editor;
-    const here = tree.current;
+    const passed = new Set(tree.path());
     const items = steps(tree).slice(-MOST).flatMap((step) => {
-      const isHere = step.includes(here);
       const beside = siblings(tree, step[0]).map((node) => item(tree, run(tree, node), tree.tip(node), "beside"));
-      return [...beside, item(tree, step, step.at(-1), isHere ? "here" : tree.path().includes(step[0]) ? "on" : "ahead")];
+      const kind = step.includes(tree.current) ? "here" : passed.has(step[0]) ? "on" : "ahead";
+      return [...beside, item(tree, step, step.at(-1), kind)];
     });
     list.replaceChildren(...items);
     const current = list.querySelector("[aria-current]");
@@ -44,21 +44,20 @@ export function branches(editor) {
   }
 }
 
-/** The way to where redo would end, cut where there is something beside it; each step is a run of nodes. */
+/** The way to where redo would end: runs of nodes, each of one kind, with nothing beside any but its first. */
 export function steps(tree) {
-  const cut = [];
-  for (const node of tree.path(tree.tip())) {
-    if (!cut.length || siblings(tree, node).length || !isTyped(tree, node) || !isTyped(tree, node - 1)) cut.push([]);
-    cut.at(-1).push(node);
+  const runs = [];
+  let kind = null;
+  for (const node of tree.path(tree.tip()).slice(1)) {
+    if (tree.nodes[node].kind !== "typed" || kind !== "typed" || siblings(tree, node).length) runs.push([]);
+    runs.at(-1).push(node);
+    ({ kind } = tree.nodes[node]);
   }
-  return cut.slice(1);
+  return runs;
 }
 
-const isTyped = (tree, node) => tree.nodes[node]?.kind === "typed";
-
 function siblings(tree, node) {
-  const { parent } = tree.nodes[node];
-  return parent < 0 ? [] : tree.children[parent].filter((other) => other !== node);
+  return tree.children[tree.nodes[node].parent].filter((other) => other !== node);
 }
 
 /** A node and those after it, as long as there is no choice. */
@@ -72,7 +71,10 @@ function run(tree, node) {
 }
 
 function descendants(tree, node) {
-  return tree.children[node].reduce((sum, child) => sum + 1 + descendants(tree, child), 0);
+  const waiting = [...tree.children[node]];
+  let count = 0;
+  for (; waiting.length; count += 1) waiting.push(...tree.children[waiting.pop()]);
+  return count;
 }
 
 function label(tree, step) {

@@ -15,6 +15,7 @@ export class Drafts {
     this.name = null;
     this.written = null; // what is in the store under this name, as far as this page knows
     this.changed = false;
+    this.kept = ""; // the tree, as it was written last
     const soon = after(SOON, () => this.keep());
     editor.addEventListener("change", () => { this.changed = true; soon(); });
     addEventListener("pagehide", () => this.keep());
@@ -47,7 +48,7 @@ export class Drafts {
   begin(tree) {
     this.keep();
     this.name = `draft.${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
-    this.written = null;
+    [this.written, this.kept] = [null, ""];
     this.editor.open(tree);
     this.changed = true;
     this.keep();
@@ -63,7 +64,7 @@ export class Drafts {
     } catch {
       return false;
     }
-    [this.name, this.written, this.changed] = [name, stored.time, false];
+    [this.name, this.written, this.changed, this.kept] = [name, stored.time, false, this.#json()];
     this.list();
     return true;
   }
@@ -77,19 +78,25 @@ export class Drafts {
   /** Writes what has changed, unless another tab has written there since: then this is a draft of its own. */
   keep() {
     if (!this.changed || !this.name) return;
+    this.changed = false;
+    const json = this.#json();
+    if (json === this.kept) return; // a cursor that moved
     const there = local.get(this.name)?.time ?? null;
     if (there !== this.written) {
       this.name += "+";
       notice("elsewhere");
     }
     this.written = Math.max(Date.now(), (this.written ?? 0) + 1);
-    this.changed = false;
     const title = this.editor.tree.text.trim().slice(0, TITLE);
     if (!local.set(this.name, { time: this.written, title, tree: this.editor.tree.stored })) {
       this.written = there;
       notice("not_kept", {}, true);
-    }
+    } else this.kept = json;
     this.list();
+  }
+
+  #json() {
+    return JSON.stringify(this.editor.tree.stored);
   }
 
   list() {

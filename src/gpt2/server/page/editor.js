@@ -70,10 +70,9 @@ export class Editor extends EventTarget {
       this.stop();
       return false;
     }
-    const { scrollTop } = this.area;
     this.area.setRangeText(text, suggestion.start, suggestion.end, "select");
-    this.area.scrollTop = Math.max(scrollTop, 0);
     suggestion.end = suggestion.start + text.length;
+    this.#seen(suggestion.end);
     this.#tell();
     return true;
   }
@@ -154,7 +153,13 @@ export class Editor extends EventTarget {
   #show(place) {
     this.area.value = this.tree.text;
     this.area.setSelectionRange(place, place);
+    this.#seen(place);
     this.#tell();
+  }
+
+  /** Browsers scroll to what is typed, not to what a program writes. */
+  #seen(place) {
+    if (place === this.area.value.length) this.area.scrollTop = this.area.scrollHeight;
   }
 
   /** A suggestion that the selection has left is part of the text. */

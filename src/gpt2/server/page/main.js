@@ -17,7 +17,8 @@ import { change, DIALS, onChange, reset, settings } from "./settings.js";
 const VIEWS = ["write", "look", "inside"];
 const USUAL = { n_ctx: 1024, n_vocab: 50257 }; // until the server has said it
 
-let known = [];
+let known = []; // models
+let ready; // once they are known
 const model = () => known.find(({ id }) => id === settings.model) ?? known[0] ?? USUAL;
 
 if (matchMedia("(max-width: 60rem)").matches) $("settings").open = false; // the text comes first
@@ -25,7 +26,7 @@ theme();
 onChange(theme); // before those who draw by it
 const editor = new Editor($("textarea"));
 const choices = new Choices(editor);
-const autopilot = new Autopilot(editor, choices, () => model().n_ctx);
+const autopilot = new Autopilot(editor, choices, async () => (await ready, model().n_ctx));
 const drafts = new Drafts(editor);
 const look = new Look(editor, () => model().n_vocab);
 const inside = new Inside(editor);
@@ -76,6 +77,7 @@ function status() {
   $("stop").hidden = !isWriting;
   $("suggestion").hidden = !hasSuggestion;
   $("suggested").textContent = hasSuggestion ? editor.text.slice(suggestion.start, suggestion.end) : "";
+  if (hasSuggestion && !isWriting) $("said").textContent = say("suggested", { text: $("suggested").textContent });
   $("undo").disabled = !tree.canUndo;
   $("redo").disabled = !tree.canRedo;
   const count = editor.text.split(/\s+/).filter(Boolean).length;
@@ -147,4 +149,4 @@ branches(editor);
 drafts.start();
 onLanguage(words);
 view("write");
-offered().catch((error) => told(error));
+ready = offered().catch((error) => told(error));
