@@ -94,6 +94,8 @@ def test_every_file_opens_with_what_it_is_for(folder):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
     for path in [*(ROOT / folder).rglob("*.h"), *(ROOT / folder).rglob("*.cc")]:
         assert path.read_text(encoding="utf-8").startswith("//"), path
+    for path in (ROOT / folder).rglob("*.js"):
+        assert path.read_text(encoding="utf-8").startswith("// "), path
 
 
 def test_what_imports_tensorflow_is_where_it_computes():

@@ -82,7 +82,8 @@ class Layers:
             most = int(OPERATIONS / operations(hparams, 1))
             said = f"of {served.name} {len(ids)} tokens would take minutes; it goes with {most}: shorten the text"
             raise ApiError(400, said, "prompt")
-        if self.held is None and memory(hparams, len(ids)) > available_memory():
+        is_held = self.held is not None and self.held[0] is served
+        if not is_held and memory(hparams, len(ids)) > available_memory():
             needed = memory(hparams, len(ids)) / 1e9
             raise ApiError(503, f"there is not enough memory to look into {served.name}: it takes {needed:.1f} GB")
         return ids

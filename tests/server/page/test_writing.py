@@ -36,6 +36,12 @@ def test_tab_streams_a_continuation_in_as_selected_text(opened):
     assert len(set(lengths)) > 5 and lengths == sorted(lengths)
 
 
+def test_a_suggestion_is_said_once_it_is_there(page):
+    new = go_on(page)
+    assert page.text_content("#said") == f"Suggestion: {new}"
+    assert page.get_attribute("#said", "role") == "status"
+
+
 def test_tab_again_writes_another_one_and_the_first_stays_a_branch(opened):
     page = opened(settings=WILD)
     first, second = go_on(page), go_on(page)
@@ -169,7 +175,7 @@ def test_one_of_three_is_chosen_and_the_others_stay_reachable(opened):
     page.press("#textarea", "2")
     chosen = text_of(page)
     assert chosen.startswith(PROMPT) and len(chosen) > len(PROMPT) and page.is_hidden("#choices")
-    assert page.locator("#branch-list .beside").count() == 2
+    until(page, "document.querySelectorAll('#branch-list .beside').length === 2")  # it is drawn with the next frame
     page.locator("#branch-list .beside button").first.click()
     other = text_of(page)
     assert other.startswith(PROMPT) and other != chosen
@@ -243,6 +249,10 @@ def test_a_draft_that_two_tabs_write_becomes_two(opened):
     page.wait_for_timeout(600)
     other = page.context.new_page()
     other.goto(page.url)
+    other.click("#textarea")  # which is no change
+    other.press("#textarea", "ArrowLeft")
+    other.wait_for_timeout(600)
+    assert other.locator("#drafts option").count() == page.locator("#drafts option").count() == 1
     write(other, "from the other tab")
     other.wait_for_timeout(600)
     write(page, "from the first tab")

@@ -11,8 +11,8 @@ export function visible(text) {
 
 /** A share of 1 in the language's manner: 0.1234 -> "12.3 %". */
 export function percent(share, language) {
-  const digits = share >= 0.1 || share === 0 ? 0 : share >= 0.001 ? 1 : 2;
-  if (share > 0 && share < 0.0001) return `< ${(0.01).toLocaleString(language)} %`;
+  const digits = share >= 0.0995 || share === 0 ? 0 : share >= 0.000995 ? 1 : 2;
+  if (share > 0 && share < 0.0001) return `<${(0.01).toLocaleString(language)} %`;
   const number = (100 * share).toLocaleString(language, { minimumFractionDigits: digits, maximumFractionDigits: digits });
   return `${number} %`;
 }

@@ -49,7 +49,7 @@ export const GERMAN = {
   strengths_said: "{piece} blickt auf:", matrix_said: "Aufmerksamkeit von Schicht {layer}, Kopf {head}, {n} mal {n} Token. {piece} blickt am meisten auf {most}.",
   lens: "3 · Schicht für Schicht", lens_about: "Was käme als Nächstes, wenn das Modell nach dieser Schicht aufhörte? Frühe Schichten raten nach dem letzten Token allein, spätere nach dem ganzen Text.",
   lens_said: "Nach {piece}:", lens_said_actual: "Nach {piece}; wirklich kommt {actual}:", lens_layer: "Schicht", lens_guess: "{n}. Wahl", lens_actual: "Was kam", lens_0: "Eingabe",
-  shape: "4 · Auswählen", shape_about: "Am Ende des Textes gibt das Modell jedem Token eine Wahrscheinlichkeit. Die Temperatur macht sie flacher oder steiler, Top-k und Top-p schneiden das Ende ab; dann wird eines ausgelost.",
+  shape: "4 · Auswählen", shape_about: "Am Ende des Textes gibt das Modell jedem Token eine Wahrscheinlichkeit. Die Temperatur macht sie flacher oder steiler, Top-k und Top-p schneiden das Ende ab; dann wird eines ausgelost. Der senkrechte Strich ist die Wahrscheinlichkeit des Modells selbst.",
   shape_said: "{n} von {all} Token können gezogen werden.", shape_greedy: "Immer dasselbe: das wahrscheinlichste.", shape_bar: "{piece}: {share}, zuerst {before}",
   key: "Der Server verlangt einen Schlüssel", key_about: "Er wurde dem Server als --api_key gegeben. Er wird nur für diesen Tab behalten.", key_label: "Schlüssel ", key_use: "Benutzen", key_wrong: "Das war nicht der Schlüssel.",
   down: "Der Server antwortet nicht. Nichts ist verloren; er wird gefragt, bis er es tut.", back: "Der Server ist wieder da.", busy: "Der Server ist beschäftigt; gleich geht es weiter.",

@@ -49,7 +49,7 @@ export const ENGLISH = {
   strengths_said: "{piece} looks at:", matrix_said: "Attention of layer {layer}, head {head}, {n} by {n} tokens. {piece} looks most at {most}.",
   lens: "3 · Layer by layer", lens_about: "What would come next if the model stopped after this layer? Early layers guess from the last token alone, later ones from the whole text.",
   lens_said: "After {piece}:", lens_said_actual: "After {piece}; what does come is {actual}:", lens_layer: "Layer", lens_guess: "Guess {n}", lens_actual: "What came", lens_0: "input",
-  shape: "4 · Choosing", shape_about: "At the end of the text the model gives every token a probability. Temperature flattens or sharpens them, top-k and top-p cut off the tail; then one is drawn by lot.",
+  shape: "4 · Choosing", shape_about: "At the end of the text the model gives every token a probability. Temperature flattens or sharpens them, top-k and top-p cut off the tail; then one is drawn by lot. The upright line is the model's own probability.",
   shape_said: "{n} of {all} tokens can be drawn.", shape_greedy: "Always the same one: the likeliest.", shape_bar: "{piece}: {share}, at first {before}",
   key: "The server asks for a key", key_about: "It was given to the server as --api_key. It is kept for this tab alone.", key_label: "Key ", key_use: "Use it", key_wrong: "That was not the key.",
   down: "The server does not answer. Nothing is lost; it is asked again until it does.", back: "The server is back.", busy: "The server is busy; it goes on in a moment.",
