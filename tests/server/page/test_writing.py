@@ -76,6 +76,20 @@ def test_typing_overwrites(page):
     assert text_of(page) == PROMPT
 
 
+def test_a_composed_character_overwrites_as_one(page):
+    """As input methods for Chinese, Japanese and Korean write, and phones."""
+    go_on(page)
+    keyboard = page.context.new_cdp_session(page)
+    for text in ("に", "にほ"):
+        keyboard.send("Input.imeSetComposition", {"text": text, "selectionStart": 0, "selectionEnd": len(text)})
+    keyboard.send("Input.insertText", {"text": "日本"})
+    assert text_of(page) == PROMPT + "日本"
+    page.press("#textarea", "Control+z")
+    assert text_of(page) == PROMPT
+    page.press("#textarea", "Control+y")
+    assert text_of(page) == PROMPT + "日本"
+
+
 def test_escape_removes_and_then_tab_leaves(page):
     new = go_on(page)
     page.press("#textarea", "Escape")
@@ -215,6 +229,20 @@ def test_undo_and_redo_over_everything(opened):
     for state in states[1:]:
         page.click("#redo")
         assert text_of(page) == state
+
+
+def test_the_browsers_own_undo_is_the_trees(page):
+    """From a menu that the page does not see, too."""
+    page.keyboard.type("er")
+    page.evaluate("document.execCommand('undo')")
+    assert text_of(page) == PROMPT
+    new = go_on(page)
+    page.press("#textarea", "Enter")
+    page.keyboard.type("!")
+    page.evaluate("document.execCommand('undo')")
+    assert text_of(page) == PROMPT + new
+    page.press("#textarea", "Control+y")
+    assert text_of(page) == PROMPT + new + "!"
 
 
 def test_a_draft_outlives_the_page_and_travels_as_a_file(opened, tmp_path):

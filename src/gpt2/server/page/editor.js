@@ -16,9 +16,11 @@ export class Editor extends EventTarget {
     this.suggestion = null;
     this.typed = 0; // when the last key was
     this.before = 0; // where the selection began before it
+    this.isComposing = false; // a character out of several keys, which counts when it is whole
     area.addEventListener("beforeinput", (event) => this.#beforeInput(event));
-    area.addEventListener("input", (event) => event.isComposing || this.#input());
-    area.addEventListener("compositionend", () => this.#input());
+    area.addEventListener("input", (event) => this.isComposing || this.#history(event) || this.#input());
+    area.addEventListener("compositionstart", () => { this.#begun(); this.isComposing = true; });
+    area.addEventListener("compositionend", () => { this.isComposing = false; this.#input(); });
     area.addEventListener("pointerdown", () => this.stop());
     document.addEventListener("selectionchange", () => this.#selected());
   }
@@ -138,8 +140,7 @@ export class Editor extends EventTarget {
   }
 
   #walked(place) {
-    if (place === null) return;
-    this.#show(place);
+    this.#show(place ?? this.area.selectionStart);
     this.#settled();
   }
 
@@ -164,16 +165,24 @@ export class Editor extends EventTarget {
 
   /** A suggestion that the selection has left is part of the text. */
   #selected() {
-    if (this.suggestion && !this.suggestion.isWriting && !this.isSuggesting) this.#settled();
+    if (this.suggestion && !this.isComposing && !this.suggestion.isWriting && !this.isSuggesting) this.#settled();
   }
 
   #beforeInput(event) {
-    if (event.inputType === "historyUndo" || event.inputType === "historyRedo") {
-      event.preventDefault();
-      if (event.inputType === "historyUndo") this.undo();
-      else this.redo();
-      return;
-    }
+    if (event.cancelable && this.#history(event)) event.preventDefault();
+    else if (!this.isComposing) this.#begun();
+  }
+
+  /** The tree's undo or redo in place of the browser's, be it about to happen or done; whether it is one. */
+  #history({ inputType }) {
+    if (inputType === "historyUndo") this.undo();
+    else if (inputType === "historyRedo") this.redo();
+    else return false;
+    return true;
+  }
+
+  /** Something is about to be typed. */
+  #begun() {
     this.stop();
     if (!this.isSuggesting) this.suggestion = null;
     this.before = this.area.selectionStart;
