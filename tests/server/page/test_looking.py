@@ -102,12 +102,12 @@ def test_the_tokens_are_the_text(opened, address, text):
 
 def test_tokens_of_a_vocabulary_that_tidies_white_space_are_found_in_the_text(page):
     """As SentencePiece does: what it says is not what was written."""
-    text, said = "  Das  blaue\tPferd ", ["Das", " blaue", " P", "ferd"]
+    text, said = "  Das  blaue\tPferd \nlief  ", ["Das", " blaue", " P", "ferd", "\n", "lief"]
     places = page.evaluate(
         "async ([text, said]) => (await import('/places.js')).places(text, said.map((text) => ({ text })))",
         [text, said],
     )
-    assert [text[a:b].strip() for a, b in places] == ["Das", "blaue", "P", "ferd"]
+    assert [text[a:b].strip() for a, b in places] == ["Das", "blaue", "P", "ferd", "", "lief"]
 
 
 def test_text_that_is_html_is_shown_as_text(opened):

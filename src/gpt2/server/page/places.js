@@ -1,5 +1,7 @@
 // Where tokens stand in the text that they were made of.
 
+const NEAR = 8; // characters of white space that a token may have lost
+
 /**
  * The text before the first of the tokens and the place of each: [[start, end], ...], in the units of JavaScript's
  * strings. What the tokens say is the end of the text; a vocabulary that tidies white space may say it differently.
@@ -22,8 +24,9 @@ function nearly(text, tokens) {
   let at = 0;
   return tokens.map(({ text: said }) => {
     const start = at;
-    const found = text.indexOf(said.trim(), at);
-    if (found >= 0 && found <= at + said.length + 8) at = found + said.trim().length;
+    const word = said.trim();
+    const found = text.startsWith(said, at) ? at + said.indexOf(word) : text.indexOf(word, at);
+    if (word && found >= 0 && found <= at + said.length + NEAR) at = found + word.length;
     else at = Math.min(text.length, at + said.length);
     return [start, at];
   });
