@@ -128,6 +128,20 @@ def test_what_was_selected_gives_way_and_comes_back(page):
     assert selection(page) == [13, 17, "The night is dark"]
 
 
+def test_a_space_that_was_typed_already_is_neither_sent_nor_written_twice(page):
+    """To GPT-2 spaces belong to the words that follow; a continuation that begins with none is asked for again."""
+    write(page, "The night ")
+    asked, said = sent(page), ["-fall", "s", " is dark"]
+
+    def answer(route):
+        event = json.dumps({"choices": [{"index": 0, "text": said.pop(0), "finish_reason": "length"}]})
+        route.fulfill(content_type="text/event-stream", body=f"data: {event}\n\ndata: [DONE]\n\n")
+
+    page.route("**/v1/completions", answer)
+    assert go_on(page) == "is dark" and text_of(page) == "The night is dark"
+    assert [body["prompt"] for body in asked] == ["The night"] * 3
+
+
 def test_to_the_end_of_the_sentence(page):
     for _ in range(3):
         new = go_on(page, "Control+Enter")
