@@ -100,9 +100,18 @@ def test_the_tokens_are_the_text(opened, address, text):
         assert "256 tokens" in page.inner_text("#look-note") or "last 256" in page.inner_text("#look-note")
 
 
+def test_of_a_text_larger_than_a_request_the_end_is_looked_at(opened):
+    page = opened(text="The night is dark. " * 60_000)
+    page.click("#to-look")
+    until(page, "document.getElementById('look-note').textContent.includes('its last 25')")
+    assert page.evaluate("document.getElementById('tokens').textContent.length") > 1_000_000
+    page.click("#to-inside")
+    until(page, "document.getElementById('inside-note').textContent.includes('last 256 tokens')")
+
+
 def test_tokens_of_a_vocabulary_that_tidies_white_space_are_found_in_the_text(page):
     """As SentencePiece does: what it says is not what was written."""
-    text, said = "  Das  blaue\tPferd \nlief  ", ["Das", " blaue", " P", "ferd", "\n", "lief"]
+    text, said = "Davor.  Das  blaue\tPferd \nlief  ", ["Das", " blaue", " P", "ferd", "\n", "lief"]
     places = page.evaluate(
         "async ([text, said]) => (await import('/places.js')).places(text, said.map((text) => ({ text })))",
         [text, said],

@@ -23,7 +23,8 @@ export function windowStart(count, kept, step) {
   return count <= kept ? 0 : Math.min(count - 1, Math.ceil((count - kept) / step) * step);
 }
 
-function lastPart(text, nCtx) {
+/** The last part of a text, more than the context holds; it begins at a place that stays the same for a while. */
+export function lastPart(text, nCtx) {
   const step = (nCtx * CHARACTERS) / 2;
   const start = Math.max(0, Math.floor(text.length / step) - 1) * step;
   const space = start && text.slice(start).search(/\s/);

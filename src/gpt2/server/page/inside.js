@@ -3,6 +3,7 @@
 import { layers } from "./api.js";
 import { told } from "./autopilot.js";
 import { AttentionCard } from "./attention.js";
+import { lastPart } from "./context.js";
 import { $, make, roving } from "./dom.js";
 import { onLanguage, say } from "./language.js";
 import { lens } from "./lens.js";
@@ -10,8 +11,9 @@ import { ShapeCard } from "./shape.js";
 import { visible } from "./visible.js";
 
 export class Inside {
-  constructor(editor) {
-    Object.assign(this, { editor, text: null, found: null, at: 0, asking: new AbortController() });
+  /** model: what is known of the chosen one. */
+  constructor(editor, model) {
+    Object.assign(this, { editor, model, text: null, found: null, at: 0, asking: new AbortController() });
     this.attention = new AttentionCard((at) => this.choose(at));
     this.shape = new ShapeCard();
     roving($("chips"));
@@ -30,7 +32,7 @@ export class Inside {
     $("inside-note").textContent = say(text ? "computing" : "nothing");
     if (!text) return;
     try {
-      const found = await layers(text, asking.signal);
+      const found = await layers(lastPart(text, this.model().n_ctx), asking.signal);
       if (asking.signal.aborted) return;
       [this.found, this.at] = [found, found.tokens.length - 1];
       this.#show();

@@ -3,6 +3,7 @@
 import { scores } from "./api.js";
 import { told } from "./autopilot.js";
 import { bars } from "./bars.js";
+import { lastPart } from "./context.js";
 import { $, make, roving } from "./dom.js";
 import { number, onLanguage, say } from "./language.js";
 import { places } from "./places.js";
@@ -20,9 +21,9 @@ export const shade = (logprob) => {
 };
 
 export class Look {
-  /** nVocab: how many tokens the chosen model has. */
-  constructor(editor, nVocab) {
-    Object.assign(this, { editor, nVocab, text: null, found: null, pinned: -1, asking: new AbortController() });
+  /** model: what is known of the chosen one. */
+  constructor(editor, model) {
+    Object.assign(this, { editor, model, text: null, found: null, pinned: -1, asking: new AbortController() });
     const tokens = $("tokens");
     roving(tokens);
     for (const event of ["focusin", "pointerover"]) tokens.addEventListener(event, ({ target }) => this.#point(target));
@@ -39,7 +40,7 @@ export class Look {
     this.text = text;
     $("look-note").textContent = say("looking");
     try {
-      const found = await scores(text, asking.signal);
+      const found = await scores(lastPart(text, this.model().n_ctx), asking.signal);
       if (asking.signal.aborted) return;
       [this.found, this.places, this.pinned] = [found, places(text, found.tokens), -1];
       this.#show();
@@ -64,9 +65,8 @@ export class Look {
   #show() {
     const { found, text } = this;
     if (!found || text === null) return;
-    const skipped = { seen: found.tokens.length, n: found.skipped };
-    $("look-note").textContent = found.skipped ? say("skipped", skipped) : text ? "" : say("nothing");
     const before = text.slice(0, this.places[0]?.[0] ?? 0);
+    $("look-note").textContent = before.trim() ? say("skipped", { seen: found.tokens.length }) : text ? "" : say("nothing");
     $("tokens").replaceChildren(make("span", { class: "unscored", text: before }), ...found.tokens.map((token, i) => this.#token(token, i)));
     bars($("next"), found.next, (token) => this.#take(text.length, text.length, token), "take");
     this.#detail();
@@ -99,9 +99,9 @@ export class Look {
       button.classList.toggle("chosen", Number(button.dataset.at) === this.pinned);
     }
     if (!token) return;
-    $("detail-heading").textContent = say("detail", { n: this.found.skipped + this.pinned + 1, piece: visible(token.piece) });
+    $("detail-heading").textContent = say("detail", { n: this.pinned + 1, piece: visible(token.piece) });
     $("detail-said").textContent = token.logprob === null ? say(token.rank ? "detail_said" : "detail_first") : say("detail_said", {
-      rank: token.rank, all: this.nVocab().toLocaleString(settings.language),
+      rank: token.rank, all: this.model().n_vocab.toLocaleString(settings.language),
       share: percent(Math.exp(token.logprob), settings.language), bits: number(-token.logprob / Math.LN2) });
     const [start] = this.places[this.pinned];
     bars($("alternatives"), token.likeliest, (other) => this.#take(start, this.text.length, other), "branch_to");

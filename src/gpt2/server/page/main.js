@@ -28,8 +28,8 @@ const editor = new Editor($("textarea"));
 const choices = new Choices(editor);
 const autopilot = new Autopilot(editor, choices, async () => (await ready, model().n_ctx));
 const drafts = new Drafts(editor);
-const look = new Look(editor, () => model().n_vocab);
-const inside = new Inside(editor);
+const look = new Look(editor, model);
+const inside = new Inside(editor, model);
 
 function buttons() {
   const touch = matchMedia("(pointer: coarse)").matches; // focus would bring up the keyboard

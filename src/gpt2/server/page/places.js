@@ -20,14 +20,16 @@ function along(tokens, start) {
   });
 }
 
+/** From the end of the text, which is there for certain, to where the first token begins. */
 function nearly(text, tokens) {
-  let at = 0;
-  return tokens.map(({ text: said }) => {
-    const start = at;
+  let at = text.length;
+  return tokens.map((token) => token.text).reverse().map((said) => {
+    const end = at;
     const word = said.trim();
-    const found = text.startsWith(said, at) ? at + said.indexOf(word) : text.indexOf(word, at);
-    if (word && found >= 0 && found <= at + said.length + NEAR) at = found + word.length;
-    else at = Math.min(text.length, at + said.length);
-    return [start, at];
-  });
+    const found = word ? text.lastIndexOf(word, at - word.length) : -1;
+    const space = /^\s/.test(said) && /\s/.test(text[found - 1] ?? "") ? 1 : 0;
+    if (found >= 0 && found >= at - said.length - NEAR) at = found - space;
+    else at = Math.max(0, at - said.length);
+    return [at, end];
+  }).reverse();
 }

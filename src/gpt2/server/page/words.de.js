@@ -36,7 +36,7 @@ export const GERMAN = {
   legend: "Wie wahrscheinlich es war", legend_0: "50 % und mehr", legend_1: "10 bis 50 %", legend_2: "1 bis 10 %", legend_3: "0,1 bis 1 %",
   legend_4: "unter 0,1 %", legend_none: "nicht bewertet",
   tokens_label: "Token des Textes", look_continue: "Fortsetzen", undo_word: "Rückgängig",
-  looking: "Wird angesehen…", skipped: "Das Modell sieht die letzten {seen} Token; die {n} davor sind nicht bewertet.", nothing: "Es gibt noch keinen Text.",
+  looking: "Wird angesehen…", skipped: "Das Modell sieht die letzten {seen} Token; was davor steht, ist nicht bewertet.", nothing: "Es gibt noch keinen Text.",
   next: "Was als Nächstes kommen kann", next_about: "Die wahrscheinlichsten nächsten Token am Ende des Textes. Klicke eines an, um es zu nehmen und von dort weiterzugehen.",
   take: "{piece}, {share}: nehmen", branch_to: "{piece}, {share}: von hier damit weitergehen", half: "{piece}, {share}: ein halbes Zeichen, lässt sich allein nicht nehmen",
   detail: "Token {n}: {piece}", detail_said: "Rang {rank} von {all}, Wahrscheinlichkeit {share}, {bits} Bit Überraschung.", detail_first: "Das erste Token: davor steht nichts, darum hat es keine Wahrscheinlichkeit.",

@@ -36,7 +36,7 @@ export const ENGLISH = {
   legend: "How likely it was", legend_0: "50 % and more", legend_1: "10 to 50 %", legend_2: "1 to 10 %", legend_3: "0.1 to 1 %",
   legend_4: "below 0.1 %", legend_none: "not scored",
   tokens_label: "Tokens of the text", look_continue: "Go on", undo_word: "Undo",
-  looking: "Looking…", skipped: "The model sees its last {seen} tokens; the {n} before them are not scored.", nothing: "There is no text yet.",
+  looking: "Looking…", skipped: "The model sees its last {seen} tokens; what stands before them is not scored.", nothing: "There is no text yet.",
   next: "What may come next", next_about: "The likeliest next tokens at the end of the text. Click one to take it and go on from there.",
   take: "{piece}, {share}: take it", branch_to: "{piece}, {share}: go on from here with it", half: "{piece}, {share}: half a character, cannot be taken alone",
   detail: "Token {n}: {piece}", detail_said: "Rank {rank} of {all}, probability {share}, {bits} bits of surprise.", detail_first: "The first token: nothing stands before it, so it has no probability.",
