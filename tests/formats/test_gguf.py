@@ -1,5 +1,8 @@
 """GGUF: the layout of llama.cpp's converter is read, and what is no GPT-2 is refused by name."""
 
+import json
+from pathlib import Path
+
 import gguf
 import gguf_layout
 import numpy as np
@@ -20,6 +23,7 @@ from gpt2.formats.gguf import tensor_name
 from gpt2.formats.model_dir import find_model, load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, leaves
 
+GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/llama_cpp.json").read_text(encoding="utf-8"))
 HELD = ("untied", "epsilon", "inner")
 
 
@@ -60,6 +64,18 @@ def test_narrow_types(tmp_path, source, kind, off):
         same = np.array_equal(value, expected)
         assert same == (not name.endswith(("/w", "wte"))), name
         assert np.abs(value - expected).max() <= off * np.abs(expected).max() + 1e-6, name
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_llama_cpp_writes_the_same(tmp_path, kind):
+    """Ids and greedy continuations of llama.cpp."""
+    model = write_variant(tmp_path / "source", n_ctx=128)
+    weights, encoder = dict(leaves(tiny.read_model(model.path))), load_vocabulary(model)
+    found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, model.hparams, kind=kind))
+    expected = GOLDEN[kind]
+    assert [load_vocabulary(found).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
+    rows = [Row(text["ids"], GREEDY) for text in expected]
+    assert take(load_backend(found, native=False), rows, 40) == [text["new"] for text in expected]
 
 
 @pytest.mark.parametrize("name", HELD)
