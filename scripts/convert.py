@@ -36,7 +36,8 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
         machine.start()
     with bar(CONVERTING) as report:
         export.convert(model, expanded(dst), to, chosen, report)
-    command.complain(f"{dst}: {model.hparams.n_params:,} weights, the same as in {src}")
+    rounded = "" if dtype == "float32" else f", rounded to {dtype}"
+    command.complain(f"{dst}: {model.hparams.n_params:,} weights, the same as in {src}{rounded}")
 
 
 if __name__ == "__main__":
