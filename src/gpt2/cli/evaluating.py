@@ -47,7 +47,7 @@ def evaluate(chosen: Chosen, source: Source, trials: Trials) -> None:
     directory, vocabulary = found(chosen)
     size = paper.size_of(directory.hparams)
     protocol = protocol_of(directory.hparams.n_ctx, vocabulary, trials.window, trials.stride, not trials.no_start)
-    some, n_bytes = texts(source) if own else ([], None)
+    some, n_bytes = texts(source, vocabulary) if own else ([], None)
     paths = {task.name: _data(task, trials) for task in wanted}
     model = loaded(directory, vocabulary, chosen)
 

@@ -42,7 +42,7 @@ def score(chosen: Chosen, source: Source, wanted: Wanted) -> None:
     window = n_ctx if wanted.window is None else wanted.window
     stride = max(1, window // 2) if wanted.stride is None else wanted.stride
     protocol = scores.protocol_of(n_ctx, vocabulary, window, stride)
-    some, size = texts(source)
+    some, size = texts(source, vocabulary)
     model, names, totals = loaded(directory, vocabulary, chosen), [], Totals()
 
     def parts() -> Iterator[Iterable[str]]:
@@ -83,7 +83,7 @@ def following(chosen: Chosen, source: Source, count: int, form: str | None, out:
     if form not in listing.NEXT_FORMS:
         raise UsageError(f"the next tokens are listed as {', '.join(listing.NEXT_FORMS)}, not as {form}")
     directory, vocabulary = found(chosen)
-    some, _ = texts(source)
+    some, _ = texts(source, vocabulary)
     prompt = "".join(next(iter(some)).parts)
     model = loaded(directory, vocabulary, chosen)
     request = Request(prompt or None, length=1, sampling=Sampling(temperature=0), logprobs=count)

@@ -64,7 +64,7 @@ def loaded(directory: ModelDir, vocabulary: Vocabulary, chosen: Chosen) -> Model
     return model
 
 
-def texts(source: Source) -> tuple[Iterable[Text], int | None]:
+def texts(source: Source, vocabulary: Vocabulary) -> tuple[Iterable[Text], int | None]:
     """The texts, and how many bytes they have together if that is known before they are read.
 
     Raises GPT2Error for files that are not there, UsageError for two sources.
@@ -78,14 +78,15 @@ def texts(source: Source) -> tuple[Iterable[Text], int | None]:
             raise UsageError("give in_text or text, not both")
         return [Text("text", [source.text])], None
     if source.in_text in (None, STDIN):
-        return _stdin(source.encoding), None
+        return _stdin(source.encoding, vocabulary.last_cut), None
     paths = documents.find(source.in_text)
     plain = not any(path.suffix.lower() in (".gz", ".csv") for path in paths)
     size = documents.total_size(paths) if plain else None
-    return of_files(paths, source.encoding, documents.Csv(header=source.csv_header)), size
+    rows = documents.Csv(header=source.csv_header)
+    return of_files(paths, source.encoding, rows, vocabulary.last_cut), size
 
 
-def _stdin(encoding: str) -> Iterator[Text]:
+def _stdin(encoding: str, where: Callable[[str], int]) -> Iterator[Text]:
     from gpt2.evaluation.own_text import of_stream
 
     if sys.stdin.isatty():
@@ -93,7 +94,7 @@ def _stdin(encoding: str) -> Iterator[Text]:
     undecodable = count_undecodable(encoding, "the standard input")
     start = sys.stdin.buffer.peek(LONGEST_MARK) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
     marked = marked_encoding(start[:LONGEST_MARK], encoding)
-    yield of_stream(io.TextIOWrapper(sys.stdin.buffer, marked, REPLACE_AND_COUNT), "stdin")
+    yield of_stream(io.TextIOWrapper(sys.stdin.buffer, marked, REPLACE_AND_COUNT), "stdin", where)
     undecodable.report()
 
 

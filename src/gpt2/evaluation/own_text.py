@@ -22,13 +22,14 @@ class Text(NamedTuple):
     parts: Iterable[str]
 
 
-def of_files(paths: Sequence[Path], encoding: str, rows: documents.Csv = documents.PLAIN_CSV) -> Iterator[Text]:
+def of_files(paths: Sequence[Path], encoding: str, rows: documents.Csv, where: documents.LastCut) -> Iterator[Text]:
     """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
 
-    An empty file is a text without tokens. Raises GPT2Error, naming the file, for one that is damaged.
+    where: the vocabulary's `last_cut`. An empty file is a text without tokens. Raises GPT2Error, naming the file, for
+    one that is damaged.
     """
     for path in paths:
-        parts = documents.read([path], encoding, rows)
+        parts = documents.read([path], encoding, rows, where)
         first, count = next(parts, None), 0
         if first is None:
             yield Text(shown(path), ())
@@ -46,10 +47,10 @@ def _document(first: documents.Part, following: Iterator[documents.Part]) -> Ite
         yield part.text
 
 
-def of_stream(stream: IO[str], name: str) -> Text:
+def of_stream(stream: IO[str], name: str, where: documents.LastCut) -> Text:
     """What comes from a pipe, cut where tokens end."""
     blocks = iter(lambda: stream.read(documents.PART), "")
-    return Text(name, (text for text, _ in documents.cut(blocks, documents.PART)))
+    return Text(name, (text for text, _ in documents.cut(blocks, documents.PART, where)))
 
 
 def perplexity(
