@@ -4,8 +4,8 @@
     python benchmarks/server_beside_lm_eval.py MODEL_DIRECTORY TEXT_FILE PEERS/bin/python
 
 PEERS is an environment with lm-eval[api] and transformers. The harness scores the last word of each of the text's
-longer lines through `local-completions`, with the model's tokenizer in transformers' form; the library scores the same ids.
-Prints the largest difference of a log-likelihood, and how many of the harness's "is greedy" differ.
+longer lines through `local-completions`, with the model's tokenizer in transformers' form; the library scores the same
+ids. Prints the largest difference of a log-likelihood, and how many of the harness's "is greedy" differ.
 """
 
 import json
