@@ -264,7 +264,7 @@ class Encoder:
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges()), ""]
         merges, pieces = "\n".join(lines).encode("utf-8"), json.dumps(self.ids_of).encode("ascii")
         if self.is_as_openai():
-            return {MERGES_FILE: merges, ENCODER_FILE: pieces}
+            return {ENCODER_FILE: pieces, MERGES_FILE: merges}
         special: dict[str, Any] = {"eos_token": self.end_token} if self.end_token in self.ids_of else {}
         special["additional_special_tokens"] = sorted(self.special - {self.end_token})
         return {PAIR_MERGES_FILE: merges, SPECIAL_FILE: json.dumps(special).encode("ascii"), PAIR_PIECES_FILE: pieces}

@@ -18,8 +18,7 @@ from gpt2.data.encode import encode_files
 from gpt2.data.workers import Encoded, pack_separator
 from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import ByteCount, new_folder, replacing, replacing_together, unheard
-from gpt2.formats import sp_model
-from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, UNKNOWN, package
+from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SUFFIX, UNKNOWN, package
 from gpt2.text.vocabulary import Vocabulary
 
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
@@ -65,7 +64,7 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
             f"vocab_size must be at least 1 and character_coverage above 0 and at most 1, not {vocab_size} and"
             f" {character_coverage}"
         )
-    model = Path(f"{prefix}{sp_model.SUFFIX}")
+    model = Path(f"{prefix}{SUFFIX}")
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"sp_model_prefix must be the beginning of a file's name, not {prefix!r}")
     try:

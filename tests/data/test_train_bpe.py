@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_both_files_are_replaced_or_none(text, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_bpe, "_write", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(GPT2Error, match="the vocabulary in .*own cannot be written: No space left on device"):
         train_bpe.train(text, tmp_path / "own", 320)
     assert load_encoder(tmp_path / "own").fingerprint == before

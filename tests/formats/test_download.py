@@ -285,7 +285,7 @@ def test_what_cannot_be_read_is_not_fetched_again(server, tmp_path, monkeypatch,
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(openai, "_fill", broken)
+    monkeypatch.setattr(openai, "fill", broken)
     assert fetch(server) == 1
     assert f"{DATA} cannot be read: Input/output error\n" in capsys.readouterr().err
     assert server.requests == []

@@ -16,9 +16,8 @@ import numpy as np
 from gpt2 import files, machine
 from gpt2.errors import FETCH_AGAIN, Damaged
 from gpt2.formats.table import Broken, fields
-from gpt2.text.sentencepiece import SP_MODEL_FILE, SentencePiece, package
+from gpt2.text.sentencepiece import SentencePiece, package
 
-SUFFIX = ".model"  # that sp-train gives its files
 PIECE, NORMALIZER, DENORMALIZER = 1, 3, 5  # fields of a model
 CHARSMAP, ADDS_SPACE, TRIMS = 2, 3, 4  # of a normaliser
 ONE_BYTE = 128  # what is below is one byte long
@@ -31,11 +30,6 @@ class Spaces(NamedTuple):
 
     adds_space: bool = True
     trims: bool = True
-
-
-def read_folder(folder: Path) -> SentencePiece:
-    """The `sp.model` in it; as `read`."""
-    return read(folder / SP_MODEL_FILE)
 
 
 def read(path: Path) -> SentencePiece:

@@ -17,6 +17,7 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.tensor import FLOATS, Tensor
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
+from gpt2.text.sentencepiece import SP_MODEL_FILE
 
 PARAMS_FILE, WEIGHTS_FILE = "params.json", "model.pt"
 PICKLED_MODULE = "model.pkl"  # a whole module, in place of its weights
@@ -39,7 +40,7 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     Raises GPT2Error naming what is missing, cut off, unreadable or unknown. advice: what to do about that.
     """
     weights = path / WEIGHTS_FILE
-    missing = [name for name in (WEIGHTS_FILE, sp_model.SP_MODEL_FILE) if not files.is_file(path / name)]
+    missing = [name for name in (WEIGHTS_FILE, SP_MODEL_FILE) if not files.is_file(path / name)]
     if WEIGHTS_FILE in missing and files.is_file(path / PICKLED_MODULE):
         raise GPT2Error(
             f"{path} has {PICKLED_MODULE}, a pickled program, and no {WEIGHTS_FILE}: only weights are read, as"
@@ -55,7 +56,7 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
             f"{weights} is cut off or of another model: {size} bytes, but {PARAMS_FILE} needs at least {least};"
             f" {advice}"
         )
-    return ModelDir(path, hparams, weights, read_weights, lambda: sp_model.read_folder(path))
+    return ModelDir(path, hparams, weights, read_weights, lambda: sp_model.read(path / SP_MODEL_FILE))
 
 
 def read_params(path: Path) -> dict[str, Any]:

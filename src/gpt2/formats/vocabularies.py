@@ -7,15 +7,24 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
-from gpt2.formats import huggingface_vocabulary, sp_model
+from gpt2.formats import huggingface_vocabulary
+from gpt2.text.sentencepiece import SP_MODEL_FILE, SUFFIX
 from gpt2.text.vocabulary import Vocabulary
+
+
+def _read_sp_model(path: Path) -> Vocabulary:
+    """A file, or the one of its name in a folder."""
+    from gpt2.formats import sp_model  # needs packages, which a wrong name is answered without
+
+    return sp_model.read(path if path.suffix == SUFFIX and files.is_file(path) else path / SP_MODEL_FILE)
+
 
 # The files that make a vocabulary, and what reads them from their folder; the first that are there count.
 KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
     ((huggingface_vocabulary.TOKENIZER_FILE,), huggingface_vocabulary.load_tokenizer),
     (huggingface_vocabulary.PAIR, huggingface_vocabulary.load_pair),
-    ((sp_model.SP_MODEL_FILE,), sp_model.read_folder),
+    ((SP_MODEL_FILE,), _read_sp_model),
 ]
 FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
 
@@ -28,12 +37,12 @@ def is_one(path: Path) -> bool:
 def load(path: Path) -> Vocabulary:
     """The vocabulary for which `is_one` holds. Raises GPT2Error, naming the file, if it is damaged."""
     if _is_sp_model(path):
-        return sp_model.read(path)
+        return _read_sp_model(path)
     return next(read for names, read in KINDS if _are_there(path, names))(path)
 
 
 def _is_sp_model(path: Path) -> bool:
-    return path.suffix == sp_model.SUFFIX and files.is_file(path)
+    return path.suffix == SUFFIX and files.is_file(path)
 
 
 def _are_there(folder: Path, names: tuple[str, ...]) -> bool:

@@ -23,6 +23,7 @@ from gpt2.text.vocabulary import type_code
 END_OF_LINE, END_OF_TEXT, UNKNOWN = "<endofline>", "<endoftext>", "<unk>"
 SPACE = "▁"  # U+2581
 SP_MODEL_FILE = "sp.model"
+SUFFIX = ".model"  # that sp-train gives its files
 MISSING = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
 
 
