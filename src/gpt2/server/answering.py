@@ -25,16 +25,18 @@ class Answer:
         self.writings = [completions.Writing(plan, i, served.model.encoder) for i in range(len(plan.texts))]
         self.id, self.created = f"cmpl-{uuid.uuid4().hex}", int(time.time())
 
-    async def _choices(self, at_once: bool) -> AsyncIterator[tuple[int, schema.CompletionChoice]]:
-        """What is added to which text."""
+    async def _choices(self, at_once: bool) -> AsyncIterator[dict[int, list[schema.CompletionChoice]]]:
+        """What is added to each text, by its place."""
         metrics, is_first = self.metrics, True
         async with written(self.served.desk, self.plan.texts, self.patience, at_once) as pieces:
             async for some in pieces:
                 if is_first and not at_once:
                     metrics.first.labels(self.served.name).observe(time.perf_counter() - self.begun)
                     is_first = False
+                added: dict[int, list[schema.CompletionChoice]] = {}
                 for piece in some:
-                    yield piece.request, self.writings[piece.request].part(piece)
+                    added.setdefault(piece.request, []).append(self.writings[piece.request].part(piece))
+                yield added
         used = completions.usage(self.plan, self.writings)
         metrics.prompt_tokens.labels(self.served.name).inc(used.prompt_tokens)
         metrics.tokens.labels(self.served.name).inc(used.completion_tokens)
@@ -42,15 +44,18 @@ class Answer:
 
     async def whole(self) -> schema.Completion:
         parts: list[list[schema.CompletionChoice]] = [[] for _ in self.writings]
-        async for place, choice in self._choices(at_once=True):
-            parts[place].append(choice)
+        async for added in self._choices(at_once=True):
+            for place, some in added.items():
+                parts[place] += some
         choices = completions.best(self.plan, self.writings, parts)
         return self._completion(choices, completions.usage(self.plan, self.writings))
 
     async def parts(self, usage: bool) -> AsyncIterator[schema.Completion]:
-        async for place, choice in self._choices(at_once=False):
-            if choice.text or choice.finish_reason or choice.logprobs:
-                yield self._completion([choice.model_copy(update={"index": place})])
+        async for added in self._choices(at_once=False):
+            for place, some in added.items():
+                choice = completions.joined(some, place)
+                if choice.text or choice.finish_reason or choice.logprobs:
+                    yield self._completion([choice])
         if usage:
             yield self._completion([], completions.usage(self.plan, self.writings))
 

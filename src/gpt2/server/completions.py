@@ -186,18 +186,24 @@ def finite(logprob: float) -> float | None:
     return logprob if math.isfinite(logprob) else None
 
 
-def joined(parts: Iterable[CompletionChoice], index: int) -> CompletionChoice:
-    """The whole choice; of its tokens those that its text has something of."""
-    parts = list(parts)
-    text = "".join(part.text for part in parts)
-    logprobs = [part.logprobs for part in parts if part.logprobs is not None]
-    whole = None
-    if logprobs:
-        columns = {name: [x for one in logprobs for x in getattr(one, name)] for name in Logprobs.model_fields}
-        finish = parts[-1].finish_reason
-        inside = [offset < len(text) or finish == "length" for offset in columns["text_offset"]]
-        whole = Logprobs(**{name: [x for x, is_in in zip(xs, inside) if is_in] for name, xs in columns.items()})
-    return CompletionChoice(index=index, text=text, logprobs=whole, finish_reason=parts[-1].finish_reason)
+def joined(parts: Sequence[CompletionChoice], index: int) -> CompletionChoice:
+    """Parts of a choice that follow each other, as one."""
+    said = [part.logprobs for part in parts if part.logprobs is not None]
+    columns = {name: [x for one in said for x in getattr(one, name)] for name in Logprobs.model_fields}
+    logprobs, text = Logprobs(**columns) if said else None, "".join(part.text for part in parts)
+    return CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=parts[-1].finish_reason)
+
+
+def whole(parts: Sequence[CompletionChoice], index: int) -> CompletionChoice:
+    """The whole choice; of its tokens those that its text has something of: not a stop string's."""
+    choice = joined(parts, index)
+    if choice.logprobs is not None and choice.finish_reason != "length":
+        inside = [offset < len(choice.text) for offset in choice.logprobs.text_offset]
+        columns = {name: getattr(choice.logprobs, name) for name in Logprobs.model_fields}
+        choice.logprobs = Logprobs(
+            **{name: [x for x, is_in in zip(xs, inside) if is_in] for name, xs in columns.items()}
+        )
+    return choice
 
 
 def best(
@@ -211,7 +217,7 @@ def best(
         if plan.best_of > plan.n:
             places.sort(key=lambda place: -writings[place].mean_logprob)
         chosen += places[: plan.n]
-    return [joined(parts[place], index) for index, place in enumerate(chosen)]
+    return [whole(parts[place], index) for index, place in enumerate(chosen)]
 
 
 def usage(plan: Plan, writings: Iterable[Writing]) -> Usage:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from gpt2.generate import Asked, Model, Piece, Writer
 
 log = logging.getLogger(__name__)
 ROWS, WAITING = 32, 64  # texts that are written at a time, and jobs that may wait for them
+# Seconds, at least, from one telling to the next: nobody sees more, and for each the event loop takes a core from the
+# step that is being computed.
+TELLING = 0.02
 
 
 class Busy(GPT2Error):
@@ -45,6 +49,7 @@ class Job:
         self.waiting = collections.deque(enumerate(texts))
         self.tell, self.at_once = tell, at_once
         self.pieces: list[Piece] = []  # that have not been told
+        self.told = -TELLING  # when something was, last
         self.left = len(texts)
         self.cancelled = False
 
@@ -162,9 +167,10 @@ class Desk:
                 job.left -= 1
         with self.changed:
             self.jobs = [job for job in self.jobs if job.left]
+        now = time.monotonic()
         for job in heard:
-            if not job.at_once or not job.left:
-                told, job.pieces = job.pieces, []
+            if not job.left or not (job.at_once or now < job.told + TELLING):
+                told, job.pieces, job.told = job.pieces, [], now
                 job.tell(Told(told))
 
     def _fail(self, error: Exception) -> None:
