@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 from peers.turns import ratios
 
 WORDS = ["the", "of", "and", "to", "in", "that", "was", "his", "it", "with", "is", "for", "as", "had", "you", "not"]
+END_OF_TEXT = "50256"
 PAUSE = 0.05  # seconds, on average, from an answer to the next question
 OURS, COMMAND, TRANSFORMERS, LLAMA = "ours", "command", "transformers", "llama.cpp"
 FORMATS = {TRANSFORMERS: ("huggingface", "model"), LLAMA: ("gguf", "model.gguf")}
@@ -42,7 +43,8 @@ def bodies(count):
     rng = random.Random(1)
     for number in range(count):
         prompt = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 200)))
-        yield {"prompt": prompt, "max_tokens": rng.randint(10, 100), "top_k": 40, "seed": number, "stream": True}
+        body = {"prompt": prompt, "max_tokens": rng.randint(10, 100), "top_k": 40, "seed": number, "stream": True}
+        yield {**body, "logit_bias": {END_OF_TEXT: -100}}  # so that each text has all its tokens
 
 
 def ask(port, body):
