@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,7 +21,6 @@ from gpt2.server.served import Served
 HEADERS = 20.0  # seconds for a request's headers to come
 KEPT = 20  # seconds that a connection without a request is kept
 BACKLOG = 2048
-SWITCH = 2e-4  # seconds for which the loop may keep a desk, which has its next step to begin, from the interpreter
 
 
 class Impatient(H11Protocol):
@@ -94,7 +92,6 @@ def serve(
 
     ready: called once requests are answered.
     """
-    sys.setswitchinterval(SWITCH)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # of sockets that clients have left
     config = uvicorn.Config(
         create_app(served, options),
