@@ -116,7 +116,17 @@ def server(name, options, model, precision):
     commands = {
         OURS: [sys.executable, ROOT / "scripts/serve.py", "--model_name", model, "--precision", precision],
         TRANSFORMERS: [options.peer_python, HERE.parent / "peers/transformers_server.py", "--model", model],
-        LLAMA: [options.peer_python, "-m", "llama_cpp.server", "--n_ctx", "1024", "--model", model],
+        LLAMA: [
+            options.peer_python,
+            "-m",
+            "llama_cpp.server",
+            "--n_ctx",
+            "1024",
+            "--interrupt_requests",
+            "false",
+            "--model",
+            model,
+        ],
     }
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     command = [str(word) for word in [*commands[name], "--port", port]]
