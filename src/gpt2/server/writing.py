@@ -61,8 +61,8 @@ async def _pieces(heard: asyncio.Queue[Told], left: int) -> AsyncIterator[list[P
 
 
 async def encoded(work: Callable[..., T], *arguments: Any) -> T:
-    """What a function comes to that turns text into ids, in a thread. A few do: more would each keep memory, and only
-    one of them has the interpreter at a time."""
+    """What a function comes to that turns text into ids, in a thread. A few do: only one of them has the interpreter at
+    a time."""
     return await asyncio.get_running_loop().run_in_executor(ENCODERS, functools.partial(work, *arguments))
 
 
