@@ -17,17 +17,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-TASK = """
-task: endings
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}/endings.jsonl}}}}
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{{{text.split(' ')[:-1]|join(' ')}}}}"
-doc_to_target: "{{{{' ' + text.split(' ')[-1]}}}}"
-target_delimiter: ""
-metric_list: [{{metric: perplexity}}, {{metric: acc}}]
-"""
+
+from beside_lm_eval import ENDINGS
 
 
 def harness(url, model, tokenizer, data):
@@ -35,7 +26,7 @@ def harness(url, model, tokenizer, data):
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    Path(data, "endings.yaml").write_text(TASK.format(data=data), encoding="utf-8")
+    Path(data, "endings.yaml").write_text(ENDINGS.format(data=data), encoding="utf-8")
     arguments = f"model={model},base_url={url}/v1/completions,tokenizer={tokenizer},tokenizer_backend=huggingface"
     found = lm_eval.simple_evaluate(
         "local-completions",

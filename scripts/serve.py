@@ -13,12 +13,13 @@ from gpt2.cli import command, serving
 from gpt2.cli.server_flags import SERVER_FLAGS
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
+from gpt2.server import defaults
 
 
 def serve(
     model_name=(DEFAULT_MODEL,),
-    host="127.0.0.1",
-    port=8000,
+    host=defaults.HOST,
+    port=defaults.PORT,
     precision=DEFAULT_PRECISION,
     models_dir=DEFAULT_MODELS_DIR,
     threads=None,
@@ -26,12 +27,12 @@ def serve(
     api_key=None,
     allow_host=(),
     allow_origin=(),
-    batch_size=32,
-    queue=64,
-    max_tokens=4096,
-    max_body=1 << 20,
-    timeout=600.0,
-    grace=30.0,
+    batch_size=defaults.ROWS,
+    queue=defaults.WAITING,
+    max_tokens=defaults.MOST_TOKENS,
+    max_body=defaults.MOST_BODY,
+    timeout=defaults.PATIENCE,
+    grace=defaults.GRACE,
 ):
     """Serve models on http://127.0.0.1:8000: a page to write on, and /v1/completions as OpenAI's clients know it.
 

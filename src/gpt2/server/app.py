@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gpt2.errors import GPT2Error
 from gpt2.server import completions, insight, schema
 from gpt2.server.answering import Answer, events
+from gpt2.server.defaults import MOST_TOKENS, PATIENCE
 from gpt2.server.errors import ApiError
 from gpt2.server.guard import Guard, Limits
 from gpt2.server.metrics import Metrics
@@ -46,8 +47,8 @@ class Options:
     """most_tokens: new tokens of a text, at most. patience: seconds for a request from its beginning to its end."""
 
     limits: Limits = Limits()
-    most_tokens: int = 4096
-    patience: float = 600.0
+    most_tokens: int = MOST_TOKENS
+    patience: float = PATIENCE
 
 
 class Api:

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from gpt2.errors import GPT2Error
 from gpt2.generate import Asked, Model, Piece, Writer
+from gpt2.server.defaults import ROWS, WAITING
 
 log = logging.getLogger(__name__)
-ROWS, WAITING = 32, 64  # texts that are written at a time, and jobs that may wait for them
 # Seconds, at least, from one telling to the next: nobody sees more, and for each the event loop takes a core from the
 # step that is being computed.
 TELLING = 0.02

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpt2.server.defaults import MOST_BODY
 from gpt2.server.errors import ApiError
 
 LOCAL = "localhost"
@@ -37,7 +38,7 @@ class Limits:
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
     api_key: str | None = None
-    body: int = 1 << 20
+    body: int = MOST_BODY
     patience: float = 30.0
 
 

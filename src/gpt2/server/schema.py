@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -140,6 +140,3 @@ class Error(BaseModel):
     """Every error has this shape, as in OpenAI's API."""
 
     error: ErrorBody
-
-
-Json = dict[str, Any]
