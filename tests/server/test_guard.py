@@ -1,8 +1,10 @@
 """Who may ask, how much, and how slowly."""
 
+import gc
 import json
 import socket
 import time
+import weakref
 
 import httpx
 import pytest
@@ -112,6 +114,28 @@ def test_headers_that_do_not_end_are_given_up(native_tiny_model, monkeypatch):
             except OSError:
                 return
         raise AssertionError("the connection is still open")
+
+
+def test_a_client_that_hung_up_leaves_nothing(native_tiny_model, monkeypatch):
+    made, real = [], run.Impatient.connection_made
+
+    def remembered(self, transport):
+        made.append(weakref.ref(self))
+        real(self, transport)
+
+    monkeypatch.setattr(run.Impatient, "connection_made", remembered)
+    body = b'{"prompt": "the cat", "max_tokens": 5}'
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with serving({"tiny": native_tiny_model}) as address:
+        for _ in range(5):
+            with raw(address, head + body) as connection:
+                connection.recv(10)
+                time.sleep(0.1)  # all of the answer is there: what is left of it unread makes of the end a reset
+        end = time.monotonic() + run.KEPT / 2
+        while any(one() for one in made) and time.monotonic() < end:
+            time.sleep(0.05)
+            gc.collect()
+        assert len(made) == 5 and [one() for one in made] == [None] * 5
 
 
 def test_every_answer_says_what_a_page_may_do(client):

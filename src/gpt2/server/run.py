@@ -34,8 +34,10 @@ class Impatient(H11Protocol):
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.next_look.cancel()  # which would keep the connection's memory till then
         super().connection_lost(exc)
+        # A timer keeps the connection's memory till it is due; uvicorn stops its own only where clients end politely.
+        self.next_look.cancel()
+        self._unset_keepalive_if_required()
 
     def _look(self) -> None:
         now, cycle = self.loop.time(), self.cycle
