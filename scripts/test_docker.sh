@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds Dockerfile.cpu and runs the classic commands in the image. It needs no Docker engine, but Debian, root,
-# buildah, debootstrap and 14 GB in $TMPDIR: the base image is made here, with Debian's Python for the official one,
+# Builds Dockerfile.cpu and runs the classic commands and the server in the image. It needs no Docker engine, but Debian,
+# root, buildah, debootstrap and 14 GB in $TMPDIR: the base image is made here, with Debian's Python for the official one,
 # and 124M, of random weights, comes from a server of this machine that stands in for OpenAI's.
 # Dockerfile.gpu is not built, for its size: what differs in it is checked, and that its packages can be had.
 set -euo pipefail
@@ -39,6 +39,8 @@ main() {
     check_unconditional
     step "interactive_conditional_samples.py, the model in a volume"
     check_interactive
+    step "serve.py"
+    check_serving
     step "packages of Dockerfile.gpu"
     check_gpu_packages
     step "all passed"
@@ -171,6 +173,25 @@ check_interactive() {
         in_image python3 src/interactive_conditional_samples.py --model_name tiny --top_k 40 --length 20 --seed 1 >"$WORK/output"
     expect_in_output 3 "$PROMPT"
     expect_in_output 2 "$BANNER"
+}
+
+# As docker run -p 8000:8000 does, on a port that is free here; a minute later it is told to stop, and does.
+check_serving() {
+    local url
+    in_image timeout 60 python3 scripts/serve.py --model_name tiny --host 0.0.0.0 --port 0 2>"$WORK/serving" &
+    for _ in {1..300}; do
+        url=$(sed -nE 's/^tiny .* on (http:[^;]*);.*/\1/p' "$WORK/serving")
+        [ -z "$url" ] || break
+        sleep 0.2
+    done
+    "$PYTHON" -c 'import sys, httpx
+answer = httpx.post(sys.argv[1] + "/v1/completions", json={"prompt": "the cat", "max_tokens": 3, "ignore_eos": True}).json()
+assert answer["usage"]["completion_tokens"] == 3, answer
+page = httpx.get(sys.argv[1])
+assert page.status_code == 200 and "<textarea" in page.text, page.text' "$url" >"$WORK/log" 2>&1 ||
+        fail "the server: $(cat "$WORK/serving" "$WORK/log")"
+    wait $! || [ $? = 124 ] || fail "the server's end: $(cat "$WORK/serving")"
+    [ "$(tail -n 1 "$WORK/serving")" = stopped ] || fail "the server's end: $(cat "$WORK/serving")"
 }
 
 expect_in_output() {
