@@ -61,7 +61,7 @@ def test_the_command_from_its_start_to_its_end(tiny_dir):
         with httpx.stream(
             "POST",
             f"{url}/v1/completions",
-            json={"prompt": "the", "max_tokens": 3000, "ignore_eos": True, "stream": True},
+            json={"prompt": "the", "max_tokens": 1500, "ignore_eos": True, "stream": True},
         ) as streamed:
             lines = streamed.iter_lines()
             next(lines)

@@ -70,7 +70,7 @@ class Api:
     async def completions(self, body: schema.CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         one = self.named(body.model)
-        plan = await encoded(completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(completions.size(body), completions.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         if body.stream:
             parts = answer.parts(bool(body.stream_options and body.stream_options.include_usage))
@@ -89,7 +89,7 @@ class Api:
             raise ApiError(400, "the body must be a JSON string, not another value")
         body = schema.CompletionRequest.model_validate({"prompt": prompt, "max_tokens": AUTOCOMPLETED, "top_k": AMONG})
         one = self.named(None)
-        plan = await encoded(completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(completions.size(body), completions.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         whole = await unless_gone(answer.whole(), request.is_disconnected)
         return Response(status_code=GONE) if whole is None else JSONResponse(whole.choices[0].text)
@@ -108,7 +108,7 @@ class Api:
     async def tokenize(self, body: schema.TokenizeRequest) -> schema.Tokens:
         """Text -> ids, and what each of them stands for."""
         model = self.named(body.model).model
-        ids = await encoded(model.encoder.encode, body.prompt)
+        ids = await encoded(len(body.prompt), model.encoder.encode, body.prompt)
         pieces = [model.encoder.piece(token) for token in ids]
         return schema.Tokens(count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces)
 

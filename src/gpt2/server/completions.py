@@ -34,6 +34,13 @@ class Plan:
     prompt_tokens: int
 
 
+def size(body: CompletionRequest) -> int:
+    """Characters and ids that its plan has to read."""
+    prompt = body.prompt or ""
+    of_one = len(prompt) if isinstance(prompt, str) else sum(1 if isinstance(one, int) else len(one) for one in prompt)
+    return of_one * (body.best_of or body.n or 1)
+
+
 def plan(model: Model, body: CompletionRequest, most_tokens: int) -> Plan:
     """Raises ApiError for what cannot be."""
     if body.suffix:

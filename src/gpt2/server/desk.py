@@ -18,9 +18,9 @@ from gpt2.generate import Asked, Model, Piece, Writer
 from gpt2.server.defaults import ROWS, WAITING
 
 log = logging.getLogger(__name__)
-# Seconds, at least, from one telling to the next: nobody sees more, and for each the event loop takes a core from the
-# step that is being computed.
-TELLING = 0.02
+# Seconds, at least, from one telling to the next: nobody reads faster, and for each the event loop, and a client on the
+# same machine, take a core from the step that is being computed.
+TELLING = 0.05
 
 
 class Busy(GPT2Error):

@@ -57,13 +57,13 @@ class Insight:
 
     async def _next(self, body: schema.NextRequest) -> schema.Next:
         served = self.named(body.model)
-        ids = await encoded(_ids, served, body.prompt)
+        ids = await encoded(len(body.prompt), _ids, served, body.prompt)
         piece = await self._first(served, generate.Request(None, 1, GREEDY, logprobs=body.top), ids)
         return schema.Next(likeliest=_Shown(served.model.encoder).likely(piece.token))
 
     async def _scores(self, body: schema.ScoresRequest) -> schema.Scores:
         served = self.named(body.model)
-        encoder, whole = served.model.encoder, await encoded(_ids, served, body.prompt)
+        encoder, whole = served.model.encoder, await encoded(len(body.prompt), _ids, served, body.prompt)
         ids = last_of_window(whole, served.model.hparams.n_ctx)
         piece = await self._first(served, generate.Request(None, 1, GREEDY, logprobs=body.top, echo=True), ids)
         shown = _Shown(encoder)
@@ -84,7 +84,7 @@ class Insight:
         served = self.named(body.model)
         if not body.prompt:
             raise ApiError(400, "there is no text to look into", "prompt")
-        encoder, whole = served.model.encoder, await encoded(_ids, served, body.prompt)
+        encoder, whole = served.model.encoder, await encoded(len(body.prompt), _ids, served, body.prompt)
         ids = self.inside.kept(served, whole)
         inside = await self.inside.look(served, ids)
         skipped = len(whole) - len(ids)

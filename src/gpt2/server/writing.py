@@ -16,6 +16,7 @@ from gpt2.server.errors import ApiError
 Gone = Callable[[], Awaitable[bool]]
 T = TypeVar("T")
 ENCODERS = ThreadPoolExecutor(2, "encoder")
+AT_ONCE = 4096  # characters that are encoded in less time than it takes to hand them to a thread
 LOOK = 0.5  # seconds from one look whether the client is still there to the next
 
 
@@ -60,9 +61,11 @@ async def _pieces(heard: asyncio.Queue[Told], left: int) -> AsyncIterator[list[P
         yield told.pieces
 
 
-async def encoded(work: Callable[..., T], *arguments: Any) -> T:
-    """What a function comes to that turns text into ids, in a thread. A few do: only one of them has the interpreter at
-    a time."""
+async def encoded(size: int, work: Callable[..., T], *arguments: Any) -> T:
+    """What a function comes to that turns text of so many characters into ids, in a thread if they are many. A few
+    threads do: only one of them has the interpreter at a time."""
+    if size <= AT_ONCE:
+        return work(*arguments)
     return await asyncio.get_running_loop().run_in_executor(ENCODERS, functools.partial(work, *arguments))
 
 
