@@ -3,13 +3,16 @@
 
     python benchmarks/serving.py --model DIR --clients 1,8,32 --pairs 5
     python benchmarks/serving.py --model DIR --peers transformers llama.cpp --peer-python PEERS/bin/python
+    python benchmarks/serving.py --model DIR --peers llama-server --llama-server LLAMA.CPP/build/bin/llama-server
 
 Each of so many clients asks, reads the answer as it is streamed, waits for a moment whose length is exponentially
 distributed, and asks again: prompts of 5 to 200 words, texts of 10 to 100 tokens. Tokens per second of all clients, and
 the median time to a first token. At one client the same texts by the library itself, `command`, without a server.
 
-Peers: transformers, its `generate` behind FastAPI, one request at a time; llama.cpp, llama-cpp-python's own server. The
-model needs GPT-2's vocabulary. The last line is JSON with everything.
+Peers: transformers, its `generate` behind FastAPI, one request at a time (float32 whatever ours is); llama.cpp, the
+server of llama-cpp-python, one at a time too; llama-server, llama.cpp's own, with a place for each client, so that it
+batches. Both read float32 for our float32, Q8_0 for our int8. The model needs GPT-2's vocabulary. The last line is JSON
+with everything.
 """
 
 import argparse
@@ -35,8 +38,11 @@ from peers.turns import ratios
 WORDS = ["the", "of", "and", "to", "in", "that", "was", "his", "it", "with", "is", "for", "as", "had", "you", "not"]
 END_OF_TEXT = "50256"
 PAUSE = 0.05  # seconds, on average, from an answer to the next question
-OURS, COMMAND, TRANSFORMERS, LLAMA = "ours", "command", "transformers", "llama.cpp"
-FORMATS = {TRANSFORMERS: ("huggingface", "model"), LLAMA: ("gguf", "model.gguf")}
+OURS, COMMAND, TRANSFORMERS, LLAMA, LLAMA_SERVER = "ours", "command", "transformers", "llama.cpp", "llama-server"
+HUGGINGFACE, GGUF = "huggingface", "gguf"
+FORMATS = {TRANSFORMERS: HUGGINGFACE, LLAMA: GGUF, LLAMA_SERVER: GGUF}
+GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0"}
+WINDOW = 1024
 
 
 def bodies(count):
@@ -113,27 +119,22 @@ def server(name, options, model, precision):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    llama = ["--model", model, "--n_ctx", WINDOW, "--interrupt_requests", "false"]
+    places = max(options.clients)
+    own_llama = ["--model", model, "--ctx-size", places * WINDOW, "--parallel", places, "--threads", os.cpu_count()]
     commands = {
         OURS: [sys.executable, ROOT / "scripts/serve.py", "--model_name", model, "--precision", precision],
         TRANSFORMERS: [options.peer_python, HERE.parent / "peers/transformers_server.py", "--model", model],
-        LLAMA: [
-            options.peer_python,
-            "-m",
-            "llama_cpp.server",
-            "--n_ctx",
-            "1024",
-            "--interrupt_requests",
-            "false",
-            "--model",
-            model,
-        ],
+        LLAMA: [options.peer_python, "-m", "llama_cpp.server", *llama],
+        LLAMA_SERVER: [options.llama_server, *own_llama],
     }
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     command = [str(word) for word in [*commands[name], "--port", port]]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
         try:
             for _ in range(600):
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                with contextlib.suppress(OSError, SystemExit):
+                    ask(port, {**next(bodies(1)), "max_tokens": 1})  # llama-server answers 503 while it loads
                     break
                 if process.poll() is not None:
                     log.seek(0)
@@ -142,6 +143,16 @@ def server(name, options, model, precision):
             yield port
         finally:
             process.terminate()
+
+
+def converted(model, folder, to, precision):
+    """The path of the model in a peer's format."""
+    path = folder / ("model.gguf" if to == GGUF else "model")
+    if not path.exists():
+        dtype = GGUF_TYPES[precision] if to == GGUF else "float32"
+        command = [sys.executable, ROOT / "scripts/convert.py", model, path, "--to", to, "--dtype", dtype]
+        subprocess.run([str(word) for word in command], check=True)
+    return path
 
 
 def measure(options, models, precision):
@@ -182,24 +193,20 @@ def main():
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--requests", type=int, default=4, help="of each client in a round")
     parser.add_argument("--pairs", type=int, default=5, help="rounds, after one for warm-up")
-    parser.add_argument("--peers", nargs="*", default=[], choices=[TRANSFORMERS, LLAMA])
-    parser.add_argument("--peer-python", help="their Python")
+    parser.add_argument("--peers", nargs="*", default=[], choices=list(FORMATS))
+    parser.add_argument("--peer-python", help="the Python of transformers and of llama-cpp-python")
+    parser.add_argument("--llama-server", help="the program")
     options = parser.parse_args()
     options.clients = [int(count) for count in options.clients.split(",")]
     sys.path.insert(0, str(ROOT / "src"))
-    with tempfile.TemporaryDirectory() as temporary:
-        models = {OURS: options.model}
-        for name in options.peers:
-            to, file = FORMATS[name]
-            models[name] = Path(temporary, name, file)
-            models[name].parent.mkdir()
-            convert = [sys.executable, ROOT / "scripts/convert.py", options.model, models[name], "--to", to]
-            subprocess.run([str(word) for word in convert], check=True)
-        print(
-            json.dumps(
-                [row for precision in options.precision.split(",") for row in measure(options, models, precision)]
-            )
-        )
+    rows = []
+    for precision in options.precision.split(","):
+        with tempfile.TemporaryDirectory() as temporary:
+            models = {OURS: options.model}
+            for name in options.peers:
+                models[name] = converted(options.model, Path(temporary), FORMATS[name], precision)
+            rows += measure(options, models, precision)
+    print(json.dumps(rows))
 
 
 if __name__ == "__main__":
