@@ -22,7 +22,7 @@ from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.files import ByteCount, expanded, is_file
 from gpt2.machine import check_threads
-from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision, whole
+from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 from gpt2.text.sentencepiece import package
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def generate(
 def lambada(
     model_path: str,
     lambada_path: str,
-    batch_size: int = 8,
     precision: str = DEFAULT_PRECISION,
     threads: int | None = None,
 ) -> None:
@@ -151,13 +150,12 @@ def lambada(
     from gpt2 import generate
     from lm import lambada
 
-    whole("batch_size", batch_size, 1)
     check_precision(precision)
     check_threads(threads)
     texts = lambada.passages(expanded(lambada_path))
     model = generate.load(model_path, precision=precision, threads=threads)
     with _bar("passages") as report:
-        found = lambada.evaluated(model, texts, batch_size, report)
+        found = lambada.evaluated(model, texts, report)
     print(f"accuracy {found.accuracy:.4f} ({found.right} of {found.words} last words)")
     print(f"perplexity {found.perplexity:.2f} for each last word")
 

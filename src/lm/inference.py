@@ -110,8 +110,11 @@ class ModelWrapper:
 
     def get_occurred_log_probs(self, tokens: Sequence[str]) -> Scored:
         """The log-probability of each piece from the second one on, and the piece."""
-        (echo,) = scores.of_texts(self.model.engine, [self._ids_of_a_window(tokens)])
-        return [(choice.logprob, token) for choice, token in zip(echo[1:], tokens[1:]) if choice]
+        ids = self._ids_of_a_window(tokens)
+        if len(ids) < 2:
+            return []
+        (found,) = scores.of_texts(self.model.engine, [ids])
+        return list(zip(found.tolist(), tokens[1:]))
 
     def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> Scored:
         """The log-probabilities of the top_k likeliest next pieces, and these, likeliest first; 0 means all."""

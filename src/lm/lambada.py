@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from gpt2 import files
+from gpt2.engine import scoring
 from gpt2.errors import Damaged, GPT2Error
 from gpt2.files import unheard
 from gpt2.generate import Model
-from lm import scores
 
+RANKS = scoring.Asked(ranks=True)
 JSON_LINES = ".jsonl"
 
 
@@ -50,29 +53,27 @@ def passages(path: Path) -> list[str]:
     return lines
 
 
-def evaluated(
-    model: Model, texts: Iterable[str], at_once: int, report: Callable[[int, int | None], object] = unheard
-) -> Result:
+def evaluated(model: Model, texts: Iterable[str], report: Callable[[int, int | None], object] = unheard) -> Result:
     """The last words of texts of at least two words; the others do not count. report: told how many are done."""
-    asked = [ids for text in texts if (ids := _ids(model, text))]
-    if not asked:
+    spans = [span for text in texts if (span := _span(model, text))]
+    if not spans:
         raise GPT2Error("there is no passage of two words")
     right, nats = 0, 0.0
-    echoes = scores.of_texts(model, (before + word for before, word in asked), likeliest=1, at_once=at_once)
-    for number, ((_, word), echo) in enumerate(zip(asked, echoes), start=1):
-        last = [choice for choice in echo[-len(word) :] if choice]
-        right += all(choice.id == choice.likeliest[0][0] for choice in last)
-        nats -= sum(choice.logprob for choice in last)
-        report(number, len(asked))
-    return Result(right, len(asked), nats)
+    for number, found in enumerate(scoring.scores(model.backend, spans, RANKS), start=1):
+        right += bool(np.all(found.ranks == 1))
+        nats -= float(found.logprobs.sum())
+        report(number, len(spans))
+    return Result(right, len(spans), nats)
 
 
-def _ids(model: Model, text: str) -> tuple[list[int], list[int]] | None:
-    """Of what is before the last word, after an end of text, and of that word."""
+def _span(model: Model, text: str) -> scoring.Span | None:
+    """The last word, after what is before it and an end of text; of more than a window the end."""
     parts = re.fullmatch(r"(.*\S)\s+(\S+)\s*", text, re.DOTALL)
-    return (
-        ([*_beginning(model), *model.encoder.encode(parts[1])], model.encoder.encode(f" {parts[2]}")) if parts else None
-    )
+    if parts is None:
+        return None
+    before, word = ([*_beginning(model), *model.encoder.encode(parts[1])], model.encoder.encode(f" {parts[2]}"))
+    ids = np.array([*before, *word][-model.hparams.n_ctx - 1 :])
+    return scoring.Span(ids, min(len(word), len(ids) - 1))
 
 
 def _beginning(model: Model) -> Iterator[int]:

@@ -6,11 +6,11 @@ Shapes: T time, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from gpt2.engine import scoring
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import ECHOED, Batch
 from gpt2.engine.blocks import blocks_for
@@ -19,7 +19,6 @@ from gpt2.generate import Model
 from gpt2.request import Sampling
 
 GREEDY = Sampling(temperature=0)
-Echo = list["Choice | None"]
 
 
 class LogProbs(np.ndarray):
@@ -66,21 +65,10 @@ def following(model: Model, ids: Sequence[int], likeliest: int) -> list[tuple[in
         return list(_steps(batch)[0].likeliest)
 
 
-def of_texts(model: Model, texts: Iterable[Sequence[int]], likeliest: int = 0, at_once: int = 1) -> Iterator[Echo]:
-    """Of each text's ids [T] those that occur, with their log-probabilities: T of them, None for the first.
-
-    Of a text longer than the window its end counts, n_ctx - 1 ids. at_once: texts that are computed together.
-    """
-    waiting = iter(texts)
-    while group := list(islice(waiting, at_once)):
-        with Batch(model.backend, model.prefixes) as batch:
-            numbers = [batch.add(Row(ids, GREEDY, length=1, likeliest=likeliest, echo=True)) for ids in group]
-            echoes: dict[int, Echo] = {}
-            while batch:
-                for choice in _steps(batch):
-                    echoes[choice.row] = batch.echo(choice.row)
-                    batch.remove(choice.row)
-        yield from (echoes[number] for number in numbers)
+def of_texts(model: Model, texts: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
+    """The log-probabilities of each text's ids [T], 2 to n_ctx + 1 of them, from the second one on: [T - 1] float32."""
+    spans = (scoring.Span(np.asarray(ids), len(ids) - 1) for ids in texts)
+    return (found.logprobs for found in scoring.scores(model.backend, spans))
 
 
 def _steps(batch: Batch) -> list[Choice]:

@@ -214,9 +214,9 @@ def losses(folder: Path, data: Data, report: Callable[[int, int | None], object]
     if not starts:
         raise GPT2Error(f"{data.paths[VALID]} has {len(data.valid)} tokens, and one window is {n_ctx}")
     sums = np.zeros(n_ctx - 1)
-    windows = ([int(token) for token in np.asarray(data.valid[start : start + n_ctx])] for start in starts)
-    for number, echo in enumerate(scores.of_texts(model, windows), start=1):
-        sums -= [choice.logprob for choice in echo[1:] if choice]
+    windows = (np.asarray(data.valid[start : start + n_ctx]) for start in starts)
+    for number, found in enumerate(scores.of_texts(model, windows), start=1):
+        sums -= found
         report(number, len(starts))
     beginnings = {f"loss_{2**power}": 2**power for power in range(3, n_ctx.bit_length()) if 2**power < n_ctx - 1}
     means = sums / len(starts)

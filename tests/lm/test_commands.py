@@ -267,9 +267,9 @@ def test_lambada(run, lm_dir, tmp_path):
     texts += ["Das blaue Pferd", "Wenn der\nSturm \n", "eins", " "]
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    found = lambada.evaluated(model, lambada.passages(path), at_once=2)
+    found = lambada.evaluated(model, lambada.passages(path))
     assert (found.right, found.words) == (3, 5) and found.perplexity > 1
-    nats = [lambada.evaluated(model, [text], at_once=1).nats for text in texts[:5]]
+    nats = [lambada.evaluated(model, [text]).nats for text in texts[:5]]
     assert found.nats == pytest.approx(sum(nats), abs=1e-3)
-    status, out, _ = run(command.gpt_2_lambada, lm_dir, path, "--batch-size", 3)
+    status, out, _ = run(command.gpt_2_lambada, lm_dir, path)
     assert status == 0 and out.startswith("accuracy 0.6000 (3 of 5 last words)\nperplexity ")
