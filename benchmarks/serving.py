@@ -8,6 +8,7 @@
 Each of so many clients asks, reads the answer as it is streamed, waits for a moment whose length is exponentially
 distributed, and asks again: prompts of 5 to 200 words, texts of 10 to 100 tokens. Tokens per second of all clients, and
 the median time to a first token. At one client the same texts by the library itself, `command`, without a server.
+--tab: how soon Tab answers, in steps' time, after a word more in a text of some 900 tokens.
 
 Peers: transformers, its `generate` behind FastAPI, one request at a time (float32 whatever ours is); llama.cpp, the
 server of llama-cpp-python, one at a time too; llama-server, llama.cpp's own, with a place for each client, so that it
@@ -95,6 +96,29 @@ def load(port, clients, count):
     return {"tokens_per_s": sum(tokens for _, tokens in found) / seconds, "first_s": statistics.median(firsts)}
 
 
+def tab(port, precision, times):
+    """One more word at the end of a text of some 900 tokens that was completed a moment ago, as Tab asks for it: how
+    many of the steps that follow the first new token takes."""
+    rng, found = random.Random(2), []
+    text = " ".join(rng.choice(WORDS) for _ in range(890))
+    ask(port, {"prompt": text, "max_tokens": 1, "stream": True})
+    for number in range(times):
+        text += f" {rng.choice(WORDS)}"
+        body = {"prompt": text, "max_tokens": 30, "ignore_eos": True, "stream": True, "seed": number}
+        start = time.perf_counter()
+        first, tokens = ask(port, body)
+        step = (time.perf_counter() - start - first) / (tokens - 1)
+        found.append({"first_s": first, "steps": first / step})
+    middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+    steps = sorted(one["steps"] for one in found)
+    print(
+        f"a word more, {precision:8}: first token {1000 * middle['first_s']:.0f} ms, {middle['steps']:.2f} steps"
+        f" ({steps[0]:.2f}-{steps[-1]:.2f})",
+        flush=True,
+    )
+    return {"tab": True, "precision": precision, "server": OURS, **middle}
+
+
 def by_library(model, count):
     """The same texts one after the other, with the same pauses, by `stream`."""
     from gpt2 import generate
@@ -165,6 +189,8 @@ def measure(options, models, precision):
             name: lambda clients, port=port: load(port, clients, options.requests * clients)
             for name, port in ports.items()
         }
+        if options.tab:
+            yield tab(ports[OURS], precision, options.tab)
         for clients in options.clients:
             own = dict(ask_each)
             if clients == 1:
@@ -193,6 +219,9 @@ def main():
     parser.add_argument("--clients", default="1,8,32")
     parser.add_argument("--requests", type=int, default=4, help="of each client in a round")
     parser.add_argument("--pairs", type=int, default=5, help="rounds, after one for warm-up")
+    parser.add_argument(
+        "--tab", type=int, default=0, help="measure so many times how soon Tab answers after a word more"
+    )
     parser.add_argument("--peers", nargs="*", default=[], choices=list(FORMATS))
     parser.add_argument("--peer-python", help="the Python of transformers and of llama-cpp-python")
     parser.add_argument("--llama-server", help="the program")
