@@ -500,7 +500,7 @@ def test_the_old_package_beside_this_one_is_named(monkeypatch, tiny_dir):
     assert any(re.search(named, line) for line in itertools.islice(doctor.examine(str(tiny_dir.parent)), 4))
 
 
-def test_ten_rounds_leave_the_memory_as_it_was(sess, tmp_path):
+def test_six_rounds_leave_the_memory_as_it_was(sess, tmp_path):
     if not Path("/proc/self/statm").exists():
         pytest.skip("there is no /proc to read the memory from")
     tiny.write_model(tmp_path / "models/larger", n_ctx=64, n_embd=256)
@@ -509,14 +509,14 @@ def test_ten_rounds_leave_the_memory_as_it_was(sess, tmp_path):
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     seen = []
-    for _ in range(10):
+    for _ in range(6):
         gpt2.finetune(sess, "text.txt", model_name="larger", **{**QUICK, "restore_from": "fresh"})
         gpt2.generate(sess, length=5, return_as_list=True)
         gpt2.load_gpt2(sess, model_name="124M")
         gpt2.generate(sess, length=5, return_as_list=True)
         shutil.rmtree("checkpoint")
         seen.append(resident())
-    assert seen[-1] - seen[3] < 30_000_000, seen  # a model and its optimiser are 20 MB each round
+    assert seen[-1] - seen[2] < 30_000_000, seen  # a model and its optimiser are 20 MB each round
 
 
 def test_a_session_keeps_its_model_when_training_fails(trained):

@@ -105,6 +105,7 @@ def wait_until(found):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_workers, tiny_dir):
     flags = {"stop_after": 80, "save_every": 20, "seed": 1}
     chief, other = two_workers(**flags)
@@ -126,7 +127,7 @@ def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_work
 
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_update(two_workers, tiny_dir):
-    """The seed, which each would draw for itself, is the first one's."""
+    """And till then they are one with the doubled batch. The seed, which each would draw for itself, is the first's."""
     chief, other = two_workers(stop_after=100000)
     progress = Path("checkpoint/two/progress.jsonl")
     wait_until(lambda: progress.is_file() and progress.read_text().count("\n") > 5)
