@@ -1,9 +1,8 @@
 // To understand: tokens, attention, what each layer would say, and how a token is chosen, of the text at hand.
 
 import { layers } from "./api.js";
-import { told } from "./autopilot.js";
+import { Asked } from "./asked.js";
 import { AttentionCard } from "./attention.js";
-import { lastPart } from "./context.js";
 import { $, make, roving } from "./dom.js";
 import { onLanguage, say } from "./language.js";
 import { lens } from "./lens.js";
@@ -13,7 +12,7 @@ import { visible } from "./visible.js";
 export class Inside {
   /** model: what is known of the chosen one. */
   constructor(editor, model) {
-    Object.assign(this, { editor, model, text: null, found: null, at: 0, asking: new AbortController() });
+    Object.assign(this, { editor, asked: new Asked(model, layers, "inside-note"), at: 0 });
     this.attention = new AttentionCard((at) => this.choose(at));
     this.shape = new ShapeCard();
     roving($("chips"));
@@ -24,32 +23,20 @@ export class Inside {
 
   async refresh() {
     const { text } = this.editor;
-    if (text === this.text) return;
-    this.asking.abort();
-    const asking = this.asking = new AbortController();
-    this.text = text;
+    if (text === this.asked.text) return;
     $("inside-cards").hidden = true;
-    $("inside-note").textContent = say(text ? "computing" : "nothing");
-    if (!text) return;
-    try {
-      const found = await layers(lastPart(text, this.model().n_ctx), asking.signal);
-      if (asking.signal.aborted) return;
-      [this.found, this.at] = [found, found.tokens.length - 1];
-      this.#show();
-    } catch (error) {
-      if (this.text === text) this.text = null;
-      $("inside-note").textContent = "";
-      told(error, asking.signal);
+    if (!text) {
+      this.asked.forget();
+      $("inside-note").textContent = say("nothing");
     }
-  }
-
-  forget() {
-    [this.text, this.found] = [null, null];
+    if (!text || !await this.asked.about(text, say("computing"))) return;
+    this.at = this.asked.found.tokens.length - 1;
+    this.#show();
   }
 
   #show() {
-    const { found } = this;
-    if (!found || this.text === null) return;
+    const { found, text } = this.asked;
+    if (!found || text === null) return;
     $("inside-note").textContent = found.skipped ? say("inside_skipped", { seen: found.tokens.length }) : "";
     $("inside-cards").hidden = false;
     $("chips").replaceChildren(...found.tokens.map(({ id, piece }, i) =>
@@ -67,6 +54,6 @@ export class Inside {
       button.tabIndex = i === at ? 0 : -1;
     });
     this.attention.choose(at);
-    lens(this.found, at);
+    lens(this.asked.found, at);
   }
 }

@@ -1,9 +1,8 @@
 // To look: each token of the text coloured by how surprising it was, and what may come next.
 
 import { scores } from "./api.js";
-import { told } from "./autopilot.js";
+import { Asked } from "./asked.js";
 import { bars } from "./bars.js";
-import { lastPart } from "./context.js";
 import { $, make, roving } from "./dom.js";
 import { number, onLanguage, say } from "./language.js";
 import { places } from "./places.js";
@@ -23,7 +22,7 @@ export const shade = (logprob) => {
 export class Look {
   /** model: what is known of the chosen one. */
   constructor(editor, model) {
-    Object.assign(this, { editor, model, text: null, found: null, pinned: -1, asking: new AbortController() });
+    Object.assign(this, { editor, model, asked: new Asked(model, scores, "look-note"), pinned: -1 });
     const tokens = $("tokens");
     roving(tokens);
     for (const event of ["focusin", "pointerover"]) tokens.addEventListener(event, ({ target }) => this.#point(target));
@@ -34,26 +33,9 @@ export class Look {
   /** Asks how surprising the text is, unless that is known. */
   async refresh() {
     const { text } = this.editor;
-    if (text === this.text) return;
-    this.asking.abort();
-    const asking = this.asking = new AbortController();
-    this.text = text;
-    $("look-note").textContent = say("looking");
-    try {
-      const found = await scores(lastPart(text, this.model().n_ctx), asking.signal);
-      if (asking.signal.aborted) return;
-      [this.found, this.places, this.pinned] = [found, places(text, found.tokens), -1];
-      this.#show();
-    } catch (error) {
-      if (this.text === text) this.text = null;
-      $("look-note").textContent = "";
-      told(error, asking.signal);
-    }
-  }
-
-  /** What was found is of another model. */
-  forget() {
-    [this.text, this.found] = [null, null];
+    if (text === this.asked.text || !await this.asked.about(text, say("looking"))) return;
+    [this.places, this.pinned] = [places(text, this.asked.found.tokens), -1];
+    this.#show();
   }
 
   #legend() {
@@ -63,7 +45,7 @@ export class Look {
   }
 
   #show() {
-    const { found, text } = this;
+    const { found, text } = this.asked;
     if (!found || text === null) return;
     const before = text.slice(0, this.places[0]?.[0] ?? 0);
     $("look-note").textContent = before.trim() ? say("skipped", { seen: found.tokens.length }) : text ? "" : say("nothing");
@@ -74,7 +56,7 @@ export class Look {
 
   #token(token, i) {
     const [start, end] = this.places[i];
-    const written = this.text.slice(start, end);
+    const written = this.asked.text.slice(start, end);
     const share = token.logprob === null ? "–" : percent(Math.exp(token.logprob), settings.language);
     const said = say("token_said", { piece: visible(token.piece), rank: token.rank ?? "–", share });
     const button = make("button", { type: "button", class: "shade", "data-shade": shade(token.logprob) ?? "none", "data-at": i, tabindex: i ? -1 : 0, "aria-label": said });
@@ -93,7 +75,7 @@ export class Look {
   }
 
   #detail() {
-    const token = this.found.tokens[this.pinned];
+    const token = this.asked.found.tokens[this.pinned];
     $("detail").hidden = !token;
     for (const button of $("tokens").querySelectorAll("[data-at]")) {
       button.classList.toggle("chosen", Number(button.dataset.at) === this.pinned);
@@ -104,7 +86,7 @@ export class Look {
       rank: token.rank, all: this.model().n_vocab.toLocaleString(settings.language),
       share: percent(Math.exp(token.logprob), settings.language), bits: number(-token.logprob / Math.LN2) });
     const [start] = this.places[this.pinned];
-    bars($("alternatives"), token.likeliest, (other) => this.#take(start, this.text.length, other), "branch_to");
+    bars($("alternatives"), token.likeliest, (other) => this.#take(start, this.asked.text.length, other), "branch_to");
   }
 
   /** The text ends with this token from here on. */

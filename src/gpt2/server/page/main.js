@@ -120,7 +120,7 @@ function chosen() {
   all();
   onChange((changed) => {
     all();
-    if ("model" in changed) { look.forget(); inside.forget(); refresh(); }
+    if ("model" in changed) { look.asked.forget(); inside.asked.forget(); refresh(); }
   });
 }
 
