@@ -13,20 +13,23 @@ printable characters, and neighbours are merged in the order of `vocab.bpe` unti
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
+import gc
 import hashlib
 import heapq
 import json
 import re
 import sys
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from gpt2 import files
 from gpt2.errors import Damaged, GPT2Error
+from gpt2.text.byte_level import BytesOf, byte_characters
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
@@ -61,7 +64,7 @@ def piece_pattern() -> Any:
 
 def made_pieces(merges: Iterable[tuple[str, str]]) -> set[str]:
     """The pieces that text is cut into: the bytes, and what merges make. All others of a vocabulary are special."""
-    return set(map("".join, merges)).union(byte_characters().values())
+    return {left + right for left, right in merges}.union(byte_characters().values())
 
 
 @functools.cache
@@ -69,17 +72,6 @@ def boundary_pattern() -> Any:
     import regex  # it can search from the end
 
     return regex.compile(BOUNDARY, regex.REVERSE)
-
-
-def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte: itself where it has one, else U+0100 and up.
-
-    >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
-    ('Ġ', 'a')
-    """
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def merge(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
@@ -171,22 +163,17 @@ class Encoder:
         special: Set[str] | None = None,
     ) -> None:
         self.ids_of, self.end_token = ids_of, end_token
-        self.ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self.ranks = dict(zip(merges, range(len(merges))))
         self.characters = byte_characters()
         self.special = ids_of.keys() - made_pieces(merges) if special is None else special
-        to_latin = {ord(character): byte for byte, character in self.characters.items()}
-        # A special token's characters do not stand for bytes: those are its UTF-8.
-        self.bytes_of = {
-            i: piece.encode("utf-8") if piece in self.special else piece.translate(to_latin).encode("latin-1")
-            for piece, i in ids_of.items()
-        }
+        self.bytes_of = BytesOf(ids_of, self.special)
         self.cache = PieceCache(self.encode_piece)
         self.packed_cache = PieceCache(self.pack_piece)
 
     @functools.cached_property
     def n_vocab(self) -> int:
         """One more than the largest id."""
-        return max(self.bytes_of) + 1
+        return max(self.ids_of.values()) + 1
 
     @property
     def end_of_text(self) -> int:
@@ -297,17 +284,29 @@ class BPEStream:
 
 def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
     """The pairs of `vocab.bpe`, below its version line, made of the strings that are in memory as pieces already."""
-    merges, pieces = [], {piece: piece for piece in ids_of}
-    for number, line in enumerate(files.read_text(path).split("\n"), start=1):
-        pair = tuple(pieces.get(part, part) for part in line.split())
-        if not pair or (number == 1 and line.startswith("#version")):
-            continue
-        if len(pair) != 2:
-            raise Damaged(path, f"line {number} should be two pieces, not {line[:40]!r}", AGAIN)
-        merges.append(pair)
-    return merges
+    lines = files.read_text(path).split("\n")
+    has_version = lines[0].startswith("#version")
+    pairs = list(map(str.split, lines[has_version:]))
+    if not set(map(len, pairs)) <= {0, 2}:
+        wrong = next(at for at, pair in enumerate(pairs) if len(pair) not in (0, 2)) + has_version
+        raise Damaged(path, f"line {wrong + 1} should be two pieces, not {lines[wrong][:40]!r}", AGAIN)
+    same = dict(zip(ids_of, ids_of)).get
+    return [(same(left, left), same(right, right)) for left, right in filter(None, pairs)]
 
 
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Python looks for garbage whenever so many objects are new: in a vocabulary in vain, for a tenth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_nothing_collected()
 def load_encoder(directory: Path) -> Encoder:
     """The vocabulary of a model directory.
 
@@ -324,7 +323,7 @@ def load_encoder(directory: Path) -> Encoder:
 
 def check_pieces(ids_of: Any, path: Path) -> None:
     """Raises Damaged for what does not map pieces to ids, each to one of its own."""
-    if not isinstance(ids_of, dict) or not ids_of or not all(type(i) is int for i in ids_of.values()):
+    if not isinstance(ids_of, dict) or not ids_of or set(map(type, ids_of.values())) != {int}:
         raise Damaged(path, "it should map pieces of text to ids", AGAIN)
     if len(set(ids_of.values())) < len(ids_of):
         raise Damaged(path, "it gives one id to several pieces", AGAIN)
@@ -336,7 +335,7 @@ def check_pieces(ids_of: Any, path: Path) -> None:
 
 def _check_all_are_there(ids_of: dict[str, int], path: Path) -> None:
     """Raises Damaged if a byte or an id is missing, as none is in OpenAI's vocabulary and in those made here."""
-    if missing := set(byte_characters().values()) - set(ids_of):
+    if missing := set(byte_characters().values()) - ids_of.keys():
         raise Damaged(path, f"it lacks {len(missing)} of the 256 bytes", AGAIN)
     if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
         raise Damaged(path, f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}", AGAIN)

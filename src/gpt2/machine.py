@@ -6,9 +6,7 @@ import contextlib
 import math
 import os
 import re
-import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ NVIDIA_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 AMD_DRIVER = ("/dev/kfd",)
 METAL_PACKAGE = "tensorflow-metal"
 CGROUP = Path("/sys/fs/cgroup")
-CPU_INFO = Path("/proc/cpuinfo")
+CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 CPU = "CPU"
 MAX_THREADS = 1024
 HOLDING = threading.RLock()
@@ -60,9 +58,17 @@ def cpu_flags() -> set[str]:
 
 def available_memory() -> float:
     """Bytes that a process can still take, of the machine's memory or of what a container allows."""
-    import psutil  # few ask
+    return min(_memory_available(), _memory_left())
 
-    return min(psutil.virtual_memory().available, _memory_left())
+
+def _memory_available() -> float:
+    """Of the machine's memory."""
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^MemAvailable:\s+(\d+) kB", MEMORY_INFO.read_text(encoding="ascii"), re.MULTILINE):
+            return 1024 * int(found[1])
+    import psutil  # knows other systems, and takes a while to import
+
+    return psutil.virtual_memory().available
 
 
 def _memory_left() -> float:
@@ -140,6 +146,8 @@ def _check_processor() -> None:
     flags = cpu_flags()
     if not flags or "avx" in flags or "tensorflow" in sys.modules:
         return
+    import subprocess  # seldom needed
+
     if subprocess.run([sys.executable, "-c", "import tensorflow"], capture_output=True).returncode < 0:
         raise GPT2Error(
             "this processor has no AVX, without which this TensorFlow does not start: text is written without "
@@ -196,6 +204,8 @@ def native_stderr_held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stderr_held() -> Iterator[None]:
+    import tempfile  # a text that is written without TensorFlow needs none
+
     try:
         real = os.dup(2)
     except OSError:  # there is none to be written to

@@ -2,7 +2,10 @@
 
 import errno
 import inspect
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from gpt2.cli import command as cli
 from gpt2.cli.flags import FLAGS, Flag, switch
 from gpt2.errors import GPT2Error, UsageError
 
+SRC = Path(cli.__file__).resolve().parents[2]
 SEEN = {}
 
 
@@ -50,6 +54,42 @@ DEFAULTS = {"model_name": "124M", "seed": None, "nsamples": 0, "temperature": 1.
 def test_values(argv, expected):
     assert cli.main(show, argv) == 0
     assert DEFAULTS | expected == SEEN
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--seed", "5", "--model-name=345M"],
+        ["--model_name", "", "--stop="],
+        ["--model_name=a=b", "--stop", "=", "--seed", "1", "--seed", "2"],
+        ["--stop", "a\nb c", "--temperature=-1"],
+        ["--stop", "[1, 2]", "--model_name", "None"],
+        ["--stop", "\u00e4", "--model_name", "*"],
+    ],
+)
+def test_what_is_split_without_fire_is_as_fire_splits_it(argv):
+    assert cli._plain(argv) == cli._fire(show, [*argv, "--", cli.SEPARATOR])
+
+
+@pytest.mark.parametrize("argv", [["345M"], ["-n", "4"], ["--seed", "1", "x"], ["--temperature", "-1"], ["--seed"]])
+def test_all_other_lines_are_split_by_fire(argv):
+    assert cli._plain(argv) is None
+
+
+def test_a_plain_line_starts_without_what_only_others_need(native, tiny_dir):
+    """asyncio comes with fire, logging with asyncio."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(SRC)!r})
+import interactive_conditional_samples as command
+from gpt2.cli import command as cli
+flags = ["--model_name", {str(tiny_dir)!r}, "--length", "3", "--top_k", "40", "--prompt", "a b"]
+assert cli.main(command.interact_model, flags) == 0
+print("\\nimported:", *{{"fire", "asyncio", "logging", "psutil", "subprocess", "ssl", "regex"}} & sys.modules.keys())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.splitlines()[-1] == "imported:", result.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 A command is a function; its parameters are its flags and hold their defaults. fire splits the command line, so that
 positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` all work as they did; types
-are those of `flags.FLAGS`. A switch needs no value.
+are those of `flags.FLAGS`. A switch needs no value. A line of nothing but flags by their names, as most are, is split
+here: to import fire, and asyncio with it, takes longer than all else that a command does before its work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import io
 import os
 import re
 import sys
-import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +129,9 @@ def parse(command: Callable[..., None], argv: Sequence[str], flags: Flags = FLAG
         raise UsageError(f"after -- only --help has an effect, not {' '.join(fires)!r}; leave the -- out")
     parameters = inspect.signature(command).parameters
     own = _together(_named(own, {name: flags[name] for name in parameters}), flags)
-    given = _fire(command, [*own, "--", SEPARATOR])
+    given = _plain(own)
+    if given is None or not given.keys() >= _required(command):
+        given = _fire(command, [*own, "--", SEPARATOR])
     return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in given.items()}
 
 
@@ -185,6 +187,23 @@ def check_words(argument: str) -> None:
         )
 
 
+def _required(command: Callable[..., None]) -> set[str]:
+    return {name for name, p in inspect.signature(command).parameters.items() if p.default is p.empty}
+
+
+def _plain(argv: list[str]) -> dict[str, str] | None:
+    """The values of a line of `--flag value` and `--flag=value`, the last of each; None for any other line."""
+    given: dict[str, str] = {}
+    words = iter(argv)
+    for word in words:
+        match = re.fullmatch(r"--([^=]*)(?:=(.*))?", word, re.DOTALL)
+        value = match and (next(words, "-") if match[2] is None else match[2])
+        if not match or value is None or (match[2] is None and value.startswith("-")):
+            return None
+        given[match[1].replace("-", "_")] = value
+    return given
+
+
 def _fire(command: Callable[..., None], argv: list[str]) -> dict[str, str]:
     """What fire makes of the command line, before anything runs and with every value still a string."""
     import fire
@@ -228,6 +247,8 @@ def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
 
 def help_text(command: Callable[..., None], flags: Flags = FLAGS) -> str:
     """The command's docstring and its flags, in the order in which they may be given without their names."""
+    import textwrap  # only here, as a start has other things to do
+
     program = Path(sys.argv[0]).name
     doc = inspect.getdoc(command) or ""
     parameters = inspect.signature(command).parameters

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +83,8 @@ def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ct
     try_again = f"; to try again, delete {failure}"
     if failure.exists():
         raise NoLibrary(failure.read_text(encoding="utf-8", errors="replace") + try_again)
+    import subprocess  # once in a machine's life
+
     notify("compiling the decode step for this machine; this happens once and takes some seconds")
     try:
         compile_library(compiler, library)
@@ -112,6 +113,8 @@ def compile_library(compiler: str, library: Path) -> None:
 
     Raises subprocess.SubprocessError, OSError.
     """
+    import subprocess
+
     with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
         made = temporary / library.name
         command = [compiler, *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
