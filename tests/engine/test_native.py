@@ -45,7 +45,7 @@ def packed(w, name, layout=Layout.OUT_IN, cuts=()):
     """A matrix [O, I] as the native library keeps it, given in rows cut at these places."""
     whole = w if layout is Layout.OUT_IN else w.T
     weight = Weight(whole.shape, layout, lambda: iter(np.split(whole, cuts)))
-    return backend.Packer(build.load(), name, threads=2).packed(weight)
+    return backend.Packer(build.load(), name).packed(weight)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (33, 64), (32, 1), (100, 32)])

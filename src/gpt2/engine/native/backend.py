@@ -6,8 +6,7 @@ Without TensorFlow, from the files to the logits.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from gpt2.engine.backend import Logits, Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, Blocks
 from gpt2.engine.native.blocks import NativeBlocks
 from gpt2.engine.native.memory import CHUNKS
-from gpt2.errors import GPT2Error
+from gpt2.engine.native.threads import in_threads
 from gpt2.formats.weights import Layout, Weight, Weights, nest
 from gpt2.hparams import GELU, SIZES, HParams
 from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
@@ -27,7 +26,7 @@ POINTERS = ctypes.POINTER(ctypes.c_void_p)
 WORD = 4  # bytes of a group, as in kernels.h
 HEAD, NO_BLOCK = 3, -1  # numbers that describe a piece, as in forward.h, and what stands where it has no block
 NO_MEMORY = b"no memory"  # as library.cc says it
-READERS = 2  # one weight is read while another is packed
+READERS = 4  # threads, at most, that read and pack a weight each, of which there are so many in float32 meanwhile
 MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
 # What a packed weight is to NumPy, in the order of `Type` in library.cc.
 TYPES: dict[str, np.dtype] = {
@@ -86,8 +85,8 @@ class NativeBackend:
         self.forward.restype = self.words.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
         threads = threads or machine.cores()
-        packer = Packer(library, precision, threads)
-        self.kept = nest(zip(weights, _prepared(packer, weights.values())))  # as long as the pointers to it
+        prepared = Packer(library, precision).prepared
+        self.kept = nest(zip(weights, in_threads(prepared, weights.values(), min(READERS, threads))))  # see `pointers`
         blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]
         self.vectors = [_vectors(block) for block in blocks]
         self.ln_f = np.concatenate([self.kept["ln_f"]["g"], self.kept["ln_f"]["b"]])
@@ -187,10 +186,10 @@ class Packed(NamedTuple):
 class Packer:
     """What the native library keeps of weights: matrices packed, all else as it is."""
 
-    def __init__(self, library: ctypes.CDLL, precision: str, threads: int) -> None:
-        self.pack, self.width, self.threads = library.gpt2_pack, panel_width(library), threads
+    def __init__(self, library: ctypes.CDLL, precision: str) -> None:
+        self.pack, self.width = library.gpt2_pack, panel_width(library)
         size, address = ctypes.c_long, ctypes.c_void_p
-        self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, size, address, address]
+        self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, address, address]
         self.pack.restype = ctypes.c_char_p
         self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
 
@@ -209,19 +208,9 @@ class Packer:
             piece, n = np.ascontiguousarray(piece), len(piece) if weight.layout is Layout.OUT_IN else outputs
             places = values.ctypes.data, scale.ctypes.data
             in_out = weight.layout is Layout.IN_OUT
-            check(self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, self.threads, *places))
+            check(self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, *places))
             first += n
         return Packed(values, scale)
-
-
-def _prepared(packer: Packer, weights: Iterable[Weight]) -> list[np.ndarray | Packed]:
-    """Raises GPT2Error, also where the system grants no threads."""
-    with ThreadPoolExecutor(READERS) as readers:
-        try:
-            results = readers.map(packer.prepared, weights)
-        except RuntimeError as error:
-            raise GPT2Error(f"{error}: close other programs, or raise the limit that ulimit -u shows") from error
-        return list(results)
 
 
 def _outside(matrix: Packed | Mapping) -> COutside:

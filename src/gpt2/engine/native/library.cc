@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include "forward.h"
+#include "pack.h"
 #include "random.h"
 
 namespace gpt2 {
@@ -67,48 +68,6 @@ void forward(const Model& model, const Cache& cache, std::vector<Piece> pieces, 
   team->run(model.threads, [&] { f.prepare_thread(); }, [&] { f.run(); });
 }
 
-inline float packed(float x, float) { return x; }
-inline bfloat16 packed(float x, bfloat16) { return to_bfloat16(x); }
-inline Biased packed(float x, Biased) { return {uint8_t(int(x) + 128)}; }
-
-// Where the weights [depth, n], or [n, depth] if the outputs are rows, lie in memory.
-struct Plain {
-  const float* weights;
-  long n, depth;
-  bool in_out;
-
-  float operator()(long k, long column) const { return weights[in_out ? k * n + column : column * depth + k]; }
-};
-
-// The scales of columns [begin, end) in int8: their largest weight becomes 127.
-inline void int8_scales(const Plain& from, long begin, long end, float* scales) {
-  std::fill(scales, scales + (end - begin), 0.0f);
-  for (long block = 0; block < from.depth; block += LANES)
-    for (long i = begin; i < end; i++)
-      for (long k = block; k < std::min(from.depth, block + LANES); k++)
-        scales[i - begin] = std::max(scales[i - begin], std::fabs(from(k, i)));
-  for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / 127 : 1;
-}
-
-// Columns `first`, first + 1, ... of a packed matrix `to` that is all zeros there, and their scales.
-template <class W>
-void pack(const Plain& from, long first, long threads, W* to, float* scales) {
-  const auto task = [&](long panel) {
-    const long start = (first / WIDTH + panel) * WIDTH;
-    const long begin = std::max(first, start) - first, end = std::min(first + from.n, start + WIDTH) - first;
-    constexpr bool scaled = std::is_same_v<W, Biased>;
-    if (scaled) int8_scales(from, begin, end, scales + first + begin);
-    for (long block = 0; block < from.depth; block += LANES)  // both sides stay in the first-level cache
-      for (long i = begin; i < end; i++)
-        for (long k = block; k < std::min(from.depth, block + LANES); k++) {
-          const float x = from(k, i);
-          to[place<W>(k, first + i, from.depth)] = packed(scaled ? std::rint(x / scales[first + i]) : x, W());
-        }
-  };
-  const long panels = (first + from.n - 1) / WIDTH - first / WIDTH + 1;
-  team->run(threads, [] {}, [&] { team->phase(panels, task); });
-}
-
 // What work() returns, that is what is wrong with its input or nothing, or what it threw.
 template <class Work>
 const char* caught(const Work& work) noexcept {
@@ -131,15 +90,16 @@ const char* caught(const Work& work) noexcept {
 extern "C" __attribute__((visibility("default"))) const int gpt2_width = gpt2::WIDTH;
 
 // Weights [depth, n] if in_out, else [n, depth], float32 -> columns `first` and after it of a packed matrix (kernels.h)
-// of `type`, which is all zeros there, and in int8 their scales. Returns what went wrong, or nothing.
-GPT2_EXPORT const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first,
-                                  long threads, void* to, float* scales) {
+// of `type`, which is all zeros there, and in int8 their scales. In the thread that calls. Returns what went wrong, or
+// nothing.
+GPT2_EXPORT const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, void* to,
+                                  float* scales) {
   using namespace gpt2;
   return caught([&]() -> const char* {
     const Plain from{weights, n, depth, bool(in_out)};
-    if (type == FLOAT32) pack(from, first, threads, (float*)to, scales);
-    if (type == BFLOAT16) pack(from, first, threads, (bfloat16*)to, scales);
-    if (type == INT8) pack(from, first, threads, (Biased*)to, scales);
+    if (type == FLOAT32) pack(from, first, (float*)to, scales);
+    if (type == BFLOAT16) pack(from, first, (bfloat16*)to, scales);
+    if (type == INT8) pack(from, first, (Biased*)to, scales);
     return nullptr;
   });
 }

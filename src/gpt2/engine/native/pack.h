@@ -1,0 +1,113 @@
+// Weights as files have them -> packed matrices, as kernels.h describes them.
+//
+// A model is packed whenever it is loaded, so that this is a third of what a start takes: a panel's columns are gathered
+// some rows at a time in a tile that stays in the first-level cache, whichever way they lie in the file, and leave it as
+// whole words.
+
+#pragma once
+
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace gpt2 {
+
+// Where the weights [depth, n], or [n, depth] if the outputs are rows, lie in memory.
+struct Plain {
+  const float* weights;
+  long n, depth;
+  bool in_out;
+
+  float operator()(long k, long column) const { return weights[in_out ? k * n + column : column * depth + k]; }
+};
+
+// Some rows of a panel: [DEEP, WIDTH].
+struct Tile {
+  static constexpr long DEEP = 32;
+  float of[DEEP][WIDTH];
+
+  // Rows k, k + 1, ... of `from`, its columns from `begin` on.
+  void gather(const Plain& from, long k, long rows, long begin) {
+    if (from.in_out) {
+      for (long row = 0; row < rows; row++)
+        std::memcpy(of[row], from.weights + (k + row) * from.n + begin, sizeof of[row]);
+    } else {
+      for (long column = 0; column < WIDTH; column++)
+        for (long row = 0; row < rows; row++) of[row][column] = from.weights[(begin + column) * from.depth + k + row];
+    }
+  }
+};
+
+typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(4)));
+
+inline float packed(float x, float, float) { return x; }
+inline bfloat16 packed(float x, bfloat16, float) { return to_bfloat16(x); }
+inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + 128)}; }
+
+// The same for LANES numbers, each in the lowest bits of a word, and zeros above.
+inline Words packed(Vec x, float, Vec) { return (Words)x; }
+inline Words packed(Vec x, bfloat16, Vec) {
+  const Words bits = (Words)x;
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline Words packed(Vec x, Biased, Vec scale) {
+  return ((Words)(x / scale + 12582912.0f) - 0x4b400000 + 128) & 255;  // adding 1.5 * 2^23 rounds as std::rint does
+}
+
+// The scales in int8 of columns [begin, end), less than a panel perhaps: their largest weight becomes 127.
+inline void int8_scales(const Plain& from, long begin, long end, float* scales) {
+  std::fill(scales, scales + (end - begin), 0.0f);
+  const auto most = [&](long i, float x) { scales[i] = std::max(scales[i], std::fabs(x)); };
+  Tile tile;
+  for (long k = 0, rows; k < from.depth; k += rows) {
+    rows = std::min(Tile::DEEP, from.depth - k);
+    if (end - begin == WIDTH) {
+      tile.gather(from, k, rows, begin);
+      for (long row = 0; row < rows; row++)
+        for (long i = 0; i < WIDTH; i++) most(i, tile.of[row][i]);
+    } else {
+      for (long i = begin; i < end; i++)
+        for (long row = k; row < k + rows; row++) most(i - begin, from(row, i));
+    }
+  }
+  for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / 127 : 1;
+}
+
+// A whole panel, its columns from `begin` on, as far as it is whole words -> the row from which on it is none.
+template <class W>
+long pack_words(const Plain& from, long begin, const float* scales, W* to) {
+  constexpr int G = GROUP<W>, BITS = 8 * sizeof(W);
+  const long whole = from.depth / G * G;
+  Tile tile;
+  for (long k = 0, rows; k < whole; k += rows) {
+    rows = std::min(Tile::DEEP, whole - k);
+    tile.gather(from, k, rows, begin);
+    for (long row = 0; row < rows; row += G, to += G * WIDTH)
+      for (long lane = 0; lane < WIDTH; lane += LANES) {
+        Words words = {};
+        for (int i = 0; i < G; i++) {
+          const Vec scale = std::is_same_v<W, Biased> ? load(scales + lane) : Vec{};
+          words |= packed(load(tile.of[row + i] + lane), W(), scale) << BITS * i;
+        }
+        *reinterpret_cast<Words*>(to + G * lane) = words;
+      }
+  }
+  return whole;
+}
+
+// Columns `first`, first + 1, ... of a packed matrix `to` that is all zeros there, and their scales.
+template <class W>
+void pack(const Plain& from, long first, W* to, float* scales) {
+  for (long begin = 0, end; begin < from.n; begin = end) {
+    end = std::min(from.n, (first + begin) / WIDTH * WIDTH + WIDTH - first);
+    float* own = scales + first + begin;
+    if (std::is_same_v<W, Biased>) int8_scales(from, begin, end, own);
+    long k = 0;
+    if (end - begin == WIDTH) k = pack_words(from, begin, own, to + place<W>(0, first + begin, from.depth));
+    for (; k < from.depth; k++)
+      for (long i = begin; i < end; i++)
+        to[place<W>(k, first + i, from.depth)] = packed(from(k, i), W(), scales[first + i]);
+  }
+}
+
+}  // namespace gpt2
