@@ -12,12 +12,12 @@ from gpt2.cli import command, doctor
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR
 
 
-def examine(models_dir=DEFAULT_MODELS_DIR, threads=None):
+def examine(models_dir=DEFAULT_MODELS_DIR, threads=None, clear_cache=False):
     """Show versions, processor, devices and models, and compare logits with a plain NumPy computation of them.
 
     Ends with status 1 if the numbers are wrong: TensorFlow's products have been, on some processors.
     """
-    for line in doctor.examine(models_dir, threads):
+    for line in doctor.examine(models_dir, threads, clear_cache):
         print(line, flush=True)
 
 

@@ -31,6 +31,7 @@ def evaluate_model(
     threads=None,
     encoding="utf-8",
     csv_header=False,
+    no_cache=False,
 ):
     """Perplexity of a text (--in_text), or the numbers of tasks, each with the protocol by which it was found.
 
@@ -38,7 +39,8 @@ def evaluate_model(
     and hellaswag. Their data are downloaded once, or given by --data. Beside a number of a released size stands what
     the paper reports; docs/evaluation.md says which of them can be expected to agree.
     """
-    chosen, source = Chosen(model_name, models_dir, precision, threads), Source(in_text, text, encoding, csv_header)
+    chosen = Chosen(model_name, models_dir, precision, threads, not no_cache)
+    source = Source(in_text, text, encoding, csv_header)
     trials = evaluating.Trials(tasks, data, data_dir, window, stride, limit, no_start, json)
     evaluating.evaluate(chosen, source, trials)
 

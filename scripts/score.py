@@ -30,6 +30,7 @@ def score_text(
     threads=None,
     encoding="utf-8",
     csv_header=False,
+    no_cache=False,
 ):
     """Log-probability, surprise in bits and rank of each token, word, line or file; of stdin if no text is given.
 
@@ -37,7 +38,8 @@ def score_text(
     largest. Each token sees at least half a window before it, unless --stride says otherwise; <|endoftext|> stands
     before each text. --next 20 lists the tokens that may follow instead.
     """
-    chosen, source = Chosen(model_name, models_dir, precision, threads), Source(in_text, text, encoding, csv_header)
+    chosen = Chosen(model_name, models_dir, precision, threads, not no_cache)
+    source = Source(in_text, text, encoding, csv_header)
     if next is None:
         scoring.score(chosen, source, scoring.Wanted(by, likeliest, form, out, window, stride))
     else:

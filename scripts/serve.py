@@ -33,14 +33,15 @@ def serve(
     max_body=defaults.MOST_BODY,
     timeout=defaults.PATIENCE,
     grace=defaults.GRACE,
+    no_cache=False,
 ):
     """Serve models on http://127.0.0.1:8000: a page to write on, and /v1/completions as OpenAI's clients know it.
 
-    Nothing leaves this machine, and nothing is stored on it. Ctrl-C ends the server once what is being written has
+    Nothing leaves this machine, and no text is stored on it. Ctrl-C ends the server once what is being written has
     ended.
     """
     limits = serving.limits(api_key or os.environ.get("GPT2_API_KEY") or None, allow_host, allow_origin, max_body)
-    models = serving.Models(model_name, models_dir, precision, threads, batch_size, queue)
+    models = serving.Models(model_name, models_dir, precision, threads, batch_size, queue, not no_cache)
     serving.run(models, host, port, open, limits, max_tokens, timeout, grace)
 
 

@@ -25,6 +25,7 @@ def sample_model(
     frequency_penalty=0.0,
     presence_penalty=0.0,
     min_p=0.0,
+    no_cache=False,
 ):
     """Write samples that start from nothing, as many as nsamples says, for ever if it is 0.
 
@@ -32,7 +33,9 @@ def sample_model(
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
     classic.unconditional(
-        classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop)
+        classic.Options(
+            model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop, not no_cache
+        )
     )
 
 

@@ -28,6 +28,7 @@ def interact_model(
     frequency_penalty=0.0,
     presence_penalty=0.0,
     min_p=0.0,
+    no_cache=False,
 ):
     """Ask for prompts, one a line, and write nsamples continuations of each.
 
@@ -36,7 +37,9 @@ def interact_model(
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
     classic.interactive(
-        classic.Options(model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop),
+        classic.Options(
+            model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop, not no_cache
+        ),
         prompt,
         prompt_file,
         encoding,

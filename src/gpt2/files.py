@@ -41,6 +41,13 @@ def reading(path: Path) -> Iterator[None]:
         raise Unreadable(path, error) from error
 
 
+def stamp(path: Path) -> str:
+    """Which file it is, and which of the contents that it has had. Raises Unreadable."""
+    with reading(path):
+        found = path.stat()
+    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+
 def is_file(path: Path) -> bool:
     """Whether there is a file of this name. Raises Unreadable where that cannot be known, as in a loop of links."""
     return stat.S_ISREG(_mode(path))
@@ -226,6 +233,11 @@ def _remove_abandoned(paths: Iterable[Path]) -> None:
         with contextlib.suppress(OSError), _held(path) as alone:
             if alone:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes what processes that were killed inside `written_aside` have left, and no other."""
+    _remove_abandoned(part for part in folder.glob(".*.part") if PART.fullmatch(part.name))
 
 
 @contextlib.contextmanager

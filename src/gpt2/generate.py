@@ -70,17 +70,19 @@ def load(
     models_dir: str = DEFAULT_MODELS_DIR,
     precision: str = DEFAULT_PRECISION,
     threads: int | None = None,
+    cache: bool = True,
 ) -> Model:
     """Loads a model by its name under `models_dir` or by the path of its directory.
 
     precision: of the weights in memory, one of `request.PRECISIONS`. threads: that compute, at most
-    `machine.MAX_THREADS`; all cores if None. Raises GPT2Error if the model is not there, damaged, or not of one piece,
-    UsageError for another precision or more threads.
+    `machine.MAX_THREADS`; all cores if None. cache: whether the weights as they are packed for this machine are kept in
+    the user's cache, where the next process finds them. Raises GPT2Error if the model is not there, damaged, or not of
+    one piece, UsageError for another precision or more threads.
     """
     check_precision(precision)
     check_threads(threads)
     directory = find_model(model_name, models_dir)
-    return load_weights(directory, load_vocabulary(directory), precision, threads=threads)
+    return load_weights(directory, load_vocabulary(directory), precision, threads=threads, cache=cache)
 
 
 def load_weights(
@@ -89,9 +91,10 @@ def load_weights(
     precision: str = DEFAULT_PRECISION,
     notify: Callable[[str], None] = unheard,
     threads: int | None = None,
+    cache: bool = True,
 ) -> Model:
     """The last part of `load`, which takes long. notify: told what takes longest. Raises GPT2Error for damage."""
-    return Model(encoder, load_backend(directory, precision, notify=notify, threads=threads))
+    return Model(encoder, load_backend(directory, precision, notify=notify, threads=threads, cache=cache))
 
 
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,7 @@ class Options(NamedTuple):
     length: int | None
     sampling: Sampling
     stop: tuple[str, ...]
+    cache: bool
 
 
 def unconditional(options: Options) -> None:
@@ -89,10 +91,13 @@ class SampleStream:
 
     def load(self) -> None:
         """Reads the weights, which takes long: what can be refused without them has been refused before."""
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's would spin beside what starts, and compute nothing
         from gpt2 import generate  # needs packages, which --help does not
 
         options = self.options
-        self.model = generate.load_weights(self.directory, self.encoder, options.precision, complain, options.threads)
+        self.model = generate.load_weights(
+            self.directory, self.encoder, options.precision, complain, options.threads, options.cache
+        )
         backend = self.model.backend
         about = f"{backend.device} ({options.precision}, {backend.name})"
         complain(f"{self.directory.path.name} on {about}, seed {self.seed}")

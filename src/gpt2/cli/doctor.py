@@ -39,8 +39,10 @@ TESTED_TOKENS = 32
 RANDOM_MODEL = HParams(n_vocab=512, n_ctx=64, n_embd=128, n_head=4, n_layer=2)
 
 
-def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None = None) -> Iterator[str]:
-    """The findings, a line each. A compiler that has failed is tried again.
+def examine(
+    models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None = None, clear_cache: bool = False
+) -> Iterator[str]:
+    """The findings, a line each. A compiler that has failed is tried again; clear_cache: packed weights are removed.
 
     Raises GPT2Error at the end if the self-test's numbers are wrong, UsageError for `threads`.
     """
@@ -51,6 +53,7 @@ def examine(models_dir: str = model_dir.DEFAULT_MODELS_DIR, threads: int | None 
         yield f"warning: {clash.of_the_old_package()}"
     yield f"CPU: {machine.cores()} cores for this process, {_cpu_features()}"
     yield f"text is written by {_writer(threads)}"
+    yield _kept(clear_cache)
     computes_on = machine.start(threads)
     yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
     yield "models are looked for in: " + ", ".join(map(os.path.realpath, model_dir.search_path(models_dir)))
@@ -104,6 +107,19 @@ def _writer(threads: int | None) -> str:
     except build.NoLibrary as reason:
         return f"TensorFlow; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
+
+
+def _kept(clear: bool) -> str:
+    from gpt2.engine.native import store
+
+    if clear:
+        store.clear()
+    paths = store.kept()
+    if not paths:
+        return "packed weights are kept of no model"
+    sizes = sum(path.stat().st_size for path in paths)
+    places = ", ".join(sorted({str(path.parent) for path in paths}))
+    return f"packed weights are kept in {places}: {len(paths)} files, {sizes / 1e6:,.0f} MB; --clear_cache removes them"
 
 
 def _versions() -> Iterator[str]:

@@ -74,6 +74,10 @@ FLAGS = {
     "min_p": Flag(float, NUMBER, "choose among tokens that are this share as likely as the likeliest; 0 is off"),
     "threads": Flag(int, WHOLE, "how many threads compute; all cores if not given"),
     "precision": Flag(str, "a name", f"of the weights in memory: {', '.join(PRECISIONS)}; the narrower, the faster"),
+    "no_cache": Flag(
+        switch, YES_OR_NO, "keep no packed weights in ~/.cache/gpt-2-tensorflow for the next start, and use none"
+    ),
+    "clear_cache": Flag(switch, YES_OR_NO, "remove the packed weights that are kept for the next start"),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
     "encoding": Flag(str, "a name", "encoding of text that is read, from files or stdin"),

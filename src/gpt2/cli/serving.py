@@ -32,6 +32,7 @@ class Models(NamedTuple):
     threads: int | None
     rows: int
     waiting: int
+    cache: bool = True
 
 
 def limits(api_key: str | None, hosts: Sequence[str], origins: Sequence[str], body: int) -> Limits:
@@ -84,7 +85,7 @@ def load(models: Models) -> list[Served]:
     served = []
     for name, directory in zip(names, found):
         vocabulary = load_vocabulary(directory)
-        model = load_weights(directory, vocabulary, models.precision, complain, models.threads)
+        model = load_weights(directory, vocabulary, models.precision, complain, models.threads, models.cache)
         served.append(Served(name, model, Desk(model, models.rows, models.waiting), models.precision, directory))
     return served
 

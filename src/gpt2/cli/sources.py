@@ -35,6 +35,7 @@ class Chosen(NamedTuple):
     models_dir: str
     precision: str
     threads: int | None
+    cache: bool = True
 
 
 class Source(NamedTuple):
@@ -58,7 +59,7 @@ def loaded(directory: ModelDir, vocabulary: Vocabulary, chosen: Chosen) -> Model
     """The model with its weights; says on what it computes."""
     from gpt2 import generate
 
-    model = generate.load_weights(directory, vocabulary, chosen.precision, complain, chosen.threads)
+    model = generate.load_weights(directory, vocabulary, chosen.precision, complain, chosen.threads, chosen.cache)
     about = f"{model.backend.device} ({chosen.precision}, {model.backend.name})"
     complain(f"{directory.path.name} on {about}")
     return model

@@ -11,6 +11,7 @@ from gpt2 import machine
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
+from gpt2.engine.native.store import Store
 from gpt2.errors import GPT2Error
 from gpt2.files import unheard
 from gpt2.formats import openai
@@ -37,12 +38,14 @@ def load_backend(
     native: bool = True,
     notify: Callable[[str], None] = unheard,
     threads: int | None = None,
+    cache: bool = True,
 ) -> Backend:
     """Reads the weights and keeps them as the backend needs them.
 
     Raises GPT2Error if they are damaged or nothing here can compute, UsageError for `threads`.
     native: whether to try the native library, which everything works without. notify: told what takes long. threads:
-    that compute; all cores if None.
+    that compute; all cores if None. cache: whether what is packed may be kept, and found, for the next process
+    (`native.store`).
     """
     machine.check_threads(threads)
     weights, hparams = directory.read(), directory.hparams
@@ -55,7 +58,7 @@ def load_backend(
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {reason}")
-    backend = NativeBackend(library, weights, hparams, precision, threads)
+    backend = NativeBackend(library, weights, hparams, precision, threads, Store(library) if cache else None)
     _give_back_memory()
     return backend
 

@@ -237,7 +237,9 @@ def _weight(file: Path, stored: Mapping[str, _Stored], name: str, shape: tuple[i
     there = file_shape(name, shape)  # of an embedding that is padded, without what no id means
     layout = None if openai.layout(name) is None else Layout.OUT_IN
     tensor = stored[tensor_name(name)]
-    return Weight(there, layout, lambda: _pieces(file, tensor_name(name), tensor, math.prod(there[:-1]), advice))
+    identity = f"{files.stamp(file)} {tensor!r}"
+    rows = math.prod(there[:-1])
+    return Weight(there, layout, lambda: _pieces(file, tensor_name(name), tensor, rows, advice), identity)
 
 
 def _pieces(file: Path, name: str, tensor: _Stored, rows: int, advice: str) -> Iterator[np.ndarray]:

@@ -149,7 +149,7 @@ def _weight(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> We
         )
     if tensor.dtype not in FLOATS:
         raise GPT2Error(f"{path}: {tensor_name(name)} is {tensor.dtype}, but weights are one of {', '.join(FLOATS)}")
-    return Weight(shape, openai.layout(name), tensor.pieces)
+    return Weight(shape, openai.layout(name), tensor.pieces, tensor.identity)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

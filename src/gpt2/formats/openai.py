@@ -74,7 +74,8 @@ class Checkpoint:
 
     def weight(self, name: str) -> Weight:
         """A float32 variable as the index describes it."""
-        return Weight(self.entries[name].shape, None, lambda: self._pieces(name))
+        entry = self.entries[name]
+        return Weight(entry.shape, None, lambda: self._pieces(name), f"{entry.dtype} crc32c {entry.crc:x}")
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         entry = self.entries[name]

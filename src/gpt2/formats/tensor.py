@@ -59,6 +59,11 @@ class Tensor(NamedTuple):
         return self.storage.dtype
 
     @property
+    def identity(self) -> str:
+        """Names its numbers as long as its file stays what it is (`formats.weights.Weight`)."""
+        return f"{files.stamp(self.storage.path)} {self!r}"
+
+    @property
     def is_contiguous(self) -> bool:
         """Whether its numbers follow one another in the file."""
         return all(n == 1 or step == stride for n, step, stride in zip(self.shape, steps(self.shape), self.strides))

@@ -143,4 +143,4 @@ def _weight(path: Path, name: str, tensor: Any, shape: tuple[int, ...], layout: 
         raise GPT2Error(
             f"{path}: {name} has the shape {list(tensor.shape)}, but {PARAMS_FILE} beside it needs {list(shape)}"
         )
-    return Weight(shape, layout, tensor.pieces)
+    return Weight(shape, layout, tensor.pieces, tensor.identity)

@@ -31,6 +31,7 @@ class Weight(NamedTuple):
     shape: tuple[int, ...]
     layout: Layout | None  # of a matrix that products read whole; None for vectors and wpe
     read: Callable[[], Iterator[np.ndarray]]
+    identity: str | None = None  # two weights of one identity are the same numbers; None if that is not known
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Its rows in order, some at a time, float32. Raises GPT2Error, perhaps after the last, for damage."""

@@ -6,36 +6,28 @@ Without TensorFlow, from the files to the logits.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gpt2 import machine
 from gpt2.engine.backend import Logits, Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, Blocks
+from gpt2.engine.native import packing
 from gpt2.engine.native.blocks import NativeBlocks
-from gpt2.engine.native.memory import CHUNKS
-from gpt2.engine.native.threads import in_threads
-from gpt2.formats.weights import Layout, Weight, Weights, nest
+from gpt2.engine.native.calls import check, library_int
+from gpt2.engine.native.packing import TYPES, Packed
+from gpt2.engine.native.store import Store
+from gpt2.formats.weights import Weights, nest
 from gpt2.hparams import GELU, SIZES, HParams
-from gpt2.request import BFLOAT16, DEFAULT_PRECISION, FLOAT32, INT8
+from gpt2.request import DEFAULT_PRECISION
 from gpt2.sample import numbers_a_token
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
-WORD = 4  # bytes of a group, as in kernels.h
 HEAD, NO_BLOCK = 3, -1  # numbers that describe a piece, as in forward.h, and what stands where it has no block
-NO_MEMORY = b"no memory"  # as library.cc says it
-READERS = 4  # threads, at most, that read and pack a weight each, of which there are so many in float32 meanwhile
 MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
-# What a packed weight is to NumPy, in the order of `Type` in library.cc.
-TYPES: dict[str, np.dtype] = {
-    FLOAT32: np.dtype(np.float32),
-    BFLOAT16: np.dtype(np.uint16),
-    INT8: np.dtype(np.uint8),
-}
-
-
 OUTSIDE = ("wte", "in_proj", "out_proj", "lm_head")  # matrices that are in no layer, of which a model has some
 
 
@@ -63,6 +55,7 @@ class NativeBackend:
     """See `engine.backend.Backend`. Raises GPT2Error if the weights turn out to be damaged, MemoryError.
 
     precision: of the weights in memory. threads: all cores if None; fewer compute where the system grants no more.
+    store: where packed weights may be found, and are left for the next process.
     """
 
     name = "the native step"
@@ -75,6 +68,7 @@ class NativeBackend:
         hparams: HParams,
         precision: str = DEFAULT_PRECISION,
         threads: int | None = None,
+        store: Store | None = None,
     ) -> None:
         self.hparams = hparams
         assert library_int(library, "gpt2_slots") == SLOTS
@@ -85,8 +79,8 @@ class NativeBackend:
         self.forward.restype = self.words.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
         threads = threads or machine.cores()
-        prepared = Packer(library, precision).prepared
-        self.kept = nest(zip(weights, in_threads(prepared, weights.values(), min(READERS, threads))))  # see `pointers`
+        make = functools.partial(packing.prepared, library, weights, precision, threads)
+        self.kept = nest((store.prepared(weights, precision, make) if store else make()).items())  # see `pointers`
         blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]
         self.vectors = [_vectors(block) for block in blocks]
         self.ln_f = np.concatenate([self.kept["ln_f"]["g"], self.kept["ln_f"]["b"]])
@@ -154,63 +148,9 @@ class NativeBackend:
         return np.split(found, np.cumsum(counts)[:-1])
 
 
-def check(wrong: bytes | None) -> None:
-    """Raises what a function of the library returned, if it did."""
-    if wrong == NO_MEMORY:
-        raise MemoryError
-    if wrong:
-        raise ValueError(wrong.decode())
-
-
-def library_int(library: ctypes.CDLL, name: str) -> int:
-    return ctypes.c_int.in_dll(library, name).value
-
-
-def panel_width(library: ctypes.CDLL) -> int:
-    """WIDTH in kernels.h, which depends on the processor."""
-    return library_int(library, "gpt2_width")
-
-
 def pointers(arrays: Sequence[np.ndarray]) -> Any:
     """Their addresses, as C wants them; whoever uses them must keep the arrays."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
-
-
-class Packed(NamedTuple):
-    """A matrix as the native library reads it."""
-
-    values: np.ndarray  # [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h)
-    scale: np.ndarray  # [O] float32, by which each output is multiplied
-
-
-class Packer:
-    """What the native library keeps of weights: matrices packed, all else as it is."""
-
-    def __init__(self, library: ctypes.CDLL, precision: str) -> None:
-        self.pack, self.width = library.gpt2_pack, panel_width(library)
-        size, address = ctypes.c_long, ctypes.c_void_p
-        self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, address, address]
-        self.pack.restype = ctypes.c_char_p
-        self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
-
-    def prepared(self, weight: Weight) -> np.ndarray | Packed:
-        return weight.array() if weight.layout is None else self.packed(weight)
-
-    def packed(self, weight: Weight) -> Packed:
-        """A matrix, packed piece by piece where its outputs are rows."""
-        outputs, depth = weight.shape if weight.layout is Layout.OUT_IN else weight.shape[::-1]
-        group = WORD // self.dtype.itemsize
-        width = self.width
-        values = CHUNKS.zeros((-(-outputs // width), -(-depth // group), width, group), self.dtype)
-        scale: np.ndarray = np.ones(outputs, np.float32)
-        first = 0
-        for piece in weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array()]:
-            piece, n = np.ascontiguousarray(piece), len(piece) if weight.layout is Layout.OUT_IN else outputs
-            places = values.ctypes.data, scale.ctypes.data
-            in_out = weight.layout is Layout.IN_OUT
-            check(self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, *places))
-            first += n
-        return Packed(values, scale)
 
 
 def _outside(matrix: Packed | Mapping) -> COutside:

@@ -29,6 +29,14 @@ def libraries(name: str) -> Iterator[Path]:
             yield from (path for path in sorted(folder.glob(name + LIBRARY)) if _sound(path))
 
 
+def trusted(name: str) -> Iterator[Path]:
+    """Files of this name that nobody but this user and root could have put there. Raises NoLibrary, OSError."""
+    for folder in folders():
+        path = folder / name
+        if path.exists() and not _danger(folder) and not _danger(path):
+            yield path
+
+
 def writable() -> Path:
     """The folder to put a library into, made if it is not there. Raises NoLibrary, OSError."""
     for folder in folders():

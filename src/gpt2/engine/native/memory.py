@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
+import re
 import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 ALIGNMENT, HUGE_PAGE, CHUNK = 64, 2 << 20, 64 << 20  # bytes
 # Shared memory, which is what Python asks for by default, gets no huge pages from many a kernel; and when a process
 # forks, both would put weights into the same room.
+HUGE_PAGES, SMAPS = Path("/sys/kernel/mm/transparent_hugepage/enabled"), Path("/proc/self/smaps")
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
@@ -56,6 +59,22 @@ def chunk(size: int) -> tuple[mmap.mmap, int]:
         with contextlib.suppress(OSError):  # a kernel without them
             new.madvise(mmap.MADV_HUGEPAGE)
     return new, -np.frombuffer(new, np.uint8).ctypes.data % HUGE_PAGE
+
+
+def in_huge_pages(mapped: mmap.mmap) -> bool:
+    """Whether most of a mapped file, which has been read, is in huge pages; True too where memory would not be so.
+
+    Linux alone says it; newer kernels (6.16 with ext4, for one) keep files so that were written in large pieces.
+    """
+    try:
+        if "[never]" in HUGE_PAGES.read_text(encoding="ascii"):
+            return True
+        regions = SMAPS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    begin = np.frombuffer(mapped, np.uint8).ctypes.data
+    found = re.search(rf"^0*{begin:x}-(?:.*\n(?![0-9a-f]+-))*?FilePmdMapped: +(\d+) kB", regions, re.MULTILINE)
+    return found is not None and 2 * 1024 * int(found[1]) > len(mapped)
 
 
 CHUNKS = Chunks()

@@ -1,0 +1,237 @@
+"""Packed weights kept for the next process: the same numbers, or packed anew whatever has happened to the file."""
+
+import errno
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+import interactive_conditional_samples as interactive
+from gpt2 import files
+from gpt2.cli import command, doctor
+from gpt2.engine import load
+from gpt2.engine.backend import Piece
+from gpt2.engine.native import build, folder, memory, packing, store
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.request import PRECISIONS
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+SRC = Path(store.__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def cache(native, tmp_path, monkeypatch):
+    """A folder of the cache's own, in which models of any size are kept."""
+    place = tmp_path / "cache"
+    monkeypatch.setenv(folder.NAMED, str(place))
+    monkeypatch.setattr(store, "LEAST", 0)
+    return place
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """How often weights were packed."""
+    times = []
+    honest = packing.prepared
+    monkeypatch.setattr(packing, "prepared", lambda *args: times.append(1) or honest(*args))
+    return times
+
+
+def logits(path, precision="float32", **options):
+    backend = load.load_backend(open_model_dir(path), precision, **options)
+    blocks = backend.new_blocks()
+    return backend.extend(blocks, [Piece([blocks.take()], 0, np.arange(9), 9)]).values.tobytes()
+
+
+def kept(cache):
+    return sorted(cache.glob("*.packed"))
+
+
+@pytest.mark.parametrize("in_huge_pages", [True, False])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_was_kept_gives_the_same_bits(cache, packed, tiny_dir, monkeypatch, precision, in_huge_pages):
+    monkeypatch.setattr(store, "in_huge_pages", lambda _: in_huge_pages)
+    found = [logits(tiny_dir, precision) for _ in range(3)]
+    assert found == [logits(tiny_dir, precision, cache=False)] * 3
+    assert len(packed) == 2  # the first time, and without the cache
+    (path,) = kept(cache)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tiny_dir, monkeypatch):
+    for precision in PRECISIONS:
+        logits(tiny_dir, precision)
+    assert len(kept(cache)) == 3
+    monkeypatch.setattr(store.Store, "__init__", lambda self, _: setattr(self, "layout", "of another processor"))
+    logits(tiny_dir)
+    assert len(kept(cache)) == len(packed) == 4
+
+
+def test_other_weights_are_not_taken_for_those_that_were_there_before(cache, packed, tmp_path):
+    first = tiny.write_model(tmp_path / "model", seed=1)
+    before = logits(first)
+    shutil.rmtree(first)
+    second = tiny.write_model(tmp_path / "model", seed=2)
+    assert logits(second) == logits(second, cache=False) != before
+    assert len(kept(cache)) == 2
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_a_torn_file_is_made_anew(cache, packed, tiny_dir, share):
+    whole = logits(tiny_dir)
+    (path,) = kept(cache)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert logits(tiny_dir) == whole and len(packed) == 2
+    assert path.read_bytes() == content
+    assert logits(tiny_dir) == whole and len(packed) == 2
+
+
+def test_a_wrong_byte_is_found_wherever_it_is(cache, packed, tiny_dir):
+    whole = logits(tiny_dir)
+    (path,) = kept(cache)
+    content = path.read_bytes()
+    for at in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x14]) + content[at + 1 :])
+        assert logits(tiny_dir) == whole, at
+    assert len(packed) > 40  # of the others, the byte stands between two arrays
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_others_could_have_put_there_is_not_used(cache, packed, tiny_dir, what):
+    whole = logits(tiny_dir)
+    (path,) = kept(cache)
+    (path if what == "file" else cache).chmod(0o777)
+    assert logits(tiny_dir) == whole and len(packed) == 2
+
+
+def refuse(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "where, name, does",
+    [
+        (store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0)),
+        (store, "_write_whole", refuse),
+        (folder, "writable", refuse),
+    ],
+)
+def test_a_disk_that_is_full_or_read_only_does_no_harm(cache, tiny_dir, monkeypatch, where, name, does):
+    monkeypatch.setattr(where, name, does)
+    assert logits(tiny_dir) == logits(tiny_dir, cache=False)
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_those_that_were_not_used_for_longest_make_room(cache, tmp_path, monkeypatch):
+    models = [tiny.write_model(tmp_path / str(seed), seed=seed) for seed in range(4)]
+    for model in models[:3]:
+        logits(model)
+        time.sleep(0.02)
+    first, second, _third = (path.name for path in sorted(kept(cache), key=lambda path: path.stat().st_mtime))
+    logits(models[0])  # used again
+    size = kept(cache)[0].stat().st_size
+    monkeypatch.setattr(store, "LIMIT", 3 * size + size // 2)
+    logits(models[3])
+    names = {path.name for path in kept(cache)}
+    assert len(names) == 3 and first in names and second not in names
+    monkeypatch.setattr(store, "LIMIT", size // 2)
+    logits(models[1])
+    assert not kept(cache)  # one alone is too large
+
+
+def test_what_a_killed_process_left_is_removed(cache, tiny_dir):
+    cache.mkdir(mode=0o700)
+    left = cache / ".0123.packed.89abcdef.part"
+    left.write_bytes(b"half")
+    logits(tiny_dir)
+    assert not left.exists() and len(kept(cache)) == 1
+
+
+def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypatch):
+    weights = open_model_dir(tiny_dir).read()
+    unknown = {name: weight._replace(identity=None) for name, weight in weights.items()}
+    assert store.Store(build.load()).name(unknown, "int8") is None
+    monkeypatch.setattr(store, "LEAST", 1 << 20)
+    assert store.Store(build.load()).name(weights, "int8") is None
+
+
+def test_other_formats_name_their_numbers_by_their_files(tmp_path):
+    shutil.copytree(GOLDEN / "huggingface", tmp_path / "model")
+    identities = [weight.identity for weight in open_model_dir(tmp_path / "model").read().values()]
+    assert None not in identities and len(set(identities)) == len(identities)
+    for path in (tmp_path / "model").glob("*.safetensors"):
+        os.utime(path, ns=(1, 1))
+    changed = [weight.identity for weight in open_model_dir(tmp_path / "model").read().values()]
+    assert not set(changed) & set(identities)
+
+
+def test_two_processes_at_once(cache, tiny_dir):
+    code = f"""
+import sys
+sys.path.insert(0, {str(SRC)!r})
+from pathlib import Path
+from gpt2.engine import load
+from gpt2.engine.native import store
+from gpt2.formats.model_dir import open_model_dir
+import numpy as np
+from gpt2.engine.backend import Piece
+store.LEAST = 0
+{inspect.getsource(logits)}
+print(logits(Path({str(tiny_dir)!r})).hex())
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].decode().strip() for process in both]
+    assert said == [logits(tiny_dir, cache=False).hex()] * 2
+    assert [path.suffix for path in cache.iterdir()] == [".packed"]
+
+
+def test_files_say_when_they_have_changed(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"one")
+    before = files.stamp(path)
+    assert files.stamp(path) == before
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert files.stamp(path) != before
+
+
+def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monkeypatch):
+    import mmap
+
+    path, smaps, enabled = tmp_path / "file", tmp_path / "smaps", tmp_path / "enabled"
+    path.write_bytes(bytes(1 << 20))
+    monkeypatch.setattr(memory, "SMAPS", smaps)
+    monkeypatch.setattr(memory, "HUGE_PAGES", enabled)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        begin = np.frombuffer(mapped, np.uint8).ctypes.data
+        for kb, there in ((1024, True), (0, False)):
+            enabled.write_text("always [madvise] never\n")
+            smaps.write_text(
+                "1000-2000 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
+                f"{begin:x}-{begin + (1 << 20):x} r--s 0 0:0 1 {path}\nRss: 1 kB\nFilePmdMapped: {kb:8} kB\n"
+                "fffffff000-fffffff100 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
+            )
+            assert memory.in_huge_pages(mapped) is there
+        enabled.write_text("always madvise [never]\n")
+        assert memory.in_huge_pages(mapped)  # memory would be no better
+        del begin
+
+
+def test_no_cache_and_the_doctor(cache, tiny_dir, tmp_path, monkeypatch):
+    flags = ["--model_name", str(tiny_dir), "--length", "2", "--prompt", "a"]
+    assert command.main(interactive.interact_model, [*flags, "--no_cache"]) == 0
+    assert not kept(cache)
+    assert command.main(interactive.interact_model, flags) == 0
+    assert len(kept(cache)) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # the user's is not to be cleared
+    assert f"packed weights are kept in {cache}: 1 files, 0 MB" in doctor._kept(clear=False)
+    assert doctor._kept(clear=True) == "packed weights are kept of no model"
+    assert not kept(cache)
