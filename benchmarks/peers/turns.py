@@ -91,8 +91,10 @@ class Process:
         return self.process.stdout.read(1) or self.fail()
 
     def peak_mb(self):
+        """0 of one that has ended meanwhile, of which nothing is known."""
         with open(f"/proc/{self.process.pid}/status") as file:
-            return int(re.search(r"VmHWM:\s+(\d+)", file.read())[1]) * 1024 / 1e6
+            found = re.search(r"VmHWM:\s+(\d+)", file.read())
+        return int(found[1]) * 1024 / 1e6 if found else 0.0
 
     def finish(self, timeout=None):
         try:

@@ -12,7 +12,7 @@ import pytest
 from one_by_one import take
 
 from gpt2.engine import load
-from gpt2.engine.native import backend, build, folder
+from gpt2.engine.native import build, calls, folder
 from gpt2.engine.row import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
@@ -142,7 +142,7 @@ def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
     build.find()
     damage(*cache.glob("*.so"))
     for _ in range(2):
-        assert backend.panel_width(build.find()) > 0
+        assert calls.panel_width(build.find()) > 0
     assert copier.runs == 2
 
 
@@ -154,7 +154,7 @@ def test_a_whole_library_that_does_not_load_is_compiled_anew(cache, copier, tmp_
     replaced(library, b"for a machine of another kind")
     library.with_suffix(".sha256").write_text(hashlib.sha256(library.read_bytes()).hexdigest())
     for _ in range(2):
-        assert backend.panel_width(build.find()) > 0
+        assert calls.panel_width(build.find()) > 0
     assert copier.runs == 2
 
 
@@ -165,7 +165,7 @@ def test_a_library_belongs_to_a_compiler_and_a_c_library(cache, copier, monkeypa
     build.find()
     assert copier.runs == len(list(cache.glob("*.so"))) == 2
     no_compiler(monkeypatch)
-    assert backend.panel_width(build.find()) > 0  # whichever made it
+    assert calls.panel_width(build.find()) > 0  # whichever made it
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "1.0"))
     with pytest.raises(build.NoLibrary, match="there is no C.. compiler"):
         build.find()

@@ -19,7 +19,7 @@ from gpt2 import machine
 from gpt2.engine import load, quantize
 from gpt2.engine.backend import Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, blocks_for
-from gpt2.engine.native import backend, build, memory
+from gpt2.engine.native import build, calls, memory, packing
 from gpt2.engine.prefixes import Prefixes
 from gpt2.engine.row import Row
 from gpt2.formats.model_dir import open_model_dir
@@ -45,7 +45,7 @@ def packed(w, name, layout=Layout.OUT_IN, cuts=()):
     """A matrix [O, I] as the native library keeps it, given in rows cut at these places."""
     whole = w if layout is Layout.OUT_IN else w.T
     weight = Weight(whole.shape, layout, lambda: iter(np.split(whole, cuts)))
-    return backend.Packer(build.load(), name).packed(weight)
+    return packing.Packer(build.load(), name).packed(weight)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (33, 64), (32, 1), (100, 32)])
@@ -55,7 +55,7 @@ def test_panels_hold_the_outputs_and_zeros_after_them(native, shape, layout, nam
     w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype(np.float32)
     w[:, 0] = 127  # so that the numbers are whole in int8 too
     panels, scale = packed(w, name, layout)
-    width = backend.panel_width(build.load())
+    width = calls.panel_width(build.load())
     found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / width, width]
     assert found.shape[1:] == (4 // panels.itemsize, -(-shape[0] // width), width)
     found = found.reshape(found.shape[0] * found.shape[1], -1)

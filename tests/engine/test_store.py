@@ -22,6 +22,7 @@ from gpt2.engine.native import build, folder, memory, packing, store
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS
 
+OTHER = {"layout": "of another processor", "notify": files.unheard}
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SRC = Path(store.__file__).resolve().parents[3]
 
@@ -65,11 +66,18 @@ def test_what_was_kept_gives_the_same_bits(cache, packed, tiny_dir, monkeypatch,
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+def test_what_is_new_is_told(cache, tiny_dir):
+    told = []
+    for _ in range(2):
+        logits(tiny_dir, notify=told.append)
+    assert told == [f"packed weights are kept for the next start: 0 MB in {cache}"]
+
+
 def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tiny_dir, monkeypatch):
     for precision in PRECISIONS:
         logits(tiny_dir, precision)
     assert len(kept(cache)) == 3
-    monkeypatch.setattr(store.Store, "__init__", lambda self, _: setattr(self, "layout", "of another processor"))
+    monkeypatch.setattr(store.Store, "__init__", lambda self, *_: vars(self).update(OTHER))
     logits(tiny_dir)
     assert len(kept(cache)) == len(packed) == 4
 

@@ -58,7 +58,7 @@ def load_backend(
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {reason}")
-    backend = NativeBackend(library, weights, hparams, precision, threads, Store(library) if cache else None)
+    backend = NativeBackend(library, weights, hparams, precision, threads, Store(library, notify) if cache else None)
     _give_back_memory()
     return backend
 

@@ -1,6 +1,8 @@
 """Packed weights kept for the next process: one file a model, beside the compiled library.
 
-    FORMAT, size of the header (8 bytes), the header (JSON: type, shape, place and CRC32C of each array), the arrays
+    FORMAT, size and CRC32C of the header (8 bytes each), the header, the arrays
+
+The header is JSON: of each weight its arrays' types, shapes, places and CRC32C.
 
 A file is mapped, so that processes share what they read, and nothing is read twice. Its name is a hash of all that it
 depends on: the weights' checksums (of formats that have none, which file it was), the precision, and the library that
@@ -36,6 +38,7 @@ from gpt2.formats.weights import Weights
 
 SUFFIX = ".packed"
 FORMAT = b"gpt2 packed 1\n"
+BEGIN = len(FORMAT) + 16  # of the header
 LEAST = 64 << 20  # bytes: what is smaller is packed in no time
 LIMIT = 10 << 30  # of all files together
 ALIGNMENT = 64
@@ -47,9 +50,10 @@ class Broken(ValueError):
 
 
 class Store:
-    """What a library has packed; `prepared` never fails because of it."""
+    """What a library has packed; `prepared` never fails because of it. notify: told where something new is kept."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, notify: Callable[[str], None] = files.unheard) -> None:
+        self.notify = notify
         self.layout = Path(library._name).name  # which has a hash of its sources and of the processor
 
     def prepared(self, weights: Weights, precision: str, make: Callable[[], Prepared]) -> Prepared:
@@ -63,7 +67,9 @@ class Store:
                     return read(path)
         made = make()
         with contextlib.suppress(OSError, NoLibrary):
-            write(folder.writable() / name, made)
+            path = folder.writable() / name
+            if size := write(path, made):
+                self.notify(f"packed weights are kept for the next start: {size / 1e6:,.0f} MB in {path.parent}")
         return made
 
     def name(self, weights: Weights, precision: str) -> str | None:
@@ -76,8 +82,8 @@ class Store:
         return hashlib.sha256(key.encode()).hexdigest()[:32] + SUFFIX
 
 
-def write(path: Path, weights: Prepared) -> None:
-    """Makes room and writes them, unless there is no room. Raises OSError."""
+def write(path: Path, weights: Prepared) -> int:
+    """Makes room and writes them -> bytes; 0 if there is no room. Raises OSError."""
     header: dict[str, list] = {}
     at = 0
     for name, weight in weights.items():
@@ -87,13 +93,15 @@ def write(path: Path, weights: Prepared) -> None:
             header[name].append([array.dtype.str, array.shape, at, crc])
             at += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     head = json.dumps(header, separators=(",", ":")).encode("ascii")
-    head += b" " * (-(len(FORMAT) + 8 + len(head)) % ALIGNMENT)
-    if not _has_room(path.parent, len(head) + at):
-        return
+    head += b" " * (-(BEGIN + len(head)) % ALIGNMENT)
+    if not _has_room(path.parent, BEGIN + len(head) + at):
+        return 0
     with files.written_aside(path) as part, part.open("wb", buffering=0) as file:
         part.chmod(0o644)  # whatever the umask is
-        content = [np.frombuffer(FORMAT + len(head).to_bytes(8, "little") + head, np.uint8)]
+        numbers = b"".join(number.to_bytes(8, "little") for number in (len(head), google_crc32c.value(head)))
+        content = [np.frombuffer(FORMAT + numbers + head, np.uint8)]
         _write_all(file, (array for weight in [*content, *weights.values()] for array in _arrays(weight)))
+    return path.stat().st_size
 
 
 def _has_room(place: Path, size: int) -> bool:
@@ -152,15 +160,15 @@ def _mapped(file: Any) -> tuple[dict[str, list[np.ndarray]], mmap.mmap]:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
-    begin = len(FORMAT) + 8
-    size = int.from_bytes(mapped[len(FORMAT) : begin], "little")
-    if mapped[: len(FORMAT)] != FORMAT or begin + size > len(mapped):
+    size, head_crc = (int.from_bytes(mapped[at : at + 8], "little") for at in (BEGIN - 16, BEGIN - 8))
+    head = mapped[BEGIN : BEGIN + size]
+    if mapped[: len(FORMAT)] != FORMAT or len(head) != size or google_crc32c.value(head) != head_crc:
         raise Broken("it does not begin as such files do")
     found: dict[str, list[np.ndarray]] = {}
-    for name, entries in json.loads(mapped[begin : begin + size]).items():
+    for name, entries in json.loads(head).items():
         found[name] = []
         for dtype, shape, at, crc in entries:
-            array = np.frombuffer(mapped, dtype, math.prod(shape), begin + size + at).reshape(shape)
+            array = np.frombuffer(mapped, dtype, math.prod(shape), BEGIN + size + at).reshape(shape)
             if google_crc32c.value(_bytes(array)) != crc:
                 raise Broken(f"{name} has another checksum than it should")
             found[name].append(array)
