@@ -173,8 +173,11 @@ def put(part: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, on_disk: bool = True) -> Iterator[Path]:
     """A path for something else to write to, which becomes `path` when the block ends well.
+
+    on_disk: not before it is there; without it a power failure may leave a file that is torn, which whoever reads it
+    has to find out.
 
     An error or Ctrl-C leaves what was there before; what a process that was killed left of it is removed by the next.
     Raises OSError.
@@ -186,7 +189,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         with _held(part):
             yield part
-            put(part, path)
+            put(part, path) if on_disk else os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
