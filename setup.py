@@ -21,6 +21,6 @@ def named(file):
 files = [str(path.relative_to(HERE)) for path in sorted(HERE.joinpath(MODEL).glob("*"))]
 setup(
     install_requires=named("requirements.txt"),
-    extras_require={name: named(f"requirements-{name}.txt") for name in ("server", "sentencepiece")},
+    extras_require={name: named(f"requirements-{name}.txt") for name in ("server", "sentencepiece", "parquet", "ray")},
     data_files=[(f"share/gpt-2-tensorflow/{MODEL}", files)],
 )

@@ -20,7 +20,7 @@ FLOORS = [
     ["formats"],
     ["engine", "data", "openai"],
     ["generate"],
-    ["training", "evaluation", "server"],
+    ["training", "evaluation", "server", "bulk"],
     ["export"],
     ["cli"],
     ["gpt_2_simple", "lm", "commands"],

@@ -1,0 +1,1 @@
+"""Files of prompts in, files of completions out, on one machine and on Ray."""
