@@ -27,6 +27,10 @@ class Rows(Protocol):
 class Hands(Protocol):
     """Whoever writes."""
 
+    @property
+    def places(self) -> int:
+        """How many texts are written at a time, by all together."""
+
     def exchange(self, rows: Rows) -> list[Finished]:
         """Takes rows, and waits until some have ended; none if there are none left. Raises GPT2Error."""
 
@@ -36,6 +40,10 @@ class OwnHands:
 
     def __init__(self, station: Station) -> None:
         self.station = station
+
+    @property
+    def places(self) -> int:
+        return self.station.batch_size
 
     def exchange(self, rows: Rows) -> list[Finished]:
         return self.station.exchange(rows.take(self.station.wanted))
@@ -92,6 +100,10 @@ class ManyHands:
         self.given: dict[Hashable, dict[int, Row]] = {}  # what each worker has not finished
         self.busy: set[Hashable] = set()  # who has not answered yet
         self.losses: collections.Counter[int] = collections.Counter()  # of workers, with each row
+
+    @property
+    def places(self) -> int:
+        return self.batch_size * len(self.crew.workers())
 
     def exchange(self, rows: Rows) -> list[Finished]:
         while True:

@@ -66,7 +66,9 @@ def _anew(out: Path) -> str:
 def run(ahead: LookAhead, hands: Hands, output: Output, report: Callable[[Totals], object]) -> Totals:
     """Has all rows written. report: told after each step what has come of them. Raises GPT2Error."""
     totals = Totals()
+    ahead.serve(hands.places)
     while finished := hands.exchange(ahead):
+        ahead.serve(hands.places)
         output.add(finished)
         for one in finished:
             totals.rows += 1

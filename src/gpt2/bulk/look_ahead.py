@@ -38,14 +38,14 @@ class Ended:
 class LookAhead:
     """Rows that have not ended, the longest of those that are held first.
 
-    places: where rows are written, whoever does it. What is held, and how far the output of one row may lie behind that
-    of another, is bounded, however many rows there are.
+    What is held, and how far the output of one row may lie behind that of another, is bounded, however many rows there
+    are.
     """
 
-    def __init__(self, rows: Iterable[Row], ended: Ended, places: int) -> None:
+    def __init__(self, rows: Iterable[Row], ended: Ended) -> None:
         self.rows: Iterator[Row] = iter(rows)
         self.ended = ended
-        self.most = max(ROWS, PER_PLACE * places)
+        self.most = ROWS
         self.held: list[tuple[float, int, Row]] = []
         self.next: Row | None = None
         self.is_read = False
@@ -59,6 +59,10 @@ class LookAhead:
         """They were begun, and lost."""
         for row in rows:
             heapq.heappush(self.held, (-row.cost, row.number, row))
+
+    def serve(self, places: int) -> None:
+        """Holds enough for so many texts that are written at a time."""
+        self.most = max(ROWS, PER_PLACE * places)
 
     def fill(self) -> None:
         """Reads as many rows as are held."""

@@ -127,7 +127,7 @@ class _Growth:
 
     def __init__(self, file: IO[bytes], source: Source) -> None:
         self.file, self.name = file, shown(source.path)
-        self.size = self._size()
+        self.size = 0 if source.path == STDIN else self._size()  # 0 of what has none, too
 
     def _size(self) -> int:
         return os.fstat(self.file.fileno()).st_size
@@ -136,7 +136,7 @@ class _Growth:
         return self.size > 0 and self._size() > self.size
 
     def share(self) -> float | None:
-        return min(1.0, self.file.tell() / self.size) if self.size and self.file.seekable() else None
+        return min(1.0, self.file.tell() / self.size) if self.size else None
 
     def report(self) -> None:
         if self.has_grown():
@@ -228,6 +228,8 @@ def _check_column(names: Sequence[str], source: Source) -> None:
 
 
 def _parquet(source: Source, progress: Progress) -> Iterator[Found]:
+    import pyarrow
+
     path = Path(source.path)
     try:
         with reading(path), parquet().ParquetFile(path) as file:
@@ -237,5 +239,5 @@ def _parquet(source: Source, progress: Progress) -> Iterator[Found]:
             for batch in file.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     yield {PROMPT: values[names[0]], **values}, False, ""
-    except ValueError as error:  # pyarrow's errors are such
+    except pyarrow.ArrowException as error:
         raise GPT2Error(f"{shown(path)} cannot be read: {error}") from error

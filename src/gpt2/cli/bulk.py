@@ -74,13 +74,14 @@ def generate(chosen: Chosen, files: Files, wanted: Wanted, workers: Workers) -> 
         raise UsageError("give processes or ray, not both")
     directory, vocabulary = found(chosen)
     source = _source(files)
+    length = directory.hparams.n_ctx // 2 if wanted.length is None else wanted.length
+    request = Request(None, length, wanted.sampling, stop=wanted.stop, end_of_text=not wanted.ignore_eos)
     with contextlib.ExitStack() as stack:
         output, seed = stack.enter_context(_opened(files, wanted, chosen, source, directory))
-        length = directory.hparams.n_ctx // 2 if wanted.length is None else wanted.length
-        request = Request(None, length, wanted.sampling, seed, stop=wanted.stop, end_of_text=not wanted.ignore_eos)
+        request = dataclasses.replace(request, seed=seed)
         asked = Asked(request, wanted.n, wanted.logprobs, files.column or "prompt", files.template, files.id_column)
         progress = Progress()
-        ahead = LookAhead(job.rows(source, asked, progress), output.ended, _places(workers))
+        ahead = LookAhead(job.rows(source, asked, progress), output.ended)
         ahead.fill()  # what is wrong with the input is said before the model is loaded
         hands = stack.enter_context(_hands(chosen, workers, directory, vocabulary))
         complain(f"seed {seed}")
@@ -138,11 +139,6 @@ def _settings(
     settings |= {name: value for name, value in files._asdict().items() if name not in ("prompts", "out")}
     settings |= {"in_form": source.form, "out_form": out_form, "stop": list(wanted.stop)}
     return {name: value for name, value in settings.items() if name not in ("sampling", "logit_bias")}
-
-
-def _places(workers: Workers) -> int:
-    """How many texts are written at a time; on a cluster, by each machine."""
-    return workers.batch_size * workers.processes
 
 
 @contextlib.contextmanager

@@ -1,0 +1,97 @@
+"""What a row asks for."""
+
+import dataclasses
+
+import pytest
+
+from gpt2.bulk.rows import Asked, Record, parsed
+from gpt2.request import Request, Sampling
+
+JOB = Asked(Request(None, 20, Sampling(top_k=40), seed=7, end_of_text=True))
+
+
+def row(values, asked=JOB, number=3, settings=True):
+    return parsed(Record(number, values, settings), asked)
+
+
+def test_a_row_without_settings_has_the_jobs_and_its_own_number():
+    found = row({"prompt": "the cat"})
+    assert found.requests == (dataclasses.replace(JOB.request, prompt="the cat", sample=3),)
+    assert (found.number, found.id, found.logprobs, found.error) == (3, 3, None, "")
+
+
+def test_settings_of_a_row():
+    own = {"max_tokens": 5, "temperature": 0, "top_k": 0, "top_p": 0.5, "min_p": 0.1, "seed": 9, "stop": "x"}
+    own |= {"repetition_penalty": 1.2, "frequency_penalty": 1, "presence_penalty": -1, "logit_bias": {"4": -5}}
+    [request] = row({"id": "a", "prompt": "the", **own, "ignore_eos": True}).requests
+    sampling = Sampling(0, 0, 0.5, 1.2, 1, -1, 0.1, {4: -5})
+    assert request == Request("the", 5, sampling, seed=9, sample=0, stop="x", end_of_text=False)
+    assert row({"prompt": "the", "length": 5}).requests[0].length == 5
+    assert row({"prompt": "the", "temperature": None, "stop": None}).requests[0].sampling == JOB.request.sampling
+
+
+def test_a_table_has_no_settings():
+    assert row({"prompt": "the", "temperature": "hot"}, settings=False).requests[0].sampling.temperature == 1
+
+
+def test_each_text_of_a_row_has_its_own_random_numbers():
+    with_the_jobs_seed = row({"prompt": "the", "n": 3}).requests + row({"prompt": "the", "n": 3}, number=4).requests
+    assert len({(one.seed, one.sample) for one in with_the_jobs_seed}) == 6
+    assert [(one.seed, one.sample) for one in row({"prompt": "the", "n": 2, "seed": 5}).requests] == [(5, 0), (5, 1)]
+    assert row({"prompt": "the", "seed": 5, "sample": 8}).requests[0].sample == 8
+
+
+def test_openai_rows():
+    body = {"model": "gpt2", "prompt": ["the", "a cat"], "n": 2, "max_tokens": 3, "logprobs": 0, "user": "me"}
+    found = row({"custom_id": "x-1", "method": "POST", "url": "/v1/completions", "body": body})
+    assert (found.id, found.is_openai, found.logprobs) == ("x-1", True, 0)
+    assert [(one.prompt, one.length) for one in found.requests] == [("the", 3)] * 2 + [("a cat", 3)] * 2
+    assert len({one.sample for one in found.requests}) == 4
+    assert row({"custom_id": "x", "body": {"prompt": [5, 6, 7]}}).requests[0].prompt == [5, 6, 7]
+    assert row({"custom_id": "x", "body": {"prompt": None}}).requests[0].prompt is None
+
+
+def test_templates_and_names_of_columns():
+    asked = dataclasses.replace(JOB, template="{brand} {name}: {{}}", id_column="name")
+    found = row({"name": "kettle", "brand": 3}, asked, settings=False)
+    assert (found.requests[0].prompt, found.id) == ("3 kettle: {{}}", "kettle")
+    assert row({"q": "the"}, dataclasses.replace(JOB, column="q")).requests[0].prompt == "the"
+    assert "'brand'" in row({"name": "kettle"}, asked).error
+
+
+WRONG = [
+    ({}, "there is no 'prompt' in it"),
+    ({"prompt": ""}, "the prompt is empty"),
+    ({"prompt": []}, "the prompt is empty"),
+    ({"prompt": {"a": 1}}, "the prompt must be text"),
+    ({"prompt": 5}, "the prompt must be text"),
+    ({"prompt": "\ud800"}, "half a character"),
+    ({"prompt": "a", "length": -1}, "length"),
+    ({"prompt": "a", "length": "5"}, "length"),
+    ({"prompt": "a", "length": 2.5}, "length"),
+    ({"prompt": "a", "temperature": "hot"}, "temperature"),
+    ({"prompt": "a", "temperature": float("nan")}, "temperature"),
+    ({"prompt": "a", "top_p": 2}, "top_p"),
+    ({"prompt": "a", "seed": "x"}, "seed"),
+    ({"prompt": "a", "seed": 2**64}, "seed"),
+    ({"prompt": "a", "sample": -1, "seed": 1}, "sample"),
+    ({"prompt": "a", "n": 0}, "n must be"),
+    ({"prompt": "a", "n": 5000}, "1024 texts at most"),
+    ({"prompt": "a", "stop": 5}, "stop"),
+    ({"prompt": "a", "stop": [""]}, "stop"),
+    ({"prompt": "a", "stop": [5]}, "stop"),
+    ({"prompt": "a", "logprobs": True}, "logprobs"),
+    ({"prompt": "a", "logit_bias": [1]}, "logit_bias"),
+    ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
+    ({"prompt": "a", "logit_bias": {"1": "much"}}, "logit_bias"),
+    ({"custom_id": "x"}, "body must be an object"),
+    ({"custom_id": "x", "body": {"messages": [{"role": "user"}], "prompt": "a"}}, "messages is not for"),
+    ({"custom_id": "x", "body": {"prompt": "a", "best_of": 3}}, "best_of is not for"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_what_is_wrong_is_the_rows_error(values, said):
+    found = row(values)
+    assert said in found.error and not found.requests
+    assert found.id == values.get("custom_id", 3)

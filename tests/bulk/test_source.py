@@ -1,0 +1,125 @@
+"""Files of prompts, row by row."""
+
+import gzip
+import io
+import sys
+
+import pytest
+
+from gpt2.bulk import source
+from gpt2.bulk.source import Progress, Source, records
+from gpt2.errors import GPT2Error, UsageError
+
+
+def read(path, form="text", **more):
+    return list(records(Source(str(path), form, **more), Progress()))
+
+
+def prompts(path, form="text", **more):
+    found = read(path, form, **more)
+    assert [one.number for one in found] == list(range(len(found)))
+    return [one.error or one.values["prompt"] for one in found]
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(data, name="in"):
+        path = tmp_path / name
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return path
+
+    return write
+
+
+def test_lines(file):
+    assert prompts(file("a\nb c\r\n\n d \ne")) == ["a", "b c", "", " d ", "e"]
+    assert prompts(file("\ufeffä\nb\n")) == ["ä", "b"]
+    with pytest.warns(UserWarning, match="read as utf-16"):
+        assert prompts(file("ä\nb\n".encode("utf-16"))) == ["ä", "b"]
+    assert prompts(file(gzip.compress(b"a\nb\n"), "in.gz")) == ["a", "b"]
+    assert prompts(file("")) == []
+
+
+def test_delimiters(file):
+    assert prompts(file("a\nb\n====\nc\n====\n"), delimiter="====") == ["a\nb", "c"]
+    assert prompts(file("a\nb\r\n====\r\nc"), delimiter="====") == ["a\nb", "c"]
+    assert prompts(file("a\nb\n\nc\n\n\nd\n"), delimiter="\n\n") == ["a\nb", "c", "\nd"]
+    assert prompts(file("a|b||c"), delimiter="|") == ["a", "b", "", "c"]
+    assert prompts(file("ab" * 100000 + "--" + "c"), delimiter="--") == ["ab" * 100000, "c"]
+
+
+def test_latin_1_is_the_error_of_its_row(file):
+    path = file(b"one\ncaf\xe9 au lait\nthree\n")
+    assert prompts(path) == ["one", "not utf-8 at character 3 (a byte 0xe9); --encoding names another", "three"]
+    assert prompts(path, encoding="latin-1")[1] == "café au lait"
+    assert "0xe9" in prompts(file(b'{"prompt": "caf\xe9"}\n'), "jsonl")[0]
+    assert "0xe9" in prompts(file(b"prompt\ncaf\xe9\n"), "csv")[0]
+
+
+def test_json_lines(file):
+    found = read(file('{"prompt": "a"}\n\n{"prompt"\n[1]\n3\n{"prompt": "b", "n": 2}'), "jsonl")
+    assert [one.values for one in found if not one.error] == [{"prompt": "a"}, {"prompt": "b", "n": 2}]
+    assert [one.error[:9] for one in found if one.error] == ["not JSON:", "not an ob", "not an ob"]
+    assert all(one.settings for one in found) and [one.number for one in found] == [0, 1, 2, 3, 4]
+    assert "not JSON" in prompts(file("[" * 100000), "jsonl")[0]
+
+
+def test_a_row_that_is_far_too_long_is_no_end(file, monkeypatch):
+    monkeypatch.setattr(source, "LONGEST", 100)
+    assert prompts(file("a\n" + "x" * 1000 + "\nb\n")) == ["a", "more than 100 characters", "b"]
+    with pytest.raises(GPT2Error, match="a row of more than 100 characters"):
+        prompts(file("x" * 10000), delimiter="|")
+
+
+def test_csv(file):
+    path = file('name,price\n"kettle, red",3\n\n"two\nlines",4\nshort\n1,2,3\n')
+    found = read(path, "csv")
+    assert [one.values["prompt"] for one in found] == ["kettle, red", "two\nlines", "short", "1"]
+    assert found[0].values == {"prompt": "kettle, red", "name": "kettle, red", "price": "3"}
+    assert [one.error for one in found] == ["", "", "", "3 columns, where the first row has 2"]
+    assert prompts(file("id,prompt\n7,a\n"), "csv") == ["a"]
+    assert prompts(file("a\nb\n"), "csv", header=False) == ["a", "b"]
+    with pytest.raises(UsageError, match="has no column 'what'; it has a"):
+        read(path, "csv", column="what")
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path, rows = tmp_path / "in.parquet", [{"name": f"item {i}", "price": i} for i in range(1000)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    progress = Progress()
+    found = records(Source(str(path), "parquet"), progress)
+    assert next(found).values == {"prompt": "item 0", **rows[0]} and progress.share() == 0.001
+    assert [one.values["price"] for one in found] == list(range(1, 1000)) and progress.share() == 1
+    with pytest.raises(UsageError, match="no column 'what'"):
+        read(path, "parquet", column="what")
+    path.write_bytes(b"PAR1 nothing")
+    with pytest.raises(GPT2Error, match="cannot be read"):
+        read(path, "parquet")
+
+
+def test_stdin(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
+    assert prompts("-") == ["a", "b"]
+
+
+def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
+    path = file("a\nb\n")
+    found = records(Source(str(path), "text"), Progress())
+    assert next(found).values == {"prompt": "a"}
+    with path.open("a") as more:
+        more.write("c\nhalf a li")
+    with pytest.warns(UserWarning, match="has grown while it was read") as warned:
+        assert [one.values["prompt"] for one in found] == ["b", "c"]
+    assert len(warned) == 1
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(GPT2Error, match="No such file"):
+        source.check(Source(str(tmp_path / "none"), "text"))
+    with pytest.raises(UsageError, match="Parquet is read from files"):
+        source.check(Source("-", "parquet"))
+    with pytest.raises(UsageError, match="delimiter"):
+        source.check(Source("-", "text", ""))

@@ -1,0 +1,70 @@
+"""Jobs of the tiny model: how they are started, and what is looked at in their output."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from gpt2.cli import command
+from gpt2.cli.bulk_flags import BULK_FLAGS
+
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "generate.py"
+spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+WORDS = "the cat sat on mat and dog log".split()
+FIXED = ["--seed=1", "--length=6", "--top_k=40"]
+
+
+def run(prompts: Any, out: Any, *flags: str) -> int:
+    """The exit status of the command."""
+    return command.main(module.generate, [str(prompts), str(out), *flags], BULK_FLAGS)
+
+
+def command_line(*arguments: Any) -> list[str]:
+    import sys
+
+    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+
+
+def ragged(count: int, seed: int = 1, own_seeds: bool = False) -> list[dict[str, Any]]:
+    """Rows of all lengths and settings, greedy and sampled; some with stops, some with several texts."""
+    rng = random.Random(seed)
+    rows = []
+    for number in range(count):
+        row: dict[str, Any] = {"id": f"row {number}", "prompt": " ".join(rng.choices(WORDS, k=rng.randint(1, 12)))}
+        row["length"] = rng.choice([1, 2, 5, 9, 20, 40])
+        row |= rng.choice([{"temperature": 0}, {"top_k": 40}, {"top_p": 0.9, "temperature": 0.8}, {}])
+        row |= rng.choice([{}, {}, {"stop": ["a", "\n"]}, {"n": 2}, {"repetition_penalty": 1.3}, {"ignore_eos": True}])
+        if own_seeds or rng.random() < 0.3:
+            row["seed"] = rng.randrange(1000)
+        rows.append(row)
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def cells(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def content(out: Path) -> Any:
+    """What is in an output, whatever its form; the lines of JSON in one order."""
+    if out.is_dir():
+        from pyarrow import parquet
+
+        return [row for part in sorted(out.glob("*.parquet")) for row in parquet.read_table(part).to_pylist()]
+    text = out.read_text(encoding="utf-8")
+    return sorted(text.splitlines()) if out.suffix == ".jsonl" else text
