@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "generate.py"
 spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-WORDS = "the cat sat on mat and dog log".split()
+WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]
 FIXED = ["--seed=1", "--length=6", "--top_k=40"]
 
 
@@ -37,7 +37,7 @@ def ragged(count: int, seed: int = 1, own_seeds: bool = False) -> list[dict[str,
     rows = []
     for number in range(count):
         row: dict[str, Any] = {"id": f"row {number}", "prompt": " ".join(rng.choices(WORDS, k=rng.randint(1, 12)))}
-        row["length"] = rng.choice([1, 2, 5, 9, 20, 40])
+        row["length"] = rng.choice([1, 2, 3, 5, 9, 40])
         row |= rng.choice([{"temperature": 0}, {"top_k": 40}, {"top_p": 0.9, "temperature": 0.8}, {}])
         row |= rng.choice([{}, {}, {"stop": ["a", "\n"]}, {"n": 2}, {"repetition_penalty": 1.3}, {"ignore_eos": True}])
         if own_seeds or rng.random() < 0.3:

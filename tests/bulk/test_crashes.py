@@ -25,12 +25,12 @@ def _small_parts(monkeypatch):
 @pytest.fixture
 def place(native, tmp_path, tiny_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "in.jsonl", ragged(120))
+    write_rows(tmp_path / "in.jsonl", ragged(60))
     return tmp_path
 
 
 def flags(tiny_dir):
-    return ["--seed=1", f"--model_name={tiny_dir}", "--batch_size=8"]
+    return ["--seed=1", f"--model_name={tiny_dir}", "--batch_size=8", "--threads=1"]
 
 
 def whole(place, tiny_dir, out):
@@ -93,7 +93,7 @@ def test_whatever_is_left_of_output_and_journal(place, tiny_dir, out):
         assert run("in.jsonl", full / out, *flags(tiny_dir)) == 0
     assert shorten and content(full / out) == expected
     notes = (full / f"{out}.job").read_bytes()
-    for _ in range(6):
+    for _ in range(4):
         at = rng.randrange(len(notes) + 1)
         journal.write_bytes(notes[:at])
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

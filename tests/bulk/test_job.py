@@ -17,7 +17,7 @@ from gpt2.request import Request
 
 @pytest.fixture(scope="module")
 def model(native, tiny_dir):
-    return generate.load(str(tiny_dir))
+    return generate.load(str(tiny_dir), threads=1)
 
 
 def alone(model, row, number, seed=1):
@@ -31,7 +31,17 @@ def check_each_alone(model, tmp_path, rows, *batch_sizes):
     prompts = write_rows(tmp_path / "in.jsonl", rows)
     for batch_size in batch_sizes:
         out = tmp_path / f"out{batch_size}.jsonl"
-        assert run(prompts, out, "--seed=1", f"--model_name={model_path(tmp_path)}", f"--batch_size={batch_size}") == 0
+        assert (
+            run(
+                prompts,
+                out,
+                "--seed=1",
+                "--threads=1",
+                f"--model_name={model_path(tmp_path)}",
+                f"--batch_size={batch_size}",
+            )
+            == 0
+        )
     found = {(entry["id"], entry["index"]): entry for entry in entries(out)}
     assert len({str(content(tmp_path / f"out{batch_size}.jsonl")) for batch_size in batch_sizes}) == 1
     for number, row in enumerate(rows):
@@ -57,7 +67,7 @@ def job(tmp_path):
     """Runs the command with the tiny model; files are named as in the folder of the test."""
 
     def run_there(prompts, out, *flags):
-        return run(tmp_path / prompts, tmp_path / out, f"--model_name={model_path(tmp_path)}", *flags)
+        return run(tmp_path / prompts, tmp_path / out, f"--model_name={model_path(tmp_path)}", "--threads=1", *flags)
 
     return run_there
 
@@ -153,7 +163,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv"])
-@pytest.mark.parametrize("hands", [(), ("--processes=2", "--threads=2")])
+@pytest.mark.parametrize("hands", [(), ("--processes=2",)])
 def test_rows_with_errors_stop_no_other(model, tmp_path, job, out, hands, capsys):
     (tmp_path / "in.jsonl").write_bytes(b"\n".join(ERRORS))
     for _ in range(2):  # the second time all is there

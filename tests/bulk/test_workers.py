@@ -82,12 +82,12 @@ def test_a_row_that_kills_whoever_has_it_has_an_error(monkeypatch):
 @pytest.fixture
 def place(native, tmp_path, tiny_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_rows(tmp_path / "in.jsonl", ragged(150))
+    write_rows(tmp_path / "in.jsonl", ragged(80))
     return tmp_path
 
 
 def flags(tiny_dir):
-    return ["--seed=1", f"--model_name={tiny_dir}", "--batch_size=4"]
+    return ["--seed=1", f"--model_name={tiny_dir}", "--batch_size=4", "--threads=1"]
 
 
 def expected(place, tiny_dir):
@@ -107,7 +107,7 @@ def test_two_processes_one_of_which_dies(place, tiny_dir, monkeypatch):
             os.kill(worker.process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(processes.Processes, "send", killing)
-    assert run("in.jsonl", "out.jsonl", *flags(tiny_dir), "--processes=2", "--threads=2") == 0
+    assert run("in.jsonl", "out.jsonl", *flags(tiny_dir), "--processes=2") == 0
     assert killed and content(place / "out.jsonl") == expected(place, tiny_dir)
 
 
