@@ -42,7 +42,7 @@ class Numbers:
     def encode(self, text):
         return [int(word) for word in text.split()]
 
-    def stream(self):
+    def stream(self, prompt=None):
         return self
 
     def feed(self, ids):

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]
+PART_ROWS = 16
 FIXED = ["--seed=1", "--length=6", "--top_k=40"]
 
 
@@ -26,9 +28,15 @@ def run(prompts: Any, out: Any, *flags: str) -> int:
 
 
 def command_line(*arguments: Any) -> list[str]:
-    import sys
-
-    return [sys.executable, str(SCRIPT), *map(str, arguments)]
+    """The command as a process of its own, whose Parquet files are as small as those of the tests are."""
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str(SCRIPT.parents[1] / "src")!r})
+from gpt2.bulk import output
+output.PART_ROWS = {PART_ROWS}
+runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+"""
+    return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def ragged(count: int, seed: int = 1, own_seeds: bool = False) -> list[dict[str, Any]]:

@@ -53,17 +53,31 @@ class Engine:
             folder, device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads
         )
 
-    def generate(self, prompts, tokens):
+    def generate(self, prompts, tokens, **options):
         return self.model.generate_batch(
             [[str(token) for token in prompt] for prompt in prompts],
             max_length=tokens,
             min_length=tokens,
             sampling_topk=1,
             include_prompt_in_result=False,
+            **options,
         )
 
     def decoding(self, tokens, batch):
         return lambda: self.generate([worker.PROMPT] * batch, tokens)
+
+    def bulk(self, prompts, lengths, batch):
+        """Its own batches, of at most `batch` tokens; one call for all whose texts have the same length, else calls of
+        64 prompts, the shorter texts cut."""
+
+        def write():
+            written = 0
+            for some, wanted in worker.by_length(prompts, lengths, len(prompts) if len(set(lengths)) == 1 else 64):
+                self.generate(some, max(wanted), max_batch_size=batch, batch_type="tokens")
+                written += sum(wanted)
+            return written
+
+        return write
 
     def next_token(self, ids):
         """Not `forward_batch`: that one computes the logits of every position."""

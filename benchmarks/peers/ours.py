@@ -45,6 +45,29 @@ class Engine:
     def next_token(self, ids):
         return self.batch(ids, 1).step()[0].id
 
+    def bulk(self, prompts, lengths, batch):
+        """A job of files of prompts but for its files."""
+        from gpt2 import generate
+        from gpt2.bulk.hands import OwnHands
+        from gpt2.bulk.look_ahead import Ended, LookAhead
+        from gpt2.bulk.rows import Row
+        from gpt2.bulk.station import Station
+        from gpt2.request import Request, Sampling
+
+        rows = [
+            Row(number, number, (Request(prompt, length, Sampling(temperature=0)),))
+            for number, (prompt, length) in enumerate(zip(prompts, lengths))
+        ]
+
+        def write():
+            hands = OwnHands(Station(generate.Model(Numbers(), self.backend), batch))
+            ahead = LookAhead(rows, Ended())
+            return sum(
+                text.tokens for some in iter(lambda: hands.exchange(ahead), []) for one in some for text in one.texts
+            )
+
+        return write
+
     def scoring(self, ids, window):
         import numpy as np
 
@@ -57,6 +80,23 @@ class Engine:
             return -sum(float(one.logprobs.sum(dtype=float)) for one in found)
 
         return score
+
+
+class Numbers:
+    """A vocabulary whose pieces are numbers in words."""
+
+    end_of_text = 0
+
+    def decode(self, ids):
+        return "".join(f" {token}" for token in ids)
+
+    def stream(self, prompt):
+        return self
+
+    feed = decode
+
+    def finish(self):
+        return ""
 
 
 def opened(folder):

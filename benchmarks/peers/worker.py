@@ -4,17 +4,21 @@
     python ENGINE.py serve FOLDER PRECISION THREADS             {"decode": 128, "batch": 8} -> {"seconds": ...}
                                                                 {"prefill": 512} -> {"seconds": ..., "token": ...}
                                                                 {"score": 4096, "window": 1024} -> {..., "nats": ...}
+                                                                {"bulk": 64, "batch": 32} -> {..., "tokens": ...}
     python ENGINE.py first FOLDER PRECISION THREADS             prints the first token's id and ends
 
 An engine is a class with two methods: `decoding(tokens, batch)` returns a function that makes so many decode steps for
 a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` returns the id that follows a prompt. Some
 have a third, for benchmarks/scoring.py: `scoring(ids, window)` returns a function that scores each id but the first, in
-windows of that many fed ids, and returns the nats of all if it adds them up. Works with Python 3.7 too, because
+windows of that many fed ids, and returns the nats of all if it adds them up; or, for benchmarks/bulk.py, a fourth:
+`bulk(prompts, lengths, batch)` returns a function that writes so many new ids, greedily, for each of the prompts, in
+batches of whatever `batch` is to the engine, and returns how many it has written. Works with Python 3.7 too, because
 TensorFlow 1 does.
 """
 
 import json
 import os
+import random
 import re
 import sys
 import time
@@ -62,10 +66,31 @@ def answer(engine, request):
         start = time.perf_counter()
         nats = score()
         return {"seconds": time.perf_counter() - start, "nats": nats}
+    if "bulk" in request:
+        write = engine.bulk(*ragged(request), request["batch"])
+        start = time.perf_counter()
+        tokens = write()
+        return {"seconds": time.perf_counter() - start, "tokens": tokens}
     ids = [7 * i + 3 for i in range(request["prefill"])]
     start = time.perf_counter()
     token = engine.next_token(ids)
     return {"seconds": time.perf_counter() - start, "token": int(token)}
+
+
+def ragged(request):
+    """So many prompts of 10 to 300 ids, and how many new ids are wanted of each: 64, or 8 to 120."""
+    rng = random.Random(1)
+    prompts = [[rng.randrange(50000) for _ in range(rng.randint(10, 300))] for _ in range(request["bulk"])]
+    lengths = [rng.randint(8, 120) if request["texts"] == "ragged" else 64 for _ in prompts]
+    return prompts, lengths
+
+
+def by_length(prompts, lengths, batch):
+    """For engines whose batches wait for their longest: batches of rows that are about as long."""
+    rows = sorted(zip(prompts, lengths), key=lambda row: (row[1], len(row[0])), reverse=True)
+    for first in range(0, len(rows), batch):
+        some = rows[first : first + batch]
+        yield [prompt for prompt, _ in some], [length for _, length in some]
 
 
 def peak_mb():

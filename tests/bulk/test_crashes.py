@@ -19,7 +19,7 @@ FORMS = ["out.jsonl", "out.csv", "out.txt", "out.parquet"]
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(output, "PART_ROWS", 16)
+    monkeypatch.setattr(output, "PART_ROWS", bulk_jobs.PART_ROWS)
 
 
 @pytest.fixture
