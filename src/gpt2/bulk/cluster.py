@@ -6,8 +6,10 @@ import contextlib
 import socket
 import time
 from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import gpt2
 from gpt2.bulk.hands import Answer, Plan, served
 from gpt2.bulk.rows import Row
 from gpt2.errors import GPT2Error
@@ -15,9 +17,12 @@ from gpt2.machine import cores
 
 LOCAL = "local"
 INSTALL = "pip install -r requirements-ray.txt"
+PACKAGE = Path(gpt2.__file__).parent
+KNOCK = 10.0  # seconds, until nobody is at an address
 AWHILE = 1.0  # seconds
 LOOK = 5.0  # seconds from one look which machines there are to the next
 PATIENCE = 120.0  # seconds without a machine, until the job is given up
+MOST_LOST = 3  # workers that die before their models are loaded, one after the other, until it is given up
 
 
 class Worker:
@@ -61,19 +66,28 @@ class Cluster:
         self.asked: dict[Any, str] = {}
         self.ready: list[str] = []
         self.looked = self.seen = -PATIENCE
+        self.lost = 0  # workers that have died while they were loading, since one did not
 
     def __enter__(self) -> Cluster:
-        ray, quiet = self.ray, {"log_to_driver": False, "logging_level": "ERROR"}
+        ray, settings = self.ray, {"log_to_driver": False, "logging_level": "ERROR"}
+        settings["runtime_env"] = {"py_modules": [str(PACKAGE)]}  # whatever is installed there
         try:
             if self.address == LOCAL:
-                ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+                ray.init(num_cpus=cores(), include_dashboard=False, **settings)
             else:
-                ray.init(self.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+                self._knock()
+                ray.init(self.address, **settings)
+        except (OSError, ValueError, RuntimeError) as error:
             raise GPT2Error(f"there is no cluster at {self.address}: {str(error).splitlines()[0]}") from error
         self.seen = time.monotonic()
         self._look()
         return self
+
+    def _knock(self) -> None:
+        """Raises OSError at once where Ray would try for minutes: for an address to which nobody listens."""
+        host, colon, port = self.address.rpartition(":")
+        if colon and port.isdecimal() and "/" not in host:
+            socket.create_connection((host, int(port)), timeout=KNOCK).close()
 
     def __exit__(self, *_: object) -> None:
         self.ray.shutdown()
@@ -104,16 +118,25 @@ class Cluster:
             found = self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
             raise GPT2Error(str(error.cause)) from error
-        except self.ray.exceptions.RayError:  # it has died, or its machine has
+        except self.ray.exceptions.RayError as error:  # it has died, or its machine has
             del self.actors[machine]
+            self._count(is_new, error)
             if machine in self.ready:
                 self.ready.remove(machine)
                 yield machine, None
             return
         if is_new:
+            self.lost = 0
             self.ready.append(machine)
         else:
             yield machine, found
+
+    def _count(self, is_new: bool, error: Exception) -> None:
+        """Raises GPT2Error if workers die again and again while they load."""
+        self.lost += is_new
+        if self.lost > MOST_LOST:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise GPT2Error(f"the workers do not start: {lines[-1]}") from error
 
     def _look(self) -> None:
         """Starts a worker on each machine that has none. Raises GPT2Error if there has been none for long."""
