@@ -209,11 +209,12 @@ class Writer:
     ...             print(piece.text, end="")
 
     Who writes to several at a time calls it from one thread. A text that has ended has left when its last piece comes.
+    beside: see `Batch`.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, beside: int | None = None) -> None:
         self.model = model
-        self.batch = Batch(model.backend, model.prefixes)
+        self.batch = Batch(model.backend, model.prefixes, beside=beside)
         self.texts: dict[int, _Text] = {}
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gpt2.bulk.rows import Row
+from gpt2.engine.batch import ALONE
 from gpt2.engine.row import Choice
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Model, Piece, Writer, asked, prompt_ids
@@ -49,7 +50,7 @@ class Station:
 
     def __init__(self, model: Model, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
-        self.writer = Writer(model)
+        self.writer = Writer(model, beside=ALONE)  # nobody waits for a token, and a batch that is full is quickest
         self.waiting: collections.deque[tuple[Unfinished, int]] = collections.deque()
         self.places: dict[int, tuple[Unfinished, int]] = {}  # of the writer's texts
         self.tokens = 0  # that were written

@@ -40,11 +40,14 @@ class Batch:
 
     prefixes: beginnings that are known, and the cache in which they are; None for a new one. room: how many blocks all
     rows may take together; None for what there is memory for. A row for which there is no room waits until others have
-    left; one that needs more than there is has it for itself.
+    left; one that needs more than there is has it for itself. beside: how many ids of prompts are computed in a step
+    beside other rows' next ones; None for as many as nobody waits long for.
     """
 
-    def __init__(self, backend: Backend, prefixes: Prefixes | None = None, room: int | None = None) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: Backend, prefixes: Prefixes | None = None, room: int | None = None, beside: int | None = None
+    ) -> None:
+        self.backend, self.beside = backend, beside
         self.prefixes = prefixes or Prefixes(backend.new_blocks())
         self.blocks = self.prefixes.blocks
         self.room = self.blocks.room() if room is None else room
@@ -124,7 +127,8 @@ class Batch:
                     self.blocks.give_back(row.slide())
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
-        budget = max(BESIDE, int(BESIDE_EACH * len(plan))) if plan else ALONE
+        beside = max(BESIDE, int(BESIDE_EACH * len(plan))) if self.beside is None else self.beside
+        budget = beside if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
             if budget > 0 and (row.blocks or self._may_begin(row, reading)):
