@@ -9,6 +9,7 @@ from setuptools import setup
 
 HERE = Path(__file__).parent
 MODEL = Path("models/shakespeare")
+EXTRAS = ("server", "sentencepiece", "parquet", "ray", "compiler")
 
 
 def named(file):
@@ -21,6 +22,6 @@ def named(file):
 files = [str(path.relative_to(HERE)) for path in sorted(HERE.joinpath(MODEL).glob("*"))]
 setup(
     install_requires=named("requirements.txt"),
-    extras_require={name: named(f"requirements-{name}.txt") for name in ("server", "sentencepiece", "parquet", "ray")},
+    extras_require={name: named(f"requirements-{name}.txt") for name in EXTRAS},
     data_files=[(f"share/gpt-2-tensorflow/{MODEL}", files)],
 )

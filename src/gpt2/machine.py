@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import re
@@ -82,7 +83,7 @@ def _memory_left() -> float:
 
 def has_gpu(threads: int | None = None) -> bool:
     """Whether TensorFlow can use a GPU here; it is started, with so many threads, only if there is a driver for one."""
-    if not _driver():
+    if not _driver() or importlib.util.find_spec("tensorflow") is None:
         return False
     start(threads, return_memory=True)
     return any(name.startswith("GPU") for name in seen())

@@ -60,16 +60,17 @@ def copier(native, compiler):
 def no_compiler(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build, "COMPILERS", ())
+    monkeypatch.setattr(build, "ZIG", "no_such_package")
 
 
 def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
     monkeypatch.setattr(build, "load", build.find)
     no_compiler(monkeypatch)
     for _ in range(2):
-        with pytest.raises(build.NoLibrary, match="^there is no C.. compiler$"):
+        with pytest.raises(build.NoLibrary, match="^there is no C.. compiler; pip install ziglang brings one$"):
             build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
-    assert without.name == "TensorFlow: there is no C++ compiler"
+    assert without.name == f"TensorFlow: {build.NO_COMPILER}"
     assert take(without, [Row([1], Sampling(temperature=0))], 3)
 
 
@@ -96,6 +97,44 @@ def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, mon
     build.try_again()
     monkeypatch.setenv(build.SWITCH, "0")
     with pytest.raises(build.NoLibrary, match="GPT2_NATIVE=0"):
+        build.find()
+
+
+@pytest.fixture
+def zig(tmp_path, monkeypatch, native):
+    """A package in the place of Zig's, whose product is the library that other tests use, and no other compiler."""
+    no_compiler(monkeypatch)
+    monkeypatch.setattr(build, "ZIG", "a_compiler_in_a_package")
+    monkeypatch.delenv(build.ZIG_CACHE, raising=False)
+    package = tmp_path / "packages" / build.ZIG
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    found = Compiler(package / "zig")
+    found.does('[ "$1" = c++ ] || exit 1', f"touch ${build.ZIG_CACHE}/$$", f'cp {native._name} "$out"')
+    return found
+
+
+def test_zig_compiles_where_there_is_nothing_else(cache, zig):
+    told = []
+    for _ in range(2):
+        assert backend.panel_width(build.find(told.append)) > 0
+    assert zig.runs == 1 and [line[-16:] for line in told] == ["a minute or more"]
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}  # nothing of its cache
+
+
+def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkeypatch):
+    failing = [Compiler(tmp_path / name) for name in ("one", "two")]
+    for compiler in failing:
+        compiler.does("echo 'error: too old' >&2", "exit 1")
+    (tmp_path / "one_again").symlink_to(failing[0].path)
+    paths = [str(failing[0].path), str(tmp_path / "one_again"), str(failing[1].path)]
+    monkeypatch.setattr(build, "COMPILERS", paths)
+    for _ in range(2):
+        assert backend.panel_width(build.find()) > 0
+    assert [compiler.runs for compiler in (*failing, zig)] == [1, 1, 1]
+    monkeypatch.setattr(build, "ZIG", "no_such_package")
+    with pytest.raises(build.NoLibrary, match="one failed: error: too old; to try again, delete"):
         build.find()
 
 

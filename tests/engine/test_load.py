@@ -1,11 +1,14 @@
 """Which backend a model gets."""
 
+import importlib.util
+
 import pytest
 import tiny
 
 from gpt2 import machine
 from gpt2.engine import load
 from gpt2.engine.native import build
+from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import open_model_dir
 
 
@@ -37,6 +40,25 @@ def test_without_a_driver_it_is_not(native, asked, monkeypatch, tiny_dir):
     monkeypatch.setattr(machine, "AMD_DRIVER", ())
     assert load.load_backend(open_model_dir(tiny_dir)).name == "the native step"
     assert asked == []
+
+
+def test_a_driver_is_no_use_without_tensorflow(native, monkeypatch, tiny_dir):
+    monkeypatch.setattr(machine, "NVIDIA_DRIVER", (str(tiny_dir),))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert load.load_backend(open_model_dir(tiny_dir)).name == "the native step"
+
+
+def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny_dir):
+    def no_library(*_):
+        raise build.NoLibrary(build.NO_COMPILER)
+
+    def no_tensorflow(*_, **__):
+        raise ModuleNotFoundError("no module", name="tensorflow")
+
+    monkeypatch.setattr(build, "load", no_library)
+    monkeypatch.setattr(machine, "start", no_tensorflow)
+    with pytest.raises(GPT2Error, match="TensorFlow is not installed. Not the native step: .*pip install ziglang"):
+        load.load_backend(open_model_dir(tiny_dir))
 
 
 def test_threads_are_those_asked_for_or_all_cores(native, tiny_dir):

@@ -30,6 +30,7 @@ PACKAGES = (
     "requests",
     "tqdm",
     "sentencepiece",
+    "ziglang",
 )
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
 CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

@@ -78,6 +78,10 @@ def _start(threads: int | None, no_library: build.NoLibrary) -> str:
         return machine.start(threads, return_memory=True)
     except GPT2Error as error:
         raise GPT2Error(f"{error}. Not the native step: {no_library}") from error
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise GPT2Error(f"TensorFlow is not installed. Not the native step: {no_library}") from error
 
 
 def _give_back_memory() -> None:

@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2 import files, machine
@@ -22,10 +24,13 @@ from gpt2.files import unheard
 SOURCES = Path(__file__).parent
 MAIN = "library.cc"
 COMPILERS = ("c++", "g++", "clang++")
+ZIG = "ziglang"  # a package that carries a compiler, Clang under another name: the extra `compiler`
+ZIG_CACHE = "ZIG_GLOBAL_CACHE_DIR"  # an environment variable of Zig's
+NO_COMPILER = f"there is no C++ compiler; pip install {ZIG} brings one"
 OPTIONS = (
     "-std=c++17",
     "-O3",
-    "-march=native",
+    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",  # which Clang has for x86 alone
     "-fno-math-errno",
     "-ffp-contract=off",
     "-fPIC",
@@ -35,7 +40,7 @@ OPTIONS = (
     "-pthread",
 )
 SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
-SECONDS = 300  # that a compiler may take
+SECONDS = 900  # that a compiler may take; Zig compiles its C++ library too
 
 
 def load(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
@@ -64,17 +69,52 @@ def find(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
         raise NoLibrary(f"{SWITCH}=0")
     if sys.platform not in ("linux", "darwin"):
         raise NoLibrary(f"not written for {sys.platform}")
-    compiler = shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, COMPILERS)), None)
+    name, found = f"native-{_fingerprint()}", []
     try:
-        name = f"native-{_fingerprint()}-{_identity(compiler) if compiler else '*'}"
-        for library in folder.libraries(name):
-            with contextlib.suppress(OSError):  # whole, but made where libraries are others
-                return ctypes.CDLL(str(library))
-        if compiler is None:
-            raise NoLibrary("there is no C++ compiler")
-        return _compiled(compiler, folder.writable() / name, notify)
+        for compiler in compilers():
+            found.append(compiler)
+            if library := _kept(f"{name}-{_identity(compiler)}"):
+                return library
+        if found:
+            return _first_compiled(found, name, notify)
+        if library := _kept(f"{name}-*"):
+            return library
+        raise NoLibrary(NO_COMPILER)
     except OSError as error:
         raise NoLibrary(str(error)) from error
+
+
+def _kept(name: str) -> ctypes.CDLL | None:
+    """The first library of this name, or of all that match it, that can be loaded. Raises NoLibrary, OSError."""
+    for library in folder.libraries(name):
+        with contextlib.suppress(OSError):  # whole, but made where libraries are others
+            return ctypes.CDLL(str(library))
+    return None
+
+
+def compilers() -> Iterator[str]:
+    """Those that there are, in the order in which they are tried: $CXX alone, or the usual ones and Zig last."""
+    if chosen := shutil.which(os.environ.get("CXX", "")):
+        yield chosen
+        return
+    different: dict[str, str] = {}
+    for found in filter(None, map(shutil.which, COMPILERS)):
+        different.setdefault(os.path.realpath(found), found)
+    yield from different.values()
+    package = importlib.util.find_spec(ZIG)
+    if package and package.origin:
+        yield from filter(None, [shutil.which(Path(package.origin).with_name("zig"))])
+
+
+def _first_compiled(compilers: list[str], name: str, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """By the first of the compilers that can; raises NoLibrary with what the first said if none can, OSError."""
+    reasons = []
+    for compiler in compilers:
+        try:
+            return _compiled(compiler, folder.writable() / f"{name}-{_identity(compiler)}", notify)
+        except NoLibrary as reason:
+            reasons.append(reason)
+    raise reasons[0]
 
 
 def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
@@ -85,7 +125,8 @@ def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ct
         raise NoLibrary(failure.read_text(encoding="utf-8", errors="replace") + try_again)
     import subprocess  # once in a machine's life
 
-    notify("compiling the decode step for this machine; this happens once and takes some seconds")
+    takes = "a minute or more" if _is_zig(compiler) else "some seconds"
+    notify(f"compiling the decode step for this machine; this happens once and takes {takes}")
     try:
         compile_library(compiler, library)
     except subprocess.SubprocessError as error:
@@ -117,10 +158,21 @@ def compile_library(compiler: str, library: Path) -> None:
 
     with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
         made = temporary / library.name
-        command = [compiler, *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS)
+        with tempfile.TemporaryDirectory(dir=temporary) as cache:  # or Zig leaves some 60 MB lying about
+            command = [*command_of(compiler), *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
+            environment = {ZIG_CACHE: cache, **os.environ}
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS, env=environment)
         made.chmod(0o755)  # whatever the umask is
         made.with_suffix(folder.CHECKSUM).write_bytes(folder.checksum(made))
+
+
+def command_of(compiler: str) -> list[str]:
+    """How a compiler is called: Zig is told that it is one, and to leave its own C++ library's names out."""
+    return [compiler, "c++", "-s"] if _is_zig(compiler) else [compiler]
+
+
+def _is_zig(compiler: str) -> bool:
+    return Path(compiler).stem == "zig"
 
 
 def _fingerprint() -> str:
