@@ -32,13 +32,13 @@ OUTSIDE = ("wte", "in_proj", "out_proj", "lm_head")  # matrices that are in no l
 
 
 class COutside(ctypes.Structure):
-    """`Model::Outside` in library.cc."""
+    """`gpt2_matrix` in gpt2.h."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("w", "scale", "bias")]
 
 
 class CModel(ctypes.Structure):
-    """`Model` in library.cc."""
+    """`gpt2_model` in gpt2.h."""
 
     _fields_ = [
         *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")),

@@ -14,7 +14,7 @@ IN_CHUNK = 32  # blocks of a small model, which are not to take the addresses of
 
 
 class CCache(ctypes.Structure):
-    """`Cache` in library.cc."""
+    """`gpt2_cache` in gpt2.h."""
 
     _fields_ = [("n_blocks", ctypes.c_long), ("blocks", ctypes.c_void_p)]
 

@@ -12,7 +12,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -155,6 +154,7 @@ def compile_library(compiler: str, library: Path) -> None:
     Raises subprocess.SubprocessError, OSError.
     """
     import subprocess
+    import tempfile
 
     with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
         made = temporary / library.name

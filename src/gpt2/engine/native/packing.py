@@ -15,7 +15,7 @@ from gpt2.request import BFLOAT16, FLOAT32, INT8
 
 WORD = 4  # bytes of a group, as in kernels.h
 READERS = 4  # threads, at most, that read and pack a weight each, of which there are so many in float32 meanwhile
-# What a packed weight is to NumPy, in the order of `Type` in library.cc.
+# What a packed weight is to NumPy, in the order of `gpt2_type` in gpt2.h.
 TYPES: dict[str, np.dtype] = {
     FLOAT32: np.dtype(np.float32),
     BFLOAT16: np.dtype(np.uint16),

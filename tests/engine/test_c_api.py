@@ -1,0 +1,84 @@
+"""The library as other programs use it: compiled programs in C beside it, for this machine and for others."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from one_by_one import take
+
+from gpt2.engine.load import load_backend
+from gpt2.engine.native import build
+from gpt2.engine.row import Row
+from gpt2.formats.model_dir import open_model_dir
+from gpt2.request import PRECISIONS, Sampling
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE, HEADERS = ROOT / "examples" / "c", build.SOURCES
+PROMPT, COUNT = [3, 1, 4, 1, 5], 40
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    """A model whose sizes are no multiples of a register's."""
+    return tiny.write_model(tmp_path_factory.mktemp("models") / "odd", n_ctx=200, n_embd=36)
+
+
+@pytest.fixture(scope="module")
+def prepared(native, model_dir, tmp_path_factory):
+    """The folder that the example's command fills."""
+    folder = tmp_path_factory.mktemp("prepared")
+    subprocess.run([sys.executable, EXAMPLE / "prepare.py", model_dir, folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    found = shutil.which("cc") or pytest.skip("there is no C compiler")
+    return [found]
+
+
+def linked(compiler, source, library, program):
+    """A program in C with the library in it, or beside it."""
+    command = [*compiler, *WARNINGS, f"-I{HEADERS}", str(source), str(library), "-o", str(program)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return program
+
+
+def said(*command):
+    """The numbers that a program prints."""
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stderr
+    return list(map(int, result.stdout.split()))
+
+
+def expected(model_dir, precision):
+    """The ids that the library gives Python."""
+    backend = load_backend(open_model_dir(model_dir), precision)
+    return take(backend, [Row(PROMPT, Sampling(temperature=0))], COUNT)[0]
+
+
+def test_a_program_in_c_writes_the_same_ids(prepared, compiler, model_dir):
+    program = linked(compiler, EXAMPLE / "greedy.c", prepared / "libgpt2.so", prepared / "greedy")
+    for precision in PRECISIONS:
+        found = said(program, prepared / "weights.bin", precision, COUNT, *PROMPT)
+        assert found == expected(model_dir, precision)
+
+
+def test_what_is_wrong_is_said(prepared, compiler):
+    program = linked(compiler, EXAMPLE / "greedy.c", prepared / "libgpt2.so", prepared / "greedy")
+    for ids, wrong in (([99999], "ids outside the vocabulary"), ([1] * 201, "positions out of range")):
+        command = list(map(str, [program, prepared / "weights.bin", "int8", 1, *ids]))
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {wrong}\n")
+
+
+def test_same_bits_in_c(prepared, compiler):
+    source = Path(__file__).with_name("same_bits.c")
+    program = linked(compiler, source, prepared / "libgpt2.so", prepared / "same_bits")
+    for precision in PRECISIONS:
+        assert said(program, prepared / "weights.bin", precision) == [14]
