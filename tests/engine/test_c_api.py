@@ -41,10 +41,10 @@ def compiler():
     return [found]
 
 
-def linked(compiler, source, library, program):
-    """A program in C with the library in it, or beside it."""
-    command = [*compiler, *WARNINGS, f"-I{HEADERS}", str(source), str(library), "-o", str(program)]
-    result = subprocess.run(command, capture_output=True, text=True)
+def compiled(compiler, source, program, *libraries):
+    """A program in C, or its object file."""
+    command = [*compiler, *WARNINGS, f"-I{HEADERS}", source, *libraries, "-o", program]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return program
 
@@ -63,14 +63,14 @@ def expected(model_dir, precision):
 
 
 def test_a_program_in_c_writes_the_same_ids(prepared, compiler, model_dir):
-    program = linked(compiler, EXAMPLE / "greedy.c", prepared / "libgpt2.so", prepared / "greedy")
+    program = compiled(compiler, EXAMPLE / "greedy.c", prepared / "greedy", prepared / "libgpt2.so")
     for precision in PRECISIONS:
         found = said(program, prepared / "weights.bin", precision, COUNT, *PROMPT)
         assert found == expected(model_dir, precision)
 
 
 def test_what_is_wrong_is_said(prepared, compiler):
-    program = linked(compiler, EXAMPLE / "greedy.c", prepared / "libgpt2.so", prepared / "greedy")
+    program = compiled(compiler, EXAMPLE / "greedy.c", prepared / "greedy", prepared / "libgpt2.so")
     for ids, wrong in (([99999], "ids outside the vocabulary"), ([1] * 201, "positions out of range")):
         command = list(map(str, [program, prepared / "weights.bin", "int8", 1, *ids]))
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -79,6 +79,40 @@ def test_what_is_wrong_is_said(prepared, compiler):
 
 def test_same_bits_in_c(prepared, compiler):
     source = Path(__file__).with_name("same_bits.c")
-    program = linked(compiler, source, prepared / "libgpt2.so", prepared / "same_bits")
+    program = compiled(compiler, source, prepared / "same_bits", prepared / "libgpt2.so")
     for precision in PRECISIONS:
         assert said(program, prepared / "weights.bin", precision) == [14]
+
+
+ARM = {"baseline": "-march=armv8-a", "dot products and bfloat16": "-march=armv8.6-a"}
+TOOLS = ("qemu-aarch64-static", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
+
+
+@pytest.fixture
+def crossed(tmp_path):
+    """A function that compiles a program in C for ARM64, with the library in it and without a warning."""
+    _, cc, cxx = (shutil.which(tool) or pytest.skip(f"there is no {tool}") for tool in TOOLS)
+
+    def program(source, extensions):
+        options = [each for each in build.OPTIONS if each not in (build.NATIVE, "-shared", "-w")]
+        strict = [extensions, "-Wall", "-Wextra", "-Werror"]
+        objects = [tmp_path / "library.o", compiled([cc, "-c"], source, tmp_path / "program.o")]
+        library = [build.SOURCES / build.MAIN, "-c", "-o", objects[0]]
+        subprocess.run([cxx, *options, *strict, *library], check=True)
+        subprocess.run([cxx, "-static", *objects, "-o", tmp_path / source.stem], check=True)
+        return tmp_path / source.stem
+
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extensions", ARM)
+def test_on_arm(extensions, crossed, prepared, model_dir):
+    """Run by an emulator: the same ids, and a text's bits whatever stands beside it."""
+    greedy = crossed(EXAMPLE / "greedy.c", ARM[extensions])
+    same_bits = crossed(Path(__file__).with_name("same_bits.c"), ARM[extensions])
+    run = (TOOLS[0], "-cpu", "max")
+    for precision in PRECISIONS:
+        given = (prepared / "weights.bin", precision)
+        assert said(*run, greedy, *given, COUNT, *PROMPT) == expected(model_dir, precision)
+        assert said(*run, same_bits, *given) == [14]

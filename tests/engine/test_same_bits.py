@@ -3,10 +3,13 @@ beginning or computed anew."""
 
 import ctypes
 import random
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from one_by_one import ROWS, take
 
 from gpt2 import machine
 from gpt2.engine import batch as batch_module
@@ -136,16 +139,49 @@ def test_hundreds_of_random_schedules(backend, seed, monkeypatch):
     try_schedule(backend, seed, monkeypatch)
 
 
-@pytest.fixture(scope="module", params=[NO_AVX512, pytest.param(NO_VNNI, marks=pytest.mark.slow)], ids=" ".join)
+def path_of(compiler):
+    """Where it is, if it is there; "zig" is in a package."""
+    in_package = (path for path in build.compilers() if Path(path).stem == compiler)
+    return shutil.which(compiler) or next(in_package, None)
+
+
+BUILDS = [
+    ("c++", NO_AVX512),
+    ("c++", NO_VNNI),
+    ("c++", ("-march=x86-64",)),  # SSE2, without a product and a sum in one instruction
+    ("c++", ("-march=sandybridge",)),  # AVX, without that too
+    ("c++", ("-march=x86-64-v3",)),
+    ("clang++", ()),
+    ("clang++", ("-march=x86-64",)),
+    ("zig", ()),
+    ("zig", ("-march=x86_64",)),  # Zig's spelling
+]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[BUILDS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in BUILDS[1:])],
+    ids=lambda each: " ".join([each[0], *each[1]]),
+)
 def other_build(request, native, tmp_path_factory):
-    """A library for a lesser processor; in this process beside the other one."""
-    if "avx512f" not in machine.cpu_flags():
+    """A library by another compiler or for a lesser processor; in this process beside the other one."""
+    name, options = request.param
+    if options and "avx512f" not in machine.cpu_flags():
         pytest.skip("this processor has nothing that could be left out")
+    compiler = path_of(name) or pytest.skip(f"there is no {name}")
     library = tmp_path_factory.mktemp("build") / "native.so"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "OPTIONS", (*build.OPTIONS, *request.param))
-        build.compile_library("c++", library)
+        patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
+        patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
+        build.compile_library(compiler, library)
     return ctypes.CDLL(str(library))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
+    weights = openai.read_weights(odd.weights, odd.hparams)
+    found, expected = (NativeBackend(each, weights, odd.hparams, precision) for each in (other_build, native))
+    assert take(found, ROWS, 90) == take(expected, ROWS, 90)
 
 
 def schedules_of(library, odd, seeds, monkeypatch):

@@ -26,10 +26,12 @@ COMPILERS = ("c++", "g++", "clang++")
 ZIG = "ziglang"  # a package that carries a compiler, Clang under another name: the extra `compiler`
 ZIG_CACHE = "ZIG_GLOBAL_CACHE_DIR"  # an environment variable of Zig's
 NO_COMPILER = f"there is no C++ compiler; pip install {ZIG} brings one"
+# For this processor; of the two, Clang has long had one for ARM and the other for x86.
+NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 OPTIONS = (
     "-std=c++17",
     "-O3",
-    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",  # which Clang has for x86 alone
+    NATIVE,
     "-fno-math-errno",
     "-ffp-contract=off",
     "-fPIC",
@@ -39,7 +41,7 @@ OPTIONS = (
     "-pthread",
 )
 SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
-SECONDS = 900  # that a compiler may take; Zig compiles its C++ library too
+SECONDS = 1800  # that a compiler may take; Zig compiles its C++ library too
 
 
 def load(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:

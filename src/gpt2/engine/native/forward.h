@@ -80,7 +80,7 @@ struct Forward {
 
     void resize(long rows, long n_embd, long widest) {
       normed.resize(rows * n_embd);
-      const long room = rows * padded(widest);
+      [[maybe_unused]] const long room = rows * padded(widest);
 #ifdef __AVX512BF16__
       if (std::is_same_v<W, bfloat16>) halves.resize(room);
 #endif
@@ -202,8 +202,8 @@ struct Forward {
   }
 
   // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
-  void product(Operand& operand, const std::vector<float>& a, long n, long depth, const W* w, const float* scale,
-               const float* bias, long width, Then then, float* out) {
+  void product([[maybe_unused]] Operand& operand, const std::vector<float>& a, long n, long depth, const W* w,
+               const float* scale, const float* bias, long width, Then then, float* out) {
     const auto finish_tile = [&](long column, long row, long rows, Vec(*sums)[2]) {
       for (long r = 0; r < rows; r++)
         finish((float*)sums[r], scale, bias, column, std::min<long>(WIDTH, width - column), then,
@@ -308,7 +308,8 @@ struct Forward {
 
   // Does use(rows) with these rows [n, depth] in the form in which they meet the cache.
   template <class Use>
-  static void as_operand(const float* rows, long n, long stride, long depth, const Use& use) {
+  static void as_operand(const float* rows, [[maybe_unused]] long n, long stride, [[maybe_unused]] long depth,
+                         const Use& use) {
 #ifdef __AVX512BF16__
     if constexpr (std::is_same_v<C, bfloat16>) {
       std::vector<bfloat16>& halves = own().halves;
