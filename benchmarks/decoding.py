@@ -2,7 +2,7 @@
 """Command: speed and memory of writing on the CPU, beside the bandwidth of its memory and beside other engines.
 
     python benchmarks/decoding.py
-    python benchmarks/decoding.py --peers --peer-python OTHER_ENVIRONMENT/bin/python
+    PATH=FOLDER_OF_LLAMA_BENCH:$PATH python benchmarks/decoding.py --peers --peer-python OTHER_ENVIRONMENT/bin/python
     python benchmarks/decoding.py --original GPT_2_CHECKOUT --original-python PYTHON_3.7_WITH_TENSORFLOW_1.15
     python benchmarks/decoding.py --before CHECKOUT_OF_AN_EARLIER_COMMIT --pairs 15
 
@@ -17,7 +17,7 @@ decode: greedy decode steps, each with the full output projection, from a prompt
     "of it" the share that is reached: a step reads every weight but the position embeddings once, at the bytes of the
     engine's own precision (the cache and the scales of int8 are not counted), and the bandwidth is that of NumPy's
     maximum of a 512 MB array, a slice for each core, the best of ten.
-prefill: from a prompt of 512 ids to the token that follows it.
+prefill: from a prompt of 512 ids, or --prefill, to the token that follows it.
 start: a whole new process, files in page cache, to the first byte of the first token. Ours is the command with its
     vocabulary; the peers print the id and load none. Needs a vocabulary: one in --model, or --vocabulary.
 
@@ -42,11 +42,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines, ratios
 
+from gpt2.cli.doctor import processor
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "F32": 4, "F16": 2, "Q8_0": 34 / 32}
-PREFILL = 512
 COLUMNS = [  # title, key, format, width
     ("what", "what", "", 8),
     ("engine", "engine", "", 13),
@@ -105,7 +105,7 @@ def compare(bench, peer, precision, request, pairs, ceiling):
         rows[1]["ours_to_peer"], interval = ratios(*answers)
         rows[1]["interval"] = "-".join(f"{end:.2f}" for end in interval)
         tokens = [said[0].get("token") for said in answers]
-        if BYTES[precision] == BYTES[peer[1]] == 4 and tokens[0] != tokens[1]:
+        if BYTES[precision] == BYTES[peer[1]] == 4 and tokens[0] != tokens[1] is not None:
             raise Failed(f"{peer[0].name} goes on with id {tokens[1]} where ours has {tokens[0]}: not the same model")
     return rows
 
@@ -124,7 +124,8 @@ def measure(bench, peers, options, requests, ceiling):
     for precision in options.precision:
         for request in requests:
             batch = request.get("batch", 1)
-            fitting = [peer for peer in peers if precision in dict(peer.precisions) and batch <= peer.max_batch]
+            able = [peer for peer in peers if precision in dict(peer.precisions) and next(iter(request)) in peer.kinds]
+            fitting = [peer for peer in able if batch <= peer.max_batch]
             for peer in [(peer, dict(peer.precisions)[precision]) for peer in fitting] or [None]:
                 try:
                     found = compare(bench, peer, precision, request, options.pairs, ceiling)
@@ -140,9 +141,10 @@ def measure(bench, peers, options, requests, ceiling):
 
 def requests_of(options, has_vocabulary):
     decode = [{"decode": length, "batch": batch} for batch in options.batch for length in options.lengths]
+    prefill = [{"prefill": length} for length in options.prefill]
     if "start" in options.only and not has_vocabulary:
         print("no vocabulary, start is left out; give the folder of encoder.json and vocab.bpe as --vocabulary")
-    kinds = {"decode": decode, "prefill": [{"prefill": PREFILL}], "start": [{"start": 1}] if has_vocabulary else []}
+    kinds = {"decode": decode, "prefill": prefill, "start": [{"start": 1}] if has_vocabulary else []}
     return [request for kind in options.only for request in kinds[kind]]
 
 
@@ -152,6 +154,7 @@ def parse():
     parser.add_argument("--precision", type=words, default="float32,bfloat16,int8")
     parser.add_argument("--batch", type=numbers, default="1,8,32")
     parser.add_argument("--lengths", type=numbers, default="128,1000")
+    parser.add_argument("--prefill", type=numbers, default="512")
     parser.add_argument("--pairs", type=int, default=9, help="rounds after the one for warm-up")
     parser.add_argument("--only", type=words, default="decode,prefill,start")
     parser.add_argument("--model", type=Path, help="a model directory; random weights of 124M size without it")
@@ -196,14 +199,20 @@ def main():
             for name in (ENCODER_FILE, MERGES_FILE) if options.vocabulary else ():
                 shutil.copy(options.vocabulary / name, bench.model)
         hparams = load_hparams(bench.model / HPARAMS_FILE)
-        if max(options.lengths) + 3 > hparams.n_ctx:  # a prompt and a warm step come first
-            sys.exit(f"error: --lengths must be at most {hparams.n_ctx - 3} for this model")
+        if max(*options.lengths, *options.prefill) + 3 > hparams.n_ctx:  # a prompt and a warm step come first
+            sys.exit(f"error: --lengths and --prefill must be at most {hparams.n_ctx - 3} for this model")
         bandwidth = memory_bandwidth()
-        print(f"memory bandwidth {bandwidth / 1e9:.1f} GB/s, {CORES} cores, {hparams.n_params} weights")
+        print(f"{processor()}; memory bandwidth {bandwidth / 1e9:.1f} GB/s, {hparams.n_params} weights")
         requests = requests_of(options, (bench.model / ENCODER_FILE).exists())
         ceiling = bandwidth / (hparams.n_params - hparams.n_ctx * hparams.n_embd)
         rows, failures = measure(bench, list(pythons)[1:], options, requests, ceiling)
-    found = {"bandwidth_gb_per_s": bandwidth / 1e9, "cores": CORES, "n_params": hparams.n_params, "rows": rows}
+    found = {
+        "processor": processor(),
+        "bandwidth_gb_per_s": bandwidth / 1e9,
+        "cores": CORES,
+        "n_params": hparams.n_params,
+        "rows": rows,
+    }
     print(json.dumps({**found, "not_installed": missing, "failures": failures}))
 
 

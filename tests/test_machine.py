@@ -120,3 +120,19 @@ def test_the_flags_of_the_processor(tmp_path, monkeypatch):
     assert machine.cpu_flags() == set()
     (tmp_path / "cpuinfo").write_text("flags\t\t: avx avx2\nbugs\t\t: x\n\nflags\t\t: avx avx2\n")
     assert machine.cpu_flags() == {"avx", "avx2"}
+
+
+def test_two_threads_of_one_core_are_one_core(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(machine, "SIBLINGS", str(tmp_path / "{core}"))
+    assert machine.whole_cores() is None
+    for core, together in enumerate(("0-1", "0-1", "2", "3")):
+        (tmp_path / str(core)).write_text(together)
+    assert machine.whole_cores() == 3
+
+
+def test_a_processor_without_a_name_is_its_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "cpuinfo")
+    assert machine.cpu_name() == machine.platform.machine()
+    machine.CPU_INFO.write_text("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: avx\n")
+    assert machine.cpu_name() == "AMD EPYC"

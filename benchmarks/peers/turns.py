@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,12 +27,16 @@ class Engine(NamedTuple):
     precisions: tuple = ()  # pairs: ours, and its own that is compared with it
     max_batch: int = 1
     is_ours: bool = False  # this project, whose format is the model directory and whose command is timed
+    program: str = ""  # what has to be on the PATH
+    kinds: tuple = ("decode", "prefill", "start")  # what it can be asked
 
 
+SAME = tuple((name, name) for name in ("float32", "bfloat16", "int8"))
+LLAMA_CPP = (("float32", "F32"), ("bfloat16", "F16"), ("int8", "Q8_0"))
 OURS = Engine("ours", "ours.py", is_ours=True)
 ORIGINAL = Engine("original", "original.py", (), (("float32", "float32"), ("int8", "float32")))
 PEERS = [
-    Engine("transformers", "transformers_pytorch.py", ("torch", "transformers"), (("float32", "float32"),), 8),
+    Engine("transformers", "transformers_pytorch.py", ("torch", "transformers"), SAME[:2], 8),
     Engine(
         "ctranslate2",
         "ctranslate2_engine.py",
@@ -43,8 +48,17 @@ PEERS = [
         "llama.cpp",
         "llama_cpp_engine.py",
         ("llama_cpp", "gguf"),
-        (("float32", "F32"), ("bfloat16", "F16"), ("int8", "Q8_0")),
+        LLAMA_CPP,
     ),
+    Engine(
+        "llama-bench",
+        "llama_bench_engine.py",
+        ("gguf",),
+        LLAMA_CPP,
+        program="llama-bench",
+        kinds=("decode", "prefill"),
+    ),
+    Engine("openvino", "openvino_engine.py", ("openvino", "optimum", "torch", "transformers"), SAME, sys.maxsize),
 ]
 
 
@@ -54,8 +68,7 @@ def before(checkout):
     there = next((path for path in scripts if path.exists()), None)
     if there is None:
         raise Failed(f"{checkout} is no checkout of this project: it has neither {' nor '.join(map(str, scripts))}")
-    same = tuple((name, name) for name in ("float32", "bfloat16", "int8"))
-    return Engine("before", str(there), (), same, sys.maxsize, is_ours=True)
+    return Engine("before", str(there), (), SAME, sys.maxsize, is_ours=True)
 
 
 class Failed(Exception):
@@ -211,7 +224,7 @@ def find_engines(options):
     found, missing = {OURS: sys.executable}, []
     for peer in _wanted(options.peers):
         pythons = [python for python in [sys.executable, *options.peer_python] if can_import(python, peer.modules)]
-        if pythons:
+        if pythons and (not peer.program or shutil.which(peer.program)):
             found[peer] = pythons[0]
         else:
             missing.append(peer.name)

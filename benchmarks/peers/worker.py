@@ -12,14 +12,15 @@ a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` retu
 have a third, for benchmarks/scoring.py: `scoring(ids, window)` returns a function that scores each id but the first, in
 windows of that many fed ids, and returns the nats of all if it adds them up; or, for benchmarks/bulk.py, a fourth:
 `bulk(prompts, lengths, batch)` returns a function that writes so many new ids, greedily, for each of the prompts, in
-batches of whatever `batch` is to the engine, and returns how many it has written. Works with Python 3.7 too, because
-TensorFlow 1 does.
+batches of whatever `batch` is to the engine, and returns how many it has written. An engine that is a command, and takes
+its own time, has `timed(request)` instead, which returns seconds. Works with Python 3.7 too, because TensorFlow 1 does.
 """
 
 import json
 import os
 import random
 import re
+import resource
 import sys
 import time
 
@@ -56,6 +57,8 @@ def run(engine, convert=None):
 
 
 def answer(engine, request):
+    if hasattr(engine, "timed"):
+        return {"seconds": engine.timed(request)}
     if "decode" in request:
         steps = engine.decoding(request["decode"], request["batch"])
         start = time.perf_counter()
@@ -94,5 +97,7 @@ def by_length(prompts, lengths, batch):
 
 
 def peak_mb():
+    """Of this process, or of the largest command that it ran."""
     with open("/proc/self/status") as file:
-        return int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1)) * 1024 / 1e6
+        own = int(re.search(r"VmHWM:\s+(\d+)", file.read()).group(1))
+    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * 1024 / 1e6

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import math
 import os
+import platform
 import re
 import sys
 import threading
@@ -22,6 +23,7 @@ AMD_DRIVER = ("/dev/kfd",)
 METAL_PACKAGE = "tensorflow-metal"
 CGROUP = Path("/sys/fs/cgroup")
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+SIBLINGS = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
 CPU = "CPU"
 MAX_THREADS = 1024
 HOLDING = threading.RLock()
@@ -46,6 +48,27 @@ def check_threads(threads: int | None) -> None:
     """Raises UsageError for a number of threads that nobody means; None is all cores."""
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must be from 1 to {MAX_THREADS}, not {threads}")
+
+
+def cpu_name() -> str:
+    """The processor's name, as Linux says it; elsewhere its kind."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.*)", CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
+
+
+def whole_cores() -> int | None:
+    """On how many cores of the processor those lie that this process may run on, of which two may be threads of one.
+
+    As Linux says it; None where nobody does.
+    """
+    try:
+        together = [SIBLINGS.format(core=core) for core in os.sched_getaffinity(0)]
+        return len({Path(path).read_text(encoding="ascii") for path in together})
+    except (AttributeError, OSError):
+        return None
 
 
 def cpu_flags() -> set[str]:
@@ -81,9 +104,14 @@ def _memory_left() -> float:
         return math.inf
 
 
+def has_tensorflow() -> bool:
+    """Whether it is installed."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
 def has_gpu(threads: int | None = None) -> bool:
     """Whether TensorFlow can use a GPU here; it is started, with so many threads, only if there is a driver for one."""
-    if not _driver() or importlib.util.find_spec("tensorflow") is None:
+    if not _driver() or not has_tensorflow():
         return False
     start(threads, return_memory=True)
     return any(name.startswith("GPU") for name in seen())

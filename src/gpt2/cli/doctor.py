@@ -52,11 +52,10 @@ def examine(
     yield "packages: " + ", ".join(_versions())
     if clash.of_the_old_package():
         yield f"warning: {clash.of_the_old_package()}"
-    yield f"CPU: {machine.cores()} cores for this process, {_cpu_features()}"
+    yield f"CPU: {processor()}"
     yield f"text is written by {_writer(threads)}"
     yield _kept(clear_cache)
-    computes_on = machine.start(threads)
-    yield f"TensorFlow sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
+    yield f"TensorFlow {_devices(threads)}"
     yield "models are looked for in: " + ", ".join(map(os.path.realpath, model_dir.search_path(models_dir)))
     usable = []
     for path in model_dir.models_at_hand(models_dir):
@@ -78,7 +77,7 @@ def examine(
 
 def largest_error(directory: ModelDir | None, threads: int | None = None) -> float:
     """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each backend
-    that there is."""
+    that there is. Raises GPT2Error if there is none."""
     from gpt2.engine.load import backends
 
     hparams = directory.hparams if directory else RANDOM_MODEL
@@ -95,6 +94,8 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
         for i in range(len(tokens)):
             pieces = [Piece(whole, 0, tokens[: i + 1]), Piece(growing, i, tokens[i : i + 1])]
             errors.append(np.abs(backend.extend(blocks, pieces).values - expected[i]).max())
+    if not errors:
+        raise GPT2Error("nothing here can compute: install TensorFlow, or a C++ compiler for the native step")
     return float(max(errors))
 
 
@@ -106,7 +107,8 @@ def _writer(threads: int | None) -> str:
     try:
         native_library(threads=threads)
     except build.NoLibrary as reason:
-        return f"TensorFlow; not the native step, which is faster: {reason}"
+        other = "TensorFlow" if machine.has_tensorflow() else "nothing"
+        return f"{other}; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
 
 
@@ -123,6 +125,13 @@ def _kept(clear: bool) -> str:
     return f"packed weights are kept in {places}: {len(paths)} files, {sizes / 1e6:,.0f} MB; --clear_cache removes them"
 
 
+def _devices(threads: int | None) -> str:
+    if not machine.has_tensorflow():
+        return "is not installed: nothing here trains or uses a GPU"
+    computes_on = machine.start(threads)
+    return f"sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
+
+
 def _versions() -> Iterator[str]:
     for package in PACKAGES:
         try:
@@ -131,7 +140,11 @@ def _versions() -> Iterator[str]:
             continue
 
 
-def _cpu_features() -> str:
-    flags = machine.cpu_flags()
-    present = [feature for feature in CPU_FEATURES if feature in flags]
-    return " ".join(present) or platform.machine()
+def processor() -> str:
+    """Its name, the cores that this process may use, whether two of them are threads of one as far as the system says
+    so, and those of its instruction sets that matter here."""
+    flags, whole = machine.cpu_flags(), machine.whole_cores()
+    present = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]
+    cores = machine.cores()
+    shared = "" if whole is None else " (whole ones)" if whole >= cores else f" (threads of {whole})"
+    return f"{machine.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"
