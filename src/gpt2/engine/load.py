@@ -65,10 +65,11 @@ def load_backend(
 
 def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
     """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
-    from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
-
     held: Weights = in_memory(weights, openai.layout)
-    yield TensorFlowBackend(as_tensors(held), hparams)
+    if machine.has_tensorflow():
+        from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
+
+        yield TensorFlowBackend(as_tensors(held), hparams)
     with contextlib.suppress(build.NoLibrary):
         yield NativeBackend(native_library(threads=threads), held, hparams, threads=threads)
 
