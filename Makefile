@@ -30,6 +30,7 @@ test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(READY)
+	$(PIP) -r requirements-slow.txt
 	$(BIN)/python -m pytest -q -m slow
 
 test-docker: $(READY)

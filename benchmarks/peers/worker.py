@@ -12,8 +12,9 @@ a batch whose prompt is PROMPT, and is all that is timed; `next_token(ids)` retu
 have a third, for benchmarks/scoring.py: `scoring(ids, window)` returns a function that scores each id but the first, in
 windows of that many fed ids, and returns the nats of all if it adds them up; or, for benchmarks/bulk.py, a fourth:
 `bulk(prompts, lengths, batch)` returns a function that writes so many new ids, greedily, for each of the prompts, in
-batches of whatever `batch` is to the engine, and returns how many it has written. An engine that is a command, and takes
-its own time, has `timed(request)` instead, which returns seconds. Works with Python 3.7 too, because TensorFlow 1 does.
+batches of whatever `batch` is to the engine, and returns how many it has written. An engine that is a command, and
+takes its own time, has `timed(request)` instead, which returns seconds. Works with Python 3.7 too, because TensorFlow 1
+does.
 """
 
 import json

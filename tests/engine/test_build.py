@@ -118,7 +118,7 @@ def zig(tmp_path, monkeypatch, native):
 def test_zig_compiles_where_there_is_nothing_else(cache, zig):
     told = []
     for _ in range(2):
-        assert backend.panel_width(build.find(told.append)) > 0
+        assert calls.panel_width(build.find(told.append)) > 0
     assert zig.runs == 1 and [line[-16:] for line in told] == ["a minute or more"]
     assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}  # nothing of its cache
 
@@ -131,7 +131,7 @@ def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkey
     paths = [str(failing[0].path), str(tmp_path / "one_again"), str(failing[1].path)]
     monkeypatch.setattr(build, "COMPILERS", paths)
     for _ in range(2):
-        assert backend.panel_width(build.find()) > 0
+        assert calls.panel_width(build.find()) > 0
     assert [compiler.runs for compiler in (*failing, zig)] == [1, 1, 1]
     monkeypatch.setattr(build, "ZIG", "no_such_package")
     with pytest.raises(build.NoLibrary, match="one failed: error: too old; to try again, delete"):
