@@ -233,6 +233,17 @@ def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
     assert chosen == [running] * 4 + [[*running, long]] * 2
 
 
+def test_a_prompt_that_nobody_waits_for_is_read_at_once(tiny_model):
+    counting = Counting(tiny_model.backend)
+    batch = Batch(counting, beside=20)
+    running = [batch.add(Row([number], GREEDY)) for number in range(2)]
+    batch.step()
+    long = batch.add(Row(list(range(23)), GREEDY))
+    chosen = [[choice.row for choice in batch.step()] for _ in range(2)]
+    assert counting.calls[1:] == [[1, 1, 20], [1, 1, 3]]
+    assert chosen == [running, [*running, long]]
+
+
 def test_samples_of_one_prompt_cost_one_prefill(tiny_model):
     prompt = list(range(20))
     counting = Counting(tiny_model.backend)
