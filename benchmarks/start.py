@@ -12,11 +12,14 @@ it; both with the interpreter, the vocabulary and the weights. Medians, and the 
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from peers.turns import NO_BYTECODE
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = ROOT / "src" / "interactive_conditional_samples.py"
@@ -29,8 +32,10 @@ def answered(options, precision, flags):
     """Seconds to the first byte of the answer and to its end."""
     command = [sys.executable, COMMAND, "--model_name", options.model, "--precision", precision, "--seed", "1"]
     command += ["--length", str(options.length), *flags]
+    environment = {name: value for name, value in os.environ.items() if name != NO_BYTECODE}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     start = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         process.stdin.write(PROMPT)
         process.stdin.close()
         process.stdout.readline()  # the banner, after the prompt
