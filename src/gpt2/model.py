@@ -11,7 +11,7 @@ N = B*T rows of activations, I inputs and O outputs of a product. F = 4E and wte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -21,7 +21,6 @@ from gpt2.hparams import GELU, HParams
 Weights = Mapping[str, Any]
 Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H, P, D]
-Dropout = Callable[[tf.Tensor], tf.Tensor]  # what training does to activations (Srivastava et al. 2014), else nothing
 
 MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
 
@@ -39,10 +38,6 @@ class Cache(NamedTuple):
     keys: Sequence[tf.Tensor]  # L x [B, H, P, D]
     values: Sequence[tf.Tensor]  # L x [B, H, P, D]
     lengths: tf.Tensor  # [B] int32
-
-
-def no_dropout(x: tf.Tensor) -> tf.Tensor:
-    return x
 
 
 def gelu(x: tf.Tensor, exact: bool = False) -> tf.Tensor:
@@ -68,23 +63,7 @@ def product(x: tf.Tensor, w: tf.Tensor | Narrow) -> tf.Tensor:
 
 def linear(x: tf.Tensor, w: tf.Tensor | Narrow, b: tf.Tensor) -> tf.Tensor:
     """x [N, I], w [I, O], b [O] -> [N, O]."""
-    if not isinstance(w, Narrow) and w.dtype == tf.bfloat16:
-        return _linear_bfloat16(tf.cast(x, w.dtype), w, b)
     return tf.nn.bias_add(product(x, w), b)
-
-
-@tf.custom_gradient
-def _linear_bfloat16(x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """`linear` of training, whose gradient for b is a product too: products add up in float32.
-
-    TensorFlow's own gradient adds the rows up in bfloat16, in which a long sum stops growing.
-    """
-
-    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        ones = tf.ones([1, tf.shape(dy)[0]], dy.dtype)
-        return tf.matmul(dy, w, transpose_b=True), tf.matmul(x, dy, transpose_a=True), tf.matmul(ones, dy)[0]
-
-    return tf.nn.bias_add(tf.matmul(x, w), b), gradient
 
 
 def embedding(wte: tf.Tensor | Narrow, tokens: tf.Tensor) -> tf.Tensor:
@@ -161,15 +140,14 @@ def block(
     batch: tf.Tensor,
     mask: tf.Tensor,
     past: Past | None = None,
-    dropout: Dropout = no_dropout,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
     epsilon, exact = hparams.layer_norm_epsilon, hparams.activation_function == GELU
     normed = layer_norm(x, **w["ln_1"], epsilon=epsilon)
     a, k, v = attention(normed, **w["attn"], hparams=hparams, scale=scale, batch=batch, mask=mask, past=past)
-    x += dropout(tf.cast(a, x.dtype))
+    x += tf.cast(a, x.dtype)
     normed = layer_norm(x, **w["ln_2"], epsilon=epsilon)
-    return x + dropout(tf.cast(mlp(normed, **w["mlp"], exact=exact), x.dtype)), k, v
+    return x + tf.cast(mlp(normed, **w["mlp"], exact=exact), x.dtype), k, v
 
 
 def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:

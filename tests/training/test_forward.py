@@ -12,8 +12,9 @@ from gpt2 import model
 from gpt2.engine.reference import random_weights
 from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
-from gpt2.training import forward
-from gpt2.training.forward import Regime, loss_and_gradients
+from gpt2.training import block, forward
+from gpt2.training.block import Regime
+from gpt2.training.forward import loss_and_gradients
 
 HPARAMS = HParams(n_vocab=300, n_ctx=16, n_embd=32, n_head=4, n_layer=3)
 SEED = tf.constant([1, 2])
@@ -55,9 +56,13 @@ def assert_same(found, expected, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-@pytest.mark.parametrize("rows", [1024, 7])  # of logits at once: all 36, or in six parts
-def test_gradients_are_those_of_the_obvious_computation(weights, windows, monkeypatch, recompute, rows):
+@pytest.mark.parametrize(
+    "rows, queries",  # of logits at once: all 36, or in six parts; of a window's scores: all 12, or in three parts
+    [(1024, 256), (7, 256), (1024, 5)],
+)
+def test_gradients_are_those_of_the_obvious_computation(weights, windows, monkeypatch, recompute, rows, queries):
     monkeypatch.setattr(forward, "HEAD_ROWS", rows)
+    monkeypatch.setattr(block, "SLICE", queries)
     assert_same(computed(weights, windows, Regime(recompute=recompute)), obvious(weights, windows))
 
 
@@ -84,9 +89,8 @@ def test_computing_again_drops_the_same(weights, windows):
 
 
 def test_dropout_differs_from_layer_to_layer_and_keeps_the_mean():
-    x = tf.ones([200, 50])
-    first, second = (forward._dropout(Regime(dropout=0.25), tf.random.fold_in(SEED, i)) for i in (0, 1))
-    masks = [first(x), first(x), second(x), second(x)]
+    x, seeds = tf.ones([200, 50]), [tf.random.fold_in(SEED, layer) for layer in (0, 1)]
+    masks = [block.drop(x, Regime(dropout=0.25), seed, number) for seed in seeds for number in (0, 1)]
     for mask in masks:
         assert float(tf.reduce_mean(mask)) == pytest.approx(1, abs=0.03)
     for a, b in ((0, 1), (0, 2), (1, 3)):

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradients: `gpt2.model`'s blocks with dropout, bfloat16 products and little memory.
+"""The loss of a batch and its gradients: `gpt2.model` with dropout, bfloat16 products and little memory.
 
 Shapes: B batch, T time, E embedding, W width of wte (E, but for some variants), V vocabulary, N = B*T.
 """
@@ -6,23 +6,19 @@ Shapes: B batch, T time, E embedding, W width of wte (E, but for some variants),
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from gpt2 import model
 from gpt2.hparams import HParams
 from gpt2.model import Weights
+from gpt2.training.block import Block, Kept, Regime, drop
 from gpt2.training.settings import HEAD_ROWS
 
-
-class Regime(NamedTuple):
-    """How the forward pass is computed; with the defaults it is `gpt2.model`'s."""
-
-    dtype: tf.DType = tf.float32  # of the matrix products; norms, softmax and the residual stay float32
-    dropout: float = 0.0  # share of the embeddings' and of each sub-layer's outputs that is zeroed
-    recompute: bool = False  # keep each block's input alone and compute the rest again (Chen et al. 2016)
+ENTERING, LEAVING = ("in_proj",), ("ln_f", "out_proj")  # weights before the blocks and after them, where there are any
+Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients for x and for weights
 
 
 def loss_and_gradients(
@@ -40,26 +36,24 @@ def loss_and_gradients(
     embeddings: whether wte, wpe and ln_f are trained too, or the blocks alone.
     """
     weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
-    outside = ("wte", "wpe", "lm_head")
-    trained = {name: w for name, w in weights.items() if name not in outside and (embeddings or _is_block(name))}
-    embedded = embed(weights, inputs)  # not on the tape: the gradient of a gather is as large as the vocabulary
-    run = _block_function(hparams, regime, inputs.shape[0], weights["h0"])
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch([*tf.nest.flatten(trained), embedded])
-        x = tf.reshape(_dropout(regime, seed)(embedded), [-1, hparams.token_size])
-        x = model.enter(weights, x)
-        for layer in range(hparams.n_layer):
-            leaves = tf.nest.flatten(weights[f"h{layer}"])
-            x = run(x, tf.random.fold_in(seed, layer), tf.constant(model.score_scale(hparams, layer)), *leaves)
-        x = model.leave(weights, hparams, x)
+    embedded = embed(weights, inputs)
+    x = tf.reshape(drop(embedded, regime, seed, 0), [-1, hparams.token_size])
+    x, entering = _taped(model.enter, weights, ENTERING, x)
+    x, through_blocks = _blocks(weights, hparams, regime, x, seed, inputs.shape[0])
+    x, leaving = _taped(lambda w, x: model.leave(w, hparams, x), weights, LEAVING, x)
     loss, dx, d_head = _head(x, model.output(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
-    gradients, d_embedded = tape.gradient(x, [trained, embedded], output_gradients=dx)
-    if embeddings:
-        if "lm_head" in weights:
-            gradients["lm_head"], d_head = d_head, tf.zeros_like(weights["wte"])
-        gradients["wte"] = tf.tensor_scatter_nd_add(d_head, inputs[:, :, None], d_embedded)
-        unused = hparams.n_ctx - tf.shape(inputs)[1]
-        gradients["wpe"] = tf.pad(tf.reduce_sum(d_embedded, axis=0), [[0, unused], [0, 0]])
+    gradients: dict[str, Any] = {}
+    for backward in (leaving, through_blocks, entering):
+        dx, more = backward(dx)
+        gradients.update(more)
+    if not embeddings:
+        return loss, {name: value for name, value in gradients.items() if name not in (*ENTERING, *LEAVING)}
+    if "lm_head" in weights:
+        gradients["lm_head"], d_head = d_head, tf.zeros_like(weights["wte"])
+    d_embedded = drop(tf.reshape(dx, tf.shape(embedded)), regime, seed, 0)
+    gradients["wte"] = tf.tensor_scatter_nd_add(d_head, inputs[:, :, None], d_embedded)
+    unused = hparams.n_ctx - tf.shape(inputs)[1]
+    gradients["wpe"] = tf.pad(tf.reduce_sum(d_embedded, axis=0), [[0, unused], [0, 0]])
     return loss, gradients
 
 
@@ -81,36 +75,48 @@ def embed(weights: Weights, inputs: tf.Tensor) -> tf.Tensor:
     return tf.gather(weights["wte"], inputs) + weights["wpe"][: tf.shape(inputs)[1]]
 
 
-def _block_function(hparams: HParams, regime: Regime, batch: int, w: Weights) -> Callable[..., tf.Tensor]:
-    """x [N, E], seed [2], scale [], a block's weights in the order of `w` -> [N, E]: traced once for all blocks."""
+def _taped(
+    function: Callable[[Weights, tf.Tensor], tf.Tensor], weights: Weights, names: Sequence[str], x: tf.Tensor
+) -> tuple[tf.Tensor, Backward]:
+    """function(weights, x), and its gradients for x and for the weights so named, by automatic differentiation."""
+    part = {name: weights[name] for name in names if name in weights}
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([x, *tf.nest.flatten(part)])
+        y = function(part, x)
+    return y, lambda dy: tape.gradient(y, (x, part), output_gradients=dy)
 
-    def run(x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, *leaves: tf.Tensor) -> tf.Tensor:
-        cast = _cast(tf.nest.pack_sequence_as(w, leaves), regime.dtype)
-        mask = model.causal_mask(x.shape[0] // batch)
-        return model.block(x, cast, hparams, scale, batch, mask, dropout=_dropout(regime, seed))[0]
 
-    def run_again(
-        x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, dy: tf.Tensor, *leaves: tf.Tensor
-    ) -> list[tf.Tensor]:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([x, *leaves])
-            y = run(x, seed, scale, *leaves)
-        return tape.gradient(y, [x, *leaves], output_gradients=dy)
+def _blocks(
+    weights: Weights, hparams: HParams, regime: Regime, x: tf.Tensor, seed: tf.Tensor, batch: int
+) -> tuple[tf.Tensor, Backward]:
+    """x [N, E] through all blocks, and the way back; each direction is traced once for all of them."""
+    block = Block(hparams, regime, batch)
 
-    # Inlined, the second computation of a block would be recognised as the first one again, and that one kept.
+    def run(x: tf.Tensor, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | Kept]:
+        y, kept = block.forward(x, _cast(w, regime.dtype), *how)
+        return y, x if regime.recompute else kept
+
+    def run_back(dy: tf.Tensor, kept: Any, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, Weights]:
+        w = _cast(w, regime.dtype)
+        return block.backward(dy, block.forward(kept, w, *how)[1] if regime.recompute else kept, w, *how)
+
+    # Inlined, what is computed a second time would be recognised as what was there already, and that would be kept.
     apart = {"_noinline": True}
     forward = tf.function(run, autograph=False, experimental_attributes=apart)
-    backward = tf.function(run_again, autograph=False, experimental_attributes=apart)
+    back = tf.function(run_back, autograph=False, experimental_attributes=apart)
+    passed = []
+    for layer in range(hparams.n_layer):
+        how = tf.constant(model.score_scale(hparams, layer)), tf.random.fold_in(seed, layer)
+        x, kept = forward(x, weights[f"h{layer}"], *how)
+        passed.append((f"h{layer}", kept, how))
 
-    @tf.custom_gradient
-    def recomputed(x: tf.Tensor, seed: tf.Tensor, scale: tf.Tensor, *leaves: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-            dx, *d_leaves = backward(x, seed, scale, dy, *leaves)
-            return dx, None, None, *d_leaves
+    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
+        gradients = {}
+        for name, kept, how in reversed(passed):
+            dy, gradients[name] = back(dy, kept, weights[name], *how)
+        return dy, gradients
 
-        return forward(x, seed, scale, *leaves), gradient
-
-    return recomputed if regime.recompute else forward
+    return x, backward
 
 
 def _head(
@@ -144,25 +150,9 @@ def _head(
     return state
 
 
-def _is_block(name: str) -> bool:
-    return name.startswith("h")
-
-
 def _cast(w: Weights, dtype: tf.DType) -> Weights:
     """A block's weights, those of its products in `dtype`."""
     return {
         name: part if name.startswith("ln_") else tf.nest.map_structure(lambda t: tf.cast(t, dtype), part)
         for name, part in w.items()
     }
-
-
-def _dropout(regime: Regime, seed: tf.Tensor) -> model.Dropout:
-    """What drops activations, at most twice, each time with random numbers of its own."""
-    if not regime.dropout:
-        return model.no_dropout
-    seeds = iter(tf.unstack(tf.random.split(seed, 2)))
-
-    def drop(x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.experimental.stateless_dropout(x, regime.dropout, seed=next(seeds))
-
-    return drop

@@ -16,6 +16,7 @@ from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training import forward, optimizers
+from gpt2.training.block import Regime
 from gpt2.training.settings import Settings
 
 SLOT = "optimizer/{slot}/{name}"
@@ -38,9 +39,7 @@ class Trainer:
         """step: updates made before; state: what the optimiser remembers of them, None if nothing."""
         self.hparams, self.settings, self.strategy, self.step = hparams, settings, strategy, step
         self.optimizer = optimizers.OPTIMIZERS[settings.optimizer]
-        self.regime = forward.Regime(
-            tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients
-        )
+        self.regime = Regime(tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients)
         slots = slot_shapes(weights, settings)
         with strategy.scope():
             self._weights = tf.nest.map_structure(tf.Variable, weights)
