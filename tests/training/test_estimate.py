@@ -21,23 +21,23 @@ SAVING, BFLOAT16 = {"memory_saving_gradients": True}, {"precision": "bfloat16"}
 @pytest.mark.parametrize(
     "hparams, settings, peak",
     [
-        (SMALL, {}, 748),
-        (SMALL, {"batch_size": 16}, 1797),
-        (SMALL, {"batch_size": 32, **SAVING}, 1198),
-        (SMALL, {"batch_size": 32, **BFLOAT16}, 2709),
-        (WIDE, {}, 1645),
-        (WIDE, {"batch_size": 8}, 5041),
-        (WIDE, {"batch_size": 8, **SAVING}, 1771),
-        (WIDE, {"batch_size": 8, **BFLOAT16}, 4540),
-        (RELEASED["124M"], {}, 4949),
-        (RELEASED["124M"], {"batch_size": 2}, 7995),
-        (RELEASED["124M"], SAVING, 2761),
-        (RELEASED["124M"], BFLOAT16, 5628),
-        (RELEASED["124M"], {**BFLOAT16, **SAVING}, 3351),
-        (RELEASED["124M"], {"batch_size": 2, **BFLOAT16}, 8375),
+        (SMALL, {}, 728),
+        (SMALL, {"batch_size": 16}, 1216),
+        (SMALL, {"batch_size": 32, **SAVING}, 1056),
+        (SMALL, {"batch_size": 32, **BFLOAT16}, 1355),
+        (WIDE, {}, 1398),
+        (WIDE, {"batch_size": 8}, 2945),
+        (WIDE, {"batch_size": 8, **SAVING}, 1706),
+        (WIDE, {"batch_size": 8, **BFLOAT16}, 2137),
+        (RELEASED["124M"], {}, 3890),
+        (RELEASED["124M"], {"batch_size": 2}, 5065),
+        (RELEASED["124M"], SAVING, 3044),
+        (RELEASED["124M"], BFLOAT16, 3507),
+        (RELEASED["124M"], {**BFLOAT16, **SAVING}, 3159),
+        (RELEASED["124M"], {"batch_size": 2, **BFLOAT16}, 4291),
         (RELEASED["124M"], {"batch_size": 2, **SAVING}, 3290),
-        (RELEASED["124M"], {"accumulate_gradients": 2, **SAVING}, 3602),
-        (RELEASED["124M"], {"accumulate_gradients": 2}, 5910),
+        (RELEASED["124M"], {"accumulate_gradients": 2, **SAVING}, 4019),
+        (RELEASED["124M"], {"accumulate_gradients": 2}, 4630),
         (RELEASED["124M"], {"clip_norm": 1.0, **SAVING}, 3081),
         (RELEASED["124M"], {"optimizer": "adafactor", **SAVING}, 2067),
     ],
@@ -50,7 +50,7 @@ def test_what_adds_to_it():
     def needed(**settings):
         return estimate.memory(RELEASED["124M"], Settings("x", **SAVING, **settings))
 
-    assert needed(only_train_transformer_layers=True) < needed() < needed(dropout=0.1)
+    assert needed(only_train_transformer_layers=True) < needed()
     assert needed() < needed(val_every=1) < needed(val_every=1, val_batch_size=8)
 
 

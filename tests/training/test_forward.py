@@ -62,7 +62,7 @@ def assert_same(found, expected, tolerance=1e-6):
 )
 def test_gradients_are_those_of_the_obvious_computation(weights, windows, monkeypatch, recompute, rows, queries):
     monkeypatch.setattr(forward, "HEAD_ROWS", rows)
-    monkeypatch.setattr(block, "SLICE", queries)
+    monkeypatch.setattr(block, "QUERIES", queries)
     assert_same(computed(weights, windows, Regime(recompute=recompute)), obvious(weights, windows))
 
 

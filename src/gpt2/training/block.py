@@ -18,8 +18,8 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import GELU, HParams
 from gpt2.model import Weights
+from gpt2.training.settings import QUERIES
 
-SLICE = 256  # queries: half as many are no faster, and all at once compute twice the scores
 CUBIC = 0.044715  # gelu's, as in `gpt2.model`
 
 
@@ -152,7 +152,7 @@ def attend_gradients(
 def _slices(q: tf.Tensor) -> list[tuple[int, int]]:
     """Where slices of queries begin and end."""
     time = q.shape[2]
-    return [(start, min(time, start + SLICE)) for start in range(0, time, SLICE)]
+    return [(start, min(time, start + QUERIES)) for start in range(0, time, QUERIES)]
 
 
 def gelu_and_slope(h: tf.Tensor, exact: bool) -> tuple[tf.Tensor, tf.Tensor]:

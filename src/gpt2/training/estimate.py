@@ -14,16 +14,16 @@ from gpt2 import machine
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32
-from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, SGD, Settings
+from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, Settings
 
 TENSORFLOW = 670e6  # bytes, of a process that has trained nothing yet
 SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
-# What a block keeps of a token until its backward pass, bytes: for each number of the embedding (eight layers of four
-# times its width, most in the mlp, and some fourteen of its own), and for each score of a head.
-KEPT = {FLOAT32: (184, 5), BFLOAT16: (126, 8)}
-DROPPED = 14  # more for each number of the embedding, with dropout
-PASSING = {FLOAT32: (20, 6), BFLOAT16: (20, 16)}  # what its backward pass takes besides, while it lasts
-PER_LOGIT = {FLOAT32: 8, BFLOAT16: 16}  # logits, their gradient, both in the narrow type too
+# What a block keeps of a token until its backward pass, bytes: for each number of the embedding (`block.Kept`, with an
+# mlp of four times its width), and for each score of a head that is computed.
+KEPT = {FLOAT32: (40, 5), BFLOAT16: (24, 2)}
+GAPS = {FLOAT32: 1.2, BFLOAT16: 1.1}  # in which TensorFlow's allocator puts what is kept: it seldom cuts them to size
+PASSING = {FLOAT32: (64, 12), BFLOAT16: (64, 16)}  # what its backward pass takes besides, while it lasts
+PER_LOGIT = {FLOAT32: 12, BFLOAT16: 14}  # logits, their gradient, both in the narrow type too
 PER_TOKEN = 16  # of the batch itself
 MANY_TIMES = 10  # so much more than there is, no swap space and no graphics card will make up for
 
@@ -32,11 +32,10 @@ def memory(hparams: HParams, settings: Settings) -> float:
     """Bytes that training takes at its peak, give or take a twentieth."""
     tokens = settings.batch_size * hparams.n_ctx
     inputs = 4 * tokens * hparams.n_embd * hparams.n_layer
-    per_embedding, per_score = KEPT[settings.precision]
-    block = _of_block(hparams, tokens, per_embedding + (DROPPED if settings.dropout else 0), per_score)
+    block = _of_block(hparams, tokens, *KEPT[settings.precision])
     passing = _of_block(hparams, tokens, *PASSING[settings.precision])
     saving = settings.memory_saving_gradients
-    kept = inputs if saving else block * hparams.n_layer
+    kept = inputs if saving else block * hparams.n_layer * GAPS[settings.precision]
 
     gradients, wte = 4 * _trained(hparams, settings), 4 * hparams.n_vocab * hparams.n_embd
     d_wte = 0 if settings.only_train_transformer_layers else wte
@@ -49,7 +48,7 @@ def memory(hparams: HParams, settings: Settings) -> float:
         kept + head,  # the loss and its gradient for the logits
         kept + d_wte + passing + (block if saving else 0),  # the last block's backward pass
         gradients + block + passing,  # the first block's, the others having given back what they kept
-        gradients + max(sums, gradients if settings.clip_norm else 0),  # while gradients are added up or clipped
+        gradients + max(1.5 * sums, gradients if settings.clip_norm else 0),  # while they are added up or clipped
         gradients + (3 * wte if settings.optimizer == ADAFACTOR else 0),  # while the largest weight is updated
     ]
     if settings.val_every:
@@ -59,7 +58,8 @@ def memory(hparams: HParams, settings: Settings) -> float:
 
 
 def _of_block(hparams: HParams, tokens: int, per_embedding: float, per_score: float) -> float:
-    return tokens * (per_embedding * hparams.n_embd + per_score * hparams.n_head * hparams.n_ctx)
+    seen = (hparams.n_ctx + min(hparams.n_ctx, QUERIES)) / 2  # keys whose scores with a query are computed
+    return tokens * (per_embedding * hparams.n_embd + per_score * hparams.n_head * seen)
 
 
 def _trained(hparams: HParams, settings: Settings) -> int:

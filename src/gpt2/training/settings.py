@@ -27,6 +27,7 @@ PRECISIONS = (FLOAT32, BFLOAT16)  # of the matrix products
 LATEST, FRESH = "latest", "fresh"
 ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
+QUERIES = 256  # of a slice of attention, which computes no scores for keys after its end
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
 AT_LEAST = {
     **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count"), 1),
