@@ -20,6 +20,8 @@ from gpt2.training.settings import HEAD_ROWS
 ENTERING, LEAVING = ("in_proj",), ("ln_f", "out_proj")  # weights before the blocks and after them, where there are any
 Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients for x and for weights
 
+Spend = Callable[[str, Weights], list[tf.Operation]]  # a block's name, its gradients -> what has to be done with them
+
 
 def loss_and_gradients(
     weights: Weights,
@@ -29,17 +31,19 @@ def loss_and_gradients(
     regime: Regime,
     seed: tf.Tensor,
     embeddings: bool = True,
+    spend: Spend | None = None,
 ) -> tuple[tf.Tensor, Weights]:
     """inputs, targets [B, T] int32, seed [2] int32 -> mean cross-entropy in nats per token, gradients nested as the
     weights.
 
     embeddings: whether wte, wpe and ln_f are trained too, or the blocks alone.
+    spend: takes the gradients of a block as soon as they are there, which are then not among those that are returned.
     """
     weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
     embedded = embed(weights, inputs)
     x = tf.reshape(drop(embedded, regime, seed, 0), [-1, hparams.token_size])
     x, entering = _taped(model.enter, weights, ENTERING, x)
-    x, through_blocks = _blocks(weights, hparams, regime, x, seed, inputs.shape[0])
+    x, through_blocks = _blocks(weights, hparams, regime, x, seed, inputs.shape[0], spend)
     x, leaving = _taped(lambda w, x: model.leave(w, hparams, x), weights, LEAVING, x)
     loss, dx, d_head = _head(x, model.output(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
     gradients: dict[str, Any] = {}
@@ -87,7 +91,13 @@ def _taped(
 
 
 def _blocks(
-    weights: Weights, hparams: HParams, regime: Regime, x: tf.Tensor, seed: tf.Tensor, batch: int
+    weights: Weights,
+    hparams: HParams,
+    regime: Regime,
+    x: tf.Tensor,
+    seed: tf.Tensor,
+    batch: int,
+    spend: Spend | None,
 ) -> tuple[tf.Tensor, Backward]:
     """x [N, E] through all blocks, and the way back; each direction is traced once for all of them."""
     block = Block(hparams, regime, batch)
@@ -114,6 +124,9 @@ def _blocks(
         gradients = {}
         for name, kept, how in reversed(passed):
             dy, gradients[name] = back(dy, kept, weights[name], *how)
+            if spend is not None:  # before the next layer, or the gradients of many would be in memory at once
+                with tf.control_dependencies(spend(name, gradients.pop(name))):
+                    dy = tf.identity(dy)
         return dy, gradients
 
     return x, backward

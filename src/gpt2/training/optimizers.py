@@ -18,8 +18,8 @@ FACTOR_DECAY, FACTOR_EPSILON, FACTOR_LIMIT = 0.8, 1e-30, 1.0
 
 Slots = Mapping[str, tf.Variable]
 Shapes = Mapping[str, Sequence[int]]
-# (variable, its gradient, its slots, learning rate, number of this update from 1)
-Update = Callable[[tf.Variable, tf.Tensor, Slots, tf.Tensor, tf.Tensor], None]
+# (variable, its gradient, its slots, learning rate, number of this update from 1) -> the operation that ends it
+Update = Callable[[tf.Variable, tf.Tensor, Slots, tf.Tensor, tf.Tensor], tf.Operation]
 
 
 class Optimizer(NamedTuple):
@@ -29,9 +29,9 @@ class Optimizer(NamedTuple):
     update: Update
 
 
-def adam(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> None:
+def adam(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> tf.Operation:
     """Kingma and Ba 2014, with the epsilon of its section 2's last paragraph, as TensorFlow 1 had it."""
-    tf.raw_ops.ResourceApplyAdam(
+    return tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
         m=slots["m"].handle,
         v=slots["v"].handle,
@@ -45,11 +45,13 @@ def adam(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tens
     )
 
 
-def sgd(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> None:
-    tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
+def sgd(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> tf.Operation:
+    return tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
 
-def adafactor(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> None:
+def adafactor(
+    variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
+) -> tf.Operation:
     """Shazeer and Stern 2018: for a matrix, second moments of rows and columns only; no first moment.
 
     The learning rate is absolute, as with adam: an update's root mean square is at most `rate`.
@@ -63,7 +65,7 @@ def adafactor(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf
         columns = _average(slots["columns"], tf.reduce_mean(square, axis=0), decay)
         update = gradient * tf.math.rsqrt(rows / tf.reduce_mean(rows))[:, None] * tf.math.rsqrt(columns)
     update /= tf.maximum(1.0, tf.sqrt(tf.reduce_mean(tf.square(update))) / FACTOR_LIMIT)
-    _subtract(variable, rate * update)
+    return _subtract(variable, rate * update)
 
 
 def _average(slot: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
@@ -73,9 +75,9 @@ def _average(slot: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> tf.Tensor
     return average
 
 
-def _subtract(variable: tf.Variable, value: tf.Tensor) -> None:
+def _subtract(variable: tf.Variable, value: tf.Tensor) -> tf.Operation:
     """By its handle: a variable of several replicas would ask how to reconcile them, and all of them do the same."""
-    tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=value)
+    return tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=value)
 
 
 def _moments(shape: Sequence[int]) -> Shapes:

@@ -101,6 +101,8 @@ class Trainer:
         replicas = self.strategy.num_replicas_in_sync
         if replicas > 1:
             seed = tf.random.fold_in(seed, context.replica_id_in_sync_group)
+        if replicas == inputs.shape[0] == 1 and not self.settings.clip_norm:
+            return self._update_block_by_block(inputs[0], targets[0], seed, rate, step), stop
         loss, gradients = self._accumulate(inputs, targets, seed)
         if replicas > 1:
             values = [loss, tf.identity(stop), *gradients]  # an argument has no device, and all_reduce asks for it
@@ -108,11 +110,30 @@ class Trainer:
             loss, gradients = loss / replicas, [g / replicas for g in gradients]
         if self.settings.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.settings.clip_norm)
-        for (name, variable), gradient in zip(self._trained.items(), gradients):
+        self._apply(dict(zip(self._trained, gradients)), rate, step)
+        return loss, stop
+
+    def _update_block_by_block(
+        self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, rate: tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor:
+        """inputs, targets [B, T] -> the loss, where no gradient has to wait for others: few are in memory at once."""
+
+        def spend(block: str, gradients: Weights) -> list[tf.Operation]:
+            return self._apply(dict(leaves({block: gradients})), rate, step)
+
+        loss, nested = self._loss_and_gradients(inputs, targets, seed, spend)
+        self._apply(dict(leaves(nested)), rate, step)
+        return loss
+
+    def _apply(self, gradients: dict[str, tf.Tensor], rate: tf.Tensor, step: tf.Tensor) -> list[tf.Operation]:
+        """Updates the variables so named; the operations that do."""
+        operations = []
+        for name, gradient in gradients.items():
+            variable = self._trained[name]
             if self.settings.decay:
                 optimizers.decay(variable, rate * self.settings.decay)
-            self.optimizer.update(variable, gradient, self._slots[name], rate, step)
-        return loss, stop
+            operations.append(self.optimizer.update(variable, gradient, self._slots[name], rate, step))
+        return operations
 
     def _accumulate(self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """inputs, targets [A, B, T] -> the means of A losses and gradients, the latter in the order of `_trained`."""
@@ -129,12 +150,17 @@ class Trainer:
         return loss / count, [g / count for g in sums]
 
     def _gradients(self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        embeddings = not self.settings.only_train_transformer_layers
-        loss, nested = forward.loss_and_gradients(
-            self._weights, self.hparams, inputs, targets, self.regime, seed, embeddings
-        )
+        loss, nested = self._loss_and_gradients(inputs, targets, seed)
         gradients = dict(leaves(nested))
         return loss, [gradients[name] for name in self._trained]
+
+    def _loss_and_gradients(
+        self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor, spend: forward.Spend | None = None
+    ) -> tuple[tf.Tensor, Weights]:
+        embeddings = not self.settings.only_train_transformer_layers
+        return forward.loss_and_gradients(
+            self._weights, self.hparams, inputs, targets, self.regime, seed, embeddings, spend
+        )
 
     def loss(self, tokens: np.ndarray) -> float:
         """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout, with this machine's weights."""
