@@ -41,7 +41,7 @@ def memory(hparams: HParams, settings: Settings) -> float:
     d_wte = 0 if settings.only_train_transformer_layers else wte
     row = PER_LOGIT[settings.precision] * hparams.n_vocab
     narrow = wte if settings.precision == BFLOAT16 else 0  # wte and its gradient once more
-    head = min(tokens, HEAD_ROWS) * row + d_wte * (1 + (tokens > HEAD_ROWS)) + narrow
+    head = min(tokens, HEAD_ROWS) * row + d_wte * (1 + 2 * (tokens > HEAD_ROWS)) + narrow
     sums = gradients if settings.accumulate_gradients > 1 else 0
 
     moments = [
