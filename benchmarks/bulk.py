@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent))
 from peers.turns import CORES, OURS, PAUSE, PEERS, Bench, Failed, find_engines, ratios
 
-SIZES = {"ours": [16, 32, 64], "transformers": [8, 16, 32], "ctranslate2": [1024, 4096, 16384]}
+SIZES = {"ours": [16, 32, 64], "transformers": [8, 16, 32], "openvino": [8, 16, 32], "ctranslate2": [1024, 4096, 16384]}
 COMMAND = HERE.parents[1] / "scripts" / "generate.py"
 
 

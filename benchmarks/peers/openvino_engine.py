@@ -42,12 +42,13 @@ class Engine:
     def step(self, ids, start):
         """ids [B, T] at the positions from `start` on -> the likeliest next ones [B, 1]."""
         rows, count = ids.shape
-        given = {
-            "input_ids": ids,
-            "attention_mask": np.ones((rows, start + count), np.int64),
-            "position_ids": np.tile(np.arange(start, start + count), (rows, 1)),
-            "beam_idx": np.arange(rows, dtype=np.int32),
-        }
+        positions = np.tile(np.arange(start, start + count), (rows, 1))
+        return self.infer(ids, np.ones((rows, start + count), np.int64), positions)
+
+    def infer(self, ids, mask, positions):
+        """ids [B, T], mask [B, those before and T], positions [B, T] -> the likeliest next ones [B, 1]."""
+        rows = np.arange(len(ids), dtype=np.int32)
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "beam_idx": rows}
         self.request.infer({name: given[name] for name in self.names}, share_inputs=True)
         return self.request.get_tensor("logits").data[:, -1].argmax(-1)[:, None]
 
@@ -63,6 +64,24 @@ class Engine:
                 ids = self.step(ids, 2 + i)
 
         return steps
+
+    def bulk(self, prompts, lengths, batch):
+        """Prompts padded on the left, in batches of so many rows, the shorter texts cut."""
+
+        def write():
+            for some, wanted in worker.by_length(prompts, lengths, batch):
+                longest = max(map(len, some))
+                ids = np.array([[0] * (longest - len(prompt)) + prompt for prompt in some], np.int64)
+                mask = np.array([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in some], np.int64)
+                positions = np.maximum(0, mask.cumsum(-1) - 1)
+                self.request.reset_state()
+                for _ in range(max(wanted)):
+                    ids = self.infer(ids, mask, positions)
+                    mask = np.concatenate([mask, np.ones_like(ids)], 1)
+                    positions = positions[:, -1:] + 1
+            return sum(lengths)
+
+        return write
 
     def next_token(self, ids):
         return self.begin([ids])[0, 0]
