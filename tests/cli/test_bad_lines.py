@@ -220,7 +220,7 @@ def try_lines(count, seed, here, monkeypatch, capsys):
 def test_bad_lines_of_transformer_lm(here, monkeypatch, capsys, name):
     rng = random.Random(3)
     said = {checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30] for _ in range(100)}
-    assert len(said) > 10
+    assert len(said) > 8  # gpt_2_lambada has few flags
 
 
 def test_bad_lines(here, monkeypatch, capsys):

@@ -115,11 +115,14 @@ def test_help(flat, script, flags):
     assert b"tensorflow" not in result.stderr  # whose import alone takes seconds
 
 
-@pytest.mark.parametrize("command", [[UNCONDITIONAL, "--seed", "1"], ["download_model.py", "124M"]])
-def test_where_nothing_is_installed(flat, command):
+@pytest.mark.parametrize(
+    "missing, command", [("numpy", [UNCONDITIONAL, "--model_name", "345M"]), ("fire", ["download_model.py", "124M"])]
+)
+def test_where_nothing_is_installed(flat, missing, command):
     result = run("-S", *command, cwd=flat)
     assert (result.returncode, result.stdout) == (1, b"")
-    assert result.stderr == b"error: the package fire is missing; type: pip install -r requirements.txt\n"
+    said = f"error: the package {missing} is missing; type: pip install -r requirements.txt\n"
+    assert result.stderr.decode() == said
 
 
 def test_a_model_that_is_not_there(flat):

@@ -20,7 +20,7 @@ def sent(page, path="/v1/completions"):
 
 
 def test_tab_streams_a_continuation_in_as_selected_text(opened):
-    page = opened()
+    page = opened(settings=LONG)
     page.evaluate("""() => {
       window.lengths = [];
       const real = HTMLTextAreaElement.prototype.setRangeText;
