@@ -27,6 +27,9 @@ ALONE = 512  # ids of prompts in a step that nobody waits for
 # In one that others wait for: at least so many, and so many for each of them. That keeps a batch full whose prompts are
 # somewhat longer than its texts, and a step takes some two times as long with them.
 BESIDE, BESIDE_EACH = 12, 1.5
+# Where several prompts wait, those who wait for a first id are as many as those whose next one is late: so many for
+# each prompt, or with 32 clients most would wait for their turn while a few write, and the weights be read for few ids.
+BESIDE_WAITING = 128
 ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
@@ -127,7 +130,7 @@ class Batch:
                     self.blocks.give_back(row.slide())
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
-        beside = max(BESIDE, int(BESIDE_EACH * len(plan))) if self.beside is None else self.beside
+        beside = _beside(len(plan), len(longer)) if self.beside is None else self.beside
         budget = beside if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
@@ -231,6 +234,12 @@ class Batch:
         choices = [_choice(row, chosen[row.number], logits, log_total) for row, logits, log_total in ready]
         for (row, _, _), choice in zip(ready, choices):
             row.choose(choice)
+
+
+def _beside(writing: int, reading: int) -> int:
+    """Ids of prompts that are computed in a step beside so many rows, where so many prompts are not in the cache."""
+    of_several = min(BESIDE_WAITING * reading, ALONE) if reading > 1 else 0
+    return max(BESIDE, int(BESIDE_EACH * writing), of_several)
 
 
 def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> Choice:
