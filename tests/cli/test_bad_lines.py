@@ -219,8 +219,8 @@ def try_lines(count, seed, here, monkeypatch, capsys):
 @pytest.mark.parametrize("name", ["gpt_2", "gpt_2_gen", "gpt_2_lambada"])
 def test_bad_lines_of_transformer_lm(here, monkeypatch, capsys, name):
     rng = random.Random(3)
-    said = {checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30] for _ in range(100)}
-    assert len(said) > 8  # gpt_2_lambada has few flags
+    said = {checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30] for _ in range(200)}
+    assert len(said) > 10
 
 
 def test_bad_lines(here, monkeypatch, capsys):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import collections
-import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from gpt2.bulk.rows import Row
 from gpt2.engine.batch import ALONE
-from gpt2.engine.row import Choice
+from gpt2.engine.row import Choice, finite
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Model, Piece, Writer, asked, prompt_ids
 from gpt2.request import Prompt
@@ -147,11 +146,6 @@ class Station:
         likeliest = [dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)]) for choice in choices]
         return {
             "tokens": [piece(choice.id) for choice in choices],
-            "token_logprobs": [_finite(choice.logprob) for choice in choices],
-            "top_logprobs": [{piece(token): _finite(each) for token, each in one.items()} for one in likeliest],
+            "token_logprobs": [finite(choice.logprob) for choice in choices],
+            "top_logprobs": [{piece(token): finite(each) for token, each in one.items()} for one in likeliest],
         }
-
-
-def _finite(logprob: float) -> float | None:
-    """JSON has no infinity."""
-    return logprob if math.isfinite(logprob) else None

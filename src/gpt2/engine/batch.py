@@ -44,7 +44,7 @@ class Batch:
     prefixes: beginnings that are known, and the cache in which they are; None for a new one. room: how many blocks all
     rows may take together; None for what there is memory for. A row for which there is no room waits until others have
     left; one that needs more than there is has it for itself. beside: how many ids of prompts are computed in a step
-    beside other rows' next ones; None for as many as nobody waits long for.
+    beside other rows' next ones; None for few where one prompt waits, and more where several do.
     """
 
     def __init__(

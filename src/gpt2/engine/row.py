@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,11 @@ class Choice(NamedTuple):
     logprob: float
     likeliest: tuple[tuple[int, float], ...] = ()  # (id, its log-probability), the likeliest first
     rank: int | None = None  # with the likeliest: 1 for the first of them, one more for each id that is likelier
+
+
+def finite(logprob: float) -> float | None:
+    """As it is written in JSON, which has no infinity."""
+    return logprob if math.isfinite(logprob) else None
 
 
 def last_of_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:

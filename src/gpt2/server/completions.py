@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
-from gpt2.engine.row import Choice
+from gpt2.engine.row import Choice, finite
 from gpt2.generate import LENGTH, STOP, Asked, Model, Piece, asked, prompt_ids
 from gpt2.request import Request, Sampling
 from gpt2.server.errors import ApiError
@@ -186,11 +185,6 @@ class Writing:
         found.token_logprobs.append(finite(choice.logprob) if choice else None)
         top = {} if choice is None else dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)])
         found.top_logprobs.append({self.encoder.piece(i): finite(x) for i, x in top.items()} if top else None)
-
-
-def finite(logprob: float) -> float | None:
-    """JSON has no infinity."""
-    return logprob if math.isfinite(logprob) else None
 
 
 def joined(parts: Sequence[CompletionChoice], index: int) -> CompletionChoice:
