@@ -67,9 +67,24 @@ struct Forward {
   struct New {
     int token, position;
   };
-  // Rows of activations on their way into a product.
+  struct Rows {
+    float* first;
+    long stride;
+
+    float* operator[](long row) const { return first + row * stride; }
+  };
+  struct Activations : Rows {
+    std::vector<float> memory;
+
+    void resize(long rows, long n) {
+      this->stride = apart<float>(n);
+      memory.resize(rows * this->stride);
+      this->first = memory.data();
+    }
+  };
+  // Activations on their way into a product.
   struct Operand {
-    std::vector<float> normed;
+    Activations normed;
 #ifdef __AVX512BF16__
     std::vector<bfloat16> halves;
 #endif
@@ -79,13 +94,12 @@ struct Forward {
 #endif
 
     void resize(long rows, long n_embd, long widest) {
-      normed.resize(rows * n_embd);
-      [[maybe_unused]] const long room = rows * padded(widest);
+      normed.resize(rows, n_embd);
 #ifdef __AVX512BF16__
-      if (std::is_same_v<W, bfloat16>) halves.resize(room);
+      if (std::is_same_v<W, bfloat16>) halves.resize(rows * apart<bfloat16>(widest));
 #endif
 #ifdef __AVX512VNNI__
-      if (std::is_same_v<W, Biased>) bytes.resize(2 * room), this->rows.resize(rows);
+      if (std::is_same_v<W, Biased>) bytes.resize(rows * apart<int8_t>(2 * padded(widest))), this->rows.resize(rows);
 #endif
     }
   };
@@ -106,10 +120,10 @@ struct Forward {
     return mine;
   }
 
-  std::vector<New> rows;     // of activations
+  std::vector<New> rows;     // of the activations
   std::vector<long> first;   // of each piece's rows
   std::vector<long> wanted;  // the rows that want logits
-  std::vector<float> x, wide, attended;
+  Activations x, wide, attended;
   Operand shared;
   Block<C> block;
   long head_size, widest;
@@ -131,9 +145,9 @@ struct Forward {
     }
     const long n = rows.size();
     few = n <= FEW;
-    x.resize(n * n_embd);
-    wide.resize(n * widest);
-    attended.resize(n * n_embd);
+    x.resize(n, n_embd);
+    wide.resize(n, widest);
+    attended.resize(n, n_embd);
     shared.resize(few ? 0 : n, n_embd, widest);
   }
 
@@ -156,26 +170,27 @@ struct Forward {
       const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
       const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + f;
       const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + f;
-      norm(operand, n, [&](long row) { return &x[row * e]; }, g_1, b_1);
-      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide.data());
+      norm(operand, n, [&](long row) { return x[row]; }, g_1, b_1);
+      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide);
       team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
-      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x.data());
-      norm(operand, n, [&](long row) { return &x[row * e]; }, g_2, b_2);
-      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, f, exact_gelu ? EXACT_GELU : GELU, wide.data());
-      product(operand, wide, n, f, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x.data());
+      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x);
+      norm(operand, n, [&](long row) { return x[row]; }, g_2, b_2);
+      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, f, exact_gelu ? EXACT_GELU : GELU, wide);
+      product(operand, wide, n, f, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x);
     }
-    norm(operand, n_logits, [&](long i) { return &x[wanted[i] * e]; }, ln_f, ln_f + e);
-    if (out_proj.w) product(operand, operand.normed, n_logits, e, out_proj, n_token_embd, STORE, wide.data());
-    product(operand, out_proj.w ? wide : operand.normed, n_logits, n_token_embd, lm_head, n_vocab, STORE, logits);
+    norm(operand, n_logits, [&](long i) { return x[wanted[i]]; }, ln_f, ln_f + e);
+    if (out_proj.w) product(operand, operand.normed, n_logits, e, out_proj, n_token_embd, STORE, wide);
+    const Activations& last = out_proj.w ? wide : operand.normed;
+    product(operand, last, n_logits, n_token_embd, lm_head, n_vocab, STORE, {logits, n_vocab});
     team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
 
   // The new tokens' embeddings into x.
   void enter(Operand& operand) {
     const long n = rows.size(), width = n_token_embd;
-    float* embedded = in_proj.w ? wide.data() : x.data();
-    team->phase(n, [&](long i) { embed(rows[i], embedded + i * width); });
-    if (in_proj.w) product(operand, wide, n, width, in_proj, n_embd, STORE, x.data());
+    const Activations& embedded = in_proj.w ? wide : x;
+    team->phase(n, [&](long i) { embed(rows[i], embedded[i]); });
+    if (in_proj.w) product(operand, wide, n, width, in_proj, n_embd, STORE, x);
   }
 
   void embed(New at, float* out) {
@@ -193,38 +208,38 @@ struct Forward {
 
   template <class From>
   void norm(Operand& to, long n, const From& from, const float* gain, const float* bias) {
-    each(n, [&](long row) { layer_norm(from(row), gain, bias, epsilon, n_embd, &to.normed[row * n_embd]); });
+    each(n, [&](long row) { layer_norm(from(row), gain, bias, epsilon, n_embd, to.normed[row]); });
   }
 
-  void product(Operand& operand, const std::vector<float>& a, long n, long depth, const Matrix<W>& by, long width,
-               Then then, float* out) {
+  void product(Operand& operand, const Rows& a, long n, long depth, const Matrix<W>& by, long width, Then then,
+               const Rows& out) {
     product(operand, a, n, depth, by.w, by.scale, by.bias, width, then, out);
   }
 
   // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
-  void product([[maybe_unused]] Operand& operand, const std::vector<float>& a, long n, long depth, const W* w,
-               const float* scale, const float* bias, long width, Then then, float* out) {
-    const auto finish_tile = [&](long column, long row, long rows, Vec(*sums)[2]) {
-      for (long r = 0; r < rows; r++)
-        finish((float*)sums[r], scale, bias, column, std::min<long>(WIDTH, width - column), then,
-               out + (row + r) * width);
+  void product([[maybe_unused]] Operand& operand, const Rows& a, long n, long depth, const W* w, const float* scale,
+               const float* bias, long width, Then then, const Rows& out) {
+    const auto finish_tile = [&](long column, long row, long count, Vec(*sums)[2]) {
+      for (int half = 0; half < 2; half++, column += LANES)
+        finish(&sums[0][half], count, scale + column, bias ? bias + column : nullptr, width - column, then,
+               {out[row] + column, out.stride});
     };
     const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile); };
 #ifdef __AVX512VNNI__
     if constexpr (std::is_same_v<W, Biased>) {
-      const long stride = 2 * padded(depth);
-      each(n, [&](long i) { operand.rows[i] = Bytes::round(&a[i * depth], depth, &operand.bytes[i * stride]); });
+      const long stride = apart<int8_t>(2 * padded(depth));
+      each(n, [&](long i) { operand.rows[i] = Bytes::round(a[i], depth, &operand.bytes[i * stride]); });
       return with(Bytes{operand.bytes.data(), operand.rows.data(), stride});
     }
 #endif
 #ifdef __AVX512BF16__
     if constexpr (std::is_same_v<W, bfloat16>) {
-      const long stride = padded(depth);
-      each(n, [&](long i) { Pairs::round(&a[i * depth], depth, &operand.halves[i * stride]); });
+      const long stride = apart<bfloat16>(depth);
+      each(n, [&](long i) { Pairs::round(a[i], depth, &operand.halves[i * stride]); });
       return with(Pairs{operand.halves.data(), stride});
     }
 #endif
-    with(Floats{a.data(), depth});
+    with(Floats{a.first, a.stride});
   }
 
   template <class A, class Finish>
@@ -235,53 +250,71 @@ struct Forward {
       Vec sums[A::MAX_ROWS][2];
       for (long row = first, rows; row < end; row += rows) {
         rows = std::min<long>(end - row, A::MAX_ROWS);
-        tile_of<false>(rows, a, row, w + place<W>(0, panel * WIDTH, depth), WIDTH, depth, sums);
+        tile_of<false>(rows, a, row, w + place<W>(0, panel * WIDTH, depth), depth, sums);
         finish_tile(panel * WIDTH, row, rows, sums);
       }
     };
     team->phase(panels * blocks, task);
   }
 
-  static void finish(float* sums, const float* scale, const float* bias, long column, long n, Then then, float* out) {
-    for (long i = 0; i < n; i++) {
-      sums[i] = sums[i] * scale[column + i] + (bias ? bias[column + i] : 0);
-      if (then == ADD) sums[i] += out[column + i];
+  // LANES columns of a tile, of which `width` are in the matrix; the next row's sums are two vectors further.
+  static void finish(const Vec* sums, long count, const float* scale, const float* bias, long width, Then then,
+                     const Rows& out) {
+    const Vec times = load(scale, width), plus = bias ? load(bias, width) : Vec{};
+    const auto put = [&](const auto& last) {
+      for (long r = 0; r < count; r++) store(out[r], last(sums[2 * r] * times + plus, out[r]), width);
+    };
+    switch (then) {
+      case STORE: return put([](Vec sum, const float*) { return sum; });
+      case ADD: return put([&](Vec sum, const float* to) { return sum + load(to, width); });
+      case GELU: return put([](Vec sum, const float*) { return gelu(sum); });
+      case EXACT_GELU: return put([](Vec sum, const float*) { return gelu_by_erf(sum); });
     }
-    for (long half = 0; half < WIDTH && (then == GELU || then == EXACT_GELU); half += LANES)
-      store(sums + half, then == GELU ? gelu(load(sums + half)) : gelu_by_erf(load(sums + half)));
-    std::memcpy(out + column, sums, n * sizeof(float));
   }
 
   // One head of one piece: its new keys and values into the cache, then each new token's attention to all so far.
   void attend(long layer, long number, long head) {
     const Piece& p = pieces[number];
     const auto keys_of = [&](long slot) { return blocks[p.blocks[slot / Block<C>::SLOTS]] + block.place_of(layer, head); };
-    const float* qkv = &wide[first[number] * 3 * n_embd + head * head_size];
+    const Rows qkv{wide[first[number]] + head * head_size, wide.stride};
     for (long t = 0; t < p.count; t++) {
-      const long slot = (p.start + t) % Block<C>::SLOTS;
-      C *keys = keys_of(p.start + t), *values = keys + block.keys();
-      const float *k = qkv + t * 3 * n_embd + n_embd, *v = k + n_embd;
-      for (long i = 0; i < head_size; i++) assign(keys + place<C>(i, slot, head_size), k[i]);
-      for (long i = 0; i < head_size; i++) assign(values + place<C>(slot, i, Block<C>::SLOTS), v[i]);
+      C* keys = keys_of(p.start + t);
+      keep(qkv[t] + n_embd, qkv[t] + 2 * n_embd, keys, keys + block.keys(), (p.start + t) % Block<C>::SLOTS);
     }
     for (long t = 0, n; t < p.count; t += n) {
       n = std::min<long>(p.count - t, Floats::MAX_ROWS);
-      float* out = &attended[(first[number] + t) * n_embd + head * head_size];
-      attend_rows(keys_of, layers[layer].score_scale, qkv + t * 3 * n_embd, n, p.start + t, out);
+      const Rows queries{qkv[t], qkv.stride}, out{attended[first[number] + t] + head * head_size, attended.stride};
+      attend_rows(keys_of, layers[layer].score_scale, queries, n, p.start + t, out);
+    }
+  }
+
+  // A key and a value [head_size] into a slot of a block: a column of its keys, a row of its values.
+  void keep(const float* key, const float* value, C* keys, C* values, long slot) const {
+    constexpr long G = GROUP<C>;
+    keys += place<C>(0, slot, head_size);
+    for (long i = 0; i < head_size; i += G) {
+      C word[G] = {};
+      for (long k = 0; k < std::min(G, head_size - i); k++) assign(word + k, key[i + k]);
+      std::memcpy(keys + i * WIDTH, word, sizeof word);
+    }
+    for (long i = 0; i < head_size; i += WIDTH) {
+      C* to = values + place<C>(slot, i, Block<C>::SLOTS);
+      for (long column = 0; column < std::min<long>(WIDTH, head_size - i); column++)
+        assign(to + column * G, value[i + column]);
     }
   }
 
   // Queries q [n] that stand at `position` and after it -> out [n, head_size]. keys_of: the keys of the head in the block
   // of a slot; its values follow them.
   template <class KeysOf>
-  void attend_rows(const KeysOf& keys_of, float scale, const float* q, long n, long position, float* out) const {
+  void attend_rows(const KeysOf& keys_of, float scale, const Rows& q, long n, long position, const Rows& out) const {
     std::vector<float>& scores = own().scores;
     const long end = position + n;
     Vec sums[Floats::MAX_ROWS][2];
-    as_operand(q, n, 3 * n_embd, head_size, [&](const auto& queries) {
+    as_operand(q, n, head_size, [&](const auto& queries) {
       for (long slot = 0; slot < end; slot += WIDTH) {
         const C* keys = keys_of(slot) + place<C>(0, slot % Block<C>::SLOTS, head_size);
-        tile_of<false>(n, queries, 0, keys, WIDTH, head_size, sums);
+        tile_of<false>(n, queries, 0, keys, head_size, sums);
         for (long r = 0; r < n; r++) std::memcpy(&scores[r * capacity + slot], sums[r], sizeof sums[r]);
       }
     });
@@ -290,34 +323,33 @@ struct Forward {
       const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (end - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
-    as_operand(scores.data(), n, capacity, end, [&](const auto& probabilities) {
+    as_operand({scores.data(), capacity}, n, end, [&](const auto& probabilities) {
       std::vector<Sums>& all = own().sums;  // of each panel
       std::fill(all.begin(), all.end(), Sums{});
       for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
         const C* values = keys_of(slot) + block.keys();
         for (size_t i = 0; i < all.size(); i++)
-          tile_of<true>(n, probabilities.from(slot), 0, values + place<C>(0, i * WIDTH, Block<C>::SLOTS), WIDTH,
+          tile_of<true>(n, probabilities.from(slot), 0, values + place<C>(0, i * WIDTH, Block<C>::SLOTS),
                         std::min(end - slot, Block<C>::SLOTS), all[i].of);
       }
       for (size_t i = 0; i < all.size(); i++)
         for (long r = 0; r < n; r++)
-          std::memcpy(out + r * n_embd + i * WIDTH, all[i].of[r],
+          std::memcpy(out[r] + i * WIDTH, all[i].of[r],
                       std::min<long>(WIDTH, head_size - i * WIDTH) * sizeof(float));
     });
   }
 
   // Does use(rows) with these rows [n, depth] in the form in which they meet the cache.
   template <class Use>
-  static void as_operand(const float* rows, [[maybe_unused]] long n, long stride, [[maybe_unused]] long depth,
-                         const Use& use) {
+  static void as_operand(const Rows& rows, [[maybe_unused]] long n, [[maybe_unused]] long depth, const Use& use) {
 #ifdef __AVX512BF16__
     if constexpr (std::is_same_v<C, bfloat16>) {
       std::vector<bfloat16>& halves = own().halves;
-      for (long r = 0; r < n; r++) Pairs::round(rows + r * stride, depth, &halves[r * padded(depth)]);
+      for (long r = 0; r < n; r++) Pairs::round(rows[r], depth, &halves[r * padded(depth)]);
       return use(Pairs{halves.data(), padded(depth)});
     }
 #endif
-    use(Floats{rows, stride});
+    use(Floats{rows.first, rows.stride});
   }
 };
 

@@ -1,0 +1,171 @@
+// Numbers in registers, and what a transformer does to rows of them besides products: layer norm, softmax, gelu. No
+// threads, no TensorFlow. Written with the vector extensions of GCC and Clang, which are compiled for the machine at hand.
+//
+// No compiler may contract a product and a sum by itself (build.py), or it could choose differently from one place to the
+// next: where they become one, `fma` says so.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+#ifdef __ARM_FEATURE_FMA
+#include <arm_neon.h>
+#endif
+
+#define ALWAYS_INLINE __attribute__((always_inline))
+
+namespace gpt2 {
+
+// As many as a register of this processor holds: of larger vectors GCC makes a detour through memory.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+constexpr int WIDTH = 2 * LANES;
+
+typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
+
+struct bfloat16 {
+  uint16_t bits;
+};
+struct Biased {  // an int8 plus 128, as the dot products of four bytes want one of their sides
+  uint8_t bits;
+};
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
+inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
+
+// The same for the first n numbers, and zeros, if there are fewer.
+inline Vec load(const float* p, long n) {
+  if (n >= LANES) return load(p);
+  Vec x = {};
+  if (n > 0) std::memcpy(&x, p, n * sizeof(float));
+  return x;
+}
+inline void store(float* p, Vec x, long n) {
+  if (n >= LANES) return store(p, x);
+  if (n > 0) std::memcpy(p, &x, n * sizeof(float));
+}
+
+// a * b + c, in one instruction and rounded once where the processor can.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX__) && defined(__FMA__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_FEATURE_FMA)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline float to_float(float x) { return x; }
+inline float to_float(Biased x) { return x.bits - 128; }
+inline float to_float(bfloat16 x) {
+  uint32_t bits = uint32_t(x.bits) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline bfloat16 to_bfloat16(float x) {  // to the nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+}
+
+inline void assign(float* p, float x) { *p = x; }
+inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
+
+// e^x to 2e-7 relative: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
+inline Vec exp(Vec x) {
+  x = x < -87.0f ? Vec{} - 87.0f : x;
+  x = x > 88.0f ? Vec{} + 88.0f : x;
+  const auto all = [](float number) { return Vec{} + number; };
+  Vec shifted = fma(x, all(1.44269504f), all(12582912.0f));  // adding 1.5 * 2^23 rounds to an integer
+  Vec n = shifted - 12582912.0f;
+  Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), x));
+  Vec p = all(1.9875691500e-4f);
+  for (const float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+    p = fma(p, r, all(next));
+  p = fma(p * r, r, r) + 1.0f;
+  return p * (Vec)(((Ints)shifted - 0x4b400000 + 127) << 23);
+}
+
+// 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
+
+// 0.5 x (1 + erf(x / sqrt(2))), with erf from Abramowitz and Stegun 1964, 7.1.26: its error is below 1.5e-7.
+inline Vec gelu_by_erf(Vec x) {
+  const Vec z = (x < 0 ? -x : x) * 0.70710678119f, t = 1.0f / (1.0f + 0.3275911f * z);
+  const Vec p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  const Vec tail = 0.5f * p * exp(-z * z);  // 1 - Phi(|x|)
+  return x * (x < 0 ? tail : 1.0f - tail);
+}
+
+// The sum of f(x[i]).
+template <class F>
+float sum(const float* x, long n, F f) {
+  Vec totals = {};
+  long i = 0;
+  for (; i + LANES <= n; i += LANES) totals += f(load(x + i));
+  float total = 0;
+  for (int lane = 0; lane < LANES; lane++) total += totals[lane];
+  for (; i < n; i++) total += f(Vec{} + x[i])[0];
+  return total;
+}
+
+inline void layer_norm(const float* x, const float* gain, const float* bias, float epsilon, long n, float* out) {
+  const float mean = sum(x, n, [](Vec v) { return v; }) / n;
+  const float variance = sum(x, n, [&](Vec v) { return (v - mean) * (v - mean); }) / n;
+  const float scale = 1 / std::sqrt(variance + epsilon);
+  for (long i = 0; i < n; i++) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
+}
+
+inline float largest(const float* x, long n) {
+  long i = LANES;
+  float most = x[0];
+  if (n >= LANES) {
+    Vec mosts = load(x);
+    for (; i + LANES <= n; i += LANES) mosts = load(x + i) > mosts ? load(x + i) : mosts;
+    for (int lane = 0; lane < LANES; lane++) most = std::max(most, mosts[lane]);
+  } else {
+    i = 0;
+  }
+  for (; i < n; i++) most = std::max(most, x[i]);
+  return most;
+}
+
+// The logarithm of the sum of e^x[i]. Summed in parts: beside a total of all so far, the many small ones would be lost.
+inline float log_total(const float* x, long n) {
+  constexpr long PART = 64 * LANES;
+  const float most = largest(x, n);
+  double total = 0;
+  for (long i = 0; i < n; i += PART)
+    total += sum(x + i, std::min(PART, n - i), [&](Vec v) { return exp(v - most); });
+  return most + std::log(total);
+}
+
+// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of WIDTH.
+inline void softmax(float* x, long n, float scale) {
+  const long padded = (n + WIDTH - 1) / WIDTH * WIDTH;
+  std::fill(x + n, x + padded, -INFINITY);
+  const float most = largest(x, padded);
+  for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - most) * scale));
+  std::fill(x + n, x + padded, 0.0f);
+  const float total = sum(x, padded, [](Vec v) { return v; });
+  for (long i = 0; i < padded; i += LANES) store(x + i, load(x + i) / total);
+}
+
+}  // namespace gpt2
