@@ -219,6 +219,20 @@ def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
     assert blocks.has_memory(5) and blocks.spare() == 2 and blocks.take() == 5
 
 
+def test_memory_is_kept_while_as_many_blocks_are_in_use(native, wide, monkeypatch):
+    """Rows that come and go find what others have left."""
+    backend = load_backend(wide)
+    monkeypatch.setattr("gpt2.engine.blocks.SPARE", 3 * backend.block_bytes)
+    blocks = backend.new_blocks()
+    numbers = [blocks.take() for _ in range(20)]
+    blocks.give_back(numbers[:10])
+    assert all(map(blocks.has_memory, numbers)) and blocks.spare() == 10
+    blocks.give_back(numbers[10:14])
+    assert blocks.used == 6 and blocks.spare() == 6
+    blocks.give_back(numbers[14:])
+    assert blocks.used == 0 and blocks.spare() == 3
+
+
 def test_memory_that_cannot_be_made_ready_ahead_ends_no_step(backend, monkeypatch):
     """It may yet be had when a row needs it."""
     row = Row([1, 2, 3], seed=3)

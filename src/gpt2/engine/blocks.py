@@ -14,7 +14,7 @@ from gpt2 import machine
 
 SLOTS = 128  # of a block: one token each
 SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
-SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next
+SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next, or as many as are used
 
 
 def blocks_for(slots: int) -> int:
@@ -76,12 +76,17 @@ class Blocks:
                 self.users[number] += 1
 
     def give_back(self, numbers: Iterable[int]) -> None:
-        """One user less of each."""
+        """One user less of each. Of the blocks that then have none, memory is kept for some.
+
+        Rows that come and go take and leave as many blocks all the time. On a machine that is busy with others, or is
+        itself a part of one, new memory comes slower than a step fills it, so that under a load none is given away.
+        """
         with self.lock:
             for number in numbers:
                 self.users[number] -= 1
-                if not self.users[number] and self.spare() * self.block_bytes > SPARE:
-                    self.discard(number)
+            spare = [number for number, users in enumerate(self.users) if not users and self.has_memory(number)]
+            for number in spare[max(SPARE // self.block_bytes, self.used) :]:
+                self.discard(number)
 
     def copied(self, number: int) -> int:
         """A new block with what is in that one. Raises MemoryError."""
