@@ -6,8 +6,9 @@
     python benchmarks/serving.py --model DIR --peers llama-server --llama-server LLAMA.CPP/build/bin/llama-server
 
 Each of so many clients asks, reads the answer as it is streamed, waits for a moment whose length is exponentially
-distributed, and asks again: prompts of 5 to 200 words, texts of 10 to 100 tokens. Tokens per second of all clients, and
-the median time to a first token. At one client the same texts by the library itself, `command`, without a server.
+distributed, and asks again: prompts of 5 to 200 words, texts of 10 to 100 tokens. Each round has prompts of its own,
+the same for all servers, so that none finds them in a cache. Tokens per second of all clients, and the median time to a
+first token. At one client the same texts by the library itself, `command`, without a server.
 --tab: how soon Tab answers, in steps' time, after a word more in a text of some 900 tokens.
 
 Peers: transformers, its `generate` behind FastAPI, one request at a time (float32 whatever ours is); llama.cpp, the
@@ -46,8 +47,8 @@ GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0"}
 WINDOW = 1024
 
 
-def bodies(count):
-    rng = random.Random(1)
+def bodies(count, number_of_round=0):
+    rng = random.Random(1 + number_of_round)
     for number in range(count):
         prompt = " ".join(rng.choice(WORDS) for _ in range(rng.randint(5, 200)))
         body = {"prompt": prompt, "max_tokens": rng.randint(10, 100), "top_k": 40, "seed": number, "stream": True}
@@ -71,9 +72,9 @@ def ask(port, body):
     return first, body["max_tokens"]
 
 
-def load(port, clients, count):
+def load(port, clients, count, number_of_round):
     """All requests by so many clients: tokens per second, median seconds to a first token."""
-    waiting, lock, found = iter(list(bodies(count))), threading.Lock(), []
+    waiting, lock, found = iter(list(bodies(count, number_of_round))), threading.Lock(), []
 
     def client(number):
         rng = random.Random(number)
@@ -119,13 +120,13 @@ def tab(port, precision, times):
     return {"tab": True, "precision": precision, "server": OURS, **middle}
 
 
-def by_library(model, count):
+def by_library(model, count, number_of_round):
     """The same texts one after the other, with the same pauses, by `stream`."""
     from gpt2 import generate
     from gpt2.request import Request, Sampling
 
     rng, firsts, tokens, begun = random.Random(0), [], 0, time.perf_counter()
-    for body in bodies(count):
+    for body in bodies(count, number_of_round):
         time.sleep(rng.expovariate(1 / PAUSE))
         start, first = time.perf_counter(), None
         for _ in generate.stream(
@@ -186,7 +187,7 @@ def measure(options, models, precision):
             name: stack.enter_context(server(name, options, models[name], precision)) for name in [OURS, *options.peers]
         }
         ask_each = {
-            name: lambda clients, port=port: load(port, clients, options.requests * clients)
+            name: lambda clients, turn, port=port: load(port, clients, options.requests * clients, turn)
             for name, port in ports.items()
         }
         if options.tab:
@@ -197,8 +198,8 @@ def measure(options, models, precision):
                 from gpt2 import generate
 
                 model = generate.load(str(options.model), precision=precision)
-                own[COMMAND] = lambda _, model=model: by_library(model, options.requests)
-            answers = [{name: one(clients) for name, one in own.items()} for _ in range(1 + options.pairs)][1:]
+                own[COMMAND] = lambda _, turn, model=model: by_library(model, options.requests, turn)
+            answers = [{name: one(clients, turn) for name, one in own.items()} for turn in range(1 + options.pairs)][1:]
             for name in own:
                 found = [row[name] for row in answers]
                 middle = {key: statistics.median(one[key] for one in found) for key in found[0]}

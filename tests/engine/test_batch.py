@@ -225,6 +225,7 @@ class Counting:
 
 def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
     monkeypatch.setattr(batch_module, "BESIDE", 5)
+    monkeypatch.setattr(batch_module, "AT_ONCE", 22)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
     running = [batch.add(Row([number], GREEDY)) for number in range(2)]
@@ -233,6 +234,37 @@ def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
     chosen = [[choice.row for choice in batch.step()] for _ in range(6)]
     assert counting.calls[1:] == [[1, 1, 5]] * 4 + [[1, 1, 3], [1, 1, 1]]
     assert chosen == [running] * 4 + [[*running, long]] * 2
+
+
+def test_short_prompts_and_several_are_read_in_one_step_as_far_as_they_fit(tiny_model, monkeypatch):
+    monkeypatch.setattr(batch_module, "BESIDE", 5)
+    monkeypatch.setattr(batch_module, "AT_ONCE", 12)
+    counting = Counting(tiny_model.backend)
+    batch = Batch(counting)
+    batch.add(Row([1], GREEDY))
+    batch.step()
+    batch.add(Row(list(range(12)), GREEDY))
+    batch.step()
+    assert counting.calls[1:] == [[1, 12]]
+    batch.add(Row([5] * 8, GREEDY)), batch.add(Row([6] * 20, GREEDY))
+    for _ in range(4):
+        batch.step()
+    assert counting.calls[2:] == [[1, 1, 8, 4], [1, 1, 1, 5], [1, 1, 1, 5], [1, 1, 1, 5]]
+
+
+def test_what_is_known_of_a_prompt_does_not_make_it_long(tiny_model, monkeypatch):
+    monkeypatch.setattr(batch_module, "BESIDE", 2)
+    monkeypatch.setattr(batch_module, "AT_ONCE", 12)
+    counting = Counting(tiny_model.backend)
+    batch = Batch(counting)
+    collect(batch, [batch.add(Row(list(range(20)), GREEDY))], 1)
+    batch.add(Row([1], GREEDY))
+    batch.step()
+    counting.calls.clear()
+    batch.add(Row([*range(20), *[3] * 10], GREEDY))
+    for _ in range(3):
+        batch.step()
+    assert counting.calls == [[1, 2], [1, 8], [1, 1]]
 
 
 def test_a_prompt_that_nobody_waits_for_is_read_at_once(tiny_model):

@@ -24,12 +24,12 @@ from gpt2.engine.row import Choice, Part, Row, Running
 from gpt2.errors import UsageError
 
 ALONE = 512  # ids of prompts in a step that nobody waits for
-# In one that others wait for: at least so many, and so many for each of them. That keeps a batch full whose prompts are
-# somewhat longer than its texts, and a step takes some two times as long with them.
+# In one that others wait for: a prompt of no more than so many goes in at once, and so do several as far as they fit
+# in. The others wait as long in sum as for many small parts, and whoever brought it least.
+AT_ONCE = 256
+# A longer one, alone, goes in in parts, so that no step takes more than some two times as long: at least so many ids,
+# and so many for each row, which keeps a batch full whose prompts are somewhat longer than its texts.
 BESIDE, BESIDE_EACH = 12, 1.5
-# Where several prompts wait, those who wait for a first id are as many as those whose next one is late: so many for
-# each prompt, or with 32 clients most would wait for their turn while a few write, and the weights be read for few ids.
-BESIDE_WAITING = 128
 ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
@@ -44,7 +44,7 @@ class Batch:
     prefixes: beginnings that are known, and the cache in which they are; None for a new one. room: how many blocks all
     rows may take together; None for what there is memory for. A row for which there is no room waits until others have
     left; one that needs more than there is has it for itself. beside: how many ids of prompts are computed in a step
-    beside other rows' next ones; None for few where one prompt waits, and more where several do.
+    beside other rows' next ones; None for few where one long prompt waits, and more for short ones and several.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Batch:
                     self.blocks.give_back(row.slide())
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
-        beside = _beside(len(plan), len(longer)) if self.beside is None else self.beside
+        beside = _beside(len(plan), [part.row.to_read for part in longer]) if self.beside is None else self.beside
         budget = beside if plan else ALONE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
@@ -172,7 +172,7 @@ class Batch:
                 own = self._new_block(known.partial)
                 self.blocks.give_back([known.partial])
                 blocks[-1] = own
-            row.blocks, row.filled, blocks = blocks, known.slots, []
+            row.blocks, row.filled, row.known, blocks = blocks, known.slots, known.slots, []
             return True
         finally:
             self.blocks.give_back(blocks)
@@ -236,10 +236,11 @@ class Batch:
             row.choose(choice)
 
 
-def _beside(writing: int, reading: int) -> int:
-    """Ids of prompts that are computed in a step beside so many rows, where so many prompts are not in the cache."""
-    of_several = min(BESIDE_WAITING * reading, ALONE) if reading > 1 else 0
-    return max(BESIDE, int(BESIDE_EACH * writing), of_several)
+def _beside(writing: int, reading: list[int]) -> int:
+    """Ids of prompts that are computed in a step beside so many rows, where prompts of so many ids are being read."""
+    if len(reading) == 1 and reading[0] > AT_ONCE:
+        return max(BESIDE, int(BESIDE_EACH * writing))
+    return AT_ONCE
 
 
 def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> Choice:

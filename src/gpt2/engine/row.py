@@ -95,6 +95,7 @@ class Running:
         self.most_blocks = row.most_blocks(n_ctx)
         self.blocks: list[int] = []
         self.filled = 0  # slots of the window that have been computed
+        self.known = 0  # those of them that were found and not computed for this row
         self.begun = False
 
     @property
@@ -106,6 +107,11 @@ class Running:
     def window(self) -> np.ndarray:
         """The ids that are seen, those that have not been computed included."""
         return self.ids[self.first : self.count]
+
+    @property
+    def to_read(self) -> int:
+        """How many ids of the window are not known when the row begins, or when it begins again."""
+        return self.count - self.first - self.known
 
     @property
     def is_full(self) -> bool:
@@ -133,5 +139,5 @@ class Running:
     def slide(self) -> list[int]:
         """A full window keeps its last n_ctx // 2 ids, which are computed again; the blocks are to be given back."""
         blocks, self.blocks = self.blocks, []
-        self.first, self.filled = self.count - max(1, self.n_ctx // 2), 0
+        self.first, self.filled, self.known = self.count - max(1, self.n_ctx // 2), 0, 0
         return blocks
