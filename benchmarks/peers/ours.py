@@ -43,7 +43,10 @@ class Engine:
         return steps
 
     def next_token(self, ids):
-        return self.batch(ids, 1).step()[0].id
+        rows = self.batch(ids, 1)
+        while not (choices := rows.step()):  # a long prompt is read in parts
+            pass
+        return choices[0].id
 
     def bulk(self, prompts, lengths, batch):
         """A job of files of prompts but for its files."""
