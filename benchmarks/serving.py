@@ -139,14 +139,14 @@ def by_library(model, count, number_of_round):
 
 
 @contextlib.contextmanager
-def server(name, options, model, precision):
-    """Its port, once it answers."""
+def server(name, options, model, precision, clients):
+    """Its port, once it answers. clients: as many places as llama-server gets; more would make it slower."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     llama = ["--model", model, "--n_ctx", WINDOW, "--interrupt_requests", "false"]
-    places = max(options.clients)
-    own_llama = ["--model", model, "--ctx-size", places * WINDOW, "--parallel", places, "--threads", os.cpu_count()]
+    places = ["--ctx-size", clients * WINDOW, "--parallel", clients]
+    own_llama = ["--model", model, *places, "--threads", os.cpu_count()]
     commands = {
         OURS: [sys.executable, ROOT / "scripts/serve.py", "--model_name", model, "--precision", precision],
         TRANSFORMERS: [options.peer_python, HERE.parent / "peers/transformers_server.py", "--model", model],
@@ -180,37 +180,34 @@ def converted(model, folder, to, precision):
     return path
 
 
-def measure(options, models, precision):
-    """One line for each number of clients and server."""
+def measure(options, models, precision, clients):
+    """One line for each server."""
     with contextlib.ExitStack() as stack:
         ports = {
-            name: stack.enter_context(server(name, options, models[name], precision)) for name in [OURS, *options.peers]
+            name: stack.enter_context(server(name, options, models[name], precision, clients))
+            for name in [OURS, *options.peers]
         }
-        ask_each = {
-            name: lambda clients, turn, port=port: load(port, clients, options.requests * clients, turn)
+        own = {
+            name: lambda turn, port=port: load(port, clients, options.requests * clients, turn)
             for name, port in ports.items()
         }
-        if options.tab:
-            yield tab(ports[OURS], precision, options.tab)
-        for clients in options.clients:
-            own = dict(ask_each)
-            if clients == 1:
-                from gpt2 import generate
+        if clients == 1:
+            from gpt2 import generate
 
-                model = generate.load(str(options.model), precision=precision)
-                own[COMMAND] = lambda _, turn, model=model: by_library(model, options.requests, turn)
-            answers = [{name: one(clients, turn) for name, one in own.items()} for turn in range(1 + options.pairs)][1:]
-            for name in own:
-                found = [row[name] for row in answers]
-                middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
-                row = {"clients": clients, "precision": precision, "server": name, **middle}
-                said = f"{clients:3} clients {precision:8} {name:12} {middle['tokens_per_s']:7.1f} tokens/s"
-                if name != OURS:
-                    seconds = [[{"seconds": 1 / r[which]["tokens_per_s"]} for r in answers] for which in (OURS, name)]
-                    row["ratio"], row["interval"] = ratios(*seconds)
-                    said += f"; ours {row['ratio']:.2f} ({row['interval'][0]:.2f}-{row['interval'][1]:.2f}) times"
-                print(f"{said}, first token {1000 * middle['first_s']:.0f} ms", flush=True)
-                yield row
+            model = generate.load(str(options.model), precision=precision)
+            own[COMMAND] = lambda turn: by_library(model, options.requests, turn)
+        answers = [{name: one(turn) for name, one in own.items()} for turn in range(1 + options.pairs)][1:]
+        for name in own:
+            found = [row[name] for row in answers]
+            middle = {key: statistics.median(one[key] for one in found) for key in found[0]}
+            row = {"clients": clients, "precision": precision, "server": name, **middle}
+            said = f"{clients:3} clients {precision:8} {name:12} {middle['tokens_per_s']:7.1f} tokens/s"
+            if name != OURS:
+                seconds = [[{"seconds": 1 / r[which]["tokens_per_s"]} for r in answers] for which in (OURS, name)]
+                row["ratio"], row["interval"] = ratios(*seconds)
+                said += f"; ours {row['ratio']:.2f} ({row['interval'][0]:.2f}-{row['interval'][1]:.2f}) times"
+            print(f"{said}, first token {1000 * middle['first_s']:.0f} ms", flush=True)
+            yield row
 
 
 def main():
@@ -235,7 +232,11 @@ def main():
             models = {OURS: options.model}
             for name in options.peers:
                 models[name] = converted(options.model, Path(temporary), FORMATS[name], precision)
-            rows += measure(options, models, precision)
+            if options.tab:
+                with server(OURS, options, options.model, precision, 1) as port:
+                    rows.append(tab(port, precision, options.tab))
+            for clients in options.clients:
+                rows += measure(options, models, precision, clients)
     print(json.dumps(rows))
 
 
