@@ -47,7 +47,7 @@ def directly(model, context, continuation):
     from gpt2.request import Request, Sampling
 
     ids = model.encoder.encode(context + continuation)
-    first = len(model.encoder.encode(context))
+    first = len(model.encoder.encode(context.rstrip()))  # the harness counts spaces before it to the continuation
     request = Request(ids, 0, Sampling(temperature=0), logprobs=1, echo=True)
     said = next(generate.completions(model, [request])).prompt[first:]
     return sum(choice.logprob for choice in said), all(choice.likeliest[0][0] == choice.id for choice in said)
