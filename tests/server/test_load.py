@@ -13,6 +13,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -20,6 +21,7 @@ import pytest
 
 from gpt2 import generate
 from gpt2.request import Request, Sampling
+from gpt2.server.run import HEADERS, Impatient
 
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "serve.py"
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))
@@ -108,6 +110,33 @@ def wait_until_idle(url):
                 return
         time.sleep(0.1)
     raise AssertionError("texts are still being written that nobody waits for")
+
+
+class Clock:
+    """A loop in which time passes when it is told to."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def call_later(self, _seconds, _call):
+        return None
+
+
+def test_a_connection_that_is_in_use_is_not_closed_between_two_requests():
+    """However often it happens to be looked at in between."""
+    protocol, closed = Impatient.__new__(Impatient), []
+    protocol.loop, protocol.transport = Clock(), SimpleNamespace(close=lambda: closed.append(protocol.loop.now))
+    for _ in range(10):
+        protocol.cycle = SimpleNamespace(response_complete=True)  # of a request that was answered since the last look
+        protocol._look()
+        protocol.loop.now += HEADERS / 2
+    last = protocol.loop.now - HEADERS / 2
+    while not closed and protocol.loop.now < last + 10 * HEADERS:
+        protocol._look()
+        protocol.loop.now += HEADERS / 2
+    assert last + HEADERS <= closed[0] <= last + 2 * HEADERS
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ class Impatient(H11Protocol):
     """uvicorn's, but for clients that never come to the end of a request's headers: it would wait for ever."""
 
     idle_since: float | None = None
+    newest: Any = None  # request, when it was looked last
     next_look: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
@@ -41,7 +42,8 @@ class Impatient(H11Protocol):
 
     def _look(self) -> None:
         now, cycle = self.loop.time(), self.cycle
-        if cycle is not None and not cycle.response_complete:
+        is_new, self.newest = cycle is not self.newest, cycle  # short ones come and go between two looks
+        if is_new or (cycle is not None and not cycle.response_complete):
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = now
