@@ -84,8 +84,7 @@ class Blocks:
         with self.lock:
             for number in numbers:
                 self.users[number] -= 1
-            spare = [number for number, users in enumerate(self.users) if not users and self.has_memory(number)]
-            for number in spare[max(SPARE // self.block_bytes, self.used) :]:
+            for number in self._spare()[max(SPARE // self.block_bytes, self.used) :]:
                 self.discard(number)
 
     def copied(self, number: int) -> int:
@@ -101,7 +100,10 @@ class Blocks:
 
     def spare(self) -> int:
         """How many blocks have memory and no user."""
-        return sum(not users and self.has_memory(number) for number, users in enumerate(self.users))
+        return len(self._spare())
+
+    def _spare(self) -> list[int]:
+        return [number for number, users in enumerate(self.users) if not users and self.has_memory(number)]
 
     def has_memory(self, number: int) -> bool:
         raise NotImplementedError

@@ -20,5 +20,5 @@ def library_int(library: ctypes.CDLL, name: str) -> int:
 
 
 def panel_width(library: ctypes.CDLL) -> int:
-    """WIDTH in kernels.h, which depends on the processor."""
+    """WIDTH in vectors.h, which depends on the processor."""
     return library_int(library, "gpt2_width")
