@@ -3,8 +3,9 @@
 
     python benchmarks/precision.py MODEL_DIRECTORY TEXT_FILE [TOKENS]
 
-The last TOKENS tokens of the text (8192 if not given), in windows of the model's size; by the product's own functions,
-with TensorFlow's products. Prints a table, and the same as a last line of JSON.
+The last TOKENS tokens of the text (8192 if not given), in windows of the model's size, as commands compute them: by the
+native step where it can be built. "off by" is the root of the mean square of what a token's bits differ from float32's.
+Prints a table, and the same as a last line of JSON.
 """
 
 import json
@@ -14,50 +15,43 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from gpt2 import machine
+import numpy as np
+
+from gpt2.engine.load import load_backend
+from gpt2.engine.scoring import Asked, Span, scores
 from gpt2.formats import model_dir
-from gpt2.request import PRECISIONS
+from gpt2.request import FLOAT32, PRECISIONS
 
 
-def predictions(directory, precision, windows):
-    """The likeliest ids [N, T] and the nats of each token that follows [N, T]."""
-    import numpy as np
-    import tensorflow as tf
-
-    from gpt2 import model
-    from gpt2.engine.load import load_backend
-
-    weights = load_backend(directory, precision, native=False).weights
-    likeliest, nats = [], []
-    for window in windows:
-        logits, _, _ = model.model(weights, directory.hparams, tf.constant(window[None, :-1]))
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(window[None, 1:], logits)
-        likeliest.append(tf.argmax(logits[0], axis=-1).numpy())
-        nats.append(losses[0].numpy())
-    return np.array(likeliest), np.array(nats)
+def predictions(backend, windows):
+    """The likeliest ids [N] and the bits of each token that follows [N]."""
+    said = list(scores(backend, (Span(window, len(window) - 1) for window in windows), Asked(likeliest=1)))
+    likeliest = np.concatenate([window.likeliest[:, 0] for window in said])
+    return likeliest, -np.concatenate([window.logprobs for window in said]) / math.log(2)
 
 
 def main(model_path, text, tokens="8192"):
     directory = model_dir.open_model_dir(Path(model_path))
     encoder = model_dir.load_vocabulary(directory)
-    machine.start()
-    import numpy as np
-
     ids = np.array(encoder.encode(Path(text).read_text(encoding="utf-8")), np.int32)[-int(tokens) :]
     size = min(directory.hparams.n_ctx, len(ids) - 1)
     windows = [ids[start : start + size + 1] for start in range(0, len(ids) - size, size)]
-    expected, expected_nats = predictions(directory, PRECISIONS[0], windows)
-    found = {"tokens": expected.size, PRECISIONS[0]: {"bits_per_token": expected_nats.mean() / math.log(2)}}
-    print(f"{expected.size} tokens; float32: {found[PRECISIONS[0]]['bits_per_token']:.4f} bits per token")
-    for precision in PRECISIONS[1:]:
-        likeliest, nats = predictions(directory, precision, windows)
-        agreement, bits = (likeliest == expected).mean(), nats.mean() / math.log(2)
-        more = bits - found[PRECISIONS[0]]["bits_per_token"]
+    found = {}
+    for precision in PRECISIONS:
+        backend = load_backend(directory, precision)
+        likeliest, bits = predictions(backend, windows)
+        if precision == FLOAT32:
+            expected, expected_bits = likeliest, bits
+            print(f"{len(bits)} tokens by {backend.name}; float32: {bits.mean():.4f} bits per token")
+            continue
+        agreement, more = (likeliest == expected).mean(), bits - expected_bits
+        off = math.sqrt((more**2).mean())
         print(
-            f"{precision}: the likeliest token is the same in {agreement:.2%}; {bits:.4f} bits per token ({more:+.4f})"
+            f"{precision}: the likeliest token is the same in {agreement:.2%}; "
+            f"{bits.mean():.4f} bits per token ({more.mean():+.4f}), off by {off:.3f}"
         )
-        found[precision] = {"agreement": agreement, "bits_per_token": bits}
-    print(json.dumps(found, default=float))
+        found[precision] = {"agreement": agreement, "more_bits_per_token": more.mean(), "off_by": off}
+    print(json.dumps({"tokens": len(expected_bits), "float32_bits": expected_bits.mean(), **found}, default=float))
 
 
 if __name__ == "__main__":

@@ -82,25 +82,30 @@ struct Forward {
       this->first = memory.data();
     }
   };
+  template <class Weight>
+  using Form = typename gpt2::Form<Weight>::Of;
+  template <class Weight>
+  static constexpr bool ROUNDED = !std::is_same_v<Form<Weight>, Floats>;
+
+  // Rows in the form in which they meet weights or a cache, if that is not the one in which they were computed.
+  template <class Weight, bool = ROUNDED<Weight>>
+  struct Converted {
+    std::vector<typename Form<Weight>::Stored> memory;
+
+    void resize(long rows, long depth) { memory.resize(rows * Form<Weight>::stride_of(depth)); }
+  };
+  template <class Weight>
+  struct Converted<Weight, false> {
+    void resize(long, long) {}
+  };
   // Activations on their way into a product.
   struct Operand {
     Activations normed;
-#ifdef __AVX512BF16__
-    std::vector<bfloat16> halves;
-#endif
-#ifdef __AVX512VNNI__
-    std::vector<int8_t> bytes;
-    std::vector<Bytes::Row> rows;
-#endif
+    Converted<W> converted;
 
     void resize(long rows, long n_embd, long widest) {
       normed.resize(rows, n_embd);
-#ifdef __AVX512BF16__
-      if (std::is_same_v<W, bfloat16>) halves.resize(rows * apart<bfloat16>(widest));
-#endif
-#ifdef __AVX512VNNI__
-      if (std::is_same_v<W, Biased>) bytes.resize(rows * apart<int8_t>(2 * padded(widest))), this->rows.resize(rows);
-#endif
+      converted.resize(rows, widest);
     }
   };
   struct Sums {
@@ -111,9 +116,7 @@ struct Forward {
     Operand few;
     std::vector<float> scores;
     std::vector<Sums> sums;
-#ifdef __AVX512BF16__
-    std::vector<bfloat16> halves;
-#endif
+    Converted<C> converted;
   };
   static Own& own() {
     static thread_local Own mine;
@@ -129,8 +132,6 @@ struct Forward {
   long head_size, widest;
   long capacity;  // slots that the longest piece sees, in whole blocks
   bool few;
-
-  static long padded(long n) { return (n + LANES - 1) / LANES * LANES; }
 
   void prepare() {  // once, before the threads do
     head_size = n_embd / n_head;
@@ -155,9 +156,7 @@ struct Forward {
     if (few) own().few.resize(rows.size(), n_embd, widest);
     own().scores.resize(Floats::MAX_ROWS * capacity);
     own().sums.resize((head_size + WIDTH - 1) / WIDTH);
-#ifdef __AVX512BF16__
-    own().halves.resize(Floats::MAX_ROWS * padded(std::max(capacity, head_size)));
-#endif
+    own().converted.resize(Floats::MAX_ROWS, std::max(capacity, head_size));
   }
 
   void run() {  // in every thread
@@ -225,21 +224,14 @@ struct Forward {
                {out[row] + column, out.stride});
     };
     const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile); };
-#ifdef __AVX512VNNI__
-    if constexpr (std::is_same_v<W, Biased>) {
-      const long stride = apart<int8_t>(2 * padded(depth));
-      each(n, [&](long i) { operand.rows[i] = Bytes::round(a[i], depth, &operand.bytes[i * stride]); });
-      return with(Bytes{operand.bytes.data(), operand.rows.data(), stride});
+    if constexpr (ROUNDED<W>) {
+      const long stride = Form<W>::stride_of(depth);
+      auto* const to = operand.converted.memory.data();
+      each(n, [&](long i) { Form<W>::round(a[i], depth, to + i * stride); });
+      with(Form<W>{to, stride});
+    } else {
+      with(Floats{a.first, a.stride});
     }
-#endif
-#ifdef __AVX512BF16__
-    if constexpr (std::is_same_v<W, bfloat16>) {
-      const long stride = apart<bfloat16>(depth);
-      each(n, [&](long i) { Pairs::round(a[i], depth, &operand.halves[i * stride]); });
-      return with(Pairs{operand.halves.data(), stride});
-    }
-#endif
-    with(Floats{a.first, a.stride});
   }
 
   template <class A, class Finish>
@@ -342,14 +334,14 @@ struct Forward {
   // Does use(rows) with these rows [n, depth] in the form in which they meet the cache.
   template <class Use>
   static void as_operand(const Rows& rows, [[maybe_unused]] long n, [[maybe_unused]] long depth, const Use& use) {
-#ifdef __AVX512BF16__
-    if constexpr (std::is_same_v<C, bfloat16>) {
-      std::vector<bfloat16>& halves = own().halves;
-      for (long r = 0; r < n; r++) Pairs::round(rows[r], depth, &halves[r * padded(depth)]);
-      return use(Pairs{halves.data(), padded(depth)});
+    if constexpr (ROUNDED<C>) {
+      const long stride = Form<C>::stride_of(depth);
+      auto* const to = own().converted.memory.data();
+      for (long r = 0; r < n; r++) Form<C>::round(rows[r], depth, to + r * stride);
+      use(Form<C>{to, stride});
+    } else {
+      use(Floats{rows.first, rows.stride});
     }
-#endif
-    use(Floats{rows.first, rows.stride});
   }
 };
 

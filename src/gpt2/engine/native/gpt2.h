@@ -21,7 +21,7 @@ enum gpt2_type { GPT2_FLOAT32, GPT2_BFLOAT16, GPT2_INT8 };
 // Columns of a panel of a packed matrix, which depends on the processor, and positions of a block of the cache.
 extern GPT2_EXPORT const int gpt2_width, gpt2_slots;
 
-// A packed matrix [depth, n] (kernels.h says how it lies in memory), by what each of its n outputs is multiplied, which
+// A packed matrix [depth, n] (panels.h says how it lies in memory), by what each of its n outputs is multiplied, which
 // is 1 but in int8, and what is added to them, or NULL.
 typedef struct gpt2_matrix {
   const void* w;

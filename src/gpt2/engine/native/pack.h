@@ -1,4 +1,4 @@
-// Weights as files have them -> packed matrices, as kernels.h describes them.
+// Weights as files have them -> packed matrices, as panels.h describes them.
 //
 // A model is packed whenever it is loaded, so that this is a third of what a start takes: a panel's columns are gathered
 // some rows at a time in a tile that stays in the first-level cache, whichever way they lie in the file, and leave it as
@@ -8,7 +8,7 @@
 
 #include <type_traits>
 
-#include "kernels.h"
+#include "panels.h"
 
 namespace gpt2 {
 

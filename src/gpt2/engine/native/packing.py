@@ -13,7 +13,7 @@ from gpt2.engine.native.threads import in_threads
 from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.request import BFLOAT16, FLOAT32, INT8
 
-WORD = 4  # bytes of a group, as in kernels.h
+WORD = 4  # bytes of a group, as in panels.h
 READERS = 4  # threads, at most, that read and pack a weight each, of which there are so many in float32 meanwhile
 # What a packed weight is to NumPy, in the order of `gpt2_type` in gpt2.h.
 TYPES: dict[str, np.dtype] = {
@@ -26,7 +26,7 @@ TYPES: dict[str, np.dtype] = {
 class Packed(NamedTuple):
     """A matrix as the native library reads it."""
 
-    values: np.ndarray  # [O / WIDTH, I / GROUP, WIDTH, GROUP] (kernels.h)
+    values: np.ndarray  # [O / WIDTH, I / GROUP, WIDTH, GROUP] (panels.h)
     scale: np.ndarray  # [O] float32, by which each output is multiplied
 
 

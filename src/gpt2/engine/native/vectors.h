@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 #ifdef __ARM_FEATURE_FMA
@@ -88,6 +88,26 @@ inline bfloat16 to_bfloat16(float x) {  // to the nearest, ties to even
 inline void assign(float* p, float x) { *p = x; }
 inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
 
+inline float largest_of(Vec x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)x);
+#else
+  float most = x[0];
+  for (int lane = 1; lane < LANES; lane++) most = std::max(most, x[lane]);
+  return most;
+#endif
+}
+
+inline int32_t sum_of(Ints x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32((__m512i)x);
+#else
+  int32_t total = 0;
+  for (int lane = 0; lane < LANES; lane++) total += x[lane];
+  return total;
+#endif
+}
+
 // e^x to 2e-7 relative: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
 inline Vec exp(Vec x) {
   x = x < -87.0f ? Vec{} - 87.0f : x;
@@ -114,14 +134,17 @@ inline Vec gelu_by_erf(Vec x) {
   return x * (x < 0 ? tail : 1.0f - tail);
 }
 
-// The sum of f(x[i]).
+// The sum of f(x[i]), in the same order on every processor.
 template <class F>
 float sum(const float* x, long n, F f) {
-  Vec totals = {};
+  constexpr int AT_ONCE = 16, VECTORS = AT_ONCE / LANES;
+  Vec totals[VECTORS] = {};
   long i = 0;
-  for (; i + LANES <= n; i += LANES) totals += f(load(x + i));
+  for (; i + AT_ONCE <= n; i += AT_ONCE)
+    for (int k = 0; k < VECTORS; k++) totals[k] += f(load(x + i + k * LANES));
   float total = 0;
-  for (int lane = 0; lane < LANES; lane++) total += totals[lane];
+  for (const Vec& part : totals)
+    for (int lane = 0; lane < LANES; lane++) total += part[lane];
   for (; i < n; i++) total += f(Vec{} + x[i])[0];
   return total;
 }
@@ -139,7 +162,7 @@ inline float largest(const float* x, long n) {
   if (n >= LANES) {
     Vec mosts = load(x);
     for (; i + LANES <= n; i += LANES) mosts = load(x + i) > mosts ? load(x + i) : mosts;
-    for (int lane = 0; lane < LANES; lane++) most = std::max(most, mosts[lane]);
+    most = largest_of(mosts);
   } else {
     i = 0;
   }
@@ -149,7 +172,7 @@ inline float largest(const float* x, long n) {
 
 // The logarithm of the sum of e^x[i]. Summed in parts: beside a total of all so far, the many small ones would be lost.
 inline float log_total(const float* x, long n) {
-  constexpr long PART = 64 * LANES;
+  constexpr long PART = 1024;
   const float most = largest(x, n);
   double total = 0;
   for (long i = 0; i < n; i += PART)
@@ -157,9 +180,9 @@ inline float log_total(const float* x, long n) {
   return most + std::log(total);
 }
 
-// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of WIDTH.
+// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of 32.
 inline void softmax(float* x, long n, float scale) {
-  const long padded = (n + WIDTH - 1) / WIDTH * WIDTH;
+  const long padded = (n + 31) / 32 * 32;
   std::fill(x + n, x + padded, -INFINITY);
   const float most = largest(x, padded);
   for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - most) * scale));
