@@ -78,6 +78,21 @@ def test_in_chunks(backend):
         np.testing.assert_array_equal(in_chunks(backend, ids, np.diff([0, *cuts, 200])), whole)
 
 
+def test_however_many_logits_are_wanted(backend):
+    """A last layer computes nothing for tokens whose logits nobody wants but their keys and values."""
+    ids = np.random.default_rng(0).integers(backend.hparams.n_vocab, size=40).astype(np.int32)
+    blocks = backend.new_blocks()
+
+    def values(*wanted):
+        owned = [[blocks.take()] for _ in wanted]
+        read = backend.extend(blocks, [Piece(own, 0, ids[:30], n) for own, n in zip(owned, wanted)]).values
+        return read, backend.extend(blocks, [Piece(own, 30, ids[30:]) for own in owned]).values
+
+    (whole, after), (some, after_some) = values(30), values(0, 7, 30, 1, 0)
+    np.testing.assert_array_equal(some, np.concatenate([whole[-7:], whole, whole[-1:]]))
+    np.testing.assert_array_equal(after_some, np.repeat(after, 5, axis=0))
+
+
 class Watched(Batch):
     """Keeps the bits of every row's logits."""
 

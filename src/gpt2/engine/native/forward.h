@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cache.h"
 #include "kernels.h"
 #include "team.h"
 
@@ -24,20 +25,6 @@ struct Matrix {
   const W* w;
   const float *scale, *bias;
 };
-
-// How the cache's blocks are laid out: [n_layer, n_head] times the keys of a head, a packed matrix [head_size, SLOTS],
-// and its values, one [SLOTS, head_size].
-template <class C>
-struct Block {
-  static constexpr long SLOTS = 128;
-  long n_head, head_size;
-
-  long keys() const { return SLOTS * groups<C>(head_size) * GROUP<C>; }
-  long values() const { return SLOTS * ((head_size + WIDTH - 1) / WIDTH * WIDTH); }
-  long head() const { return keys() + values(); }
-  long place_of(long layer, long head_number) const { return (layer * n_head + head_number) * head(); }
-};
-static_assert(Block<float>::SLOTS % WIDTH == 0);
 
 // What is new of one text: `count` tokens, the first at position `start`; the last `wanted` of them want logits. The
 // numbers of the blocks that hold what was before and take what is new follow these three numbers.
@@ -126,6 +113,7 @@ struct Forward {
   std::vector<New> rows;     // of the activations
   std::vector<long> first;   // of each piece's rows
   std::vector<long> wanted;  // the rows that want logits
+  std::vector<long> first_wanted;  // of each piece's among them
   Activations x, wide, attended;
   Operand shared;
   Block<C> block;
@@ -140,6 +128,7 @@ struct Forward {
     capacity = 0;
     for (const Piece& p : pieces) {
       first.push_back(rows.size());
+      first_wanted.push_back(wanted.size());
       for (int t = 0; t < p.count; t++) rows.push_back({p.tokens[t], p.start + t});
       for (int t = p.wanted; t > 0; t--) wanted.push_back(rows.size() - t);
       capacity = std::max(capacity, (p.start + p.count + Block<C>::SLOTS - 1) / Block<C>::SLOTS * Block<C>::SLOTS);
@@ -160,29 +149,43 @@ struct Forward {
   }
 
   void run() {  // in every thread
-    const long n = rows.size(), e = n_embd, f = n_inner, n_logits = wanted.size();
+    const long n_logits = wanted.size();
     Operand& operand = few ? own().few : shared;
     enter(operand);
-    for (size_t i = 0; i < layers.size(); i++) {
-      const auto& layer = layers[i];
-      const float* v = layer.vectors;
-      const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
-      const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + f;
-      const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + f;
-      norm(operand, n, [&](long row) { return x[row]; }, g_1, b_1);
-      product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide);
-      team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
-      product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x);
-      norm(operand, n, [&](long row) { return x[row]; }, g_2, b_2);
-      product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, f, exact_gelu ? EXACT_GELU : GELU, wide);
-      product(operand, wide, n, f, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x);
-    }
-    norm(operand, n_logits, [&](long i) { return x[wanted[i]]; }, ln_f, ln_f + e);
-    if (out_proj.w) product(operand, operand.normed, n_logits, e, out_proj, n_token_embd, STORE, wide);
+    for (size_t i = 0; i < layers.size(); i++) transform(operand, i);
+    norm(operand, n_logits, ln_f, ln_f + n_embd);
+    if (out_proj.w) product(operand, operand.normed, n_logits, n_embd, out_proj, n_token_embd, STORE, wide);
     const Activations& last = out_proj.w ? wide : operand.normed;
     product(operand, last, n_logits, n_token_embd, lm_head, n_vocab, STORE, {logits, n_vocab});
     team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
+
+  // What a layer adds to x. Of the last one's rows only their keys and values are needed where no logits are wanted: there
+  // x has the others alone from then on.
+  void transform(Operand& operand, long i) {
+    const Layer<W>& layer = layers[i];
+    const long e = n_embd, f = n_inner;
+    const float* v = layer.vectors;
+    const float *g_1 = v, *b_1 = g_1 + e, *b_attn = b_1 + e, *b_proj = b_attn + 3 * e, *g_2 = b_proj + e;
+    const float *b_2 = g_2 + e, *b_fc = b_2 + e, *b_mlp = b_fc + f;
+    const float *s_attn = b_mlp + e, *s_proj = s_attn + 3 * e, *s_fc = s_proj + e, *s_mlp = s_fc + f;
+    long n = rows.size();
+    norm(operand, n, g_1, b_1);
+    product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide);
+    team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
+    if (is_last(i) && wanted.size() < rows.size()) {
+      n = wanted.size();
+      team->phase(1, [&](long) {
+        for (long row = 0; row < n; row++) std::copy(x[wanted[row]], x[wanted[row]] + e, x[row]);
+      });
+    }
+    product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x);
+    norm(operand, n, g_2, b_2);
+    product(operand, operand.normed, n, e, layer.c_fc, s_fc, b_fc, f, exact_gelu ? EXACT_GELU : GELU, wide);
+    product(operand, wide, n, f, layer.mlp_proj, s_mlp, b_mlp, e, ADD, x);
+  }
+
+  bool is_last(long layer) const { return layer + 1 == long(layers.size()); }
 
   // The new tokens' embeddings into x.
   void enter(Operand& operand) {
@@ -205,9 +208,8 @@ struct Forward {
     for (long row = 0; row < n; row++) task(row);
   }
 
-  template <class From>
-  void norm(Operand& to, long n, const From& from, const float* gain, const float* bias) {
-    each(n, [&](long row) { layer_norm(from(row), gain, bias, epsilon, n_embd, to.normed[row]); });
+  void norm(Operand& to, long n, const float* gain, const float* bias) {  // the first n rows of x
+    each(n, [&](long row) { layer_norm(x[row], gain, bias, epsilon, n_embd, to.normed[row]); });
   }
 
   void product(Operand& operand, const Rows& a, long n, long depth, const Matrix<W>& by, long width, Then then,
@@ -264,35 +266,22 @@ struct Forward {
     }
   }
 
-  // One head of one piece: its new keys and values into the cache, then each new token's attention to all so far.
+  // One head of one piece: its new keys and values into the cache, then the attention of each new token that anything
+  // depends on to all so far.
   void attend(long layer, long number, long head) {
     const Piece& p = pieces[number];
     const auto keys_of = [&](long slot) { return blocks[p.blocks[slot / Block<C>::SLOTS]] + block.place_of(layer, head); };
     const Rows qkv{wide[first[number]] + head * head_size, wide.stride};
     for (long t = 0; t < p.count; t++) {
       C* keys = keys_of(p.start + t);
-      keep(qkv[t] + n_embd, qkv[t] + 2 * n_embd, keys, keys + block.keys(), (p.start + t) % Block<C>::SLOTS);
+      block.keep(qkv[t] + n_embd, qkv[t] + 2 * n_embd, keys, (p.start + t) % Block<C>::SLOTS);
     }
-    for (long t = 0, n; t < p.count; t += n) {
+    const long skipped = is_last(layer) ? p.count - p.wanted : 0;
+    const long to = (is_last(layer) ? first_wanted : first)[number] - skipped;
+    for (long t = skipped, n; t < p.count; t += n) {
       n = std::min<long>(p.count - t, Floats::MAX_ROWS);
-      const Rows queries{qkv[t], qkv.stride}, out{attended[first[number] + t] + head * head_size, attended.stride};
+      const Rows queries{qkv[t], qkv.stride}, out{attended[to + t] + head * head_size, attended.stride};
       attend_rows(keys_of, layers[layer].score_scale, queries, n, p.start + t, out);
-    }
-  }
-
-  // A key and a value [head_size] into a slot of a block: a column of its keys, a row of its values.
-  void keep(const float* key, const float* value, C* keys, C* values, long slot) const {
-    constexpr long G = GROUP<C>;
-    keys += place<C>(0, slot, head_size);
-    for (long i = 0; i < head_size; i += G) {
-      C word[G] = {};
-      for (long k = 0; k < std::min(G, head_size - i); k++) assign(word + k, key[i + k]);
-      std::memcpy(keys + i * WIDTH, word, sizeof word);
-    }
-    for (long i = 0; i < head_size; i += WIDTH) {
-      C* to = values + place<C>(slot, i, Block<C>::SLOTS);
-      for (long column = 0; column < std::min<long>(WIDTH, head_size - i); column++)
-        assign(to + column * G, value[i + column]);
     }
   }
 
