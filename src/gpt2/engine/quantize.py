@@ -1,6 +1,6 @@
 """Weights in a byte each, made from the ordinary ones as they are loaded: a decode step reads all of them.
 
-Activations and sums stay float32.
+With TensorFlow activations and sums stay float32; the native step rounds activations too, as bytes.h describes.
 """
 
 from __future__ import annotations
