@@ -11,7 +11,7 @@ from gpt2.engine.native.build import load
 from gpt2.formats import openai
 from gpt2.formats.weights import in_memory
 from gpt2.hparams import HParams
-from gpt2.request import INT8
+from gpt2.request import INT8, PRECISIONS
 
 PART = 32  # activations that share a scale
 PLAIN = {**SIZES, "n_embd": 96}
@@ -76,3 +76,14 @@ def test_int8_rounds_activations_as_numpy(native, hparams):
     # A number half-way between two is rounded one way in float32 and the other in float64, now and then.
     assert np.median(difference) < 2e-6 * np.abs(expected).max(), np.median(difference)
     assert difference.max() < 0.05 * np.abs(expected).max(), difference.max()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("what", [np.nan, np.inf])
+def test_what_is_no_number_stays_none(native, precision, what):
+    hparams = HParams(**PLAIN)
+    weights = reference.random_weights(hparams, seed=3)
+    weights["wpe"][0, 5] = what
+    backend = NativeBackend(load(), in_memory(weights, openai.layout), hparams, precision)
+    blocks = backend.new_blocks()
+    assert np.isnan(backend.extend(blocks, [Piece([blocks.take()], 0, np.array([1]))]).values).all()

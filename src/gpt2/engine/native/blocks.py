@@ -1,4 +1,4 @@
-"""The native backend's cache: blocks of memory, into which the library writes itself (forward.h says how)."""
+"""The native backend's cache: blocks of memory, into which the library writes itself (cache.h says how)."""
 
 from __future__ import annotations
 

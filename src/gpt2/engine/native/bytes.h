@@ -11,7 +11,7 @@ namespace gpt2 {
 #if defined(__AVX512VNNI__)
 struct Fours {
   using Kept = int8_t;
-  static constexpr int BIAS = 128;
+  static constexpr int BIAS = Biased::BIAS;
 
   static void keep(Ints x, Kept* to) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
   static Ints weights(Ints words) { return words; }
@@ -36,7 +36,7 @@ struct Fours {  // the first and the third, the second and the fourth
     Ints even, odd;
   };
   using Kept = int16_t;
-  static constexpr int BIAS = 128;
+  static constexpr int BIAS = Biased::BIAS;
 
   static void keep(Ints x, Kept* to) {
     constexpr uint64_t LOW = 0x0000ffff0000ffff;
@@ -73,7 +73,7 @@ struct Fours {  // the first and the third, the second and the fourth
 #endif
 
 // Activations in whole numbers of a byte, with a scale for each PART neighbours, as GGML's Q8_0 has them: what they cost in
-// quality is what the weights' own rounding does. The sums within a part are exact, so that all processors compute the same.
+// quality is what the weights' own rounding does. The sums within a part are exact: all processors compute the same.
 struct Bytes {
   static constexpr int PART = 32;
 #ifdef __AVX512F__
@@ -97,21 +97,26 @@ struct Bytes {
 
   static Stored rounded(const float* x, long n) {  // and zeros, if there are fewer than PART
     constexpr int VECTORS = PART / LANES;
-    Vec all[VECTORS], most = {};
+    Vec all[VECTORS];
+    Ints most = {};
     for (int i = 0; i < VECTORS; i++) {
       all[i] = load(x + i * LANES, n - i * LANES);
-      const Vec size = (Vec)((Ints)all[i] & 0x7fffffff);
+      const Ints size = (Ints)all[i] & 0x7fffffff;  // as whole numbers they have the same order, and NaN is the largest
       most = size > most ? size : most;
     }
-    const float largest = largest_of(most), inverse = largest > 1e-30f ? 127 / largest : 0;  // else it may be infinite
+    const int32_t bits = largest_of(most);
+    float largest;
+    std::memcpy(&largest, &bits, sizeof largest);
+    const bool usual = largest > 1e-30f && largest < INFINITY;  // of smaller ones the inverse would be infinite
+    const float inverse = Biased::LARGEST / largest;
     Stored number;
     Ints total = {};
     for (int i = 0; i < VECTORS; i++) {
-      const Ints nearest = (Ints)(all[i] * inverse + 12582912.0f) - 0x4b400000;  // adding 1.5 * 2^23 rounds
-      Fours::keep(nearest, number.of + i * LANES);
-      total += nearest;
+      const Ints whole = usual ? nearest(all[i] * inverse) : Ints{};
+      Fours::keep(whole, number.of + i * LANES);
+      total += whole;
     }
-    number.scale = largest / 127;
+    number.scale = largest / Biased::LARGEST;  // NaN or infinite where a number is: so are the sums
     number.bias = -Fours::BIAS * sum_of(total);
     return number;
   }

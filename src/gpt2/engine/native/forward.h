@@ -176,7 +176,8 @@ struct Forward {
     if (is_last(i) && wanted.size() < rows.size()) {
       n = wanted.size();
       team->phase(1, [&](long) {
-        for (long row = 0; row < n; row++) std::copy(x[wanted[row]], x[wanted[row]] + e, x[row]);
+        for (long row = 0; row < n; row++)
+          if (wanted[row] != row) std::copy(x[wanted[row]], x[wanted[row]] + e, x[row]);
       });
     }
     product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x);

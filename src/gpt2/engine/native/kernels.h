@@ -1,7 +1,8 @@
 // Products with packed matrices, as panels.h describes them. No threads, no TensorFlow.
 //
 // What comes out for a row is the same to the bit whatever rows stand beside it: each sum has one order, from the first
-// product to the last, however many rows share a tile. And on every processor that rounds a product and its sum once.
+// product to the last, however many rows share a tile. And on every processor that rounds a product and its sum once, but
+// for bfloat16 that are too small for normal numbers.
 
 #pragma once
 
@@ -53,12 +54,12 @@ struct Floats {
   }
 };
 
-// Rounded to bfloat16: on every processor, so that all compute the same.
+// Rounded to bfloat16, on processors without an instruction for it too.
 #ifdef __AVX512BF16__
 // Two products in one instruction.
 struct Pairs {
   using Stored = bfloat16;
-  static constexpr int MAX_ROWS = 12;
+  static constexpr int MAX_ROWS = Floats::MAX_ROWS;
   const bfloat16* rows;
   long stride;
 

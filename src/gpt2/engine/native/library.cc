@@ -97,6 +97,7 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
                          long width, const int* tokens, long n_tokens, float* logits, float* log_totals) {
   using namespace gpt2;
   return caught([&]() -> const char* {
+    if (model->n_layer < 1) return "a model has at least one layer";
     std::vector<Piece> all;
     for (; n > 0; n--, pieces += width) {
       const Piece p{pieces[0], pieces[1], pieces[2], pieces + Piece::BLOCKS, tokens};

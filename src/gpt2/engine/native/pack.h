@@ -42,7 +42,7 @@ typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(4)));
 
 inline float packed(float x, float, float) { return x; }
 inline bfloat16 packed(float x, bfloat16, float) { return to_bfloat16(x); }
-inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + 128)}; }
+inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + Biased::BIAS)}; }
 
 // The same for LANES numbers, each in the lowest bits of a word, and zeros above.
 inline Words packed(Vec x, float, Vec) { return (Words)x; }
@@ -51,7 +51,7 @@ inline Words packed(Vec x, bfloat16, Vec) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 inline Words packed(Vec x, Biased, Vec scale) {
-  return ((Words)(x / scale + 12582912.0f) - 0x4b400000 + 128) & 255;  // adding 1.5 * 2^23 rounds as std::rint does
+  return (Words)(nearest(x / scale) + Biased::BIAS) & 255;  // rounded as by std::rint
 }
 
 // The scales in int8 of columns [begin, end), less than a panel perhaps: their largest weight becomes 127.
@@ -70,7 +70,7 @@ inline void int8_scales(const Plain& from, long begin, long end, float* scales) 
         for (long row = k; row < k + rows; row++) most(i - begin, from(row, i));
     }
   }
-  for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / 127 : 1;
+  for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / Biased::LARGEST : 1;
 }
 
 // A whole panel, its columns from `begin` on, as far as it is whole words -> the row from which on it is none.

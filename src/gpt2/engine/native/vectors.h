@@ -33,12 +33,13 @@ constexpr int LANES = 4;
 constexpr int WIDTH = 2 * LANES;
 
 typedef float Vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 struct bfloat16 {
   uint16_t bits;
 };
 struct Biased {  // an int8 plus 128, as the dot products of four bytes want one of their sides
+  static constexpr int BIAS = 128, LARGEST = 127;  // the largest int8
   uint8_t bits;
 };
 
@@ -71,7 +72,7 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 }
 
 inline float to_float(float x) { return x; }
-inline float to_float(Biased x) { return x.bits - 128; }
+inline float to_float(Biased x) { return x.bits - Biased::BIAS; }
 inline float to_float(bfloat16 x) {
   uint32_t bits = uint32_t(x.bits) << 16;
   float value;
@@ -88,11 +89,26 @@ inline bfloat16 to_bfloat16(float x) {  // to the nearest, ties to even
 inline void assign(float* p, float x) { *p = x; }
 inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
 
+// Of numbers below 2^22: added to 1.5 * 2^23 they are rounded, and in the lowest bits.
+constexpr float ROUNDING = 12582912.0f;
+constexpr int32_t ROUNDING_BITS = 0x4b400000;
+inline Ints nearest(Vec x) { return (Ints)(x + ROUNDING) - ROUNDING_BITS; }
+
 inline float largest_of(Vec x) {
 #if defined(__AVX512F__)
   return _mm512_reduce_max_ps((__m512)x);
 #else
   float most = x[0];
+  for (int lane = 1; lane < LANES; lane++) most = std::max(most, x[lane]);
+  return most;
+#endif
+}
+
+inline int32_t largest_of(Ints x) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32((__m512i)x);
+#else
+  int32_t most = x[0];
   for (int lane = 1; lane < LANES; lane++) most = std::max(most, x[lane]);
   return most;
 #endif
@@ -113,14 +129,14 @@ inline Vec exp(Vec x) {
   x = x < -87.0f ? Vec{} - 87.0f : x;
   x = x > 88.0f ? Vec{} + 88.0f : x;
   const auto all = [](float number) { return Vec{} + number; };
-  Vec shifted = fma(x, all(1.44269504f), all(12582912.0f));  // adding 1.5 * 2^23 rounds to an integer
-  Vec n = shifted - 12582912.0f;
+  Vec shifted = fma(x, all(1.44269504f), all(ROUNDING));
+  Vec n = shifted - ROUNDING;
   Vec r = fma(n, all(2.12194440e-4f), fma(n, all(-0.693359375f), x));
   Vec p = all(1.9875691500e-4f);
   for (const float next : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
     p = fma(p, r, all(next));
   p = fma(p * r, r, r) + 1.0f;
-  return p * (Vec)(((Ints)shifted - 0x4b400000 + 127) << 23);
+  return p * (Vec)(((Ints)shifted - ROUNDING_BITS + 127) << 23);
 }
 
 // 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -135,12 +151,13 @@ inline Vec gelu_by_erf(Vec x) {
 }
 
 // The sum of f(x[i]), in the same order on every processor.
+constexpr int SUMMED = 16;
 template <class F>
 float sum(const float* x, long n, F f) {
-  constexpr int AT_ONCE = 16, VECTORS = AT_ONCE / LANES;
+  constexpr int VECTORS = SUMMED / LANES;
   Vec totals[VECTORS] = {};
   long i = 0;
-  for (; i + AT_ONCE <= n; i += AT_ONCE)
+  for (; i + SUMMED <= n; i += SUMMED)
     for (int k = 0; k < VECTORS; k++) totals[k] += f(load(x + i + k * LANES));
   float total = 0;
   for (const Vec& part : totals)
@@ -180,9 +197,11 @@ inline float log_total(const float* x, long n) {
   return most + std::log(total);
 }
 
-// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of 32.
+// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of PADDED.
+constexpr long PADDED = 32;
+static_assert(PADDED % SUMMED == 0 && PADDED % WIDTH == 0);
 inline void softmax(float* x, long n, float scale) {
-  const long padded = (n + 31) / 32 * 32;
+  const long padded = (n + PADDED - 1) / PADDED * PADDED;
   std::fill(x + n, x + padded, -INFINITY);
   const float most = largest(x, padded);
   for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - most) * scale));
