@@ -150,8 +150,9 @@ inline Vec gelu_by_erf(Vec x) {
   return x * (x < 0 ? tail : 1.0f - tail);
 }
 
-// The sum of f(x[i]), in the same order on every processor.
+// The sum of f(x[i]): so many at once on every processor, so that all add in the same order.
 constexpr int SUMMED = 16;
+
 template <class F>
 float sum(const float* x, long n, F f) {
   constexpr int VECTORS = SUMMED / LANES;
@@ -197,9 +198,10 @@ inline float log_total(const float* x, long n) {
   return most + std::log(total);
 }
 
-// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of PADDED.
 constexpr long PADDED = 32;
 static_assert(PADDED % SUMMED == 0 && PADDED % WIDTH == 0);
+
+// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of PADDED.
 inline void softmax(float* x, long n, float scale) {
   const long padded = (n + PADDED - 1) / PADDED * PADDED;
   std::fill(x + n, x + padded, -INFINITY);
