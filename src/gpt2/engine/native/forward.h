@@ -227,14 +227,7 @@ struct Forward {
                {out[row] + column, out.stride});
     };
     const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile); };
-    if constexpr (ROUNDED<W>) {
-      const long stride = Form<W>::stride_of(depth);
-      auto* const to = operand.converted.memory.data();
-      each(n, [&](long i) { Form<W>::round(a[i], depth, to + i * stride); });
-      with(Form<W>{to, stride});
-    } else {
-      with(Floats{a.first, a.stride});
-    }
+    as_operand(a, depth, operand.converted, [&](const auto& task) { each(n, task); }, with);
   }
 
   template <class A, class Finish>
@@ -293,7 +286,10 @@ struct Forward {
     std::vector<float>& scores = own().scores;
     const long end = position + n;
     Vec sums[Floats::MAX_ROWS][2];
-    as_operand(q, n, head_size, [&](const auto& queries) {
+    const auto all_rows = [&](const auto& task) {
+      for (long r = 0; r < n; r++) task(r);
+    };
+    as_operand(q, head_size, own().converted, all_rows, [&](const auto& queries) {
       for (long slot = 0; slot < end; slot += WIDTH) {
         const C* keys = keys_of(slot) + place<C>(0, slot % Block<C>::SLOTS, head_size);
         tile_of<false>(n, queries, 0, keys, head_size, sums);
@@ -305,7 +301,7 @@ struct Forward {
       const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (end - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
-    as_operand({scores.data(), capacity}, n, end, [&](const auto& probabilities) {
+    as_operand({scores.data(), capacity}, end, own().converted, all_rows, [&](const auto& probabilities) {
       std::vector<Sums>& all = own().sums;  // of each panel
       std::fill(all.begin(), all.end(), Sums{});
       for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
@@ -321,14 +317,15 @@ struct Forward {
     });
   }
 
-  // Does use(rows) with these rows [n, depth] in the form in which they meet the cache.
-  template <class Use>
-  static void as_operand(const Rows& rows, [[maybe_unused]] long n, [[maybe_unused]] long depth, const Use& use) {
-    if constexpr (ROUNDED<C>) {
-      const long stride = Form<C>::stride_of(depth);
-      auto* const to = own().converted.memory.data();
-      for (long r = 0; r < n; r++) Form<C>::round(rows[r], depth, to + r * stride);
-      use(Form<C>{to, stride});
+  // Does use(rows) with these rows [n, depth] in the form in which they meet weights or a cache; `all` does a task for each.
+  template <class Weight, class All, class Use>
+  static void as_operand(const Rows& rows, [[maybe_unused]] long depth, [[maybe_unused]] Converted<Weight>& converted,
+                         [[maybe_unused]] const All& all, const Use& use) {
+    if constexpr (ROUNDED<Weight>) {
+      const long stride = Form<Weight>::stride_of(depth);
+      auto* const to = converted.memory.data();
+      all([&](long row) { Form<Weight>::round(rows[row], depth, to + row * stride); });
+      use(Form<Weight>{to, stride});
     } else {
       use(Floats{rows.first, rows.stride});
     }

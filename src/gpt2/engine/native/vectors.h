@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #ifdef __SSE2__
 #include <immintrin.h>
@@ -94,22 +95,16 @@ constexpr float ROUNDING = 12582912.0f;
 constexpr int32_t ROUNDING_BITS = 0x4b400000;
 inline Ints nearest(Vec x) { return (Ints)(x + ROUNDING) - ROUNDING_BITS; }
 
-inline float largest_of(Vec x) {
+template <class V>
+auto largest_of(V x) {
 #if defined(__AVX512F__)
-  return _mm512_reduce_max_ps((__m512)x);
+  if constexpr (std::is_same_v<std::decay_t<decltype(x[0])>, float>)
+    return _mm512_reduce_max_ps((__m512)x);
+  else
+    return _mm512_reduce_max_epi32((__m512i)x);
 #else
-  float most = x[0];
-  for (int lane = 1; lane < LANES; lane++) most = std::max(most, x[lane]);
-  return most;
-#endif
-}
-
-inline int32_t largest_of(Ints x) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_max_epi32((__m512i)x);
-#else
-  int32_t most = x[0];
-  for (int lane = 1; lane < LANES; lane++) most = std::max(most, x[lane]);
+  auto most = x[0];
+  for (int lane = 1; lane < LANES; lane++) most = x[lane] > most ? x[lane] : most;
   return most;
 #endif
 }
