@@ -218,3 +218,22 @@ def test_no_text_is_said_to_be_none(page):
     page.click("#to-look")
     until(page, "document.getElementById('look-note').textContent === 'There is no text yet.'")
     assert page.locator("#next button").count() == 10
+
+
+@pytest.mark.parametrize("view", ["look", "inside"])
+def test_a_question_given_up_for_the_same_text_leaves_its_successor_alone(opened, view):
+    """Which models there are is known late: the text is asked about again while the first question is still out."""
+    page = opened(text=None)
+    models, asked = [], []
+    page.route("**/v1/models", lambda route: models.append(route))
+    page.route("**/insight/*", lambda route: asked.append(route) if not asked else route.continue_())
+    page.evaluate("localStorage.clear()")  # the chosen model
+    page.reload()
+    write(page, PROMPT)
+    page.click(f"#to-{view}")
+    while not (models and asked):
+        page.wait_for_timeout(10)
+    models[0].continue_()
+    shown = {"look": "#next button", "inside": "#chips button"}[view]
+    until(page, f"document.querySelectorAll('{shown}').length >= 9")
+    assert page.inner_text(f"#{view}-note") == ""

@@ -22,9 +22,10 @@ export class Asked {
       this.found = found;
       return true;
     } catch (error) {
-      if (this.text === text) this.text = null;
+      if (asking.signal.aborted) return false; // text and note are the later question's by now
+      this.text = null;
       $(this.note).textContent = "";
-      told(error, asking.signal);
+      told(error);
       return false;
     }
   }
