@@ -25,6 +25,9 @@ CGROUP = Path("/sys/fs/cgroup")
 CPU_INFO, MEMORY_INFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 SIBLINGS = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
 CPU = "CPU"
+TILES = "amx_bf16"  # among cpu_flags: Intel's matrix unit
+# Linux on x86-64: arch_prctl, ARCH_REQ_XCOMP_PERM and the unit's registers, as library.cc asks for them too.
+ASK_FOR_TILES = (158, 0x1023, 18)
 MAX_THREADS = 1024
 HOLDING = threading.RLock()
 
@@ -78,6 +81,13 @@ def cpu_flags() -> set[str]:
     except OSError:
         return set()
     return set(found[1].split()) if found else set()
+
+
+def tiles_allowed() -> bool:
+    """Whether Linux lets this process use Intel's matrix unit. To be asked only where TILES is among cpu_flags."""
+    import ctypes  # seldom needed
+
+    return ctypes.CDLL(None).syscall(*map(ctypes.c_long, ASK_FOR_TILES)) == 0
 
 
 def available_memory() -> float:

@@ -1,5 +1,6 @@
 """Where the native library is kept, when it is compiled, and which ones are loaded."""
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -11,11 +12,15 @@ from pathlib import Path
 import pytest
 from one_by_one import take
 
+from gpt2 import machine
+from gpt2.cli import doctor
 from gpt2.engine import load
 from gpt2.engine.native import build, calls, folder
+from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.row import Row
+from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.request import Sampling
+from gpt2.request import BFLOAT16, Sampling
 
 
 @pytest.fixture
@@ -276,3 +281,34 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
     monkeypatch.setenv(folder.NAMED, str(tmp_path / "named"))
     build.find()
     assert copier.runs == 2
+
+
+@pytest.mark.parametrize("answer, expected", [(0, []), (-1, [build.WITHOUT_TILES])])
+def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
+    """And only where there is one."""
+    asked = []
+
+    class Library:
+        def syscall(self, *numbers):
+            asked.append(tuple(number.value for number in numbers))
+            return answer
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    for flags, added in (({"avx2"}, []), ({"avx2", machine.TILES}, expected)):
+        monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
+        assert build.options() == [*build.OPTIONS, *added]
+    assert asked == [machine.ASK_FOR_TILES]
+    assert ("the system does not let" in doctor.processor()) == bool(expected)
+
+
+@pytest.mark.slow
+def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
+    if machine.TILES in machine.cpu_flags() or "avx512_bf16" not in machine.cpu_flags():
+        pytest.skip("this processor has it, or less than what comes with it")
+    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-mamx-tile", "-mamx-bf16"))
+    build.compile_library(next(build.compilers()), tmp_path / "native.so")
+    directory = open_model_dir(tiny_dir)
+    weights = openai.read_weights(directory.weights, directory.hparams)
+    backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)
+    with pytest.raises(ValueError, match="the system allows no AMX, for which this library was compiled"):
+        take(backend, [Row([1], Sampling(temperature=0))], 1)

@@ -4,6 +4,7 @@ beginning or computed anew."""
 import ctypes
 import random
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ from gpt2.request import FLOAT32, PRECISIONS, Sampling
 # What compilers are told to leave out, so that other kernels are built: each is to be equal to itself.
 NO_VNNI, NO_AVX512 = ("-mno-avx512vnni", "-mno-avx512bf16"), ("-mno-avx512f",)
 ROUNDS_TWICE = {"-march=x86-64", "-march=sandybridge", "-march=x86_64"}  # a product, then its sum
+# For Intel's matrix unit, wherever this is: its instructions are carried out by what tiles_by_signal.cc becomes.
+HERE = Path(__file__).parent
+TILES = ("-mamx-tile", "-mamx-bf16", "-include", str(HERE / "tiles_allowed.h"))
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +169,8 @@ def path_of(compiler):
 BUILDS = [
     ("c++", NO_AVX512),
     ("c++", NO_VNNI),
+    ("c++", TILES),
+    ("zig", TILES),
     ("c++", ("-march=x86-64",)),  # SSE2, without a product and a sum in one instruction
     ("c++", ("-march=sandybridge",)),  # AVX, without that too
     ("c++", ("-march=x86-64-v3",)),
@@ -173,20 +179,28 @@ BUILDS = [
     ("zig", ()),
     ("zig", ("-march=x86_64",)),  # Zig's spelling
 ]
+QUICK = [("c++", NO_AVX512), ("c++", TILES)]
 
 
 @pytest.fixture(
     scope="module",
-    params=[BUILDS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in BUILDS[1:])],
-    ids=lambda each: " ".join([each[0], *each[1]]),
+    params=[each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in BUILDS],
+    ids=lambda each: " ".join([each[0], *(Path(option).name for option in each[1])]),
 )
 def other_build(request, native, tmp_path_factory):
     """A library by another compiler or for a lesser processor; in this process beside the other one."""
     name, options = request.param
-    if options and "avx512f" not in machine.cpu_flags():
-        pytest.skip("this processor has nothing that could be left out")
+    needed = "avx512_bf16" if options == TILES else "avx512f" if options else ""
+    if needed and needed not in machine.cpu_flags():
+        pytest.skip(f"this processor has no {needed}")
     compiler = path_of(name) or pytest.skip(f"there is no {name}")
-    library = tmp_path_factory.mktemp("build") / "native.so"
+    folder = tmp_path_factory.mktemp("build")
+    library = folder / "native.so"
+    if options == TILES and machine.TILES not in machine.cpu_flags():
+        carries_out = folder / "tiles.so"
+        command = [*build.command_of(compiler), "-std=c++17", "-O2", build.NATIVE, "-shared", "-fPIC"]
+        subprocess.run([*command, HERE / "tiles_by_signal.cc", "-o", carries_out], check=True)
+        ctypes.CDLL(str(carries_out))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
@@ -203,14 +217,19 @@ def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_other_builds_compute_the_same_bits(request, other_build, odd, native, precision):
-    """Where a product and its sum are one instruction; elsewhere a rounding now and then goes the other way."""
+    """Where a product and its sum are one instruction; elsewhere a rounding now and then goes the other way. Intel's
+    matrix unit adds bfloat16, which the cache of int8 is too, in an order of its own."""
     weights = openai.read_weights(odd.weights, odd.hparams)
     ids = np.random.default_rng(0).integers(odd.hparams.n_vocab, size=170).astype(np.int32)
     found, expected = (
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
     )
-    if ROUNDS_TWICE.intersection(request.node.callspec.params["other_build"][1]):
+    options = request.node.callspec.params["other_build"][1]
+    in_tiles = precision != FLOAT32 and (options == TILES or machine.TILES in machine.cpu_flags())
+    if ROUNDS_TWICE.intersection(options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if precision == FLOAT32 else 0.05)
+    elif in_tiles:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
     else:
         np.testing.assert_array_equal(found, expected)
 

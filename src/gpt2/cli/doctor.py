@@ -33,7 +33,7 @@ PACKAGES = (
     "ziglang",
 )
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
-CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", machine.TILES, "amx_int8")
 TOLERANCE = 1e-4  # absolute, of a logit in float32
 TESTED_TOKENS = 32
 # Used where no model is at hand.
@@ -145,6 +145,8 @@ def processor() -> str:
     so, and those of its instruction sets that matter here."""
     flags, whole = machine.cpu_flags(), machine.whole_cores()
     present = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]
+    if machine.TILES in flags and not machine.tiles_allowed():
+        present.append(f"(the system does not let {machine.TILES} be used)")
     cores = machine.cores()
     shared = "" if whole is None else " (whole ones)" if whole >= cores else f" (threads of {whole})"
     return f"{machine.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"

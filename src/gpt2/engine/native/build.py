@@ -40,6 +40,7 @@ OPTIONS = (
     "-w",
     "-pthread",
 )
+WITHOUT_TILES = "-U__AMX_BF16__"  # what pairs.h goes by; there is no kernel for Intel's matrix unit then
 SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
 SECONDS = 1800  # that a compiler may take; Zig compiles its C++ library too
 
@@ -161,11 +162,17 @@ def compile_library(compiler: str, library: Path) -> None:
     with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
         made = temporary / library.name
         with tempfile.TemporaryDirectory(dir=temporary) as cache:  # or Zig leaves some 60 MB lying about
-            command = [*command_of(compiler), *OPTIONS, str(SOURCES / MAIN), "-o", str(made)]
+            command = [*command_of(compiler), *options(), str(SOURCES / MAIN), "-o", str(made)]
             environment = {ZIG_CACHE: cache, **os.environ}
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS, env=environment)
         made.chmod(0o755)  # whatever the umask is
         made.with_suffix(folder.CHECKSUM).write_bytes(folder.checksum(made))
+
+
+def options() -> list[str]:
+    """What compilers are told on this machine."""
+    refused = machine.TILES in machine.cpu_flags() and not machine.tiles_allowed()
+    return [*OPTIONS, WITHOUT_TILES] if refused else [*OPTIONS]
 
 
 def command_of(compiler: str) -> list[str]:
@@ -180,7 +187,7 @@ def _is_zig(compiler: str) -> bool:
 def _fingerprint() -> str:
     """Of all that the library depends on but the compiler: a home or an image may move to another machine."""
     sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.*")) if path.suffix in (".h", ".cc")]
-    parts = [*sources, repr((OPTIONS, platform.machine(), _cpu(), platform.libc_ver())).encode()]
+    parts = [*sources, repr((options(), platform.machine(), _cpu(), platform.libc_ver())).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -95,8 +95,9 @@ struct Forward {
       converted.resize(rows, widest);
     }
   };
+  static constexpr int QUERIES = Form<C>::MAX_ROWS;  // that attend at once
   struct Sums {
-    Vec of[Floats::MAX_ROWS][2];
+    Vec of[QUERIES][2];
   };
   // What each thread has of its own. Sized before anything is computed, where an exception does no harm, and kept.
   struct Own {
@@ -143,9 +144,9 @@ struct Forward {
 
   void prepare_thread() const {
     if (few) own().few.resize(rows.size(), n_embd, widest);
-    own().scores.resize(Floats::MAX_ROWS * capacity);
+    own().scores.resize(QUERIES * capacity);
     own().sums.resize((head_size + WIDTH - 1) / WIDTH);
-    own().converted.resize(Floats::MAX_ROWS, std::max(capacity, head_size));
+    own().converted.resize(QUERIES, std::max(capacity, head_size));
   }
 
   void run() {  // in every thread
@@ -273,7 +274,7 @@ struct Forward {
     const long skipped = is_last(layer) ? p.count - p.wanted : 0;
     const long to = (is_last(layer) ? first_wanted : first)[number] - skipped;
     for (long t = skipped, n; t < p.count; t += n) {
-      n = std::min<long>(p.count - t, Floats::MAX_ROWS);
+      n = std::min<long>(p.count - t, QUERIES);
       const Rows queries{qkv[t], qkv.stride}, out{attended[to + t] + head * head_size, attended.stride};
       attend_rows(keys_of, layers[layer].score_scale, queries, n, p.start + t, out);
     }
@@ -285,7 +286,7 @@ struct Forward {
   void attend_rows(const KeysOf& keys_of, float scale, const Rows& q, long n, long position, const Rows& out) const {
     std::vector<float>& scores = own().scores;
     const long end = position + n;
-    Vec sums[Floats::MAX_ROWS][2];
+    Vec sums[QUERIES][2];
     const auto all_rows = [&](const auto& task) {
       for (long r = 0; r < n; r++) task(r);
     };

@@ -1,6 +1,10 @@
 // What Python and others use, as gpt2.h describes it. No C++ exception leaves this file.
 
 #include <pthread.h>
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "forward.h"
 #include "gpt2.h"
@@ -12,6 +16,13 @@ namespace gpt2 {
 // Never destroyed: at exit its threads still wait. A forked process has none of them and takes a new team.
 Team* team = new Team;
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
+
+#ifdef __AMX_BF16__
+constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGISTERS) == 0;  // of a process, asked once
+#else
+const bool may_compute = true;
+#endif
 
 // `room`: blocks that the piece names, some perhaps for nothing.
 const char* wrong(const gpt2_model& model, const gpt2_cache& cache, const Piece& p, long room) {
@@ -97,6 +108,7 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
                          long width, const int* tokens, long n_tokens, float* logits, float* log_totals) {
   using namespace gpt2;
   return caught([&]() -> const char* {
+    if (!may_compute) return "the system allows no AMX, for which this library was compiled";
     if (model->n_layer < 1) return "a model has at least one layer";
     std::vector<Piece> all;
     for (; n > 0; n--, pieces += width) {
