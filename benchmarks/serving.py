@@ -79,11 +79,11 @@ def load(port, clients, count, number_of_round):
     def client(number):
         rng = random.Random(number)
         while True:
-            time.sleep(rng.expovariate(1 / PAUSE))
             with lock:
                 body = next(waiting, None)
             if body is None:
                 return
+            time.sleep(rng.expovariate(1 / PAUSE))
             found.append(ask(port, body))
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]

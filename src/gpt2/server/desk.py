@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 # Seconds, at least, from one telling to the next: nobody reads faster, and for each the event loop, and a client on the
 # same machine, take a core from the step that is being computed.
 TELLING = 0.05
+# Seconds that the event loop and a client get to pass on the first of a text before the next step takes all cores: it
+# would wait two or three times as long for one of them.
+BREATH = 0.001
 
 
 class Busy(GPT2Error):
@@ -167,11 +170,14 @@ class Desk:
                 job.left -= 1
         with self.changed:
             self.jobs = [job for job in self.jobs if job.left]
-        now = time.monotonic()
+        now, has_begun = time.monotonic(), False
         for job in heard:
             if not job.left or not (job.at_once or now < job.told + TELLING):
+                has_begun |= job.told < 0 < job.left
                 told, job.pieces, job.told = job.pieces, [], now
                 job.tell(Told(told))
+        if has_begun:
+            time.sleep(BREATH)
 
     def _fail(self, error: Exception) -> None:
         """Ends the jobs of which something was being written."""
