@@ -67,7 +67,8 @@ GPT2_EXPORT long gpt2_block_bytes(int type, const gpt2_model* model);
 // pieces [n, width]: the position at which new ids start, their count, how many of the last of them want logits, then
 // the numbers of the blocks of the text that they go on, from its beginning to their last; tokens: the ids of all
 // pieces, one after another -> logits [all wanted, n_vocab] and the logarithms of their exponentials' sums
-// [all wanted]. A row's logits are the same bits whatever pieces stand beside it, however its text was cut up.
+// [all wanted]. A row's logits are the same bits whatever pieces stand beside it, however its text was cut up. Fails
+// where the library was compiled for Intel's AMX and the system did not allow it when it was loaded.
 GPT2_EXPORT const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* cache, const int* pieces,
                                      long n, long width, const int* tokens, long n_tokens, float* logits,
                                      float* log_totals);

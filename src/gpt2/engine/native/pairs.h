@@ -25,8 +25,8 @@ struct Rounded {
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)
 // On Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It adds the products
-// of even places, and those of odd ones, then both to what was there, and takes denormal numbers for zero: its sums are
-// its own, and so those of single rows are its too.
+// of even places, and those of odd ones, then both to what was there, and takes denormal numbers for zero. No other
+// instruction computes the same, so that single rows go through it too.
 struct Pairs : Rounded {
   static constexpr int ROWS = 16, DEPTH = 32;
   static constexpr int MAX_ROWS = 2 * ROWS;
