@@ -46,7 +46,7 @@ def selection(page):
     return page.evaluate("(a => [a.selectionStart, a.selectionEnd, a.value])(document.getElementById('textarea'))")
 
 
-def until(page, expression, patience=15):
+def until(page, expression, patience=60):
     """Waits for JavaScript to be true. Playwright's own waiting compiles it in the page, which the policy forbids."""
     end = time.monotonic() + patience
     while not page.evaluate(expression):

@@ -221,14 +221,13 @@ def test_no_text_is_said_to_be_none(page):
 
 
 @pytest.mark.parametrize("view", ["look", "inside"])
-def test_a_question_given_up_for_the_same_text_leaves_its_successor_alone(opened, view):
+def test_a_question_given_up_for_the_same_text_leaves_its_successor_alone(opened, address, view):
     """Which models there are is known late: the text is asked about again while the first question is still out."""
-    page = opened(text=None)
+    page = opened("about:blank", text=None)
     models, asked = [], []
     page.route("**/v1/models", lambda route: models.append(route))
     page.route("**/insight/*", lambda route: asked.append(route) if not asked else route.continue_())
-    page.evaluate("localStorage.clear()")  # the chosen model
-    page.reload()
+    page.goto(address)
     write(page, PROMPT)
     page.click(f"#to-{view}")
     while not (models and asked):

