@@ -23,7 +23,7 @@ struct Rounded {
 };
 #endif
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old Clangs have another name for the first, and go without
 // On Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It adds the products
 // of even places, and those of odd ones, then both to what was there, and takes denormal numbers for zero. No other
 // instruction computes the same, so that single rows go through it too.
@@ -75,7 +75,7 @@ struct Pairs : Rounded {
     if (LOWER) _tile_stored(2, &sums[ROWS][0], TWO);
     if (LOWER) _tile_stored(3, &sums[ROWS][1], TWO);
     _tile_release();  // or the system would keep them for this thread
-    asm volatile("" ::: "memory");
+    asm volatile("" ::: "memory");  // as in `shape`
   }
 
   // What the tile registers hold from here on: zeros.
@@ -90,7 +90,7 @@ struct Pairs : Rounded {
     };
     set(0, upper, LANES), set(1, upper, LANES), set(2, lower, LANES), set(3, lower, LANES);
     set(4, upper, pairs), set(5, lower, pairs), set(6, pairs, LANES), set(7, pairs, LANES);
-    asm volatile("" ::: "memory");  // GCC does not know what the instructions read
+    asm volatile("" ::: "memory");  // GCC does not know what the instructions read and write
     _tile_loadconfig(&shapes);
   }
 };
