@@ -236,3 +236,18 @@ def test_a_question_given_up_for_the_same_text_leaves_its_successor_alone(opened
     shown = {"look": "#next button", "inside": "#chips button"}[view]
     until(page, f"document.querySelectorAll('{shown}').length >= 9")
     assert page.inner_text(f"#{view}-note") == ""
+
+
+def test_what_was_offered_for_another_text_is_not_taken(opened, address):
+    page = opened()
+    scores = ask(address, "insight/scores", prompt=PROMPT)
+    look(page, len(scores["tokens"]))
+    held = []
+    page.route("**/insight/*", lambda route: held.append(route))
+    for _ in range(2):
+        page.locator("#next button").first.click()
+    page.hover("#tokens [data-at='3']")
+    page.locator("#tokens [data-at='3']").click()
+    assert text_of(page) == PROMPT + scores["next"][0]["text"] and len(held) == 1
+    held[0].continue_()
+    until(page, f"document.querySelectorAll('#tokens [data-at]').length === {len(scores['tokens']) + 1}")

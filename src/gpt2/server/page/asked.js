@@ -14,7 +14,7 @@ export class Asked {
   async about(text, meanwhile) {
     this.asking.abort();
     const asking = this.asking = new AbortController();
-    this.text = text;
+    [this.text, this.found] = [text, null];
     $(this.note).textContent = meanwhile;
     try {
       const found = await this.ask(lastPart(text, this.model().n_ctx), asking.signal);

@@ -50,7 +50,7 @@ export class Look {
     const before = text.slice(0, this.places[0]?.[0] ?? 0);
     $("look-note").textContent = before.trim() ? say("skipped", { seen: found.tokens.length }) : text ? "" : say("nothing");
     $("tokens").replaceChildren(make("span", { class: "unscored", text: before }), ...found.tokens.map((token, i) => this.#token(token, i)));
-    bars($("next"), found.next, (token) => this.#take(text.length, text.length, token), "take");
+    bars($("next"), found.next, (token) => this.#take(found, text.length, text.length, token), "take");
     this.#detail();
   }
 
@@ -69,13 +69,14 @@ export class Look {
 
   #point(target) {
     const at = target.dataset?.at;
-    if (at === undefined || Number(at) === this.pinned) return;
+    if (!this.asked.found || at === undefined || Number(at) === this.pinned) return;
     this.pinned = Number(at);
     this.#detail();
   }
 
   #detail() {
-    const token = this.asked.found.tokens[this.pinned];
+    const { found, text } = this.asked;
+    const token = found.tokens[this.pinned];
     $("detail").hidden = !token;
     for (const button of $("tokens").querySelectorAll("[data-at]")) {
       button.classList.toggle("chosen", Number(button.dataset.at) === this.pinned);
@@ -86,11 +87,12 @@ export class Look {
       rank: token.rank, all: this.model().n_vocab.toLocaleString(settings.language),
       share: percent(Math.exp(token.logprob), settings.language), bits: number(-token.logprob / Math.LN2) });
     const [start] = this.places[this.pinned];
-    bars($("alternatives"), token.likeliest, (other) => this.#take(start, this.asked.text.length, other), "branch_to");
+    bars($("alternatives"), token.likeliest, (other) => this.#take(found, start, text.length, other), "branch_to");
   }
 
-  /** The text ends with this token from here on. */
-  #take(start, end, token) {
+  /** The text ends with this token from here on; unless another text has been asked about since it was offered. */
+  #take(found, start, end, token) {
+    if (found !== this.asked.found) return;
     this.editor.replace(start, end, token.text);
     $("tokens").scrollTop = $("tokens").scrollHeight;
   }
