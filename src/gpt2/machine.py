@@ -84,8 +84,10 @@ def cpu_flags() -> set[str]:
 
 
 def tiles_allowed() -> bool:
-    """Whether Linux lets this process use Intel's matrix unit. To be asked only where TILES is among cpu_flags."""
-    import ctypes  # seldom needed
+    """Whether there is Intel's matrix unit, and the system lets this process use it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    import ctypes  # only where text is written
 
     return ctypes.CDLL(None).syscall(*map(ctypes.c_long, ASK_FOR_TILES)) == 0
 

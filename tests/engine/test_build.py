@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiles
 from one_by_one import take
 
 from gpt2 import machine
@@ -285,7 +286,6 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
 
 @pytest.mark.parametrize("answer, expected", [(0, []), (-1, [build.WITHOUT_TILES])])
 def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
-    """And only where there is one."""
     asked = []
 
     class Library:
@@ -294,19 +294,26 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
             return answer
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    for flags, added in (({"avx2"}, []), ({"avx2", machine.TILES}, expected)):
-        monkeypatch.setattr(machine, "cpu_flags", lambda flags=flags: flags)
-        assert build.options() == [*build.OPTIONS, *added]
-    assert asked == [machine.ASK_FOR_TILES]
+    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2", machine.TILES})
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    assert build.options() == [*build.OPTIONS, *expected] and asked == [machine.ASK_FOR_TILES]
     assert ("the system does not let" in doctor.processor()) == bool(expected)
+    for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
+        monkeypatch.setattr(machine.sys, "platform", name)
+        monkeypatch.setattr(machine.platform, "machine", lambda kind=kind: kind)
+        assert not machine.tiles_allowed() and len(asked) == 2
 
 
 @pytest.mark.slow
 def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
     if machine.TILES in machine.cpu_flags() or "avx512_bf16" not in machine.cpu_flags():
         pytest.skip("this processor has it, or less than what comes with it")
-    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, "-mamx-tile", "-mamx-bf16"))
-    build.compile_library(next(build.compilers()), tmp_path / "native.so")
+    compiler = next(build.compilers())
+    tiles.need_compiler(build.command_of(compiler))
+    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *tiles.FOR_THEM))
+    monkeypatch.setattr(machine, "tiles_allowed", lambda: True)
+    build.compile_library(compiler, tmp_path / "native.so")
     directory = open_model_dir(tiny_dir)
     weights = openai.read_weights(directory.weights, directory.hparams)
     backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)

@@ -2,14 +2,13 @@
 beginning or computed anew."""
 
 import ctypes
-import os
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiles
 import tiny
 from one_by_one import ROWS, take
 
@@ -30,9 +29,6 @@ from gpt2.request import FLOAT32, PRECISIONS, Sampling
 # What compilers are told to leave out, so that other kernels are built: each is to be equal to itself.
 NO_VNNI, NO_AVX512 = ("-mno-avx512vnni", "-mno-avx512bf16"), ("-mno-avx512f",)
 ROUNDS_TWICE = {"-march=x86-64", "-march=sandybridge", "-march=x86_64"}  # a product, then its sum
-# For Intel's matrix unit, wherever this is: its instructions are carried out by what tiles_by_signal.cc becomes.
-HERE = Path(__file__).parent
-TILES = ("-mamx-tile", "-mamx-bf16", "-include", str(HERE / "tiles_allowed.h"))
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +166,8 @@ def path_of(compiler):
 BUILDS = [
     ("c++", NO_AVX512),
     ("c++", NO_VNNI),
-    ("c++", TILES),
-    ("zig", TILES),
+    ("c++", tiles.OPTIONS),
+    ("zig", tiles.OPTIONS),
     ("c++", ("-march=x86-64",)),  # SSE2, without a product and a sum in one instruction
     ("c++", ("-march=sandybridge",)),  # AVX, without that too
     ("c++", ("-march=x86-64-v3",)),
@@ -180,7 +176,7 @@ BUILDS = [
     ("zig", ()),
     ("zig", ("-march=x86_64",)),  # Zig's spelling
 ]
-QUICK = [("c++", NO_AVX512), ("c++", TILES)]
+QUICK = [("c++", NO_AVX512), ("c++", tiles.OPTIONS)]
 
 
 @pytest.fixture(
@@ -191,29 +187,20 @@ QUICK = [("c++", NO_AVX512), ("c++", TILES)]
 def other_build(request, native, tmp_path_factory):
     """A library by another compiler or for a lesser processor; in this process beside the other one."""
     name, options = request.param
-    needed = "avx512_bf16" if options == TILES else "avx512f" if options else ""
+    needed = "avx512_bf16" if options == tiles.OPTIONS else "avx512f" if options else ""
     if needed and needed not in machine.cpu_flags():
         pytest.skip(f"this processor has no {needed}")
     compiler = path_of(name) or pytest.skip(f"there is no {name}")
     library = tmp_path_factory.mktemp("build") / "native.so"
-    if options == TILES:
-        carry_out_tiles(build.command_of(compiler), library.with_name("tiles.so"))
     with pytest.MonkeyPatch.context() as patch:
+        if options == tiles.OPTIONS:
+            tiles.need_compiler(build.command_of(compiler))
+            tiles.carry_out(build.command_of(compiler), library.with_name("tiles.so"))
+            patch.setattr(machine, "tiles_allowed", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
         build.compile_library(compiler, library)
     return ctypes.CDLL(str(library))
-
-
-def carry_out_tiles(compiler, library):
-    """From here on this process can do what the matrix unit does."""
-    nothing = ["-x", "c++", "-c", os.devnull, "-o", os.devnull]
-    if subprocess.run([*compiler, *TILES[:2], *nothing], capture_output=True).returncode:
-        pytest.skip("this compiler is older than the matrix unit")
-    if machine.TILES not in machine.cpu_flags():
-        command = [*compiler, "-std=c++17", "-O2", build.NATIVE, "-shared", "-fPIC"]
-        subprocess.run([*command, HERE / "tiles_by_signal.cc", "-o", library], check=True)
-        ctypes.CDLL(str(library))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -233,7 +220,7 @@ def test_other_builds_compute_the_same_bits(request, other_build, odd, native, p
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
     )
     options = request.node.callspec.params["other_build"][1]
-    in_tiles = precision != FLOAT32 and (options == TILES or machine.TILES in machine.cpu_flags())
+    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or machine.TILES in machine.cpu_flags())
     if ROUNDS_TWICE.intersection(options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if precision == FLOAT32 else 0.05)
     elif in_tiles:

@@ -170,9 +170,8 @@ def compile_library(compiler: str, library: Path) -> None:
 
 
 def options() -> list[str]:
-    """What compilers are told on this machine."""
-    refused = machine.TILES in machine.cpu_flags() and not machine.tiles_allowed()
-    return [*OPTIONS, WITHOUT_TILES] if refused else [*OPTIONS]
+    """What compilers are told on this machine. They ask the processor, which does not know what the system allows."""
+    return [*OPTIONS] if machine.tiles_allowed() else [*OPTIONS, WITHOUT_TILES]
 
 
 def command_of(compiler: str) -> list[str]:

@@ -1,15 +1,16 @@
 // What Python and others use, as gpt2.h describes it. No C++ exception leaves this file.
 
 #include <pthread.h>
-#ifdef __AMX_BF16__
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #include "forward.h"
 #include "gpt2.h"
 #include "pack.h"
 #include "random.h"
+
+#ifdef GPT2_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace gpt2 {
 
@@ -17,7 +18,7 @@ namespace gpt2 {
 Team* team = new Team;
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
 
-#ifdef __AMX_BF16__
+#ifdef GPT2_TILES
 constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGISTERS) == 0;  // of a process, asked once
 #else

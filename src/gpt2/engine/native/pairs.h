@@ -24,6 +24,7 @@ struct Rounded {
 #endif
 
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old Clangs have another name for the first, and go without
+#define GPT2_TILES
 // On Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It adds the products
 // of even places, and those of odd ones, then both to what was there, and takes denormal numbers for zero. No other
 // instruction computes the same, so that single rows go through it too.
