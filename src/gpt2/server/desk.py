@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # same machine, take a core from the step that is being computed.
 TELLING = 0.05
 # Seconds that the event loop and a client get to pass on the first of a text before the next step takes all cores: it
-# would wait two or three times as long for one of them.
+# would wait two or three times as long for one of them (BENCHMARKS.md, at the figures of Tab).
 BREATH = 0.001
 
 
