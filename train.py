@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs befo
 
 from gpt2.cli import command
 from gpt2.cli.training_flags import FLAGS
-from gpt2.training.settings import Settings
+from gpt2.training.settings.settings import Settings
 
 
 def train(**given):
@@ -20,7 +20,8 @@ def train(**given):
     the run's own. Ctrl-C saves and ends.
     """
     from gpt2.cli.training_report import Terminal  # needs packages, which --help does not
-    from gpt2.training import run, run_settings
+    from gpt2.training import run
+    from gpt2.training.settings import run_settings
 
     settings = run_settings.asked(given)
     run.train(settings, report=Terminal(settings.print_every))

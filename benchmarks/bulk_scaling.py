@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
 COMMAND = HERE.parents[1] / "scripts" / "generate.py"
-PATIENCE, AHEAD = 0.5, 2  # as in gpt2.bulk.hands and .station
+PATIENCE, AHEAD = 0.5, 2  # as in gpt2.bulk.workers and .station
 MACHINES, ROWS_EACH = [1, 2, 10, 100, 1000], 2000
 
 
@@ -73,8 +73,8 @@ class Instant:
         return self.names
 
     def send(self, worker, rows):
-        from gpt2.bulk.hands import Answer
-        from gpt2.bulk.station import Text
+        from gpt2.bulk.batch_worker import Text
+        from gpt2.bulk.workers import Answer
 
         text = "and so on " * 40
         self.answers.append((worker, [Answer(row.number, [Text(text, "length", 40, 64)], "") for row in rows]))
@@ -88,11 +88,11 @@ def command_row_s(temporary, rows=20000):
     """Seconds that the command takes for a row, whoever writes it; pickling as between processes included."""
     import pickle
 
-    from gpt2.bulk import forms, job, journal, output
-    from gpt2.bulk.hands import ManyHands
-    from gpt2.bulk.look_ahead import LookAhead
+    from gpt2.bulk import file_formats, job, journal, output
+    from gpt2.bulk.row_queue import LookAhead
     from gpt2.bulk.rows import Asked
     from gpt2.bulk.source import Progress, Source
+    from gpt2.bulk.workers import ManyHands
     from gpt2.request import Request
 
     class Pickled(Instant):
@@ -107,8 +107,8 @@ def command_row_s(temporary, rows=20000):
     start = time.perf_counter()
     with journal.opened(out) as kept:
         kept.begin({})
-        with output.opened(out, forms.written_as(forms.JSON_LINES, "model", None), kept) as opened:
-            some = job.rows(Source(str(prompts), forms.JSON_LINES), Asked(Request(None, 64)), Progress())
+        with output.opened(out, file_formats.written_as(file_formats.JSON_LINES, "model", None), kept) as opened:
+            some = job.rows(Source(str(prompts), file_formats.JSON_LINES), Asked(Request(None, 64)), Progress())
             job.run(LookAhead(some, opened.ended), ManyHands(Pickled(16), 32), opened, lambda totals: None)
     return (time.perf_counter() - start) / rows
 

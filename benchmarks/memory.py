@@ -77,8 +77,9 @@ def theirs(bench, precision):
 def random_model(size, folder, vocabulary):
     """A folder as transformers saves it."""
     from gpt2.export import huggingface
-    from gpt2.formats import model_dir, openai, vocabularies
+    from gpt2.formats import model_dir, vocabularies
     from gpt2.formats.directory import ModelDir
+    from gpt2.formats.openai import checkpoint
     from gpt2.formats.weights import Weight
 
     hparams, rng = model_dir.RELEASED[size], np.random.default_rng(1)
@@ -92,7 +93,7 @@ def random_model(size, folder, vocabulary):
 
     shapes = hparams.weight_shapes().items()
     weights = {
-        name: Weight(shape, openai.layout(name), lambda name=name, shape=shape: pieces(name, shape))
+        name: Weight(shape, checkpoint.layout(name), lambda name=name, shape=shape: pieces(name, shape))
         for name, shape in shapes
     }
     model = ModelDir(folder, hparams, folder, lambda *_: weights, lambda: None)

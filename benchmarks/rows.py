@@ -97,7 +97,7 @@ class Worker:
         return Batch(self.backend)
 
     def row(self, prompt, **settings):
-        from gpt2.engine.row import Row
+        from gpt2.engine.token_sequence import Row
         from gpt2.request import Sampling
 
         return Row(prompt, Sampling(**settings))

@@ -38,16 +38,16 @@ PAIRS = [
 def tensorflow_update(precision, *saving):
     """A function that makes one update with this checkout's code."""
     sys.path.insert(0, str(CHECKOUT / "src"))
-    from gpt2 import machine
+    from gpt2 import devices
 
-    machine.start()
+    devices.start()
     import numpy as np
     import tensorflow as tf
 
     from gpt2.formats import model_dir
     from gpt2.formats.weights import nest
     from gpt2.training import origin
-    from gpt2.training.settings import Settings
+    from gpt2.training.settings.settings import Settings
     from gpt2.training.trainer import Trainer
 
     hparams = model_dir.RELEASED["124M"]

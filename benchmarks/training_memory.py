@@ -56,16 +56,16 @@ CASES = [
 def work(size, given):
     """Makes the updates of one case; prints the peak and the estimate in MB."""
     sys.path.insert(0, str(CHECKOUT / "src"))
-    from gpt2 import machine
+    from gpt2 import devices
 
-    machine.start()
+    devices.start()
     import numpy as np
     import tensorflow as tf
 
     from gpt2.formats.weights import nest
     from gpt2.hparams import HParams
     from gpt2.training import estimate, origin
-    from gpt2.training.settings import Settings
+    from gpt2.training.settings.settings import Settings
     from gpt2.training.trainer import Trainer
 
     hparams, settings = HParams(*SIZES[size]), Settings("random", **given)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import machine
+from gpt2 import devices
 
-machine.start()  # before anything else imports TensorFlow, whose chatter it holds back
+devices.start()  # before anything else imports TensorFlow, whose chatter it holds back
 
 import tiny
 from tiny import with_tensorflow

@@ -15,7 +15,7 @@ from torch_files import bfloat16, state_dict, write_stream, write_zip
 
 from gpt2.encoder import END_OF_TEXT, byte_characters
 from gpt2.engine.reference import random_weights
-from gpt2.formats.huggingface import tensor_name
+from gpt2.formats.huggingface.directory import tensor_name
 from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
 

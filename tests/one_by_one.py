@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from gpt2 import model, sample
 from gpt2.engine.batch import Batch
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.request import Sampling
 
 GREEDY = Sampling(temperature=0)

@@ -7,8 +7,8 @@ import pytest
 
 from gpt2.server import run
 from gpt2.server.app import Options
-from gpt2.server.desk import Desk
-from gpt2.server.served import Served
+from gpt2.server.scheduler import Desk
+from gpt2.server.served_model import Served
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ STAND_IN = SRC / "gpt_2_simple.py"  # of the package that lies beside it
 FLOORS = [
     ["errors"],
     ["files"],
-    ["hparams", "request", "interrupt", "machine", "text"],
+    ["hparams", "request", "interrupt", "devices", "text"],
     ["encoder", "model", "sample"],
     ["formats"],
     ["engine", "data", "openai"],

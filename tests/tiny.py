@@ -12,11 +12,11 @@ import numpy as np
 from gpt2 import encoder, generate
 from gpt2.engine.load import load_backend
 from gpt2.engine.reference import random_weights
-from gpt2.formats import openai
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
-from gpt2.training import saving
+from gpt2.training.checkpoints import tensorflow_checkpoint
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
 TEXT = "the cat sat on the mat and the dog sat on the log"
@@ -57,7 +57,7 @@ def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: 
 
 def _write(directory: Path, hparams: HParams, seed: int) -> Path:
     (directory / "hparams.json").write_text(json.dumps(hparams.as_dict()), encoding="utf-8")
-    saving.save(directory, random_weights(hparams, seed))
+    tensorflow_checkpoint.save(directory, random_weights(hparams, seed))
     return directory
 
 
@@ -78,13 +78,13 @@ def write_small_reference(directory: Path, vocabulary: Path) -> Path:
             values[name] = normal(shape, 0.05 if "ln_" in name else 0.02)
         else:
             values[name] = normal(shape, 0.04 if name.endswith("wpe") else 0.08)
-    saving.save(directory, nest(values.items()))
+    tensorflow_checkpoint.save(directory, nest(values.items()))
     return directory
 
 
 def read(prefix: Path, hparams: HParams) -> dict[str, Any]:
     """A checkpoint's weights, nested arrays."""
-    return nest((name, weight.array()) for name, weight in openai.read_weights(prefix, hparams).items())
+    return nest((name, weight.array()) for name, weight in checkpoint.read_weights(prefix, hparams).items())
 
 
 def read_model(directory: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch_files
 
 from gpt2.engine.reference import random_weights
-from gpt2.formats import transformer_lm
+from gpt2.formats.transformer_lm import directory
 from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
 from lm import data
@@ -53,7 +53,7 @@ def theirs(weights: dict[str, Any]) -> dict[str, np.ndarray]:
     """Nested weights -> transformer-lm's names and layout."""
     named = dict(leaves(weights))
     return {
-        transformer_lm.key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
+        directory.key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
         for name, value in named.items()
     }
 

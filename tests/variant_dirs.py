@@ -9,7 +9,7 @@ from gpt2.engine.reference import random_weights
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.hparams import HParams
-from gpt2.training import saving
+from gpt2.training.checkpoints import tensorflow_checkpoint
 
 VARIANTS = {
     "untied": {"tie_word_embeddings": False},
@@ -27,5 +27,5 @@ def write(folder: Path, seed: int = 1, **changes) -> ModelDir:
     folder.mkdir(parents=True)
     hparams = HParams(**{"n_vocab": tiny.write_vocabulary(folder), **SIZES, **changes})
     (folder / "hparams.json").write_text(json.dumps(hparams.as_dict()), encoding="utf-8")
-    saving.save(folder, random_weights(hparams, seed))
+    tensorflow_checkpoint.save(folder, random_weights(hparams, seed))
     return open_model_dir(folder)

@@ -23,7 +23,7 @@ class Engine:
 
     def batch(self, prompt, rows):
         from gpt2.engine.batch import Batch
-        from gpt2.engine.row import Row
+        from gpt2.engine.token_sequence import Row
         from gpt2.request import Sampling
 
         batch = Batch(self.backend)
@@ -51,10 +51,10 @@ class Engine:
     def bulk(self, prompts, lengths, batch):
         """A job of files of prompts but for its files."""
         from gpt2 import generate
-        from gpt2.bulk.hands import OwnHands
-        from gpt2.bulk.look_ahead import Ended, LookAhead
+        from gpt2.bulk.batch_worker import Station
+        from gpt2.bulk.row_queue import Ended, LookAhead
         from gpt2.bulk.rows import Row
-        from gpt2.bulk.station import Station
+        from gpt2.bulk.workers import OwnHands
         from gpt2.request import Request, Sampling
 
         rows = [
@@ -109,32 +109,34 @@ def opened(folder):
     path = Path(folder)
     sizes = hparams.load_hparams(path / worker.HPARAMS)
     try:
-        from gpt2.formats import checkpoint, directory, openai
+        from gpt2.formats import directory
+        from gpt2.formats.openai import checkpoint, checkpoint_files
     except ImportError:
         from gpt2.formats import model_dir
 
         return model_dir.ModelDir(path, sizes, model_dir.current_checkpoint(path))
-    prefix = checkpoint.current_checkpoint(path)
-    return directory.ModelDir(path, sizes, prefix, openai.read_weights, lambda: None)
+    prefix = checkpoint_files.current_checkpoint(path)
+    return directory.ModelDir(path, sizes, prefix, checkpoint.read_weights, lambda: None)
 
 
 def new(folder):
     from gpt2.formats import model_dir
     from gpt2.formats.weights import nest
-    from gpt2.training import origin, saving
+    from gpt2.training import origin
+    from gpt2.training.checkpoints import tensorflow_checkpoint
 
     hparams = model_dir.RELEASED["124M"]
-    saving.save(Path(folder), nest(origin.new_weights(hparams, seed=1).items()))
+    tensorflow_checkpoint.save(Path(folder), nest(origin.new_weights(hparams, seed=1).items()))
     write_hparams(folder, hparams)
 
 
 def export(model, folder):
     import numpy as np
 
-    from gpt2.formats import openai
+    from gpt2.formats.openai import checkpoint
 
     directory = opened(model)
-    weights = openai.read_weights(directory.weights, directory.hparams)
+    weights = checkpoint.read_weights(directory.weights, directory.hparams)
     Path(folder).mkdir()
     np.savez(Path(folder, worker.WEIGHTS), **{name: weight.array() for name, weight in weights.items()})
     write_hparams(folder, directory.hparams)

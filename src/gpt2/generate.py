@@ -12,16 +12,16 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from gpt2.devices import check_threads
 from gpt2.engine.backend import Backend
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefixes import Prefixes
-from gpt2.engine.row import Choice, Row, last_of_window
+from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.token_sequence import Choice, Row, last_of_window
 from gpt2.files import unheard
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_model, load_vocabulary
 from gpt2.hparams import HParams
-from gpt2.machine import check_threads
 from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, whole
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.formats import openai
-from gpt2.formats.checkpoint import STATE_FILE, current_checkpoint, index_file
-from gpt2.training.history import HISTORY_FILE
-from gpt2.training.run_folder import is_begun, move_aside
-from gpt2.training.run_lock import LOCK_FILE
+from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai.checkpoint_files import STATE_FILE, current_checkpoint, index_file
+from gpt2.training.checkpoints.run_folder import is_begun, move_aside
+from gpt2.training.checkpoints.run_lock import LOCK_FILE
+from gpt2.training.logs.history import HISTORY_FILE
 
 MOUNTED = Path("/content/drive")
 MY_DRIVE = "MyDrive"
@@ -143,7 +143,7 @@ def _check_whole(source: Path) -> None:
         raise GPT2Error(f"there is no folder {source} to copy")
     if not is_begun(source):
         raise GPT2Error(f"{source} holds no checkpoint to copy")
-    openai.Checkpoint(current_checkpoint(source)).check_sizes()
+    checkpoint.Checkpoint(current_checkpoint(source)).check_sizes()
 
 
 def _is_earlier(then: Path, now: Path) -> bool:

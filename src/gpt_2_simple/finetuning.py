@@ -1,4 +1,4 @@
-"""Fine-tuning: the old parameters as `gpt2.training.settings.Settings`."""
+"""Fine-tuning: the old parameters as `gpt2.training.settings.settings.Settings`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from gpt2.cli.training_report import Terminal
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt2.interrupt import Interrupted
-from gpt2.training import run, run_settings
-from gpt2.training.settings import LATEST, Settings
+from gpt2.training import run
+from gpt2.training.settings import run_settings
+from gpt2.training.settings.settings import LATEST, Settings
 from gpt_2_simple.drive import in_drive, mirror
 from gpt_2_simple.files import ROWS
 from gpt_2_simple.generating import WHOLE_WINDOW
@@ -53,7 +54,7 @@ def finetune(
     steps: so many updates; 0 and -1 go on until Ctrl-C, which saves and returns.
     overwrite: the new checkpoints replace all that the run had. reuse: of no effect.
     copy_to_gdrive: brings the run's folder in a mounted Google Drive up to date after each checkpoint.
-    more: any other setting of `gpt2.training.settings.Settings`, such as seed, val_every, precision or dropout.
+    more: any other setting of `Settings`, such as seed, val_every, precision or dropout.
 
     Raises GPT2Error for what is missing or damaged, UsageError for values that are not allowed.
     """

@@ -13,7 +13,7 @@ import numpy as np
 from gpt2.files import replacing
 from gpt2.generate import generate as write
 from gpt2.request import Request, Sampling, whole
-from gpt2.training.settings import LATEST
+from gpt2.training.settings.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find
 
 WHOLE_WINDOW = 1023  # the default of length and sample_length: as much as GPT-2's window holds after one token

@@ -9,16 +9,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from gpt2 import files, generate, machine
+from gpt2 import devices, files, generate
 from gpt2.cli.command import complain
 from gpt2.errors import GPT2Error
 from gpt2.files import expanded
 from gpt2.formats import model_dir
-from gpt2.formats.checkpoint import index_file
 from gpt2.formats.directory import ModelDir
+from gpt2.formats.openai.checkpoint_files import index_file
 from gpt2.generate import Model
 from gpt2.request import DEFAULT_PRECISION, check_precision
-from gpt2.training.settings import LATEST
+from gpt2.training.settings.settings import LATEST
 
 T = TypeVar("T")
 INSIDE: list[Any] = []  # what new threads were, for each call that is being made
@@ -65,7 +65,7 @@ class Session:
 
     def __init__(self, threads: int = -1) -> None:
         self.threads = threads if threads > 0 else None
-        machine.check_threads(self.threads)
+        devices.check_threads(self.threads)
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
@@ -99,7 +99,7 @@ class Session:
     def tensorflow_s(self) -> Any:
         """TensorFlow's own session, for programs that build a graph themselves; made when it is first asked for."""
         if self._tensorflow_s is None:
-            machine.import_tensorflow()
+            devices.import_tensorflow()
             import tensorflow as tf
 
             self._tensorflow_s = tf.compat.v1.Session(graph=tf.compat.v1.get_default_graph())
@@ -147,9 +147,9 @@ def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Sessi
 
 def get_available_gpus() -> list[str]:
     """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
-    if not machine.has_gpu():
+    if not devices.has_gpu():
         return []
-    return [f"/device:{name}" for name in machine.seen() if name.startswith("GPU")]
+    return [f"/device:{name}" for name in devices.seen() if name.startswith("GPU")]
 
 
 @eagerly

@@ -20,8 +20,8 @@ from gpt2.cli.command import complain
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
+from gpt2.devices import check_threads
 from gpt2.files import ByteCount, expanded, is_file
-from gpt2.machine import check_threads
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 from gpt2.text.sentencepiece import package
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from gpt2 import files, generate
 from gpt2.engine.batch import Batch
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import transformer_lm
 from gpt2.formats.model_dir import find_model, load_vocabulary
+from gpt2.formats.transformer_lm import directory as transformer_lm
 from gpt2.hparams import HPARAMS_FILE
 from gpt2.request import DEFAULT_PRECISION, Sampling, check_precision, whole
 from gpt2.text.sentencepiece import SentencePiece

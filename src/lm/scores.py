@@ -14,7 +14,7 @@ from gpt2.engine import scoring
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import ECHOED, Batch
 from gpt2.engine.blocks import blocks_for
-from gpt2.engine.row import Choice, Row
+from gpt2.engine.token_sequence import Choice, Row
 from gpt2.generate import Model
 from gpt2.request import Sampling
 

@@ -1,4 +1,4 @@
-"""transformer-lm's training: its parameters as `gpt2.training.settings.Settings`, over the same runs.
+"""transformer-lm's training: its parameters as `gpt2.training.settings.settings.Settings`, over the same runs.
 
 Its steps are our updates, and how far a run has come it counts in tokens.
 """
@@ -15,18 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from gpt2 import generate, machine
+from gpt2 import devices, generate
 from gpt2.data import token_file
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded, is_file, is_folder, unheard
-from gpt2.formats import model_dir, transformer_lm
-from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.formats import model_dir
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
+from gpt2.formats.transformer_lm import directory as transformer_lm
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32, check_number, whole
 from gpt2.text.vocabulary import Vocabulary
-from gpt2.training import history, run_folder, run_settings
-from gpt2.training.run_lock import RunLock
-from gpt2.training.settings import Settings
+from gpt2.training.checkpoints import run_folder
+from gpt2.training.checkpoints.run_lock import RunLock
+from gpt2.training.logs import history
+from gpt2.training.settings import run_settings
+from gpt2.training.settings.settings import Settings
 from lm import scores
 from lm.data import IDS, TRAIN, VALID
 
@@ -121,11 +124,11 @@ class Data:
 def accumulated(options: Options) -> int:
     """Batches for each update on each device, all of which compute together. Raises UsageError if they cannot share
     them."""
-    devices = max(1, sum(name.startswith("GPU") for name in machine.seen()) if machine.has_gpu() else 1)
-    together = options.g_accum_gradients or devices
-    if together % devices:
-        raise UsageError(f"g_accum_gradients must be a multiple of the {devices} GPUs, not {together}")
-    return together // devices
+    n_devices = max(1, sum(name.startswith("GPU") for name in devices.seen()) if devices.has_gpu() else 1)
+    together = options.g_accum_gradients or n_devices
+    if together % n_devices:
+        raise UsageError(f"g_accum_gradients must be a multiple of the {n_devices} GPUs, not {together}")
+    return together // n_devices
 
 
 def step_tokens(options: Options) -> int:

@@ -153,7 +153,7 @@ def test_what_is_done_takes_no_memory_however_much_it_is(tmp_path):
     import numpy as np
 
     from gpt2.bulk import journal
-    from gpt2.bulk.look_ahead import Ended
+    from gpt2.bulk.row_queue import Ended
 
     rows = 200_000
     notes = np.zeros(rows, np.dtype([("first", "<u8"), ("rows", "<u4"), ("errors", "<u4"), ("end", "<u8")]))

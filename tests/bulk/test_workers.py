@@ -8,11 +8,11 @@ import time
 import pytest
 from bulk_jobs import content, ragged, run, write_rows
 
-from gpt2.bulk import hands, processes
-from gpt2.bulk.hands import Answer, ManyHands
-from gpt2.bulk.look_ahead import Ended, LookAhead
+from gpt2.bulk import processes, workers
+from gpt2.bulk.batch_worker import Text
+from gpt2.bulk.row_queue import Ended, LookAhead
 from gpt2.bulk.rows import Row
-from gpt2.bulk.station import Text
+from gpt2.bulk.workers import Answer, ManyHands
 from gpt2.errors import GPT2Error
 from gpt2.request import Request
 
@@ -65,7 +65,7 @@ def of(count):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_each_row_once_whoever_is_lost(seed, monkeypatch):
-    monkeypatch.setattr(hands, "ATTEMPTS", 1000)
+    monkeypatch.setattr(workers, "ATTEMPTS", 1000)
     found = exchanged(Crew(random.Random(seed), 3), of(500))
     assert sorted(one.row.number for one in found) == list(range(500))
     assert all(one.texts[0].text == f"text {one.row.number}" for one in found)
@@ -112,20 +112,20 @@ def test_two_processes_one_of_which_dies(place, tiny_dir, monkeypatch):
 
 
 def test_a_worker_that_cannot_load_says_why(place, tiny_dir):
-    plan = hands.Plan(str(place / "no model"), "float32", 1, 4)
+    plan = workers.Plan(str(place / "no model"), "float32", 1, 4)
     with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="no model"):
         exchanged(crew, of(3))
 
 
 def test_workers_that_die_again_and_again_end_the_job(tiny_dir, monkeypatch):
     monkeypatch.setattr(processes, "START", "raise SystemExit(7)")
-    plan = hands.Plan(str(tiny_dir), "float32", 1, 4)
+    plan = workers.Plan(str(tiny_dir), "float32", 1, 4)
     with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="end again and again, with status 7"):
         exchanged(crew, of(3))
 
 
 def test_nothing_is_left_of_processes(place, tiny_dir):
-    plan = hands.Plan(str(tiny_dir), "float32", 1, 4)
+    plan = workers.Plan(str(tiny_dir), "float32", 1, 4)
     with processes.Processes(plan, 2) as crew:
         found = exchanged(crew, of(20))
         pids = [process.process.pid for process in crew.processes]

@@ -7,7 +7,7 @@ import pytest
 import tiny_lm
 
 from gpt2.data import dataset, documents, encode
-from gpt2.formats.sp_model import read
+from gpt2.formats.sentencepiece.sp_model import read
 
 pytest.importorskip("sentencepiece")
 

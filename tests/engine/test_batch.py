@@ -11,8 +11,8 @@ from gpt2 import model
 from gpt2.engine import batch as batch_module
 from gpt2.engine.batch import Batch
 from gpt2.engine.blocks import SLOTS
-from gpt2.engine.row import Row
 from gpt2.engine.tensorflow import TensorFlowBackend
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import UsageError
 from gpt2.request import Sampling
 

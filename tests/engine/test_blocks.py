@@ -11,7 +11,7 @@ from gpt2.engine.backend import Piece
 from gpt2.engine.batch import Batch
 from gpt2.engine.blocks import SLOTS, blocks_for
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.model import Narrow
 from gpt2.request import PRECISIONS, Sampling

@@ -13,14 +13,14 @@ import pytest
 import tiles
 from one_by_one import take
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.cli import doctor
 from gpt2.engine import load
 from gpt2.engine.native import build, calls, folder
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.row import Row
-from gpt2.formats import openai
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.openai import checkpoint
 from gpt2.request import BFLOAT16, Sampling
 
 
@@ -294,28 +294,28 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
             return answer
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    monkeypatch.setattr(machine, "cpu_flags", lambda: {"avx2", machine.TILES})
-    monkeypatch.setattr(machine.sys, "platform", "linux")
-    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
-    assert build.options() == [*build.OPTIONS, *expected] and asked == [machine.ASK_FOR_TILES]
+    monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", devices.TILES})
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    assert build.options() == [*build.OPTIONS, *expected] and asked == [devices.ASK_FOR_TILES]
     assert ("the system does not let" in doctor.processor()) == bool(expected)
     for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
-        monkeypatch.setattr(machine.sys, "platform", name)
-        monkeypatch.setattr(machine.platform, "machine", lambda kind=kind: kind)
-        assert not machine.tiles_allowed() and len(asked) == 2
+        monkeypatch.setattr(devices.sys, "platform", name)
+        monkeypatch.setattr(devices.platform, "machine", lambda kind=kind: kind)
+        assert not devices.tiles_allowed() and len(asked) == 2
 
 
 @pytest.mark.slow
 def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
-    if machine.TILES in machine.cpu_flags() or "avx512_bf16" not in machine.cpu_flags():
+    if devices.TILES in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
         pytest.skip("this processor has it, or less than what comes with it")
     compiler = next(build.compilers())
     tiles.need_compiler(build.command_of(compiler))
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *tiles.FOR_THEM))
-    monkeypatch.setattr(machine, "tiles_allowed", lambda: True)
+    monkeypatch.setattr(devices, "tiles_allowed", lambda: True)
     build.compile_library(compiler, tmp_path / "native.so")
     directory = open_model_dir(tiny_dir)
-    weights = openai.read_weights(directory.weights, directory.hparams)
+    weights = checkpoint.read_weights(directory.weights, directory.hparams)
     backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)
     with pytest.raises(ValueError, match="the system allows no AMX, for which this library was compiled"):
         take(backend, [Row([1], Sampling(temperature=0))], 1)

@@ -12,7 +12,7 @@ from one_by_one import take
 
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS, Sampling
 

@@ -15,13 +15,13 @@ import pytest
 from one_by_one import ROWS, take
 from tiny import GOLDEN
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.engine import load, quantize
 from gpt2.engine.backend import Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, blocks_for
 from gpt2.engine.native import build, calls, memory, packing
-from gpt2.engine.prefixes import Prefixes
-from gpt2.engine.row import Row
+from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import Layout, Weight
 from gpt2.request import PRECISIONS, Sampling
@@ -159,8 +159,8 @@ import pathlib, sys
 import psutil
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefixes import Prefixes
-from gpt2.engine.row import Row
+from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 backend = load_backend(open_model_dir(pathlib.Path(sys.argv[1])))
@@ -269,7 +269,7 @@ def test_memory_for_weights_that_cannot_be_had():
 
 
 def test_more_threads_than_cores(native, native_tiny, tiny_dir):
-    crowded = load.load_backend(open_model_dir(tiny_dir), threads=machine.cores() + 5)
+    crowded = load.load_backend(open_model_dir(tiny_dir), threads=devices.cores() + 5)
     np.testing.assert_allclose(extended(crowded), extended(native_tiny), rtol=0, atol=1e-6)
 
 

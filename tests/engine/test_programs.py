@@ -11,8 +11,8 @@ from gpt2.engine import batch as batch_module
 from gpt2.engine import reference
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefixes import Prefixes
-from gpt2.engine.row import Row, last_of_window
+from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.token_sequence import Row, last_of_window
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 

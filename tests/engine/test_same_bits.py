@@ -12,7 +12,7 @@ import tiles
 import tiny
 from one_by_one import ROWS, take
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.engine import batch as batch_module
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import Batch
@@ -20,10 +20,10 @@ from gpt2.engine.blocks import blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.prefixes import Prefixes
-from gpt2.engine.row import Row
-from gpt2.formats import openai
+from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.openai import checkpoint
 from gpt2.request import FLOAT32, PRECISIONS, Sampling
 
 # What compilers are told to leave out, so that other kernels are built: each is to be equal to itself.
@@ -188,7 +188,7 @@ def other_build(request, native, tmp_path_factory):
     """A library by another compiler or for a lesser processor; in this process beside the other one."""
     name, options = request.param
     needed = "avx512_bf16" if options == tiles.OPTIONS else "avx512f" if options else ""
-    if needed and needed not in machine.cpu_flags():
+    if needed and needed not in devices.cpu_flags():
         pytest.skip(f"this processor has no {needed}")
     compiler = path_of(name) or pytest.skip(f"there is no {name}")
     library = tmp_path_factory.mktemp("build") / "native.so"
@@ -196,7 +196,7 @@ def other_build(request, native, tmp_path_factory):
         if options == tiles.OPTIONS:
             tiles.need_compiler(build.command_of(compiler))
             tiles.carry_out(build.command_of(compiler), library.with_name("tiles.so"))
-            patch.setattr(machine, "tiles_allowed", lambda: True)
+            patch.setattr(devices, "tiles_allowed", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
         build.compile_library(compiler, library)
@@ -205,7 +205,7 @@ def other_build(request, native, tmp_path_factory):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
-    weights = openai.read_weights(odd.weights, odd.hparams)
+    weights = checkpoint.read_weights(odd.weights, odd.hparams)
     found, expected = (NativeBackend(each, weights, odd.hparams, precision) for each in (other_build, native))
     assert take(found, ROWS, 90) == take(expected, ROWS, 90)
 
@@ -214,13 +214,13 @@ def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
 def test_other_builds_compute_the_same_bits(request, other_build, odd, native, precision):
     """Where a product and its sum are one instruction; elsewhere a rounding now and then goes the other way. Intel's
     matrix unit adds bfloat16, which the cache of int8 is too, in an order of its own."""
-    weights = openai.read_weights(odd.weights, odd.hparams)
+    weights = checkpoint.read_weights(odd.weights, odd.hparams)
     ids = np.random.default_rng(0).integers(odd.hparams.n_vocab, size=170).astype(np.int32)
     found, expected = (
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
     )
     options = request.node.callspec.params["other_build"][1]
-    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or machine.TILES in machine.cpu_flags())
+    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or devices.TILES in devices.cpu_flags())
     if ROUNDS_TWICE.intersection(options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if precision == FLOAT32 else 0.05)
     elif in_tiles:
@@ -231,7 +231,7 @@ def test_other_builds_compute_the_same_bits(request, other_build, odd, native, p
 
 def schedules_of(library, odd, seeds, monkeypatch):
     for precision in PRECISIONS:
-        weights = openai.read_weights(odd.weights, odd.hparams)
+        weights = checkpoint.read_weights(odd.weights, odd.hparams)
         for seed in seeds:
             try_schedule(NativeBackend(library, weights, odd.hparams, precision), seed, monkeypatch)
 

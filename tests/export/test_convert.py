@@ -20,7 +20,7 @@ from variant_dirs import write as write_variant
 from gpt2 import encoder as bpe
 from gpt2.cli import command
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.export import compare
 from gpt2.export.convert import convert

@@ -17,7 +17,7 @@ from variant_dirs import write as write_variant
 
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.export import huggingface
 from gpt2.export.convert import convert
 from gpt2.export.options import Options

@@ -17,7 +17,7 @@ from variant_dirs import write as write_variant
 from gpt2.encoder import Encoder
 from gpt2.engine import reference
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.export.bpe_ops import TextToIds
 from gpt2.export.convert import convert
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir

@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.formats.table import MAGIC, Broken, fields, masked, read_table, varint
+from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai.leveldb_table import MAGIC, Broken, fields, masked, read_table, varint
 from gpt2.formats.weights import leaves
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
@@ -200,7 +200,7 @@ def test_every_bit_of_a_weight_counts(tmp_path, tiny_dir):
     folder = shutil.copytree(tiny_dir, tmp_path / "model")
     hparams = open_model_dir(folder).hparams
     data = (folder / DATA).read_bytes()
-    for name, entry in openai.Checkpoint(folder / "model.ckpt").entries.items():
+    for name, entry in checkpoint.Checkpoint(folder / "model.ckpt").entries.items():
         for at, bit in ((entry.offset, 1), (entry.offset + entry.size - 1, 128)):
             flipped = bytearray(data)
             flipped[at] ^= bit
@@ -219,7 +219,7 @@ def test_what_cannot_be_read_is_not_called_damaged(tmp_path, tiny_dir, monkeypat
             tiny.read(folder / "model.ckpt", hparams)
         (folder / name).rmdir()
         (folder / "away").rename(folder / name)
-    monkeypatch.setattr(openai.np, "empty", no_memory)
+    monkeypatch.setattr(checkpoint.np, "empty", no_memory)
     with pytest.raises(MemoryError):
         tiny.read(folder / "model.ckpt", hparams)
 
@@ -236,7 +236,7 @@ def test_sizes_of_another_model_are_refused_before_anything_is_allocated(tiny_di
         ({"n_vocab": 10**9}, "model/wte has the shape"),
     ):
         with pytest.raises(GPT2Error, match=said):
-            openai.read_weights(tiny_dir / "model.ckpt", type(hparams)(**{**vars(hparams), **change}))
+            checkpoint.read_weights(tiny_dir / "model.ckpt", type(hparams)(**{**vars(hparams), **change}))
 
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 300, (1 << 63) - 1])

@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from gpt2.errors import GPT2Error
-from gpt2.formats.gguf_file import LARGEST_HEADER, read_header
+from gpt2.formats.gguf.header import LARGEST_HEADER, read_header
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import leaves
 

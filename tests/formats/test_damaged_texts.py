@@ -11,9 +11,9 @@ from damage import odd_json, some_bytes
 
 from gpt2 import files
 from gpt2.errors import Damaged, GPT2Error, Unreadable
-from gpt2.formats import openai
-from gpt2.formats.checkpoint import current_checkpoint
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary
+from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.hparams import load_hparams
 
 HPARAMS, ENCODER, MERGES, STATE = NAMES = ("hparams.json", "encoder.json", "vocab.bpe", "checkpoint")
@@ -30,7 +30,7 @@ def opened(folder):
     """All that the small files say, once everything that checks them has been asked."""
     directory = find_model(str(folder))
     encoder = load_vocabulary(directory)
-    openai.read_weights(directory.weights, directory.hparams)
+    checkpoint.read_weights(directory.weights, directory.hparams)
     pieces = {piece: i for piece, i in encoder.ids_of.items() if not piece.startswith("<")}  # their names may be any
     # The weights do not show how many heads there are.
     return vars(directory.hparams) | {"n_head": 0}, directory.weights, pieces, encoder.merges()

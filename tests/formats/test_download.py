@@ -15,7 +15,8 @@ from gpt2 import generate
 from gpt2.cli import bars
 from gpt2.cli import command as cli
 from gpt2.errors import GPT2Error
-from gpt2.formats import download, model_dir, openai, transfer
+from gpt2.formats import download, model_dir, transfer
+from gpt2.formats.openai import checkpoint
 from gpt2.hparams import load_hparams
 
 DATA = download.DATA_FILE
@@ -285,7 +286,7 @@ def test_what_cannot_be_read_is_not_fetched_again(server, tmp_path, monkeypatch,
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(openai, "fill", broken)
+    monkeypatch.setattr(checkpoint, "fill", broken)
     assert fetch(server) == 1
     assert f"{DATA} cannot be read: Input/output error\n" in capsys.readouterr().err
     assert server.requests == []

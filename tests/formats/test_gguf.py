@@ -16,10 +16,10 @@ from variant_dirs import write as write_variant
 
 from gpt2 import generate
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
-from gpt2.formats.gguf import tensor_name
+from gpt2.formats.gguf.model import tensor_name
 from gpt2.formats.model_dir import find_model, load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, leaves
 

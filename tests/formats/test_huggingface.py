@@ -15,7 +15,7 @@ from gpt2.engine.backend import Piece
 from gpt2.engine.blocks import blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.errors import Damaged, GPT2Error
-from gpt2.formats import tensor
+from gpt2.formats import stored_tensor
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
@@ -76,7 +76,7 @@ def test_variants_differ():
     "file, legacy", [("model.safetensors", False), ("pytorch_model.bin", False), ("pytorch_model.bin", True)]
 )
 def test_each_kind_of_file_holds_the_same(tmp_path, monkeypatch, file, legacy, shards, prefix):
-    monkeypatch.setattr(tensor, "PIECE", 300)  # so that there are several
+    monkeypatch.setattr(stored_tensor, "PIECE", 300)  # so that there are several
     changes = VARIANTS["all"]
     expected = weights(huggingface_dirs.write(tmp_path / "one", changes))
     directory = huggingface_dirs.write(
@@ -354,7 +354,7 @@ def test_every_shorter_file_of_safetensors_is_damaged(tmp_path):
 
 
 def from_file(path):
-    from gpt2.formats import safetensors
+    from gpt2.formats.huggingface import safetensors
 
     return safetensors.read(path)
 

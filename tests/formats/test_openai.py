@@ -9,11 +9,11 @@ import tensorflow as tf
 import tiny
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import openai
-from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
-from gpt2.training import saving
+from gpt2.training.checkpoints import tensorflow_checkpoint
 
 DATA = "model.ckpt.data-00000-of-00001"
 
@@ -25,9 +25,9 @@ def copy(tmp_path, tiny_dir):
 
 def test_round_trip(tmp_path, tiny_dir, copy):
     weights = tiny.read_model(tiny_dir)
-    saving.save(copy, weights, "model-7")
-    again = dict(saving.in_file_shapes(tiny.read_model(copy)))
-    for name, tensor in saving.in_file_shapes(weights):
+    tensorflow_checkpoint.save(copy, weights, "model-7")
+    again = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
+    for name, tensor in tensorflow_checkpoint.in_file_shapes(weights):
         np.testing.assert_array_equal(again[name], tensor)
     state = (copy / "checkpoint").read_text()
     assert state == 'model_checkpoint_path: "model-7"\nall_model_checkpoint_paths: "model-7"\n'
@@ -36,8 +36,10 @@ def test_round_trip(tmp_path, tiny_dir, copy):
 
 def test_names_and_shapes_are_those_of_the_original(tiny_model):
     hparams = tiny_model.hparams
-    shapes = {name: tuple(tensor.shape) for name, tensor in saving.in_file_shapes(tiny_model.backend.weights)}
-    assert shapes == openai.variable_shapes(hparams)
+    shapes = {
+        name: tuple(tensor.shape) for name, tensor in tensorflow_checkpoint.in_file_shapes(tiny_model.backend.weights)
+    }
+    assert shapes == checkpoint.variable_shapes(hparams)
     assert shapes["model/h1/attn/c_attn/w"] == (1, 32, 96)
     assert shapes["model/h0/mlp/c_proj/w"] == (1, 128, 32)
     assert shapes["model/ln_f/g"] == (32,)
@@ -46,9 +48,9 @@ def test_names_and_shapes_are_those_of_the_original(tiny_model):
 def test_the_saver_of_tensorflow_1_reads_what_is_written(tiny_dir, tiny_model):
     """With OpenAI's variable scopes, in a graph and a session, as their scripts do it."""
     v1 = tf.compat.v1
-    expected = dict(saving.in_file_shapes(tiny_model.backend.weights))
+    expected = dict(tensorflow_checkpoint.in_file_shapes(tiny_model.backend.weights))
     with v1.Graph().as_default(), v1.Session() as session:
-        shapes = openai.variable_shapes(tiny_model.hparams)
+        shapes = checkpoint.variable_shapes(tiny_model.hparams)
         variables = {name: v1.get_variable(name, shape) for name, shape in shapes.items()}
         v1.train.Saver().restore(session, tf.train.latest_checkpoint(str(tiny_dir)))
         for name, value in session.run(variables).items():
@@ -58,11 +60,11 @@ def test_the_saver_of_tensorflow_1_reads_what_is_written(tiny_dir, tiny_model):
 def test_what_the_saver_of_tensorflow_1_wrote_is_read(copy, tiny_model):
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
-        for name, shape in openai.variable_shapes(tiny_model.hparams).items():
+        for name, shape in checkpoint.variable_shapes(tiny_model.hparams).items():
             v1.get_variable(name, shape, initializer=v1.constant_initializer(len(name)))
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(copy / "model"), global_step=12)
-    weights = dict(saving.in_file_shapes(tiny.read_model(copy)))
+    weights = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
     assert current_checkpoint(copy).name == "model-12"
     assert all(np.all(tensor == len(name)) for name, tensor in weights.items())
 
@@ -99,7 +101,7 @@ def test_hparams_of_another_model_are_noticed(copy, change, message):
 
 def test_a_missing_variable_is_named(tmp_path, tiny_model):
     weights = {name: value for name, value in tiny_model.backend.weights.items() if name != "ln_f"}
-    saving.save(tmp_path, weights)
+    tensorflow_checkpoint.save(tmp_path, weights)
     with pytest.raises(GPT2Error, match="lacks 2 of 28 variables of .* first model/ln_f/g"):
         tiny.read(tmp_path / "model.ckpt", tiny_model.hparams)
 
@@ -107,25 +109,27 @@ def test_a_missing_variable_is_named(tmp_path, tiny_model):
 def test_other_number_types_are_refused(tmp_path):
     hparams = HParams(n_vocab=3, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
     values = {name: tf.zeros(shape, tf.float16) for name, shape in hparams.weight_shapes().items()}
-    saving.save(tmp_path, nest(values.items()))
+    tensorflow_checkpoint.save(tmp_path, nest(values.items()))
     with pytest.raises(GPT2Error, match="model/wpe is float16, but OpenAI's layout holds float32"):
         tiny.read(tmp_path / "model.ckpt", hparams)
 
 
 def test_a_save_that_fails_leaves_the_last_one_in_use(copy, tiny_model, monkeypatch):
-    before = dict(saving.in_file_shapes(tiny.read_model(copy)))
+    before = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
 
     def full(*args, **kwargs):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
     monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
     with pytest.raises(GPT2Error, match="could not be written to .*: No space left on device"):
-        saving.save(copy, tiny_model.backend.weights, "model-9")
+        tensorflow_checkpoint.save(copy, tiny_model.backend.weights, "model-9")
     assert not list(copy.glob("*model-9*")) and not list(copy.glob(".saving-*"))
-    assert all(np.all(tensor == before[name]) for name, tensor in saving.in_file_shapes(tiny.read_model(copy)))
+    assert all(
+        np.all(tensor == before[name]) for name, tensor in tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy))
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path, tiny_model):
     (tmp_path / "file").write_text("")
     with pytest.raises(GPT2Error, match="the checkpoint could not be written to .*file"):
-        saving.save(tmp_path / "file" / "run", tiny_model.backend.weights)
+        tensorflow_checkpoint.save(tmp_path / "file" / "run", tiny_model.backend.weights)

@@ -10,7 +10,7 @@ import tiny_lm
 
 from gpt2.errors import Damaged, GPT2Error, Unreadable
 from gpt2.formats import model_dir, vocabularies
-from gpt2.formats.sp_model import read
+from gpt2.formats.sentencepiece.sp_model import read
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 TEXTS = [tiny_lm.TEXT, "ﬁ…中文 \u3000 ½ ü\u0308 \0 \x7f\n", "x" * 300]

@@ -12,8 +12,8 @@ import tiny_lm
 from gpt2.engine import reference as numpy_gpt2
 from gpt2.engine.load import load_backend
 from gpt2.errors import GPT2Error
-from gpt2.formats import transformer_lm
 from gpt2.formats.model_dir import find_model, is_model, load_vocabulary
+from gpt2.formats.transformer_lm import directory
 from gpt2.formats.weights import Layout, leaves, nest
 
 MEMORY = 8_000_000  # bytes; the files have some 200,000
@@ -44,7 +44,7 @@ def test_every_form_gives_the_same_weights(tmp_path, sp_model, hparams, legacy, 
     assert list(read) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(read[name], value, err_msg=name)
-    assert transformer_lm.read_params(folder)[seen] == 1234 and transformer_lm.read_params(folder)["lr"] == 1e-3
+    assert directory.read_params(folder)[seen] == 1234 and directory.read_params(folder)["lr"] == 1e-3
 
 
 @pytest.mark.parametrize("native", [False, True])

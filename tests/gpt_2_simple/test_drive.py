@@ -12,10 +12,10 @@ import tiny
 
 import gpt_2_simple as gpt2
 from gpt2.errors import GPT2Error
-from gpt2.formats.checkpoint import current_checkpoint
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import leaves, nest
-from gpt2.training import saving
+from gpt2.training.checkpoints import tensorflow_checkpoint
 from gpt_2_simple import drive
 
 RUN = Path("checkpoint/run1")
@@ -45,7 +45,9 @@ def train(tiny_dir):
         history = [json.dumps({"step": n, "loss": f"{run} {n}"}) for n in range(500, step + 1, 500)]
         (folder / "progress.jsonl").write_text("".join(f"{line}\n" for line in history))
         value = step + (run == "b") / 2
-        saving.save(folder, nest((name, np.full_like(array, value)) for name, array in weights), f"model-{step}")
+        tensorflow_checkpoint.save(
+            folder, nest((name, np.full_like(array, value)) for name, array in weights), f"model-{step}"
+        )
 
     return to
 

@@ -25,8 +25,8 @@ from gpt2.cli import clash, doctor
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import download, model_dir
 from gpt2.formats.weights import leaves, nest
-from gpt2.training import saving
-from gpt2.training.record import Record
+from gpt2.training.checkpoints import tensorflow_checkpoint
+from gpt2.training.logs.training_log import Record
 from gpt_2_simple import drive, generating
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +43,7 @@ def place(tmp_path, monkeypatch, tiny_dir):
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     for name in ("124M", "other"):
         shutil.copytree(tiny_dir, Path("models", name))
-    saving.save(Path("models/other"), nest(_negated(Path("models/other"))))
+    tensorflow_checkpoint.save(Path("models/other"), nest(_negated(Path("models/other"))))
     return tmp_path
 
 

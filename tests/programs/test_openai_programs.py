@@ -15,7 +15,7 @@ import tiny
 from gpt2 import model
 from gpt2.encoder import load_encoder
 from gpt2.engine.tensorflow import as_tensors
-from gpt2.formats import openai
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.hparams import load_hparams
 
@@ -88,9 +88,9 @@ def test_training_and_export(tiny_dir, tmp_path):
     assert found["losses"][-1] < found["losses"][0] / 2 and found["shape"] == [2, 21]
     assert abs(found["fresh"] - np.log(280)) < 0.1, "new weights know nothing"
     hparams = load_hparams(tiny_dir / "hparams.json")
-    assert openai.Checkpoint(tmp_path / "model-12").shapes == openai.variable_shapes(hparams)
+    assert checkpoint.Checkpoint(tmp_path / "model-12").shapes == checkpoint.variable_shapes(hparams)
     assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "model-12")
-    weights = as_tensors(openai.read_weights(tmp_path / "model-12", hparams))
+    weights = as_tensors(checkpoint.read_weights(tmp_path / "model-12", hparams))
     served = tf.saved_model.load(str(tmp_path / "served")).signatures["serving_default"]
     ids = tf.constant([[1, 2, 3], [4, 5, 6]])
     assert served(context=ids)["sample"].numpy().tolist() == found["served"]

@@ -11,7 +11,7 @@ from served import serving
 
 from gpt2 import generate
 from gpt2.request import PRECISIONS, Request, Sampling
-from gpt2.server import desk
+from gpt2.server import scheduler
 
 PROMPT = "the cat sat"
 
@@ -40,7 +40,7 @@ def test_the_official_client_gets_the_librarys_text(official, native_tiny_model)
 
 
 def test_it_streams_the_same_text(official, native_tiny_model, monkeypatch):
-    monkeypatch.setattr(desk, "TELLING", 0)
+    monkeypatch.setattr(scheduler, "TELLING", 0)
     options = {"include_usage": True}
     parts = list(
         official.completions.create(

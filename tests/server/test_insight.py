@@ -10,12 +10,12 @@ from starlette.testclient import TestClient
 from gpt2 import generate
 from gpt2.engine import reference
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.server import layers
+from gpt2.server import introspection
+from gpt2.server.access import Limits
 from gpt2.server.app import Options, create_app
-from gpt2.server.desk import Desk
 from gpt2.server.errors import ApiError
-from gpt2.server.guard import Limits
-from gpt2.server.served import Served
+from gpt2.server.scheduler import Desk
+from gpt2.server.served_model import Served
 
 PROMPT = "the cat sat on the mat é"
 
@@ -135,16 +135,16 @@ def test_what_is_refused(client, path, body, status):
 
 
 def test_what_would_take_minutes_is_refused_with_what_goes(client, model, monkeypatch):
-    monkeypatch.setattr(layers, "OPERATIONS", layers.operations(model.hparams, 5))
+    monkeypatch.setattr(introspection, "OPERATIONS", introspection.operations(model.hparams, 5))
     answer = client.post("/insight/layers", json={"prompt": PROMPT})
     assert answer.status_code == 400 and "it goes with 5" in answer.json()["error"]["message"]
     assert client.post("/insight/layers", json={"prompt": "the cat"}).status_code == 200
 
 
 def test_weights_are_forgotten_when_nobody_uses_them(model, tiny_dir, monkeypatch):
-    monkeypatch.setattr(layers, "KEPT", 0.05)
+    monkeypatch.setattr(introspection, "KEPT", 0.05)
     served = Served("tiny", model, Desk(model), "float32", open_model_dir(tiny_dir))
-    looking = layers.Layers()
+    looking = introspection.Layers()
     looking.pool.submit(looking._look, served, [1, 2, 3]).result()
     assert looking.held is not None
     looking.forgetting.join()
@@ -154,12 +154,12 @@ def test_weights_are_forgotten_when_nobody_uses_them(model, tiny_dir, monkeypatc
 
 def test_it_needs_memory(model, tiny_dir, monkeypatch):
     served = Served("tiny", model, Desk(model), "float32", open_model_dir(tiny_dir))
-    needed = layers.memory(model.hparams, 3)
-    monkeypatch.setattr(layers, "available_memory", lambda: needed)
-    assert layers.Layers().kept(served, [1, 2, 3]) == [1, 2, 3]
-    monkeypatch.setattr(layers, "available_memory", lambda: needed - 1)
+    needed = introspection.memory(model.hparams, 3)
+    monkeypatch.setattr(introspection, "available_memory", lambda: needed)
+    assert introspection.Layers().kept(served, [1, 2, 3]) == [1, 2, 3]
+    monkeypatch.setattr(introspection, "available_memory", lambda: needed - 1)
     with pytest.raises(ApiError, match="not enough memory"):
-        layers.Layers().kept(served, [1, 2, 3])
+        introspection.Layers().kept(served, [1, 2, 3])
 
 
 def test_paths_need_the_key(model):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2.errors import GPT2Error
-from gpt2.formats import sp_model as reader
+from gpt2.formats.sentencepiece import sp_model as reader
 from gpt2.text.sentencepiece import SentencePiece
 
 spm = pytest.importorskip("sentencepiece")

@@ -6,9 +6,9 @@ import random
 import pytest
 
 from gpt2.errors import Damaged, GPT2Error, Unreadable
-from gpt2.training import run_folder
-from gpt2.training.history import History
-from gpt2.training.run_folder import Progress, read_progress
+from gpt2.training.checkpoints import run_folder
+from gpt2.training.checkpoints.run_folder import Progress, read_progress
+from gpt2.training.logs.history import History
 
 PROGRESS = Progress(3, 7, "adam", "abc", 1.5, 1.0, 2.0, None, 0, 1)
 

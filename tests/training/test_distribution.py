@@ -21,7 +21,7 @@ from gpt2.cli.training_flags import FLAGS
 from gpt2.data import windows
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.training import distribution, origin, run
-from gpt2.training.settings import Settings
+from gpt2.training.settings.settings import Settings
 from train import train
 
 ROOT = Path(__file__).resolve().parents[2]

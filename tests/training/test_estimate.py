@@ -10,7 +10,7 @@ from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import RELEASED
 from gpt2.hparams import HParams
 from gpt2.training import estimate
-from gpt2.training.settings import Settings
+from gpt2.training.settings.settings import Settings
 from train import train
 
 SMALL, WIDE = HParams(4096, 256, 192, 6, 6), HParams(16000, 512, 512, 8, 8)

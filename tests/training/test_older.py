@@ -9,7 +9,7 @@ from runs import assert_same_weights, losses, records, weights
 from gpt2 import generate
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training import run_checkpoint, run_folder
+from gpt2.training.checkpoints import run_checkpoint, run_folder
 
 FOLDER = Path("checkpoint/run1")
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}  # which remembers nothing: an older model goes on as it would have

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from gpt2.training import estimate, optimizers
 from gpt2.training.optimizers import OPTIMIZERS
-from gpt2.training.settings import OPTIMIZERS as NAMES
+from gpt2.training.settings.settings import OPTIMIZERS as NAMES
 
 RATE = 0.01
 

@@ -12,8 +12,8 @@ from runs import after_update
 
 from gpt2 import generate
 from gpt2.errors import GPT2Error
-from gpt2.training import run_lock
-from gpt2.training.run_lock import RunLock
+from gpt2.training.checkpoints import run_lock
+from gpt2.training.checkpoints.run_lock import RunLock
 
 FOLDER = Path("checkpoint/run1")
 
@@ -56,7 +56,7 @@ def test_a_run_holds_the_lock_while_it_trains(run):
 
 
 def test_the_lock_of_a_killed_process_is_gone(place):
-    code = "import os, sys; from pathlib import Path; from gpt2.training.run_lock import RunLock\n"
+    code = "import os, sys; from pathlib import Path; from gpt2.training.checkpoints.run_lock import RunLock\n"
     code += "lock = RunLock(Path('checkpoint/run1')).__enter__(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert (FOLDER / run_lock.LOCK_FILE).is_file()

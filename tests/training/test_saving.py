@@ -11,8 +11,8 @@ from runs import after_update, losses, records
 from gpt2 import generate
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training import run_checkpoint
-from gpt2.training.run_lock import RunLock
+from gpt2.training.checkpoints import run_checkpoint
+from gpt2.training.checkpoints.run_lock import RunLock
 
 LEFT = [
     "checkpoint/run1/.loss.png.01234567.part",

@@ -13,7 +13,8 @@ from gpt2.errors import UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.formats.weights import leaves
 from gpt2.hparams import HParams
-from gpt2.training import run, run_settings
+from gpt2.training import run
+from gpt2.training.settings import run_settings
 
 pytest.importorskip("sentencepiece")
 SIZES = {"n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}

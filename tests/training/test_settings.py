@@ -16,11 +16,12 @@ import tiny
 from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
 from gpt2.errors import UsageError
-from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import leaves
-from gpt2.training import run_settings, trainer
-from gpt2.training.settings import FINE_TUNING_RATE, Settings
+from gpt2.training import trainer
+from gpt2.training.settings import run_settings
+from gpt2.training.settings.settings import FINE_TUNING_RATE, Settings
 from train import train
 
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
@@ -320,7 +321,7 @@ def test_no_memory_is_not_called_damage(typed, begun, monkeypatch):
     def no_memory(self, name):
         raise MemoryError
 
-    monkeypatch.setattr(openai.Checkpoint, "weight", no_memory)
+    monkeypatch.setattr(checkpoint.Checkpoint, "weight", no_memory)
     status, _, err = typed(steps=1)
     assert status == 1 and "not enough memory" in err and "remove" not in err
 

@@ -25,10 +25,11 @@ from runs import (
 
 from gpt2.cli import command as cli
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training import ending, loop, run_checkpoint, trainer
+from gpt2.training import loop, signals, trainer
 from gpt2.training import run as training_run
-from gpt2.training.report import Report
-from gpt2.training.settings import Settings
+from gpt2.training.checkpoints import run_checkpoint
+from gpt2.training.logs.report import Report
+from gpt2.training.settings.settings import Settings
 
 FOLDER = Path("checkpoint/run1")
 LIMIT = 120  # seconds after which a process hangs
@@ -70,7 +71,7 @@ def test_a_validation_stops_at_once_and_is_made_up_for(run, monkeypatch):
 
 
 def test_the_second_ctrl_c_says_what_is_lost(run, monkeypatch):
-    monkeypatch.setattr(ending, "TWICE", 0)
+    monkeypatch.setattr(signals, "TWICE", 0)
     run(stop_after=2)
     with monkeypatch.context() as patch:
         patch.setattr(run_checkpoint, "save", lambda *_: signal.raise_signal(signal.SIGINT))

@@ -23,11 +23,12 @@ from tiny import with_tensorflow
 from gpt2 import files, generate
 from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
-from gpt2.formats import openai
 from gpt2.formats.model_dir import open_model_dir
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import leaves
-from gpt2.training import estimate, run_checkpoint, run_folder, saving
-from gpt2.training.settings import Settings
+from gpt2.training import estimate
+from gpt2.training.checkpoints import run_checkpoint, run_folder, tensorflow_checkpoint
+from gpt2.training.settings.settings import Settings
 from train import train
 
 
@@ -120,7 +121,7 @@ def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
     """Weights, counter and state file are all that it left; the base model has the rest."""
     loaded = with_tensorflow(tiny_dir)
     folder = Path("checkpoint/run1")
-    saving.save(folder, loaded.backend.weights, "model-7", texts={"counter": "7\n"})
+    tensorflow_checkpoint.save(folder, loaded.backend.weights, "model-7", texts={"counter": "7\n"})
     status, _, err = run(steps=1)
     assert status == 0 and "the optimiser adam starts anew" in err
     assert list(losses()) == [8]
@@ -395,9 +396,9 @@ def test_the_old_tools_saver_reads_a_run(run):
     prefix = tf.train.latest_checkpoint("checkpoint/run1")
     assert prefix == "checkpoint/run1/model-3"
     hparams = open_model_dir(Path("checkpoint/run1")).hparams
-    expected = dict(saving.in_file_shapes(tiny.read(Path(prefix), hparams)))
+    expected = dict(tensorflow_checkpoint.in_file_shapes(tiny.read(Path(prefix), hparams)))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        shapes = openai.variable_shapes(hparams)
+        shapes = checkpoint.variable_shapes(hparams)
         variables = {name: tf.compat.v1.get_variable(name, shape) for name, shape in shapes.items()}
         tf.compat.v1.train.Saver(var_list=list(variables.values())).restore(session, prefix)
         for name, value in session.run(variables).items():

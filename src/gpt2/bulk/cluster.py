@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import gpt2
-from gpt2.bulk.hands import Answer, Plan, served
 from gpt2.bulk.rows import Row
+from gpt2.bulk.workers import Answer, Plan, served
+from gpt2.devices import cores
 from gpt2.errors import GPT2Error
-from gpt2.machine import cores
 
 LOCAL = "local"
 INSTALL = "pip install -r requirements-ray.txt"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.bulk import source as sources
-from gpt2.bulk.hands import Hands
 from gpt2.bulk.journal import Journal, journal_of
-from gpt2.bulk.look_ahead import LookAhead
 from gpt2.bulk.output import Output
+from gpt2.bulk.row_queue import LookAhead
 from gpt2.bulk.rows import Asked, Row, parsed
 from gpt2.bulk.source import Progress, Source
+from gpt2.bulk.workers import Hands
 from gpt2.errors import UsageError, shown
 
 INPUT = "input"  # in a journal's settings: by what the input is known again

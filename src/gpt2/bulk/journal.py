@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gpt2.bulk.look_ahead import Ended
+from gpt2.bulk.row_queue import Ended
 from gpt2.errors import Damaged, GPT2Error, shown
 from gpt2.files import open_alone, reading, replacing
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from gpt2.bulk import forms
+from gpt2.bulk import file_formats
+from gpt2.bulk.batch_worker import Finished
 from gpt2.bulk.journal import GO_ON, Journal, Note, append
-from gpt2.bulk.look_ahead import Ended
-from gpt2.bulk.station import Finished
+from gpt2.bulk.row_queue import Ended
 from gpt2.errors import GPT2Error, shown
 from gpt2.files import new_folder, replacing
 
@@ -51,7 +51,7 @@ class InOrder:
 class Appended:
     """A file that rows are appended to."""
 
-    def __init__(self, path: Path, file: IO[bytes], form: forms.Form, journal: Journal) -> None:
+    def __init__(self, path: Path, file: IO[bytes], form: file_formats.Form, journal: Journal) -> None:
         self.path, self.file, self.form, self.journal = path, file, form, journal
         self.ended, self.errors, self.size = Ended(), 0, 0
         for note in journal.notes(os.fstat(file.fileno()).st_size):
@@ -116,9 +116,9 @@ class Parts:
         import pyarrow
         from pyarrow import parquet
 
-        rows = [list(cells) for one in self.ready[:count] for cells in forms.cells(one)]
+        rows = [list(cells) for one in self.ready[:count] for cells in file_formats.cells(one)]
         types = {str: pyarrow.string(), int: pyarrow.uint64()}
-        schema = pyarrow.schema([(name, types[kind]) for name, kind in forms.COLUMNS.items()])
+        schema = pyarrow.schema([(name, types[kind]) for name, kind in file_formats.COLUMNS.items()])
         columns = [pyarrow.array(column, field.type) for column, field in zip(zip(*rows), schema)]
         with replacing(self.folder / PART.format(self.count)) as file:
             parquet.write_table(pyarrow.Table.from_arrays(columns, schema=schema), file)
@@ -137,7 +137,7 @@ class Parts:
 class Stream:
     """What cannot be gone on with: a pipe, a terminal."""
 
-    def __init__(self, file: IO[bytes], form: forms.Form) -> None:
+    def __init__(self, file: IO[bytes], form: file_formats.Form) -> None:
         self.file, self.form = file, form
         self.ended, self.errors, self.in_order = Ended(), 0, InOrder(0)
         self.file.write(form.head)
@@ -162,7 +162,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(path: Path, made: forms.Form | None, journal: Journal) -> Iterator[Output]:
+def opened(path: Path, made: file_formats.Form | None, journal: Journal) -> Iterator[Output]:
     """The output of a job, with what it has already. made: the form of a file. Raises GPT2Error."""
     if made is None:
         with new_folder(path):

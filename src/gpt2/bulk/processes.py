@@ -13,8 +13,8 @@ import sys
 from collections.abc import Hashable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from gpt2.bulk.hands import Answer, Plan, served
 from gpt2.bulk.rows import Row
+from gpt2.bulk.workers import Answer, Plan, served
 from gpt2.errors import GPT2Error
 
 START = "import sys; sys.path[:] = sys.argv[2:]; from gpt2.bulk.processes import work; work(int(sys.argv[1]))"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gpt2.bulk.forms import CSV, JSON_LINES, PARQUET
+from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
 from gpt2.bulk.rows import PROMPT, Record
 from gpt2.data.text_file import TextFiles
 from gpt2.errors import GPT2Error, UsageError, shown

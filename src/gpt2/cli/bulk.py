@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.cli.command import complain
 from gpt2.cli.sources import Chosen, found, loaded
+from gpt2.devices import cores
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded
 from gpt2.formats.directory import ModelDir
-from gpt2.machine import cores
 from gpt2.request import Request, Sampling
 
 if TYPE_CHECKING:  # they need packages, which --help does not
-    from gpt2.bulk.hands import Hands
     from gpt2.bulk.job import Totals
     from gpt2.bulk.output import Output
     from gpt2.bulk.source import Progress, Source
+    from gpt2.bulk.workers import Hands
     from gpt2.text.vocabulary import Vocabulary
 
 STANDARD = "-"
@@ -66,7 +66,7 @@ class Workers(NamedTuple):
 def generate(chosen: Chosen, files: Files, wanted: Wanted, workers: Workers) -> None:
     """Writes what the model makes of each prompt. Raises GPT2Error, at the end if rows have errors."""
     from gpt2.bulk import job
-    from gpt2.bulk.look_ahead import LookAhead
+    from gpt2.bulk.row_queue import LookAhead
     from gpt2.bulk.rows import Asked
     from gpt2.bulk.source import Progress
 
@@ -90,12 +90,12 @@ def generate(chosen: Chosen, files: Files, wanted: Wanted, workers: Workers) -> 
 
 
 def _source(files: Files) -> Source:
-    from gpt2.bulk import forms, source
+    from gpt2.bulk import file_formats, source
     from gpt2.text.undecodable import check_encoding
 
     check_encoding(files.encoding)
     path = files.prompts if files.prompts == STANDARD else str(expanded(files.prompts))
-    form = forms.form_of(files.in_form, path)
+    form = file_formats.form_of(files.in_form, path)
     found = source.Source(path, form, files.delimiter, files.encoding, not files.no_header, files.column)
     source.check(found)
     return found
@@ -106,15 +106,15 @@ def _opened(
     files: Files, wanted: Wanted, chosen: Chosen, source: Source, directory: ModelDir
 ) -> Iterator[tuple[Output, int]]:
     """The output, and the job's seed: the one of the flags, or of the job that goes on, or a new one."""
-    from gpt2.bulk import forms, job, journal, output
+    from gpt2.bulk import file_formats, job, journal, output
     from gpt2.bulk import source as sources
 
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    form, out = forms.form_of(files.out_form, files.out), expanded(files.out)
-    made = None if form == forms.PARQUET else forms.written_as(form, directory.path.name, files.delimiter)
+    form, out = file_formats.form_of(files.out_form, files.out), expanded(files.out)
+    made = None if form == file_formats.PARQUET else file_formats.written_as(form, directory.path.name, files.delimiter)
     if made is None:
         sources.parquet()
-    if files.delimiter is not None and forms.TEXT not in (form, source.form):
+    if files.delimiter is not None and file_formats.TEXT not in (form, source.form):
         raise UsageError("delimiter is what stands between texts, and neither file is one of text")
     if files.out == STANDARD or (out.exists() and not out.is_file() and made is not None):
         if made is None:
@@ -145,8 +145,8 @@ def _settings(
 def _hands(chosen: Chosen, workers: Workers, directory: ModelDir, vocabulary: Vocabulary) -> Iterator[Hands]:
     """Whoever writes."""
     from gpt2.bulk import cluster, processes
-    from gpt2.bulk.hands import ManyHands, OwnHands, Plan
-    from gpt2.bulk.station import Station
+    from gpt2.bulk.batch_worker import Station
+    from gpt2.bulk.workers import ManyHands, OwnHands, Plan
 
     plan = Plan(str(directory.path.absolute()), chosen.precision, chosen.threads, workers.batch_size)
     if workers.ray is not None:

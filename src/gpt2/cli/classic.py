@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from gpt2.cli.command import complain
+from gpt2.devices import check_threads
 from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import expanded
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.interrupt import Interruption
-from gpt2.machine import check_threads
 from gpt2.request import Request, Sampling, check_precision
 from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, count_undecodable, marked_encoding
 

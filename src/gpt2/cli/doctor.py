@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.cli import clash
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
@@ -33,7 +33,7 @@ PACKAGES = (
     "ziglang",
 )
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
-CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", machine.TILES, "amx_int8")
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", devices.TILES, "amx_int8")
 TOLERANCE = 1e-4  # absolute, of a logit in float32
 TESTED_TOKENS = 32
 # Used where no model is at hand.
@@ -47,7 +47,7 @@ def examine(
 
     Raises GPT2Error at the end if the self-test's numbers are wrong, UsageError for `threads`.
     """
-    machine.check_threads(threads)
+    devices.check_threads(threads)
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield "packages: " + ", ".join(_versions())
     if clash.of_the_old_package():
@@ -107,7 +107,7 @@ def _writer(threads: int | None) -> str:
     try:
         native_library(threads=threads)
     except build.NoLibrary as reason:
-        other = "TensorFlow" if machine.has_tensorflow() else "nothing"
+        other = "TensorFlow" if devices.has_tensorflow() else "nothing"
         return f"{other}; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
 
@@ -126,10 +126,10 @@ def _kept(clear: bool) -> str:
 
 
 def _devices(threads: int | None) -> str:
-    if not machine.has_tensorflow():
+    if not devices.has_tensorflow():
         return "is not installed: nothing here trains or uses a GPU"
-    computes_on = machine.start(threads)
-    return f"sees: {', '.join(machine.seen())}; it computes on: {computes_on}"
+    computes_on = devices.start(threads)
+    return f"sees: {', '.join(devices.seen())}; it computes on: {computes_on}"
 
 
 def _versions() -> Iterator[str]:
@@ -143,10 +143,10 @@ def _versions() -> Iterator[str]:
 def processor() -> str:
     """Its name, the cores that this process may use, whether two of them are threads of one as far as the system says
     so, and those of its instruction sets that matter here."""
-    flags, whole = machine.cpu_flags(), machine.whole_cores()
+    flags, whole = devices.cpu_flags(), devices.whole_cores()
     present = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]
-    if machine.TILES in flags and not machine.tiles_allowed():
-        present.append(f"(the system does not let {machine.TILES} be used)")
-    cores = machine.cores()
+    if devices.TILES in flags and not devices.tiles_allowed():
+        present.append(f"(the system does not let {devices.TILES} be used)")
+    cores = devices.cores()
     shared = "" if whole is None else " (whole ones)" if whole >= cores else f" (threads of {whole})"
-    return f"{machine.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"
+    return f"{devices.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"

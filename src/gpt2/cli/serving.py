@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2.cli.command import complain
+from gpt2.devices import check_threads
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
-from gpt2.machine import check_threads
 from gpt2.request import check_precision, check_range
 
 if TYPE_CHECKING:
-    from gpt2.server.guard import Limits
-    from gpt2.server.served import Served
+    from gpt2.server.access import Limits
+    from gpt2.server.served_model import Served
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 INSTALL = "pip install -r requirements-server.txt"
@@ -40,7 +40,7 @@ def limits(api_key: str | None, hosts: Sequence[str], origins: Sequence[str], bo
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise GPT2Error(f"the server needs {', '.join(missing)}; type: {INSTALL}")
-    from gpt2.server.guard import Limits
+    from gpt2.server.access import Limits
 
     return Limits(hosts, origins, api_key, body)
 
@@ -73,8 +73,8 @@ def run(
 def load(models: Models) -> list[Served]:
     """Finds all before it loads any. Raises GPT2Error."""
     from gpt2.generate import load_weights
-    from gpt2.server.desk import Desk
-    from gpt2.server.served import Served
+    from gpt2.server.scheduler import Desk
+    from gpt2.server.served_model import Served
 
     check_precision(models.precision)
     check_threads(models.threads)

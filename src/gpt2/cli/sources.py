@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2 import files
 from gpt2.cli.command import complain
+from gpt2.devices import check_threads
 from gpt2.errors import UsageError
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import find_model, load_vocabulary
-from gpt2.machine import check_threads
 from gpt2.request import check_precision
 from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, check_encoding, count_undecodable, marked_encoding
 from gpt2.text.vocabulary import Vocabulary

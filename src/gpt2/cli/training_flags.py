@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
-from gpt2.training.settings import FINE_TUNING_RATE, NEW_MODEL_RATE, OPTIMIZERS, PRECISIONS, SCHEDULES
+from gpt2.training.settings.settings import FINE_TUNING_RATE, NEW_MODEL_RATE, OPTIMIZERS, PRECISIONS, SCHEDULES
 
 NAMES = ", ".join(OPTIMIZERS)
 

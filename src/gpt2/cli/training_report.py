@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from gpt2.cli.command import complain, drop
-from gpt2.training.report import LOSS_LINE, Report, Update
+from gpt2.training.logs.report import LOSS_LINE, Report, Update
 
 GONE = (errno.EIO, errno.EPIPE)  # the terminal, the reader of a pipe
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.data import documents, token_file
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
 from gpt2.errors import GPT2Error, UsageError, shown
@@ -91,7 +91,7 @@ def encode_files(
     size = documents.total_size(paths)
     start = pack_separator(encoder)
     parts = batches(documents.read(paths, encoding, rows, encoder.last_cut), at_least)
-    processes = workers or (machine.cores() if size > SMALL else 1)
+    processes = workers or (devices.cores() if size > SMALL else 1)
     done = 0
     report(done, size)
     with contextlib.closing(encode_batches(parts, encoder, processes)) as encoded:

@@ -17,7 +17,7 @@ from gpt2.data.token_file import is_sidecar
 from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder, byte_characters, without_surrogates
 from gpt2.errors import GPT2Error, UsageError, shown
 from gpt2.files import ByteCount, new_folder, replacing_together, unheard
-from gpt2.formats.checkpoint import STATE_FILE
+from gpt2.formats.openai.checkpoint_files import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
 LEAST = 256 + 1  # the bytes and the end of text

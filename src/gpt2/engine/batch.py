@@ -19,8 +19,8 @@ import numpy as np
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece, WordsWanted
 from gpt2.engine.blocks import blocks_for
-from gpt2.engine.prefixes import WORTH, Prefixes, in_common
-from gpt2.engine.row import Choice, Part, Row, Running
+from gpt2.engine.prefix_cache import WORTH, Prefixes, in_common
+from gpt2.engine.token_sequence import Choice, Part, Row, Running
 from gpt2.errors import UsageError
 
 ALONE = 512  # ids of prompts in a step that nobody waits for

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from gpt2 import machine
+from gpt2 import devices
 
 SLOTS = 128  # of a block: one token each
 SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
@@ -40,7 +40,7 @@ class Blocks:
 
     def room(self) -> int:
         """How many blocks more there is memory for."""
-        return int(SHARE * machine.available_memory() / self.block_bytes) + self.spare()
+        return int(SHARE * devices.available_memory() / self.block_bytes) + self.spare()
 
     def take(self) -> int:
         """The number of a block of nobody's, whose first user the caller is. Raises MemoryError."""

@@ -7,15 +7,15 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.store import Store
 from gpt2.errors import GPT2Error
 from gpt2.files import unheard
-from gpt2.formats import openai
 from gpt2.formats.directory import ModelDir
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import Weights, in_memory
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION
@@ -27,7 +27,7 @@ def native_library(notify: Callable[[str], None] = unheard, threads: int | None 
     Where there is a driver for GPUs TensorFlow is started, with so many threads, since it alone knows whether it can
     use one; elsewhere it is not imported.
     """
-    if machine.has_gpu(threads):
+    if devices.has_gpu(threads):
         raise build.NoLibrary("the native step is for CPUs")
     return build.load(notify)
 
@@ -47,7 +47,7 @@ def load_backend(
     that compute; all cores if None. cache: whether what is packed may be kept, and found, for the next process
     (`native.store`).
     """
-    machine.check_threads(threads)
+    devices.check_threads(threads)
     weights, hparams = directory.read(), directory.hparams
     try:
         if not native:
@@ -65,8 +65,8 @@ def load_backend(
 
 def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
     """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
-    held: Weights = in_memory(weights, openai.layout)
-    if machine.has_tensorflow():
+    held: Weights = in_memory(weights, checkpoint.layout)
+    if devices.has_tensorflow():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         yield TensorFlowBackend(as_tensors(held), hparams)
@@ -76,7 +76,7 @@ def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None =
 
 def _start(threads: int | None, no_library: build.NoLibrary) -> str:
     try:
-        return machine.start(threads, return_memory=True)
+        return devices.start(threads, return_memory=True)
     except GPT2Error as error:
         raise GPT2Error(f"{error}. Not the native step: {no_library}") from error
     except ModuleNotFoundError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece
 from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
-from gpt2.engine.prefixes import WORTH, in_common
+from gpt2.engine.prefix_cache import WORTH, in_common
 
 # Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%) and more save nothing; from
 # 32 MB on the C library asks the system for new pages in every step, which takes several times as long now and then.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from gpt2 import machine, model
+from gpt2 import devices, model
 from gpt2.engine.backend import Logits, Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
 from gpt2.engine.quantize import to_int8
@@ -79,7 +79,7 @@ class TensorFlowBackend:
         self,
         weights: model.Weights,
         hparams: HParams,
-        device: str = machine.CPU,
+        device: str = devices.CPU,
         name: str = "TensorFlow",
         compiled: bool = True,
     ) -> None:

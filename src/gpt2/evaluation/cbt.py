@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from gpt2.engine.prefixes import in_common
+from gpt2.engine.prefix_cache import in_common
 from gpt2.errors import Damaged
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.choices import SUM, Choices, Question, question_of

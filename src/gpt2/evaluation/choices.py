@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from gpt2.engine.prefixes import in_common
+from gpt2.engine.prefix_cache import in_common
 from gpt2.engine.scoring import Span, scores
 from gpt2.evaluation.datasets import DataFile
 from gpt2.evaluation.task import Number, Progress, Result, Settings, Task

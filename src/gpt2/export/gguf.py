@@ -14,10 +14,10 @@ from gpt2.export import compare, options
 from gpt2.export.byte_level import special_tokens, with_end_of_text
 from gpt2.export.options import DEFAULT, Options
 from gpt2.files import ByteCount, unheard
-from gpt2.formats import openai
 from gpt2.formats.directory import ModelDir
-from gpt2.formats.gguf import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
-from gpt2.formats.gguf_file import DEFAULT_ALIGNMENT
+from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
+from gpt2.formats.gguf.model import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import Layout
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -76,7 +76,7 @@ def _type(name: str, shape: tuple[int, ...], chosen: Options) -> str:
     """What a weight's numbers become: those of vectors and positions stay float32, as llama.cpp wants them, and Q8_0
     has blocks."""
     dtype = options.dtype(chosen, options.DTYPES, NAME)
-    if openai.layout(name) is None:
+    if checkpoint.layout(name) is None:
         return options.FLOAT32
     return options.FLOAT16 if dtype == options.Q8_0 and shape[-1] % BLOCK else dtype
 

@@ -17,8 +17,8 @@ from gpt2.export.byte_level import byte_level, special_tokens
 from gpt2.export.options import DEFAULT, Options
 from gpt2.export.safetensors import Tensor
 from gpt2.files import ByteCount, unheard
-from gpt2.formats import openai
 from gpt2.formats.directory import ModelDir
+from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, Layout, Weight
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -82,7 +82,7 @@ def _tensors(model: ModelDir, dtype: str, report: ByteCount) -> Iterator[Tensor]
 
 
 def _pieces(name: str, weight: Weight, dtype: str) -> Iterator[np.ndarray]:
-    layout = openai.layout(name) or Layout.IN_OUT  # transformers' matrices stand as OpenAI's do
+    layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers' matrices stand as OpenAI's do
     for piece in options.rows(weight, layout):
         yield options.narrowed(name, piece, dtype)
 

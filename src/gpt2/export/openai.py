@@ -14,7 +14,7 @@ from gpt2.files import ByteCount, unheard
 from gpt2.formats.directory import ModelDir
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.text.vocabulary import Vocabulary
-from gpt2.training import saving
+from gpt2.training.checkpoints import tensorflow_checkpoint
 
 NAME, IS_FILE = "openai", False
 
@@ -40,7 +40,7 @@ def write(
     texts = {HPARAMS_FILE: json.dumps(model.hparams.as_dict())}
     for name, content in vocabulary.files().items():
         (folder / name).write_bytes(content)
-    saving.save(folder, weights, texts=texts)
+    tensorflow_checkpoint.save(folder, weights, texts=texts)
 
 
 def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT) -> None:

@@ -23,7 +23,7 @@ from gpt2 import model as blocks
 from gpt2.encoder import END_OF_TEXT, Encoder
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.row import Row
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
 from gpt2.export.bpe_ops import TextToIds

@@ -10,8 +10,9 @@ from pathlib import Path
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import Damaged, GPT2Error, Unreadable, UsageError
-from gpt2.formats import model_dir, openai, transfer
-from gpt2.formats.checkpoint import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
+from gpt2.formats import model_dir, transfer
+from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 # Where OpenAI published the models, in 2020 and in 2019.
@@ -107,9 +108,9 @@ def _problem(path: Path, name: str, hparams: HParams) -> str:
     if name == DATA_FILE:
         if wrong := transfer.wrong_size(path, 4 * hparams.n_params):
             return wrong
-        openai.check_data(path.with_name(INDEX_FILE), path)
+        checkpoint.check_data(path.with_name(INDEX_FILE), path)
     if name == INDEX_FILE:
-        openai.check_model(openai.read_index(path)[1], hparams, path)
+        checkpoint.check_model(checkpoint.read_index(path)[1], hparams, path)
     if name == STATE_FILE and f'"{CHECKPOINT_NAME}"' not in files.read_text(path):
         return f"it does not name {CHECKPOINT_NAME}"
     if name == HPARAMS_FILE and load_hparams(path) != hparams:

@@ -13,8 +13,9 @@ from types import ModuleType
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats import openai_dir, vocabularies
+from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir
+from gpt2.formats.openai import directory as openai_directory
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
@@ -94,11 +95,15 @@ def is_model(path: Path) -> bool:
 
 def _format_of(path: Path) -> ModuleType | None:
     """What reads it: a module with `is_one` and `opened`."""
-    if openai_dir.is_one(path):
-        return openai_dir
-    from gpt2.formats import gguf, huggingface, transformer_lm  # need packages, which a wrong name is answered without
+    if openai_directory.is_one(path):
+        return openai_directory
+    from gpt2.formats.gguf import model as gguf_model  # these need packages
+    from gpt2.formats.huggingface import directory as huggingface_directory
+    from gpt2.formats.transformer_lm import directory as transformer_lm_directory
 
-    return next((kind for kind in (huggingface, transformer_lm, gguf) if kind.is_one(path)), None)
+    return next(
+        (kind for kind in (huggingface_directory, transformer_lm_directory, gguf_model) if kind.is_one(path)), None
+    )
 
 
 def _places(model_name: str, models_dir: str) -> list[Path]:
@@ -133,7 +138,7 @@ def open_model_dir(path: Path) -> ModelDir:
     found = _format_of(path)
     if found is None and files.is_file(path):
         raise GPT2Error(f"{path} is a file, and no model; give the path of a model's folder")
-    return (found or openai_dir).opened(path, _fetch_again(path))
+    return (found or openai_directory).opened(path, _fetch_again(path))
 
 
 def load_vocabulary(directory: ModelDir) -> Vocabulary:

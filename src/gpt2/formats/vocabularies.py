@@ -7,14 +7,14 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
-from gpt2.formats import huggingface_vocabulary
+from gpt2.formats.huggingface import vocabulary
 from gpt2.text.sentencepiece import SP_MODEL_FILE, SUFFIX
 from gpt2.text.vocabulary import Vocabulary
 
 
 def _read_sp_model(path: Path) -> Vocabulary:
     """A file, or the one of its name in a folder."""
-    from gpt2.formats import sp_model  # needs packages, which a wrong name is answered without
+    from gpt2.formats.sentencepiece import sp_model  # needs packages, which a wrong name is answered without
 
     return sp_model.read(path if path.suffix == SUFFIX and files.is_file(path) else path / SP_MODEL_FILE)
 
@@ -22,8 +22,8 @@ def _read_sp_model(path: Path) -> Vocabulary:
 # The files that make a vocabulary, and what reads them from their folder; the first that are there count.
 KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
-    ((huggingface_vocabulary.TOKENIZER_FILE,), huggingface_vocabulary.load_tokenizer),
-    (huggingface_vocabulary.PAIR, huggingface_vocabulary.load_pair),
+    ((vocabulary.TOKENIZER_FILE,), vocabulary.load_tokenizer),
+    (vocabulary.PAIR, vocabulary.load_pair),
     ((SP_MODEL_FILE,), _read_sp_model),
 ]
 FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from gpt2 import hparams as sizes
 from gpt2 import model as blocks
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats.openai import file_shape
+from gpt2.formats.openai.checkpoint import file_shape
 from gpt2.formats.weights import PREFIX, nest
 from gpt2.openai import tf1
 

@@ -18,13 +18,14 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gpt2.errors import GPT2Error
-from gpt2.server import completions, insight, schema
-from gpt2.server.answering import Answer, events
+from gpt2.server import insight, schema
+from gpt2.server import request as requests
+from gpt2.server.access import Guard, Limits
 from gpt2.server.defaults import MOST_TOKENS, PATIENCE
 from gpt2.server.errors import ApiError
-from gpt2.server.guard import Guard, Limits
 from gpt2.server.metrics import Metrics
-from gpt2.server.served import Served
+from gpt2.server.response import Answer, events
+from gpt2.server.served_model import Served
 from gpt2.server.writing import encoded, unless_gone
 
 PAGE = Path(__file__).with_name("page")
@@ -70,7 +71,7 @@ class Api:
     async def completions(self, body: schema.CompletionRequest, request: Request) -> Response:
         """Goes on with a text."""
         one = self.named(body.model)
-        plan = await encoded(completions.size(body), completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(requests.size(body), requests.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         if body.stream:
             parts = answer.parts(bool(body.stream_options and body.stream_options.include_usage))
@@ -89,7 +90,7 @@ class Api:
             raise ApiError(400, "the body must be a JSON string, not another value")
         body = schema.CompletionRequest.model_validate({"prompt": prompt, "max_tokens": AUTOCOMPLETED, "top_k": AMONG})
         one = self.named(None)
-        plan = await encoded(completions.size(body), completions.plan, one.model, body, self.options.most_tokens)
+        plan = await encoded(requests.size(body), requests.plan, one.model, body, self.options.most_tokens)
         answer = Answer(one, plan, self.metrics, self.options.patience)
         whole = await unless_gone(answer.whole(), request.is_disconnected)
         return Response(status_code=GONE) if whole is None else JSONResponse(whole.choices[0].text)

@@ -11,14 +11,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from gpt2 import generate
-from gpt2.engine.row import Choice, finite, last_of_window
+from gpt2.engine.token_sequence import Choice, finite, last_of_window
 from gpt2.errors import GPT2Error
 from gpt2.generate import Piece, asked, prompt_ids
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
-from gpt2.server.layers import Layers
-from gpt2.server.served import Served
+from gpt2.server.introspection import Layers
+from gpt2.server.served_model import Served
 from gpt2.server.writing import encoded, unless_gone, written
 from gpt2.text.vocabulary import Vocabulary
 

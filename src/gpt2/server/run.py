@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpt2.errors import GPT2Error
 from gpt2.server.app import Options, create_app
-from gpt2.server.served import Served
+from gpt2.server.served_model import Served
 
 HEADERS = 20.0  # seconds for a request's headers to come
 KEPT = 20  # seconds that a connection without a request is kept

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from gpt2.generate import Asked, Piece
-from gpt2.server.desk import Busy, Closed, Desk, Failed, Told
 from gpt2.server.errors import ApiError
+from gpt2.server.scheduler import Busy, Closed, Desk, Failed, Told
 
 Gone = Callable[[], Awaitable[bool]]
 T = TypeVar("T")

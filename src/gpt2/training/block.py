@@ -18,7 +18,7 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import GELU, HParams
 from gpt2.model import Weights
-from gpt2.training.settings import QUERIES
+from gpt2.training.settings.settings import QUERIES
 
 CUBIC = 0.044715  # gelu's, as in `gpt2.model`
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
 
 TF_CONFIG = "TF_CONFIG"
 TPU_ADDRESSES = ("TPU_NAME", "COLAB_TPU_ADDR")  # environment variables in which TensorFlow looks for a TPU

@@ -10,11 +10,11 @@ import shutil
 import warnings
 from pathlib import Path
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32
-from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, Settings
+from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, Settings
 
 TENSORFLOW = 670e6  # bytes, of a process that has trained nothing yet
 SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
@@ -76,7 +76,7 @@ def checkpoint_size(hparams: HParams, settings: Settings) -> float:
 def check(hparams: HParams, settings: Settings) -> None:
     """Warns if the memory will hardly do; raises GPT2Error if it cannot, or the disk cannot take two checkpoints, old
     and new."""
-    needed, available = memory(hparams, settings), machine.available_memory()
+    needed, available = memory(hparams, settings), devices.available_memory()
     said = (
         f"training will need about {_gb(needed)} of memory and {_gb(available)} are free; what saves most:"
         " memory_saving_gradients, a smaller batch_size, optimizer adafactor"

@@ -15,7 +15,7 @@ from gpt2 import model
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training.block import Block, Kept, Regime, drop
-from gpt2.training.settings import HEAD_ROWS
+from gpt2.training.settings.settings import HEAD_ROWS
 
 ENTERING, LEAVING = ("in_proj",), ("ln_f", "out_proj")  # weights before the blocks and after them, where there are any
 Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients for x and for weights

@@ -14,18 +14,19 @@ import tensorflow as tf
 from gpt2 import files
 from gpt2.data import windows
 from gpt2.engine.batch import Batch
-from gpt2.engine.row import Row
 from gpt2.engine.tensorflow import TensorFlowBackend
+from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error
 from gpt2.request import Sampling
-from gpt2.training import distribution, run_checkpoint, run_folder
-from gpt2.training.ending import Ending
+from gpt2.training import distribution
+from gpt2.training.checkpoints import run_checkpoint, run_folder
+from gpt2.training.checkpoints.run_folder import Progress
+from gpt2.training.checkpoints.run_lock import RunLock
+from gpt2.training.logs.report import VALIDATION_LINE, Report
+from gpt2.training.logs.training_log import Record
 from gpt2.training.origin import Origin
-from gpt2.training.record import Record
-from gpt2.training.report import VALIDATION_LINE, Report
-from gpt2.training.run_folder import Progress
-from gpt2.training.run_lock import RunLock
-from gpt2.training.settings import Settings
+from gpt2.training.settings.settings import Settings
+from gpt2.training.signals import Ending
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt2.training.settings import ADAFACTOR, ADAM, ADAMW, SGD
+from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, SGD
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # TensorFlow 1's AdamOptimizer, which the old tools used
 # Shazeer and Stern 2018: the two constants against division by zero and the limit of an update's root mean square.

@@ -15,14 +15,15 @@ import numpy as np
 from gpt2.data import train_bpe
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expanded
-from gpt2.formats import openai, openai_dir
-from gpt2.formats.checkpoint import STATE_FILE, current_checkpoint, index_file
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
+from gpt2.formats.openai import checkpoint, directory
+from gpt2.formats.openai.checkpoint_files import STATE_FILE, current_checkpoint, index_file
 from gpt2.formats.weights import Weights
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.text.vocabulary import Vocabulary
-from gpt2.training import distribution, run_folder
-from gpt2.training.settings import FRESH, LATEST, Settings
+from gpt2.training import distribution
+from gpt2.training.checkpoints import run_folder
+from gpt2.training.settings.settings import FRESH, LATEST, Settings
 
 
 class Origin(NamedTuple):
@@ -32,7 +33,7 @@ class Origin(NamedTuple):
     weights: Path | None  # prefix of the weights' files, or what else holds them; None makes new ones
     resumes: bool  # whether the run in the folder goes on
     moves_aside: bool  # whether there is one in the folder that does not
-    read_weights: Callable[[Path, HParams], Weights] = openai.read_weights
+    read_weights: Callable[[Path, HParams], Weights] = checkpoint.read_weights
 
 
 def find(settings: Settings, scratch: Path) -> Origin:
@@ -96,7 +97,7 @@ def _restored(settings: Settings, begun: bool) -> Origin:
     folder = path.parent if prefix else path
     prefix = prefix or current_checkpoint(folder)
     if (folder / HPARAMS_FILE).is_file():
-        base = openai_dir.at(folder, prefix)
+        base = directory.at(folder, prefix)
     else:
         base = find_model(settings.model_name, settings.models_dir)
     return Origin(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)

@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
-from gpt2.formats.checkpoint import current_checkpoint
+from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import nest
-from gpt2.training import distribution, estimate, origin, run_folder, run_settings
+from gpt2.training import distribution, estimate, origin
+from gpt2.training.checkpoints import run_folder
+from gpt2.training.checkpoints.run_folder import Progress
+from gpt2.training.checkpoints.run_lock import RunLock
+from gpt2.training.logs.report import Report
 from gpt2.training.origin import Origin
-from gpt2.training.report import Report
-from gpt2.training.run_folder import Progress
-from gpt2.training.run_lock import RunLock
-from gpt2.training.settings import FRESH, Settings
+from gpt2.training.settings import run_settings
+from gpt2.training.settings.settings import FRESH, Settings
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
@@ -122,7 +124,7 @@ def _start(settings: Settings, report: Report) -> Devices:
     if count > 1:
         report.note(f"worker {distribution.index() + 1} of {count} waits for the others")
     with distribution.waiting():
-        where = machine.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
+        where = devices.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
     return Devices(where, strategies[0])
 
 
@@ -183,7 +185,7 @@ def _trainer(settings: Settings, start: Origin, progress: Progress, devices: Dev
     weights = _weights(start, progress.seed, report)
     state = None
     if start.resumes and start.weights is not None and distribution.is_chief():
-        from gpt2.training import run_checkpoint
+        from gpt2.training.checkpoints import run_checkpoint
 
         same = progress.optimizer == settings.optimizer
         shapes = trainer.slot_shapes(weights, settings)

@@ -17,7 +17,7 @@ from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training import forward, optimizers
 from gpt2.training.block import Regime
-from gpt2.training.settings import Settings
+from gpt2.training.settings.settings import Settings
 
 SLOT = "optimizer/{slot}/{name}"
 DONE, SIGNALLED = 1, 2  # why an update is the last one, as bits: the run is complete, or a signal ends it

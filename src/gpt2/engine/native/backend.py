@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2 import machine
+from gpt2 import devices
 from gpt2.engine.backend import Logits, Piece, WordsWanted
 from gpt2.engine.blocks import SLOTS, Blocks
 from gpt2.engine.native import packing
@@ -59,7 +59,7 @@ class NativeBackend:
     """
 
     name = "the native step"
-    device = machine.CPU
+    device = devices.CPU
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class NativeBackend:
         self.words.argtypes = [address, address, address, size, address, size, address]
         self.forward.restype = self.words.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
-        threads = threads or machine.cores()
+        threads = threads or devices.cores()
         make = functools.partial(packing.prepared, library, weights, precision, threads)
         self.kept = nest((store.prepared(weights, precision, make) if store else make()).items())  # see `pointers`
         blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpt2 import files, machine
+from gpt2 import devices, files
 from gpt2.engine.native import folder
 from gpt2.engine.native.folder import NoLibrary
 from gpt2.files import unheard
@@ -171,7 +171,7 @@ def compile_library(compiler: str, library: Path) -> None:
 
 def options() -> list[str]:
     """What compilers are told on this machine. They ask the processor, which does not know what the system allows."""
-    return [*OPTIONS] if machine.tiles_allowed() else [*OPTIONS, WITHOUT_TILES]
+    return [*OPTIONS] if devices.tiles_allowed() else [*OPTIONS, WITHOUT_TILES]
 
 
 def command_of(compiler: str) -> list[str]:
@@ -199,7 +199,7 @@ def _identity(compiler: str) -> str:
 
 def _cpu() -> str:
     try:
-        info = machine.CPU_INFO.read_text(encoding="utf-8")
+        info = devices.CPU_INFO.read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
     return " ".join(re.findall(r"^(?:flags|Features|model name)\s*:.*", info, re.MULTILINE)[:2])

@@ -19,7 +19,7 @@ Team* team = new Team;
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
 
 #ifdef GPT2_TILES
-constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // as machine.py has them for build.py
+constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // as devices.py has them for build.py
 const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGISTERS) == 0;  // of a process, asked once
 #else
 const bool may_compute = true;

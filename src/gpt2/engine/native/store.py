@@ -33,7 +33,7 @@ from gpt2.engine.native import folder
 from gpt2.engine.native.folder import NoLibrary
 from gpt2.engine.native.memory import CHUNKS, in_huge_pages
 from gpt2.engine.native.packing import TYPES, Packed, Prepared
-from gpt2.formats.tensor import fill
+from gpt2.formats.stored_tensor import fill
 from gpt2.formats.weights import Weights
 
 SUFFIX = ".packed"

@@ -1,0 +1,1 @@
+"""Models in Hugging Face's layout: config.json, tokenizer and safetensors or PyTorch files."""

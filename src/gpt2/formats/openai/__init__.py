@@ -1,0 +1,1 @@
+"""Models in the layout that OpenAI published: TensorFlow checkpoints."""

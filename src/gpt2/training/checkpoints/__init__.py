@@ -1,0 +1,1 @@
+"""The folder of a training run: its checkpoints, its progress and its lock."""

@@ -1,0 +1,1 @@
+"""What a training run records and reports: history, TensorBoard events, progress lines."""

@@ -1,0 +1,133 @@
+"""What the store says of ids, against a list of all that it was told."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2.engine import blocks
+from gpt2.engine import prefix_cache as prefixes_module
+from gpt2.engine.blocks import Blocks, blocks_for
+from gpt2.engine.prefix_cache import WORTH, Prefixes, in_common
+
+SLOTS = 8  # so that short lists of ids take several blocks
+
+
+class Written(Blocks):
+    """Blocks of which one remembers what was written into them."""
+
+    def __init__(self):
+        super().__init__(block_bytes=1)
+        self.ids = {}
+
+    def has_memory(self, number):
+        return number in self.ids
+
+    def provide(self, number, most=None):
+        self.ids[number] = [None] * SLOTS
+
+    def discard(self, number):
+        """Nothing."""
+
+    def write(self, ids):
+        """A row's blocks, which hold these ids and after them the id -1."""
+        owned = [self.take() for _ in range(-(-len(ids) // SLOTS))]
+        padded = [*ids, *[-1] * (len(owned) * SLOTS - len(ids))]
+        for place, number in enumerate(owned):
+            self.ids[number] = padded[place * SLOTS : (place + 1) * SLOTS]
+        return owned
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(prefixes_module, "SLOTS", SLOTS)
+
+
+def stored(size=1000):
+    return Prefixes(Written(), size)
+
+
+def keep(store, ids):
+    """What a row does that computes ids and leaves."""
+    owned = store.blocks.write(ids)
+    store.keep(np.array(ids, np.int32), owned)
+    store.blocks.give_back(owned)
+
+
+def find(store, ids):
+    """How many of the ids are known, after a look at what is in the blocks."""
+    found = store.find(np.array(ids, np.int32))
+    blocks = found.blocks if found.partial is None else [*found.blocks, found.partial]
+    content = [token for number in blocks for token in store.blocks.ids[number]]
+    assert content[: found.slots] == list(ids[: found.slots]) and found.slots < len(ids)
+    assert len(found.blocks) == (found.slots // SLOTS if found.partial is None else (found.slots - 1) // SLOTS)
+    store.blocks.give_back(blocks)
+    return found.slots
+
+
+def test_a_text_and_one_word_more():
+    store = stored()
+    text = list(range(22))
+    assert find(store, text) == 0
+    keep(store, text)
+    assert find(store, [*text, 7]) == 22
+    assert find(store, text) == 21  # the last one has to be computed
+    assert find(store, text[:13]) == 12
+    assert find(store, [*text[:13], 99, 98]) == 13
+    assert find(store, text[:12]) == 8  # three more are too few to be copied
+    keep(store, [*text, 7, 8])
+    assert len(store.nodes) == store.blocks.used == 3  # the last block was replaced by the longer one
+
+
+def test_what_was_used_longest_ago_is_forgotten_first():
+    store = stored(size=4)
+    first, second = list(range(16)), list(range(100, 116))
+    keep(store, first)
+    keep(store, second)
+    assert find(store, [*first, 1]) == find(store, [*second, 1]) == 16
+    assert find(store, [*first, 1]) == 16
+    keep(store, [1, 2, 3, 4, 5])
+    assert find(store, [*first, 1]) == 16 and find(store, [*second, 1]) == 8  # its end, not its beginning
+    store.clear()
+    assert find(store, [*first, 1]) == store.blocks.used == len(store.root.children) == 0
+
+
+def test_a_row_that_uses_a_block_keeps_it_though_it_is_forgotten():
+    store = stored()
+    keep(store, list(range(20)))
+    found = store.find(np.arange(30, dtype=np.int32))
+    store.clear()
+    assert store.blocks.used == 3 and store.blocks.ids[found.blocks[0]] == list(range(8))
+
+
+def test_a_store_for_nothing_keeps_nothing():
+    store = stored(size=0)
+    keep(store, list(range(20)))
+    assert store.blocks.used == 0 and find(store, list(range(20))) == 0
+
+
+texts = st.lists(st.integers(0, 1), min_size=1, max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), texts), max_size=12), st.sampled_from([3, 1000]))
+def test_the_longest_beginning_is_found(program, size):
+    """As long as none is forgotten; of two ids alone, so that much begins alike."""
+    store, told = stored(size), []
+    for is_kept, ids in program:
+        if is_kept:
+            keep(store, ids)
+            told.append(np.array(ids))
+        slots = find(store, ids)
+        longest = min(max((in_common(np.array(ids), other) for other in told), default=0), len(ids) - 1)
+        expected = longest if longest % SLOTS >= WORTH else longest // SLOTS * SLOTS
+        assert slots <= longest
+        if size > 500:
+            assert slots >= expected
+        assert store.blocks.used == len(store.nodes) <= size
+    store.clear()
+    assert not store.blocks.used
+
+
+def test_blocks_for_slots():
+    assert [blocks_for(slots) for slots in (0, 1, blocks.SLOTS, blocks.SLOTS + 1)] == [0, 1, 1, 2]
