@@ -28,7 +28,7 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
     folder = download.target_folder(models_dir)
     with bars(FETCHING) as report:
         directory = download.download_model(model_name, folder, base_url or download.BASE_URLS, report)
-    command.complain(f"{model_name} is complete in {directory}")
+    command.print_error_line(f"{model_name} is complete in {directory}")
 
 
 if __name__ == "__main__":

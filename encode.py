@@ -34,10 +34,10 @@ def encode_text(
     print("Reading files", flush=True)
     encoder = find_vocabulary(model_name, models_dir)
     print("Writing", path, flush=True)
-    rows = documents.Csv(header=csv_header)
+    rows = documents.CsvFormat(header=csv_header)
     with bar(ENCODING) as report:
         written = encode.encode(in_text, out, encoder, encoding, rows, combine, workers, report)
-    command.complain(f"{written.tokens:,} tokens of {written.documents:,} documents")
+    command.print_error_line(f"{written.tokens:,} tokens of {written.documents:,} documents")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs befo
 
 from gpt2.cli import command
 from gpt2.cli.training_flags import FLAGS
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 
 
 def train(**given):
@@ -19,15 +19,15 @@ def train(**given):
     The same command goes on where the last one ended, and so does --run_name alone: flags that are left out are then
     the run's own. Ctrl-C saves and ends.
     """
-    from gpt2.cli.training_report import Terminal  # needs packages, which --help does not
+    from gpt2.cli.training_report import TerminalReport  # needs packages, which --help does not
     from gpt2.training import run
     from gpt2.training.settings import run_settings
 
-    settings = run_settings.asked(given)
-    run.train(settings, report=Terminal(settings.print_every))
+    settings = run_settings.combine_settings(given)
+    run.train(settings, report=TerminalReport(settings.print_every))
 
 
-train.__signature__ = inspect.signature(Settings)  # the flags and their defaults
+train.__signature__ = inspect.signature(TrainingSettings)  # the flags and their defaults
 
 if __name__ == "__main__":
     sys.exit(command.main(train, flags=FLAGS))

@@ -74,10 +74,10 @@ class Instant:
 
     def send(self, worker, rows):
         from gpt2.bulk.batch_worker import Text
-        from gpt2.bulk.workers import Answer
+        from gpt2.bulk.workers import FinishedRow
 
         text = "and so on " * 40
-        self.answers.append((worker, [Answer(row.number, [Text(text, "length", 40, 64)], "") for row in rows]))
+        self.answers.append((worker, [FinishedRow(row.number, [Text(text, "length", 40, 64)], "") for row in rows]))
 
     def wait(self):
         answers, self.answers = self.answers, []
@@ -89,10 +89,10 @@ def command_row_s(temporary, rows=20000):
     import pickle
 
     from gpt2.bulk import file_formats, job, journal, output
-    from gpt2.bulk.row_queue import LookAhead
-    from gpt2.bulk.rows import Asked
-    from gpt2.bulk.source import Progress, Source
-    from gpt2.bulk.workers import ManyHands
+    from gpt2.bulk.row_queue import RowQueue
+    from gpt2.bulk.rows import RowDefaults
+    from gpt2.bulk.source import PromptSource, SourceProgress
+    from gpt2.bulk.workers import WorkerExecutor
     from gpt2.request import Request
 
     class Pickled(Instant):
@@ -108,8 +108,10 @@ def command_row_s(temporary, rows=20000):
     with journal.opened(out) as kept:
         kept.begin({})
         with output.opened(out, file_formats.written_as(file_formats.JSON_LINES, "model", None), kept) as opened:
-            some = job.rows(Source(str(prompts), file_formats.JSON_LINES), Asked(Request(None, 64)), Progress())
-            job.run(LookAhead(some, opened.ended), ManyHands(Pickled(16), 32), opened, lambda totals: None)
+            some = job.rows(
+                PromptSource(str(prompts), file_formats.JSON_LINES), RowDefaults(Request(None, 64)), SourceProgress()
+            )
+            job.run(RowQueue(some, opened.ended), WorkerExecutor(Pickled(16), 32), opened, lambda totals: None)
     return (time.perf_counter() - start) / rows
 
 

@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 import numpy as np
 
 from gpt2.engine.load import load_backend
-from gpt2.engine.scoring import Asked, Span, scores
+from gpt2.engine.scoring import ScoreOptions, Span, score_spans
 from gpt2.formats import model_dir
 from gpt2.request import FLOAT32, PRECISIONS
 
 
 def predictions(backend, windows):
     """The likeliest ids [N] and the bits of each token that follows [N]."""
-    said = list(scores(backend, (Span(window, len(window) - 1) for window in windows), Asked(likeliest=1)))
+    said = list(score_spans(backend, (Span(window, len(window) - 1) for window in windows), ScoreOptions(likeliest=1)))
     likeliest = np.concatenate([window.likeliest[:, 0] for window in said])
     return likeliest, -np.concatenate([window.logprobs for window in said]) / math.log(2)
 

@@ -47,13 +47,13 @@ def tensorflow_update(precision, *saving):
     from gpt2.formats import model_dir
     from gpt2.formats.weights import nest
     from gpt2.training import origin
-    from gpt2.training.settings.settings import Settings
+    from gpt2.training.settings.settings import TrainingSettings
     from gpt2.training.trainer import Trainer
 
     hparams = model_dir.RELEASED["124M"]
     new = origin.new_weights(hparams, seed=1)
     weights = nest((name, tf.constant(value)) for name, value in new.items())
-    settings = Settings("random", precision=precision, memory_saving_gradients=bool(saving))
+    settings = TrainingSettings("random", precision=precision, memory_saving_gradients=bool(saving))
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del new, weights
     tokens = np.random.default_rng(1).integers(hparams.n_vocab, size=(1, 1, 1, WINDOW + 1)).astype(np.int32)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command
 from gpt2.errors import UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model
 
 
@@ -22,22 +22,22 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
     """
     from gpt2 import devices  # needs packages, which --help does not
     from gpt2.cli.bars import CONVERTING, bar
-    from gpt2.cli.flags import byte_size
+    from gpt2.cli.flags import parse_byte_size
     from gpt2.export import convert as export
-    from gpt2.export.options import Options
+    from gpt2.export.options import ExportOptions
 
     if not dst:
         raise UsageError("dst must be the path of what is to be written, not ''")
     export.check_format(to)
-    size = byte_size(shard_size) if isinstance(shard_size, str) else shard_size  # as the default is, for people
-    chosen = Options(dtype, size, variant)
+    size = parse_byte_size(shard_size) if isinstance(shard_size, str) else shard_size  # as the default is, for people
+    chosen = ExportOptions(dtype, size, variant)
     model = find_model(src, models_dir)
     if to in export.WITH_TENSORFLOW:
         devices.start()
     with bar(CONVERTING) as report:
-        export.convert(model, expanded(dst), to, chosen, report)
+        export.convert(model, expand_path(dst), to, chosen, report)
     rounded = "" if dtype == "float32" else f", rounded to {dtype}"
-    command.complain(f"{dst}: {model.hparams.n_params:,} weights, the same as in {src}{rounded}")
+    command.print_error_line(f"{dst}: {model.hparams.n_params:,} weights, the same as in {src}{rounded}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command, evaluating
-from gpt2.cli.sources import Chosen, Source
+from gpt2.cli.sources import ModelFlags, TextFlags
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 
@@ -39,8 +39,8 @@ def evaluate_model(
     and hellaswag. Their data are downloaded once, or given by --data. Beside a number of a released size stands what
     the paper reports; docs/evaluation.md says which of them can be expected to agree.
     """
-    chosen = Chosen(model_name, models_dir, precision, threads, not no_cache)
-    source = Source(in_text, text, encoding, csv_header)
+    chosen = ModelFlags(model_name, models_dir, precision, threads, not no_cache)
+    source = TextFlags(in_text, text, encoding, csv_header)
     trials = evaluating.Trials(tasks, data, data_dir, window, stride, limit, no_start, json)
     evaluating.evaluate(chosen, source, trials)
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import bulk, command
 from gpt2.cli.bulk_flags import BULK_FLAGS
-from gpt2.cli.sources import Chosen
+from gpt2.cli.sources import ModelFlags
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
@@ -55,7 +55,7 @@ def generate(
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
     bulk.generate(
-        Chosen(model_name, models_dir, precision, threads),
+        ModelFlags(model_name, models_dir, precision, threads),
         bulk.Files(prompts, out, in_form, out_form, column, id_column, template, delimiter, encoding, no_header),
         bulk.Wanted(length, sampling, seed, stop, n, logprobs, ignore_eos),
         bulk.Workers(batch_size, processes, ray),

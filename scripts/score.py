@@ -9,7 +9,7 @@ sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command, scoring
-from gpt2.cli.sources import Chosen, Source
+from gpt2.cli.sources import ModelFlags, TextFlags
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 
@@ -38,8 +38,8 @@ def score_text(
     largest. Each token sees at least half a window before it, unless --stride says otherwise; <|endoftext|> stands
     before each text. --next 20 lists the tokens that may follow instead.
     """
-    chosen = Chosen(model_name, models_dir, precision, threads, not no_cache)
-    source = Source(in_text, text, encoding, csv_header)
+    chosen = ModelFlags(model_name, models_dir, precision, threads, not no_cache)
+    source = TextFlags(in_text, text, encoding, csv_header)
     if next is None:
         scoring.score(chosen, source, scoring.Wanted(by, likeliest, form, out, window, stride))
     else:

@@ -10,7 +10,7 @@ sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command
 from gpt2.errors import UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 
 
 def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=False):
@@ -23,10 +23,10 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
 
     if not out:
         raise UsageError("out must be the name of a folder, not ''")
-    rows = documents.Csv(header=csv_header)
+    rows = documents.CsvFormat(header=csv_header)
     with bar(READING) as report:
-        encoder = train_bpe.train(in_text, expanded(out), n_vocab, encoding, rows, report)
-    command.complain(f"{encoder.n_vocab:,} ids in {out}")
+        encoder = train_bpe.train(in_text, expand_path(out), n_vocab, encoding, rows, report)
+    command.print_error_line(f"{encoder.n_vocab:,} ids in {out}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch_files import bfloat16, state_dict, write_stream, write_zip
 from gpt2.encoder import END_OF_TEXT, byte_characters
 from gpt2.engine.reference import random_weights
 from gpt2.formats.huggingface.directory import tensor_name
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 
 TEXT = "the cat sat on the mat and the dog sat on the log"
@@ -94,7 +94,7 @@ def hparams_of(config: Mapping[str, Any]) -> HParams:
 
 def arrays_of(config: Mapping[str, Any], prefix: str = "transformer.", seed: int = 1) -> dict[str, np.ndarray]:
     """Random weights as float32, by transformers' names."""
-    found = {tensor_name(name): array for name, array in leaves(random_weights(hparams_of(config), seed))}
+    found = {tensor_name(name): array for name, array in flatten(random_weights(hparams_of(config), seed))}
     return {name if name == "lm_head.weight" else prefix + name: array for name, array in found.items()}
 
 

@@ -15,7 +15,7 @@ from gpt2.engine.tensorflow import as_tensors
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
 from gpt2.training import distribution, run
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from gpt2.training.trainer import Trainer
 
 UPDATES, BATCH = 4, 2
@@ -39,10 +39,10 @@ def main(model, regimes):
     common = {"dataset": "text.txt", "model_name": model, "batch_size": BATCH, "learning_rate": 0.01, "seed": 1}
     common |= {"run_name": "mirrored", "val_every": UPDATES, "sample_every": UPDATES, "sample_length": 3}
     for end in (UPDATES // 2, UPDATES):
-        run.train(Settings(**common, stop_after=end))
+        run.train(TrainingSettings(**common, stop_after=end))
     directory = open_model_dir(Path(model))
     both = (two, tf.distribute.get_strategy())
-    print(json.dumps([[list(losses(directory, Settings("text.txt", **r), s)) for s in both] for r in regimes]))
+    print(json.dumps([[list(losses(directory, TrainingSettings("text.txt", **r), s)) for s in both] for r in regimes]))
 
 
 if __name__ == "__main__":

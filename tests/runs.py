@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.training import trainer
 
 COMMAND = Path(__file__).resolve().parents[1] / "train.py"
@@ -29,7 +29,7 @@ def losses(name="run1"):
 
 
 def weights(name="run1") -> dict[str, Any]:
-    return dict(leaves(tiny.read_model(Path("checkpoint", name))))
+    return dict(flatten(tiny.read_model(Path("checkpoint", name))))
 
 
 def assert_same_weights(found, expected, tolerance=1e-6):

@@ -6,15 +6,15 @@ import threading
 import pytest
 
 from gpt2.server import run
-from gpt2.server.app import Options
-from gpt2.server.scheduler import Desk
-from gpt2.server.served_model import Served
+from gpt2.server.app import ServerOptions
+from gpt2.server.scheduler import Scheduler
+from gpt2.server.served_model import ServedModel
 
 
 @contextlib.contextmanager
-def serving(models, options=Options(), rows=32, waiting=64):  # noqa: B008 - it is frozen
+def serving(models, options=ServerOptions(), rows=32, waiting=64):  # noqa: B008 - it is frozen
     """The URL of a server of these models, by their names."""
-    served = [Served(name, model, Desk(model, rows, waiting), "float32") for name, model in models.items()]
+    served = [ServedModel(name, model, Scheduler(model, rows, waiting), "float32") for name, model in models.items()]
     listening = run.bound("127.0.0.1", 0)
     ready, servers = threading.Event(), []
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ from gpt2.cli import doctor
 from gpt2.engine import load
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -51,7 +51,7 @@ def test_a_container_s_share_of_the_cores_is_heeded(monkeypatch, tmp_path, conte
     (tmp_path / "cpu.max").write_text(content)
     monkeypatch.setattr(devices, "CGROUP", tmp_path)
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda process: range(99), raising=False)
-    assert devices.cores() == cores
+    assert devices.available_cores() == cores
 
 
 @pytest.mark.parametrize("allowed, left", [("5000", 2000), ("max", None), ("2000", 0)])
@@ -103,7 +103,7 @@ def test_a_number_of_threads_that_nobody_means(threads, tiny_dir):
         devices.start,
         partial(generate.load, str(tiny_dir)),
         lambda threads: load.load_backend(open_model_dir(tiny_dir), threads=threads),
-        lambda threads: Settings("text.txt", threads=threads),
+        lambda threads: TrainingSettings("text.txt", threads=threads),
         lambda threads: next(doctor.examine(threads=threads)),
     ):
         with pytest.raises(UsageError, match=f"threads must be from 1 to 1024, not {threads}"):

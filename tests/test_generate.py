@@ -61,7 +61,7 @@ def test_length_is_the_number_of_new_tokens(tiny_model, length):
     """In a window of 32; each token of random text decodes to at least a byte, which a piece announces."""
     pieces = list(generate.stream(tiny_model, [Request(None, length, seed=1)]))
     assert len(pieces) == max(1, length)
-    assert (pieces[0].token is None) == (length == 0) and pieces[-1].ended == generate.LENGTH
+    assert (pieces[0].token is None) == (length == 0) and pieces[-1].ended == generate.FINISH_LENGTH
 
 
 def test_a_stop_string_ends_a_row_before_it(tiny_model):
@@ -141,7 +141,7 @@ def test_a_batch_is_as_large_as_memory_allows(tiny_model, monkeypatch):
     loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
     room = 7 - loaded.prefixes.blocks.spare()
     available = room * loaded.prefixes.blocks.block_bytes / blocks.SHARE
-    monkeypatch.setattr(blocks.machine, "available_memory", lambda: available)
+    monkeypatch.setattr(blocks.devices, "available_memory", lambda: available)
     stream = generate.stream(loaded, requests, 10**9)
     with pytest.warns(UserWarning, match="memory has room for 7 samples at a time, not for 1000000000"):
         pieces = [next(stream) for _ in range(7 * 5)]
@@ -161,12 +161,12 @@ def test_the_next_request_takes_the_place_of_one_that_has_ended(tiny_model, monk
 
 def test_a_text_comes_with_its_tokens_and_why_it_ended(tiny_model):
     (free,) = generate.completions(tiny_model, [Request("the cat", 30, seed=5)])
-    assert free.ended == generate.LENGTH and free.prompt == ()
+    assert free.ended == generate.FINISH_LENGTH and free.prompt == ()
     assert tiny_model.encoder.decode([token.id for token in free.tokens]) == free.text
     assert all(token.logprob < 0 and token.likeliest == () for token in free.tokens)
     request = Request("the cat", 30, seed=5, stop=free.text[9:12], logprobs=2, echo=True)
     (stopped,) = generate.completions(tiny_model, [request])
-    assert stopped.ended == generate.STOP and stopped.text == free.text.split(free.text[9:12])[0]
+    assert stopped.ended == generate.FINISH_STOP and stopped.text == free.text.split(free.text[9:12])[0]
     for with_more, token in zip(stopped.tokens, free.tokens):
         assert with_more[1:2] == token[1:2] and abs(with_more.logprob - token.logprob) < 1e-5
         assert len(with_more.likeliest) == 2

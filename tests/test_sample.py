@@ -86,9 +86,9 @@ def test_penalty_divides_positive_and_multiplies_negative_logits():
 def test_the_choice_is_the_largest_sum_of_logit_and_gumbel_number():
     # Gumbel numbers by hand: 0.5 gives 0.37, 0.9 gives -0.83, 0.01 gives 4.60, 0.6 gives 0.09.
     # The logits are -1.90, -0.69, -3.00 and -1.20.
-    assert sample.choose(LOGITS, words(0.5, 0.9, 0.01, 0.6)) == 2  # the sums: -1.53, -1.53, 1.60, -1.12
-    assert sample.choose(LOGITS, words(0.5, 0.9, 0.5, 0.6)) == 3  # -1.53, -1.53, -2.63, -1.12
-    assert sample.choose(LOGITS, words(0.5, 0.5, 0.5, 0.6)) == 1  # -1.53, -0.33, -2.63, -1.12
+    assert sample.gumbel_argmax(LOGITS, words(0.5, 0.9, 0.01, 0.6)) == 2  # the sums: -1.53, -1.53, 1.60, -1.12
+    assert sample.gumbel_argmax(LOGITS, words(0.5, 0.9, 0.5, 0.6)) == 3  # -1.53, -1.53, -2.63, -1.12
+    assert sample.gumbel_argmax(LOGITS, words(0.5, 0.5, 0.5, 0.6)) == 1  # -1.53, -0.33, -2.63, -1.12
 
 
 def test_the_least_and_the_largest_number_are_no_trouble():
@@ -97,16 +97,16 @@ def test_the_least_and_the_largest_number_are_no_trouble():
     numbers.bits = SimpleNamespace(random_raw=lambda n: np.full(n, 0xFFFF_FFFF_0000_0000, np.uint64))
     drawn = numbers.words(0, 4)
     assert sample.uniform(drawn).tolist() == [2.0**-33, 1 - 2.0**-24, 2.0**-33, 1 - 2.0**-24]
-    assert sample.choose(LOGITS, drawn) == 0
-    assert sample.choose(LOGITS[1:2], drawn[1:2]) == 0
+    assert sample.gumbel_argmax(LOGITS, drawn) == 0
+    assert sample.gumbel_argmax(LOGITS[1:2], drawn[1:2]) == 0
 
 
 def test_a_token_without_probability_is_never_chosen():
     logits = np.array([-np.inf, 0.0, -np.inf, -50.0], np.float32)
     numbers = sample.RandomNumbers(seed=0, sample=0)
     for token in range(100):
-        assert sample.choose(logits, numbers.words(token, 4)) == 1
-    assert sample.choose(logits, np.array([0, 2**32 - 1, 0, 0], np.uint32)) == 1
+        assert sample.gumbel_argmax(logits, numbers.words(token, 4)) == 1
+    assert sample.gumbel_argmax(logits, np.array([0, 2**32 - 1, 0, 0], np.uint32)) == 1
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1, 1.0, 5.0, 40.0])
@@ -118,13 +118,13 @@ def test_the_few_that_can_win_are_enough(spread):
         drawn = rng.integers(2**32, size=3000, dtype=np.uint32)
         drawn[rng.integers(3000, size=9)] = [0, 1, 2, 255, 256, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1]
         gumbel = -np.log(-np.log1p(-sample.uniform(drawn)))
-        assert sample.choose(logits, drawn) == np.argmax(logits + gumbel)
+        assert sample.gumbel_argmax(logits, drawn) == np.argmax(logits + gumbel)
 
 
 def test_frequencies_are_the_probabilities():
     """20,000 draws: a deviation of 0.015 is more than four standard errors."""
     numbers = sample.RandomNumbers(seed=0, sample=0)
-    ids = [sample.choose(LOGITS, numbers.words(token, 4)) for token in range(20_000)]
+    ids = [sample.gumbel_argmax(LOGITS, numbers.words(token, 4)) for token in range(20_000)]
     np.testing.assert_allclose(np.bincount(ids, minlength=4) / 20_000, PROBABILITIES, atol=0.015)
 
 
@@ -136,7 +136,7 @@ def test_the_batch_size_rounds_away_no_choice():
         logits = rng.normal(size=50_000).astype(np.float32)
         noisy = logits + rng.normal(size=(100, 50_000)).astype(np.float32) * np.float32(1e-6)
         drawn = numbers.words(token, 50_000)
-        assert {sample.choose(row, drawn) for row in noisy} == {sample.choose(logits, drawn)}
+        assert {sample.gumbel_argmax(row, drawn) for row in noisy} == {sample.gumbel_argmax(logits, drawn)}
 
 
 def next_id(favoured, sampling, logits=LOGITS, prompt=(), new=()):
@@ -234,8 +234,8 @@ def test_any_random_word_can_be_had_alone():
 
 
 def test_the_likeliest_come_in_order():
-    assert sample.likeliest(LOGITS, 3).tolist() == [1, 3, 0]
-    assert sample.likeliest(np.zeros(4, np.float32), 9).tolist() == [0, 1, 2, 3]
+    assert sample.top_ids(LOGITS, 3).tolist() == [1, 3, 0]
+    assert sample.top_ids(np.zeros(4, np.float32), 9).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch_files
 
 from gpt2.engine.reference import random_weights
 from gpt2.formats.transformer_lm import directory
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 from lm import data
 
@@ -51,7 +51,7 @@ def write_model(folder: Path, sp_model: Path, hparams: HParams = HPARAMS, legacy
 
 def theirs(weights: dict[str, Any]) -> dict[str, np.ndarray]:
     """Nested weights -> transformer-lm's names and layout."""
-    named = dict(leaves(weights))
+    named = dict(flatten(weights))
     return {
         directory.key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
         for name, value in named.items()

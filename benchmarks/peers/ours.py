@@ -23,12 +23,12 @@ class Engine:
 
     def batch(self, prompt, rows):
         from gpt2.engine.batch import Batch
-        from gpt2.engine.token_sequence import Row
+        from gpt2.engine.token_sequence import JobRow
         from gpt2.request import Sampling
 
         batch = Batch(self.backend)
         for _ in range(rows):
-            batch.add(Row(prompt, Sampling(temperature=0)))
+            batch.add(JobRow(prompt, Sampling(temperature=0)))
         return batch
 
     def decoding(self, tokens, batch):
@@ -51,20 +51,20 @@ class Engine:
     def bulk(self, prompts, lengths, batch):
         """A job of files of prompts but for its files."""
         from gpt2 import generate
-        from gpt2.bulk.batch_worker import Station
-        from gpt2.bulk.row_queue import Ended, LookAhead
-        from gpt2.bulk.rows import Row
-        from gpt2.bulk.workers import OwnHands
+        from gpt2.bulk.batch_worker import BatchWorker
+        from gpt2.bulk.row_queue import Ended, RowQueue
+        from gpt2.bulk.rows import JobRow
+        from gpt2.bulk.workers import InProcessExecutor
         from gpt2.request import Request, Sampling
 
         rows = [
-            Row(number, number, (Request(prompt, length, Sampling(temperature=0)),))
+            JobRow(number, number, (Request(prompt, length, Sampling(temperature=0)),))
             for number, (prompt, length) in enumerate(zip(prompts, lengths))
         ]
 
         def write():
-            hands = OwnHands(Station(generate.Model(Numbers(), self.backend), batch))
-            ahead = LookAhead(rows, Ended())
+            hands = InProcessExecutor(BatchWorker(generate.Model(Numbers(), self.backend), batch))
+            ahead = RowQueue(rows, Ended())
             return sum(
                 text.tokens for some in iter(lambda: hands.exchange(ahead), []) for one in some for text in one.texts
             )
@@ -74,12 +74,12 @@ class Engine:
     def scoring(self, ids, window):
         import numpy as np
 
-        from gpt2.engine.scoring import Span, scores
+        from gpt2.engine.scoring import Span, score_spans
 
         spans = [np.array(ids[start : start + window + 1], np.int32) for start in range(0, len(ids) - 1, window)]
 
         def score():
-            found = scores(self.backend, (Span(span, len(span) - 1) for span in spans))
+            found = score_spans(self.backend, (Span(span, len(span) - 1) for span in spans))
             return -sum(float(one.logprobs.sum(dtype=float)) for one in found)
 
         return score

@@ -32,7 +32,7 @@ MAX_THREADS = 1024
 HOLDING = threading.RLock()
 
 
-def cores() -> int:
+def available_cores() -> int:
     """How many cores this process may use: those it may run on, or a container's share of them if that is less."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return int(min(allowed, _quota()))
@@ -126,7 +126,7 @@ def has_gpu(threads: int | None = None) -> bool:
     if not _driver() or not has_tensorflow():
         return False
     start(threads, return_memory=True)
-    return any(name.startswith("GPU") for name in seen())
+    return any(name.startswith("GPU") for name in tensorflow_devices())
 
 
 def _driver() -> bool:
@@ -154,7 +154,7 @@ def start(threads: int | None = None, first: Callable[[], object] | None = None,
     import_tensorflow()
     import tensorflow as tf
 
-    with native_stderr_held():
+    with holding_back_stderr():
         gpus = tf.config.list_physical_devices("GPU")
         with contextlib.suppress(RuntimeError):  # TensorFlow has computed before, and its settings are fixed since
             for gpu in gpus:
@@ -175,7 +175,7 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its chatter, and starts nothing. Raises GPT2Error if the processor is too old."""
     _check_processor()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with native_stderr_held(), _keras_left_out():
+    with holding_back_stderr(), _keras_left_out():
         import tensorflow  # noqa: F401
 
 
@@ -196,7 +196,7 @@ def _check_processor() -> None:
         )
 
 
-def seen() -> list[str]:
+def tensorflow_devices() -> list[str]:
     """The devices that TensorFlow sees, such as "CPU:0"."""
     import tensorflow as tf
 
@@ -233,7 +233,7 @@ def _keras_left_out() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def native_stderr_held() -> Iterator[None]:
+def holding_back_stderr() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and lets it out only if an exception passes.
 
     TensorFlow's C++ logs at import, before it reads TF_CPP_MIN_LOG_LEVEL and past Python's logging. One thread at a

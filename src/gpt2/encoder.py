@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
-from gpt2.text.byte_level import BytesOf, byte_characters
+from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.text.byte_level import TokenBytes, byte_characters
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
@@ -62,7 +62,7 @@ def piece_pattern() -> Any:
     return regex.compile(PIECE)
 
 
-def made_pieces(merges: Iterable[tuple[str, str]]) -> set[str]:
+def pieces_from_merges(merges: Iterable[tuple[str, str]]) -> set[str]:
     """The pieces that text is cut into: the bytes, and what merges make. All others of a vocabulary are special."""
     return {left + right for left, right in merges}.union(byte_characters().values())
 
@@ -143,7 +143,7 @@ def split(text: str) -> list[str]:
     return piece_pattern().findall(without_surrogates(text))
 
 
-def last_cut(text: str) -> int:
+def last_safe_cut(text: str) -> int:
     """The last place at which a text may be cut so that its parts have the ids of the whole; 0 for none."""
     found = boundary_pattern().search(text)
     return found.start() if found else 0
@@ -165,8 +165,8 @@ class Encoder:
         self.ids_of, self.end_token = ids_of, end_token
         self.ranks = dict(zip(merges, range(len(merges))))
         self.characters = byte_characters()
-        self.special = ids_of.keys() - made_pieces(merges) if special is None else special
-        self.bytes_of = BytesOf(ids_of, self.special)
+        self.special = ids_of.keys() - pieces_from_merges(merges) if special is None else special
+        self.bytes_of = TokenBytes(ids_of, self.special)
         self.cache = PieceCache(self.encode_piece)
         self.packed_cache = PieceCache(self.pack_piece)
 
@@ -191,7 +191,7 @@ class Encoder:
         return hashlib.sha256(json.dumps(content).encode("ascii")).hexdigest()[:16]
 
     ends_lines = False
-    last_cut = staticmethod(last_cut)
+    last_safe_cut = staticmethod(last_safe_cut)
 
     def merges(self) -> list[tuple[str, str]]:
         return sorted(self.ranks, key=self.ranks.__getitem__)
@@ -289,7 +289,7 @@ def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
     pairs = list(map(str.split, lines[has_version:]))
     if not set(map(len, pairs)) <= {0, 2}:
         wrong = next(at for at, pair in enumerate(pairs) if len(pair) not in (0, 2)) + has_version
-        raise Damaged(path, f"line {wrong + 1} should be two pieces, not {lines[wrong][:40]!r}", AGAIN)
+        raise DamagedFileError(path, f"line {wrong + 1} should be two pieces, not {lines[wrong][:40]!r}", AGAIN)
     same = dict(zip(ids_of, ids_of)).get
     return [(same(left, left), same(right, right)) for left, right in filter(None, pairs)]
 
@@ -324,21 +324,21 @@ def load_encoder(directory: Path) -> Encoder:
 def check_pieces(ids_of: Any, path: Path) -> None:
     """Raises Damaged for what does not map pieces to ids, each to one of its own."""
     if not isinstance(ids_of, dict) or not ids_of or set(map(type, ids_of.values())) != {int}:
-        raise Damaged(path, "it should map pieces of text to ids", AGAIN)
+        raise DamagedFileError(path, "it should map pieces of text to ids", AGAIN)
     if len(set(ids_of.values())) < len(ids_of):
-        raise Damaged(path, "it gives one id to several pieces", AGAIN)
+        raise DamagedFileError(path, "it gives one id to several pieces", AGAIN)
     try:
         "".join(ids_of).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise Damaged(path, "a piece holds an unpaired surrogate, which no text does", AGAIN) from error
+        raise DamagedFileError(path, "a piece holds an unpaired surrogate, which no text does", AGAIN) from error
 
 
 def _check_all_are_there(ids_of: dict[str, int], path: Path) -> None:
     """Raises Damaged if a byte or an id is missing, as none is in OpenAI's vocabulary and in those made here."""
     if missing := set(byte_characters().values()) - ids_of.keys():
-        raise Damaged(path, f"it lacks {len(missing)} of the 256 bytes", AGAIN)
+        raise DamagedFileError(path, f"it lacks {len(missing)} of the 256 bytes", AGAIN)
     if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
-        raise Damaged(path, f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}", AGAIN)
+        raise DamagedFileError(path, f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}", AGAIN)
 
 
 def check_merges(
@@ -352,7 +352,7 @@ def check_merges(
 
     named: the file of the pieces. special: which of them are so, beside those that look so.
     """
-    made = made_pieces(merges)
+    made = pieces_from_merges(merges)
     found = {piece for piece in ids_of if piece not in made}
     if unmade := sorted(piece for piece in found.difference(special) if not _is_special(piece)):
         raise GPT2Error(

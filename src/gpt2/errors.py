@@ -17,14 +17,14 @@ class UsageError(GPT2Error, ValueError):
     """A value was given that is not allowed (exit status 2)."""
 
 
-class Unreadable(GPT2Error):
+class UnreadableFileError(GPT2Error):
     """A file that cannot be read, whatever is in it: a permission, a broken disk, too many open files."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{path} cannot be read: {error.strerror or error}")
 
 
-class Damaged(GPT2Error):
+class DamagedFileError(GPT2Error):
     """A file that was read and whose content is wrong."""
 
     def __init__(self, path: Path, reason: str, advice: str = FETCH_AGAIN) -> None:
@@ -33,17 +33,17 @@ class Damaged(GPT2Error):
         super().__init__(f"{self.what}; {advice}")
 
 
-def shown(name: object) -> str:
+def printable_name(name: object) -> str:
     """A file's name for a message of one line: as Python writes it if it holds line ends or bytes that are no text."""
     text = str(name)
     return text if text.isprintable() else repr(text)
 
 
-def listed(names: Collection[object]) -> str:
+def summarize_names(names: Collection[object]) -> str:
     """The first few names for a message, and how many more there are.
 
-    >>> listed(["a", "b", "c", "d", "e"])
+    >>> summarize_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
     """
-    said = ", ".join(shown(name) for name in list(names)[:LISTED])
+    said = ", ".join(printable_name(name) for name in list(names)[:LISTED])
     return said if len(names) <= LISTED else f"{said} and {len(names) - LISTED} more"

@@ -19,31 +19,33 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 
-ByteCount = Callable[[int, "int | None"], object]  # is told how many bytes are done, and of how many if that is known
+ByteProgress = Callable[
+    [int, "int | None"], object
+]  # is told how many bytes are done, and of how many if that is known
 LARGEST_TEXT = 1 << 26  # bytes; of what is read at once, the largest is GPT-2's encoder.json with a million
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems say that have none
 PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
 
 
-def unheard(*_: object) -> None:
+def no_callback(*_: object) -> None:
     """For callers who want to be told nothing."""
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reporting_read_errors(path: Path) -> Iterator[None]:
     """Raises Unreadable, naming the file, for what the system says while it is read."""
     try:
         yield
     except OSError as error:
-        raise Unreadable(path, error) from error
+        raise UnreadableFileError(path, error) from error
 
 
-def stamp(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """Which file it is, and which of the contents that it has had. Raises Unreadable."""
-    with reading(path):
+    with reporting_read_errors(path):
         found = path.stat()
     return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
 
@@ -60,11 +62,11 @@ def is_folder(path: Path) -> bool:
 
 def _mode(path: Path) -> int:
     try:
-        with reading(path):
+        with reporting_read_errors(path):
             return path.stat().st_mode
     except ValueError:  # no name can hold a null character
         return 0
-    except Unreadable as error:
+    except UnreadableFileError as error:
         if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
             return 0
         raise
@@ -72,14 +74,14 @@ def _mode(path: Path) -> int:
 
 def read_text(path: Path) -> str:
     """All of a file of UTF-8. Raises Unreadable, and Damaged for what is no such text or far too long."""
-    with reading(path), path.open("rb") as file:
+    with reporting_read_errors(path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
-            raise Damaged(path, f"it has more than {LARGEST_TEXT} bytes, which no file of its name needs")
+            raise DamagedFileError(path, f"it has more than {LARGEST_TEXT} bytes, which no file of its name needs")
         data = file.read()
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Damaged(path, f"it is not UTF-8 at byte {error.start}") from error
+        raise DamagedFileError(path, f"it is not UTF-8 at byte {error.start}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -88,11 +90,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, f"it is not JSON that can be read: {error}") from error
+        raise DamagedFileError(path, f"it is not JSON that can be read: {error}") from error
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
+def creating_folder(folder: Path) -> Iterator[None]:
     """Makes a folder, with those above it; if the block fails, those that it made and that are empty go again.
 
     Raises GPT2Error if it cannot be made.
@@ -112,18 +114,18 @@ def new_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def expanded(path: str) -> Path:
+def expand_path(path: str) -> Path:
     """The path with `~` and $VARIABLES in it expanded; those that stand for nothing stay as they are."""
     return Path(os.path.expanduser(os.path.expandvars(path)))
 
 
-def part_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where a file is kept from one process to the next until it is complete, as a download is."""
     return path.with_name(f"{path.name}.part")
 
 
 @contextlib.contextmanager
-def open_alone(path: Path) -> Iterator[IO[bytes]]:
+def open_exclusive(path: Path) -> Iterator[IO[bytes]]:
     """A file to append to, made if need be, which no other process has open by this means.
 
     A process that dies gives it back. Raises GPT2Error if another one has it, OSError if it cannot be written.
@@ -162,7 +164,7 @@ def _is_called(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def put(part: Path, path: Path) -> None:
+def move_into_place(part: Path, path: Path) -> None:
     """Gives a complete file its name, in place of another one.
 
     Waits until it is on the disk: a power failure must not leave a name without its content. Raises OSError.
@@ -173,7 +175,7 @@ def put(part: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def written_aside(path: Path, on_disk: bool = True) -> Iterator[Path]:
+def temporary_file(path: Path, on_disk: bool = True) -> Iterator[Path]:
     """A path for something else to write to, which becomes `path` when the block ends well.
 
     on_disk: not before it is there; without it a power failure may leave a file that is torn, which whoever reads it
@@ -189,13 +191,13 @@ def written_aside(path: Path, on_disk: bool = True) -> Iterator[Path]:
     try:
         with _held(part):
             yield part
-            put(part, path) if on_disk else os.replace(part, path)
+            move_into_place(part, path) if on_disk else os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def folder_aside(folder: Path) -> Iterator[Path]:
+def temporary_folder(folder: Path) -> Iterator[Path]:
     """The same for a new folder: an empty one to write files and folders into, which becomes `folder` when the block
     ends well; nothing but an empty folder may have that name. Raises OSError."""
     name = glob.escape(folder.name)
@@ -244,7 +246,7 @@ def remove_abandoned(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name when the block ends well.
 
     An error or Ctrl-C leaves what was there before. What is no regular file, such as /dev/null or a pipe, stays what
@@ -255,14 +257,14 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with path.open("wb") as file:
                 yield file
             return
-        with written_aside(path) as part, part.open("wb") as file:
+        with temporary_file(path) as part, part.open("wb") as file:
             yield file
     except OSError as error:
         raise GPT2Error(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
-def replacing_together(folder: Path, last: str) -> Iterator[Path]:
+def atomic_write_many(folder: Path, last: str) -> Iterator[Path]:
     """A folder for several files, which are moved into `folder` when the block ends well, the one called `last` last.
 
     That one says which of the others count, so that whatever happens in between leaves those before in use. What a
@@ -273,16 +275,16 @@ def replacing_together(folder: Path, last: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary, _held(Path(temporary)):
         yield Path(temporary)
         for part in sorted(Path(temporary).iterdir(), key=lambda path: (path.name == last, path.name)):
-            put(part, folder / part.name)
+            move_into_place(part, folder / part.name)
 
 
-class Growing:
+class AppendedFile:
     """A file that is appended to. What finds no room is kept, and written with what comes next."""
 
     def __init__(self, path: Path, content: bytes = b"") -> None:
         """Begins it with this content. Raises GPT2Error if it cannot be written."""
         self.path, self.size, self.waiting = path, len(content), b""
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
 
     def add(self, data: bytes = b"") -> None:

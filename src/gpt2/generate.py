@@ -16,17 +16,17 @@ from gpt2.devices import check_threads
 from gpt2.engine.backend import Backend
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import Prefixes
-from gpt2.engine.token_sequence import Choice, Row, last_of_window
-from gpt2.files import unheard
+from gpt2.engine.prefix_cache import PrefixCache
+from gpt2.engine.token_sequence import Row, TokenChoice, truncate_to_window
+from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_model, load_vocabulary
 from gpt2.hparams import HParams
-from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, whole
+from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, require_integer
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary
 
-LENGTH, STOP = "length", "stop"  # why a text ended: it has all its tokens, or came to a stop string
+FINISH_LENGTH, FINISH_STOP = "length", "stop"  # why a text ended: it has all its tokens, or came to a stop string
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,34 +35,34 @@ class Model:
 
     encoder: Vocabulary
     backend: Backend
-    prefixes: Prefixes = dataclasses.field(init=False, repr=False, compare=False)
+    prefixes: PrefixCache = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prefixes", Prefixes(self.backend.new_blocks()))
+        object.__setattr__(self, "prefixes", PrefixCache(self.backend.new_blocks()))
 
     @property
     def hparams(self) -> HParams:
         return self.backend.hparams
 
 
-class Piece(NamedTuple):
+class TextChunk(NamedTuple):
     """Text that a request has just gained, with the token that brought it; empty if that ends within a character, or
     may be the beginning of a stop string."""
 
     request: int  # its place among the requests, or the number that a Writer gave it
     text: str
     ended: str = ""  # LENGTH or STOP, with a request's last piece
-    token: Choice | None = None  # None of a request for no tokens
-    prompt: tuple[Choice | None, ...] = ()  # with the first piece of a request with `echo`, the prompt's tokens
+    token: TokenChoice | None = None  # None of a request for no tokens
+    prompt: tuple[TokenChoice | None, ...] = ()  # with the first piece of a request with `echo`, the prompt's tokens
 
 
 class Completion(NamedTuple):
     """A text with the tokens that were written for it, those of a stop string included, and why it ended."""
 
     text: str
-    tokens: list[Choice]
+    tokens: list[TokenChoice]
     ended: str
-    prompt: tuple[Choice | None, ...] = ()  # of a request with `echo`; the first token has no log-probability
+    prompt: tuple[TokenChoice | None, ...] = ()  # of a request with `echo`; the first token has no log-probability
 
 
 def load(
@@ -89,7 +89,7 @@ def load_weights(
     directory: ModelDir,
     encoder: Vocabulary,
     precision: str = DEFAULT_PRECISION,
-    notify: Callable[[str], None] = unheard,
+    notify: Callable[[str], None] = no_callback,
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
@@ -108,12 +108,12 @@ def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> 
 
 def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[Completion]:
     """`generate`, with all that is known of the texts."""
-    return in_order(stream(model, requests, batch_size))
+    return completions_in_order(stream(model, requests, batch_size))
 
 
-def in_order(pieces: Iterable[Piece]) -> Iterator[Completion]:
+def completions_in_order(pieces: Iterable[TextChunk]) -> Iterator[Completion]:
     """What the requests have come to in their order, each as soon as it and those before it are complete."""
-    parts: dict[int, list[Piece]] = {}
+    parts: dict[int, list[TextChunk]] = {}
     first = 0
     for piece in pieces:
         parts.setdefault(piece.request, []).append(piece)
@@ -122,12 +122,12 @@ def in_order(pieces: Iterable[Piece]) -> Iterator[Completion]:
             first += 1
 
 
-def _joined(parts: list[Piece]) -> Completion:
+def _joined(parts: list[TextChunk]) -> Completion:
     tokens = [part.token for part in parts if part.token is not None]
     return Completion("".join(part.text for part in parts), tokens, parts[-1].ended, parts[0].prompt)
 
 
-def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Piece]:
+def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[TextChunk]:
     """The texts of the requests as they are written, `batch_size` at a time (None: all); each ends with one last piece.
 
     When a text has ended the next request takes its place; a request is asked for when there is a place for it, and for
@@ -135,13 +135,13 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
     beginning of a stop string is held back. Closing the iterator early is all it takes to stop.
     """
     if batch_size is not None:
-        whole("batch_size", batch_size, 1)
+        require_integer("batch_size", batch_size, 1)
     return _stream(model, requests, batch_size)
 
 
-def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[Piece]:
+def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[TextChunk]:
     places: dict[int, int] = {}  # of the requests, by the numbers that the writer has for them
-    with Writer(model) as writer:
+    with TextBatch(model) as writer:
         asked_for = enumerate(_all_asked(model, requests))
         waiting = next(asked_for, None)
         while writer or waiting:
@@ -177,7 +177,7 @@ def asked(request: Request, ids: Sequence[int]) -> Asked:
     )
 
 
-def prompt_ids(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
+def encode_prompt(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
     """What a row begins with."""
     if prompt is None:
         return [encoder.end_of_text]
@@ -192,14 +192,14 @@ def _all_asked(model: Model, requests: Iterable[Request]) -> Iterator[Asked]:
     ids: Sequence[int] = []
     for request in requests:
         if request.prompt != prompt:  # most come several times
-            prompt, ids = request.prompt, prompt_ids(model.encoder, request.prompt)
-            kept = len(last_of_window(ids, model.hparams.n_ctx))
+            prompt, ids = request.prompt, encode_prompt(model.encoder, request.prompt)
+            kept = len(truncate_to_window(ids, model.hparams.n_ctx))
             if kept < len(ids):
                 warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=4)
         yield asked(request, ids)
 
 
-class Writer:
+class TextBatch:
     """Texts that are written together: they come and go, and each step brings some of them a token.
 
     >>> with Writer(model) as writer:
@@ -220,7 +220,7 @@ class Writer:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> TextBatch:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -241,9 +241,9 @@ class Writer:
         del self.texts[number]
         self.batch.remove(number)
 
-    def step(self) -> list[Piece]:
+    def step(self) -> list[TextChunk]:
         """What has come of the texts, none perhaps while prompts are read."""
-        pieces = [Piece(number, "", LENGTH) for number, text in self.texts.items() if text.is_nothing]
+        pieces = [TextChunk(number, "", FINISH_LENGTH) for number, text in self.texts.items() if text.is_nothing]
         for piece in pieces:
             self.remove(piece.request)
         for choice in self.batch.step() if self.texts else []:
@@ -271,14 +271,14 @@ class _Text:
         """Whether no step is needed for it."""
         return not self.request.length and not self.request.echo
 
-    def feed(self, choice: Choice, prompt: tuple[Choice | None, ...]) -> Piece:
+    def feed(self, choice: TokenChoice, prompt: tuple[TokenChoice | None, ...]) -> TextChunk:
         self.begun = True
         if not self.request.length:  # the prompt alone was asked for
-            return Piece(self.number, "", LENGTH, None, prompt)
+            return TextChunk(self.number, "", FINISH_LENGTH, None, prompt)
         self.left -= 1
         is_last = choice.id == self.last_id
         text = "" if is_last else self.stops.feed(self.stream.feed([choice.id]))
         if self.left == 0 or is_last:
             text += self.stops.feed(self.stream.finish()) + self.stops.finish()
-        ended = STOP if self.stops.found or is_last else LENGTH if self.left == 0 else ""
-        return Piece(self.number, text, ended, choice, prompt)
+        ended = FINISH_STOP if self.stops.found or is_last else FINISH_LENGTH if self.left == 0 else ""
+        return TextChunk(self.number, text, ended, choice, prompt)

@@ -23,7 +23,11 @@ class HungUp(KeyboardInterrupt):
     """SIGHUP: the terminal or the connection is gone."""
 
 
-EXCEPTIONS = {"SIGINT": Interrupted, "SIGTERM": Terminated, "SIGHUP": HungUp}  # by name: not every system has all
+SIGNAL_EXCEPTIONS = {
+    "SIGINT": Interrupted,
+    "SIGTERM": Terminated,
+    "SIGHUP": HungUp,
+}  # by name: not every system has all
 
 
 class Interruption:
@@ -57,4 +61,4 @@ class Interruption:
     def throw(self, unless: bool = False) -> None:
         """Raises what the signal stands for, if there was one. unless: it has done all that was wanted of it."""
         if self.pressed is not None and not unless:
-            raise EXCEPTIONS[signal.Signals(self.pressed).name]
+            raise SIGNAL_EXCEPTIONS[signal.Signals(self.pressed).name]

@@ -28,7 +28,7 @@ def check_precision(precision: str) -> None:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
-def check_whole(name: str, value: Any) -> None:
+def check_integer(name: str, value: Any) -> None:
     """Raises UsageError for anything but a whole number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UsageError(f"{name} must be a whole number, not {value!r}")
@@ -40,9 +40,9 @@ def check_number(name: str, value: Any) -> None:
         raise UsageError(f"{name} must be a number, not {value!r}")
 
 
-def whole(name: str, value: Any, least: int = 0) -> int:
+def require_integer(name: str, value: Any, least: int = 0) -> int:
     """The value. Raises UsageError unless it is a whole number, and at least so large."""
-    check_whole(name, value)
+    check_integer(name, value)
     if value < least:
         raise UsageError(f"{name} must be a whole number of at least {least}, not {value}")
     return value
@@ -85,14 +85,14 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_range("temperature", self.temperature, 0, math.inf, "0 is greedy")
-        whole("top_k", self.top_k)
+        require_integer("top_k", self.top_k)
         check_range("top_p", self.top_p, 0, 1, "0 and 1 are off")
         check_range("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
         check_range("frequency_penalty", self.frequency_penalty, *SUBTRACTED, "0 is off")
         check_range("presence_penalty", self.presence_penalty, *SUBTRACTED, "0 is off")
         check_range("min_p", self.min_p, 0, 1, "0 is off")
         for token, bias in self.logit_bias.items():
-            whole("an id of logit_bias", token)
+            require_integer("an id of logit_bias", token)
             check_range("logit_bias", bias, -BIAS, BIAS, "0 is off")
 
 
@@ -124,10 +124,10 @@ class Request:
 
     def __post_init__(self) -> None:
         _check_prompt(self.prompt)
-        whole("length", self.length)
-        whole("logprobs", self.logprobs)
+        require_integer("length", self.length)
+        require_integer("logprobs", self.logprobs)
         for name in ("seed", "sample"):
-            if whole(name, getattr(self, name)) >= SEEDS:
+            if require_integer(name, getattr(self, name)) >= SEEDS:
                 raise UsageError(f"{name} must be below 2**64, not {getattr(self, name)}")
         object.__setattr__(self, "stop", _strings(self.stop))
 
@@ -137,7 +137,7 @@ def _check_prompt(prompt: Any) -> None:
         wrong = prompt == ""
     elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
         for token in prompt:
-            whole("an id of the prompt", token)
+            require_integer("an id of the prompt", token)
         wrong = not prompt
     else:
         said = reprlib.repr(prompt)

@@ -45,7 +45,7 @@ class RandomNumbers:
     def words(self, token: int, n_vocab: int, ids: np.ndarray | None = None) -> np.ndarray:
         """For a sample's new token with this number, from 0: one random word for each of these ids [N], or of all [V],
         uint32."""
-        count = numbers_a_token(n_vocab)
+        count = numbers_per_token(n_vocab)
         if self.at != token * count:
             self.bits.state = self.beginning
             self.bits.advance(token * count // DRAWN_AT_ONCE)
@@ -55,7 +55,7 @@ class RandomNumbers:
         return words if ids is None else words[ids]
 
 
-def numbers_a_token(n_vocab: int) -> int:
+def numbers_per_token(n_vocab: int) -> int:
     """Of 64 bits: two words each."""
     return (n_vocab + 1) // 2
 
@@ -66,7 +66,7 @@ def uniform(words: np.ndarray) -> np.ndarray:
     return np.minimum(numbers, BELOW_ONE)  # 1 itself would be a Gumbel number of -inf, as if the id were dropped
 
 
-def shaped(logits: np.ndarray, sampling: Sampling, prompt: np.ndarray, new: np.ndarray) -> np.ndarray:
+def apply_bias_and_penalties(logits: np.ndarray, sampling: Sampling, prompt: np.ndarray, new: np.ndarray) -> np.ndarray:
     """logits [V] -> the same with biases and penalties, by the ids of the prompt and those that are new."""
     bias = sampling.logit_bias
     if bias:
@@ -106,8 +106,8 @@ def top_k(logits: np.ndarray, k: int) -> np.ndarray | None:
     if not 0 < k < len(logits):
         return None
     places = where_above_bound(logits, k)
-    candidates = logits[places]
-    return places[where_largest(candidates, k, np.partition(candidates, -k)[-k])]
+    filter_candidates = logits[places]
+    return places[where_largest(filter_candidates, k, np.partition(filter_candidates, -k)[-k])]
 
 
 def top_p(logits: np.ndarray, p: float, window: int = NUCLEUS_WINDOW) -> np.ndarray | None:
@@ -125,12 +125,12 @@ def top_p(logits: np.ndarray, p: float, window: int = NUCLEUS_WINDOW) -> np.ndar
     most = logits.max()
     log_total = most + np.log(np.exp(logits - most).sum())
     for n in (window, len(logits)):  # nearly always the first is enough
-        candidates = largest_sorted(logits, n)
-        reached = np.cumsum(np.exp(candidates - log_total)) >= p
+        filter_candidates = largest_sorted(logits, n)
+        reached = np.cumsum(np.exp(filter_candidates - log_total)) >= p
         if reached.any():
             break
-    size = min(int(np.count_nonzero(~reached)) + 1, len(candidates))
-    return where_largest(logits, size, candidates[size - 1])
+    size = min(int(np.count_nonzero(~reached)) + 1, len(filter_candidates))
+    return where_largest(logits, size, filter_candidates[size - 1])
 
 
 def min_p(logits: np.ndarray, p: float) -> np.ndarray | None:
@@ -159,7 +159,7 @@ def where_above_bound(logits: np.ndarray, n: int) -> np.ndarray:
     return np.flatnonzero(logits >= bound)
 
 
-def likeliest(logits: np.ndarray, n: int) -> np.ndarray:
+def top_ids(logits: np.ndarray, n: int) -> np.ndarray:
     """logits [V] -> the ids of the n largest, largest first, ties by lowest id; all if there are fewer.
 
     >>> likeliest(np.float32([1, 3, 2, 2]), 3).tolist()
@@ -181,7 +181,7 @@ def where_largest(logits: np.ndarray, n: int, smallest: np.floating) -> np.ndarr
     return np.delete(places, np.flatnonzero(logits[places] == smallest)[-surplus:]) if surplus else places
 
 
-def choose(logits: np.ndarray, words: np.ndarray) -> int:
+def gumbel_argmax(logits: np.ndarray, words: np.ndarray) -> int:
     """A place in the logits [N], drawn with the probabilities softmax(logits) by random words [N] uint32.
 
     By the Gumbel-max trick (Maddison et al. 2014): every id has a random number of its own. With one number for the row
@@ -190,7 +190,7 @@ def choose(logits: np.ndarray, words: np.ndarray) -> int:
     """
     if len(logits) > FEW:
         places = _that_can_win(logits, words)
-        return int(places[choose(logits[places], words[places])])
+        return int(places[gumbel_argmax(logits[places], words[places])])
     gumbel = -np.log(-np.log1p(-uniform(words)))
     return int(np.argmax(logits + gumbel))
 
@@ -214,7 +214,7 @@ class Candidates(NamedTuple):
     logits: np.ndarray  # [N], at most 0
 
 
-def candidates(logits: np.ndarray, sampling: Sampling) -> Candidates:
+def filter_candidates(logits: np.ndarray, sampling: Sampling) -> Candidates:
     """logits [V], already `shaped`, for a temperature above 0.
 
     top_k comes first because it is indifferent to the temperature, which then divides k logits instead of all.
@@ -235,9 +235,9 @@ def is_greedy(sampling: Sampling) -> bool:
     return not np.float32(min(sampling.temperature, LARGEST))
 
 
-def drawn(left: Candidates, words: np.ndarray) -> int:
+def draw(left: Candidates, words: np.ndarray) -> int:
     """One of the candidates' ids, by random words for each [N]."""
-    place = choose(left.logits, words)
+    place = gumbel_argmax(left.logits, words)
     return place if left.ids is None else int(left.ids[place])
 
 
@@ -252,8 +252,8 @@ def next_token(
 
     logits [V] float32; words [V] uint32, one for each id; the ids that are there already.
     """
-    logits = shaped(logits, sampling, np.array(prompt, np.int32), np.array(new, np.int32))
+    logits = apply_bias_and_penalties(logits, sampling, np.array(prompt, np.int32), np.array(new, np.int32))
     if is_greedy(sampling):
         return int(np.argmax(logits))
-    left = candidates(logits, sampling)
-    return drawn(left, words if left.ids is None else words[left.ids])
+    left = filter_candidates(logits, sampling)
+    return draw(left, words if left.ids is None else words[left.ids])

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.cli import command
-from gpt2.cli.arguments import Parser, typed
+from gpt2.cli.arguments import Parser, argparse_type
 from gpt2.cli.flags import FLAGS as GENERAL
-from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, switch
+from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, parse_switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.errors import UsageError
-from gpt2.files import expanded, new_folder
+from gpt2.files import creating_folder, expand_path
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
@@ -67,7 +67,7 @@ OWN = {
     ),
     "model_dir": GENERAL["models_dir"],
     "steps": Flag(int, WHOLE, "so many updates; -1 goes on until Ctrl-C, which saves"),
-    "overwrite": Flag(switch, YES_OR_NO, "new checkpoints replace all that the run had"),
+    "overwrite": Flag(parse_switch, YES_OR_NO, "new checkpoints replace all that the run had"),
     "nfiles": Flag(int, WHOLE, "how many files to write"),
     "nsamples": Flag(int, WHOLE, "how many texts in each"),
     "folder": Flag(str, TEXT, "folder to write them to, in which nothing is deleted"),
@@ -77,7 +77,7 @@ OWN = {
     "batch_size": Flag(int, WHOLE, "texts that are written, or windows that are trained on, at once"),
     "prefix": Flag(str, TEXT, "text that the texts begin with"),
     "truncate": Flag(str, TEXT, "text before which they end"),
-    "include_prefix": Flag(switch, YES_OR_NO, "whether the prefix is part of the texts"),
+    "include_prefix": Flag(parse_switch, YES_OR_NO, "whether the prefix is part of the texts"),
     "sample_delim": Flag(str, TEXT, "what stands after each text, if there are several in a file"),
     "seed": GENERAL["seed"],
     "precision": GENERAL["precision"],
@@ -158,7 +158,7 @@ def _parser() -> Parser:
         about = f"[{of}] {flag.help}" + ("" if default is None else f" ({default!r})")
         # A flag without a value means its default, as it always did.
         parser.add_argument(
-            f"--{name}", nargs="?", type=typed(flag), help=about.replace("%", "%%"), metavar=name.upper()
+            f"--{name}", nargs="?", type=argparse_type(flag), help=about.replace("%", "%%"), metavar=name.upper()
         )
     return parser
 
@@ -240,8 +240,8 @@ def cmd_generate(
         model_dir=model_dir,
         precision=precision,
     )
-    into = expanded(folder)
-    with new_folder(into):
+    into = expand_path(folder)
+    with creating_folder(into):
         for number in trange(nfiles):
             generate_to_file(
                 sess,

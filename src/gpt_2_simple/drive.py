@@ -20,7 +20,7 @@ from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.openai.checkpoint_files import STATE_FILE, current_checkpoint, index_file
-from gpt2.training.checkpoints.run_folder import is_begun, move_aside
+from gpt2.training.checkpoints.run_folder import has_checkpoint, move_aside
 from gpt2.training.checkpoints.run_lock import LOCK_FILE
 from gpt2.training.logs.history import HISTORY_FILE
 
@@ -69,7 +69,7 @@ def copy_checkpoint_to_gdrive(
     archive = Path(get_tarfile_name(str(folder)))
     target = in_drive(archive.name)
     _check_whole(folder)
-    with _copying(folder, archive), files.written_aside(archive) as part, tarfile.open(part, "w") as tar:
+    with _copying(folder, archive), files.temporary_file(archive) as part, tarfile.open(part, "w") as tar:
         tar.add(folder, filter=_no_lock)
     if target.is_file() and not _archive_is_earlier(target, folder):
         with _copying(archive, target):
@@ -129,10 +129,10 @@ def bring(source: Path, target: Path, put: Callable[[Path, Path], None] | None =
     """
     _check_whole(source)
     with _copying(source, target):
-        if not is_begun(target) or _is_earlier(target, source):
+        if not has_checkpoint(target) or _is_earlier(target, source):
             _update(source, target, put or _copy)
             return
-        part = files.part_of(target)
+        part = files.partial_path(target)
         _update(source, part, put or _copy)
         move_aside(target, "this one takes its place")
         os.replace(part, target)
@@ -141,7 +141,7 @@ def bring(source: Path, target: Path, put: Callable[[Path, Path], None] | None =
 def _check_whole(source: Path) -> None:
     if not files.is_folder(source):
         raise GPT2Error(f"there is no folder {source} to copy")
-    if not is_begun(source):
+    if not has_checkpoint(source):
         raise GPT2Error(f"{source} holds no checkpoint to copy")
     checkpoint.Checkpoint(current_checkpoint(source)).check_sizes()
 
@@ -192,7 +192,7 @@ def _is_same(source: Path, target: Path) -> bool:
 @contextlib.contextmanager
 def _extracted(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
     """The files of an archive of `folder` whose names are wanted, in a folder beside it that is gone afterwards."""
-    with _copying(archive, folder), files.new_folder(folder.parent):
+    with _copying(archive, folder), files.creating_folder(folder.parent):
         files.remove_unfinished(folder.parent)  # of a process that was killed
         with tempfile.TemporaryDirectory(prefix=files.UNFINISHED, dir=folder.parent) as temporary:
             with tarfile.open(archive) as tar:
@@ -215,13 +215,13 @@ def _archive_is_earlier(archive: Path, folder: Path) -> bool:
 def _copy(source: Path, target: Path) -> None:
     if not files.is_file(source):
         raise GPT2Error(f"there is no file {source} to copy")
-    with _copying(source, target), files.new_folder(target.parent), files.written_aside(target) as part:
+    with _copying(source, target), files.creating_folder(target.parent), files.temporary_file(target) as part:
         shutil.copyfile(source, part)
 
 
 def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    files.put(source, target)
+    files.move_into_place(source, target)
 
 
 @contextlib.contextmanager

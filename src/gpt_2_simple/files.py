@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
-from gpt2.data.documents import COMBINE, Csv, find, first_column
+from gpt2.data.documents import COMBINE, CsvFormat, find_text_files, first_column
 from gpt2.data.text_file import TextFiles
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded, new_folder, replacing
+from gpt2.files import atomic_write, creating_folder, expand_path
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
 START, END = "<|startoftext|>", "<|endoftext|>"  # what stands around the rows of a .csv
-ROWS = Csv(header=True, start=START)  # the end comes with the next document
+ROWS = CsvFormat(header=True, start=START)  # the end comes with the next document
 
 
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
@@ -24,7 +24,7 @@ def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, fi
     """
     url = f"{url_base}/models/{model_name}/{file_name}"
     try:
-        with new_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
+        with creating_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
             transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
     except transfer.Unavailable as error:
         raise GPT2Error(f"{url} cannot be had: {error}; try again later or elsewhere") from error
@@ -39,7 +39,7 @@ def download_gpt2(
     UsageError for an unknown name.
     """
     with bars(FETCHING) as report:
-        download.download_model(model_name, expanded(model_dir), base_urls, report)
+        download.download_model(model_name, expand_path(model_dir), base_urls, report)
 
 
 def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:
@@ -65,11 +65,11 @@ def encode_csv(
     """
     if Path(out_path).is_dir():
         raise UsageError(f"out_path must be the name of a file, not {out_path!r}")
-    paths = find(csv_path)
+    paths = find_text_files(csv_path)
     if len(paths) > 1:
         raise UsageError(f"csv_path must be one file, and {csv_path!r} means {len(paths)}")
     files = TextFiles("utf-8")
-    with replacing(Path(out_path)) as out, files.open(paths[0]) as (_, text):
+    with atomic_write(Path(out_path)) as out, files.open(paths[0]) as (_, text):
         for first in first_column(text, header):
             out.write(f"{start_token}{first}{end_token}\n".encode())
     files.report()

@@ -6,12 +6,12 @@ import contextlib
 from pathlib import Path, PurePath
 from typing import Any
 
-from gpt2.cli.training_report import Terminal
+from gpt2.cli.training_report import TerminalReport
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt2.interrupt import Interrupted
 from gpt2.training import run
 from gpt2.training.settings import run_settings
-from gpt2.training.settings.settings import LATEST, Settings
+from gpt2.training.settings.settings import LATEST, TrainingSettings
 from gpt_2_simple.drive import in_drive, mirror
 from gpt_2_simple.files import ROWS
 from gpt_2_simple.generating import WHOLE_WINDOW
@@ -62,7 +62,7 @@ def finetune(
     steps = int(steps or 0)
     run_path = PurePath(run_name)  # it may have slashes
     more = {"sample_dir": Path("samples", run_path.parent)} | more
-    settings = Settings(
+    settings = TrainingSettings(
         dataset=str(dataset),
         model_name=model_name or model_dir,
         models_dir=model_dir,
@@ -92,7 +92,7 @@ def finetune(
         run_settings.check_model(settings)
     sess.put_aside()  # training needs the memory
     with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
-        run.train(settings, _copy_to_gdrive if copy_to_gdrive else None, Terminal(settings.print_every))
+        run.train(settings, _copy_to_gdrive if copy_to_gdrive else None, TerminalReport(settings.print_every))
     sess.use(find(LATEST, run_name, checkpoint_dir, None, model_dir))
 
 

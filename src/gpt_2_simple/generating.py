@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.files import replacing
+from gpt2.files import atomic_write
 from gpt2.generate import generate as write
-from gpt2.request import Request, Sampling, whole
+from gpt2.request import Request, Sampling, require_integer
 from gpt2.training.settings.settings import LATEST
 from gpt_2_simple.session import Session, checked, eagerly, find
 
@@ -59,12 +59,12 @@ def generate(
     length = _new_tokens(sess, prefix, length)
     stop = (truncate,) if truncate else ()
     first = Request(prefix or None, length, sampling, seed, 0, stop)
-    requests = (dataclasses.replace(first, sample=number) for number in range(whole("nsamples", nsamples)))
+    requests = (dataclasses.replace(first, sample=number) for number in range(require_integer("nsamples", nsamples)))
     texts = _texts(sess, requests, batch_size or 1, prefix if prefix and include_prefix else "", truncate)
     delimiter = "" if nsamples == 1 else sample_delim
     written = []
     if destination_path:
-        with replacing(Path(destination_path)) as file:
+        with atomic_write(Path(destination_path)) as file:
             for text in texts:
                 file.write(f"{text}\n{delimiter}".encode())
                 written.append(text)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from gpt2 import devices, files, generate
-from gpt2.cli.command import complain
+from gpt2.cli.command import print_error_line
 from gpt2.errors import GPT2Error
-from gpt2.files import expanded
+from gpt2.files import expand_path
 from gpt2.formats import model_dir
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai.checkpoint_files import index_file
@@ -82,7 +82,9 @@ class Session:
             raise GPT2Error("no model is loaded in this session: call load_gpt2(sess) or finetune(sess, ...) first")
         if self._model is None:
             vocabulary = model_dir.load_vocabulary(self.directory)
-            self._model = generate.load_weights(self.directory, vocabulary, self.precision, complain, self.threads)
+            self._model = generate.load_weights(
+                self.directory, vocabulary, self.precision, print_error_line, self.threads
+            )
         return self._model
 
     def put_aside(self) -> None:
@@ -149,7 +151,7 @@ def get_available_gpus() -> list[str]:
     """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
     if not devices.has_gpu():
         return []
-    return [f"/device:{name}" for name in devices.seen() if name.startswith("GPU")]
+    return [f"/device:{name}" for name in devices.tensorflow_devices() if name.startswith("GPU")]
 
 
 @eagerly
@@ -184,7 +186,7 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
     if model_name:
         directory = model_dir.find_model(model_name, models_dir)
     else:
-        folder = expanded(checkpoint_dir) / run_name
+        folder = expand_path(checkpoint_dir) / run_name
         if not files.is_folder(folder):
             raise GPT2Error(
                 f"there is no run {folder}; finetune() makes it, or give the model_name of a pretrained model"

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import command
-from gpt2.cli.arguments import Parser, typed
-from gpt2.cli.command import complain
+from gpt2.cli.arguments import Parser, argparse_type
+from gpt2.cli.command import print_error_line
 from gpt2.cli.flags import FLAGS as GENERAL
-from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
+from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, parse_switch
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.devices import check_threads
-from gpt2.files import ByteCount, expanded, is_file
+from gpt2.files import ByteProgress, expand_path, is_file
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
-from gpt2.text.sentencepiece import package
+from gpt2.text.sentencepiece import import_sentencepiece
 
 if TYPE_CHECKING:
     from lm.training import Data, Options
@@ -45,15 +45,15 @@ FLAGS = {
     "n_head": Flag(int, WHOLE, "attention heads"),
     "n_layer": Flag(int, WHOLE, "blocks"),
     "n_hidden": Flag(int, WHOLE, "width of the blocks, n_embed if not given"),
-    "clean": Flag(switch, YES_OR_NO, "remove the run that is in run_path first"),
+    "clean": Flag(parse_switch, YES_OR_NO, "remove the run that is in run_path first"),
     "log_every": Flag(int, WHOLE, "a line after every so many updates"),
     "save_every": Flag(int, WHOLE, "save after every so many updates"),
     "validate_every": Flag(int, WHOLE, "validate after every so many updates, save_every if not given"),
-    "only_validate": Flag(switch, YES_OR_NO, "show the losses of the run on valid.npy, and train nothing"),
+    "only_validate": Flag(parse_switch, YES_OR_NO, "show the losses of the run on valid.npy, and train nothing"),
     "max_tokens": Flag(int, WHOLE, "end when the run has seen so many tokens in all"),
-    "use_amp": Flag(switch, YES_OR_NO, "compute the matrix products in bfloat16"),
-    "sample_sentences": Flag(switch, YES_OR_NO, "of no effect: windows begin anywhere"),
-    "verbose": Flag(switch, YES_OR_NO, "of no effect"),
+    "use_amp": Flag(parse_switch, YES_OR_NO, "compute the matrix products in bfloat16"),
+    "sample_sentences": Flag(parse_switch, YES_OR_NO, "of no effect: windows begin anywhere"),
+    "verbose": Flag(parse_switch, YES_OR_NO, "of no effect"),
     "master_port": Flag(str, "a port", "of no effect: several machines need TF_CONFIG"),
     "master_addr": Flag(str, "an address", "of no effect"),
     "model_path": Flag(str, FOLDER, "a model directory of any format, or a name under models/"),
@@ -78,11 +78,11 @@ def train(**given: Any) -> None:
 
     options = training.Options(**given)
     for remark in options.remarks():
-        complain(remark)
+        print_error_line(remark)
     vocabulary = training.load_vocabulary(options.sp_model_path)
     print(training.params(options, vocabulary.n_vocab))
     print(f"Loading dataset from {options.dataset_path}", flush=True)
-    data = training.Data(expanded(options.dataset_path), vocabulary)
+    data = training.Data(expand_path(options.dataset_path), vocabulary)
     print(f"Train dataset has {len(data.train):,} tokens")
     print(f"Validation dataset has {len(data.valid):,} tokens", flush=True)
     if options.only_validate:
@@ -97,7 +97,7 @@ def train(**given: Any) -> None:
 
 
 def _train(options: Options, data: Data) -> None:
-    from gpt2.cli.training_report import Terminal
+    from gpt2.cli.training_report import TerminalReport
     from gpt2.training import run
     from lm import training
 
@@ -106,9 +106,9 @@ def _train(options: Options, data: Data) -> None:
     if seen:
         print(f"Resuming from seen_tokens {seen:,}", flush=True)
     if done and settings.stop_after == done:
-        complain(f"{options.folder} has seen {seen:,} tokens already; give more epochs")
+        print_error_line(f"{options.folder} has seen {seen:,} tokens already; give more epochs")
         return
-    run.train(settings, report=Terminal(settings.print_every))
+    run.train(settings, report=TerminalReport(settings.print_every))
     seen, _ = training.seen_tokens(options)
     if options.max_tokens and seen >= options.max_tokens:
         print(f"max_tokens {options.max_tokens} reached")
@@ -152,7 +152,7 @@ def lambada(
 
     check_precision(precision)
     check_threads(threads)
-    texts = lambada.passages(expanded(lambada_path))
+    texts = lambada.passages(expand_path(lambada_path))
     model = generate.load(model_path, precision=precision, threads=threads)
     with _bar("passages") as report:
         found = lambada.evaluated(model, texts, report)
@@ -177,11 +177,11 @@ def _bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
 def train_vocabulary(argv: Sequence[str] | None = None) -> None:
     """What sp-train does."""
     given = _corpora("sp-train", ("sp_text", "sp_model_prefix"), ("vocab_size", "character_coverage"), argv)
-    package()
+    import_sentencepiece()
     from gpt2.cli.bars import READING, bar
     from lm import data
 
-    text = expanded(given["sp_text"])
+    text = expand_path(given["sp_text"])
     if is_file(text):
         print(f'Using existing "{text}", remove and re-run if it is stale.', flush=True)
     else:
@@ -189,26 +189,26 @@ def train_vocabulary(argv: Sequence[str] | None = None) -> None:
         paths = data.texts(given["corpora"], data.TRAIN)
         with bar(READING) as report:
             data.gather(paths, text, report)
-    complain("training the vocabulary, which may take minutes")
+    print_error_line("training the vocabulary, which may take minutes")
     data.train(text, given["sp_model_prefix"], given["vocab_size"], given["character_coverage"])
 
 
 def encode(argv: Sequence[str] | None = None) -> None:
     """What sp-encode does."""
     given = _corpora("sp-encode", ("sp_model", "output"), (), argv)
-    package()
+    import_sentencepiece()
     from gpt2.cli.bars import ENCODING, bar
     from lm import data, training
 
     @contextlib.contextmanager
-    def begin(split: str, path: Path) -> Iterator[ByteCount]:
+    def begin(split: str, path: Path) -> Iterator[ByteProgress]:
         with bar(f"{ENCODING} {split}") as report:
             yield report
         print(f"Saving encoded split {split} to {path}", flush=True)
 
     vocabulary = training.load_vocabulary(given["sp_model"])
     print(f"Reading corpora: {given['corpora']}", flush=True)
-    data.encode(given["corpora"], vocabulary, expanded(given["output"]), begin)
+    data.encode(given["corpora"], vocabulary, expand_path(given["output"]), begin)
 
 
 ABOUT = {
@@ -232,7 +232,7 @@ def _corpora(program: str, words: Sequence[str], flags: Sequence[str], argv: Seq
     for name in flags:
         flag, names = FLAGS[name], [f"--{name.replace('_', '-')}", f"--{name}"]
         about = f"{flag.help} ({DEFAULTS[name]})"
-        parser.add_argument(*names, type=typed(flag), default=DEFAULTS[name], help=about, metavar=name.upper())
+        parser.add_argument(*names, type=argparse_type(flag), default=DEFAULTS[name], help=about, metavar=name.upper())
     return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
 
 

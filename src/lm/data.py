@@ -16,9 +16,9 @@ from pathlib import Path
 from gpt2.data import documents, token_file
 from gpt2.data.encode import encode_files
 from gpt2.data.workers import Encoded, pack_separator
-from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import ByteCount, new_folder, replacing, replacing_together, unheard
-from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SUFFIX, UNKNOWN, package
+from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.files import ByteProgress, atomic_write, atomic_write_many, creating_folder, no_callback
+from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SUFFIX, UNKNOWN, import_sentencepiece
 from gpt2.text.vocabulary import Vocabulary
 
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
@@ -32,16 +32,16 @@ def texts(corpora: Sequence[str], split: str) -> list[Path]:
     for corpus in map(Path, corpora):
         files = sorted(path for path in (corpus / split).glob("**/*.txt") if path.is_file())
         if not files:
-            raise UsageError(f"Corpus {split} split {shown(corpus / split)} looks empty, no text files found")
+            raise UsageError(f"Corpus {split} split {printable_name(corpus / split)} looks empty, no text files found")
         found += files
     return found
 
 
-def gather(paths: Sequence[Path], path: Path, report: ByteCount = unheard) -> None:
+def gather(paths: Sequence[Path], path: Path, report: ByteProgress = no_callback) -> None:
     """Writes the lines of the files that are not blank into one, which appears when it is whole."""
     size, done, held = documents.total_size(paths), 0, ""
     report(done, size)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         for part in documents.read(paths, where=_after_line):
             lines = (held + part.text + "\n" * part.last).split("\n")
             held = "" if part.last else lines.pop()
@@ -68,8 +68,8 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"sp_model_prefix must be the beginning of a file's name, not {prefix!r}")
     try:
-        with new_folder(model.parent), replacing_together(model.parent, last=model.name) as folder, _ctrl_c_ends():
-            package().SentencePieceTrainer.train(
+        with creating_folder(model.parent), atomic_write_many(model.parent, last=model.name) as folder, _ctrl_c_ends():
+            import_sentencepiece().SentencePieceTrainer.train(
                 input=str(text),
                 model_prefix=str(folder / model.stem),
                 vocab_size=vocab_size,
@@ -83,7 +83,9 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
                 minloglevel=2,  # errors; they come as exceptions too
             )
     except RuntimeError as error:
-        raise GPT2Error(f"no vocabulary of {vocab_size} could be made of {shown(text)}: {_reason(error)}") from error
+        raise GPT2Error(
+            f"no vocabulary of {vocab_size} could be made of {printable_name(text)}: {_reason(error)}"
+        ) from error
     except OSError as error:
         raise GPT2Error(f"{model} cannot be written: {error.strerror or error}") from error
     return model
@@ -115,14 +117,14 @@ def encode(
     corpora: Sequence[str],
     vocabulary: Vocabulary,
     output: Path,
-    begin: Callable[[str, Path], contextlib.AbstractContextManager[ByteCount]],
+    begin: Callable[[str, Path], contextlib.AbstractContextManager[ByteProgress]],
 ) -> None:
     """Writes OUTPUT/train.npy, valid.npy and test.npy: of each file its lines, each with its end, and the end of text.
 
     begin: called with a split and its file, gives what is told how many bytes of how many are encoded.
     """
     files = {split: texts(corpora, split) for split in SPLITS}
-    with new_folder(output):
+    with creating_folder(output):
         for split, paths in files.items():
             path = output / IDS.format(split)
             with begin(split, path) as report, token_file.write(path, vocabulary) as writer:
@@ -132,7 +134,7 @@ def encode(
                     raise GPT2Error(f"the {split} split holds no text")
 
 
-def _encoded(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteCount) -> Iterator[Encoded]:
+def _encoded(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteProgress) -> Iterator[Encoded]:
     """What `data.encode` makes of files, without the end of text that it puts before the first one."""
     end = pack_separator(vocabulary)
     with contextlib.closing(encode_files(paths, vocabulary, "utf-8", documents.PLAIN_CSV, None, report)) as batches:

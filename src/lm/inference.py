@@ -22,7 +22,7 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.formats.transformer_lm import directory as transformer_lm
 from gpt2.hparams import HPARAMS_FILE
-from gpt2.request import DEFAULT_PRECISION, Sampling, check_precision, whole
+from gpt2.request import DEFAULT_PRECISION, Sampling, check_precision, require_integer
 from gpt2.text.sentencepiece import SentencePiece
 from lm import scores, words
 from lm.common import END_OF_LINE, END_OF_TEXT
@@ -118,7 +118,7 @@ class ModelWrapper:
 
     def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> Scored:
         """The log-probabilities of the top_k likeliest next pieces, and these, likeliest first; 0 means all."""
-        n = whole("top_k", top_k) or self.model.hparams.n_vocab
+        n = require_integer("top_k", top_k) or self.model.hparams.n_vocab
         found = scores.following(self.model.engine, self._ids(tokens), n)
         return sorted(((log_prob, self.id_to_token(token)) for token, log_prob in found), reverse=True)
 
@@ -149,7 +149,9 @@ class ModelWrapper:
         """
         sampling = Sampling(temperature, 0 if top_p > 0 else top_k, min(1.0, max(0.0, top_p)))
         seed = int(np.random.randint(1 << 31))
-        row = Row(self._ids(tokens_prefix), sampling, seed, length=whole("tokens_to_generate", tokens_to_generate))
+        row = Row(
+            self._ids(tokens_prefix), sampling, seed, length=require_integer("tokens_to_generate", tokens_to_generate)
+        )
         new: list[str] = []
         with Batch(self.model.engine.backend, self.model.engine.prefixes) as batch:
             if row.length:

@@ -14,11 +14,11 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.engine import scoring
-from gpt2.errors import Damaged, GPT2Error
-from gpt2.files import unheard
+from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.files import no_callback
 from gpt2.generate import Model
 
-RANKS = scoring.Asked(ranks=True)
+RANKS = scoring.ScoreOptions(ranks=True)
 JSON_LINES = ".jsonl"
 
 
@@ -47,19 +47,19 @@ def passages(path: Path) -> list[str]:
         try:
             lines = [json.loads(line)["text"] for line in lines]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Damaged(path, 'each line should be a JSON object with a "text"') from error
+            raise DamagedFileError(path, 'each line should be a JSON object with a "text"') from error
     if not lines or not all(isinstance(line, str) for line in lines):
         raise GPT2Error(f"{path} holds no passages; give LAMBADA's .jsonl, or a text with a passage a line")
     return lines
 
 
-def evaluated(model: Model, texts: Iterable[str], report: Callable[[int, int | None], object] = unheard) -> Result:
+def evaluated(model: Model, texts: Iterable[str], report: Callable[[int, int | None], object] = no_callback) -> Result:
     """The last words of texts of at least two words; the others do not count. report: told how many are done."""
     spans = [span for text in texts if (span := _span(model, text))]
     if not spans:
         raise GPT2Error("there is no passage of two words")
     right, nats = 0, 0.0
-    for number, found in enumerate(scoring.scores(model.backend, spans, RANKS), start=1):
+    for number, found in enumerate(scoring.score_spans(model.backend, spans, RANKS), start=1):
         right += bool(np.all(found.ranks == 1))
         nats -= float(found.logprobs.sum())
         report(number, len(spans))

@@ -12,9 +12,9 @@ import numpy as np
 
 from gpt2.engine import scoring
 from gpt2.engine.backend import Piece
-from gpt2.engine.batch import ECHOED, Batch
+from gpt2.engine.batch import ECHO_CHUNK_IDS, Batch
 from gpt2.engine.blocks import blocks_for
-from gpt2.engine.token_sequence import Choice, Row
+from gpt2.engine.token_sequence import Row, TokenChoice
 from gpt2.generate import Model
 from gpt2.request import Sampling
 
@@ -48,8 +48,8 @@ def of_all(model: Model, ids: Sequence[int]) -> LogProbs:
     try:
         for _ in range(blocks_for(len(ids))):
             taken.append(blocks.take())
-        for start in range(0, len(ids), ECHOED):
-            part = ids[start : start + ECHOED]
+        for start in range(0, len(ids), ECHO_CHUNK_IDS):
+            part = ids[start : start + ECHO_CHUNK_IDS]
             logits = model.backend.extend(blocks, [Piece(taken, start, part, len(part))])
             found[start : start + len(part)] = logits.values - logits.log_totals[:, None]
     finally:
@@ -68,10 +68,10 @@ def following(model: Model, ids: Sequence[int], likeliest: int) -> list[tuple[in
 def of_texts(model: Model, texts: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
     """The log-probabilities of each text's ids [T], 2 to n_ctx + 1 of them, from the second one on: [T - 1] float32."""
     spans = (scoring.Span(np.asarray(ids), len(ids) - 1) for ids in texts)
-    return (found.logprobs for found in scoring.scores(model.backend, spans))
+    return (found.logprobs for found in scoring.score_spans(model.backend, spans))
 
 
-def _steps(batch: Batch) -> list[Choice]:
+def _steps(batch: Batch) -> list[TokenChoice]:
     """The choices of the first step that has some."""
     while not (choices := batch.step()):
         pass

@@ -18,18 +18,18 @@ import numpy as np
 from gpt2 import devices, generate
 from gpt2.data import token_file
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded, is_file, is_folder, unheard
+from gpt2.files import expand_path, is_file, is_folder, no_callback
 from gpt2.formats import model_dir
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.transformer_lm import directory as transformer_lm
 from gpt2.hparams import HParams
-from gpt2.request import BFLOAT16, FLOAT32, check_number, whole
+from gpt2.request import BFLOAT16, FLOAT32, check_number, require_integer
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.training.checkpoints import run_folder
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs import history
 from gpt2.training.settings import run_settings
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from lm import scores
 from lm.data import IDS, TRAIN, VALID
 
@@ -70,12 +70,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "n_ctx", "n_embed", "n_head", "n_layer", "log_every"):
-            whole(name, getattr(self, name), 1)
+            require_integer(name, getattr(self, name), 1)
         for name in ("g_accum_gradients", "n_hidden", "max_tokens"):
             if getattr(self, name) is not None:
-                whole(name, getattr(self, name), 1)
+                require_integer(name, getattr(self, name), 1)
         for name in ("warmup_steps", "save_every", "validate_every"):
-            whole(name, getattr(self, name) or 0)
+            require_integer(name, getattr(self, name) or 0)
         check_number("lr", self.lr)
         if self.lr <= 0:
             raise UsageError(f"lr must be above 0, not {self.lr}")
@@ -87,7 +87,7 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        return expanded(self.run_path).absolute()
+        return expand_path(self.run_path).absolute()
 
     @property
     def width(self) -> int:
@@ -124,7 +124,7 @@ class Data:
 def accumulated(options: Options) -> int:
     """Batches for each update on each device, all of which compute together. Raises UsageError if they cannot share
     them."""
-    n_devices = max(1, sum(name.startswith("GPU") for name in devices.seen()) if devices.has_gpu() else 1)
+    n_devices = max(1, sum(name.startswith("GPU") for name in devices.tensorflow_devices()) if devices.has_gpu() else 1)
     together = options.g_accum_gradients or n_devices
     if together % n_devices:
         raise UsageError(f"g_accum_gradients must be a multiple of the {n_devices} GPUs, not {together}")
@@ -138,13 +138,13 @@ def step_tokens(options: Options) -> int:
 
 def seen_tokens(options: Options) -> tuple[int, int]:
     """How many tokens the run in the folder has seen, and how many updates it has made; 0 if there is none."""
-    if not run_folder.is_begun(options.folder):
+    if not run_folder.has_checkpoint(options.folder):
         return 0, 0
     done = run_folder.read_step(current_checkpoint(options.folder))
-    return history.seen_tokens(options.folder, done), done
+    return history.count_seen_tokens(options.folder, done), done
 
 
-def settings(options: Options, data: Data) -> Settings:
+def settings(options: Options, data: Data) -> TrainingSettings:
     """The run's. Raises UsageError for what is not allowed, GPT2Error for a data set that is too short."""
     if transformer_lm.is_one(options.folder):
         raise GPT2Error(
@@ -183,7 +183,7 @@ def settings(options: Options, data: Data) -> Settings:
         "n_head": options.n_head,
         "n_layer": options.n_layer,
     }
-    return run_settings.asked(given)
+    return run_settings.combine_settings(given)
 
 
 def params(options: Options, n_vocab: int) -> str:
@@ -208,7 +208,7 @@ def clean(folder: Path) -> None:
         raise GPT2Error(f"{folder} cannot be removed; remove it yourself")
 
 
-def losses(folder: Path, data: Data, report: Callable[[int, int | None], object] = unheard) -> dict[str, float]:
+def losses(folder: Path, data: Data, report: Callable[[int, int | None], object] = no_callback) -> dict[str, float]:
     """The mean loss of a model's next pieces in nats, over windows side by side, and that of the first pieces of each:
     `loss_8`, `loss_16` and so on. report: told how many windows of how many are done."""
     model = generate.load(str(folder))

@@ -11,7 +11,7 @@ from bulk_jobs import FIXED, cells, content, entries, ragged, run, write_rows
 
 from gpt2 import generate
 from gpt2.bulk import output
-from gpt2.bulk.rows import Asked, Record, parsed
+from gpt2.bulk.rows import Record, RowDefaults, parsed
 from gpt2.request import Request
 
 
@@ -22,7 +22,7 @@ def model(native, tiny_dir):
 
 def alone(model, row, number, seed=1):
     """The texts of a row, each written by itself."""
-    asked = Asked(Request(None, 16, seed=seed, end_of_text=True))
+    asked = RowDefaults(Request(None, 16, seed=seed, end_of_text=True))
     requests = parsed(Record(number, row, True), asked).requests
     return [next(generate.completions(model, [request])) for request in requests]
 
@@ -101,7 +101,9 @@ def test_forms(model, tmp_path, job):
         assert len(line["logprobs"]["tokens"]) == len(line["logprobs"]["top_logprobs"]) == line["completion_tokens"]
         assert all(2 <= len(top) <= 3 for top in line["logprobs"]["top_logprobs"])
     in_columns = [{**line, "logprobs": json.dumps(line["logprobs"], ensure_ascii=False)} for line in lines]
-    assert cells(tmp_path / "out.csv") == [{k: str(row.get(k, "")) for k in output.forms.COLUMNS} for row in in_columns]
+    assert cells(tmp_path / "out.csv") == [
+        {k: str(row.get(k, "")) for k in output.file_formats.COLUMNS} for row in in_columns
+    ]
     in_columns = [{**row, "id": str(row["id"]), "error": None} for row in in_columns]
     assert content(tmp_path / "out.parquet") == in_columns
     assert [line.replace("\\n", "\n").replace("\\r", "\r") for line in _texts(tmp_path)] == [r["text"] for r in lines]

@@ -3,18 +3,18 @@
 import random
 
 from gpt2.bulk import row_queue
-from gpt2.bulk.row_queue import Ended, LookAhead
-from gpt2.bulk.rows import Row
+from gpt2.bulk.row_queue import Ended, RowQueue
+from gpt2.bulk.rows import JobRow
 from gpt2.request import Request
 
 
 def rows(lengths):
-    return (Row(number, number, (Request("the", length),)) for number, length in enumerate(lengths))
+    return (JobRow(number, number, (Request("the", length),)) for number, length in enumerate(lengths))
 
 
 def test_the_longest_of_those_that_are_held_comes_first(monkeypatch):
     monkeypatch.setattr(row_queue, "ROWS", 4)
-    ahead = LookAhead(rows([1, 9, 3, 5, 99]), Ended())
+    ahead = RowQueue(rows([1, 9, 3, 5, 99]), Ended())
     assert [row.number for row in ahead.take(2)] == [1, 3]
     assert [row.number for row in ahead.take(9)] == [4, 2, 0]
     assert ahead.take(1) == []
@@ -31,7 +31,7 @@ def test_no_more_is_read_than_is_held_and_no_row_is_left_behind(monkeypatch):
             read += 1
             yield row
 
-    ahead, most = LookAhead(counted(), ended), 0
+    ahead, most = RowQueue(counted(), ended), 0
     while taken := ahead.take(3 - len(running)) or running:
         running += [row for row in taken if row not in running]
         ended.add(running.pop(rng.randrange(len(running))).number)
@@ -44,7 +44,7 @@ def test_what_was_lost_comes_again_and_what_has_ended_does_not():
     ended = Ended()
     ended.add(1)
     ended.add(3, 2)
-    ahead = LookAhead(rows([1] * 6), ended)
+    ahead = RowQueue(rows([1] * 6), ended)
     taken = ahead.take(6)
     assert [row.number for row in taken] == [0, 2, 5]
     ahead.give_back(taken[1:])

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from gpt2.bulk.rows import Asked, Record, parsed
+from gpt2.bulk.rows import Record, RowDefaults, parsed
 from gpt2.request import Request, Sampling
 
-JOB = Asked(Request(None, 20, Sampling(top_k=40), seed=7, end_of_text=True))
+JOB = RowDefaults(Request(None, 20, Sampling(top_k=40), seed=7, end_of_text=True))
 
 
 def row(values, asked=JOB, number=3, settings=True):

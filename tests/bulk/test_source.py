@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from gpt2.bulk import source
-from gpt2.bulk.source import Progress, Source, records
+from gpt2.bulk.source import PromptSource, SourceProgress, records
 from gpt2.errors import GPT2Error, UsageError
 
 
 def read(path, form="text", **more):
-    return list(records(Source(str(path), form, **more), Progress()))
+    return list(records(PromptSource(str(path), form, **more), SourceProgress()))
 
 
 def prompts(path, form="text", **more):
@@ -89,8 +89,8 @@ def test_parquet(tmp_path):
 
     path, rows = tmp_path / "in.parquet", [{"name": f"item {i}", "price": i} for i in range(1000)]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    progress = Progress()
-    found = records(Source(str(path), "parquet"), progress)
+    progress = SourceProgress()
+    found = records(PromptSource(str(path), "parquet"), progress)
     assert next(found).values == {"prompt": "item 0", **rows[0]} and progress.share() == 0.001
     assert [one.values["price"] for one in found] == list(range(1, 1000)) and progress.share() == 1
     with pytest.raises(UsageError, match="no column 'what'"):
@@ -107,7 +107,7 @@ def test_stdin(monkeypatch):
 
 def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
     path = file("a\nb\n")
-    found = records(Source(str(path), "text"), Progress())
+    found = records(PromptSource(str(path), "text"), SourceProgress())
     assert next(found).values == {"prompt": "a"}
     with path.open("a") as more:
         more.write("c\nhalf a li")
@@ -118,8 +118,8 @@ def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
 
 def test_what_is_not_there(tmp_path):
     with pytest.raises(GPT2Error, match="No such file"):
-        source.check(Source(str(tmp_path / "none"), "text"))
+        source.check(PromptSource(str(tmp_path / "none"), "text"))
     with pytest.raises(UsageError, match="Parquet is read from files"):
-        source.check(Source("-", "parquet"))
+        source.check(PromptSource("-", "parquet"))
     with pytest.raises(UsageError, match="delimiter"):
-        source.check(Source("-", "text", ""))
+        source.check(PromptSource("-", "text", ""))

@@ -10,9 +10,9 @@ from bulk_jobs import content, ragged, run, write_rows
 
 from gpt2.bulk import processes, workers
 from gpt2.bulk.batch_worker import Text
-from gpt2.bulk.row_queue import Ended, LookAhead
-from gpt2.bulk.rows import Row
-from gpt2.bulk.workers import Answer, ManyHands
+from gpt2.bulk.row_queue import Ended, RowQueue
+from gpt2.bulk.rows import JobRow
+from gpt2.bulk.workers import FinishedRow, WorkerExecutor
 from gpt2.errors import GPT2Error
 from gpt2.request import Request
 
@@ -46,12 +46,12 @@ class Crew:
             return [(worker, None)]
         self.rng.shuffle(rows)
         done, self.has[worker] = rows[:3], rows[3:]
-        return [(worker, [Answer(row.number, [Text(f"text {row.number}", "length", 1, 1)], "") for row in done])]
+        return [(worker, [FinishedRow(row.number, [Text(f"text {row.number}", "length", 1, 1)], "") for row in done])]
 
 
 def exchanged(crew, rows, batch_size=4):
     ended, found = Ended(), []
-    many, ahead = ManyHands(crew, batch_size), LookAhead(rows, ended)
+    many, ahead = WorkerExecutor(crew, batch_size), RowQueue(rows, ended)
     while finished := many.exchange(ahead):
         found += finished
         for one in finished:
@@ -60,7 +60,7 @@ def exchanged(crew, rows, batch_size=4):
 
 
 def of(count):
-    return [Row(number, number, (Request("the", number % 7),)) for number in range(count)]
+    return [JobRow(number, number, (Request("the", number % 7),)) for number in range(count)]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -72,7 +72,7 @@ def test_each_row_once_whoever_is_lost(seed, monkeypatch):
 
 
 def test_a_row_that_kills_whoever_has_it_has_an_error(monkeypatch):
-    rows = [*of(100), Row(100, 100, error="it was nothing")]
+    rows = [*of(100), JobRow(100, 100, error="it was nothing")]
     found = exchanged(Crew(random.Random(1), 2, deadly=[60]), rows)
     errors = {one.row.number: one.error for one in found if one.error}
     assert sorted(one.row.number for one in found) == list(range(101))
@@ -112,20 +112,20 @@ def test_two_processes_one_of_which_dies(place, tiny_dir, monkeypatch):
 
 
 def test_a_worker_that_cannot_load_says_why(place, tiny_dir):
-    plan = workers.Plan(str(place / "no model"), "float32", 1, 4)
+    plan = workers.WorkerConfig(str(place / "no model"), "float32", 1, 4)
     with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="no model"):
         exchanged(crew, of(3))
 
 
 def test_workers_that_die_again_and_again_end_the_job(tiny_dir, monkeypatch):
     monkeypatch.setattr(processes, "START", "raise SystemExit(7)")
-    plan = workers.Plan(str(tiny_dir), "float32", 1, 4)
+    plan = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
     with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="end again and again, with status 7"):
         exchanged(crew, of(3))
 
 
 def test_nothing_is_left_of_processes(place, tiny_dir):
-    plan = workers.Plan(str(tiny_dir), "float32", 1, 4)
+    plan = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
     with processes.Processes(plan, 2) as crew:
         found = exchanged(crew, of(20))
         pids = [process.process.pid for process in crew.processes]

@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch, times):
     def interrupted(model, requests, batch_size=None):
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
-        yield generate.Piece(0, "never seen", generate.LENGTH)
+        yield generate.TextChunk(0, "never seen", generate.FINISH_LENGTH)
 
     monkeypatch.setattr(generate, "stream", interrupted)
     before = signal.getsignal(signal.SIGINT)

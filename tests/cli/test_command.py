@@ -12,7 +12,7 @@ import pytest
 import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2.cli import command as cli
-from gpt2.cli.flags import FLAGS, Flag, switch
+from gpt2.cli.flags import FLAGS, Flag, parse_switch
 from gpt2.errors import GPT2Error, UsageError
 
 SRC = Path(cli.__file__).resolve().parents[2]
@@ -159,7 +159,7 @@ def test_a_switch_needs_no_value(argv, expected):
         seen.append((loud, name))
 
     seen = []
-    flags = {"loud": Flag(switch, "true or false", "speak up"), "name": Flag(str, "a name", "whom to greet")}
+    flags = {"loud": Flag(parse_switch, "true or false", "speak up"), "name": Flag(str, "a name", "whom to greet")}
     assert cli.main(speak, argv, flags) == 0
     assert seen == [expected]
     assert cli.main(speak, ["--loud=perhaps"], flags) == cli.USAGE

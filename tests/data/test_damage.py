@@ -116,7 +116,7 @@ def test_damaged_files_give_ids_or_one_line(tmp_path, small, make, numbers):
         path = make(rng, folder)
         what = rng.choice([path, path, folder])
         encoding = rng.choice(ENCODINGS)
-        rows = documents.Csv(rng.random() < 0.5, rng.choice(["", "<|startoftext|>"]))
+        rows = documents.CsvFormat(rng.random() < 0.5, rng.choice(["", "<|startoftext|>"]))
         with one_line(number, path, folder):
             ids = np.asarray(dataset.load(str(what), small, encoding, rows, workers=1))
             assert ids.ndim == 1 and len(ids) and ids.min() >= 0 and ids.max() < small.n_vocab

@@ -58,7 +58,7 @@ def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
     ids = dataset.load(str(tmp_path), encoder)
     assert ids.dtype == np.uint16
     assert ids.tolist() == stream(encoder, "one", "two", "three", "four\n")
-    assert dataset.load(f"{tmp_path}/*.csv", encoder, rows=documents.Csv(header=True)).tolist() == stream(
+    assert dataset.load(f"{tmp_path}/*.csv", encoder, rows=documents.CsvFormat(header=True)).tolist() == stream(
         encoder, "three"
     )
 

@@ -74,24 +74,24 @@ def test_find(write, tmp_path, monkeypatch):
     b, a, c = write("b.txt", "b"), write("a.txt", "a"), write("deep/er/c.txt", "c")
     write(".hidden", "h")
     write(".git/config", "h")
-    assert documents.find(str(tmp_path)) == [a, b, c]
-    assert documents.find(str(b)) == [b]
-    assert documents.find(f"{tmp_path}/*.txt") == [a, b]
-    assert documents.find(f"{tmp_path}/**/*.txt") == [a, b, c]
+    assert documents.find_text_files(str(tmp_path)) == [a, b, c]
+    assert documents.find_text_files(str(b)) == [b]
+    assert documents.find_text_files(f"{tmp_path}/*.txt") == [a, b]
+    assert documents.find_text_files(f"{tmp_path}/**/*.txt") == [a, b, c]
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DATA", "deep")
-    assert documents.find("~/$DATA") == [c]
+    assert documents.find_text_files("~/$DATA") == [c]
 
 
 def test_a_file_whose_name_looks_like_a_pattern(write):
     path = write("a[1].txt", "a")
-    assert documents.find(str(path)) == [path]
+    assert documents.find_text_files(str(path)) == [path]
 
 
 @pytest.mark.parametrize("path", ["", "nosuch", "nosuch/*.txt"])
 def test_nothing_found(path):
     with pytest.raises(GPT2Error, match=re.escape(f"'{path}' is neither a file nor a folder, nor a pattern")):
-        documents.find(path)
+        documents.find_text_files(path)
 
 
 def test_what_is_no_regular_file_is_left_out_and_named(write, tmp_path):
@@ -109,7 +109,7 @@ def test_what_is_no_regular_file_is_left_out_and_named(write, tmp_path):
         (f"{data}/*", "link.txt (a dead link to nowhere), .*pipe.txt (a pipe), .*self.txt (a dead link to self.txt)"),
     ):
         with pytest.warns(UserWarning) as warned:
-            assert documents.find(str(path)) == ([a] if str(path).endswith("/*") else [a, b])
+            assert documents.find_text_files(str(path)) == ([a] if str(path).endswith("/*") else [a, b])
         (message,) = [str(warning.message) for warning in warned]
         assert re.match("left out, as no regular files: .*" + left_out.replace("(", r"\(").replace(")", r"\)"), message)
         assert message.endswith(" and 2 more") != str(path).endswith("/*")
@@ -129,8 +129,8 @@ def test_two_stars_stand_for_any_folders(write, tmp_path, monkeypatch):
         ("x/**//c.txt", [c]),
         ("**.txt", [a]),
     ):
-        assert documents.find(pattern) == [path.relative_to(tmp_path) for path in found], pattern
-        assert documents.find(f"{tmp_path}/{pattern}") == found, pattern
+        assert documents.find_text_files(pattern) == [path.relative_to(tmp_path) for path in found], pattern
+        assert documents.find_text_files(f"{tmp_path}/{pattern}") == found, pattern
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "dead link"])
@@ -141,7 +141,7 @@ def test_what_is_named_must_be_a_regular_file(tmp_path, kind):
     else:
         path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
     with pytest.raises(GPT2Error, match=f"a.txt is a {kind}[^\n]*, not a regular file; give a file or a folder"):
-        documents.find(str(path))
+        documents.find_text_files(str(path))
 
 
 def test_no_file_that_cannot_be_read_is_lost_in_silence(write, tmp_path, monkeypatch):
@@ -157,10 +157,10 @@ def test_no_file_that_cannot_be_read_is_lost_in_silence(write, tmp_path, monkeyp
     monkeypatch.setattr(os, "scandir", scandir)
     for what in (str(tmp_path), f"{tmp_path}/**/*.txt"):
         with pytest.raises(GPT2Error, match="the folder .*deep cannot be read: Permission denied"):
-            documents.find(what)
+            documents.find_text_files(what)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(GPT2Error, match="the permission to read is missing: .*a.txt; give it, or leave them out"):
-        documents.find(str(path))
+        documents.find_text_files(str(path))
 
 
 def test_names_of_any_bytes_are_said_in_one_line(tmp_path):
@@ -168,7 +168,7 @@ def test_names_of_any_bytes_are_said_in_one_line(tmp_path):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.write_bytes(b"\xff")
         with pytest.warns(UserWarning) as warned:
-            assert texts(documents.find(str(tmp_path / "*.txt"))) == ["\ufffd"]
+            assert texts(documents.find_text_files(str(tmp_path / "*.txt"))) == ["\ufffd"]
         assert str(warned[0].message).isprintable()
         path.unlink()
 
@@ -193,7 +193,7 @@ def test_files_that_are_cut_off_or_grow_while_they_are_read(write, monkeypatch, 
 
 def test_a_file_that_goes_away_is_named(write):
     path = write("a.txt", "a")
-    (found,) = documents.find(str(path))
+    (found,) = documents.find_text_files(str(path))
     path.unlink()
     assert documents.total_size([found]) == 0
     with pytest.raises(GPT2Error, match="a.txt cannot be read: No such file"):
@@ -202,7 +202,7 @@ def test_a_file_that_goes_away_is_named(write):
 
 def test_an_empty_folder(tmp_path):
     with pytest.raises(GPT2Error, match="the folder .* holds no files"):
-        documents.find(str(tmp_path))
+        documents.find_text_files(str(tmp_path))
 
 
 def test_a_file_is_a_document(write):
@@ -214,11 +214,11 @@ def test_csv_rows_are_documents(write, monkeypatch, part):
     monkeypatch.setattr(documents, "PART", part)
     path = write("a.CSV", 'text,by\n"one, ""1""",x\n\n,y\n   \n"two\r\nlines",z\nthree')
     assert texts([path]) == ["text", 'one, "1"', "two\nlines", "three"]
-    assert texts([path], rows=documents.Csv(header=True)) == ['one, "1"', "two\nlines", "three"]
+    assert texts([path], rows=documents.CsvFormat(header=True)) == ['one, "1"', "two\nlines", "three"]
 
 
 def test_a_header_alone(write):
-    assert texts([write("a.csv", "text\n")], rows=documents.Csv(header=True)) == []
+    assert texts([write("a.csv", "text\n")], rows=documents.CsvFormat(header=True)) == []
 
 
 def test_csv_that_is_none(write, monkeypatch):

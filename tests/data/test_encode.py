@@ -13,7 +13,7 @@ import pytest
 from encode import encode_text
 from gpt2.cli import command as cli
 from gpt2.data import dataset, documents, encode, workers
-from gpt2.data.documents import Part
+from gpt2.data.documents import DocumentPart
 from gpt2.encoder import Encoder, load_encoder
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
@@ -61,7 +61,7 @@ def test_batches_are_read_only_so_far_ahead(encoder):
     def batches():
         for i in range(50):
             read.append(i)
-            yield [Part("a", True, 1)]
+            yield [DocumentPart("a", True, 1)]
 
     encoded = workers.encode_batches(batches(), encoder, 2)
     next(encoded)
@@ -72,27 +72,27 @@ def test_batches_are_read_only_so_far_ahead(encoder):
 def test_what_a_worker_cannot_encode_is_an_error_here(encoder):
     poor = Encoder({"a": 0}, [])
     with pytest.raises(GPT2Error, match="this vocabulary cannot write 'b'"):
-        list(workers.encode_batches([[Part("b", True, 1)]] * 2, poor, 2))
+        list(workers.encode_batches([[DocumentPart("b", True, 1)]] * 2, poor, 2))
 
 
 def test_a_worker_that_is_killed_is_an_error_here(encoder):
     pool = workers.Pool(encoder, 1)
-    pool.submit([Part("a", True, 1)]).result()
+    pool.submit([DocumentPart("a", True, 1)]).result()
     os.kill(pool.started[0].pid, signal.SIGKILL)
     with pytest.raises(GPT2Error, match="ended with status -9; if memory was short, use fewer: --workers 1"):
-        pool.submit([Part("a", True, 1)]).result()
+        pool.submit([DocumentPart("a", True, 1)]).result()
     pool.close()
 
 
 def test_a_pool_that_is_closed_leaves_no_process(encoder):
     pool = workers.Pool(encoder, 1)
-    future = pool.submit([Part("a " * 1_000_000, True, 1)])
-    pool.submit([Part("a", True, 1)])
+    future = pool.submit([DocumentPart("a " * 1_000_000, True, 1)])
+    pool.submit([DocumentPart("a", True, 1)])
     pool.close()
     assert all(process.returncode is not None for process in pool.started)
     assert future.done()
     with pytest.raises(RuntimeError):
-        pool.submit([Part("a", True, 1)])
+        pool.submit([DocumentPart("a", True, 1)])
 
 
 def test_transcript(run, encoder, tmp_path):

@@ -43,7 +43,7 @@ def test_a_long_line_without_an_end_is_cut_between_words(vocabulary, tmp_path, m
     monkeypatch.setattr(documents, "PART", 64)
     text = "Das blaue Pferd war in der Straße " * 50
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    parts = list(documents.read([tmp_path / "a.txt"], where=vocabulary.last_cut))
+    parts = list(documents.read([tmp_path / "a.txt"], where=vocabulary.last_safe_cut))
     assert len(parts) > 10 and "".join(part.text for part in parts) == text
     assert [i for part in parts for i in vocabulary.encode(part.text)] == vocabulary.encode(text)
 

@@ -62,7 +62,7 @@ def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny
 
 
 def test_threads_are_those_asked_for_or_all_cores(native, tiny_dir):
-    for threads, used in ((1, 1), (3, 3), (None, devices.cores())):
+    for threads, used in ((1, 1), (3, 3), (None, devices.available_cores())):
         assert load.load_backend(open_model_dir(tiny_dir), threads=threads).model.threads == used
 
 

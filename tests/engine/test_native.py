@@ -17,10 +17,10 @@ from tiny import GOLDEN
 
 from gpt2 import devices
 from gpt2.engine import load, quantize
-from gpt2.engine.backend import Piece, WordsWanted
+from gpt2.engine.backend import Piece, RandomWordsRequest
 from gpt2.engine.blocks import SLOTS, blocks_for
 from gpt2.engine.native import build, calls, memory, packing
-from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.prefix_cache import PrefixCache
 from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import Layout, Weight
@@ -145,7 +145,7 @@ def test_random_words_are_those_of_numpy(native_tiny, monkeypatch, n_vocab):
     monkeypatch.setattr(native_tiny, "hparams", dataclasses.replace(native_tiny.hparams, n_vocab=n_vocab))
     rng = np.random.default_rng(0)
     wanted = [
-        WordsWanted(RandomNumbers(seed, 2), token, None if all_ids else rng.integers(n_vocab, size=5))
+        RandomWordsRequest(RandomNumbers(seed, 2), token, None if all_ids else rng.integers(n_vocab, size=5))
         for seed, token in ((0, 0), (1, 1), (2**40, 2), (3, 1000), (3, 10**7))
         for all_ids in (True, False)
     ]
@@ -215,7 +215,7 @@ def test_batches_that_share_a_store_side_by_side(native_small):
     """In two threads, with beginnings of each other's."""
     rows = [Row([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
     expected = take(native_small, rows, 30)
-    prefixes = Prefixes(native_small.new_blocks(), 5 * native_small.block_bytes)
+    prefixes = PrefixCache(native_small.new_blocks(), 5 * native_small.block_bytes)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
             both = [pool.submit(take, native_small, some, 30, prefixes=prefixes) for some in (rows, rows[::-1])]
@@ -269,7 +269,7 @@ def test_memory_for_weights_that_cannot_be_had():
 
 
 def test_more_threads_than_cores(native, native_tiny, tiny_dir):
-    crowded = load.load_backend(open_model_dir(tiny_dir), threads=devices.cores() + 5)
+    crowded = load.load_backend(open_model_dir(tiny_dir), threads=devices.available_cores() + 5)
     np.testing.assert_allclose(extended(crowded), extended(native_tiny), rtol=0, atol=1e-6)
 
 

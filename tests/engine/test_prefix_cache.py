@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpt2.engine import blocks
 from gpt2.engine import prefix_cache as prefixes_module
 from gpt2.engine.blocks import Blocks, blocks_for
-from gpt2.engine.prefix_cache import WORTH, Prefixes, in_common
+from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
 
 SLOTS = 8  # so that short lists of ids take several blocks
 
@@ -44,7 +44,7 @@ def small_blocks(monkeypatch):
 
 
 def stored(size=1000):
-    return Prefixes(Written(), size)
+    return PrefixCache(Written(), size)
 
 
 def keep(store, ids):
@@ -119,8 +119,8 @@ def test_the_longest_beginning_is_found(program, size):
             keep(store, ids)
             told.append(np.array(ids))
         slots = find(store, ids)
-        longest = min(max((in_common(np.array(ids), other) for other in told), default=0), len(ids) - 1)
-        expected = longest if longest % SLOTS >= WORTH else longest // SLOTS * SLOTS
+        longest = min(max((common_prefix_length(np.array(ids), other) for other in told), default=0), len(ids) - 1)
+        expected = longest if longest % SLOTS >= MIN_SHARED_IDS else longest // SLOTS * SLOTS
         assert slots <= longest
         if size > 500:
             assert slots >= expected

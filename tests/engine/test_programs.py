@@ -11,8 +11,8 @@ from gpt2.engine import batch as batch_module
 from gpt2.engine import reference
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import Prefixes
-from gpt2.engine.token_sequence import Row, last_of_window
+from gpt2.engine.prefix_cache import PrefixCache
+from gpt2.engine.token_sequence import Row, truncate_to_window
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 
@@ -40,7 +40,7 @@ def backend(request, directory):
 
 def windows(row, ids):
     """What was seen when each of the new ids was chosen."""
-    window, filled = list(last_of_window(row.prompt, N_CTX)), 0
+    window, filled = list(truncate_to_window(row.prompt, N_CTX)), 0
     for token in ids:
         if filled == N_CTX:
             window = window[-(N_CTX // 2) :]
@@ -104,7 +104,7 @@ programs = st.lists(
 @given(programs, st.sampled_from([0, 4, 1000]), st.sampled_from([3, 1000]), st.sampled_from([1, 7, 16]))
 def test_random_programs(backend, directory, weights, program, size, room, beside):
     """size: of the store, in blocks."""
-    batch = Batch(backend, Prefixes(backend.new_blocks(), size), room)
+    batch = Batch(backend, PrefixCache(backend.new_blocks(), size), room)
     batch.prefixes.most = size
     asked, found = {}, {}
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gpt2.engine import reference
-from gpt2.formats.weights import Layout, Weight, leaves
+from gpt2.formats.weights import Layout, Weight, flatten
 from gpt2.hparams import HParams
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -52,8 +52,8 @@ def test_weights_of_either_layout_are_read_alike(model):
         layout = Layout.IN_OUT if name.endswith(("wte", "lm_head")) else Layout.OUT_IN
         return Weight(array.T.shape, layout, lambda: iter([np.ascontiguousarray(array.T)]))
 
-    named = dict(leaves(weights))
-    read = dict(leaves(reference.read({name: turned(name, array) for name, array in named.items()})))
+    named = dict(flatten(weights))
+    read = dict(flatten(reference.read({name: turned(name, array) for name, array in named.items()})))
     assert read.keys() == named.keys()
     for name, array in named.items():
         np.testing.assert_array_equal(read[name], array)

@@ -20,7 +20,7 @@ from gpt2.engine.blocks import blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.prefix_cache import PrefixCache
 from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
@@ -122,7 +122,7 @@ def try_schedule(backend, seed, monkeypatch):
     n_vocab = backend.hparams.n_vocab
     stems = [[rng.randrange(n_vocab) for _ in range(200)] for _ in range(3)]
     rows = [random_row(rng, stems, n_vocab) for _ in range(32)]
-    prefixes = Prefixes(backend.new_blocks(), rng.choice([0, 3, 50]) * backend.block_bytes)
+    prefixes = PrefixCache(backend.new_blocks(), rng.choice([0, 3, 50]) * backend.block_bytes)
     batch = Watched(backend, prefixes, rng.choice([9, 20, 1000]))
     coming = list(rows)
     while batch or coming:

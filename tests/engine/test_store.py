@@ -22,7 +22,7 @@ from gpt2.engine.native import build, folder, memory, packing, store
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS
 
-OTHER = {"layout": "of another processor", "notify": files.unheard}
+OTHER = {"layout": "of another processor", "notify": files.no_callback}
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SRC = Path(store.__file__).resolve().parents[3]
 
@@ -204,11 +204,11 @@ print(logits(Path({str(tiny_dir)!r})).hex())
 def test_files_say_when_they_have_changed(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"one")
-    before = files.stamp(path)
-    assert files.stamp(path) == before
+    before = files.file_fingerprint(path)
+    assert files.file_fingerprint(path) == before
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
-    assert files.stamp(path) != before
+    assert files.file_fingerprint(path) != before
 
 
 def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gpt2.engine.scoring import Asked
+from gpt2.engine.scoring import ScoreOptions
 from gpt2.errors import UsageError
 from gpt2.evaluation import listing, page, units
 from gpt2.evaluation.scores import protocol_of, score
@@ -17,8 +17,8 @@ from gpt2.evaluation.units import Unit
 TEXT = "  the cat\n\nsat on ☃ the\tmat \n the dog"
 
 
-def listed(model, texts, by, likeliest=0, start=True):
-    told = score(model, texts, protocol_of(32, model.encoder, start=start), Asked(True, likeliest))
+def summarize_names(model, texts, by, likeliest=0, start=True):
+    told = score(model, texts, protocol_of(32, model.encoder, start=start), ScoreOptions(True, likeliest))
     names = [f"text {number}" for number in range(len(texts))]
     return list(units.units(units.tokens(told, model.encoder), by, names))
 
@@ -26,7 +26,7 @@ def listed(model, texts, by, likeliest=0, start=True):
 @pytest.mark.parametrize("by", units.UNITS)
 def test_sums_are_the_same_by_whatever_unit(scorer, by):
     texts = [TEXT, "", "one two", "\n"]
-    tokens, found = listed(scorer, texts, "token"), listed(scorer, texts, by)
+    tokens, found = summarize_names(scorer, texts, "token"), summarize_names(scorer, texts, by)
     for name in ("text 0", "text 2", "text 3"):
         mine, all_tokens = ([unit for unit in some if unit.name == name] for some in (found, tokens))
         assert sum(unit.tokens for unit in mine) == len(all_tokens)
@@ -35,22 +35,22 @@ def test_sums_are_the_same_by_whatever_unit(scorer, by):
 
 
 def test_white_space_belongs_to_the_word_after_it_and_an_end_of_line_to_its_line(scorer):
-    words = [unit.text for unit in listed(scorer, [TEXT], "word")]
+    words = [unit.text for unit in summarize_names(scorer, [TEXT], "word")]
     assert words == ["  the", " cat", "\n\nsat", " on", " ☃", " the", "\tmat", " \n the", " dog"]
     assert "".join(words) == TEXT
-    lines = listed(scorer, [TEXT, "x"], "line")
+    lines = summarize_names(scorer, [TEXT, "x"], "line")
     assert [unit.text for unit in lines] == ["  the cat\n", "\n", "sat on ☃ the\tmat \n", " the dog", "x"]
     assert [unit.line for unit in lines] == [1, 2, 3, 4, 1]
-    assert [unit.line for unit in listed(scorer, [TEXT], "word")] == [1, 1, 1, 3, 3, 3, 3, 3, 4]
+    assert [unit.line for unit in summarize_names(scorer, [TEXT], "word")] == [1, 1, 1, 3, 3, 3, 3, 3, 4]
 
 
 def test_a_first_token_that_is_not_scored_counts_as_a_token_alone(scorer):
-    token, *others = listed(scorer, ["the cat sat"], "token", start=False)
+    token, *others = summarize_names(scorer, ["the cat sat"], "token", start=False)
     assert (token.logprob, token.rank, token.bits) == (None, None, None) and all(one.logprob for one in others)
-    (whole,) = listed(scorer, ["the cat sat"], "file", start=False)
+    (whole,) = summarize_names(scorer, ["the cat sat"], "file", start=False)
     assert whole.tokens == 1 + len(others) and whole.rank == max(one.rank for one in others)
     np.testing.assert_allclose(whole.logprob, sum(one.logprob for one in others))
-    (lone,) = listed(scorer, ["x"], "file", start=False)
+    (lone,) = summarize_names(scorer, ["x"], "file", start=False)
     assert (lone.tokens, lone.logprob, lone.bits) == (1, None, None)
 
 
@@ -78,7 +78,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("by", ["token", "line"])
 def test_a_page_holds_the_text_and_nothing_that_runs(scorer, by):
-    found = listed(scorer, HOSTILE, by, likeliest=2)
+    found = summarize_names(scorer, HOSTILE, by, likeliest=2)
     found[0] = found[0]._replace(name="<b>name</b>", likeliest=(("<i>", -1.0), *found[0].likeliest))
     html = "".join(page.as_html(found))
     read = Page()
@@ -91,7 +91,7 @@ def test_a_page_holds_the_text_and_nothing_that_runs(scorer, by):
 
 
 def test_csv_and_json_lines_read_back(scorer):
-    found = listed(scorer, [TEXT, *HOSTILE], "token", likeliest=2)
+    found = summarize_names(scorer, [TEXT, *HOSTILE], "token", likeliest=2)
     rows = list(csv.DictReader(io.StringIO("".join(listing.as_csv(found)), newline="")))
     objects = [json.loads(line) for line in "".join(listing.as_jsonl(found)).splitlines()]
     assert len(rows) == len(objects) == len(found)
@@ -105,7 +105,7 @@ def test_csv_and_json_lines_read_back(scorer):
 
 
 def test_a_table_is_one_line_for_each(scorer):
-    found = listed(scorer, HOSTILE, "line", likeliest=0)
+    found = summarize_names(scorer, HOSTILE, "line", likeliest=0)
     lines = "".join(listing.as_table(found)).split("\n")
     assert len(lines) == 1 + len(HOSTILE) + len(found) + 1
     assert "\x1b" not in "".join(lines) and lines[2].endswith('\\x1b[2J\\x00\\r"')

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from gpt2.engine import scoring
-from gpt2.engine.scoring import Asked, Span
+from gpt2.engine.scoring import ScoreOptions, Span
 from gpt2.errors import UsageError
 from gpt2.evaluation.scores import Protocol, protocol_of, score, score_ids, windows
-from gpt2.evaluation.totals import Counts, Totals, measures
+from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 
 TEXT = "the cat sat on the mat\nand the dog\n\nsat on the log " * 9
 CLOSE = {"atol": 1e-4, "rtol": 0}
@@ -86,7 +86,7 @@ def test_spans_that_begin_alike_are_scored_as_if_alone(scorers, slow, monkeypatc
             ((20, 5), (20, 5), (20, 1), (3, 20), (20, 13), (20, 13), (0, 2), (0, 33))]  # fmt: skip
     wanted = [Span(row.astype(np.int32), min(4, len(row) - 1)) for row in [*rows, rows[-1], rows[0]]]
     for model in scorers:
-        found = list(scoring.scores(model.backend, wanted, Asked(ranks=True, likeliest=3)))
+        found = list(scoring.score_spans(model.backend, wanted, ScoreOptions(ranks=True, likeliest=3)))
         assert len(found) == len(wanted)
         for span, got in zip(wanted, found):
             for place in range(span.scored):
@@ -122,7 +122,7 @@ def test_what_spans_begin_with_alike_is_fed_once(scorer):
         for answer in range(10)
     ]
     spans = [Span(np.array(row, np.int32), 5) for row in rows]
-    assert len(list(scoring.scores(watched, spans))) == 30
+    assert len(list(scoring.score_spans(watched, spans))) == 30
     assert sum(watched.fed) == 3 * (24 + 9 * 5)
 
 
@@ -132,7 +132,7 @@ def test_short_spans_share_a_step_and_a_long_one_takes_several(scorer, monkeypat
     spans = [
         Span(np.arange(start, start + size, dtype=np.int32), 1) for start, size in ((0, 33), (40, 6), (60, 6), (80, 6))
     ]
-    list(scoring.scores(watched, spans))
+    list(scoring.score_spans(watched, spans))
     assert watched.fed == [16, 16, 15]
 
 
@@ -140,7 +140,7 @@ def test_blocks_are_given_back(scorer):
     """Of a long text no more are in use than a step has, and those of the span before."""
     watched = Watched(scorer.backend)
     spans = [Span(np.arange(number, number + 30, dtype=np.int32), 29) for number in range(40)]
-    assert len(list(scoring.scores(watched, spans))) == 40
+    assert len(list(scoring.score_spans(watched, spans))) == 40
     (blocks,) = watched.taken
     assert len(blocks.users) <= scoring.SPANS + 1 and blocks.used <= 1
 
@@ -191,7 +191,7 @@ def test_words_lines_and_bytes_are_counted_whatever_the_parts():
 
 def test_measures_divide_by_what_they_are_called_by(scorer, slow):
     protocol = protocol_of(32, scorer.encoder, stride=16)
-    counts, totals = Counts(), Totals()
+    counts, totals = Counts(), ScoreTotals()
     list(totals.of(score(scorer, [counts.of([TEXT])], protocol)))
     nats = -sum(slow.logprobs(scorer.encoder.encode(TEXT), protocol))
     found = measures(totals.nats, totals.tokens, counts)

@@ -11,14 +11,14 @@ import pytest
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.evaluation import cbt, detokenize, hellaswag, lambada, paper, report, tasks
 from gpt2.evaluation.scores import protocol_of
-from gpt2.evaluation.task import Settings
+from gpt2.evaluation.task import TaskSettings
 from gpt2.formats.model_dir import RELEASED
 
 CLOSE = {"rtol": 1e-4}
 
 
 def run(model, name, path, **settings):
-    found = tasks.run(model, tasks.TASKS[name], path, Settings(**settings))
+    found = tasks.run(model, tasks.TASKS[name], path, TaskSettings(**settings))
     return found, {number.name: number.value for number in found.numbers}
 
 

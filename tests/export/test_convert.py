@@ -24,9 +24,9 @@ from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.export import compare
 from gpt2.export.convert import convert
-from gpt2.export.options import Options, narrowed
+from gpt2.export.options import ExportOptions, narrowed
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
-from gpt2.formats.weights import Layout, leaves
+from gpt2.formats.weights import Layout, flatten
 
 ROOT = Path(__file__).parents[2]
 ROWS = [Row([1, 2, 3], GREEDY), Row([250], GREEDY), Row([9] * 31, GREEDY)]
@@ -67,7 +67,7 @@ def test_there_and_back(tmp_path, source, greedy, first, to):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "Q8_0", "f16"])
 def test_narrow_types_are_rounded_to_the_nearest(tmp_path, source, dtype):
-    convert(source, tmp_path / "model.gguf", "gguf", Options(dtype))
+    convert(source, tmp_path / "model.gguf", "gguf", ExportOptions(dtype))
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
     expected = {"float16": "F16", "f16": "F16", "bfloat16": "BF16", "Q8_0": "Q8_0"}[dtype]
     assert kinds["blk.0.ffn_up.weight"] == kinds["token_embd.weight"] == expected
@@ -92,7 +92,7 @@ def test_variants_are_written_or_refused_by_name(tmp_path, variant, to):
             convert(model, tmp_path / "target", to)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
     if variant not in refused or to == "openai":
-        convert(model, tmp_path / "target", to, Options(variant=True))
+        convert(model, tmp_path / "target", to, ExportOptions(variant=True))
         found = open_model_dir(tmp_path / "target")
         assert found.hparams == model.hparams
         expected = arrays(model.path)
@@ -102,7 +102,7 @@ def test_variants_are_written_or_refused_by_name(tmp_path, variant, to):
 
 def test_rows_that_no_block_divides_are_float16(tmp_path):
     model = write_variant(tmp_path / "source", n_embd=20, n_inner=64)
-    convert(model, tmp_path / "model.gguf", "gguf", Options("q8_0"))
+    convert(model, tmp_path / "model.gguf", "gguf", ExportOptions("q8_0"))
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
     assert kinds["blk.0.ffn_up.weight"] == "F16" and kinds["blk.0.ffn_down.weight"] == "Q8_0"
 
@@ -110,11 +110,11 @@ def test_rows_that_no_block_divides_are_float16(tmp_path):
 @pytest.mark.parametrize(
     "to, options, said",
     [
-        ("ggml", Options(), "to must be one of openai, huggingface, gguf, saved_model, not 'ggml'"),
-        ("openai", Options("float16"), "dtype must be one of float32 for openai, not 'float16'"),
-        ("huggingface", Options("q8_0"), "dtype must be one of float32, float16, bfloat16 for huggingface"),
-        ("gguf", Options("q4_0"), "dtype must be one of float32, float16, bfloat16, q8_0 for gguf, not 'q4_0'"),
-        ("saved_model", Options("float16"), "dtype must be one of float32 for saved_model"),
+        ("ggml", ExportOptions(), "to must be one of openai, huggingface, gguf, saved_model, not 'ggml'"),
+        ("openai", ExportOptions("float16"), "dtype must be one of float32 for openai, not 'float16'"),
+        ("huggingface", ExportOptions("q8_0"), "dtype must be one of float32, float16, bfloat16 for huggingface"),
+        ("gguf", ExportOptions("q4_0"), "dtype must be one of float32, float16, bfloat16, q8_0 for gguf, not 'q4_0'"),
+        ("saved_model", ExportOptions("float16"), "dtype must be one of float32 for saved_model"),
     ],
 )
 def test_options_that_a_format_has_not(tmp_path, source, to, options, said):
@@ -187,7 +187,7 @@ def test_a_vocabulary_that_lacks_an_end_of_text(tmp_path, source):
     with pytest.raises(GPT2Error, match=r"the vocabulary has no <\|endoftext\|> token, which GGUF needs"):
         from gpt2.export import gguf as writer
 
-        writer.check(source.hparams, other, Options())
+        writer.check(source.hparams, other, ExportOptions())
 
 
 def test_numbers():
@@ -206,7 +206,7 @@ def test_shards(tmp_path, source):
     (tmp_path / "parts").mkdir()
     vocabulary = load_vocabulary(source)
     huggingface.write(source, vocabulary, tmp_path / "whole")
-    huggingface.write(source, vocabulary, tmp_path / "parts", Options(shard_size=30_000))
+    huggingface.write(source, vocabulary, tmp_path / "parts", ExportOptions(shard_size=30_000))
     index = json.loads((tmp_path / "parts/model.safetensors.index.json").read_text())
     whole = safetensors_of(tmp_path / "whole/model.safetensors")
     assert set(index["weight_map"]) == set(whole)
@@ -301,4 +301,4 @@ def test_leaves_of_the_source_are_all_read(source):
     for weight in compare.reported(source, lambda done, total: told.append((done, total))).values():
         weight.array()
     total = 4 * source.hparams.n_params
-    assert told[-1] == (total, total) and len(dict(leaves(tiny.read_model(source.path)))) <= len(told)
+    assert told[-1] == (total, total) and len(dict(flatten(tiny.read_model(source.path)))) <= len(told)

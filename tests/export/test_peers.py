@@ -20,7 +20,7 @@ from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import Row
 from gpt2.export import huggingface
 from gpt2.export.convert import convert
-from gpt2.export.options import Options
+from gpt2.export.options import ExportOptions
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 
 HERE = Path(__file__).parent
@@ -81,10 +81,10 @@ def compare_with_transformers(peers, model, tmp_path, options, tolerance):
 @pytest.mark.parametrize(
     "options, tolerance",
     [
-        (Options(), 1e-4),
-        (Options(shard_size=30_000), 1e-4),
-        (Options("bfloat16"), 0.2),
-        (Options("float16"), 0.02),
+        (ExportOptions(), 1e-4),
+        (ExportOptions(shard_size=30_000), 1e-4),
+        (ExportOptions("bfloat16"), 0.2),
+        (ExportOptions("float16"), 0.02),
     ],
 )
 def test_transformers(peers, source, tmp_path, options, tolerance):
@@ -94,14 +94,14 @@ def test_transformers(peers, source, tmp_path, options, tolerance):
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "narrow"])
 def test_transformers_on_variants(peers, tmp_path, variant):
     model = write_variant(tmp_path / "source", n_ctx=128, **VARIANTS[variant])
-    compare_with_transformers(peers, model, tmp_path, Options(), 1e-4)
+    compare_with_transformers(peers, model, tmp_path, ExportOptions(), 1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "q8_0"])
 def test_llama_cpp(peers, source, tmp_path, dtype):
     """Greedy ids: all of them in float32; how many, before the first that differs, in narrow types."""
     path = tmp_path / "model.gguf"
-    convert(source, path, "gguf", Options(dtype))
+    convert(source, path, "gguf", ExportOptions(dtype))
     found, vocabulary = open_model_dir(path), load_vocabulary(source)
     length = min(60, source.hparams.n_ctx - max(len(vocabulary.encode(prompt)) for prompt in PROMPTS))
     theirs = peers("peer_llama.py", path, {"prompts": PROMPTS, "length": length})

@@ -21,7 +21,7 @@ from gpt2.engine.token_sequence import Row
 from gpt2.export.bpe_ops import TextToIds
 from gpt2.export.convert import convert
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
-from gpt2.formats.weights import leaves, nest
+from gpt2.formats.weights import flatten, nest
 
 PROMPTS = ["the cat", "", "größer! It's 東京 🙂\n\n  x", "a" * 60]
 ALONE = """
@@ -235,4 +235,4 @@ def test_weights_are_in_the_variables_alone(folder, source):
     """The graph stays small, whatever the model's size."""
     shapes = dict(tf.train.list_variables(str(folder / "variables/variables")))
     assert sum(int(np.prod(shape)) for name, shape in shapes.items() if "weights" in name) == source.hparams.n_params
-    assert len(dict(leaves(nest((name, 0) for name in source.hparams.weight_shapes())))) <= len(shapes)
+    assert len(dict(flatten(nest((name, 0) for name in source.hparams.weight_shapes())))) <= len(shapes)

@@ -12,8 +12,8 @@ import tiny
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.openai.leveldb_table import MAGIC, Broken, fields, masked, read_table, varint
-from gpt2.formats.weights import leaves
+from gpt2.formats.openai.leveldb_table import MAGIC, MalformedFileError, fields, mask_crc, read_table, varint
+from gpt2.formats.weights import flatten
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 MEMORY = 8_000_000  # bytes; the model has 140,000
@@ -38,7 +38,7 @@ def block(entries, restarts=(0,)):
 
 
 def sealed(content, compression=b"\0"):
-    return content + compression + masked(google_crc32c.value(content + compression)).to_bytes(4, "little")
+    return content + compression + mask_crc(google_crc32c.value(content + compression)).to_bytes(4, "little")
 
 
 def table(*blocks, handles=None):
@@ -171,7 +171,7 @@ def test_damage_is_said_in_one_line_or_changes_nothing(tmp_path, tiny_dir, cases
     folder = shutil.copytree(tiny_dir, tmp_path / "model")
     hparams = open_model_dir(folder).hparams
     files = {name: (folder / name).read_bytes() for name in (INDEX, DATA)}
-    expected = dict(leaves(tiny.read_model(folder)))
+    expected = dict(flatten(tiny.read_model(folder)))
     rng = random.Random(1)
     same = 0
     for case in range(cases):
@@ -179,7 +179,7 @@ def test_damage_is_said_in_one_line_or_changes_nothing(tmp_path, tiny_dir, cases
         (folder / name).write_bytes(content)
         tracemalloc.start()
         try:
-            found = dict(leaves(tiny.read(folder / "model.ckpt", hparams)))
+            found = dict(flatten(tiny.read(folder / "model.ckpt", hparams)))
         except GPT2Error as error:
             assert "\n" not in str(error) and "model.ckpt" in str(error), (case, str(error))
         else:
@@ -246,5 +246,5 @@ def test_numbers(n):
 
 @pytest.mark.parametrize("data, said", [(b"", "cut off"), (b"\x80", "cut off"), (b"\xff" * 20, "does not end")])
 def test_numbers_that_are_none(data, said):
-    with pytest.raises(Broken, match=said):
+    with pytest.raises(MalformedFileError, match=said):
         varint(data, 0)

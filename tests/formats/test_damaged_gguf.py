@@ -14,7 +14,7 @@ import tiny
 from gpt2.errors import GPT2Error
 from gpt2.formats.gguf.header import LARGEST_HEADER, read_header
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 
 MEMORY = 8_000_000  # bytes; the file has 170,000
 SECONDS = 5  # that no file may take; most take a hundredth
@@ -25,7 +25,7 @@ HUGE = (1 << 31, 1 << 33, 1 << 40, 1 << 62, (1 << 64) - 1)
 def contents(tmp_path_factory, tiny_dir):
     """Small valid files in several types."""
     found = open_model_dir(tiny_dir)
-    weights, encoder = dict(leaves(tiny.read_model(tiny_dir))), load_vocabulary(found)
+    weights, encoder = dict(flatten(tiny.read_model(tiny_dir))), load_vocabulary(found)
     folder = tmp_path_factory.mktemp("gguf")
     kinds = ("F32", "F16", "Q8_0", "Q4_0")
     paths = [gguf_layout.write(folder / kind, weights, encoder, found.hparams, kind=kind) for kind in kinds]

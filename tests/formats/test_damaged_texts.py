@@ -10,7 +10,7 @@ import pytest
 from damage import odd_json, some_bytes
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_not_called_damaged(folder, monkeypatch, name, nu
         return opening(path, *given, **named)
 
     monkeypatch.setattr(type(folder), "open", refused)
-    with pytest.raises(Unreadable, match=f"{name} cannot be read: {REASONS[number]}$"):
+    with pytest.raises(UnreadableFileError, match=f"{name} cannot be read: {REASONS[number]}$"):
         READERS[name](folder)
 
 
@@ -121,7 +121,7 @@ def test_a_lack_of_memory_is_no_damage(folder, monkeypatch, name):
 def test_a_file_that_is_far_too_large_is_not_read(folder):
     with (folder / HPARAMS).open("wb") as file:
         file.truncate(1 << 40)  # a hole: the size of a terabyte, and no bytes
-    with pytest.raises(Damaged, match="hparams.json is damaged: it has more than"):
+    with pytest.raises(DamagedFileError, match="hparams.json is damaged: it has more than"):
         find_model(str(folder))
 
 

@@ -21,7 +21,7 @@ from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.gguf.model import tensor_name
 from gpt2.formats.model_dir import find_model, load_vocabulary, open_model_dir
-from gpt2.formats.weights import Layout, leaves
+from gpt2.formats.weights import Layout, flatten
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/llama_cpp.json").read_text(encoding="utf-8"))
 HELD = ("untied", "epsilon", "inner")
@@ -30,7 +30,7 @@ HELD = ("untied", "epsilon", "inner")
 @pytest.fixture(scope="module")
 def source(tiny_dir):
     found = open_model_dir(tiny_dir)
-    return dict(leaves(tiny.read_model(tiny_dir))), load_vocabulary(found), found.hparams
+    return dict(flatten(tiny.read_model(tiny_dir))), load_vocabulary(found), found.hparams
 
 
 def arrays(path):
@@ -70,7 +70,7 @@ def test_narrow_types(tmp_path, source, kind, off):
 def test_llama_cpp_writes_the_same(tmp_path, kind):
     """Ids and greedy continuations of llama.cpp."""
     model = write_variant(tmp_path / "source", n_ctx=128)
-    weights, encoder = dict(leaves(tiny.read_model(model.path))), load_vocabulary(model)
+    weights, encoder = dict(flatten(tiny.read_model(model.path))), load_vocabulary(model)
     found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, model.hparams, kind=kind))
     expected = GOLDEN[kind]
     assert [load_vocabulary(found).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
@@ -81,7 +81,7 @@ def test_llama_cpp_writes_the_same(tmp_path, kind):
 @pytest.mark.parametrize("name", HELD)
 def test_variants(tmp_path, name):
     model = write_variant(tmp_path / "source", **VARIANTS[name])
-    weights = dict(leaves(tiny.read(model.weights, model.hparams)))
+    weights = dict(flatten(tiny.read(model.weights, model.hparams)))
     path = gguf_layout.write(tmp_path / "model.gguf", weights, load_vocabulary(model), model.hparams)
     assert open_model_dir(path).hparams == model.hparams
     for weight, value in arrays(path).items():

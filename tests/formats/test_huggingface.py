@@ -14,7 +14,7 @@ from gpt2.engine import reference
 from gpt2.engine.backend import Piece
 from gpt2.engine.blocks import blocks_for
 from gpt2.engine.load import load_backend
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import stored_tensor
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
 from gpt2.formats.weights import nest
@@ -235,7 +235,7 @@ def test_weights_of_other_heads_and_unknown_ones(folder):
         assert "\n" not in str(raised.value)
     twice = arrays | {"wte.weight": arrays["transformer.wte.weight"]}
     huggingface_dirs.write_file(folder / "model.safetensors", twice)
-    with pytest.raises(Damaged, match="a weight twice, with and without transformer"):
+    with pytest.raises(DamagedFileError, match="a weight twice, with and without transformer"):
         open_model_dir(folder).read()
     integers = {name: array.astype("<i8") for name, array in arrays.items()}
     huggingface_dirs.write_file(folder / "model.safetensors", integers)
@@ -288,7 +288,7 @@ def test_indexes_that_lead_elsewhere(tmp_path, values, said):
 def test_a_weight_in_two_shards(tmp_path):
     directory = huggingface_dirs.write(tmp_path, shards=2)
     shutil.copy(directory / "model-00001-of-00002.safetensors", directory / "model-00002-of-00002.safetensors")
-    with pytest.raises(Damaged, match="is in two files"):
+    with pytest.raises(DamagedFileError, match="is in two files"):
         open_model_dir(directory).read()
 
 
@@ -335,7 +335,7 @@ SAFETENSORS = [
 @pytest.mark.parametrize("content, said", SAFETENSORS)
 def test_safetensors_that_cannot_be(folder, content, said):
     (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(Damaged, match=said):
+    with pytest.raises(DamagedFileError, match=said):
         open_model_dir(folder).read()
 
 
@@ -344,7 +344,7 @@ def test_every_shorter_file_of_safetensors_is_damaged(tmp_path):
     content = safetensors({"a": np.ones((2, 3), "<f4"), "b": stored(np.ones(3, "f4"), "bfloat16")}, metadata=False)
     for size in range(len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFileError):
             from_file(path)
     path.write_bytes(content)
     assert {name: (found.shape, found.dtype) for name, found in from_file(path).items()} == {

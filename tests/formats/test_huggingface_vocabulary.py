@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gpt2 import encoder as encoder_module
 from gpt2.encoder import END_OF_TEXT, Encoder, load_encoder
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import vocabularies
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -308,5 +308,5 @@ def test_damage(tmp_path, changes, said):
     ],
 )
 def test_damage_of_the_files_beside(folder, name, said, why):
-    with pytest.raises(Damaged, match=f"{name}.json is damaged: .*{why}"):
+    with pytest.raises(DamagedFileError, match=f"{name}.json is damaged: .*{why}"):
         vocabularies.load(write(folder, **{name: said}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_lm
 
-from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 from gpt2.formats import model_dir, vocabularies
 from gpt2.formats.sentencepiece.sp_model import read
 
@@ -120,7 +120,9 @@ def test_tables_of_characters_that_lead_elsewhere(sp_model, tmp_path, charsmap, 
     for number in (3, 5):  # of what is read, and of what is written
         path = tmp_path / "sp.model"
         path.write_bytes(sp_model.read_bytes() + field(number, field(2, charsmap)))
-        with pytest.raises(Damaged, match=f"sp.model is damaged: the table of its normaliser .*{said}; delete it and"):
+        with pytest.raises(
+            DamagedFileError, match=f"sp.model is damaged: the table of its normaliser .*{said}; delete it and"
+        ):
             read(path)
 
 
@@ -129,11 +131,11 @@ def test_what_is_none(tmp_path, content):
     pytest.importorskip("sentencepiece")
     path = tmp_path / "sp.model"
     path.write_bytes(content)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFileError):
         read(path)
 
 
 def test_what_cannot_be_read(tmp_path):
     pytest.importorskip("sentencepiece")
-    with pytest.raises(Unreadable, match="cannot be read: Is a directory"):
+    with pytest.raises(UnreadableFileError, match="cannot be read: Is a directory"):
         read(tmp_path)

@@ -25,7 +25,7 @@ from torch_files import (
     write_zip_of,
 )
 
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import stored_tensor
 from gpt2.formats.pytorch import pickle_interpreter, torch_file
 
@@ -317,7 +317,7 @@ def test_one_thing_that_is_given_to_many_calls(write, name):
     value = Raw(b"](" + kept + again * MANY + b"e")
     tracemalloc.start()
     try:
-        with pytest.raises(Damaged, match="far too large for the description of a model"):
+        with pytest.raises(DamagedFileError, match="far too large for the description of a model"):
             torch_file.read(write({"w": value}, {}))
         assert tracemalloc.get_traced_memory()[1] < MEMORY
     finally:
@@ -342,7 +342,7 @@ def test_depth(write):
 def test_a_pickle_of_many_bytes_is_refused(tmp_path, monkeypatch):
     write_zip(tmp_path / "x.pt", {"w": "x" * 1000}, {})
     monkeypatch.setattr(pickle_interpreter, "LARGEST", 999)
-    with pytest.raises(Damaged, match="archive/data.pkl is far too large for the description of a model"):
+    with pytest.raises(DamagedFileError, match="archive/data.pkl is far too large for the description of a model"):
         torch_file.read(tmp_path / "x.pt")
 
 
@@ -350,7 +350,7 @@ def test_compressed_records_are_refused(tmp_path):
     """A zip bomb: a gigabyte of zeros would be a megabyte."""
     parts, storages = state_dict({"w": np.zeros(100_000, "<f4")})
     write_zip_of(tmp_path / "x.pt", dumps(parts), storages, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(Damaged, match="'archive/data.pkl' is compressed or encrypted"):
+    with pytest.raises(DamagedFileError, match="'archive/data.pkl' is compressed or encrypted"):
         torch_file.read(tmp_path / "x.pt")
 
 
@@ -368,14 +368,14 @@ def test_compressed_records_are_refused(tmp_path):
 )
 def test_other_files(tmp_path, content, said):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(Damaged, match=f"x.pt is damaged: .*{said}"):
+    with pytest.raises(DamagedFileError, match=f"x.pt is damaged: .*{said}"):
         torch_file.read(tmp_path / "x.pt")
 
 
 def test_a_zip_file_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as file:
         file.writestr("data.pkl", b"")
-    with pytest.raises(Damaged, match="none that torch.save wrote: it should have one data.pkl"):
+    with pytest.raises(DamagedFileError, match="none that torch.save wrote: it should have one data.pkl"):
         torch_file.read(tmp_path / "x.pt")
 
 
@@ -386,7 +386,7 @@ def test_every_shorter_file_is_damaged(tmp_path, form):
     content = path.read_bytes()
     for size in range(len(content)):
         path.write_bytes(content[:size])
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFileError):
             list(torch_file.read(path)["w"].pieces())
 
 
@@ -397,7 +397,9 @@ def test_a_changed_weight_of_a_zip_file_is_noticed(tmp_path):
     at = content.index(NUMBERS.tobytes())
     path.write_bytes(content[: at + 5] + b"\x77" + content[at + 6 :])
     found = torch_file.read(path)
-    with pytest.raises(Damaged, match="storage '0' has another checksum than it should; delete it and fetch it again"):
+    with pytest.raises(
+        DamagedFileError, match="storage '0' has another checksum than it should; delete it and fetch it again"
+    ):
         list(found["w"].pieces())
     np.testing.assert_array_equal(whole(found["t"]), NUMBERS.T)
 
@@ -418,5 +420,5 @@ def test_a_file_that_becomes_shorter_while_it_is_read(write):
     path = write(*state_dict({"w": NUMBERS}))
     found = torch_file.read(path)["w"]
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(Damaged, match="it ends before the end of storage '0'"):
+    with pytest.raises(DamagedFileError, match="it ends before the end of storage '0'"):
         list(found.pieces())

@@ -14,7 +14,7 @@ from gpt2.engine.load import load_backend
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import find_model, is_model, load_vocabulary
 from gpt2.formats.transformer_lm import directory
-from gpt2.formats.weights import Layout, leaves, nest
+from gpt2.formats.weights import Layout, flatten, nest
 
 MEMORY = 8_000_000  # bytes; the files have some 200,000
 
@@ -39,7 +39,7 @@ def test_every_form_gives_the_same_weights(tmp_path, sp_model, hparams, legacy, 
     folder = tiny_lm.write_model(tmp_path / "de", sp_model, hparams, legacy, prefix=prefix, seen=seen)
     found = find_model(str(folder))
     assert is_model(folder) and found.hparams == hparams and load_vocabulary(found).n_vocab == tiny_lm.PIECES
-    expected = dict(leaves(numpy_gpt2.random_weights(hparams, seed=1)))
+    expected = dict(flatten(numpy_gpt2.random_weights(hparams, seed=1)))
     read = arrays(found)
     assert list(read) == list(expected)
     for name, value in expected.items():

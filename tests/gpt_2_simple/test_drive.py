@@ -14,7 +14,7 @@ import gpt_2_simple as gpt2
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
-from gpt2.formats.weights import leaves, nest
+from gpt2.formats.weights import flatten, nest
 from gpt2.training.checkpoints import tensorflow_checkpoint
 from gpt_2_simple import drive
 
@@ -33,7 +33,7 @@ def mounted(tmp_path, monkeypatch):
 @pytest.fixture
 def train(tiny_dir):
     """Makes a run go on to a step: its weights are that number; two runs have different histories."""
-    weights = list(leaves(tiny.read_model(tiny_dir)))
+    weights = list(flatten(tiny.read_model(tiny_dir)))
 
     def to(folder, step, run="a"):
         for old in folder.glob("model-*"):
@@ -55,7 +55,7 @@ def train(tiny_dir):
 def value(folder):
     """What all weights of a run's current checkpoint are; it can be read, then."""
     assert (folder / "checkpoint").is_file(), list(folder.iterdir())
-    found = {float(x) for _, array in leaves(tiny.read_model(folder)) for x in np.unique(array)}
+    found = {float(x) for _, array in flatten(tiny.read_model(folder)) for x in np.unique(array)}
     assert len(found) == 1, found
     return found.pop()
 

@@ -24,9 +24,9 @@ from gpt2 import model
 from gpt2.cli import clash, doctor
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import download, model_dir
-from gpt2.formats.weights import leaves, nest
+from gpt2.formats.weights import flatten, nest
 from gpt2.training.checkpoints import tensorflow_checkpoint
-from gpt2.training.logs.training_log import Record
+from gpt2.training.logs.training_log import TrainingLog
 from gpt_2_simple import drive, generating
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def place(tmp_path, monkeypatch, tiny_dir):
 
 
 def _negated(directory):
-    for name, value in leaves(tiny.read_model(directory)):
+    for name, value in flatten(tiny.read_model(directory)):
         yield name, -value
 
 
@@ -359,7 +359,7 @@ def test_csv_that_cannot_be(place):
 
 
 def test_ctrl_c_saves_and_returns(sess, monkeypatch):
-    monkeypatch.setattr(Record, "samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
+    monkeypatch.setattr(TrainingLog, "samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": -1, "sample_every": 3, "sample_length": 1})
     assert Path("checkpoint/run1/counter").read_text() == "3\n" and gpt2.generate(sess, **GREEDY)
 

@@ -11,8 +11,8 @@ import pytest
 from served import serving
 
 from gpt2.server import run
-from gpt2.server.access import Limits, is_allowed_host
-from gpt2.server.app import Options
+from gpt2.server.access import AccessLimits, is_allowed_host
+from gpt2.server.app import ServerOptions
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,11 @@ def test_pages_of_other_sites_are_refused(client, url):
 
 
 def test_pages_that_are_let_in(native_tiny_model):
-    limits = Limits(origins=["https://writer.example"])
-    with serving({"tiny": native_tiny_model}, Options(limits)) as address, httpx.Client(base_url=address) as client:
+    limits = AccessLimits(origins=["https://writer.example"])
+    with (
+        serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         own = {"origin": "https://writer.example"}
         answer = client.post("/v1/completions", json={"max_tokens": 1}, headers=own)
         assert answer.status_code == 200
@@ -64,8 +67,11 @@ def test_pages_that_are_let_in(native_tiny_model):
 
 
 def test_the_key(native_tiny_model):
-    limits = Limits(api_key="sesam")
-    with serving({"tiny": native_tiny_model}, Options(limits)) as address, httpx.Client(base_url=address) as client:
+    limits = AccessLimits(api_key="sesam")
+    with (
+        serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         for path in ("/v1/models", "/metrics", "/openapi.json", "/v1/nothing"):
             answer = client.get(path)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
@@ -78,8 +84,11 @@ def test_the_key(native_tiny_model):
 
 
 def test_a_large_body_is_refused(native_tiny_model):
-    limits = Limits(body=1000)
-    with serving({"tiny": native_tiny_model}, Options(limits)) as address, httpx.Client(base_url=address) as client:
+    limits = AccessLimits(body=1000)
+    with (
+        serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         large = json.dumps({"prompt": "x" * 2000}).encode()
         assert client.post("/v1/completions", content=large).status_code == 413
         assert client.post("/v1/completions", content=iter([large[:900], large[900:]])).status_code == 413
@@ -93,7 +102,7 @@ def raw(address, sent):
 
 
 def test_a_body_that_does_not_come_is_given_up(native_tiny_model):
-    with serving({"tiny": native_tiny_model}, Options(Limits(patience=0.3))) as address:
+    with serving({"tiny": native_tiny_model}, ServerOptions(AccessLimits(patience=0.3))) as address:
         head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{"
         with raw(address, head) as connection:
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
@@ -117,13 +126,13 @@ def test_headers_that_do_not_end_are_given_up(native_tiny_model, monkeypatch):
 
 
 def test_a_client_that_hung_up_leaves_nothing(native_tiny_model, monkeypatch):
-    made, real = [], run.Impatient.connection_made
+    made, real = [], run.HeaderTimeoutProtocol.connection_made
 
     def remembered(self, transport):
         made.append(weakref.ref(self))
         real(self, transport)
 
-    monkeypatch.setattr(run.Impatient, "connection_made", remembered)
+    monkeypatch.setattr(run.HeaderTimeoutProtocol, "connection_made", remembered)
     body = b'{"prompt": "the cat", "max_tokens": 5}'
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
     with serving({"tiny": native_tiny_model}) as address:

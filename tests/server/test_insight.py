@@ -11,11 +11,11 @@ from gpt2 import generate
 from gpt2.engine import reference
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.server import introspection
-from gpt2.server.access import Limits
-from gpt2.server.app import Options, create_app
+from gpt2.server.access import AccessLimits
+from gpt2.server.app import ServerOptions, create_app
 from gpt2.server.errors import ApiError
-from gpt2.server.scheduler import Desk
-from gpt2.server.served_model import Served
+from gpt2.server.scheduler import Scheduler
+from gpt2.server.served_model import ServedModel
 
 PROMPT = "the cat sat on the mat é"
 
@@ -28,11 +28,11 @@ def model(tiny_dir):
 @pytest.fixture(scope="module")
 def client(model, tiny_dir):
     """Through the application, without a socket."""
-    served = Served("tiny", model, Desk(model), "float32", open_model_dir(tiny_dir))
-    nowhere = Served("nowhere", model, Desk(model), "float32")
+    served = ServedModel("tiny", model, Scheduler(model), "float32", open_model_dir(tiny_dir))
+    nowhere = ServedModel("nowhere", model, Scheduler(model), "float32")
     for one in (served, nowhere):
         one.desk.start()
-    with TestClient(create_app([served, nowhere], Options()), base_url="http://localhost") as asking:
+    with TestClient(create_app([served, nowhere], ServerOptions()), base_url="http://localhost") as asking:
         yield asking
     for one in (served, nowhere):
         assert one.desk.close(5)
@@ -143,7 +143,7 @@ def test_what_would_take_minutes_is_refused_with_what_goes(client, model, monkey
 
 def test_weights_are_forgotten_when_nobody_uses_them(model, tiny_dir, monkeypatch):
     monkeypatch.setattr(introspection, "KEPT", 0.05)
-    served = Served("tiny", model, Desk(model), "float32", open_model_dir(tiny_dir))
+    served = ServedModel("tiny", model, Scheduler(model), "float32", open_model_dir(tiny_dir))
     looking = introspection.Layers()
     looking.pool.submit(looking._look, served, [1, 2, 3]).result()
     assert looking.held is not None
@@ -153,7 +153,7 @@ def test_weights_are_forgotten_when_nobody_uses_them(model, tiny_dir, monkeypatc
 
 
 def test_it_needs_memory(model, tiny_dir, monkeypatch):
-    served = Served("tiny", model, Desk(model), "float32", open_model_dir(tiny_dir))
+    served = ServedModel("tiny", model, Scheduler(model), "float32", open_model_dir(tiny_dir))
     needed = introspection.memory(model.hparams, 3)
     monkeypatch.setattr(introspection, "available_memory", lambda: needed)
     assert introspection.Layers().kept(served, [1, 2, 3]) == [1, 2, 3]
@@ -163,7 +163,7 @@ def test_it_needs_memory(model, tiny_dir, monkeypatch):
 
 
 def test_paths_need_the_key(model):
-    served = Served("tiny", model, Desk(model), "float32")
-    asking = TestClient(create_app([served], Options(Limits(api_key="k"))), base_url="http://localhost")
+    served = ServedModel("tiny", model, Scheduler(model), "float32")
+    asking = TestClient(create_app([served], ServerOptions(AccessLimits(api_key="k"))), base_url="http://localhost")
     for path in ("next", "scores", "layers"):
         assert asking.post(f"/insight/{path}", json={"prompt": "a"}).status_code == 401

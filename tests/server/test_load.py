@@ -21,7 +21,7 @@ import pytest
 
 from gpt2 import generate
 from gpt2.request import Request, Sampling
-from gpt2.server.run import HEADERS, Impatient
+from gpt2.server.run import HEADERS, HeaderTimeoutProtocol
 
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "serve.py"
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))
@@ -126,7 +126,7 @@ class Clock:
 
 def test_a_connection_that_is_in_use_is_not_closed_between_two_requests():
     """However often it happens to be looked at in between."""
-    protocol, closed = Impatient.__new__(Impatient), []
+    protocol, closed = HeaderTimeoutProtocol.__new__(HeaderTimeoutProtocol), []
     protocol.loop, protocol.transport = Clock(), SimpleNamespace(close=lambda: closed.append(protocol.loop.now))
     for _ in range(10):
         protocol.cycle = SimpleNamespace(response_complete=True)  # of a request that was answered since the last look

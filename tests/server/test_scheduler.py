@@ -10,8 +10,8 @@ from served import serving
 
 from gpt2.generate import Asked, asked
 from gpt2.request import Request
-from gpt2.server.app import Options
-from gpt2.server.scheduler import Busy, Closed, Desk, Failed
+from gpt2.server.app import ServerOptions
+from gpt2.server.scheduler import Busy, Closed, Failed, Scheduler
 
 LONG = {"prompt": "the cat", "max_tokens": 3000, "ignore_eos": True}
 
@@ -43,7 +43,7 @@ def submit(desk, texts) -> Ear:
 
 @pytest.fixture
 def desk(native_tiny_model):
-    made = Desk(native_tiny_model, rows=2, waiting=3)
+    made = Scheduler(native_tiny_model, rows=2, waiting=3)
     made.start()
     yield made
     assert made.close(10)
@@ -106,7 +106,7 @@ def test_a_row_that_is_refused_harms_no_other(desk, native_tiny_model):
 
 
 def test_closing_finishes_what_is_there(native_tiny_model):
-    desk = Desk(native_tiny_model)
+    desk = Scheduler(native_tiny_model)
     desk.start()
     ear = submit(desk, [text(native_tiny_model, 50)])
     assert desk.close(10) and len(ear.pieces) == 50
@@ -139,7 +139,7 @@ def test_too_many_are_answered_429_and_when_to_come_again(native_tiny_model):
 
 
 def test_a_request_has_so_much_time(native_tiny_model):
-    with serving({"tiny": native_tiny_model}, Options(patience=0.05)) as address:
+    with serving({"tiny": native_tiny_model}, ServerOptions(patience=0.05)) as address:
         answer = httpx.post(f"{address}/v1/completions", json=LONG)
     assert answer.status_code == 503 and "not ready within 0.05 seconds" in answer.json()["error"]["message"]
 

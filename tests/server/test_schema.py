@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from served import serving
 
-from gpt2.server.app import Options
+from gpt2.server.app import ServerOptions
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 CASES = int(os.environ.get("SCHEMA_CASES", "1500"))
@@ -22,7 +22,7 @@ CHECKS = ("not_a_server_error", "status_code_conformance", "content_type_conform
 @pytest.mark.slow
 @pytest.mark.skipif(not SCHEMATHESIS.exists(), reason="pip install schemathesis")
 def test_every_answer_is_what_the_description_says(native_tiny_model, tmp_path):
-    with serving({"tiny": native_tiny_model}, Options(most_tokens=200, patience=60), waiting=500) as url:
+    with serving({"tiny": native_tiny_model}, ServerOptions(most_tokens=200, patience=60), waiting=500) as url:
         ended = subprocess.run(
             [SCHEMATHESIS, "run", f"{url}/openapi.json", f"--checks={','.join(CHECKS)}", f"--max-examples={CASES}"]
             + ["--phases=examples,coverage,fuzzing", "--workers=4"],

@@ -5,12 +5,12 @@ import random
 
 import pytest
 
-from gpt2.errors import Damaged, GPT2Error, Unreadable
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.checkpoints.run_folder import Progress, read_progress
+from gpt2.training.checkpoints.run_folder import RunProgress, read_progress
 from gpt2.training.logs.history import History
 
-PROGRESS = Progress(3, 7, "adam", "abc", 1.5, 1.0, 2.0, None, 0, 1)
+PROGRESS = RunProgress(3, 7, "adam", "abc", 1.5, 1.0, 2.0, None, 0, 1)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_record_of_a_step(tmp_path, saved):
 def test_a_damaged_record_says_what_to_remove(tmp_path, saved, content):
     saved.write_bytes(content)
     with pytest.raises(
-        Damaged, match=r"training-3.json is damaged: .*; remove it to go on with the weights alone"
+        DamagedFileError, match=r"training-3.json is damaged: .*; remove it to go on with the weights alone"
     ) as said:
         read_progress(tmp_path / "model-3")
     assert str(said.value).isprintable()
@@ -42,7 +42,7 @@ def test_a_record_that_cannot_be_read_is_not_called_damaged(tmp_path, saved):
     saved.unlink()
     saved.symlink_to(tmp_path)
     saved.with_name("training-2.json").symlink_to(tmp_path)  # a folder, where a file is looked for
-    with pytest.raises(Unreadable, match="cannot be read: Is a directory"):
+    with pytest.raises(UnreadableFileError, match="cannot be read: Is a directory"):
         read_progress(tmp_path / "model-3")
 
 

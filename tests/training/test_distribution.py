@@ -21,7 +21,7 @@ from gpt2.cli.training_flags import FLAGS
 from gpt2.data import windows
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.training import distribution, origin, run
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,20 +191,20 @@ def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line(monkeypatch, tmp
 def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, monkeypatch):
     monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
     machine, seen = run.Devices("CPU", None), {}
-    settings = Settings("text.txt", model_name=str(tiny_dir), threads=1)
+    settings = TrainingSettings("text.txt", model_name=str(tiny_dir), threads=1)
     start, split = origin.find(settings, place), windows.Split(np.arange(100), np.zeros(0))
     run._check_same(settings, start, split, machine)
-    run._check_same(Settings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
+    run._check_same(TrainingSettings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
     others = windows.Split(np.arange(100)[::-1], np.zeros(0))
     for flags, data in [({"batch_size": 2}, split), ({"optimizer": "sgd"}, split), ({}, others)]:
         with pytest.raises(GPT2Error, match="the first worker has other flags, another model or other data"):
-            run._check_same(Settings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
+            run._check_same(TrainingSettings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
 
 
 def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
     with pytest.raises(UsageError, match="give its folder as vocabulary"):
-        origin.find(Settings("text.txt", from_scratch=True), place)
+        origin.find(TrainingSettings("text.txt", from_scratch=True), place)
     assert not Path("checkpoint").exists()
 
 

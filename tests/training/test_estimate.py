@@ -10,7 +10,7 @@ from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import RELEASED
 from gpt2.hparams import HParams
 from gpt2.training import estimate
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
 SMALL, WIDE = HParams(4096, 256, 192, 6, 6), HParams(16000, 512, 512, 8, 8)
@@ -43,12 +43,12 @@ SAVING, BFLOAT16 = {"memory_saving_gradients": True}, {"precision": "bfloat16"}
     ],
 )
 def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
-    assert 0.95 < estimate.memory(hparams, Settings("x", **settings)) / 1e6 / peak < 1.08
+    assert 0.95 < estimate.memory(hparams, TrainingSettings("x", **settings)) / 1e6 / peak < 1.08
 
 
 def test_what_adds_to_it():
     def needed(**settings):
-        return estimate.memory(RELEASED["124M"], Settings("x", **SAVING, **settings))
+        return estimate.memory(RELEASED["124M"], TrainingSettings("x", **SAVING, **settings))
 
     assert needed(only_train_transformer_layers=True) < needed()
     assert needed() < needed(val_every=1) < needed(val_every=1, val_batch_size=8)
@@ -56,7 +56,7 @@ def test_what_adds_to_it():
 
 @pytest.mark.parametrize("name", ["batch_size", "accumulate_gradients", "val_batch_size"])
 def test_what_no_machine_has_is_refused(name):
-    settings = Settings("x", val_every=1, **{name: 10**9})
+    settings = TrainingSettings("x", val_every=1, **{name: 10**9})
     with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
         estimate.check(RELEASED["124M"], settings)
 

@@ -10,7 +10,7 @@ from variants import VARIANTS, name_of
 
 from gpt2 import model
 from gpt2.engine.reference import random_weights
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 from gpt2.training import block, forward
 from gpt2.training.block import Regime
@@ -49,7 +49,7 @@ def computed(weights, windows, regime=PLAIN, embeddings=True, hparams=HPARAMS):
 
 def assert_same(found, expected, tolerance=1e-6):
     assert float(found[0]) == pytest.approx(float(expected[0]), abs=tolerance)
-    found, expected = dict(leaves(found[1])), dict(leaves(expected[1]))
+    found, expected = dict(flatten(found[1])), dict(flatten(expected[1]))
     assert set(found) == set(expected)
     for name, gradient in expected.items():
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance, err_msg=name)
@@ -101,7 +101,7 @@ def test_bfloat16_is_near(weights, windows):
     loss, gradients = computed(weights, windows, Regime(dtype=tf.bfloat16))
     expected_loss, expected = obvious(weights, windows)
     assert float(loss) == pytest.approx(float(expected_loss), abs=0.02)
-    found, expected = dict(leaves(gradients)), dict(leaves(expected))
+    found, expected = dict(flatten(gradients)), dict(flatten(expected))
     for name, other in expected.items():
         gradient = found[name]
         assert gradient.dtype == tf.float32
@@ -112,8 +112,8 @@ def test_bfloat16_is_near(weights, windows):
 def test_bfloat16_does_not_drift_with_the_batch(weights, count):
     """What is added up over the rows is added up in float32: 13 to 208 windows of 16 tokens, as many as there are."""
     windows = tf.constant(np.random.default_rng(0).integers(HPARAMS.n_vocab, size=(13 * count, 17)), tf.int32)
-    found = dict(leaves(computed(weights, windows, Regime(dtype=tf.bfloat16))[1]))
-    for name, expected in leaves(computed(weights, windows)[1]):
+    found = dict(flatten(computed(weights, windows, Regime(dtype=tf.bfloat16))[1]))
+    for name, expected in flatten(computed(weights, windows)[1]):
         error = np.linalg.norm(found[name] - expected) / np.linalg.norm(expected)
         assert error < 0.03, name
 

@@ -11,7 +11,7 @@ import tiny_lm
 from gpt2.engine.reference import random_weights
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 from gpt2.training import run
 from gpt2.training.settings import run_settings
@@ -27,7 +27,7 @@ def place(tmp_path, monkeypatch):
 
 
 def train(**given):
-    return run.train(run_settings.asked({"dataset": "text.txt", **runs.QUICK, **given}))
+    return run.train(run_settings.combine_settings({"dataset": "text.txt", **runs.QUICK, **given}))
 
 
 def test_a_new_model_goes_on_as_one_that_was_not_stopped(sp_model):
@@ -59,8 +59,8 @@ def test_fine_tuning_a_model_of_transformer_lm(tmp_path, sp_model, hparams, lega
     folder = train(model_name=str(base), stop_after=3, sample_every=3, sample_length=5)
     found = find_model(str(folder))
     assert found.hparams == hparams and load_vocabulary(found).files()["sp.model"] == sp_model.read_bytes()
-    first, now = dict(leaves(random_weights(hparams, seed=1))), tiny.read(found.weights, hparams)
-    moved = [np.abs(value - first[name]).max() for name, value in leaves(now)]
+    first, now = dict(flatten(random_weights(hparams, seed=1))), tiny.read(found.weights, hparams)
+    moved = [np.abs(value - first[name]).max() for name, value in flatten(now)]
     assert min(moved) > 0 and max(moved) < 0.1
     assert Path("samples/run1/samples-3").read_text(encoding="utf-8").startswith("======== SAMPLE 1 ========\n")
     again = train(model_name=str(base), stop_after=4)

@@ -18,10 +18,10 @@ from gpt2.cli.training_flags import FLAGS
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.training import trainer
 from gpt2.training.settings import run_settings
-from gpt2.training.settings.settings import FINE_TUNING_RATE, Settings
+from gpt2.training.settings.settings import FINE_TUNING_RATE, TrainingSettings
 from train import train
 
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
@@ -79,7 +79,7 @@ def losses(folder=FOLDER):
 
 
 def weights(folder=FOLDER):
-    return {name: np.array(value) for name, value in leaves(tiny.read_model(Path(folder)))}
+    return {name: np.array(value) for name, value in flatten(tiny.read_model(Path(folder)))}
 
 
 def files_below(folder):
@@ -124,12 +124,12 @@ def interrupted_after(step, command):
 )
 def test_values_that_are_refused(wrong, said):
     with pytest.raises(UsageError, match=re.escape(said)):
-        Settings(**{"dataset": "x", **wrong})
+        TrainingSettings(**{"dataset": "x", **wrong})
 
 
 def test_numbers_of_numpy_and_paths_are_let_in():
-    settings = Settings(Path("x.txt"), batch_size=np.int64(2), learning_rate=np.float32(0.5), seed=None)
-    assert settings == Settings("x.txt", batch_size=2, learning_rate=0.5)
+    settings = TrainingSettings(Path("x.txt"), batch_size=np.int64(2), learning_rate=np.float32(0.5), seed=None)
+    assert settings == TrainingSettings("x.txt", batch_size=2, learning_rate=0.5)
     json.dumps(dataclasses.asdict(settings))
 
 
@@ -248,7 +248,7 @@ def test_damaged_settings(typed, begun, text):
 
 def test_several_workers_go_by_what_is_typed(begun, monkeypatch):
     monkeypatch.setattr(run_settings.distribution, "workers", lambda: 2)
-    assert run_settings.asked({"dataset": "text.txt"}) == Settings("text.txt")
+    assert run_settings.combine_settings({"dataset": "text.txt"}) == TrainingSettings("text.txt")
 
 
 def test_a_new_run_needs_its_own_flags(typed, begun):
@@ -327,7 +327,7 @@ def test_no_memory_is_not_called_damage(typed, begun, monkeypatch):
 
 
 def test_what_is_kept(place, monkeypatch):
-    settings = Settings("text.txt")
+    settings = TrainingSettings("text.txt")
     monkeypatch.setattr(run_settings.os, "getcwd", lambda: "/here")
     run_settings.write(settings, 5, 1)
     kept = json.loads(KEPT.read_text())

@@ -28,8 +28,8 @@ from gpt2.formats.model_dir import open_model_dir
 from gpt2.training import loop, signals, trainer
 from gpt2.training import run as training_run
 from gpt2.training.checkpoints import run_checkpoint
-from gpt2.training.logs.report import Report
-from gpt2.training.settings.settings import Settings
+from gpt2.training.logs.report import TrainingReport
+from gpt2.training.settings.settings import TrainingSettings
 
 FOLDER = Path("checkpoint/run1")
 LIMIT = 120  # seconds after which a process hangs
@@ -114,12 +114,12 @@ def test_the_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatc
 
 
 def test_a_run_that_nobody_listens_to_saves_and_ends(place, tiny_dir):
-    class Leaving(Report):
+    class Leaving(TrainingReport):
         def update(self, update):
             self.closed = update.step == 3
 
     with pytest.raises(BrokenPipeError):
-        training_run.train(Settings("text.txt", str(tiny_dir), steps=9, sample_every=0), report=Leaving())
+        training_run.train(TrainingSettings("text.txt", str(tiny_dir), steps=9, sample_every=0), report=Leaving())
     assert saved_step() == 3
 
 

@@ -25,10 +25,10 @@ from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.training import estimate
 from gpt2.training.checkpoints import run_checkpoint, run_folder, tensorflow_checkpoint
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
 
@@ -112,7 +112,7 @@ def test_from_another_checkpoint(run):
         assert run(run_name=f"from-{Path(source).name}", restore_from=source, steps=1)[0] == 0
     assert run(run_name="second", restore_from="checkpoint/run1/model-2", steps=1, learning_rate=1e-9)[0] == 0
     step_2 = tiny.read(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
-    assert_same_weights(weights("second"), dict(leaves(step_2)))
+    assert_same_weights(weights("second"), dict(flatten(step_2)))
     status, _, err = run(restore_from="nowhere")
     assert status == 1 and "there is none at nowhere" in err
 
@@ -152,7 +152,7 @@ def test_from_scratch_again_after_a_kill_before_the_first_checkpoint(run, monkey
 
 def test_only_the_transformer_layers(run, tiny_dir):
     run(stop_after=2, only_train_transformer_layers="True")
-    before = dict(leaves(tiny.read_model(tiny_dir)))
+    before = dict(flatten(tiny.read_model(tiny_dir)))
     for name, value in weights().items():
         assert bool(tf.reduce_all(value == before[name])) == ("/h" not in name), name
 
@@ -206,7 +206,7 @@ def test_the_flags_and_defaults_are_nshepperds():
         run_name=run1 sample_every=100 sample_num=1 save_every=1000 val_dataset=None val_batch_size=2
         val_batch_count=40 val_every=0
         stop_after=None"""
-    defaults = {field.name: field.default for field in dataclasses.fields(Settings)}
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainingSettings)}
     assert {name: str(defaults[name]) for name in (pair.split("=")[0] for pair in original.split())} == dict(
         pair.split("=") for pair in original.split()
     )
@@ -216,14 +216,14 @@ def test_the_flags_and_defaults_are_nshepperds():
 def test_help_names_every_flag(capsys):
     assert cli.main(train, ["--help"], FLAGS) == 0
     out = capsys.readouterr().out
-    assert all(f"  --{field.name}" in out for field in dataclasses.fields(Settings))
+    assert all(f"  --{field.name}" in out for field in dataclasses.fields(TrainingSettings))
 
 
 def test_the_learning_rate():
-    settings = Settings("x", learning_rate=1.0, warmup_steps=4, lr_schedule="linear", stop_after=14)
+    settings = TrainingSettings("x", learning_rate=1.0, warmup_steps=4, lr_schedule="linear", stop_after=14)
     assert [settings.rate(step, 14) for step in (1, 4, 5, 10, 14)] == [0.25, 1, 1, 0.5, pytest.approx(0.1)]
-    assert Settings("x").rate(1, None) == 0.00002  # nshepperd's
-    cosine = Settings("x", learning_rate=1.0, lr_schedule="cosine", stop_after=10)
+    assert TrainingSettings("x").rate(1, None) == 0.00002  # nshepperd's
+    cosine = TrainingSettings("x", learning_rate=1.0, lr_schedule="cosine", stop_after=10)
     assert [cosine.rate(step, 10) for step in (1, 6)] == [1, pytest.approx(0.5)]
 
 
@@ -293,7 +293,7 @@ def test_ids_that_are_cut_off_in_mid_run_keep_the_last_checkpoint(run, tiny_dir,
     assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-2"
 
 
-PUT = files.put
+PUT = files.move_into_place
 
 
 def full_for_weights(part, path):
@@ -406,7 +406,7 @@ def test_the_old_tools_saver_reads_a_run(run):
 
 
 def test_what_does_not_fit_is_said_before(run, monkeypatch):
-    monkeypatch.setattr(estimate.machine, "available_memory", lambda: 1e8)
+    monkeypatch.setattr(estimate.devices, "available_memory", lambda: 1e8)
     assert "warning: training will need about" in run(stop_after=1)[2]
     usage = estimate.shutil.disk_usage(".")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: usage._replace(free=1000))

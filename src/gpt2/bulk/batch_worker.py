@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from gpt2.bulk.rows import Row
-from gpt2.engine.batch import ALONE
-from gpt2.engine.token_sequence import Choice, finite
+from gpt2.bulk.rows import JobRow
+from gpt2.engine.batch import PREFILL_BUDGET_IDLE
+from gpt2.engine.token_sequence import TokenChoice, finite_or_none
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.generate import Model, Piece, Writer, asked, prompt_ids
+from gpt2.generate import Model, TextBatch, TextChunk, asked, encode_prompt
 from gpt2.request import Prompt
 
 AHEAD = 2  # rows for each place: those that are written, and as many that wait for their places
@@ -30,7 +30,7 @@ class Text(NamedTuple):
 class Finished(NamedTuple):
     """A row with its texts in their order, or with an error."""
 
-    row: Row
+    row: JobRow
     texts: Sequence[Text] = ()
     error: str = ""
 
@@ -38,18 +38,20 @@ class Finished(NamedTuple):
 class Unfinished:
     """A row some of whose texts have not ended."""
 
-    def __init__(self, row: Row, ids: Sequence[Sequence[int]]) -> None:
+    def __init__(self, row: JobRow, ids: Sequence[Sequence[int]]) -> None:
         self.row, self.ids = row, ids  # those of each text's prompt
         self.texts: list[Text | None] = [None] * len(ids)
-        self.pieces: list[list[Piece]] = [[] for _ in ids]
+        self.pieces: list[list[TextChunk]] = [[] for _ in ids]
 
 
-class Station:
+class BatchWorker:
     """Takes rows and returns them with their texts. batch_size: texts that are written at a time."""
 
     def __init__(self, model: Model, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
-        self.writer = Writer(model, beside=ALONE)  # nobody waits for a token, and a batch that is full is quickest
+        self.writer = TextBatch(
+            model, beside=PREFILL_BUDGET_IDLE
+        )  # nobody waits for a token, and a batch that is full is quickest
         self.waiting: collections.deque[tuple[Unfinished, int]] = collections.deque()
         self.places: dict[int, tuple[Unfinished, int]] = {}  # of the writer's texts
         self.tokens = 0  # that were written
@@ -59,7 +61,7 @@ class Station:
         """How many rows it can take."""
         return max(0, AHEAD * self.batch_size - len(self.waiting) - len(self.places))
 
-    def exchange(self, rows: Iterable[Row], patience: float = 0) -> list[Finished]:
+    def exchange(self, rows: Iterable[JobRow], patience: float = 0) -> list[Finished]:
         """Takes rows, and writes until some have ended and the seconds are over, or places would stay empty."""
         finished = [found for row in rows if (found := self._enter(row)) is not None]
         until = time.monotonic() + patience
@@ -72,7 +74,7 @@ class Station:
     def _is_over(self, until: float) -> bool:
         return not self.waiting or time.monotonic() >= until
 
-    def _enter(self, row: Row) -> Finished | None:
+    def _enter(self, row: JobRow) -> Finished | None:
         """Lets the row's texts wait; what cannot be written has ended."""
         if row.error:
             return Finished(row, error=row.error)
@@ -89,7 +91,7 @@ class Station:
         n_ctx, n_vocab = self.model.hparams.n_ctx, self.model.hparams.n_vocab
         found: list[Sequence[int]] = []
         for prompt, before in zip(prompts, [(), *prompts]):
-            ids = found[-1] if found and prompt == before else prompt_ids(self.model.encoder, prompt)
+            ids = found[-1] if found and prompt == before else encode_prompt(self.model.encoder, prompt)
             if len(ids) > n_ctx:
                 raise UsageError(f"the prompt has {len(ids)} tokens, and the model's window {n_ctx}; shorten it")
             if max(ids) >= n_vocab:
@@ -120,7 +122,7 @@ class Station:
             del self.places[number]
             self.writer.remove(number)
 
-    def _hear(self, piece: Piece) -> list[Finished]:
+    def _hear(self, piece: TextChunk) -> list[Finished]:
         """The row, if this was the last that it waited for."""
         unfinished, place = self.places[piece.request]
         unfinished.pieces[place].append(piece)
@@ -140,12 +142,12 @@ class Station:
         text = "".join(piece.text for piece in pieces)
         return Text(text, pieces[-1].ended, len(unfinished.ids[place]), len(choices), told)
 
-    def _logprobs(self, choices: Sequence[Choice], wanted: int) -> dict[str, list[Any]]:
+    def _logprobs(self, choices: Sequence[TokenChoice], wanted: int) -> dict[str, list[Any]]:
         """As OpenAI's API has them, of all tokens that were written, those of a stop string included."""
         piece = self.model.encoder.piece
         likeliest = [dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)]) for choice in choices]
         return {
             "tokens": [piece(choice.id) for choice in choices],
-            "token_logprobs": [finite(choice.logprob) for choice in choices],
-            "top_logprobs": [{piece(token): finite(each) for token, each in one.items()} for one in likeliest],
+            "token_logprobs": [finite_or_none(choice.logprob) for choice in choices],
+            "top_logprobs": [{piece(token): finite_or_none(each) for token, each in one.items()} for one in likeliest],
         }

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import gpt2
-from gpt2.bulk.rows import Row
-from gpt2.bulk.workers import Answer, Plan, served
-from gpt2.devices import cores
+from gpt2.bulk.rows import JobRow
+from gpt2.bulk.workers import FinishedRow, WorkerConfig, served
+from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error
 
 LOCAL = "local"
@@ -28,7 +28,7 @@ MOST_LOST = 3  # workers that die before their models are loaded, one after the 
 class Worker:
     """What runs on a machine of the cluster."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WorkerConfig) -> None:
         self.plan = plan
 
     def load(self) -> None:
@@ -38,7 +38,7 @@ class Worker:
         except GPT2Error as error:
             raise GPT2Error(f"on the machine {socket.gethostname()}: {error}") from error
 
-    def exchange(self, rows: Sequence[Row]) -> list[Answer]:
+    def exchange(self, rows: Sequence[JobRow]) -> list[FinishedRow]:
         return served(self.station, rows)
 
 
@@ -58,7 +58,7 @@ class Cluster:
     is not there.
     """
 
-    def __init__(self, plan: Plan, address: str) -> None:
+    def __init__(self, plan: WorkerConfig, address: str) -> None:
         self.plan, self.address = plan, address
         self.ray = ray_package()
         self.actors: dict[str, Any] = {}  # by the ids of their machines
@@ -73,7 +73,7 @@ class Cluster:
         settings["runtime_env"] = {"py_modules": [str(PACKAGE)]}  # whatever is installed there
         try:
             if self.address == LOCAL:
-                ray.init(num_cpus=cores(), include_dashboard=False, **settings)
+                ray.init(num_cpus=available_cores(), include_dashboard=False, **settings)
             else:
                 self._knock()
                 ray.init(self.address, **settings)
@@ -95,11 +95,11 @@ class Cluster:
     def workers(self) -> list[Hashable]:
         return list(self.ready)
 
-    def send(self, worker: Hashable, rows: Sequence[Row]) -> None:
+    def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None:
         assert isinstance(worker, str)
         self.asked[self.actors[worker].exchange.remote(rows)] = worker
 
-    def wait(self) -> Iterator[tuple[Hashable, Sequence[Answer] | None]]:
+    def wait(self) -> Iterator[tuple[Hashable, Sequence[FinishedRow] | None]]:
         self._look()
         pending = [*self.loading, *self.asked]
         if not pending:
@@ -111,7 +111,7 @@ class Cluster:
         for answer in done:
             yield from self._hear(answer)
 
-    def _hear(self, answer: Any) -> Iterator[tuple[Hashable, Sequence[Answer] | None]]:
+    def _hear(self, answer: Any) -> Iterator[tuple[Hashable, Sequence[FinishedRow] | None]]:
         is_new = answer in self.loading
         machine = self.loading.pop(answer) if is_new else self.asked.pop(answer)
         try:

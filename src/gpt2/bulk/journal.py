@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gpt2.bulk.row_queue import Ended
-from gpt2.errors import Damaged, GPT2Error, shown
-from gpt2.files import open_alone, reading, replacing
+from gpt2.errors import DamagedFileError, GPT2Error, printable_name
+from gpt2.files import atomic_write, open_exclusive, reporting_read_errors
 
 NOTE = struct.Struct("<QIIQ")
 GO_ON = "what is written stays, and the same command goes on from there"
@@ -54,7 +54,7 @@ class Journal:
 
     def read(self) -> None:
         """Raises Unreadable, and Damaged for what is no journal."""
-        with reading(self.path), self.path.open("rb") as file:
+        with reporting_read_errors(self.path), self.path.open("rb") as file:
             line = file.readline()
             size = file.seek(0, 2)
         if not line.endswith(b"\n"):
@@ -62,13 +62,13 @@ class Journal:
         try:
             self.settings = dict(json.loads(line))
         except ValueError as error:
-            raise Damaged(self.path, str(error), "remove it and the output, and begin anew") from error
+            raise DamagedFileError(self.path, str(error), "remove it and the output, and begin anew") from error
         self.start = len(line)
         self.size = self.start + (size - self.start) // NOTE.size * NOTE.size
 
     def notes(self, most: int) -> Iterator[Note]:
         """Those of what an output that ends at `most` holds; what follows them is no longer there."""
-        with reading(self.path), self.path.open("rb") as file:
+        with reporting_read_errors(self.path), self.path.open("rb") as file:
             at = file.seek(self.start)
             while at < self.size and (data := file.read(min(AT_ONCE * NOTE.size, self.size - at))):
                 for note in map(Note._make, NOTE.iter_unpack(data)):
@@ -91,13 +91,15 @@ class Journal:
         try:
             append(self.file, self.size, data)
         except OSError as error:
-            raise GPT2Error(f"{shown(self.path)} cannot be written: {error.strerror or error}; {GO_ON}") from error
+            raise GPT2Error(
+                f"{printable_name(self.path)} cannot be written: {error.strerror or error}; {GO_ON}"
+            ) from error
         self.size += len(data)
 
     def shorten(self, ended: Ended, errors: int, end: int) -> None:
         """Says in one note that all rows below a number are done, if that is so."""
         if self.size > self.start + NOTE.size and not ended.above:
-            with replacing(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.write(json.dumps(self.settings).encode("ascii") + b"\n" + NOTE.pack(0, ended.below, errors, end))
 
 
@@ -107,9 +109,9 @@ def opened(out: Path) -> Iterator[Journal]:
     path = journal_of(out)
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open_alone(path))
+            file = stack.enter_context(open_exclusive(path))
         except OSError as error:
-            raise GPT2Error(f"{shown(path)} cannot be written: {error.strerror or error}") from error
+            raise GPT2Error(f"{printable_name(path)} cannot be written: {error.strerror or error}") from error
         journal = Journal(path, file)
         journal.read()
         yield journal

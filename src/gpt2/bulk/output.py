@@ -12,8 +12,8 @@ from gpt2.bulk import file_formats
 from gpt2.bulk.batch_worker import Finished
 from gpt2.bulk.journal import GO_ON, Journal, Note, append
 from gpt2.bulk.row_queue import Ended
-from gpt2.errors import GPT2Error, shown
-from gpt2.files import new_folder, replacing
+from gpt2.errors import GPT2Error, printable_name
+from gpt2.files import atomic_write, creating_folder
 
 PART = "part-{:06}.parquet"
 PART_ROWS = 2000  # less than the rows that may be on their way
@@ -120,7 +120,7 @@ class Parts:
         types = {str: pyarrow.string(), int: pyarrow.uint64()}
         schema = pyarrow.schema([(name, types[kind]) for name, kind in file_formats.COLUMNS.items()])
         columns = [pyarrow.array(column, field.type) for column, field in zip(zip(*rows), schema)]
-        with replacing(self.folder / PART.format(self.count)) as file:
+        with atomic_write(self.folder / PART.format(self.count)) as file:
             parquet.write_table(pyarrow.Table.from_arrays(columns, schema=schema), file)
         errors = sum(bool(one.error) for one in self.ready[:count])
         note = Note(self.ready[0].row.number, count, errors, self.count + 1)
@@ -158,14 +158,14 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise GPT2Error(f"{shown(path)} cannot be written: {error.strerror or error}; {GO_ON}") from error
+        raise GPT2Error(f"{printable_name(path)} cannot be written: {error.strerror or error}; {GO_ON}") from error
 
 
 @contextlib.contextmanager
 def opened(path: Path, made: file_formats.Form | None, journal: Journal) -> Iterator[Output]:
     """The output of a job, with what it has already. made: the form of a file. Raises GPT2Error."""
     if made is None:
-        with new_folder(path):
+        with creating_folder(path):
             yield Parts(path, journal)
         return
     with contextlib.ExitStack() as stack:

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Hashable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from gpt2.bulk.rows import Row
-from gpt2.bulk.workers import Answer, Plan, served
+from gpt2.bulk.rows import JobRow
+from gpt2.bulk.workers import FinishedRow, WorkerConfig, served
 from gpt2.errors import GPT2Error
 
 START = "import sys; sys.path[:] = sys.argv[2:]; from gpt2.bulk.processes import work; work(int(sys.argv[1]))"
@@ -25,7 +25,7 @@ AWHILE = 1.0  # seconds
 class Process:
     """A worker, and what connects it with this process."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: WorkerConfig) -> None:
         here, there = socket.socketpair()
         with there:
             number = there.fileno()
@@ -44,7 +44,7 @@ class Process:
 class Processes:
     """The crew (`hands.Crew`) of so many processes. One that dies is started anew, unless too many do."""
 
-    def __init__(self, plan: Plan, count: int) -> None:
+    def __init__(self, plan: WorkerConfig, count: int) -> None:
         self.plan, self.left = plan, MOST_LOST * count
         self.processes: list[Process] = []
         self.count = count
@@ -61,12 +61,12 @@ class Processes:
     def workers(self) -> list[Hashable]:
         return [process for process in self.processes if process.is_ready]
 
-    def send(self, worker: Hashable, rows: Sequence[Row]) -> None:
+    def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None:
         assert isinstance(worker, Process)
         with contextlib.suppress(OSError):  # it has died, which `wait` will find
             worker.connection.send(rows)
 
-    def wait(self) -> Iterator[tuple[Hashable, Sequence[Answer] | None]]:
+    def wait(self) -> Iterator[tuple[Hashable, Sequence[FinishedRow] | None]]:
         connections = {process.connection: process for process in self.processes}
         for connection in wait(list(connections), AWHILE):
             process = connections[connection]  # type: ignore[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 
-from gpt2.bulk.rows import Row
+from gpt2.bulk.rows import JobRow
 
 ROWS = 1024  # that are held, at least
 PER_PLACE = 4  # and so many for each place where one is written
@@ -35,27 +35,27 @@ class Ended:
             self.below += 1
 
 
-class LookAhead:
+class RowQueue:
     """Rows that have not ended, the longest of those that are held first.
 
     What is held, and how far the output of one row may lie behind that of another, is bounded, however many rows there
     are.
     """
 
-    def __init__(self, rows: Iterable[Row], ended: Ended) -> None:
-        self.rows: Iterator[Row] = iter(rows)
+    def __init__(self, rows: Iterable[JobRow], ended: Ended) -> None:
+        self.rows: Iterator[JobRow] = iter(rows)
         self.ended = ended
         self.most = ROWS
-        self.held: list[tuple[float, int, Row]] = []
-        self.next: Row | None = None
+        self.held: list[tuple[float, int, JobRow]] = []
+        self.next: JobRow | None = None
         self.is_read = False
 
-    def take(self, count: int) -> list[Row]:
+    def take(self, count: int) -> list[JobRow]:
         """So many rows, or fewer: none while all that may begin have."""
         self.fill()
         return [heapq.heappop(self.held)[2] for _ in range(min(count, len(self.held)))]
 
-    def give_back(self, rows: Iterable[Row]) -> None:
+    def give_back(self, rows: Iterable[JobRow]) -> None:
         """They were begun, and lost."""
         for row in rows:
             heapq.heappush(self.held, (-row.cost, row.number, row))

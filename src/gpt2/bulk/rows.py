@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpt2.errors import UsageError
-from gpt2.request import Prompt, Request, Sampling, whole
+from gpt2.request import Prompt, Request, Sampling, require_integer
 
 PROMPT = "prompt"  # where it is, if nothing else is said
 LENGTHS = ("max_tokens", "length")  # the names of one thing: OpenAI's, and that of the commands' flag
@@ -35,7 +35,7 @@ class Record(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class RowDefaults:
     """What holds for each row that does not say otherwise.
 
     request: without a prompt; its seed is the job's. logprobs: how many of the likeliest tokens are told beside each
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class JobRow:
     """Texts that are to be written, and what they are told by; none, and an error, if they cannot be."""
 
     number: int
@@ -68,7 +68,7 @@ class Row:
         return sum(request.length + len(request.prompt or ()) / CHARACTERS for request in self.requests)
 
 
-def parsed(record: Record, asked: Asked) -> Row:
+def parsed(record: Record, asked: RowDefaults) -> JobRow:
     """What a row asks for."""
     values = record.values
     is_openai = record.settings and "custom_id" in values
@@ -86,11 +86,11 @@ def parsed(record: Record, asked: Asked) -> Row:
         logprobs = own.get("logprobs", asked.logprobs)
         requests = tuple(_requests(prompts, own, asked, record.number, logprobs))
     except UsageError as error:
-        return Row(record.number, name, is_openai=is_openai, error=str(error))
-    return Row(record.number, name, requests, logprobs, is_openai)
+        return JobRow(record.number, name, is_openai=is_openai, error=str(error))
+    return JobRow(record.number, name, requests, logprobs, is_openai)
 
 
-def _prompts(settings: Mapping[str, Any], asked: Asked) -> Sequence[Prompt]:
+def _prompts(settings: Mapping[str, Any], asked: RowDefaults) -> Sequence[Prompt]:
     """One, or several as OpenAI's bodies may have."""
     if asked.template is not None:
         return [_filled(asked.template, settings)]
@@ -124,19 +124,19 @@ def _check_characters(prompt: Any) -> None:
 
 
 def _requests(
-    prompts: Sequence[Prompt], own: Mapping[str, Any], asked: Asked, number: int, logprobs: Any
+    prompts: Sequence[Prompt], own: Mapping[str, Any], asked: RowDefaults, number: int, logprobs: Any
 ) -> Iterator[Request]:
     for name in REFUSED:
         if own.get(name) and not (name == "best_of" and own[name] == own.get("n", 1)):
             raise UsageError(f"{name} is not for files of prompts")
-    n = whole("n", own.get("n", asked.n), 1)
+    n = require_integer("n", own.get("n", asked.n), 1)
     if n * len(prompts) > MOST_TEXTS:
         raise UsageError(f"a row may have {MOST_TEXTS} texts at most, not {n * len(prompts)}")
     request = _own(own, asked.request)
     if logprobs is not None:
-        request = dataclasses.replace(request, logprobs=max(1, whole("logprobs", logprobs)))
+        request = dataclasses.replace(request, logprobs=max(1, require_integer("logprobs", logprobs)))
     first, step = (own.get("sample", 0), 1) if "seed" in own else (number, BESIDE)
-    whole("sample", first)
+    require_integer("sample", first)
     for place in range(n * len(prompts)):
         yield dataclasses.replace(request, prompt=prompts[place // n], sample=first + step * place)
 
@@ -151,7 +151,7 @@ def _own(own: Mapping[str, Any], request: Request) -> Request:
         if name in own:
             changes["length"] = own[name]
     if "seed" in own:
-        whole("seed", own["seed"], -(2**63))
+        require_integer("seed", own["seed"], -(2**63))
         changes["seed"] = own["seed"] % 2**64 if own["seed"] < 0 else own["seed"]
     if "stop" in own:
         if not isinstance(own["stop"], (str, list)):

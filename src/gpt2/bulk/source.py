@@ -18,8 +18,8 @@ from typing import IO, Any, NamedTuple
 from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
 from gpt2.bulk.rows import PROMPT, Record
 from gpt2.data.text_file import TextFiles
-from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import reading
+from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.files import reporting_read_errors
 
 STDIN = "-"
 LONGEST = 1 << 24  # characters of a row
@@ -29,7 +29,7 @@ KEEP = "surrogateescape"  # bytes that are not in the encoding: the row says so
 INSTALL = "pip install -r requirements-parquet.txt"
 
 
-class Source(NamedTuple):
+class PromptSource(NamedTuple):
     """Where the rows are, and how they are read. column: the one of the prompts;
     None for `prompt` or, in a table that has none of this name, the first."""
 
@@ -41,7 +41,7 @@ class Source(NamedTuple):
     column: str | None = None
 
 
-class Progress:
+class SourceProgress:
     """How much of the input is read: a share, where that can be known."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Progress:
         self.share: Callable[[], float | None] = lambda: None
 
 
-def check(source: Source) -> None:
+def check(source: PromptSource) -> None:
     """Raises GPT2Error if the input is not there, UsageError for what cannot be."""
     if source.form == PARQUET:
         if source.path == STDIN:
@@ -58,7 +58,7 @@ def check(source: Source) -> None:
     if source.delimiter == "":
         raise UsageError("delimiter is what stands between two prompts; it cannot be empty")
     if source.path != STDIN:
-        with reading(Path(source.path)), open(source.path, "rb"):
+        with reporting_read_errors(Path(source.path)), open(source.path, "rb"):
             pass
 
 
@@ -71,16 +71,16 @@ def parquet() -> Any:
     return parquet
 
 
-def beginning(source: Source, size: int | None = None) -> dict[str, int]:
+def beginning(source: PromptSource, size: int | None = None) -> dict[str, int]:
     """By what the input is known again, which may grow: the checksum of its first bytes, at most so many."""
     if source.path == STDIN:
         return {"bytes": 0, "crc32": 0}
-    with reading(Path(source.path)), open(source.path, "rb") as file:
+    with reporting_read_errors(Path(source.path)), open(source.path, "rb") as file:
         data = file.read(FIRST if size is None else size)
     return {"bytes": len(data), "crc32": zlib.crc32(data)}
 
 
-def records(source: Source, progress: Progress) -> Iterator[Record]:
+def records(source: PromptSource, progress: SourceProgress) -> Iterator[Record]:
     """The rows in their order. A row that cannot be read is one with an error.
 
     What grows while it is read is read to where it ends then, short of a row that is not complete; a warning says so.
@@ -96,7 +96,7 @@ def records(source: Source, progress: Progress) -> Iterator[Record]:
 Found = tuple[dict[str, Any], bool, str]
 
 
-def _of_text(source: Source, progress: Progress) -> Iterator[Found]:
+def _of_text(source: PromptSource, progress: SourceProgress) -> Iterator[Found]:
     files = TextFiles(source.encoding)
     with _stdin(source) if source.path == STDIN else files.open(Path(source.path)) as (file, text):
         text.reconfigure(errors=KEEP, newline="" if source.form == CSV else "\n")
@@ -114,7 +114,7 @@ def _of_text(source: Source, progress: Progress) -> Iterator[Found]:
 
 
 @contextlib.contextmanager
-def _stdin(source: Source) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]:
+def _stdin(source: PromptSource) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]:
     text = io.TextIOWrapper(sys.stdin.buffer, source.encoding)
     try:
         yield sys.stdin.buffer, text
@@ -125,8 +125,8 @@ def _stdin(source: Source) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]:
 class _Growth:
     """Whether a file has become longer since it was opened."""
 
-    def __init__(self, file: IO[bytes], source: Source) -> None:
-        self.file, self.name = file, shown(source.path)
+    def __init__(self, file: IO[bytes], source: PromptSource) -> None:
+        self.file, self.name = file, printable_name(source.path)
         self.size = 0 if source.path == STDIN else self._size()  # 0 of what has none, too
 
     def _size(self) -> int:
@@ -204,7 +204,7 @@ def _undecodable(text: str, encoding: str) -> str:
     return f"not {encoding} at character {at} (a byte {ord(text[at]) - 0xDC00:#x}); --encoding names another"
 
 
-def _csv(lines: Iterator[str], source: Source) -> Iterator[Found]:
+def _csv(lines: Iterator[str], source: PromptSource) -> Iterator[Found]:
     csv.field_size_limit(LONGEST)  # the module's own limit is far less than a prompt may have
     names: list[str] = []
     for row in csv.reader(f"{line}\n" for line in lines):
@@ -221,18 +221,18 @@ def _csv(lines: Iterator[str], source: Source) -> Iterator[Found]:
         yield {PROMPT: row[0], **dict(zip(names, row))}, False, error
 
 
-def _check_column(names: Sequence[str], source: Source) -> None:
+def _check_column(names: Sequence[str], source: PromptSource) -> None:
     """Of a table: the column of the prompts, which is the first one if none has that name and none is asked for."""
     if source.column is not None and source.column not in names:
-        raise UsageError(f"{shown(source.path)} has no column {source.column!r}; it has {', '.join(names)}")
+        raise UsageError(f"{printable_name(source.path)} has no column {source.column!r}; it has {', '.join(names)}")
 
 
-def _parquet(source: Source, progress: Progress) -> Iterator[Found]:
+def _parquet(source: PromptSource, progress: SourceProgress) -> Iterator[Found]:
     import pyarrow
 
     path = Path(source.path)
     try:
-        with reading(path), parquet().ParquetFile(path) as file:
+        with reporting_read_errors(path), parquet().ParquetFile(path) as file:
             total, names = file.metadata.num_rows, file.schema_arrow.names
             _check_column(names, source)
             progress.share = lambda: progress.rows / total if total else None
@@ -240,4 +240,4 @@ def _parquet(source: Source, progress: Progress) -> Iterator[Found]:
                 for values in batch.to_pylist():
                     yield {PROMPT: values[names[0]], **values}, False, ""
     except pyarrow.ArrowException as error:
-        raise GPT2Error(f"{shown(path)} cannot be read: {error}") from error
+        raise GPT2Error(f"{printable_name(path)} cannot be read: {error}") from error

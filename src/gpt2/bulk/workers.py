@@ -6,8 +6,8 @@ import collections
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from gpt2.bulk.batch_worker import AHEAD, Finished, Station, Text
-from gpt2.bulk.rows import Row
+from gpt2.bulk.batch_worker import AHEAD, BatchWorker, Finished, Text
+from gpt2.bulk.rows import JobRow
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.generate import load_weights
@@ -19,12 +19,12 @@ ATTEMPTS = 3  # so many workers may be lost with a row
 class Rows(Protocol):
     """The rows that come next (`look_ahead.LookAhead`)."""
 
-    def take(self, count: int) -> list[Row]: ...
+    def take(self, count: int) -> list[JobRow]: ...
 
-    def give_back(self, rows: Iterable[Row]) -> None: ...
+    def give_back(self, rows: Iterable[JobRow]) -> None: ...
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """Whoever writes."""
 
     @property
@@ -35,10 +35,10 @@ class Hands(Protocol):
         """Takes rows, and waits until some have ended; none if there are none left. Raises GPT2Error."""
 
 
-class OwnHands:
+class InProcessExecutor:
     """This process alone."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: BatchWorker) -> None:
         self.station = station
 
     @property
@@ -49,7 +49,7 @@ class OwnHands:
         return self.station.exchange(rows.take(self.station.wanted))
 
 
-class Plan(NamedTuple):
+class WorkerConfig(NamedTuple):
     """What a worker needs to know: the model's folder or file, and how it is computed."""
 
     model: str
@@ -57,14 +57,14 @@ class Plan(NamedTuple):
     threads: int | None
     batch_size: int
 
-    def station(self) -> Station:
+    def station(self) -> BatchWorker:
         """Loads the model. Raises GPT2Error."""
         directory: ModelDir = find_model(self.model)
         model = load_weights(directory, load_vocabulary(directory), self.precision, threads=self.threads)
-        return Station(model, self.batch_size)
+        return BatchWorker(model, self.batch_size)
 
 
-class Answer(NamedTuple):
+class FinishedRow(NamedTuple):
     """A row that a worker has finished: its number, and what `Finished` has."""
 
     number: int
@@ -72,32 +72,32 @@ class Answer(NamedTuple):
     error: str
 
 
-def served(station: Station, rows: Sequence[Row]) -> list[Answer]:
+def served(station: BatchWorker, rows: Sequence[JobRow]) -> list[FinishedRow]:
     """What a worker does when it is given rows."""
-    return [Answer(one.row.number, one.texts, one.error) for one in station.exchange(rows, PATIENCE)]
+    return [FinishedRow(one.row.number, one.texts, one.error) for one in station.exchange(rows, PATIENCE)]
 
 
-class Crew(Protocol):
+class WorkerGroup(Protocol):
     """Workers, wherever they are. Each is given rows, and then answers once."""
 
     def workers(self) -> Sequence[Hashable]:
         """Those whose models are loaded, by what they are known by."""
 
-    def send(self, worker: Hashable, rows: Sequence[Row]) -> None: ...
+    def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None: ...
 
-    def wait(self) -> Iterable[tuple[Hashable, Sequence[Answer] | None]]:
+    def wait(self) -> Iterable[tuple[Hashable, Sequence[FinishedRow] | None]]:
         """Waits until some have answered, are there or are lost, whose answer is None; or for a while.
 
         Raises GPT2Error if none are there and none will be.
         """
 
 
-class ManyHands:
+class WorkerExecutor:
     """A crew, each of whom writes batch_size texts at a time. The rows of one that is lost go to others."""
 
-    def __init__(self, crew: Crew, batch_size: int) -> None:
+    def __init__(self, crew: WorkerGroup, batch_size: int) -> None:
         self.crew, self.batch_size = crew, batch_size
-        self.given: dict[Hashable, dict[int, Row]] = {}  # what each worker has not finished
+        self.given: dict[Hashable, dict[int, JobRow]] = {}  # what each worker has not finished
         self.busy: set[Hashable] = set()  # who has not answered yet
         self.losses: collections.Counter[int] = collections.Counter()  # of workers, with each row
 
@@ -131,7 +131,7 @@ class ManyHands:
                 self.crew.send(worker, new)
         return ended
 
-    def _hear(self, worker: Hashable, answers: Sequence[Answer]) -> list[Finished]:
+    def _hear(self, worker: Hashable, answers: Sequence[FinishedRow]) -> list[Finished]:
         self.busy.discard(worker)
         return [Finished(self.given[worker].pop(number), texts, error) for number, texts, error in answers]
 

@@ -17,7 +17,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; {self.prog} --help lists the flags")
 
 
-def typed(flag: Flag) -> Callable[[str], Any]:
+def argparse_type(flag: Flag) -> Callable[[str], Any]:
     """A flag's type as argparse takes it, which says itself what is wrong with a value."""
 
     def convert(value: str) -> Any:

@@ -10,19 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpt2.cli.command import complain
-from gpt2.cli.sources import Chosen, found, loaded
-from gpt2.devices import cores
+from gpt2.cli.command import print_error_line
+from gpt2.cli.sources import ModelFlags, found, loaded
+from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 from gpt2.formats.directory import ModelDir
 from gpt2.request import Request, Sampling
 
 if TYPE_CHECKING:  # they need packages, which --help does not
-    from gpt2.bulk.job import Totals
+    from gpt2.bulk.job import JobTotals
     from gpt2.bulk.output import Output
-    from gpt2.bulk.source import Progress, Source
-    from gpt2.bulk.workers import Hands
+    from gpt2.bulk.source import PromptSource, SourceProgress
+    from gpt2.bulk.workers import Executor
     from gpt2.text.vocabulary import Vocabulary
 
 STANDARD = "-"
@@ -63,12 +63,12 @@ class Workers(NamedTuple):
     ray: str | None
 
 
-def generate(chosen: Chosen, files: Files, wanted: Wanted, workers: Workers) -> None:
+def generate(chosen: ModelFlags, files: Files, wanted: Wanted, workers: Workers) -> None:
     """Writes what the model makes of each prompt. Raises GPT2Error, at the end if rows have errors."""
     from gpt2.bulk import job
-    from gpt2.bulk.row_queue import LookAhead
-    from gpt2.bulk.rows import Asked
-    from gpt2.bulk.source import Progress
+    from gpt2.bulk.row_queue import RowQueue
+    from gpt2.bulk.rows import RowDefaults
+    from gpt2.bulk.source import SourceProgress
 
     if workers.processes > 1 and workers.ray is not None:
         raise UsageError("give processes or ray, not both")
@@ -79,38 +79,40 @@ def generate(chosen: Chosen, files: Files, wanted: Wanted, workers: Workers) -> 
     with contextlib.ExitStack() as stack:
         output, seed = stack.enter_context(_opened(files, wanted, chosen, source, directory))
         request = dataclasses.replace(request, seed=seed)
-        asked = Asked(request, wanted.n, wanted.logprobs, files.column or "prompt", files.template, files.id_column)
-        progress = Progress()
-        ahead = LookAhead(job.rows(source, asked, progress), output.ended)
+        asked = RowDefaults(
+            request, wanted.n, wanted.logprobs, files.column or "prompt", files.template, files.id_column
+        )
+        progress = SourceProgress()
+        ahead = RowQueue(job.rows(source, asked, progress), output.ended)
         ahead.fill()  # what is wrong with the input is said before the model is loaded
         hands = stack.enter_context(_hands(chosen, workers, directory, vocabulary))
-        complain(f"seed {seed}")
+        print_error_line(f"seed {seed}")
         totals = job.run(ahead, hands, output, stack.enter_context(_bar(len(output.ended), progress)))
     _tell(totals, output)
 
 
-def _source(files: Files) -> Source:
+def _source(files: Files) -> PromptSource:
     from gpt2.bulk import file_formats, source
     from gpt2.text.undecodable import check_encoding
 
     check_encoding(files.encoding)
-    path = files.prompts if files.prompts == STANDARD else str(expanded(files.prompts))
+    path = files.prompts if files.prompts == STANDARD else str(expand_path(files.prompts))
     form = file_formats.form_of(files.in_form, path)
-    found = source.Source(path, form, files.delimiter, files.encoding, not files.no_header, files.column)
+    found = source.PromptSource(path, form, files.delimiter, files.encoding, not files.no_header, files.column)
     source.check(found)
     return found
 
 
 @contextlib.contextmanager
 def _opened(
-    files: Files, wanted: Wanted, chosen: Chosen, source: Source, directory: ModelDir
+    files: Files, wanted: Wanted, chosen: ModelFlags, source: PromptSource, directory: ModelDir
 ) -> Iterator[tuple[Output, int]]:
     """The output, and the job's seed: the one of the flags, or of the job that goes on, or a new one."""
     from gpt2.bulk import file_formats, job, journal, output
     from gpt2.bulk import source as sources
 
     seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    form, out = file_formats.form_of(files.out_form, files.out), expanded(files.out)
+    form, out = file_formats.form_of(files.out_form, files.out), expand_path(files.out)
     made = None if form == file_formats.PARQUET else file_formats.written_as(form, directory.path.name, files.delimiter)
     if made is None:
         sources.parquet()
@@ -131,7 +133,7 @@ def _opened(
 
 
 def _settings(
-    files: Files, wanted: Wanted, chosen: Chosen, source: Source, out_form: str, directory: ModelDir
+    files: Files, wanted: Wanted, chosen: ModelFlags, source: PromptSource, out_form: str, directory: ModelDir
 ) -> dict[str, Any]:
     """All that the output depends on, by the flags' names."""
     settings = {**wanted._asdict(), **dataclasses.asdict(wanted.sampling), "precision": chosen.precision}
@@ -142,30 +144,32 @@ def _settings(
 
 
 @contextlib.contextmanager
-def _hands(chosen: Chosen, workers: Workers, directory: ModelDir, vocabulary: Vocabulary) -> Iterator[Hands]:
+def _hands(chosen: ModelFlags, workers: Workers, directory: ModelDir, vocabulary: Vocabulary) -> Iterator[Executor]:
     """Whoever writes."""
     from gpt2.bulk import cluster, processes
-    from gpt2.bulk.batch_worker import Station
-    from gpt2.bulk.workers import ManyHands, OwnHands, Plan
+    from gpt2.bulk.batch_worker import BatchWorker
+    from gpt2.bulk.workers import InProcessExecutor, WorkerConfig, WorkerExecutor
 
-    plan = Plan(str(directory.path.absolute()), chosen.precision, chosen.threads, workers.batch_size)
+    plan = WorkerConfig(str(directory.path.absolute()), chosen.precision, chosen.threads, workers.batch_size)
     if workers.ray is not None:
         with cluster.Cluster(plan, workers.ray) as machines:
-            complain(f"{directory.path.name} on {len(machines.actors)} machines of the cluster at {workers.ray}")
-            yield ManyHands(machines, workers.batch_size)
+            print_error_line(
+                f"{directory.path.name} on {len(machines.actors)} machines of the cluster at {workers.ray}"
+            )
+            yield WorkerExecutor(machines, workers.batch_size)
     elif workers.processes > 1:
-        threads = max(1, (chosen.threads or cores()) // workers.processes)
+        threads = max(1, (chosen.threads or available_cores()) // workers.processes)
         with processes.Processes(plan._replace(threads=threads), workers.processes) as crew:
-            complain(
+            print_error_line(
                 f"{directory.path.name} in {workers.processes} processes of {threads} threads ({chosen.precision})"
             )
-            yield ManyHands(crew, workers.batch_size)
+            yield WorkerExecutor(crew, workers.batch_size)
     else:
-        yield OwnHands(Station(loaded(directory, vocabulary, chosen), workers.batch_size))
+        yield InProcessExecutor(BatchWorker(loaded(directory, vocabulary, chosen), workers.batch_size))
 
 
 @contextlib.contextmanager
-def _bar(done: int, progress: Progress) -> Iterator[Callable[[Totals], None]]:
+def _bar(done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals], None]]:
     """Shows what a job has come to: rows and tokens a second, and the time that is left where that can be guessed."""
     from tqdm import tqdm
 
@@ -174,7 +178,7 @@ def _bar(done: int, progress: Progress) -> Iterator[Callable[[Totals], None]]:
     start = time.monotonic()
     with tqdm(desc="Writing", unit=" rows", initial=done, ncols=WIDTH, mininterval=0.5) as bar:
 
-        def report(totals: Totals) -> None:
+        def report(totals: JobTotals) -> None:
             share = progress.share()
             bar.total = round(progress.rows / share) if share else None
             bar.set_postfix_str(f"{totals.tokens / max(1e-9, time.monotonic() - start):.0f} tokens/s", refresh=False)
@@ -183,10 +187,10 @@ def _bar(done: int, progress: Progress) -> Iterator[Callable[[Totals], None]]:
         yield report
 
 
-def _tell(totals: Totals, output: Output) -> None:
+def _tell(totals: JobTotals, output: Output) -> None:
     """Raises GPT2Error if rows have errors."""
     count = len(output.ended)
-    complain(f"{count:,} rows, {totals.rows:,} of them now")
+    print_error_line(f"{count:,} rows, {totals.rows:,} of them now")
     if output.errors:
         named = f": {'; '.join(totals.errors)}" if totals.errors else ""
         raise GPT2Error(f"{output.errors:,} of {count:,} rows have an error{named}")

@@ -15,14 +15,14 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from gpt2.cli.command import complain
+from gpt2.cli.command import print_error_line
 from gpt2.devices import check_threads
-from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import expanded
+from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.files import expand_path
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.interrupt import Interruption
 from gpt2.request import Request, Sampling, check_precision
-from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, count_undecodable, marked_encoding
+from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, count_undecodable, encoding_from_bom
 
 PROMPT = "Model prompt >>> "
 EMPTY_PROMPT = "Prompt should not be empty!"
@@ -96,11 +96,11 @@ class SampleStream:
 
         options = self.options
         self.model = generate.load_weights(
-            self.directory, self.encoder, options.precision, complain, options.threads, options.cache
+            self.directory, self.encoder, options.precision, print_error_line, options.threads, options.cache
         )
         backend = self.model.backend
         about = f"{backend.device} ({options.precision}, {backend.name})"
-        complain(f"{self.directory.path.name} on {about}, seed {self.seed}")
+        print_error_line(f"{self.directory.path.name} on {about}, seed {self.seed}")
 
     def write(self, prompt: str | None, length: int, nsamples: int | None, interruptible: bool = False) -> None:
         """Writes so many samples (None: for ever) under numbered banners, `length` tokens each unless the user said."""
@@ -114,7 +114,9 @@ class SampleStream:
         if self.options.batch_size > 1:
             with Interruption() as ctrl_c:
                 pieces = generate.stream(self.model, requests, self.options.batch_size)
-                for completion in generate.in_order(itertools.takewhile(lambda _: not ctrl_c.pressed, pieces)):
+                for completion in generate.completions_in_order(
+                    itertools.takewhile(lambda _: not ctrl_c.pressed, pieces)
+                ):
                     print(banner(next(banners)), completion.text, sep="\n", flush=True)
             ctrl_c.throw(unless=interruptible)
             return
@@ -171,12 +173,12 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
         if prompt_file == "-":
             data = sys.stdin.buffer.read(LONGEST + 1)
         else:
-            with expanded(prompt_file).open("rb") as file:
+            with expand_path(prompt_file).open("rb") as file:
                 data = file.read(LONGEST + 1)
     except OSError as error:
-        raise GPT2Error(f"the prompt file {shown(prompt_file)} cannot be read: {error.strerror}") from error
+        raise GPT2Error(f"the prompt file {printable_name(prompt_file)} cannot be read: {error.strerror}") from error
     _check_length(data)
-    text = data.decode(marked_encoding(data[:LONGEST_MARK], encoding), errors=REPLACE_AND_COUNT)
+    text = data.decode(encoding_from_bom(data[:MAX_BOM_BYTES], encoding), errors=REPLACE_AND_COUNT)
     return text.removesuffix("\n").removesuffix("\r")
 
 

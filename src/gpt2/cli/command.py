@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from gpt2.cli.flags import FLAGS, Flag, switch, texts
+from gpt2.cli.flags import FLAGS, Flag, parse_switch, texts
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.interrupt import HungUp, Terminated
 
@@ -56,10 +56,10 @@ def guarded(work: Callable[[], None]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: complain(f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: print_error_line(f"warning: {message}")
         warnings.simplefilter("always", UserWarning)
         if "stdout" in closed:
-            complain("warning: standard output is closed; what would be written there is lost")
+            print_error_line("warning: standard output is closed; what would be written there is lost")
         return _status(work)
 
 
@@ -80,29 +80,31 @@ def _status(work: Callable[[], None]) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt as error:
-        complain("")
+        print_error_line("")
         return {Terminated: TERMINATED, HungUp: HUNG_UP}.get(type(error), INTERRUPTED)
     except BrokenPipeError:
         drop(sys.stdout)
         return CLOSED_PIPE
     except (GPT2Error, OSError) as error:
-        complain(f"error: {error}")
+        print_error_line(f"error: {error}")
         return USAGE if isinstance(error, UsageError) else FAILURE
     except MemoryError as error:
-        complain(f"error: there is not enough memory: {error or 'close other programs'}; a narrow precision takes less")
+        print_error_line(
+            f"error: there is not enough memory: {error or 'close other programs'}; a narrow precision takes less"
+        )
         return FAILURE
     except ModuleNotFoundError as error:
-        complain(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
+        print_error_line(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
         return FAILURE
     except Exception as error:
         if DEBUG in os.environ:
             raise
         first_line = str(getattr(error, "message", error)).split("\n")[0]
-        complain(f"error: {type(error).__name__}: {first_line} ({DEBUG}=1 shows where)")
+        print_error_line(f"error: {type(error).__name__}: {first_line} ({DEBUG}=1 shows where)")
         return FAILURE
 
 
-def complain(line: str) -> None:
+def print_error_line(line: str) -> None:
     """One line on stderr, whatever control characters the names in it hold."""
     shown = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], line)
     try:
@@ -155,7 +157,7 @@ def _named(argv: list[str], flags: Flags) -> list[str]:
             raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
         if match[2] is not None:
             continue
-        if flags[name].kind is switch:
+        if flags[name].kind is parse_switch:
             if following.lower() not in ("true", "false"):
                 named.append("True")
         elif following.startswith("--"):
@@ -257,7 +259,7 @@ def help_text(command: Callable[..., None], flags: Flags = FLAGS) -> str:
     for name, parameter in parameters.items():
         flag = flags[name]
         default = _default_text(parameter.default)
-        lines.append(f"  --{name}" if flag.kind is switch else f"  --{name}={name.upper()}")
+        lines.append(f"  --{name}" if flag.kind is parse_switch else f"  --{name}={name.upper()}")
         about = textwrap.wrap(f"{flag.help} ({flag.what}{default})", 92)
         lines += [" " * 8 + line for line in about]
     return "\n".join(lines)

@@ -129,7 +129,7 @@ def _devices(threads: int | None) -> str:
     if not devices.has_tensorflow():
         return "is not installed: nothing here trains or uses a GPU"
     computes_on = devices.start(threads)
-    return f"sees: {', '.join(devices.seen())}; it computes on: {computes_on}"
+    return f"sees: {', '.join(devices.tensorflow_devices())}; it computes on: {computes_on}"
 
 
 def _versions() -> Iterator[str]:
@@ -147,6 +147,6 @@ def processor() -> str:
     present = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]
     if devices.TILES in flags and not devices.tiles_allowed():
         present.append(f"(the system does not let {devices.TILES} be used)")
-    cores = devices.cores()
+    cores = devices.available_cores()
     shared = "" if whole is None else " (whole ones)" if whole >= cores else f" (threads of {whole})"
     return f"{devices.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2 import files
-from gpt2.cli.sources import Chosen, Source, found, loaded, texts
+from gpt2.cli.sources import ModelFlags, TextFlags, found, loaded, texts
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 
 if TYPE_CHECKING:  # it needs packages, which --help does not
-    from gpt2.evaluation.task import Result, Task
+    from gpt2.evaluation.task import Task, TaskResult
 
 
 class Trials(NamedTuple):
@@ -27,13 +27,13 @@ class Trials(NamedTuple):
     json: bool
 
 
-def evaluate(chosen: Chosen, source: Source, trials: Trials) -> None:
+def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
     """Writes the numbers of tasks, or of texts of one's own, each with its protocol."""
     from gpt2.cli.bars import SCORING, bar
     from gpt2.evaluation import paper, report, tasks
     from gpt2.evaluation.own_text import perplexity
     from gpt2.evaluation.scores import protocol_of
-    from gpt2.evaluation.task import Settings
+    from gpt2.evaluation.task import TaskSettings
 
     own = source.in_text is not None or source.text is not None
     if own == (trials.tasks is not None):
@@ -51,7 +51,7 @@ def evaluate(chosen: Chosen, source: Source, trials: Trials) -> None:
     paths = {task.name: _data(task, trials) for task in wanted}
     model = loaded(directory, vocabulary, chosen)
 
-    def tell(result: Result) -> None:
+    def tell(result: TaskResult) -> None:
         if trials.json:
             print(report.as_json(result, str(directory.path), size), flush=True)
         else:
@@ -61,7 +61,7 @@ def evaluate(chosen: Chosen, source: Source, trials: Trials) -> None:
         with bar(SCORING) as progress:
             result = perplexity(model, some, protocol, progress, n_bytes)
         tell(result)
-    settings = Settings(trials.window, trials.stride, not trials.no_start, trials.limit)
+    settings = TaskSettings(trials.window, trials.stride, not trials.no_start, trials.limit)
     for task in wanted:
         with bar(f"{SCORING} {task.name}", unit="") as progress:
             result = tasks.run(model, task, paths[task.name], settings, progress)
@@ -74,9 +74,9 @@ def _data(task: Task, trials: Trials) -> Path:
     from gpt2.evaluation import datasets, tasks
 
     if trials.data is not None:
-        path = expanded(trials.data)
+        path = expand_path(trials.data)
         if not (files.is_file(path) or files.is_folder(path)):
             raise GPT2Error(f"{path} is not there; without data, they are downloaded")
         return path
     with bars(FETCHING) as report:
-        return tasks.find(task, expanded(trials.data_dir) if trials.data_dir else datasets.default_folder(), report)
+        return tasks.find(task, expand_path(trials.data_dir) if trials.data_dir else datasets.default_folder(), report)

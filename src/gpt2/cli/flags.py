@@ -32,7 +32,7 @@ def texts(value: str) -> tuple[str, ...]:
     return (value,)
 
 
-def switch(value: str) -> bool:
+def parse_switch(value: str) -> bool:
     """What a flag that needs no value was given after all."""
     try:
         return {"true": True, "false": False}[value.lower()]
@@ -40,7 +40,7 @@ def switch(value: str) -> bool:
         raise ValueError from None
 
 
-def byte_size(value: str) -> int:
+def parse_byte_size(value: str) -> int:
     """5GB, 500MB or a number of bytes, at least one."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)B?", value.strip(), re.IGNORECASE)
     size = int(float(found[1]) * 1000 ** " KMG".index(found[2].upper() or " ")) if found else 0
@@ -75,9 +75,9 @@ FLAGS = {
     "threads": Flag(int, WHOLE, "how many threads compute; all cores if not given"),
     "precision": Flag(str, "a name", f"of the weights in memory: {', '.join(PRECISIONS)}; the narrower, the faster"),
     "no_cache": Flag(
-        switch, YES_OR_NO, "keep no packed weights in ~/.cache/gpt-2-tensorflow for the next start, and use none"
+        parse_switch, YES_OR_NO, "keep no packed weights in ~/.cache/gpt-2-tensorflow for the next start, and use none"
     ),
-    "clear_cache": Flag(switch, YES_OR_NO, "remove the packed weights that are kept for the next start"),
+    "clear_cache": Flag(parse_switch, YES_OR_NO, "remove the packed weights that are kept for the next start"),
     "prompt": Flag(str, "text", "answer this one prompt and exit"),
     "prompt_file": Flag(str, "a file", "answer the one prompt that is in this file, or in all of stdin if -, and exit"),
     "encoding": Flag(str, "a name", "encoding of text that is read, from files or stdin"),
@@ -90,7 +90,7 @@ FLAGS = {
     "dataset": Flag(str, "a path", f"text to train on: {TEXTS}; or files of ids, as encode.py writes them"),
     "out": Flag(str, "a path", "the file or folder to write"),
     "combine": Flag(int, WHOLE, "an .npz gets chunks of at least so many characters; .npy has no chunks", 1),
-    "csv_header": Flag(switch, YES_OR_NO, "leave out the first row of each .csv"),
+    "csv_header": Flag(parse_switch, YES_OR_NO, "leave out the first row of each .csv"),
     "workers": Flag(int, WHOLE, "how many processes encode text; all cores if not given", 1),
     "n_vocab": Flag(int, WHOLE, "size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257"),
     "text": Flag(str, "text", "the text itself, instead of a file"),
@@ -104,14 +104,16 @@ FLAGS = {
     "data": Flag(str, "a path", "the data of the one task, instead of downloading them; packed or not"),
     "data_dir": Flag(str, "a folder", "where data are kept; ~/.cache/gpt-2-tensorflow/data if not given"),
     "limit": Flag(int, WHOLE, "only the first so many examples or, of a text, characters", 1),
-    "no_start": Flag(switch, YES_OR_NO, "do not put <|endoftext|> before a text: its first token is not scored"),
-    "json": Flag(switch, YES_OR_NO, "an object a line, with all that is known, instead of a table"),
+    "no_start": Flag(parse_switch, YES_OR_NO, "do not put <|endoftext|> before a text: its first token is not scored"),
+    "json": Flag(parse_switch, YES_OR_NO, "an object a line, with all that is known, instead of a table"),
     "src": Flag(str, "a name", "the model: a name under models_dir, or the path of its folder or file"),
     "dst": Flag(str, "a path", "the new folder, or with --to gguf the new file; nothing may be there"),
     "to": Flag(str, "a name", "the format to write: openai, huggingface, gguf or saved_model"),
     "dtype": Flag(
         str, "a name", "of the numbers: float32; for gguf float16, bfloat16, q8_0 too, for huggingface the first two"
     ),
-    "shard_size": Flag(byte_size, "a size such as 500MB", "huggingface: most bytes of a file of weights"),
-    "variant": Flag(switch, YES_OR_NO, "openai: write also what the old tools cannot read and the commands here can"),
+    "shard_size": Flag(parse_byte_size, "a size such as 500MB", "huggingface: most bytes of a file of weights"),
+    "variant": Flag(
+        parse_switch, YES_OR_NO, "openai: write also what the old tools cannot read and the commands here can"
+    ),
 }

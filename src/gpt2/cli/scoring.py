@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2.cli.command import complain
-from gpt2.cli.sources import Chosen, Source, found, loaded, output, texts
+from gpt2.cli.command import print_error_line
+from gpt2.cli.sources import ModelFlags, TextFlags, found, loaded, output, texts
 from gpt2.errors import UsageError
 from gpt2.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # it needs packages, which --help does not
-    from gpt2.evaluation.scores import Scored
+    from gpt2.evaluation.scores import ScoredTokens
 
 
 class Wanted(NamedTuple):
@@ -28,12 +28,12 @@ class Wanted(NamedTuple):
     stride: int | None
 
 
-def score(chosen: Chosen, source: Source, wanted: Wanted) -> None:
+def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
     """Writes what the model thinks of each token, word, line or file."""
     from gpt2.cli.bars import SCORING, bar
-    from gpt2.engine.scoring import Asked
+    from gpt2.engine.scoring import ScoreOptions
     from gpt2.evaluation import listing, scores, units
-    from gpt2.evaluation.totals import BITS, Totals, mean, perplexity
+    from gpt2.evaluation.totals import BITS, ScoreTotals, mean, perplexity
 
     units.check_unit(wanted.by)
     form = listing.form_of(wanted.form, Path(wanted.out or "").suffix)
@@ -43,7 +43,7 @@ def score(chosen: Chosen, source: Source, wanted: Wanted) -> None:
     stride = max(1, window // 2) if wanted.stride is None else wanted.stride
     protocol = scores.protocol_of(n_ctx, vocabulary, window, stride)
     some, size = texts(source, vocabulary)
-    model, names, totals = loaded(directory, vocabulary, chosen), [], Totals()
+    model, names, totals = loaded(directory, vocabulary, chosen), [], ScoreTotals()
 
     def parts() -> Iterator[Iterable[str]]:
         for text in some:
@@ -51,20 +51,22 @@ def score(chosen: Chosen, source: Source, wanted: Wanted) -> None:
             yield text.parts
 
     with output(wanted.out) as write, bar(SCORING) as report:
-        told = totals.of(scores.score(model, parts(), protocol, Asked(True, wanted.likeliest)))
+        told = totals.of(scores.score(model, parts(), protocol, ScoreOptions(True, wanted.likeliest)))
         if wanted.out is not None or not sys.stdout.isatty():  # else the table is seen as it grows
             told = _reported(told, vocabulary, lambda done: report(done, size))
         listed = units.units(units.tokens(told, vocabulary), wanted.by, names)
         for piece in listing.FORMS[form](listed):
             write(piece)
     bits = mean(totals.nats * BITS, totals.tokens)
-    complain(
+    print_error_line(
         f"{totals.tokens:,} tokens scored: log-probability {-totals.nats:.4f}, {bits:.4f} bits per token, perplexity"
         f" {perplexity(totals.nats, totals.tokens):.4f}; {protocol}"
     )
 
 
-def _reported(told: Iterable[Scored], vocabulary: Vocabulary, report: Callable[[int], object]) -> Iterator[Scored]:
+def _reported(
+    told: Iterable[ScoredTokens], vocabulary: Vocabulary, report: Callable[[int], object]
+) -> Iterator[ScoredTokens]:
     """The same; tells how many bytes have been scored."""
     done = 0
     for scored in told:
@@ -73,7 +75,7 @@ def _reported(told: Iterable[Scored], vocabulary: Vocabulary, report: Callable[[
         yield scored
 
 
-def following(chosen: Chosen, source: Source, count: int, form: str | None, out: str | None) -> None:
+def following(chosen: ModelFlags, source: TextFlags, count: int, form: str | None, out: str | None) -> None:
     """Writes the likeliest tokens that may follow a text, which is the first of its source."""
     from gpt2 import generate
     from gpt2.evaluation import listing
@@ -93,4 +95,4 @@ def following(chosen: Chosen, source: Source, count: int, form: str | None, out:
         for piece in listing.NEXT_FORMS[form](rows):
             write(piece)
     share = sum(math.exp(logprob) for _, _, logprob in rows)
-    complain(f"together {share:.2%} of the probability")
+    print_error_line(f"together {share:.2%} of the probability")

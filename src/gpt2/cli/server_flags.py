@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpt2.cli.flags import FLAGS, NUMBER, WHOLE, YES_OR_NO, Flag, switch, texts
+from gpt2.cli.flags import FLAGS, NUMBER, WHOLE, YES_OR_NO, Flag, parse_switch, texts
 
 SERVER_FLAGS = FLAGS | {
     "model_name": FLAGS["model_name"]._replace(
@@ -10,7 +10,7 @@ SERVER_FLAGS = FLAGS | {
     ),
     "host": Flag(str, "an address", "where to listen: 127.0.0.1 is this machine alone, 0.0.0.0 every network"),
     "port": Flag(int, WHOLE, "where to listen; 0 is any free one", 0),
-    "open": Flag(switch, YES_OR_NO, "open the page in the browser"),
+    "open": Flag(parse_switch, YES_OR_NO, "open the page in the browser"),
     "api_key": Flag(str, "text", "what clients have to give as a bearer token; GPT2_API_KEY in the environment too"),
     "allow_host": Flag(
         texts, "a name", "a name by which the server may be called, besides localhost and addresses", many=True

@@ -9,15 +9,15 @@ import webbrowser
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2.cli.command import complain
+from gpt2.cli.command import print_error_line
 from gpt2.devices import check_threads
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.request import check_precision, check_range
 
 if TYPE_CHECKING:
-    from gpt2.server.access import Limits
-    from gpt2.server.served_model import Served
+    from gpt2.server.access import AccessLimits
+    from gpt2.server.served_model import ServedModel
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 INSTALL = "pip install -r requirements-server.txt"
@@ -35,22 +35,29 @@ class Models(NamedTuple):
     cache: bool = True
 
 
-def limits(api_key: str | None, hosts: Sequence[str], origins: Sequence[str], body: int) -> Limits:
+def limits(api_key: str | None, hosts: Sequence[str], origins: Sequence[str], body: int) -> AccessLimits:
     """Raises GPT2Error where the server's packages are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise GPT2Error(f"the server needs {', '.join(missing)}; type: {INSTALL}")
-    from gpt2.server.access import Limits
+    from gpt2.server.access import AccessLimits
 
-    return Limits(hosts, origins, api_key, body)
+    return AccessLimits(hosts, origins, api_key, body)
 
 
 def run(
-    models: Models, host: str, port: int, browse: bool, limits: Limits, most_tokens: int, timeout: float, grace: float
+    models: Models,
+    host: str,
+    port: int,
+    browse: bool,
+    limits: AccessLimits,
+    most_tokens: int,
+    timeout: float,
+    grace: float,
 ) -> None:
     """Serves until Ctrl-C. Raises UsageError for values out of range, GPT2Error for a model or a port."""
     from gpt2.server import run as server
-    from gpt2.server.app import Options
+    from gpt2.server.app import ServerOptions
 
     check_range("timeout", timeout, 0.1, 1e6, "seconds")
     check_range("grace", grace, 0, 1e6, "seconds")
@@ -62,19 +69,19 @@ def run(
 
     def ready() -> None:
         names = ", ".join(one.name for one in served)
-        complain(f"{names} ({models.precision}) on {url}; {_reach(host, limits.api_key)}")
+        print_error_line(f"{names} ({models.precision}) on {url}; {_reach(host, limits.api_key)}")
         if browse:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    server.serve(served, listening, Options(limits, most_tokens, timeout), grace, ready)
-    complain("stopped")
+    server.serve(served, listening, ServerOptions(limits, most_tokens, timeout), grace, ready)
+    print_error_line("stopped")
 
 
-def load(models: Models) -> list[Served]:
+def load(models: Models) -> list[ServedModel]:
     """Finds all before it loads any. Raises GPT2Error."""
     from gpt2.generate import load_weights
-    from gpt2.server.scheduler import Desk
-    from gpt2.server.served_model import Served
+    from gpt2.server.scheduler import Scheduler
+    from gpt2.server.served_model import ServedModel
 
     check_precision(models.precision)
     check_threads(models.threads)
@@ -85,8 +92,10 @@ def load(models: Models) -> list[Served]:
     served = []
     for name, directory in zip(names, found):
         vocabulary = load_vocabulary(directory)
-        model = load_weights(directory, vocabulary, models.precision, complain, models.threads, models.cache)
-        served.append(Served(name, model, Desk(model, models.rows, models.waiting), models.precision, directory))
+        model = load_weights(directory, vocabulary, models.precision, print_error_line, models.threads, models.cache)
+        served.append(
+            ServedModel(name, model, Scheduler(model, models.rows, models.waiting), models.precision, directory)
+        )
     return served
 
 

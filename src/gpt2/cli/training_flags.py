@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpt2.cli.flags import FLAGS as GENERAL
-from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, switch
+from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, parse_switch
 from gpt2.training.settings.settings import FINE_TUNING_RATE, NEW_MODEL_RATE, OPTIMIZERS, PRECISIONS, SCHEDULES
 
 NAMES = ", ".join(OPTIMIZERS)
@@ -27,9 +27,9 @@ FLAGS = GENERAL | {
     ),
     "accumulate_gradients": Flag(int, WHOLE, "average the gradients of so many batches before each update"),
     "memory_saving_gradients": Flag(
-        switch, YES_OR_NO, "compute each layer twice instead of keeping it: far less memory"
+        parse_switch, YES_OR_NO, "compute each layer twice instead of keeping it: far less memory"
     ),
-    "only_train_transformer_layers": Flag(switch, YES_OR_NO, "leave the embeddings as they are"),
+    "only_train_transformer_layers": Flag(parse_switch, YES_OR_NO, "leave the embeddings as they are"),
     "optimizer": Flag(str, "a name", f"{NAMES}; adafactor needs least memory beside sgd"),
     "noise": Flag(float, NUMBER, "share of the tokens read, not of those predicted, that is replaced by random ones"),
     "top_k": Flag(int, WHOLE, "of the samples written on the way: choose among the k likeliest tokens; 0 means all"),
@@ -55,7 +55,7 @@ FLAGS = GENERAL | {
     "sample_dir": Flag(str, "a folder", "folder for the samples of all runs"),
     "csv_start": Flag(str, "text", "put before each document of a .csv, such as <|startoftext|>"),
     "print_every": Flag(int, WHOLE, "in a log, a line after every so many updates"),
-    "multi_gpu": Flag(switch, YES_OR_NO, "train on all GPUs of the machine, batch_size windows on each"),
+    "multi_gpu": Flag(parse_switch, YES_OR_NO, "train on all GPUs of the machine, batch_size windows on each"),
     "val_split": Flag(float, NUMBER, "share of dataset, its end, that is held out if val_every is given"),
     "patience": Flag(int, WHOLE, "end after so many validations without a better loss; 0 is off"),
     "save_minutes": Flag(float, NUMBER, "save at least this often"),
@@ -70,7 +70,9 @@ FLAGS = GENERAL | {
     "precision": Flag(
         str, "a name", f"of the matrix products, {' or '.join(PRECISIONS)}: narrow is faster where the processor has it"
     ),
-    "from_scratch": Flag(switch, YES_OR_NO, "train a new model of the sizes below, which a run that goes on keeps"),
+    "from_scratch": Flag(
+        parse_switch, YES_OR_NO, "train a new model of the sizes below, which a run that goes on keeps"
+    ),
     "vocabulary": Flag(
         str,
         "a path",

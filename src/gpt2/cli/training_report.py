@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt2.cli.command import complain, drop
-from gpt2.training.logs.report import LOSS_LINE, Report, Update
+from gpt2.cli.command import drop, print_error_line
+from gpt2.training.logs.report import LOSS_LINE, TrainingReport, Update
 
 GONE = (errno.EIO, errno.EPIPE)  # the terminal, the reader of a pipe
 
 
-class Terminal(Report):
+class TerminalReport(TrainingReport):
     """In a terminal, one line that moves; elsewhere, a line for every `print_every` updates.
 
     A run must not end because a line cannot be written: where nobody reads any more, nothing more is written.
@@ -32,7 +32,7 @@ class Terminal(Report):
 
     def note(self, line: str) -> None:
         with self._writing(), tqdm.external_write_mode(file=sys.stderr):
-            complain(line)
+            print_error_line(line)
 
     def begin(self, step: int, last: int | None) -> None:
         if sys.stdout.isatty():

@@ -15,7 +15,7 @@ import numpy as np
 from gpt2.data import documents, token_file
 from gpt2.data.encode import encode_files
 from gpt2.data.workers import pack_separator
-from gpt2.errors import GPT2Error, shown
+from gpt2.errors import GPT2Error, printable_name
 from gpt2.text.vocabulary import Vocabulary, type_code
 
 
@@ -23,7 +23,7 @@ def load(
     path: str,
     encoder: Vocabulary,
     encoding: str = "utf-8",
-    rows: documents.Csv = documents.PLAIN_CSV,
+    rows: documents.CsvFormat = documents.PLAIN_CSV,
     workers: int | None = None,
 ) -> token_file.Ids:
     """A training set -> its ids [tokens], two or four bytes each; `path` is what `documents.find` takes.
@@ -32,7 +32,7 @@ def load(
     is worth it). Raises GPT2Error for files that are damaged, empty or of another vocabulary, UsageError for an unknown
     encoding.
     """
-    paths = [found for found in documents.find(path) if not token_file.is_sidecar(found)]
+    paths = [found for found in documents.find_text_files(path) if not token_file.is_sidecar(found)]
     ids: token_file.Ids
     if [_kind(found) for found in paths] == [".npy"]:
         ids = token_file.read(paths[0], encoder)
@@ -48,7 +48,7 @@ def load(
                 row.add(block.astype(row.type).tobytes() for block in blocks(file, encoder))
         ids = row.array()
     if not len(ids):
-        raise GPT2Error(f"{shown(path)} holds no text; give a file of text or a folder of such files")
+        raise GPT2Error(f"{printable_name(path)} holds no text; give a file of text or a folder of such files")
     return ids
 
 

@@ -23,28 +23,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt2.data.text_file import NUL, TextFiles
-from gpt2.encoder import last_cut
-from gpt2.errors import GPT2Error, listed, shown
-from gpt2.files import expanded
+from gpt2.encoder import last_safe_cut
+from gpt2.errors import GPT2Error, printable_name, summarize_names
+from gpt2.files import expand_path
 
 PART = 1 << 20  # characters
 COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
 ROW_LIMIT = 16 * PART  # of a row of CSV: more is a quotation mark that was not closed, or no CSV
 IDS = (".npy", ".npz")  # files of ids, not of text
-LastCut = Callable[[str], int]  # see Vocabulary.last_cut
+LastCut = Callable[[str], int]  # see Vocabulary.last_safe_cut
 
 
-class Csv(NamedTuple):
+class CsvFormat(NamedTuple):
     """What is made of the rows of a `.csv`: whether the first one is left out, and what is put before each document."""
 
     header: bool = False
     start: str = ""
 
 
-PLAIN_CSV = Csv()
+PLAIN_CSV = CsvFormat()
 
 
-class Part(NamedTuple):
+class DocumentPart(NamedTuple):
     """Text of a document; `read` gives the parts of a document one after the other."""
 
     text: str
@@ -52,7 +52,7 @@ class Part(NamedTuple):
     size: int  # bytes of the file that were read for it
 
 
-def find(path: str) -> list[Path]:
+def find_text_files(path: str) -> list[Path]:
     """The files that `path` means, sorted: a file, all in a folder and below it, or those whose names match a pattern.
 
     Hidden files and folders are left out; `~` and $VARIABLES are expanded; `**` in a pattern stands for any number of
@@ -61,19 +61,23 @@ def find(path: str) -> list[Path]:
 
     Raises GPT2Error if there is no file, if one cannot be read, and if `path` itself is no regular file.
     """
-    named = str(expanded(path)) if path else path
+    named = str(expand_path(path)) if path else path
     if os.path.isdir(named):
         found = _regular(Path(parent, name) for parent, names, links in _walk(named) for name in (*names, *links))
         if not found:
-            raise GPT2Error(f"the folder {shown(named)} holds no files; give a file of text or a folder of such files")
+            raise GPT2Error(
+                f"the folder {printable_name(named)} holds no files; give a file of text or a folder of such files"
+            )
     elif os.path.lexists(named):
         if instead := _instead(Path(named)):
-            raise GPT2Error(f"{shown(named)} is {instead}, not a regular file; give a file or a folder of files")
+            raise GPT2Error(
+                f"{printable_name(named)} is {instead}, not a regular file; give a file or a folder of files"
+            )
         found = [Path(named)]
     elif not (found := _regular(Path(name) for name in _matches(named))):
         raise GPT2Error(f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches one")
     if unreadable := [file for file in found if not os.access(file, os.R_OK)]:
-        raise GPT2Error(f"the permission to read is missing: {listed(unreadable)}; give it, or leave them out")
+        raise GPT2Error(f"the permission to read is missing: {summarize_names(unreadable)}; give it, or leave them out")
     return found
 
 
@@ -81,7 +85,7 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """A folder and each below it, with the names of its files and of its links to folders, hidden ones left out."""
 
     def unreadable(error: OSError) -> None:
-        said = f"the folder {shown(error.filename)} cannot be read: {error.strerror}"
+        said = f"the folder {printable_name(error.filename)} cannot be read: {error.strerror}"
         raise GPT2Error(f"{said}; mend that, or give what is beside it by name or as 'data/*.txt'") from error
 
     for parent, folders, names in os.walk(folder, onerror=unreadable):
@@ -105,8 +109,8 @@ def _matches(pattern: str) -> Iterator[str]:
 def _regular(paths: Iterable[Path]) -> list[Path]:
     """The regular files among them, sorted; one warning names the others."""
     instead = {path: _instead(path) for path in sorted(set(paths))}
-    if left_out := [f"{shown(path)} ({what})" for path, what in instead.items() if what]:
-        warnings.warn(f"left out, as no regular files: {listed(left_out)}", stacklevel=3)
+    if left_out := [f"{printable_name(path)} ({what})" for path, what in instead.items() if what]:
+        warnings.warn(f"left out, as no regular files: {summarize_names(left_out)}", stacklevel=3)
     return [path for path, what in instead.items() if not what]
 
 
@@ -116,8 +120,8 @@ def _instead(path: Path) -> str | None:
         mode = path.stat().st_mode
     except OSError as error:
         if path.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return f"a dead link to {shown(os.readlink(path))}"
-        raise GPT2Error(f"{shown(path)} cannot be read: {error.strerror}") from error
+            return f"a dead link to {printable_name(os.readlink(path))}"
+        raise GPT2Error(f"{printable_name(path)} cannot be read: {error.strerror}") from error
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a link to a folder"}
@@ -138,18 +142,18 @@ def total_size(paths: Iterable[Path]) -> int:
 
 
 def read(
-    paths: Sequence[Path], encoding: str = "utf-8", rows: Csv = PLAIN_CSV, where: LastCut = last_cut
-) -> Iterator[Part]:
+    paths: Sequence[Path], encoding: str = "utf-8", rows: CsvFormat = PLAIN_CSV, where: LastCut = last_safe_cut
+) -> Iterator[DocumentPart]:
     """The documents of text files, in parts of about PART characters; what is empty gives none.
 
-    where: the vocabulary's `last_cut`; by default that of byte-level BPE. Warnings name the files in which there is
+    where: the vocabulary's `last_safe_cut`; by default that of byte-level BPE. Warnings name the files in which there is
     something odd (see `TextFiles`). Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one that
     is damaged or holds ids.
     """
     files = TextFiles(encoding)
     for path in paths:
         if is_ids(path):
-            raise GPT2Error(f"{shown(path)} holds ids, not text; leave it out")
+            raise GPT2Error(f"{printable_name(path)} holds ids, not text; leave it out")
         with files.open(path) as (file, text):
             before = 0
             for document in _rows(text, rows) if _is_csv(path) else [_blocks(text)]:
@@ -157,7 +161,7 @@ def read(
                     if "\0" in part:
                         files.notice(NUL, path)
                     at = file.tell()
-                    yield Part(part, last, at - before)
+                    yield DocumentPart(part, last, at - before)
                     before = at
     files.report()
 
@@ -170,7 +174,7 @@ def _is_csv(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(".csv")
 
 
-def _rows(text: io.TextIOWrapper, asked: Csv) -> Iterator[Iterable[str]]:
+def _rows(text: io.TextIOWrapper, asked: CsvFormat) -> Iterator[Iterable[str]]:
     """The first column, a document each, rows in which it is blank left out."""
     for first in first_column(text, asked.header):
         if first.strip():
@@ -196,7 +200,7 @@ def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
             yield row[0]
 
 
-def cut(blocks: Iterable[str], size: int, where: LastCut = last_cut) -> Iterator[tuple[str, bool]]:
+def cut(blocks: Iterable[str], size: int, where: LastCut = last_safe_cut) -> Iterator[tuple[str, bool]]:
     """A document in blocks of `size` characters -> its parts, of about as many, and whether each is the last.
 
     Where there is no such place in twice as many, such as two million times the same letter, the ids at the cut are

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from gpt2 import devices
 from gpt2.data import documents, token_file
 from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
-from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import ByteCount, expanded, unheard
+from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.files import ByteProgress, expand_path, no_callback
 from gpt2.text.vocabulary import Vocabulary
 
 SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
@@ -31,7 +31,7 @@ def out_path(out: str) -> Path:
 
     Raises UsageError if it is the name of a folder.
     """
-    path = expanded(out)
+    path = expand_path(out)
     if path.name and not documents.is_ids(path):
         path = path.with_name(f"{path.name}.npy")
     if not path.name or out.endswith(os.sep) or path.is_dir():
@@ -44,10 +44,10 @@ def encode(
     out: str,
     encoder: Vocabulary,
     encoding: str = "utf-8",
-    rows: documents.Csv = documents.PLAIN_CSV,
+    rows: documents.CsvFormat = documents.PLAIN_CSV,
     combine: int = documents.COMBINE,
     workers: int | None = None,
-    report: ByteCount = unheard,
+    report: ByteProgress = no_callback,
 ) -> Written:
     """Encodes the text files that `in_text` means (see `documents.find`) into the file `out_path(out)`.
 
@@ -60,14 +60,18 @@ def encode(
     path = out_path(out)
     # A folder may hold what was made of it before. Of links that lead in a circle, Path.resolve would raise.
     own = {os.path.realpath(path), os.path.realpath(token_file.sidecar_of(path))}
-    paths = [file for file in documents.find(in_text) if os.path.realpath(file) not in own or not _is_written(file)]
+    paths = [
+        file
+        for file in documents.find_text_files(in_text)
+        if os.path.realpath(file) not in own or not _is_written(file)
+    ]
     at_least = combine if path.suffix.lower() == ".npz" else documents.PART
     encoded = encode_files(paths, encoder, encoding, rows, workers, report, at_least)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
         for batch in encoded:
             writer.append(batch)
         if not writer.tokens:
-            raise GPT2Error(f"{shown(in_text)} holds no text; give a file of text or a folder of such files")
+            raise GPT2Error(f"{printable_name(in_text)} holds no text; give a file of text or a folder of such files")
     return Written(path, writer.tokens, writer.documents)
 
 
@@ -79,9 +83,9 @@ def encode_files(
     paths: Sequence[Path],
     encoder: Vocabulary,
     encoding: str,
-    rows: documents.Csv,
+    rows: documents.CsvFormat,
     workers: int | None,
-    report: ByteCount = unheard,
+    report: ByteProgress = no_callback,
     at_least: int = documents.PART,
 ) -> Generator[Encoded, None, None]:
     """Text files -> the ids of their documents, an end of text before, between and after them.
@@ -90,8 +94,8 @@ def encode_files(
     """
     size = documents.total_size(paths)
     start = pack_separator(encoder)
-    parts = batches(documents.read(paths, encoding, rows, encoder.last_cut), at_least)
-    processes = workers or (devices.cores() if size > SMALL else 1)
+    parts = batches(documents.read(paths, encoding, rows, encoder.last_safe_cut), at_least)
+    processes = workers or (devices.available_cores() if size > SMALL else 1)
     done = 0
     report(done, size)
     with contextlib.closing(encode_batches(parts, encoder, processes)) as encoded:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gpt2.errors import GPT2Error, listed, shown
-from gpt2.text.undecodable import LONGEST_MARK, REPLACE_AND_COUNT, count_undecodable, marked_encoding
+from gpt2.errors import GPT2Error, printable_name, summarize_names
+from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, count_undecodable, encoding_from_bom
 
 NUL = "NUL characters, as in UTF-16 without a byte-order mark, whose encoding must be given, or in what is no text"
 MARKED = "read as {}, as the byte-order mark says"
@@ -37,10 +37,10 @@ class TextFiles:
 
         Raises GPT2Error, naming the file, if it is damaged, whatever is read from it in the block.
         """
-        self.undecodable.what = shown(path)
+        self.undecodable.what = printable_name(path)
         try:
             with path.open("rb") as file, _uncompressed(file, path) as data:
-                encoding = marked_encoding(data.read(LONGEST_MARK), self.encoding)
+                encoding = encoding_from_bom(data.read(MAX_BOM_BYTES), self.encoding)
                 data.seek(0)
                 if encoding in ("utf-16", "utf-32") and encoding != self.encoding:
                     self.notice(MARKED.format(encoding), path)
@@ -48,15 +48,17 @@ class TextFiles:
                 with io.TextIOWrapper(data, encoding, REPLACE_AND_COUNT) as text:
                     yield file, text
         except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
-            raise GPT2Error(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            raise GPT2Error(
+                f"{printable_name(path)} cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from error
 
     def notice(self, remark: str, path: Path) -> None:
-        self.noticed.setdefault(remark, {})[shown(path)] = None
+        self.noticed.setdefault(remark, {})[printable_name(path)] = None
 
     def report(self) -> None:
         self.undecodable.report()
         for remark, names in self.noticed.items():
-            warnings.warn(f"{remark}: {listed(names)}", stacklevel=2)
+            warnings.warn(f"{remark}: {summarize_names(names)}", stacklevel=2)
         self.noticed.clear()
 
 

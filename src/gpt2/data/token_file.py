@@ -18,8 +18,8 @@ from typing import IO, Any, overload
 import numpy as np
 
 from gpt2.data.workers import Encoded
-from gpt2.errors import GPT2Error, shown
-from gpt2.files import replacing
+from gpt2.errors import GPT2Error, printable_name
+from gpt2.files import atomic_write
 from gpt2.text.vocabulary import Vocabulary, type_code
 
 BLOCK = 1 << 22  # ids that are in memory together
@@ -91,20 +91,20 @@ def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
     Raises GPT2Error if it cannot be written; before anything else, if the name of its sidecar is that of another file.
     """
     if path.suffix.lower() == ".npz":
-        with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             yield NpzWriter(archive, encoder)
         return
     beside = sidecar_of(path)
     if beside.exists() and not is_sidecar(beside):
         raise GPT2Error(
-            f"{shown(path)} needs {shown(beside)} for its sidecar, and that is another file; choose another name"
+            f"{printable_name(path)} needs {printable_name(beside)} for its sidecar, and that is another file; choose another name"
         )
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         writer = NpyWriter(file, encoder)
         yield writer
         writer.finish()
         # First: if all ends in between, the old ids have a sidecar that does not fit, and are refused.
-        with replacing(beside) as sidecar:
+        with atomic_write(beside) as sidecar:
             sidecar.write(json.dumps(writer.sidecar(), indent=2).encode("ascii") + b"\n")
 
 
@@ -149,9 +149,9 @@ class TokenFile:
             while left and (done := os.preadv(self.file.fileno(), [left], at)):
                 left, at = left[done:], at + done
         except OSError as error:
-            raise GPT2Error(f"{shown(self.path)} cannot be read: {error.strerror}") from error
+            raise GPT2Error(f"{printable_name(self.path)} cannot be read: {error.strerror}") from error
         if left:
-            raise GPT2Error(f"{shown(self.path)} was cut off while it was in use; {_again(self.path)}")
+            raise GPT2Error(f"{printable_name(self.path)} was cut off while it was in use; {_again(self.path)}")
         check_ids(ids, self.path, self.encoder)
         return ids
 
@@ -212,11 +212,14 @@ def read(path: Path, encoder: Vocabulary) -> StoredIds:
     if said is None:
         for _ in ids.blocks():
             pass
-        warnings.warn(f"{shown(path)} has no {shown(beside.name)} beside it that names its vocabulary", stacklevel=2)
+        warnings.warn(
+            f"{printable_name(path)} has no {printable_name(beside.name)} beside it that names its vocabulary",
+            stacklevel=2,
+        )
     elif said["vocabulary"] != encoder.fingerprint:
-        raise GPT2Error(f"{shown(path)} holds ids of another vocabulary than the model's; {_again(path)}")
+        raise GPT2Error(f"{printable_name(path)} holds ids of another vocabulary than the model's; {_again(path)}")
     elif said["tokens"] != len(ids):
-        raise damaged(path, f"it has {len(ids)} ids, but {shown(beside.name)} beside it says {said['tokens']}")
+        raise damaged(path, f"it has {len(ids)} ids, but {printable_name(beside.name)} beside it says {said['tokens']}")
     return ids
 
 
@@ -245,7 +248,9 @@ def check_ids(ids: np.ndarray, path: Path, encoder: Vocabulary) -> None:
     """Raises GPT2Error if one of the ids is not below n_vocab."""
     for i in (int(ids.max()), int(ids.min())) if len(ids) else ():
         if not 0 <= i < encoder.n_vocab:
-            raise GPT2Error(f"{shown(path)} holds the id {i}, the model's are below {encoder.n_vocab}; {_again(path)}")
+            raise GPT2Error(
+                f"{printable_name(path)} holds the id {i}, the model's are below {encoder.n_vocab}; {_again(path)}"
+            )
 
 
 def _read_header(file: IO[bytes]) -> tuple[np.dtype, int]:
@@ -258,9 +263,11 @@ def _read_header(file: IO[bytes]) -> tuple[np.dtype, int]:
 
 
 def damaged(path: Path, reason: str) -> GPT2Error:
-    said = shown(reason.split("\n")[0][:200]) or "it ends too early"  # what is quoted of a file may be anything
-    return GPT2Error(f"{shown(path)} is damaged or no file of ids: {said}; {_again(path)}")
+    said = (
+        printable_name(reason.split("\n")[0][:200]) or "it ends too early"
+    )  # what is quoted of a file may be anything
+    return GPT2Error(f"{printable_name(path)} is damaged or no file of ids: {said}; {_again(path)}")
 
 
 def _again(path: Path) -> str:
-    return f"encode its text again: {ENCODE} {shown(path)} --model_name NAME"
+    return f"encode its text again: {ENCODE} {printable_name(path)} --model_name NAME"

@@ -15,8 +15,8 @@ from pathlib import Path
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
 from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder, byte_characters, without_surrogates
-from gpt2.errors import GPT2Error, UsageError, shown
-from gpt2.files import ByteCount, new_folder, replacing_together, unheard
+from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.files import ByteProgress, atomic_write_many, creating_folder, no_callback
 from gpt2.formats.openai.checkpoint_files import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
 
@@ -33,8 +33,8 @@ def train(
     out: Path,
     n_vocab: int,
     encoding: str = "utf-8",
-    rows: documents.Csv = documents.PLAIN_CSV,
-    report: ByteCount = unheard,
+    rows: documents.CsvFormat = documents.PLAIN_CSV,
+    report: ByteProgress = no_callback,
 ) -> Encoder:
     """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
 
@@ -49,12 +49,12 @@ def train(
     for name in (HPARAMS_FILE, STATE_FILE):
         if (out / name).exists():
             raise GPT2Error(f"{out} holds a model, which another vocabulary would spoil; choose another folder")
-    paths = [file for file in documents.find(path) if not is_sidecar(file)]
+    paths = [file for file in documents.find_text_files(path) if not is_sidecar(file)]
     with contextlib.closing(_texts(paths, encoding, rows, report)) as texts:
         first = next(texts, None)
         if first is None:
-            raise GPT2Error(f"{shown(path)} holds no text; give a file of text or a folder of such files")
-        with new_folder(out), _saved_in(out) as folder:
+            raise GPT2Error(f"{printable_name(path)} holds no text; give a file of text or a folder of such files")
+        with creating_folder(out), _saved_in(out) as folder:
             merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
             encoder = _encoder(merges)
             for name, content in encoder.files().items():
@@ -71,7 +71,9 @@ def _encoder(merges: Merges) -> Encoder:
     return Encoder({piece: i for i, piece in enumerate(pieces)}, merges)
 
 
-def _texts(paths: list[Path], encoding: str, rows: documents.Csv, report: ByteCount) -> Generator[str, None, None]:
+def _texts(
+    paths: list[Path], encoding: str, rows: documents.CsvFormat, report: ByteProgress
+) -> Generator[str, None, None]:
     size = documents.total_size(paths)
     done = 0
     for part in documents.read(paths, encoding, rows):
@@ -99,7 +101,9 @@ def _merges(texts: Iterator[str], n: int) -> Merges:
 @contextlib.contextmanager
 def _saved_in(out: Path) -> Iterator[Path]:
     try:
-        with replacing_together(out, last=ENCODER_FILE) as folder:
+        with atomic_write_many(out, last=ENCODER_FILE) as folder:
             yield folder
     except OSError as error:
-        raise GPT2Error(f"the vocabulary in {shown(out)} cannot be written: {error.strerror or error}") from error
+        raise GPT2Error(
+            f"the vocabulary in {printable_name(out)} cannot be written: {error.strerror or error}"
+        ) from error

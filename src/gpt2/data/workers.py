@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from gpt2.data.documents import Part
+from gpt2.data.documents import DocumentPart
 from gpt2.errors import GPT2Error
 from gpt2.text.vocabulary import Vocabulary, type_code
 
@@ -42,7 +42,7 @@ def pack_separator(encoder: Vocabulary) -> bytes:
     return b""
 
 
-def batches(parts: Iterable[Part], characters: int) -> Iterator[list[Part]]:
+def batches(parts: Iterable[DocumentPart], characters: int) -> Iterator[list[DocumentPart]]:
     """Parts together, of at least so many characters but the last batch."""
     batch, length = [], 0
     for part in parts:
@@ -55,19 +55,19 @@ def batches(parts: Iterable[Part], characters: int) -> Iterator[list[Part]]:
         yield batch
 
 
-def encode_batch(encoder: Vocabulary, batch: Sequence[Part]) -> bytes:
+def encode_batch(encoder: Vocabulary, batch: Sequence[DocumentPart]) -> bytes:
     end = pack_separator(encoder)
     return b"".join([encoder.pack(_text(encoder, part)) + (end if part.last else b"") for part in batch])
 
 
-def _text(encoder: Vocabulary, part: Part) -> str:
+def _text(encoder: Vocabulary, part: DocumentPart) -> str:
     """Its text; a document's last line may need an end, which files often leave out."""
     lacks = part.last and encoder.ends_lines and part.text and not part.text.endswith("\n")
     return f"{part.text}\n" if lacks else part.text
 
 
 def encode_batches(
-    batches: Iterable[list[Part]], encoder: Vocabulary, processes: int
+    batches: Iterable[list[DocumentPart]], encoder: Vocabulary, processes: int
 ) -> Generator[Encoded, None, None]:
     """Batches -> their ids in the same order, encoded by so many processes; by this one if it is 1.
 
@@ -87,7 +87,7 @@ def encode_batches(
             yield under_way.popleft().result()
 
 
-def _encoded(ids: bytes, batch: Sequence[Part]) -> Encoded:
+def _encoded(ids: bytes, batch: Sequence[DocumentPart]) -> Encoded:
     return Encoded(ids, sum(part.last for part in batch), sum(part.size for part in batch))
 
 
@@ -101,7 +101,7 @@ class Pool:
         self.started: list[subprocess.Popen[bytes]] = []
         self.lock, self.closed = threading.Lock(), False
 
-    def submit(self, batch: list[Part]) -> Future[Encoded]:
+    def submit(self, batch: list[DocumentPart]) -> Future[Encoded]:
         return self.threads.submit(self._encode, batch)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Pool:
                     _pipe(stream).close()
             process.wait()
 
-    def _encode(self, batch: list[Part]) -> Encoded:
+    def _encode(self, batch: list[DocumentPart]) -> Encoded:
         try:
             process = self.idle.get_nowait()
         except queue.Empty:

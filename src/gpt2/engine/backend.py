@@ -36,7 +36,7 @@ class Logits(NamedTuple):
     log_totals: np.ndarray  # [W] float32, log of the sum of their exponentials: a value less this is a log-probability
 
 
-class WordsWanted(NamedTuple):
+class RandomWordsRequest(NamedTuple):
     """Random words for a sample's new token with this number: for each of the ids [N], or for all if None."""
 
     numbers: RandomNumbers
@@ -61,5 +61,5 @@ class Backend(Protocol):
         for what would leave the blocks or the window, MemoryError; then nothing counts as fed.
         """
 
-    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+    def random_words(self, wanted: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
         """For each [N] uint32, those of `RandomNumbers.words`."""

@@ -17,20 +17,20 @@ from collections.abc import Iterable
 import numpy as np
 
 from gpt2 import sample
-from gpt2.engine.backend import Backend, Logits, Piece, WordsWanted
+from gpt2.engine.backend import Backend, Logits, Piece, RandomWordsRequest
 from gpt2.engine.blocks import blocks_for
-from gpt2.engine.prefix_cache import WORTH, Prefixes, in_common
-from gpt2.engine.token_sequence import Choice, Part, Row, Running
+from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
+from gpt2.engine.token_sequence import Part, Row, Running, TokenChoice
 from gpt2.errors import UsageError
 
-ALONE = 512  # ids of prompts in a step that nobody waits for
+PREFILL_BUDGET_IDLE = 512  # ids of prompts in a step that nobody waits for
 # In one that others wait for: a prompt of no more than so many goes in at once, and so do several as far as they fit
 # in. The others wait as long in sum as for many small parts, and whoever brought it least.
-AT_ONCE = 256
+PREFILL_BUDGET_BUSY = 256
 # A longer one, alone, goes in in parts, so that no step takes more than some two times as long: at least so many ids,
 # and so many for each row, which keeps a batch full whose prompts are somewhat longer than its texts.
 BESIDE, BESIDE_EACH = 12, 1.5
-ECHOED = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
+ECHO_CHUNK_IDS = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
 
 
 class Batch:
@@ -48,10 +48,10 @@ class Batch:
     """
 
     def __init__(
-        self, backend: Backend, prefixes: Prefixes | None = None, room: int | None = None, beside: int | None = None
+        self, backend: Backend, prefixes: PrefixCache | None = None, room: int | None = None, beside: int | None = None
     ) -> None:
         self.backend, self.beside = backend, beside
-        self.prefixes = prefixes or Prefixes(backend.new_blocks())
+        self.prefixes = prefixes or PrefixCache(backend.new_blocks())
         self.blocks = self.prefixes.blocks
         self.room = self.blocks.room() if room is None else room
         self.rows: dict[int, Running] = {}
@@ -90,7 +90,7 @@ class Batch:
             self.prefixes.keep(row.window[: row.filled], row.blocks)
         self.blocks.give_back(row.blocks)
 
-    def echo(self, number: int) -> list[Choice | None]:
+    def echo(self, number: int) -> list[TokenChoice | None]:
         """The log-probabilities of the prompt's ids that the window keeps, after the row's first choice; the first id
         has none. Of rows with `echo`."""
         return self.rows[number].echoed
@@ -100,7 +100,7 @@ class Batch:
         taken = sum(other.most_blocks for other in self.rows.values())
         return not taken or taken + row.most_blocks(self.backend.hparams.n_ctx) <= self.room
 
-    def step(self) -> list[Choice]:
+    def step(self) -> list[TokenChoice]:
         """One id for each row that has got so far; none, perhaps, while prompts are computed.
 
         What interrupts it (Ctrl-C, MemoryError) leaves all rows as they were, and it can be called again.
@@ -116,7 +116,7 @@ class Batch:
         self.told = {row.number: len(row.new) for row in self.rows.values()}
         return choices
 
-    def _untold(self) -> list[Choice]:
+    def _untold(self) -> list[TokenChoice]:
         return [choice for row in self.rows.values() for choice in row.new[self.told.get(row.number, 0) :]]
 
     def _plan(self) -> list[Part]:
@@ -131,11 +131,11 @@ class Batch:
                 part = row.part(1)
                 (plan if part.is_last else longer).append(part)
         beside = _beside(len(plan), [part.row.to_read for part in longer]) if self.beside is None else self.beside
-        budget = beside if plan else ALONE
+        budget = beside if plan else PREFILL_BUDGET_IDLE
         reading: list[Running] = []  # rows whose prompts are on their way into the cache
         for row, *_ in longer:
             if budget > 0 and (row.blocks or self._may_begin(row, reading)):
-                part = row.part(min(budget, ECHOED) if row.row.echo else budget)
+                part = row.part(min(budget, ECHO_CHUNK_IDS) if row.row.echo else budget)
                 plan.append(part)
                 reading.append(row)
                 budget -= part.size
@@ -165,8 +165,8 @@ class Batch:
         known = self.prefixes.find(row.window)
         blocks = [*known.blocks] if known.partial is None else [*known.blocks, known.partial]
         try:
-            to_come = max((in_common(row.window, other.window) for other in reading), default=0)
-            if min(to_come, len(row.window) - 1) >= known.slots + WORTH:
+            to_come = max((common_prefix_length(row.window, other.window) for other in reading), default=0)
+            if min(to_come, len(row.window) - 1) >= known.slots + MIN_SHARED_IDS:
                 return False
             if known.partial is not None:
                 own = self._new_block(known.partial)
@@ -204,7 +204,7 @@ class Batch:
                 self._echo(part, Logits(logits.values[first:line], logits.log_totals[first:line]))
             row.filled = part.start + part.size
             if part.is_last:
-                if not row.new and row.filled > WORTH:
+                if not row.new and row.filled > MIN_SHARED_IDS:
                     self.prefixes.keep(row.window, row.blocks)
                 ready.append((row, logits.values[line - 1], logits.log_totals[line - 1]))
         return ready
@@ -221,16 +221,18 @@ class Batch:
         left, chosen = {}, {}
         for row, logits, _ in ready:
             sampling, ids = row.row.sampling, row.ids[: row.count]
-            logits = sample.shaped(logits, sampling, ids[: row.n_prompt], ids[row.n_prompt :])
+            logits = sample.apply_bias_and_penalties(logits, sampling, ids[: row.n_prompt], ids[row.n_prompt :])
             if sample.is_greedy(sampling):
                 chosen[row.number] = int(np.argmax(logits))
             else:
-                left[row.number] = sample.candidates(logits, sampling)
+                left[row.number] = sample.filter_candidates(logits, sampling)
         wanted = [
-            WordsWanted(row.random, len(row.new), left[row.number].ids) for row, *_ in ready if row.number in left
+            RandomWordsRequest(row.random, len(row.new), left[row.number].ids)
+            for row, *_ in ready
+            if row.number in left
         ]
         for (number, candidates), words in zip(left.items(), self.backend.random_words(wanted)):
-            chosen[number] = sample.drawn(candidates, words)
+            chosen[number] = sample.draw(candidates, words)
         choices = [_choice(row, chosen[row.number], logits, log_total) for row, logits, log_total in ready]
         for (row, _, _), choice in zip(ready, choices):
             row.choose(choice)
@@ -238,15 +240,15 @@ class Batch:
 
 def _beside(writing: int, reading: list[int]) -> int:
     """Ids of prompts that are computed in a step beside so many rows, where prompts of so many ids are being read."""
-    if len(reading) == 1 and reading[0] > AT_ONCE:
+    if len(reading) == 1 and reading[0] > PREFILL_BUDGET_BUSY:
         return max(BESIDE, int(BESIDE_EACH * writing))
-    return AT_ONCE
+    return PREFILL_BUDGET_BUSY
 
 
-def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> Choice:
-    choice = Choice(row.number, token, float(logits[token] - log_total))
+def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> TokenChoice:
+    choice = TokenChoice(row.number, token, float(logits[token] - log_total))
     if not row.row.likeliest:
         return choice
-    likeliest = sample.likeliest(logits, row.row.likeliest).tolist()
+    likeliest = sample.top_ids(logits, row.row.likeliest).tolist()
     others = tuple((other, float(logits[other] - log_total)) for other in likeliest)
     return choice._replace(likeliest=others, rank=1 + int(np.count_nonzero(logits > logits[token])))

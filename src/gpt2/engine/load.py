@@ -13,7 +13,7 @@ from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.store import Store
 from gpt2.errors import GPT2Error
-from gpt2.files import unheard
+from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import Weights, in_memory
@@ -21,7 +21,7 @@ from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION
 
 
-def native_library(notify: Callable[[str], None] = unheard, threads: int | None = None) -> ctypes.CDLL:
+def native_library(notify: Callable[[str], None] = no_callback, threads: int | None = None) -> ctypes.CDLL:
     """Raises build.NoLibrary, saying why.
 
     Where there is a driver for GPUs TensorFlow is started, with so many threads, since it alone knows whether it can
@@ -36,7 +36,7 @@ def load_backend(
     directory: ModelDir,
     precision: str = DEFAULT_PRECISION,
     native: bool = True,
-    notify: Callable[[str], None] = unheard,
+    notify: Callable[[str], None] = no_callback,
     threads: int | None = None,
     cache: bool = True,
 ) -> Backend:

@@ -17,7 +17,7 @@ import numpy as np
 from gpt2.engine.blocks import SLOTS, Blocks
 
 BYTES = 256 << 20  # of beginnings that are kept
-WORTH = 4  # ids: so many are worth to be copied, or to be waited for, rather than computed
+MIN_SHARED_IDS = 4  # ids: so many are worth to be copied, or to be waited for, rather than computed
 
 
 class Node:
@@ -29,7 +29,7 @@ class Node:
         self.children: dict[int, list[Node]] = {}  # by their first id
 
 
-class Beginning(NamedTuple):
+class PrefixMatch(NamedTuple):
     """What is known of a row's ids: whole blocks to share, and some slots of another one to copy."""
 
     blocks: list[int]
@@ -37,7 +37,7 @@ class Beginning(NamedTuple):
     slots: int
 
 
-class Prefixes:
+class PrefixCache:
     """The store: one for all that is computed with the same weights. Threads may share it.
 
     size: how many bytes of blocks it keeps; those that were used last stay.
@@ -51,7 +51,7 @@ class Prefixes:
             OrderedDict()
         )  # what was used last stands last, and after what is below it
 
-    def find(self, ids: np.ndarray) -> Beginning:
+    def find(self, ids: np.ndarray) -> PrefixMatch:
         """The longest known beginning of ids [T], short of the last one, whose logits have to be computed.
 
         The caller is a user of its blocks, the partial one included, and has to give them back.
@@ -68,11 +68,11 @@ class Prefixes:
                     break
             slots = min(slots, len(ids) - 1 - start)
             whole = [used.block for used in path]
-            if slots < WORTH:
-                found = Beginning(whole, None, start)
+            if slots < MIN_SHARED_IDS:
+                found = PrefixMatch(whole, None, start)
             else:
                 path.append(node)
-                found = Beginning(whole, node.block, start + slots)
+                found = PrefixMatch(whole, node.block, start + slots)
             self._use(path)
             self.blocks.share(used.block for used in path)
             return found
@@ -131,13 +131,13 @@ def _best(node: Node, ids: np.ndarray) -> tuple[Node, int]:
     """Of the nodes below this one that which has most ids in common, from the first on, and how many; or itself, 0."""
     best, most = node, 0
     for child in node.children.get(int(ids[0]), ()) if len(ids) else ():
-        common = in_common(child.ids, ids)
+        common = common_prefix_length(child.ids, ids)
         if common > most:
             best, most = child, common
     return best, most
 
 
-def in_common(a: np.ndarray, b: np.ndarray) -> int:
+def common_prefix_length(a: np.ndarray, b: np.ndarray) -> int:
     """With how many ids both begin."""
     n = min(len(a), len(b))
     different = np.flatnonzero(a[:n] != b[:n])

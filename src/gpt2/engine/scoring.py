@@ -17,7 +17,7 @@ import numpy as np
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece
 from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
-from gpt2.engine.prefix_cache import WORTH, in_common
+from gpt2.engine.prefix_cache import MIN_SHARED_IDS, common_prefix_length
 
 # Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%) and more save nothing; from
 # 32 MB on the C library asks the system for new pages in every step, which takes several times as long now and then.
@@ -35,14 +35,14 @@ class Span(NamedTuple):
     scored: int
 
 
-class Asked(NamedTuple):
+class ScoreOptions(NamedTuple):
     """What is wanted besides the log-probabilities. likeliest: how many of the likeliest ids at each place."""
 
     ranks: bool = False
     likeliest: int = 0
 
 
-class Scores(NamedTuple):
+class SpanScores(NamedTuple):
     """Of the ids of a span that are scored."""
 
     logprobs: np.ndarray  # [S] float32
@@ -51,10 +51,10 @@ class Scores(NamedTuple):
     likeliest_logprobs: np.ndarray  # [S, N] float32
 
 
-LOGPROBS = Asked()
+LOGPROBS = ScoreOptions()
 
 
-def scores(backend: Backend, spans: Iterable[Span], asked: Asked = LOGPROBS) -> Iterator[Scores]:
+def score_spans(backend: Backend, spans: Iterable[Span], asked: ScoreOptions = LOGPROBS) -> Iterator[SpanScores]:
     """What the backend says of each span, in their order; a few are drawn before the first is returned.
 
     Log-probabilities are those of the raw logits. Raises MemoryError where there is none for a window.
@@ -98,7 +98,7 @@ class _Queue:
             newest.leave(self.blocks)
         return True
 
-    def done(self) -> Iterator[Scores]:
+    def done(self) -> Iterator[SpanScores]:
         """What is known of the spans that are complete, which leave."""
         while self.reading and self.reading[0].is_done:
             one = self.reading.popleft()
@@ -117,7 +117,7 @@ class _Reading:
         assert 1 <= self.scored <= len(self.fed), "something is scored, and something stands before it"
         self.blocks: list[int] = []
         self.filled = 0
-        self.parts: list[Scores] = []
+        self.parts: list[SpanScores] = []
 
     @property
     def is_done(self) -> bool:
@@ -125,8 +125,8 @@ class _Reading:
 
     def begin(self, before: _Reading | None, blocks: Blocks) -> bool:
         """Takes over what it has in common with the one before; whether it can begin, as that has got so far."""
-        common = min(in_common(before.fed, self.fed), self.first) if before else 0
-        if before is None or common < WORTH:
+        common = min(common_prefix_length(before.fed, self.fed), self.first) if before else 0
+        if before is None or common < MIN_SHARED_IDS:
             return True
         if before.filled < common:
             return False
@@ -145,28 +145,28 @@ class _Reading:
             self.blocks.append(blocks.take())
         return Piece(self.blocks, self.filled, self.fed[self.filled : end], max(0, end - max(self.filled, self.first)))
 
-    def take(self, piece: Piece, logits: Logits, asked: Asked) -> None:
+    def take(self, piece: Piece, logits: Logits, asked: ScoreOptions) -> None:
         """What the piece's places say of the ids after them."""
         self.filled += len(piece.ids)
         if piece.wanted:
             targets = self.ids[self.filled - piece.wanted + 1 : self.filled + 1]
-            self.parts.append(said_of(np.asarray(targets), logits, asked))
+            self.parts.append(score_logits(np.asarray(targets), logits, asked))
 
-    def scores(self) -> Scores:
-        return Scores(*map(np.concatenate, zip(*self.parts)))
+    def score_spans(self) -> SpanScores:
+        return SpanScores(*map(np.concatenate, zip(*self.parts)))
 
     def leave(self, blocks: Blocks) -> None:
         blocks.give_back(self.blocks)
         self.blocks = []
 
 
-def said_of(ids: np.ndarray, logits: Logits, asked: Asked) -> Scores:
+def score_logits(ids: np.ndarray, logits: Logits, asked: ScoreOptions) -> SpanScores:
     """What S places' logits [S, V] say of the ids [S] that follow."""
     values, totals = logits
     own = values[np.arange(len(ids)), ids]
     ranks = 1 + np.count_nonzero(values > own[:, None], axis=1) if asked.ranks else np.zeros(0)
     likeliest = np.zeros((len(ids), 0), np.int32)
     if asked.likeliest:
-        likeliest = np.array([sample.likeliest(row, asked.likeliest) for row in values], np.int32)
+        likeliest = np.array([sample.top_ids(row, asked.likeliest) for row in values], np.int32)
     others = np.take_along_axis(values, likeliest, axis=1) - totals[:, None]
-    return Scores(own - totals, ranks.astype(np.int32), likeliest, others)
+    return SpanScores(own - totals, ranks.astype(np.int32), likeliest, others)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import devices, model
-from gpt2.engine.backend import Logits, Piece, WordsWanted
+from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
 from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
 from gpt2.engine.quantize import to_int8
 from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
@@ -118,7 +118,7 @@ class TensorFlowBackend:
         most = values.max(axis=1, keepdims=True, initial=-np.inf)
         return Logits(values, np.log(np.exp(values - most).sum(axis=1)) + most[:, 0])
 
-    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+    def random_words(self, wanted: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
         """See `Backend`."""
         return [words.numbers.words(words.token, self.hparams.n_vocab, words.ids) for words in wanted]
 

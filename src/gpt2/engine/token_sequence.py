@@ -38,7 +38,7 @@ class Row:
         return blocks_for(n_ctx if self.length is None else min(n_ctx, len(self.prompt) + self.length))
 
 
-class Choice(NamedTuple):
+class TokenChoice(NamedTuple):
     """An id, its log-probability by the model's own logits, before all that shapes a choice, and the likeliest ones."""
 
     row: int  # its number
@@ -48,12 +48,12 @@ class Choice(NamedTuple):
     rank: int | None = None  # with the likeliest: 1 for the first of them, one more for each id that is likelier
 
 
-def finite(logprob: float) -> float | None:
+def finite_or_none(logprob: float) -> float | None:
     """As it is written in JSON, which has no infinity."""
     return logprob if math.isfinite(logprob) else None
 
 
-def last_of_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
+def truncate_to_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
     """What is kept of a prompt: all of it or, if it is longer than the window, its last n_ctx - 1 ids."""
     return ids if len(ids) <= n_ctx else ids[-max(1, n_ctx - 1) :]
 
@@ -89,9 +89,11 @@ class Running:
         self.random = RandomNumbers(row.seed, row.sample)
         self.n_prompt = len(row.prompt)
         self.ids = np.array(row.prompt, np.int32)  # the prompt's and the new ones; perhaps room for more behind
-        self.new: list[Choice] = []
-        self.echoed: list[Choice | None] = []  # for each id of the prompt that the window keeps, if they are asked for
-        self.first = self.n_prompt - len(last_of_window(row.prompt, n_ctx))  # where the window begins
+        self.new: list[TokenChoice] = []
+        self.echoed: list[
+            TokenChoice | None
+        ] = []  # for each id of the prompt that the window keeps, if they are asked for
+        self.first = self.n_prompt - len(truncate_to_window(row.prompt, n_ctx))  # where the window begins
         self.most_blocks = row.most_blocks(n_ctx)
         self.blocks: list[int] = []
         self.filled = 0  # slots of the window that have been computed
@@ -130,7 +132,7 @@ class Running:
         size = min(total - start, most)
         return Part(self, start, size, start + size == total)
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, choice: TokenChoice) -> None:
         if self.count == len(self.ids):
             self.ids = np.concatenate([self.ids, np.zeros(max(64, len(self.ids) // 2), np.int32)])
         self.ids[self.count] = choice.id

@@ -9,8 +9,8 @@ from typing import IO
 
 import numpy as np
 
-from gpt2.engine.prefix_cache import in_common
-from gpt2.errors import Damaged
+from gpt2.engine.prefix_cache import common_prefix_length
+from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.choices import SUM, Choices, Question, question_of
 from gpt2.evaluation.datasets import CBT
@@ -35,18 +35,20 @@ def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
             yield _cloze(model, held, f"line {number}", path)
             held = []
     if held:
-        raise Damaged(path, f"its last question has {len(held)} lines instead of {LINES}")
+        raise DamagedFileError(path, f"its last question has {len(held)} lines instead of {LINES}")
 
 
 def _cloze(model: Model, lines: list[str], place: str, path: Path) -> Question:
     query, *fields = lines[-1].split("\t")
     candidates = fields[-1].split("|") if len(fields) > 1 else []
     if BLANK not in query or fields[0] not in candidates:
-        raise Damaged(path, f"{place} should be a sentence with {BLANK}, its answer, and candidates with the answer")
+        raise DamagedFileError(
+            path, f"{place} should be a sentence with {BLANK}, its answer, and candidates with the answer"
+        )
     before, _, after = " ".join([*lines[:-1], query]).partition(BLANK)
     texts = [detokenize.detokenized(before + candidate + after, detokenize.CBT) for candidate in candidates]
     rows = [np.array(model.encoder.encode(text), np.int32) for text in texts]
-    common = min(in_common(rows[0], row) for row in rows)
+    common = min(common_prefix_length(rows[0], row) for row in rows)
     return question_of(model, rows, min(common, min(map(len, rows)) - 1), candidates.index(fields[0]))
 
 

@@ -9,10 +9,10 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from gpt2.engine.prefix_cache import in_common
-from gpt2.engine.scoring import Span, scores
+from gpt2.engine.prefix_cache import common_prefix_length
+from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
-from gpt2.evaluation.task import Number, Progress, Result, Settings, Task
+from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
 from gpt2.evaluation.totals import mean
 from gpt2.generate import Model
 
@@ -37,7 +37,7 @@ def kept(model: Model, ids: Iterable[int]) -> np.ndarray:
 def continuation(model: Model, context: str, ending: str) -> Span:
     """The tokens of the ending, given the context; both are encoded together."""
     whole = np.array(model.encoder.encode(context + ending), np.int32)
-    before = in_common(np.array(model.encoder.encode(context), np.int32), whole)
+    before = common_prefix_length(np.array(model.encoder.encode(context), np.int32), whole)
     ids = kept(model, whole)
     return Span(ids, max(1, min(len(whole) - before, len(ids) - 1)))
 
@@ -61,7 +61,7 @@ def answered(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Ques
             drawn.append(question)
             yield from spans_of(model, question)
 
-    found = scores(model.backend, spans())
+    found = score_spans(model.backend, spans())
     for first in found:
         question = drawn.pop(0)
         parts = [first, *itertools.islice(found, len(question.rows) - 1)]
@@ -87,7 +87,7 @@ class Choices(NamedTuple):
     columns: dict[str, str]
     questions: int
 
-    def run(self, model: Model, file: IO[bytes], path: Path, settings: Settings, progress: Progress) -> Result:
+    def run(self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: Progress) -> TaskResult:
         """See `Task`."""
         hits, done, total = {SUM: 0, MEAN: 0}, 0, min(self.questions, settings.limit or self.questions)
         asked = itertools.islice(self.read(model, file, path), settings.limit)
@@ -96,7 +96,7 @@ class Choices(NamedTuple):
             hits[MEAN] += int(np.argmax(sums / counts)) == question.right
             progress(done, total)
         numbers = [Number(measure, 100 * mean(hits[measure], done), column) for measure, column in self.columns.items()]
-        return Result(self.name, self.protocol, numbers, {"questions": done})
+        return TaskResult(self.name, self.protocol, numbers, {"questions": done})
 
     def task(self, data: DataFile, member: str = "") -> Task:
         return Task(self.name, self.protocol, data, self.run, member)

@@ -8,12 +8,12 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from gpt2.errors import Damaged
+from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import ENWIK8, PTB, TEXT8, WIKITEXT2, DataFile
 from gpt2.evaluation.scores import protocol_of, score_ids
-from gpt2.evaluation.task import Number, Progress, Result, Settings, Task
-from gpt2.evaluation.totals import Counts, Totals, measures
+from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
+from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 from gpt2.generate import Model
 
 LABELS = {
@@ -37,10 +37,14 @@ class Corpus(NamedTuple):
     data: DataFile = WIKITEXT2
     test_share: int = 1  # the last part of the file, one of so many
 
-    def run(self, model: Model, file: IO[bytes], path: Path, settings: Settings, progress: Progress) -> Result:
+    def run(self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: Progress) -> TaskResult:
         """See `Task`."""
         protocol = protocol_of(model.hparams.n_ctx, model.encoder, settings.window, settings.stride, settings.start)
-        original, counts, totals = _decoded(file.read(), path, self.test_share)[: settings.limit], Counts(), Totals()
+        original, counts, totals = (
+            _decoded(file.read(), path, self.test_share)[: settings.limit],
+            Counts(),
+            ScoreTotals(),
+        )
         ids = np.array(model.encoder.encode(self.read("".join(counts.of([original])))), np.int32)
         done = 0
         for scored in totals.of(score_ids(model, [[ids]], protocol)):
@@ -51,7 +55,7 @@ class Corpus(NamedTuple):
         numbers = [Number(LABELS[key], value, columns.get(key, "")) for key, value in found.items()]
         sizes = {"tokens": totals.tokens, "words": counts.words, "lines": counts.lines, "bytes": counts.bytes}
         said = f"{self.about}; {protocol}; words, line ends and bytes are those of the text as it was published"
-        return Result(self.name, said, numbers, sizes)
+        return TaskResult(self.name, said, numbers, sizes)
 
 
 def _decoded(data: bytes, path: Path, test_share: int) -> str:
@@ -62,7 +66,7 @@ def _decoded(data: bytes, path: Path, test_share: int) -> str:
     try:
         return data[start:].decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Damaged(path, f"it is not UTF-8 at byte {start + error.start}") from error
+        raise DamagedFileError(path, f"it is not UTF-8 at byte {start + error.start}") from error
 
 
 def _as_it_is(text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import transfer
 
 OWN = Path("gpt-2-tensorflow", "data")  # in the user's cache
@@ -104,7 +104,7 @@ def default_folder() -> Path:
     return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), OWN)
 
 
-def download(data: DataFile, folder: Path, report: Callable[..., object] = files.unheard) -> Path:
+def download(data: DataFile, folder: Path, report: Callable[..., object] = files.no_callback) -> Path:
     """Brings the file to the folder, unless it is there and right; returns its path.
 
     report: told the name of the file, how many bytes of it are there, and of how many. Raises GPT2Error if it cannot be
@@ -113,7 +113,7 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
     path, failures = folder / data.name, []
     if files.is_file(path) and not problem(path, data):
         return path
-    with files.new_folder(folder):
+    with files.creating_folder(folder):
         for url in data.urls:
             try:
                 transfer.fetch(url, path, lambda part: problem(part, data), partial(report, data.name))
@@ -161,7 +161,7 @@ def _zipped(archive: zipfile.ZipFile, path: Path, member: str) -> IO[bytes]:
         if _same(entry.filename, member):
             _check_size(path, member, entry.file_size)
             return archive.open(entry)
-    raise Damaged(path, f"it holds no {member}")
+    raise DamagedFileError(path, f"it holds no {member}")
 
 
 def _in_tar(archive: tarfile.TarFile, path: Path, member: str) -> IO[bytes]:
@@ -169,7 +169,7 @@ def _in_tar(archive: tarfile.TarFile, path: Path, member: str) -> IO[bytes]:
         if _same(entry.name, member) and (file := archive.extractfile(entry)):
             _check_size(path, member, entry.size)
             return file
-    raise Damaged(path, f"it holds no {member}")
+    raise DamagedFileError(path, f"it holds no {member}")
 
 
 def _in_folder(folder: Path, member: str) -> Path:
@@ -186,4 +186,4 @@ def _same(name: str, member: str) -> bool:
 
 def _check_size(path: Path, member: str, size: int) -> None:
     if size > LARGEST:
-        raise Damaged(path, f"its {member} would have {size:,} bytes")
+        raise DamagedFileError(path, f"its {member} would have {size:,} bytes")

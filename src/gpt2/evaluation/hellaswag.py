@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from gpt2.errors import Damaged
+from gpt2.errors import DamagedFileError
 from gpt2.evaluation.choices import MEAN, SUM, Choices, Question, question_of
 from gpt2.evaluation.datasets import HELLASWAG
 from gpt2.evaluation.task import json_lines
@@ -22,7 +22,7 @@ def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
     for number, found in enumerate(json_lines(file, path, ["ctx", "endings", "label"]), start=1):
         endings, label = found["endings"], found["label"]
         if not isinstance(endings, list) or not str(label).isdecimal() or int(label) >= len(endings):
-            raise Damaged(path, f"line {number}: its label should be the number of one of its endings")
+            raise DamagedFileError(path, f"line {number}: its label should be the number of one of its endings")
         context = model.encoder.encode(str(found["ctx"]))
         rows = [np.array([*context, *model.encoder.encode(f" {ending}")], np.int32) for ending in endings]
         yield question_of(model, rows, len(context), int(label))

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from gpt2.engine.scoring import Asked, Span, scores
-from gpt2.errors import Damaged
+from gpt2.engine.scoring import ScoreOptions, Span, score_spans
+from gpt2.errors import DamagedFileError
 from gpt2.evaluation import paper
 from gpt2.evaluation.choices import continuation, kept
 from gpt2.evaluation.datasets import LAMBADA
-from gpt2.evaluation.task import Number, Progress, Result, Settings, Task, json_lines
+from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings, json_lines
 from gpt2.evaluation.totals import mean, perplexity
 from gpt2.generate import Model
 
@@ -47,21 +47,21 @@ class Passages(NamedTuple):
     read: Callable[[Model, str], Span]
     columns: tuple[str, str]
 
-    def run(self, model: Model, file: IO[bytes], path: Path, settings: Settings, progress: Progress) -> Result:
+    def run(self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: Progress) -> TaskResult:
         """See `Task`."""
         found = itertools.islice(json_lines(file, path, ["text"]), settings.limit)
         passages = [str(passage["text"]) for passage in found]
         if not all(map(str.strip, passages)):
-            raise Damaged(path, "it has a passage without a word")
+            raise DamagedFileError(path, "it has a passage without a word")
         spans = (self.read(model, passage) for passage in passages)
         hits, nats, done = 0, 0.0, 0
-        for done, told in enumerate(scores(model.backend, spans, Asked(ranks=True)), start=1):
+        for done, told in enumerate(score_spans(model.backend, spans, ScoreOptions(ranks=True)), start=1):
             hits += bool((told.ranks == 1).all())
             nats -= float(told.logprobs.sum(dtype=float))
             progress(done, len(passages))
         values = perplexity(nats, done), 100 * mean(hits, done)
         numbers = [Number(*each) for each in zip(("perplexity", "accuracy, %"), values, self.columns)]
-        return Result(self.name, self.protocol, numbers, {"passages": done})
+        return TaskResult(self.name, self.protocol, numbers, {"passages": done})
 
 
 READINGS = (

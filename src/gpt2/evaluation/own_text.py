@@ -7,39 +7,43 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from gpt2.data import documents
-from gpt2.errors import shown
+from gpt2.errors import printable_name
 from gpt2.evaluation.corpora import LABELS
 from gpt2.evaluation.scores import Protocol, score
-from gpt2.evaluation.task import Number, Progress, Result
-from gpt2.evaluation.totals import Counts, Totals, measures
+from gpt2.evaluation.task import Number, Progress, TaskResult
+from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 from gpt2.generate import Model
 
 
-class Text(NamedTuple):
+class NamedText(NamedTuple):
     """A text in parts, and what it is called."""
 
     name: str
     parts: Iterable[str]
 
 
-def of_files(paths: Sequence[Path], encoding: str, rows: documents.Csv, where: documents.LastCut) -> Iterator[Text]:
+def of_files(
+    paths: Sequence[Path], encoding: str, rows: documents.CsvFormat, where: documents.LastCut
+) -> Iterator[NamedText]:
     """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
 
-    where: the vocabulary's `last_cut`. An empty file is a text without tokens. Raises GPT2Error, naming the file, for
+    where: the vocabulary's `last_safe_cut`. An empty file is a text without tokens. Raises GPT2Error, naming the file, for
     one that is damaged.
     """
     for path in paths:
         parts = documents.read([path], encoding, rows, where)
         first, count = next(parts, None), 0
         if first is None:
-            yield Text(shown(path), ())
+            yield NamedText(printable_name(path), ())
         while first is not None:
             count += 1
-            yield Text(f"{shown(path)}:{count}" if count > 1 else shown(path), _document(first, parts))
+            yield NamedText(
+                f"{printable_name(path)}:{count}" if count > 1 else printable_name(path), _document(first, parts)
+            )
             first = next(parts, None)
 
 
-def _document(first: documents.Part, following: Iterator[documents.Part]) -> Iterator[str]:
+def _document(first: documents.DocumentPart, following: Iterator[documents.DocumentPart]) -> Iterator[str]:
     part = first
     yield part.text
     while not part.last:
@@ -47,17 +51,17 @@ def _document(first: documents.Part, following: Iterator[documents.Part]) -> Ite
         yield part.text
 
 
-def of_stream(stream: IO[str], name: str, where: documents.LastCut) -> Text:
+def of_stream(stream: IO[str], name: str, where: documents.LastCut) -> NamedText:
     """What comes from a pipe, cut where tokens end."""
     blocks = iter(lambda: stream.read(documents.PART), "")
-    return Text(name, (text for text, _ in documents.cut(blocks, documents.PART, where)))
+    return NamedText(name, (text for text, _ in documents.cut(blocks, documents.PART, where)))
 
 
 def perplexity(
-    model: Model, texts: Iterable[Text], protocol: Protocol, progress: Progress, size: int | None = None
-) -> Result:
+    model: Model, texts: Iterable[NamedText], protocol: Protocol, progress: Progress, size: int | None = None
+) -> TaskResult:
     """Of all texts together. size: bytes of all of them, if that is known."""
-    counts, totals, names, done = Counts(), Totals(), [], 0
+    counts, totals, names, done = Counts(), ScoreTotals(), [], 0
 
     def parts() -> Iterator[Iterator[str]]:
         for text in texts:
@@ -71,4 +75,4 @@ def perplexity(
     sizes = {"texts": len(names), "tokens": totals.tokens, "words": counts.words, "lines": counts.lines}
     name = names[0] if len(names) == 1 else f"{len(names)} texts"
     numbers = [Number(LABELS[key], value) for key, value in found.items()]
-    return Result(name, str(protocol), numbers, {**sizes, "bytes": counts.bytes})
+    return TaskResult(name, str(protocol), numbers, {**sizes, "bytes": counts.bytes})

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator
 
 from gpt2.evaluation import paper
-from gpt2.evaluation.task import Result
+from gpt2.evaluation.task import TaskResult
 
 
-def as_table(result: Result, size: str | None) -> Iterator[str]:
+def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
     """Lines: the numbers, beside them the paper's for a released size, and the protocol. size: see `paper.size_of`."""
     yield result.task
     for name, value, column in result.numbers:
@@ -21,7 +21,7 @@ def as_table(result: Result, size: str | None) -> Iterator[str]:
     yield f"  protocol: {result.protocol}"
 
 
-def as_json(result: Result, model: str, size: str | None) -> str:
+def as_json(result: TaskResult, model: str, size: str | None) -> str:
     """One object; a number that there is not is null."""
     reported = {name: paper.reported(size, column) for name, _, column in result.numbers if column}
     numbers = {name: value if math.isfinite(value) else None for name, value, _ in result.numbers}

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.scoring import LOGPROBS, Asked, Scores, Span, scores
+from gpt2.engine.scoring import LOGPROBS, ScoreOptions, Span, SpanScores, score_spans
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Model
-from gpt2.request import whole
+from gpt2.request import require_integer
 from gpt2.text.vocabulary import Vocabulary
 
 
@@ -42,8 +42,8 @@ class Protocol:
     start: int | None = None
 
     def __post_init__(self) -> None:
-        whole("window", self.window, 1)
-        if whole("stride", self.stride, 1) > self.window:
+        require_integer("window", self.window, 1)
+        if require_integer("stride", self.stride, 1) > self.window:
             raise UsageError(f"stride must be at most the window, {self.window}, or tokens would be left out")
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ def protocol_of(
     Raises UsageError for what does not fit the model.
     """
     window = n_ctx if window is None else window
-    if whole("window", window, 1) > n_ctx:
+    if require_integer("window", window, 1) > n_ctx:
         raise UsageError(f"window must be at most the model's n_ctx, {n_ctx}, not {window}")
     return Protocol(window, window if stride is None else stride, _end_of_text(vocabulary) if start else None)
 
@@ -77,17 +77,17 @@ def _end_of_text(vocabulary: Vocabulary) -> int | None:
         return None
 
 
-class Scored(NamedTuple):
+class ScoredTokens(NamedTuple):
     """Some tokens of a text, in their order."""
 
     text: int  # its place among the texts
     ids: np.ndarray  # [S]
-    tokens: Scores | None  # None of a first token that is not scored
+    tokens: SpanScores | None  # None of a first token that is not scored
 
 
 def score(
-    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, asked: Asked = LOGPROBS
-) -> Iterator[Scored]:
+    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, asked: ScoreOptions = LOGPROBS
+) -> Iterator[ScoredTokens]:
     """All tokens of all texts, in their order; a text is a string, or the parts of one that has any length.
 
     The parts are encoded each for itself, so they must be cut where the vocabulary's tokens end, as `data.documents`
@@ -101,22 +101,22 @@ def encoded(vocabulary: Vocabulary, text: str | Iterable[str]) -> Iterator[np.nd
 
 
 def score_ids(
-    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, asked: Asked = LOGPROBS
-) -> Iterator[Scored]:
+    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, asked: ScoreOptions = LOGPROBS
+) -> Iterator[ScoredTokens]:
     """The same for texts that are ids, in parts of any length."""
     if protocol.window > model.hparams.n_ctx:
         raise UsageError(f"window must be at most the model's n_ctx, {model.hparams.n_ctx}, not {protocol.window}")
-    drawn: deque[tuple[Scored, bool]] = deque()  # what is on its way, and whether scores come for it
+    drawn: deque[tuple[ScoredTokens, bool]] = deque()  # what is on its way, and whether scores come for it
 
     def spans() -> Iterator[Span]:
         for number, parts in enumerate(texts):
             for ids, span in windows(parts, protocol):
-                drawn.append((Scored(number, ids, None), span is not None))
+                drawn.append((ScoredTokens(number, ids, None), span is not None))
                 if span is not None:
                     yield span
 
-    def told() -> Iterator[Scored]:
-        for found in scores(model.backend, spans(), asked):
+    def told() -> Iterator[ScoredTokens]:
+        for found in score_spans(model.backend, spans(), asked):
             while not drawn[0][1]:
                 yield drawn.popleft()[0]
             yield drawn.popleft()[0]._replace(tokens=found)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gpt2.errors import Damaged
+from gpt2.errors import DamagedFileError
 from gpt2.evaluation.datasets import DataFile
 from gpt2.generate import Model
 
 Progress = Callable[[int, "int | None"], object]  # is told how much is done, and of how much
 
 
-class Settings(NamedTuple):
+class TaskSettings(NamedTuple):
     """How tasks are run: see `scores.protocol_of`.
 
     limit: the first so many examples alone or, of a text, characters; None for all.
@@ -34,7 +34,7 @@ class Number(NamedTuple):
     column: str = ""
 
 
-class Result(NamedTuple):
+class TaskResult(NamedTuple):
     """What a task comes to. counts: how much was looked at, by name."""
 
     task: str
@@ -52,7 +52,7 @@ class Task(NamedTuple):
     name: str
     about: str  # one line
     data: DataFile
-    run: Callable[[Model, IO[bytes], Path, Settings, Progress], Result]
+    run: Callable[[Model, IO[bytes], Path, TaskSettings, Progress], TaskResult]
     member: str = ""
 
 
@@ -62,7 +62,7 @@ def json_lines(file: IO[bytes], path: Path, needed: Iterable[str]) -> Iterator[d
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise Damaged(path, f"line {number} is no JSON: {error}") from error
+            raise DamagedFileError(path, f"line {number} is no JSON: {error}") from error
         if not isinstance(found, dict) or not all(name in found for name in needed):
-            raise Damaged(path, f"line {number} should be an object with {', '.join(needed)}")
+            raise DamagedFileError(path, f"line {number} should be an object with {', '.join(needed)}")
         yield found

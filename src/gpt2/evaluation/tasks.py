@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpt2.errors import UsageError
 from gpt2.evaluation import cbt, corpora, datasets, hellaswag, lambada
-from gpt2.evaluation.task import Progress, Result, Settings, Task
-from gpt2.files import unheard
+from gpt2.evaluation.task import Progress, Task, TaskResult, TaskSettings
+from gpt2.files import no_callback
 from gpt2.generate import Model
 
 TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASKS, *corpora.TASKS, *hellaswag.TASKS)}
@@ -24,12 +24,12 @@ def named(names: str) -> list[Task]:
     return [TASKS[name] for name in wanted]
 
 
-def find(task: Task, folder: Path, report: Callable[..., object] = unheard) -> Path:
+def find(task: Task, folder: Path, report: Callable[..., object] = no_callback) -> Path:
     """The task's data in the folder, downloaded if it is not there; see `datasets.download`."""
     return datasets.download(task.data, folder, report)
 
 
-def run(model: Model, task: Task, path: Path, settings: Settings, progress: Progress = unheard) -> Result:
+def run(model: Model, task: Task, path: Path, settings: TaskSettings, progress: Progress = no_callback) -> TaskResult:
     """Tries the model. path: of the data, packed or not. Raises GPT2Error for data that are not what they should be."""
     with datasets.opened(path, task.member) as file:
         return task.run(model, file, path, settings, progress)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 
-from gpt2.evaluation.scores import Scored
+from gpt2.evaluation.scores import ScoredTokens
 
 BITS = 1 / math.log(2)  # of a nat
 
@@ -33,13 +33,13 @@ class Counts:
 
 
 @dataclasses.dataclass
-class Totals:
+class ScoreTotals:
     """Sums over the tokens that were scored."""
 
     tokens: int = 0
     nats: float = 0.0
 
-    def of(self, told: Iterable[Scored]) -> Iterator[Scored]:
+    def of(self, told: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
         """The same, added up as it passes."""
         for scored in told:
             if scored.tokens is not None:

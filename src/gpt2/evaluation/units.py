@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpt2.errors import UsageError
-from gpt2.evaluation.scores import Scored
+from gpt2.evaluation.scores import ScoredTokens
 from gpt2.evaluation.totals import BITS
 from gpt2.text.vocabulary import Vocabulary
 
@@ -15,7 +15,7 @@ TOKEN, WORD, LINE, FILE = UNITS = ("token", "word", "line", "file")
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-class Token(NamedTuple):
+class ScoredToken(NamedTuple):
     """A token of a text."""
 
     text: int  # the place of its text among the texts
@@ -54,31 +54,31 @@ def check_unit(by: str) -> None:
         raise UsageError(f"by must be one of {', '.join(UNITS)}, not {by!r}")
 
 
-def tokens(told: Iterable[Scored], vocabulary: Vocabulary) -> Iterator[Token]:
+def tokens(told: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
     """What was scored, token by token."""
     for text, ids, scores in told:
         for place, token in enumerate(ids.tolist()):
             piece, data = vocabulary.piece(token), vocabulary.decode_bytes([token])
             if scores is None:
-                yield Token(text, piece, data, None, None, ())
+                yield ScoredToken(text, piece, data, None, None, ())
                 continue
             rank = int(scores.ranks[place]) if len(scores.ranks) else None
             others = zip(scores.likeliest[place].tolist(), scores.likeliest_logprobs[place].tolist())
             likeliest = tuple((vocabulary.piece(other), logprob) for other, logprob in others)
-            yield Token(text, piece, data, float(scores.logprobs[place]), rank, likeliest)
+            yield ScoredToken(text, piece, data, float(scores.logprobs[place]), rank, likeliest)
 
 
 class _Held:
     """Tokens on their way to a unit; of a whole text their bytes are not kept."""
 
-    def __init__(self, first: Token, by: str, line: int) -> None:
+    def __init__(self, first: ScoredToken, by: str, line: int) -> None:
         self.first, self.by, self.line = first, by, line
         self.data: list[bytes] = []
         self.count = self.lines = 0
         self.logprobs, self.scored = 0.0, False
         self.rank: int | None = None
 
-    def add(self, token: Token) -> None:
+    def add(self, token: ScoredToken) -> None:
         self.count, self.lines = self.count + 1, self.lines + token.data.count(b"\n")
         if self.by != FILE:
             self.data.append(token.data)
@@ -87,7 +87,7 @@ class _Held:
         if token.rank is not None:
             self.rank = max(self.rank or 0, token.rank)
 
-    def ends_before(self, token: Token) -> bool:
+    def ends_before(self, token: ScoredToken) -> bool:
         """Whether the unit is complete. White space belongs to the word after it, and an end of line to its line."""
         if token.text != self.first.text or self.by == TOKEN:
             return True
@@ -103,7 +103,7 @@ class _Held:
         return Unit(name, self.line, text, self.count, logprob, self.rank, self.first.likeliest * (self.by == TOKEN))
 
 
-def units(told: Iterable[Token], by: str, names: Sequence[str]) -> Iterator[Unit]:
+def units(told: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
     """The tokens of texts, together as they make what is asked for. names: of the texts, more of them as they are read.
 
     A text without tokens makes no unit.

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpt2.errors import GPT2Error
 from gpt2.export import options
-from gpt2.files import ByteCount
+from gpt2.files import ByteProgress
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, Weight, Weights
@@ -75,7 +75,7 @@ def _rows(weight: Weight) -> np.ndarray:
     return weight.array().T if weight.layout is Layout.IN_OUT else weight.array()
 
 
-def reported(model: ModelDir, report: ByteCount) -> Weights:
+def reported(model: ModelDir, report: ByteProgress) -> Weights:
     """The model's weights, which tell how far they have been read, in bytes of float32."""
     total, done = 4 * model.hparams.n_params, 0
 

@@ -10,8 +10,8 @@ from typing import Protocol, cast
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.export.options import DEFAULT, Options
-from gpt2.files import ByteCount, unheard
+from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import load_vocabulary
 from gpt2.hparams import HParams
@@ -26,13 +26,15 @@ class Writer(Protocol):
 
     IS_FILE: bool  # whether it writes one file, not a folder
 
-    def check(self, hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+    def check(self, hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
         """Raises GPT2Error, naming it, for what the format cannot hold, and UsageError for options."""
 
-    def write(self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options, report: ByteCount) -> None:
+    def write(
+        self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions, report: ByteProgress
+    ) -> None:
         """Writes the file, or into the empty folder. Raises GPT2Error and OSError."""
 
-    def verify(self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options) -> None:
+    def verify(self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions) -> None:
         """Reads what was written. Raises GPT2Error unless it is the model, to the rounding of its numbers."""
 
 
@@ -42,7 +44,9 @@ def check_format(to: str) -> None:
         raise UsageError(f"to must be one of {', '.join(FORMATS)}, not {to!r}")
 
 
-def convert(model: ModelDir, target: Path, to: str, chosen: Options = DEFAULT, report: ByteCount = unheard) -> None:
+def convert(
+    model: ModelDir, target: Path, to: str, chosen: ExportOptions = DEFAULT, report: ByteProgress = no_callback
+) -> None:
     """Writes the model to `target`, a folder or, for gguf, a file; nothing may be there but an empty folder.
 
     It is read back and compared with the model before it gets this name; if anything fails, nothing is left. report:
@@ -68,8 +72,8 @@ def _new(target: Path, is_file: bool) -> Iterator[Path]:
             raise GPT2Error(f"{target} is a folder; give the name of a file in it, such as {target / 'model.gguf'}")
         if there and not (target.is_dir() and not any(target.iterdir())):
             raise GPT2Error(f"{target} is there already; give another name, or remove it")
-        aside = files.written_aside if is_file else files.folder_aside
-        with files.new_folder(target.parent), aside(target) as part:
+        aside = files.temporary_file if is_file else files.temporary_folder
+        with files.creating_folder(target.parent), aside(target) as part:
             yield part
     except OSError as error:
         raise GPT2Error(f"{target} cannot be written: {error.strerror or error}") from error

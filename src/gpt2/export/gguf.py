@@ -12,8 +12,8 @@ from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
 from gpt2.export.byte_level import special_tokens, with_end_of_text
-from gpt2.export.options import DEFAULT, Options
-from gpt2.files import ByteCount, unheard
+from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
 from gpt2.formats.gguf.model import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
@@ -29,7 +29,7 @@ FILE_TYPES = {options.FLOAT32: 0, options.FLOAT16: 1, options.Q8_0: 7, options.B
 BLOCK = 32  # numbers of Q8_0 that share a scale
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what llama.cpp's gpt2 does not compute; UsageError for a dtype."""
     options.dtype(chosen, options.DTYPES, NAME)
     if others := [f"{name} {value}" for name, value in hparams.variant().items() if name not in HELD]:
@@ -38,7 +38,11 @@ def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
 
 
 def write(
-    model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    path: Path,
+    chosen: ExportOptions = DEFAULT,
+    report: ByteProgress = no_callback,
 ) -> None:
     """Writes the file, at most one weight in memory at a time. Raises GPT2Error for what float16 does not have."""
     from gguf import GGUFWriter
@@ -66,13 +70,13 @@ def write(
         file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: Options = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions = DEFAULT) -> None:
     """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
     roundings = {dtype: compare.rounding(dtype) for dtype in options.DTYPES}
     compare.same(model, vocabulary, path, lambda name, value: roundings[_type(name, value.shape, chosen)](name, value))
 
 
-def _type(name: str, shape: tuple[int, ...], chosen: Options) -> str:
+def _type(name: str, shape: tuple[int, ...], chosen: ExportOptions) -> str:
     """What a weight's numbers become: those of vectors and positions stay float32, as llama.cpp wants them, and Q8_0
     has blocks."""
     dtype = options.dtype(chosen, options.DTYPES, NAME)

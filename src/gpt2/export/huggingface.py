@@ -14,9 +14,9 @@ from gpt2.encoder import END_OF_TEXT, MERGES_FILE, Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options, safetensors
 from gpt2.export.byte_level import byte_level, special_tokens
-from gpt2.export.options import DEFAULT, Options
+from gpt2.export.options import DEFAULT, ExportOptions
 from gpt2.export.safetensors import Tensor
-from gpt2.files import ByteCount, unheard
+from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, Layout, Weight
@@ -30,7 +30,7 @@ SHARD_FILE = "model-{:05d}-of-{:05d}.safetensors"
 ENDS = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what transformers' GPT-2 has not; UsageError for a dtype."""
     options.dtype(chosen, list(TYPES), NAME)
     if hparams.is_factorized:
@@ -42,7 +42,11 @@ def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
 
 
 def write(
-    model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    folder: Path,
+    chosen: ExportOptions = DEFAULT,
+    report: ByteProgress = no_callback,
 ) -> None:
     """Writes all files into the folder, one weight in memory at a time. Raises GPT2Error for numbers that float16 does
     not have."""
@@ -56,7 +60,7 @@ def write(
     _write_tokenizer(folder, encoder, model.hparams.n_ctx)
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT) -> None:
     """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
     compare.same(model, vocabulary, folder, compare.rounding(options.dtype(chosen, list(TYPES), NAME)))
 
@@ -75,7 +79,7 @@ def tensor_name(name: str) -> str:
     return ".".join(["transformer", *parts, ENDS[end]])
 
 
-def _tensors(model: ModelDir, dtype: str, report: ByteCount) -> Iterator[Tensor]:
+def _tensors(model: ModelDir, dtype: str, report: ByteProgress) -> Iterator[Tensor]:
     weights = compare.reported(model, report)
     for name, shape in model.hparams.weight_shapes().items():
         yield Tensor(tensor_name(name), TYPES[dtype], shape, functools.partial(_pieces, name, weights[name], dtype))

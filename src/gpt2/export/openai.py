@@ -9,8 +9,8 @@ from gpt2.encoder import Encoder
 from gpt2.engine.tensorflow import as_tensors
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
-from gpt2.export.options import DEFAULT, Options
-from gpt2.files import ByteCount, unheard
+from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -19,7 +19,7 @@ from gpt2.training.checkpoints import tensorflow_checkpoint
 NAME, IS_FILE = "openai", False
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what the old tools cannot read, unless it is chosen; UsageError for a dtype."""
     options.dtype(chosen, [options.FLOAT32], NAME)
     others = [f"{name} {value}" for name, value in hparams.variant().items()]
@@ -33,7 +33,11 @@ def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
 
 
 def write(
-    model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    folder: Path,
+    chosen: ExportOptions = DEFAULT,
+    report: ByteProgress = no_callback,
 ) -> None:
     """Writes all files into the folder, all weights held in memory meanwhile. Raises GPT2Error if one cannot be."""
     weights = as_tensors(compare.reported(model, report))
@@ -43,6 +47,6 @@ def write(
     tensorflow_checkpoint.save(folder, weights, texts=texts)
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT) -> None:
     """Raises GPT2Error unless what was written is the model."""
     compare.same(model, vocabulary, folder, compare.exact)

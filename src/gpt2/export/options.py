@@ -15,7 +15,7 @@ ALSO = {"f32": FLOAT32, "f16": FLOAT16, "bf16": BFLOAT16}  # what GGUF calls the
 SHARD_SIZE = 5_000_000_000  # bytes
 
 
-class Options(NamedTuple):
+class ExportOptions(NamedTuple):
     """dtype: of the matrices in the file; a name of DTYPES, or GGUF's name of it.
     shard_size: bytes of a file of weights, where they may be several.
     variant: whether a layout that other tools read may hold what they cannot.
@@ -26,10 +26,10 @@ class Options(NamedTuple):
     variant: bool = False
 
 
-DEFAULT = Options()
+DEFAULT = ExportOptions()
 
 
-def dtype(options: Options, allowed: Sequence[str], to: str) -> str:
+def dtype(options: ExportOptions, allowed: Sequence[str], to: str) -> str:
     """The name in DTYPES. Raises UsageError unless it is one of those that a format allows."""
     asked = options.dtype.lower()
     name = ALSO.get(asked, asked)

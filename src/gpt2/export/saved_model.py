@@ -27,13 +27,13 @@ from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
 from gpt2.export.bpe_ops import TextToIds
-from gpt2.export.options import DEFAULT, Options
-from gpt2.files import ByteCount, unheard
+from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Layout, Weight, nest
 from gpt2.hparams import HParams
-from gpt2.openai.sample import chosen as choose
-from gpt2.openai.sample import written
+from gpt2.openai.sample import choose_token as choose
+from gpt2.openai.sample import sample_text
 from gpt2.text.vocabulary import Vocabulary
 
 NAME, IS_FILE = "saved_model", False
@@ -47,13 +47,17 @@ DEFAULTS: dict[str, np.generic] = {
 }
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: Options) -> None:
+def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises UsageError for a dtype; every model can be written."""
     options.dtype(chosen, [options.FLOAT32], NAME)
 
 
 def write(
-    model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT, report: ByteCount = unheard
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    folder: Path,
+    chosen: ExportOptions = DEFAULT,
+    report: ByteProgress = no_callback,
 ) -> None:
     """Writes all files into the folder, all weights held in memory meanwhile. Raises GPT2Error if one cannot be."""
     weights = {name: _variable(name, weight) for name, weight in compare.reported(model, report).items()}
@@ -162,7 +166,7 @@ class Served(tf.Module):
 
             return choose(logits, drawn, temperature, top_k, top_p)
 
-        return written(self._nested(), self.hparams, prompt[None], length, next_of)[0, tf.size(prompt) :]
+        return sample_text(self._nested(), self.hparams, prompt[None], length, next_of)[0, tf.size(prompt) :]
 
     def _score(self, ids: tf.Tensor) -> dict[str, tf.Tensor]:
         n_ctx = self.hparams.n_ctx
@@ -190,7 +194,7 @@ def _check(length: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: t
     tf.debugging.assert_equal((top_p >= 0) & (top_p <= 1), True, "top_p must be from 0 to 1")
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Options = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT) -> None:
     """Loads it, and compares what it scores and what it writes with a backend of the library.
 
     Raises GPT2Error for what differs.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
-from gpt2.errors import Damaged, GPT2Error, Unreadable, UsageError
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError
 from gpt2.formats import model_dir, transfer
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
@@ -38,7 +38,10 @@ def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
 
 
 def download_model(
-    model_name: str, folder: Path, base_urls: Sequence[str] = BASE_URLS, report: Callable[..., object] = files.unheard
+    model_name: str,
+    folder: Path,
+    base_urls: Sequence[str] = BASE_URLS,
+    report: Callable[..., object] = files.no_callback,
 ) -> Path:
     """Brings the files of a released model to `folder/model_name`, which it returns; what is right is left alone.
 
@@ -53,7 +56,7 @@ def download_model(
         raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.released_names()}")
     directory = folder / model_name
     hparams = next(model_dir.RELEASED[n] for n in model_dir.same_model(model_name) if n in model_dir.RELEASED)
-    with files.new_folder(directory):
+    with files.creating_folder(directory):
         _check_room(directory, hparams)
         for name in FILES:
             if files.is_file(directory / name) and not problem(directory / name, name, hparams):
@@ -70,7 +73,7 @@ def download_model(
 
 
 def _fetch_file(
-    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: files.ByteCount
+    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: files.ByteProgress
 ) -> None:
     failures = []
     for base_url in base_urls:
@@ -94,9 +97,9 @@ def problem(path: Path, name: str, hparams: HParams) -> str:
     """
     try:
         return _problem(path, name, hparams)
-    except Unreadable:
+    except UnreadableFileError:
         raise
-    except Damaged as error:
+    except DamagedFileError as error:
         return error.reason
     except GPT2Error as error:
         return f"it is not of this model: {error}"
@@ -120,10 +123,10 @@ def _problem(path: Path, name: str, hparams: HParams) -> str:
 
 def _check_room(directory: Path, hparams: HParams) -> None:
     data, size = directory / DATA_FILE, 4 * hparams.n_params
-    with files.reading(directory):
+    with files.reporting_read_errors(directory):
         if files.is_file(data) and data.stat().st_size == size:
             return
-        part = files.part_of(data)
+        part = files.partial_path(data)
         size += SIZE_OF_OTHER_FILES - (part.stat().st_size if files.is_file(part) else 0)
         free = shutil.disk_usage(directory).free
     if free < size:

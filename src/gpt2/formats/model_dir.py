@@ -59,7 +59,7 @@ def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     installation brought too. Raises UsageError for what is no path."""
     if "\0" in models_dir:
         raise UsageError(f"models_dir must be the path of a folder, not {models_dir!r}")
-    folder = files.expanded(models_dir)
+    folder = files.expand_path(models_dir)
     folders = [folder]
     if models_dir == DEFAULT_MODELS_DIR:
         folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
@@ -71,7 +71,7 @@ def models_at_hand(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     """The model directories in the search path."""
     found = []
     for folder in search_path(models_dir):
-        with files.reading(folder):
+        with files.reporting_read_errors(folder):
             found += [path for path in sorted(folder.glob("*")) if is_model(path)]
     return found
 
@@ -109,7 +109,7 @@ def _format_of(path: Path) -> ModuleType | None:
 def _places(model_name: str, models_dir: str) -> list[Path]:
     """The folders and files that the name may mean and that are there."""
     by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
-    candidates = [*by_name, files.expanded(model_name)]
+    candidates = [*by_name, files.expand_path(model_name)]
     return [path for path in candidates if model_name and (files.is_folder(path) or files.is_file(path))]
 
 

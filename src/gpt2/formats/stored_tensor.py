@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 
 PIECE = 1 << 24  # bytes of a file that are read at once
 MOST_DIMENSIONS = 16
@@ -61,7 +61,7 @@ class Tensor(NamedTuple):
     @property
     def identity(self) -> str:
         """Names its numbers as long as its file stays what it is (`formats.weights.Weight`)."""
-        return f"{files.stamp(self.storage.path)} {self!r}"
+        return f"{files.file_fingerprint(self.storage.path)} {self!r}"
 
     @property
     def is_contiguous(self) -> bool:
@@ -97,19 +97,19 @@ class Tensor(NamedTuple):
         """So many numbers at a time of the storage, from the one at `first` on; its checksum is compared after all."""
         storage, crc = self.storage, 0
         path = storage.path
-        with files.reading(path), path.open("rb", buffering=0) as file:
+        with files.reporting_read_errors(path), path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size < storage.start + storage.size:
-                raise Damaged(path, f"it ends before the end of {storage.name}")
+                raise DamagedFileError(path, f"it ends before the end of {storage.name}")
             file.seek(storage.start + first * ITEM_SIZE[storage.dtype])
             for count in counts:
                 stored = np.empty(count, _stored_type(storage))
                 if fill(file, stored) < stored.nbytes:
-                    raise Damaged(path, f"it has become shorter while {storage.name} was read")
+                    raise DamagedFileError(path, f"it has become shorter while {storage.name} was read")
                 if storage.crc is not None:
                     crc = zlib.crc32(stored.view(np.uint8), crc)  # type: ignore[arg-type]
                 yield _float32(stored, storage.dtype)
         if storage.crc not in (None, crc) and sum(counts) == storage.count:
-            raise Damaged(path, f"{storage.name} has another checksum than it should")
+            raise DamagedFileError(path, f"{storage.name} has another checksum than it should")
 
 
 def steps(shape: Sequence[int]) -> tuple[int, ...]:
@@ -125,9 +125,9 @@ def checked(storage: Storage, offset: int, shape: tuple[int, ...], strides: tupl
     """A tensor that lies within its storage and has no more numbers than it. Raises Damaged."""
     tensor, path = Tensor(storage, offset, shape, strides), storage.path
     if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS or min((offset, *shape, *strides)) < 0:
-        raise Damaged(path, f"a tensor of {storage.name} has a shape that cannot be")
+        raise DamagedFileError(path, f"a tensor of {storage.name} has a shape that cannot be")
     if math.prod(shape) > storage.count or offset + tensor._span() > storage.count:
-        raise Damaged(path, f"a tensor of {storage.name} is larger than its {storage.count} numbers")
+        raise DamagedFileError(path, f"a tensor of {storage.name} is larger than its {storage.count} numbers")
     return tensor
 
 

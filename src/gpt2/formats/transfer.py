@@ -20,7 +20,7 @@ import requests
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.files import ByteCount, unheard
+from gpt2.files import ByteProgress, no_callback
 
 MD5_SIZE = 16  # bytes
 ATTEMPTS = 4
@@ -49,7 +49,7 @@ class Sent(NamedTuple):
     md5: bytes | None
 
 
-def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteCount = unheard) -> None:
+def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteProgress = no_callback) -> None:
     """Downloads `url` to `path`, going on from a part that is there if the server says that it is of the same version.
 
     problem: says what is wrong with the downloaded file, or nothing; size and MD5, where the server sends them, are
@@ -58,8 +58,8 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteCoun
     file or if it cannot be written.
     """
     try:
-        with files.open_alone(files.part_of(path)) as file:
-            part = Part(files.part_of(path), file)
+        with files.open_exclusive(files.partial_path(path)) as file:
+            part = Part(files.partial_path(path), file)
             try:
                 _fetch(url, part, problem, report)
                 part.finish(path)
@@ -90,7 +90,7 @@ class Part:
         version_of(self.path).write_text(version, encoding="utf-8")
 
     def finish(self, path: Path) -> None:
-        files.put(self.path, path)
+        files.move_into_place(self.path, path)
         self.finished = True
 
     def tidy(self) -> None:
@@ -112,7 +112,7 @@ def version_of(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
 
 
-def _fetch(url: str, part: Part, problem: Callable[[Path], str], report: ByteCount) -> None:
+def _fetch(url: str, part: Part, problem: Callable[[Path], str], report: ByteProgress) -> None:
     failure = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -131,7 +131,7 @@ def _fetch(url: str, part: Part, problem: Callable[[Path], str], report: ByteCou
     raise Unavailable(f"{failure} ({ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: Part, report: ByteCount) -> Sent:
+def _receive(url: str, part: Part, report: ByteProgress) -> Sent:
     have = part.size if part.version else 0
     # Compressed on the way, a file could not be resumed, nor its length be checked.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": part.version} if have else {})
@@ -155,7 +155,7 @@ def _receive(url: str, part: Part, report: ByteCount) -> Sent:
     return sent
 
 
-def _append(response: requests.Response, part: Part, start: int, size: int | None, report: ByteCount) -> None:
+def _append(response: requests.Response, part: Part, start: int, size: int | None, report: ByteProgress) -> None:
     done = start
     report(done, size)
     if response.status_code == 416:  # nothing comes after what is there
@@ -228,7 +228,7 @@ def _wrong_md5(path: Path, md5: bytes | None) -> str:
 
 def digest(path: Path, algorithm: str) -> bytes:
     hasher: Any = hashlib.new(algorithm, usedforsecurity=False)
-    with files.reading(path), path.open("rb") as file:
+    with files.reporting_read_errors(path), path.open("rb") as file:
         for chunk in iter(lambda: file.read(CHUNK), b""):
             hasher.update(chunk)
     return hasher.digest()

@@ -55,18 +55,18 @@ Weights = Mapping[str, Weight]
 
 def in_memory(nested: Mapping[str, Any], layout: Callable[[str], Layout | None]) -> Weights:
     """Weights that are in memory already, nested, as a reader would give them."""
-    return {name: _held(np.asarray(array), layout(name)) for name, array in leaves(nested)}
+    return {name: _held(np.asarray(array), layout(name)) for name, array in flatten(nested)}
 
 
 def _held(array: np.ndarray, layout: Layout | None) -> Weight:
     return Weight(array.shape, layout, lambda: iter([array]))
 
 
-def leaves(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
+def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
     """Nested weights -> (name in a checkpoint, what is there)."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}/")
+            yield from flatten(value, f"{prefix}{key}/")
         else:
             yield prefix + key, value
 

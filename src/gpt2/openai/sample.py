@@ -15,7 +15,7 @@ from gpt2 import hparams as sizes
 from gpt2 import model as blocks
 from gpt2.errors import UsageError
 from gpt2.openai import model
-from gpt2.request import Sampling, whole
+from gpt2.request import Sampling, require_integer
 
 
 def top_k_logits(logits: tf.Tensor, k: Any) -> tf.Tensor:
@@ -65,12 +65,14 @@ def sample_sequence(
     numbers = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     Sampling(**{name: value for name, value in numbers.items() if not tf.is_tensor(value)})
     if not tf.is_tensor(length):
-        whole("length", length)
+        require_integer("length", length)
     wanted = model.checked(hparams)
     weights = model.variables(wanted, "model", model.v1.AUTO_REUSE)
     prompt = tf.fill([batch_size or 1, 1], start_token) if context is None else context
     prompt = tf.ensure_shape(tf.cast(prompt, tf.int32), [batch_size, None])
-    return written(weights, wanted, prompt, length, lambda logits, _: chosen(logits, drawn, temperature, top_k, top_p))
+    return sample_text(
+        weights, wanted, prompt, length, lambda logits, _: choose_token(logits, drawn, temperature, top_k, top_p)
+    )
 
 
 def drawn(logits: tf.Tensor) -> tf.Tensor:
@@ -78,7 +80,7 @@ def drawn(logits: tf.Tensor) -> tf.Tensor:
     return tf.random.categorical(logits, 1, dtype=tf.int32)[:, 0]
 
 
-def chosen(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any, top_p: Any) -> tf.Tensor:
+def choose_token(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any, top_p: Any) -> tf.Tensor:
     """logits [B, V] -> ids [B]. draw: what takes one of those that are left, as `drawn` does."""
     temperature = tf.cast(temperature, logits.dtype)
     scaled = (logits - tf.reduce_max(logits, -1, keepdims=True)) / tf.where(temperature > 0, temperature, 1)
@@ -86,7 +88,7 @@ def chosen(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any, top_
     return tf.where(temperature > 0, left, tf.argmax(logits, axis=-1, output_type=tf.int32))
 
 
-def written(
+def sample_text(
     weights: blocks.Weights, hparams: sizes.HParams, prompt: tf.Tensor, length: Any, choose: Callable
 ) -> tf.Tensor:
     """The prompts [B, T] and `length` new ids [B, T + length] int32, in one loop of the graph.

@@ -31,7 +31,7 @@ SECURITY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class AccessLimits:
     """hosts: names besides localhost and IP addresses by which the server may be called. origins: of pages elsewhere
     that may ask. api_key: None for none. body: bytes. patience: seconds for a request's body to come."""
 
@@ -42,10 +42,10 @@ class Limits:
     patience: float = 30.0
 
 
-class Guard:
+class RequestFilter:
     """An ASGI application around another one. api: the beginnings of paths that need the key."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, api: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, limits: AccessLimits, api: Collection[str]) -> None:
         self.app, self.limits, self.api = app, limits, tuple(api)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

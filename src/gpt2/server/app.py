@@ -20,12 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gpt2.errors import GPT2Error
 from gpt2.server import insight, schema
 from gpt2.server import request as requests
-from gpt2.server.access import Guard, Limits
+from gpt2.server.access import AccessLimits, RequestFilter
 from gpt2.server.defaults import MOST_TOKENS, PATIENCE
 from gpt2.server.errors import ApiError
 from gpt2.server.metrics import Metrics
 from gpt2.server.response import Answer, events
-from gpt2.server.served_model import Served
+from gpt2.server.served_model import ServedModel
 from gpt2.server.writing import encoded, unless_gone
 
 PAGE = Path(__file__).with_name("page")
@@ -44,10 +44,10 @@ GONE = 499  # nginx's status for a client that did not wait
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ServerOptions:
     """most_tokens: new tokens of a text, at most. patience: seconds for a request from its beginning to its end."""
 
-    limits: Limits = Limits()
+    limits: AccessLimits = AccessLimits()
     most_tokens: int = MOST_TOKENS
     patience: float = PATIENCE
 
@@ -55,11 +55,11 @@ class Options:
 class Api:
     """The answers, by the names of their paths."""
 
-    def __init__(self, served: Sequence[Served], options: Options) -> None:
+    def __init__(self, served: Sequence[ServedModel], options: ServerOptions) -> None:
         self.served, self.options = {one.name: one for one in served}, options
         self.metrics = Metrics({one.name: one.desk for one in served})
 
-    def named(self, name: str | None) -> Served:
+    def named(self, name: str | None) -> ServedModel:
         """Raises ApiError."""
         if name is None:
             return next(iter(self.served.values()))
@@ -133,7 +133,7 @@ def _json(answer: BaseModel) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def create_app(served: Sequence[Served], options: Options = Options()) -> ASGIApp:
+def create_app(served: Sequence[ServedModel], options: ServerOptions = ServerOptions()) -> ASGIApp:
     """The application, whose desks the caller starts and closes."""
     api = Api(served, options)
     app = FastAPI(title="GPT-2", version=VERSION, docs_url=None, redoc_url=None, responses=ERRORS)
@@ -159,11 +159,11 @@ def create_app(served: Sequence[Served], options: Options = Options()) -> ASGIAp
     return _around(app, api, options.limits)
 
 
-def _around(app: ASGIApp, api: Api, limits: Limits) -> ASGIApp:
+def _around(app: ASGIApp, api: Api, limits: AccessLimits) -> ASGIApp:
     inner: ASGIApp = Counted(app, api.metrics)
     if limits.origins:
         inner = CORSMiddleware(inner, limits.origins, allow_methods=["*"], allow_headers=["*"])
-    return Guard(inner, limits, API)
+    return RequestFilter(inner, limits, API)
 
 
 def _refused(_: Request, error: Exception) -> Response:

@@ -11,14 +11,14 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from gpt2 import generate
-from gpt2.engine.token_sequence import Choice, finite, last_of_window
+from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
 from gpt2.errors import GPT2Error
-from gpt2.generate import Piece, asked, prompt_ids
+from gpt2.generate import TextChunk, asked, encode_prompt
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
 from gpt2.server.introspection import Layers
-from gpt2.server.served_model import Served
+from gpt2.server.served_model import ServedModel
 from gpt2.server.writing import encoded, unless_gone, written
 from gpt2.text.vocabulary import Vocabulary
 
@@ -27,7 +27,7 @@ GREEDY = Sampling(temperature=0)
 GONE = 499  # nginx's status for a client that did not wait
 
 
-def router(named: Callable[[str | None], Served], patience: float) -> APIRouter:
+def router(named: Callable[[str | None], ServedModel], patience: float) -> APIRouter:
     """named: which model is asked, raises ApiError. patience: seconds for a request."""
     insight, routes = Insight(named, patience), APIRouter(prefix="/insight")
     routes.add_api_route("/next", insight.next, methods=["POST"], response_model=schema.Next)
@@ -39,7 +39,7 @@ def router(named: Callable[[str | None], Served], patience: float) -> APIRouter:
 class Insight:
     """The answers, by the names of their paths."""
 
-    def __init__(self, named: Callable[[str | None], Served], patience: float) -> None:
+    def __init__(self, named: Callable[[str | None], ServedModel], patience: float) -> None:
         self.named, self.patience, self.inside = named, patience, Layers()
 
     async def next(self, body: schema.NextRequest, request: Request) -> Response:
@@ -63,7 +63,7 @@ class Insight:
     async def _scores(self, body: schema.ScoresRequest) -> schema.Scores:
         served = self.named(body.model)
         encoder, whole = served.model.encoder, await encoded(len(body.prompt), _ids, served, body.prompt)
-        ids = last_of_window(whole, served.model.hparams.n_ctx)
+        ids = truncate_to_window(whole, served.model.hparams.n_ctx)
         piece = await self._first(served, generate.Request(None, 1, GREEDY, logprobs=body.top, echo=True), ids)
         shown = _Shown(encoder)
         tokens: list[schema.Scored] = []
@@ -72,7 +72,7 @@ class Insight:
             tokens = [shown.scored(*each) for each in zip(ids, texts, piece.prompt)]
         return schema.Scores(skipped=len(whole) - len(ids), tokens=tokens, next=shown.likely(piece.token))
 
-    async def _first(self, served: Served, request: generate.Request, ids: Sequence[int]) -> Piece:
+    async def _first(self, served: ServedModel, request: generate.Request, ids: Sequence[int]) -> TextChunk:
         async with written(served.desk, [asked(request, ids)], self.patience, at_once=True) as pieces:
             async for some in pieces:
                 for piece in some:
@@ -108,11 +108,11 @@ async def _unless_gone(work: Awaitable[T], request: Request) -> Response:
     return Response(whole.model_dump_json(), media_type="application/json")
 
 
-def _ids(served: Served, prompt: str | Sequence[int]) -> Sequence[int]:
+def _ids(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
     """Raises ApiError."""
     n_vocab = served.model.hparams.n_vocab
     try:
-        ids = prompt_ids(served.model.encoder, prompt or None)
+        ids = encode_prompt(served.model.encoder, prompt or None)
     except GPT2Error as error:
         raise ApiError(400, str(error), "prompt") from error
     if not ids or max(ids) >= n_vocab:
@@ -143,18 +143,18 @@ class _Shown:
             self.known[token] = self.encoder.stream("a").feed([token])
         return self.known[token]
 
-    def likely(self, choice: Choice | None) -> list[schema.Likely]:
+    def likely(self, choice: TokenChoice | None) -> list[schema.Likely]:
         return [
-            schema.Likely(id=i, piece=self.encoder.piece(i), text=self.text(i), logprob=finite(logprob))
+            schema.Likely(id=i, piece=self.encoder.piece(i), text=self.text(i), logprob=finite_or_none(logprob))
             for i, logprob in (choice.likeliest if choice else ())
         ]
 
-    def scored(self, token: int, text: str, choice: Choice | None) -> schema.Scored:
+    def scored(self, token: int, text: str, choice: TokenChoice | None) -> schema.Scored:
         return schema.Scored(
             id=token,
             piece=self.encoder.piece(token),
             text=text,
-            logprob=finite(choice.logprob) if choice else None,
+            logprob=finite_or_none(choice.logprob) if choice else None,
             rank=choice.rank if choice else None,
             likeliest=self.likely(choice),
         )

@@ -26,7 +26,7 @@ from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.server.errors import ApiError
 from gpt2.server.insight_schema import Guess
-from gpt2.server.served_model import Served
+from gpt2.server.served_model import ServedModel
 
 TOKENS = 256  # of a text, at most
 OPERATIONS = 1e12  # of a text, at most: some half a minute of two cores
@@ -69,10 +69,10 @@ class Layers:
         self.pool = ThreadPoolExecutor(1, "layers")
         self.waiting = 0
         self.lock = threading.Lock()
-        self.held: tuple[Served, dict[str, Any]] | None = None
+        self.held: tuple[ServedModel, dict[str, Any]] | None = None
         self.forgetting = threading.Timer(0, self._forget)
 
-    def kept(self, served: Served, ids: Sequence[int]) -> Sequence[int]:
+    def kept(self, served: ServedModel, ids: Sequence[int]) -> Sequence[int]:
         """The last of them that are looked into. Raises ApiError where it would take too long, or too much memory."""
         hparams = served.model.hparams
         ids = ids[-min(TOKENS, hparams.n_ctx) :]
@@ -88,7 +88,7 @@ class Layers:
             raise ApiError(503, f"there is not enough memory to look into {served.name}: it takes {needed:.1f} GB")
         return ids
 
-    async def look(self, served: Served, ids: Sequence[int]) -> Inside:
+    async def look(self, served: ServedModel, ids: Sequence[int]) -> Inside:
         """Raises ApiError: 429 if too many wait, 503 if the files cannot be read or memory is not enough."""
         if self.waiting >= WAITING:
             raise ApiError(429, f"{WAITING} texts are being looked into already; ask again in a moment")
@@ -107,7 +107,7 @@ class Layers:
         with self.lock:
             self.waiting -= 1
 
-    def _look(self, served: Served, ids: Sequence[int]) -> Inside:
+    def _look(self, served: ServedModel, ids: Sequence[int]) -> Inside:
         self.forgetting.cancel()
         try:
             return inside(self._weights(served), served.model.hparams, ids)
@@ -116,7 +116,7 @@ class Layers:
             self.forgetting.daemon = True
             self.forgetting.start()
 
-    def _weights(self, served: Served) -> dict[str, Any]:
+    def _weights(self, served: ServedModel) -> dict[str, Any]:
         if self.held is None or self.held[0] is not served:
             self.held = None  # before the other's are there too
             assert served.directory is not None
@@ -143,7 +143,7 @@ def inside(weights: dict[str, Any], hparams: HParams, ids: Sequence[int]) -> Ins
         [_attention(shares) for shares in seen.attention],
         guesses,
         _base64(np.sort(last)[::-1].astype("<f4")),
-        sample.likeliest(last, NAMED).tolist(),
+        sample.top_ids(last, NAMED).tolist(),
     )
 
 
@@ -151,7 +151,7 @@ def _guess(logits: np.ndarray, ids: Sequence[int]) -> Guess:
     """What is likeliest at each place, by logits [T, V]."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    likeliest = [sample.likeliest(place, GUESSED) for place in logits]
+    likeliest = [sample.top_ids(place, GUESSED) for place in logits]
     probabilities = [np.exp(place[best]).round(6).tolist() for place, best in zip(logits, likeliest)]
     actual = np.exp(logits[np.arange(len(ids) - 1), ids[1:]]).round(6).tolist()
     return Guess(ids=[best.tolist() for best in likeliest], probabilities=probabilities, actual=actual)

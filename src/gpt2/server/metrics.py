@@ -7,7 +7,7 @@ import functools
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gpt2.server.scheduler import Desk
+from gpt2.server.scheduler import Scheduler
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -17,7 +17,7 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, desks: dict[str, Desk]) -> None:
+    def __init__(self, desks: dict[str, Scheduler]) -> None:
         self.registry = registry = CollectorRegistry()
         histogram = functools.partial(Histogram, buckets=SECONDS, labelnames=["model"], registry=registry)
         counter = functools.partial(Counter, registry=registry)
@@ -36,9 +36,9 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _writing(desk: Desk) -> int:
+def _writing(desk: Scheduler) -> int:
     return desk.writing
 
 
-def _queued(desk: Desk) -> int:
+def _queued(desk: Scheduler) -> int:
     return desk.queued

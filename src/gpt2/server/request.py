@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
-from gpt2.engine.token_sequence import Choice, finite
-from gpt2.generate import LENGTH, STOP, Asked, Model, Piece, asked, prompt_ids
+from gpt2.engine.token_sequence import TokenChoice, finite_or_none
+from gpt2.generate import FINISH_LENGTH, FINISH_STOP, Asked, Model, TextChunk, asked, encode_prompt
 from gpt2.request import Request, Sampling
 from gpt2.server.errors import ApiError
 from gpt2.server.schema import MOST_CHOICES, CompletionChoice, CompletionRequest, Logprobs, Usage
@@ -16,7 +16,7 @@ from gpt2.text.vocabulary import Vocabulary
 
 T = TypeVar("T")
 MAX_TOKENS = 16  # new tokens, where a request does not say how many: OpenAI's default
-FINISHED: dict[str, Literal["stop", "length"] | None] = {STOP: "stop", LENGTH: "length", "": None}
+FINISHED: dict[str, Literal["stop", "length"] | None] = {FINISH_STOP: "stop", FINISH_LENGTH: "length", "": None}
 GREEDY_TOO = 1  # likeliest tokens that come at least where there are log-probabilities
 
 
@@ -115,7 +115,7 @@ def _biases(body: CompletionRequest, n_vocab: int) -> Iterator[tuple[int, float]
 
 
 def _ids(model: Model, prompt: str | Sequence[int] | None) -> Sequence[int]:
-    ids, n_vocab, n_ctx = prompt_ids(model.encoder, prompt), model.hparams.n_vocab, model.hparams.n_ctx
+    ids, n_vocab, n_ctx = encode_prompt(model.encoder, prompt), model.hparams.n_vocab, model.hparams.n_ctx
     if max(ids, default=0) >= n_vocab:
         raise ApiError(400, f"the ids of a prompt are from 0 to {n_vocab - 1}, not {max(ids)}", "prompt")
     if not ids:
@@ -140,10 +140,10 @@ class Writing:
         self.prompt = plan.prompts[place] if plan.echo else ""
         self.offset = 0  # characters that there are
         self.begun = False
-        self.scored: list[Choice] = []
+        self.scored: list[TokenChoice] = []
         self.ended = ""
 
-    def part(self, piece: Piece) -> CompletionChoice:
+    def part(self, piece: TextChunk) -> CompletionChoice:
         """What a piece adds."""
         prompt_said = self.prompt if not self.begun else ""
         logprobs = self._logprobs(piece) if self.plan.logprobs is not None else None
@@ -160,7 +160,7 @@ class Writing:
         """By which the best of several are known."""
         return sum(choice.logprob for choice in self.scored) / max(1, len(self.scored))
 
-    def _logprobs(self, piece: Piece) -> Logprobs:
+    def _logprobs(self, piece: TextChunk) -> Logprobs:
         found = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
         if not self.begun and self.plan.echo:
             self._prompt_logprobs(piece.prompt, found)
@@ -169,7 +169,7 @@ class Writing:
             self._add(found, piece.token.id, piece.token, self.offset)
         return found
 
-    def _prompt_logprobs(self, echoed: Sequence[Choice | None], found: Logprobs) -> None:
+    def _prompt_logprobs(self, echoed: Sequence[TokenChoice | None], found: Logprobs) -> None:
         ids = self.plan.texts[self.place].row.prompt
         if self.plan.texts[self.place].request.prompt is None:
             return  # nothing was there to be echoed
@@ -178,13 +178,13 @@ class Writing:
             self._add(found, token, choice, at)
             at += len(stream.feed([token]))
 
-    def _add(self, found: Logprobs, token: int, choice: Choice | None, offset: int) -> None:
+    def _add(self, found: Logprobs, token: int, choice: TokenChoice | None, offset: int) -> None:
         wanted = self.plan.logprobs or 0
         found.tokens.append(self.encoder.piece(token))
         found.text_offset.append(offset)
-        found.token_logprobs.append(finite(choice.logprob) if choice else None)
+        found.token_logprobs.append(finite_or_none(choice.logprob) if choice else None)
         top = {} if choice is None else dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)])
-        found.top_logprobs.append({self.encoder.piece(i): finite(x) for i, x in top.items()} if top else None)
+        found.top_logprobs.append({self.encoder.piece(i): finite_or_none(x) for i, x in top.items()} if top else None)
 
 
 def joined(parts: Sequence[CompletionChoice], index: int) -> CompletionChoice:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from gpt2.server import request, schema
 from gpt2.server.errors import ApiError
 from gpt2.server.metrics import Metrics
-from gpt2.server.served_model import Served
+from gpt2.server.served_model import ServedModel
 from gpt2.server.writing import written
 
 DONE = "data: [DONE]\n\n"
@@ -19,7 +19,7 @@ DONE = "data: [DONE]\n\n"
 class Answer:
     """One completion, whole or in parts."""
 
-    def __init__(self, served: Served, plan: request.Plan, metrics: Metrics, patience: float) -> None:
+    def __init__(self, served: ServedModel, plan: request.Plan, metrics: Metrics, patience: float) -> None:
         self.served, self.plan, self.metrics, self.patience = served, plan, metrics, patience
         self.begun = time.perf_counter()
         self.writings = [request.Writing(plan, i, served.model.encoder) for i in range(len(plan.texts))]

@@ -15,15 +15,15 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpt2.errors import GPT2Error
-from gpt2.server.app import Options, create_app
-from gpt2.server.served_model import Served
+from gpt2.server.app import ServerOptions, create_app
+from gpt2.server.served_model import ServedModel
 
 HEADERS = 20.0  # seconds for a request's headers to come
 KEPT = 20  # seconds that a connection without a request is kept
 BACKLOG = 2048
 
 
-class Impatient(H11Protocol):
+class HeaderTimeoutProtocol(H11Protocol):
     """uvicorn's, but for clients that never come to the end of a request's headers: it would wait for ever."""
 
     idle_since: float | None = None
@@ -90,7 +90,11 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    served: Sequence[Served], listening: socket.socket, options: Options, grace: float, ready: Callable[[], object]
+    served: Sequence[ServedModel],
+    listening: socket.socket,
+    options: ServerOptions,
+    grace: float,
+    ready: Callable[[], object],
 ) -> None:
     """Answers until SIGINT or SIGTERM; what is being written then is finished, for at most `grace` seconds.
 
@@ -99,7 +103,7 @@ def serve(
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # of sockets that clients have left
     config = uvicorn.Config(
         create_app(served, options),
-        http=Impatient,
+        http=HeaderTimeoutProtocol,
         ws="none",
         lifespan="off",
         log_level="warning",

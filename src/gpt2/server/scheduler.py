@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gpt2.errors import GPT2Error
-from gpt2.generate import Asked, Model, Piece, Writer
+from gpt2.generate import Asked, Model, TextBatch, TextChunk
 from gpt2.server.defaults import ROWS, WAITING
 
 log = logging.getLogger(__name__)
@@ -38,26 +38,26 @@ class Failed(GPT2Error):
     """A text could not be written to its end."""
 
 
-class Told(NamedTuple):
+class JobUpdate(NamedTuple):
     """What a job hears after a step: pieces, whose `request` is a text's place in the job; or why it has ended."""
 
-    pieces: list[Piece]
+    pieces: list[TextChunk]
     error: GPT2Error | None = None
 
 
 class Job:
     """Texts that were asked for together; `left` of them have not ended. at_once: whether all is told at the end."""
 
-    def __init__(self, texts: Sequence[Asked], tell: Callable[[Told], object], at_once: bool) -> None:
+    def __init__(self, texts: Sequence[Asked], tell: Callable[[JobUpdate], object], at_once: bool) -> None:
         self.waiting = collections.deque(enumerate(texts))
         self.tell, self.at_once = tell, at_once
-        self.pieces: list[Piece] = []  # that have not been told
+        self.pieces: list[TextChunk] = []  # that have not been told
         self.told = -TELLING  # when something was, last
         self.left = len(texts)
         self.cancelled = False
 
 
-class Desk:
+class Scheduler:
     """rows: texts that are written at a time. waiting: jobs that may wait, besides those that have begun."""
 
     def __init__(self, model: Model, rows: int = ROWS, waiting: int = WAITING) -> None:
@@ -82,7 +82,7 @@ class Desk:
         with self.changed:
             return sum(len(job.waiting) for job in self.jobs)
 
-    def submit(self, texts: Sequence[Asked], tell: Callable[[Told], object], at_once: bool = False) -> Job:
+    def submit(self, texts: Sequence[Asked], tell: Callable[[JobUpdate], object], at_once: bool = False) -> Job:
         """Takes a job; `tell` is called from the desk's thread until no text is left or an error came.
 
         Raises Busy, and Closed.
@@ -115,7 +115,7 @@ class Desk:
     def _work(self) -> None:
         while not self._is_done():
             try:
-                with Writer(self.model) as writer:
+                with TextBatch(self.model) as writer:
                     while self._wait():
                         self._take(writer)
                         self._tell(writer.step())
@@ -133,7 +133,7 @@ class Desk:
             self.changed.wait_for(lambda: self.jobs or self.closing)
             return bool(self.jobs)
 
-    def _take(self, writer: Writer) -> None:
+    def _take(self, writer: TextBatch) -> None:
         """Lets those go who are not wanted any more, and begins texts as long as there are places and memory."""
         with self.changed:
             unwanted = [number for number, (job, _) in self.places.items() if job.cancelled]
@@ -157,9 +157,9 @@ class Desk:
             self.jobs.remove(job)
             job.waiting.clear()
             job.cancelled = True
-        job.tell(Told([], Failed(str(error))))
+        job.tell(JobUpdate([], Failed(str(error))))
 
-    def _tell(self, pieces: Sequence[Piece]) -> None:
+    def _tell(self, pieces: Sequence[TextChunk]) -> None:
         heard = set()
         for piece in pieces:
             job, place = self.places[piece.request]
@@ -175,7 +175,7 @@ class Desk:
             if not job.left or not (job.at_once or now < job.told + TELLING):
                 has_begun |= job.told < 0 < job.left
                 told, job.pieces, job.told = job.pieces, [], now
-                job.tell(Told(told))
+                job.tell(JobUpdate(told))
         if has_begun:
             time.sleep(BREATH)
 
@@ -187,4 +187,4 @@ class Desk:
             self.jobs = [job for job in self.jobs if job not in lost]
         why = "there is not enough memory for it" if isinstance(error, MemoryError) else "something went wrong"
         for job in lost:
-            job.tell(Told([], Failed(f"the text could not be written: {why}")))
+            job.tell(JobUpdate([], Failed(f"the text could not be written: {why}")))

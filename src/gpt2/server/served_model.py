@@ -8,17 +8,17 @@ import time
 from gpt2.formats.directory import ModelDir
 from gpt2.generate import Model
 from gpt2.server import schema
-from gpt2.server.scheduler import Desk
+from gpt2.server.scheduler import Scheduler
 
 
 @dataclasses.dataclass(frozen=True)
-class Served:
+class ServedModel:
     """name: by which clients choose it. precision: of its weights in memory. directory: of its files, from which
     `/insight/layers` reads them once more."""
 
     name: str
     model: Model
-    desk: Desk
+    desk: Scheduler
     precision: str
     directory: ModelDir | None = None
     created: int = dataclasses.field(default_factory=lambda: int(time.time()))

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from gpt2.generate import Asked, Piece
+from gpt2.generate import Asked, TextChunk
 from gpt2.server.errors import ApiError
-from gpt2.server.scheduler import Busy, Closed, Desk, Failed, Told
+from gpt2.server.scheduler import Busy, Closed, Failed, JobUpdate, Scheduler
 
 Gone = Callable[[], Awaitable[bool]]
 T = TypeVar("T")
@@ -22,8 +22,8 @@ LOOK = 0.5  # seconds from one look whether the client is still there to the nex
 
 @contextlib.asynccontextmanager
 async def written(
-    desk: Desk, texts: Sequence[Asked], patience: float, at_once: bool
-) -> AsyncIterator[AsyncIterator[list[Piece]]]:
+    desk: Scheduler, texts: Sequence[Asked], patience: float, at_once: bool
+) -> AsyncIterator[AsyncIterator[list[TextChunk]]]:
     """The pieces of texts until all have ended; leaving the block early lets them go.
 
     patience: seconds for all of it. at_once: whether they come when all are there, which takes less time than as they
@@ -31,9 +31,9 @@ async def written(
     it cannot be done now.
     """
     loop = asyncio.get_running_loop()
-    heard: asyncio.Queue[Told] = asyncio.Queue()
+    heard: asyncio.Queue[JobUpdate] = asyncio.Queue()
 
-    def tell(told: Told) -> None:
+    def tell(told: JobUpdate) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it who listens
             loop.call_soon_threadsafe(heard.put_nowait, told)
 
@@ -43,7 +43,7 @@ async def written(
         raise ApiError(429, str(error), code="too_many_requests") from error
     except Closed as error:
         raise ApiError(503, str(error), code="shutting_down") from error
-    late = Told([], Failed(f"it was not ready within {patience:g} seconds; ask for less"))
+    late = JobUpdate([], Failed(f"it was not ready within {patience:g} seconds; ask for less"))
     alarm = loop.call_later(patience, heard.put_nowait, late)
     try:
         yield _pieces(heard, len(texts))
@@ -52,7 +52,7 @@ async def written(
         desk.cancel(job)
 
 
-async def _pieces(heard: asyncio.Queue[Told], left: int) -> AsyncIterator[list[Piece]]:
+async def _pieces(heard: asyncio.Queue[JobUpdate], left: int) -> AsyncIterator[list[TextChunk]]:
     while left:
         told = await heard.get()
         if told.error is not None:

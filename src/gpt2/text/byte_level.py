@@ -16,7 +16,7 @@ def byte_characters() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
-class BytesOf(dict[int, bytes]):
+class TokenBytes(dict[int, bytes]):
     """id -> what it stands for, found when it is first asked for: a text has a hundredth of the ids."""
 
     def __init__(self, ids_of: Mapping[str, int], special: Set[str]) -> None:

@@ -27,7 +27,7 @@ SUFFIX = ".model"  # that sp-train gives its files
 MISSING = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
 
 
-def package() -> Any:
+def import_sentencepiece() -> Any:
     """The package. Raises GPT2Error, with what to type, if it is not installed."""
     try:
         import sentencepiece
@@ -48,7 +48,7 @@ class SentencePiece:
         Raises GPT2Error if the package is missing, RuntimeError for what the package cannot read.
         """
         self.model, self.adds_space, self.trims = model, adds_space, trims
-        self.processor = package().SentencePieceProcessor(model_proto=model)
+        self.processor = import_sentencepiece().SentencePieceProcessor(model_proto=model)
         self.end_of_line = self._id(END_OF_LINE)
         ends = (self._id(END_OF_TEXT), self.processor.eos_id())
         self.ends = [token for token in ends if token is not None and token >= 0]  # of texts, the one to write first
@@ -80,7 +80,7 @@ class SentencePiece:
     def fingerprint(self) -> str:
         return hashlib.sha256(self.model).hexdigest()[:16]
 
-    def last_cut(self, text: str) -> int:
+    def last_safe_cut(self, text: str) -> int:
         """The last end of a line or, if there is none, the last space between words."""
         return text.rfind("\n") + 1 or max(0, text.rfind(" "))
 

@@ -6,7 +6,7 @@ import codecs
 import warnings
 from collections import Counter
 
-from gpt2.errors import UsageError, listed
+from gpt2.errors import UsageError, summarize_names
 
 REPLACE_AND_COUNT = "gpt2.replace-and-count"
 # UTF-32's little-endian mark begins as UTF-16's does. The codecs read the mark, and drop it.
@@ -17,7 +17,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-LONGEST_MARK = max(map(len, MARKS))  # bytes
+MAX_BOM_BYTES = max(map(len, MARKS))  # bytes
 
 
 class Undecodable:
@@ -37,7 +37,7 @@ class Undecodable:
     def report(self) -> None:
         """One warning for each encoding, which names the texts."""
         for encoding, counts in self.counts.items():
-            said = f"{sum(counts.values())} bytes of {listed(counts)} are not {encoding}; read as U+FFFD"
+            said = f"{sum(counts.values())} bytes of {summarize_names(counts)} are not {encoding}; read as U+FFFD"
             warnings.warn(said, stacklevel=2)
         self.counts.clear()
 
@@ -61,7 +61,7 @@ def check_encoding(encoding: str) -> None:
         raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
 
 
-def marked_encoding(start: bytes, encoding: str) -> str:
+def encoding_from_bom(start: bytes, encoding: str) -> str:
     """The encoding of a text whose first LONGEST_MARK bytes are `start`.
 
     It is what a byte-order mark says, if UTF-8 is expected and there is one; else `encoding`.

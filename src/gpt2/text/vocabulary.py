@@ -38,7 +38,7 @@ class Vocabulary(Protocol):
     def ends_lines(self) -> bool:
         """Whether each line of a document ends with an id of its own, the last one too, be there a newline or not."""
 
-    def last_cut(self, text: str) -> int:
+    def last_safe_cut(self, text: str) -> int:
         """The last place at which a text may be cut so that its parts have the ids of the whole; 0 for none."""
 
     def encode(self, text: str, special: bool = False) -> list[int]:

@@ -14,7 +14,7 @@ from gpt2 import devices
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32
-from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, Settings
+from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, TrainingSettings
 
 TENSORFLOW = 670e6  # bytes, of a process that has trained nothing yet
 SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
@@ -28,7 +28,7 @@ PER_TOKEN = 16  # of the batch itself
 MANY_TIMES = 10  # so much more than there is, no swap space and no graphics card will make up for
 
 
-def memory(hparams: HParams, settings: Settings) -> float:
+def memory(hparams: HParams, settings: TrainingSettings) -> float:
     """Bytes that training takes at its peak, give or take a twentieth."""
     tokens = settings.batch_size * hparams.n_ctx
     inputs = 4 * tokens * hparams.n_embd * hparams.n_layer
@@ -62,18 +62,18 @@ def _of_block(hparams: HParams, tokens: int, per_embedding: float, per_score: fl
     return tokens * (per_embedding * hparams.n_embd + per_score * hparams.n_head * seen)
 
 
-def _trained(hparams: HParams, settings: Settings) -> int:
+def _trained(hparams: HParams, settings: TrainingSettings) -> int:
     """How many weights are trained."""
     others = (hparams.n_vocab + hparams.n_ctx + 2) * hparams.n_embd
     return hparams.n_params - (others if settings.only_train_transformer_layers else 0)
 
 
-def checkpoint_size(hparams: HParams, settings: Settings) -> float:
+def checkpoint_size(hparams: HParams, settings: TrainingSettings) -> float:
     """Bytes of one checkpoint with what the optimiser remembers."""
     return 4 * (hparams.n_params + SLOTS[settings.optimizer] * _trained(hparams, settings))
 
 
-def check(hparams: HParams, settings: Settings) -> None:
+def check(hparams: HParams, settings: TrainingSettings) -> None:
     """Warns if the memory will hardly do; raises GPT2Error if it cannot, or the disk cannot take two checkpoints, old
     and new."""
     needed, available = memory(hparams, settings), devices.available_memory()

@@ -20,12 +20,12 @@ from gpt2.errors import GPT2Error
 from gpt2.request import Sampling
 from gpt2.training import distribution
 from gpt2.training.checkpoints import run_checkpoint, run_folder
-from gpt2.training.checkpoints.run_folder import Progress
+from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
-from gpt2.training.logs.report import VALIDATION_LINE, Report
-from gpt2.training.logs.training_log import Record
+from gpt2.training.logs.report import VALIDATION_LINE, TrainingReport
+from gpt2.training.logs.training_log import TrainingLog
 from gpt2.training.origin import Origin
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 from gpt2.training.signals import Ending
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
@@ -47,14 +47,14 @@ class Loop:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TrainingSettings,
         start: Origin,
-        progress: Progress,
+        progress: RunProgress,
         trainer: Trainer,
         split: windows.Split,
         last: int | None,
         saved: Callable[[Path], None] | None,
-        report: Report,
+        report: TrainingReport,
         lock: RunLock | None,
     ) -> None:
         """lock: of the run's folder, on the machine that writes into it."""
@@ -75,7 +75,7 @@ class Loop:
             for folder in (settings.run_folder, settings.run_folder / run_folder.BEST, settings.sample_folder):
                 files.remove_unfinished(folder)
             run_folder.prepare(settings.run_folder, self.frame)
-            self.record = Record(settings, progress, start.resumes, math.prod(self.shape) * start.hparams.n_ctx)
+            self.record = TrainingLog(settings, progress, start.resumes, math.prod(self.shape) * start.hparams.n_ctx)
 
     def run(self) -> None:
         """Updates until the last step, a signal, or too many validations without progress; then saves.

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2.data import train_bpe
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
 from gpt2.formats.openai import checkpoint, directory
 from gpt2.formats.openai.checkpoint_files import STATE_FILE, current_checkpoint, index_file
@@ -23,7 +23,7 @@ from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.training import distribution
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.settings.settings import FRESH, LATEST, Settings
+from gpt2.training.settings.settings import FRESH, LATEST, TrainingSettings
 
 
 class Origin(NamedTuple):
@@ -36,13 +36,13 @@ class Origin(NamedTuple):
     read_weights: Callable[[Path, HParams], Weights] = checkpoint.read_weights
 
 
-def find(settings: Settings, scratch: Path) -> Origin:
+def find(settings: TrainingSettings, scratch: Path) -> Origin:
     """scratch: an empty folder, for a vocabulary that is made. Nothing else is written, and nothing moved.
 
     Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it.
     """
     folder = settings.run_folder
-    begun = run_folder.is_begun(folder)
+    begun = run_folder.has_checkpoint(folder)
     if settings.restore_from == LATEST and begun:
         return _resumed(settings, folder)
     if settings.from_scratch:
@@ -55,7 +55,7 @@ def find(settings: Settings, scratch: Path) -> Origin:
     return _restored(settings, begun)
 
 
-def _resumed(settings: Settings, folder: Path) -> Origin:
+def _resumed(settings: TrainingSettings, folder: Path) -> Origin:
     if not (folder / HPARAMS_FILE).is_file():  # weights only, as nshepperd's train.py left them
         base = find_model(settings.model_name, settings.models_dir)
         return Origin(base.hparams, load_vocabulary(base), base.path, current_checkpoint(folder), True, False)
@@ -69,10 +69,10 @@ def _resumed(settings: Settings, folder: Path) -> Origin:
     return Origin(found.hparams, load_vocabulary(found), folder, found.weights, True, False)
 
 
-def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
+def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> Origin:
     """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
     if settings.vocabulary is not None:
-        where = expanded(settings.vocabulary)
+        where = expand_path(settings.vocabulary)
         encoder = find_vocabulary(settings.vocabulary, settings.models_dir)
     elif distribution.workers() > 1:
         raise UsageError(
@@ -85,9 +85,9 @@ def _new(settings: Settings, begun: bool, scratch: Path) -> Origin:
     return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
 
 
-def _restored(settings: Settings, begun: bool) -> Origin:
+def _restored(settings: TrainingSettings, begun: bool) -> Origin:
     """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
-    path = expanded(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from))
+    path = expand_path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from))
     prefix = path if index_file(path).is_file() else None
     if prefix is None and not (path / STATE_FILE).is_file():
         raise GPT2Error(

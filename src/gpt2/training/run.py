@@ -20,12 +20,12 @@ from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import nest
 from gpt2.training import distribution, estimate, origin
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.checkpoints.run_folder import Progress
+from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
-from gpt2.training.logs.report import Report
+from gpt2.training.logs.report import TrainingReport
 from gpt2.training.origin import Origin
 from gpt2.training.settings import run_settings
-from gpt2.training.settings.settings import FRESH, Settings
+from gpt2.training.settings.settings import FRESH, TrainingSettings
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
@@ -36,7 +36,7 @@ Saved = Callable[[Path], None]
 OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
 
 
-def train(settings: Settings, saved: Saved | None = None, report: Report | None = None) -> Path:
+def train(settings: TrainingSettings, saved: Saved | None = None, report: TrainingReport | None = None) -> Path:
     """Trains as the settings say and returns the run's folder, which is a model directory.
 
     saved: called with the folder after each checkpoint. report: told what goes on, on the first of several machines.
@@ -47,10 +47,10 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
     """
     try:
         with distribution.together(settings.run_folder):
-            report = report or Report()
+            report = report or TrainingReport()
             devices = _start(settings, report) if distribution.workers() > 1 else None
             if not distribution.is_chief():
-                return _train(settings, saved, Report(), devices, None)
+                return _train(settings, saved, TrainingReport(), devices, None)
             with RunLock(settings.run_folder) as lock:
                 return _train(settings, saved, report, devices, lock)
     finally:
@@ -58,7 +58,11 @@ def train(settings: Settings, saved: Saved | None = None, report: Report | None 
 
 
 def _train(
-    settings: Settings, saved: Saved | None, report: Report, devices: Devices | None, lock: RunLock | None
+    settings: TrainingSettings,
+    saved: Saved | None,
+    report: TrainingReport,
+    devices: Devices | None,
+    lock: RunLock | None,
 ) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         start = _of_the_run(settings, origin.find(settings, Path(scratch)))
@@ -67,9 +71,9 @@ def _train(
 
 def _train_from(
     start: Origin,
-    settings: Settings,
+    settings: TrainingSettings,
     saved: Saved | None,
-    report: Report,
+    report: TrainingReport,
     devices: Devices | None,
     lock: RunLock | None,
 ) -> Path:
@@ -105,7 +109,7 @@ def _train_from(
     return settings.run_folder
 
 
-def _of_the_run(settings: Settings, start: Origin) -> Origin:
+def _of_the_run(settings: TrainingSettings, start: Origin) -> Origin:
     """From a checkpoint of the run itself, the run goes on; what it has made since is moved aside with it."""
     folder, named = settings.run_folder, settings.restore_from != FRESH and start.moves_aside
     if not named or start.weights is None or start.weights.parent.resolve() != folder.resolve():
@@ -118,7 +122,7 @@ class Devices(NamedTuple):
     strategy: Any
 
 
-def _start(settings: Settings, report: Report) -> Devices:
+def _start(settings: TrainingSettings, report: TrainingReport) -> Devices:
     """Starts TensorFlow; if there are other machines, waits for them."""
     count, strategies = distribution.workers(), []
     if count > 1:
@@ -128,7 +132,7 @@ def _start(settings: Settings, report: Report) -> Devices:
     return Devices(where, strategies[0])
 
 
-def _check_same(settings: Settings, start: Origin, split: windows.Split, devices: Devices) -> None:
+def _check_same(settings: TrainingSettings, start: Origin, split: windows.Split, devices: Devices) -> None:
     """Raises GPT2Error if this machine would not train the chief's model on the chief's data in the chief's way."""
     flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
     said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
@@ -138,9 +142,9 @@ def _check_same(settings: Settings, start: Origin, split: windows.Split, devices
         raise GPT2Error("the first worker has other flags, another model or other data than this one")
 
 
-def _progress(settings: Settings, start: Origin) -> Progress:
+def _progress(settings: TrainingSettings, start: Origin) -> RunProgress:
     """Where the run stands. Raises GPT2Error if it was made with another vocabulary."""
-    progress = Progress(seed=secrets.randbits(31), vocabulary=start.encoder.fingerprint)
+    progress = RunProgress(seed=secrets.randbits(31), vocabulary=start.encoder.fingerprint)
     if start.resumes and start.weights is not None:
         saved = run_folder.read_progress(start.weights)
         if saved is None:
@@ -157,7 +161,7 @@ def _progress(settings: Settings, start: Origin) -> Progress:
     return progress
 
 
-def _data(settings: Settings, start: Origin, report: Report) -> windows.Split:
+def _data(settings: TrainingSettings, start: Origin, report: TrainingReport) -> windows.Split:
     """The training set and what is held out of it, or the other set that is for validation."""
     report.say("Loading dataset...")
 
@@ -178,7 +182,9 @@ def _data(settings: Settings, start: Origin, report: Report) -> windows.Split:
     return split
 
 
-def _trainer(settings: Settings, start: Origin, progress: Progress, devices: Devices, report: Report) -> Trainer:
+def _trainer(
+    settings: TrainingSettings, start: Origin, progress: RunProgress, devices: Devices, report: TrainingReport
+) -> Trainer:
     """The weights, read or new, and the optimiser as it was. Imports TensorFlow."""
     from gpt2.training import trainer
 
@@ -196,7 +202,7 @@ def _trainer(settings: Settings, start: Origin, progress: Progress, devices: Dev
     return trainer.Trainer(weights, start.hparams, settings, devices.strategy, progress.step, state)
 
 
-def _weights(start: Origin, seed: int, report: Report) -> Weights:
+def _weights(start: Origin, seed: int, report: TrainingReport) -> Weights:
     """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
     import tensorflow as tf
 
@@ -210,7 +216,7 @@ def _weights(start: Origin, seed: int, report: Report) -> Weights:
     return as_tensors(start.read_weights(start.weights, start.hparams))
 
 
-def _make_room(settings: Settings, start: Origin, progress: Progress) -> None:
+def _make_room(settings: TrainingSettings, start: Origin, progress: RunProgress) -> None:
     """Moves the run aside that this one would overwrite; the weights, which may lie in it, have been read."""
     if not start.moves_aside or not distribution.is_chief():
         return

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from gpt2.interrupt import EXCEPTIONS, Interruption
+from gpt2.interrupt import SIGNAL_EXCEPTIONS, Interruption
 
 TWICE = 0.5  # seconds; one Ctrl-C comes twice in less where a program in between passes it on
 
@@ -20,7 +20,7 @@ class Ending(Interruption):
 
     def __init__(self, unsaved: Callable[[], int], note: Callable[[str], None]) -> None:
         """unsaved: how many updates a second Ctrl-C would lose. note: is told so."""
-        super().__init__([getattr(signal, name) for name in EXCEPTIONS if hasattr(signal, name)])
+        super().__init__([getattr(signal, name) for name in SIGNAL_EXCEPTIONS if hasattr(signal, name)])
         self.unsaved, self.note = unsaved, note
         self.asked: float | None = None  # when Ctrl-C was pressed first
         self.given_up = False

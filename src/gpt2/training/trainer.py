@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2.errors import GPT2Error
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training import forward, optimizers
 from gpt2.training.block import Regime
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 
 SLOT = "optimizer/{slot}/{name}"
 DONE, SIGNALLED = 1, 2  # why an update is the last one, as bits: the run is complete, or a signal ends it
@@ -31,7 +31,7 @@ class Trainer:
         self,
         weights: Weights,
         hparams: HParams,
-        settings: Settings,
+        settings: TrainingSettings,
         strategy: tf.distribute.Strategy,
         step: int = 0,
         state: State | None = None,
@@ -44,7 +44,7 @@ class Trainer:
         with strategy.scope():
             self._weights = tf.nest.map_structure(tf.Variable, weights)
             self._state = {n: tf.Variable(state[n] if state else tf.zeros(shape)) for n, shape in slots.items()}
-        self._trained = {name: v for name, v in leaves(self._weights) if _is_trained(name, settings)}
+        self._trained = {name: v for name, v in flatten(self._weights) if _is_trained(name, settings)}
         self._slots = {
             name: {slot: self._state[SLOT.format(slot=slot, name=name)] for slot in self.optimizer.slots(v.shape)}
             for name, v in self._trained.items()
@@ -119,10 +119,10 @@ class Trainer:
         """inputs, targets [B, T] -> the loss, where no gradient has to wait for others: few are in memory at once."""
 
         def spend(block: str, gradients: Weights) -> list[tf.Operation]:
-            return self._apply(dict(leaves({block: gradients})), rate, step)
+            return self._apply(dict(flatten({block: gradients})), rate, step)
 
         loss, nested = self._loss_and_gradients(inputs, targets, seed, spend)
-        self._apply(dict(leaves(nested)), rate, step)
+        self._apply(dict(flatten(nested)), rate, step)
         return loss
 
     def _apply(self, gradients: dict[str, tf.Tensor], rate: tf.Tensor, step: tf.Tensor) -> list[tf.Operation]:
@@ -151,7 +151,7 @@ class Trainer:
 
     def _gradients(self, inputs: tf.Tensor, targets: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         loss, nested = self._loss_and_gradients(inputs, targets, seed)
-        gradients = dict(leaves(nested))
+        gradients = dict(flatten(nested))
         return loss, [gradients[name] for name in self._trained]
 
     def _loss_and_gradients(
@@ -168,22 +168,22 @@ class Trainer:
 
     def check_weights(self) -> None:
         """Raises GPT2Error if an update has made a weight infinite or not a number."""
-        for name, variable in leaves(self.weights):
+        for name, variable in flatten(self.weights):
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
                 raise GPT2Error(f"after {self.step} updates {name} is not finite; {ADVICE}")
 
 
-def slot_shapes(weights: Weights, settings: Settings) -> dict[str, Sequence[int]]:
+def slot_shapes(weights: Weights, settings: TrainingSettings) -> dict[str, Sequence[int]]:
     """The shapes of what an optimiser remembers of these weights, by the names that it has in a checkpoint."""
     return {
         SLOT.format(slot=slot, name=name): shape
-        for name, value in leaves(weights)
+        for name, value in flatten(weights)
         if _is_trained(name, settings)
         for slot, shape in optimizers.OPTIMIZERS[settings.optimizer].slots(value.shape).items()
     }
 
 
-def _is_trained(name: str, settings: Settings) -> bool:
+def _is_trained(name: str, settings: TrainingSettings) -> bool:
     return not settings.only_train_transformer_layers or "/h" in name
 
 

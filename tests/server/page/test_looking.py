@@ -206,7 +206,7 @@ def test_shaping_is_the_samplers(page, settings):
     if not temperature:
         assert found == [1]
         return
-    left = sample.candidates(logits, Sampling(temperature, top_k, top_p))
+    left = sample.filter_candidates(logits, Sampling(temperature, top_k, top_p))
     shares = np.exp(left.logits.astype(np.float64))
     np.testing.assert_allclose(found, np.sort(shares / shares.sum())[::-1], atol=1e-5)
 

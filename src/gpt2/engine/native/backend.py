@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpt2 import devices
-from gpt2.engine.backend import Logits, Piece, WordsWanted
+from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
 from gpt2.engine.blocks import SLOTS, Blocks
 from gpt2.engine.native import packing
 from gpt2.engine.native.blocks import NativeBlocks
@@ -23,7 +23,7 @@ from gpt2.engine.native.store import Store
 from gpt2.formats.weights import Weights, nest
 from gpt2.hparams import GELU, SIZES, HParams
 from gpt2.request import DEFAULT_PRECISION
-from gpt2.sample import numbers_a_token
+from gpt2.sample import numbers_per_token
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
 HEAD, NO_BLOCK = 3, -1  # numbers that describe a piece, as in forward.h, and what stands where it has no block
@@ -78,7 +78,7 @@ class NativeBackend:
         self.words.argtypes = [address, address, address, size, address, size, address]
         self.forward.restype = self.words.restype = ctypes.c_char_p
         self.type = list(TYPES).index(precision)
-        threads = threads or devices.cores()
+        threads = threads or devices.available_cores()
         make = functools.partial(packing.prepared, library, weights, precision, threads)
         self.kept = nest((store.prepared(weights, precision, make) if store else make()).items())  # see `pointers`
         blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]
@@ -124,20 +124,20 @@ class NativeBackend:
         check(self.forward(self.type, model, seen, at_lines, *lines.shape, at_tokens, len(tokens), *at_logits))
         return Logits(*logits)
 
-    def random_words(self, wanted: Sequence[WordsWanted]) -> list[np.ndarray]:
+    def random_words(self, wanted: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
         """See `Backend`."""
         of_all = iter(self._words([words for words in wanted if words.ids is None], None))
         some = [words for words in wanted if words.ids is not None]
         of_some = iter(self._words(some, [words.ids for words in some if words.ids is not None]))
         return [next(of_all) if words.ids is None else next(of_some) for words in wanted]
 
-    def _words(self, wanted: list[WordsWanted], ids: list[np.ndarray] | None) -> list[np.ndarray]:
+    def _words(self, wanted: list[RandomWordsRequest], ids: list[np.ndarray] | None) -> list[np.ndarray]:
         """Those of the ids, or of all ids where there are none."""
         if not wanted:
             return []
         n_vocab = self.hparams.n_vocab
         keys = np.array([words.numbers.key for words in wanted])
-        firsts = np.array([words.token * numbers_a_token(n_vocab) for words in wanted], np.uint64)
+        firsts = np.array([words.token * numbers_per_token(n_vocab) for words in wanted], np.uint64)
         counts = np.array([n_vocab] * len(wanted) if ids is None else [len(some) for some in ids], np.int64)
         all_ids = None if ids is None else np.concatenate(ids).astype(np.int32)
         found = np.empty(counts.sum(), np.uint32)

@@ -18,7 +18,7 @@ from pathlib import Path
 from gpt2 import devices, files
 from gpt2.engine.native import folder
 from gpt2.engine.native.folder import NoLibrary
-from gpt2.files import unheard
+from gpt2.files import no_callback
 
 SOURCES = Path(__file__).parent
 MAIN = "library.cc"
@@ -45,7 +45,7 @@ SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to Tensor
 SECONDS = 1800  # that a compiler may take; Zig compiles its C++ library too
 
 
-def load(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
+def load(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
     """The library, compiled if this is the first time on this machine. Raises NoLibrary.
 
     notify: told that a compiler is at work, which takes seconds.
@@ -65,7 +65,7 @@ def _tried(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibrary:
         return reason
 
 
-def find(notify: Callable[[str], None] = unheard) -> ctypes.CDLL:
+def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
     """What `load` does when it is first called."""
     if os.environ.get(SWITCH) == "0":
         raise NoLibrary(f"{SWITCH}=0")
@@ -159,7 +159,7 @@ def compile_library(compiler: str, library: Path) -> None:
     import subprocess
     import tempfile
 
-    with files.replacing_together(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
+    with files.atomic_write_many(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
         made = temporary / library.name
         with tempfile.TemporaryDirectory(dir=temporary) as cache:  # or Zig leaves some 60 MB lying about
             command = [*command_of(compiler), *options(), str(SOURCES / MAIN), "-o", str(made)]

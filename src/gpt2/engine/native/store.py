@@ -52,7 +52,7 @@ class Broken(ValueError):
 class Store:
     """What a library has packed; `prepared` never fails because of it. notify: told where something new is kept."""
 
-    def __init__(self, library: ctypes.CDLL, notify: Callable[[str], None] = files.unheard) -> None:
+    def __init__(self, library: ctypes.CDLL, notify: Callable[[str], None] = files.no_callback) -> None:
         self.notify = notify
         self.layout = Path(library._name).name  # which has a hash of its sources and of the processor
 
@@ -96,7 +96,7 @@ def write(path: Path, weights: Prepared) -> int:
     head += b" " * (-(BEGIN + len(head)) % ALIGNMENT)
     if not _has_room(path.parent, BEGIN + len(head) + at):
         return 0
-    with files.written_aside(path, on_disk=False) as part, part.open("wb", buffering=0) as file:
+    with files.temporary_file(path, on_disk=False) as part, part.open("wb", buffering=0) as file:
         part.chmod(0o644)  # whatever the umask is
         numbers = b"".join(number.to_bytes(8, "little") for number in (len(head), google_crc32c.value(head)))
         content = [np.frombuffer(FORMAT + numbers + head, np.uint8)]

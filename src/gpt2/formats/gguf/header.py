@@ -18,8 +18,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import FETCH_AGAIN, Damaged
-from gpt2.formats.openai.leveldb_table import Broken
+from gpt2.errors import FETCH_AGAIN, DamagedFileError
+from gpt2.formats.openai.leveldb_table import MalformedFileError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # the first had counts of 32 bits, in llama.cpp's first two weeks of it
@@ -56,11 +56,11 @@ def has_magic(path: Path) -> bool:
 
 def read_header(path: Path, advice: str = FETCH_AGAIN) -> Header:
     """Raises Unreadable if the file cannot be read, Damaged, with this advice, if its header cannot be true."""
-    with files.reading(path), path.open("rb") as file:
+    with files.reporting_read_errors(path), path.open("rb") as file:
         try:
             return _header(_Bytes(file, path.stat().st_size))
-        except Broken as error:
-            raise Damaged(path, str(error), advice) from error
+        except MalformedFileError as error:
+            raise DamagedFileError(path, str(error), advice) from error
 
 
 class _Bytes:
@@ -73,10 +73,10 @@ class _Bytes:
     def take(self, size: int) -> bytes:
         self.left -= size
         if self.left < 0:
-            raise Broken("it is cut off" if self.whole else "what it says of itself is far too long")
+            raise MalformedFileError("it is cut off" if self.whole else "what it says of itself is far too long")
         data = self.file.read(size)
         if len(data) < size:
-            raise Broken("it became shorter while it was read")
+            raise MalformedFileError("it became shorter while it was read")
         return data
 
     def number(self, code: str) -> Any:
@@ -89,41 +89,41 @@ class _Bytes:
         try:
             return self.take(self.size()).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise Broken("a text in it is not UTF-8") from error
+            raise MalformedFileError("a text in it is not UTF-8") from error
 
     def name(self) -> str:
         name = self.text()
         if len(name) > LONGEST_NAME or not name.isprintable():
-            raise Broken("a name in it is none")
+            raise MalformedFileError("a name in it is none")
         return name
 
 
 def _header(data: _Bytes) -> Header:
     if data.take(len(MAGIC)) != MAGIC:
-        raise Broken("it does not begin as a GGUF file does")
+        raise MalformedFileError("it does not begin as a GGUF file does")
     version = data.number("I")
     if version not in VERSIONS:
-        raise Broken(f"it is of version {version}; versions {' and '.join(map(str, VERSIONS))} can be read")
+        raise MalformedFileError(f"it is of version {version}; versions {' and '.join(map(str, VERSIONS))} can be read")
     n_tensors, n_keys = data.size(), data.size()
     metadata: dict[str, Any] = {}
     for _ in range(n_keys):
         key = data.name()
         if key in metadata:
-            raise Broken(f"it says {key} twice")
+            raise MalformedFileError(f"it says {key} twice")
         metadata[key] = _value(data, data.number("I"))
     start = data.file.tell
     tensors: dict[str, Tensor] = {}
     for _ in range(n_tensors):
         name = data.name()
         if name in tensors:
-            raise Broken(f"it has two tensors {name}")
+            raise MalformedFileError(f"it has two tensors {name}")
         tensors[name] = _tensor(data)
     alignment = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise Broken(f"its {ALIGNMENT} is no power of two")
+        raise MalformedFileError(f"its {ALIGNMENT} is no power of two")
     begin = -(-start() // alignment) * alignment
     if any(tensor.offset % alignment for tensor in tensors.values()):
-        raise Broken("a tensor does not lie where its alignment says")
+        raise MalformedFileError("a tensor does not lie where its alignment says")
     return Header(metadata, {name: t._replace(offset=begin + t.offset) for name, t in tensors.items()})
 
 
@@ -133,15 +133,15 @@ def _value(data: _Bytes, kind: int) -> Any:
     if kind == STRING:
         return data.text()
     if kind != ARRAY:
-        raise Broken(f"a value has the unknown type {kind}")
+        raise MalformedFileError(f"a value has the unknown type {kind}")
     of, count = data.number("I"), data.size()
     if of in NUMBERS:
         dtype = np.dtype(f"<{NUMBERS[of]}")
         return np.frombuffer(data.take(count * dtype.itemsize), dtype)
     if of != STRING:
-        raise Broken(f"an array is of the unknown type {of}")
+        raise MalformedFileError(f"an array is of the unknown type {of}")
     if 8 * count > data.left:
-        raise Broken("an array is longer than what is left of it")
+        raise MalformedFileError("an array is longer than what is left of it")
     return [data.text() for _ in range(count)]
 
 
@@ -149,6 +149,6 @@ def _tensor(data: _Bytes) -> Tensor:
     """Its offset is counted from where the tensors begin."""
     n_dimensions = data.number("I")
     if n_dimensions > MOST_DIMENSIONS:
-        raise Broken(f"a tensor has {n_dimensions} dimensions")
+        raise MalformedFileError(f"a tensor has {n_dimensions} dimensions")
     shape = tuple(data.size() for _ in range(n_dimensions))[::-1]
     return Tensor(shape, data.number("I"), data.size())

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.encoder import Encoder, byte_characters
-from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error, listed, shown
+from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error, printable_name, summarize_names
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import Header, Tensor, has_magic, read_header
 from gpt2.formats.openai import checkpoint
@@ -86,7 +86,7 @@ def is_one(path: Path) -> bool:
 def _files_in(folder: Path) -> list[Path]:
     if not files.is_folder(folder):
         return []
-    with files.reading(folder):
+    with files.reporting_read_errors(folder):
         return sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX and files.is_file(path))
 
 
@@ -98,7 +98,7 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """
     found = [path] if files.is_file(path) else _files_in(path)
     if len(found) != 1:
-        raise GPT2Error(f"{path} holds {len(found)} GGUF files; give the path of one: {listed(found)}")
+        raise GPT2Error(f"{path} holds {len(found)} GGUF files; give the path of one: {summarize_names(found)}")
     file = found[0]
     header = read_header(file, advice)
     _check_kind(file, header.metadata)
@@ -129,7 +129,7 @@ def _check_kind(file: Path, metadata: Mapping[str, Any]) -> None:
     for name, allowed in said.items():
         value = metadata.get(name)
         if not isinstance(value, (str, int, type(None))) or value not in allowed:
-            value = "missing" if value is None else shown(str(value)[:40])
+            value = "missing" if value is None else printable_name(str(value)[:40])
             advice = "; join its parts with llama-gguf-split --merge" if name == "split.count" else ""
             raise GPT2Error(f"{file} is not a GGUF file of a GPT-2: {name} is {value}, not {allowed[0]}{advice}")
 
@@ -144,13 +144,15 @@ def _hparams(file: Path, header: Header, advice: str, n_vocab: int, tied: bool) 
     try:
         return HParams(n_vocab, **sizes, layer_norm_epsilon=written, tie_word_embeddings=tied)
     except GPT2Error as error:
-        raise Damaged(file, str(error), advice) from error
+        raise DamagedFileError(file, str(error), advice) from error
 
 
 def _number(file: Path, header: Header, name: str, kind: type, advice: str) -> Any:
     value = header.metadata.get(name)
     if type(value) is not kind:
-        raise Damaged(file, f"{name} should be a number, and it {'is missing' if value is None else 'is none'}", advice)
+        raise DamagedFileError(
+            file, f"{name} should be a number, and it {'is missing' if value is None else 'is none'}", advice
+        )
     return value
 
 
@@ -179,12 +181,12 @@ def _stored(file: Path, header: Header, advice: str) -> dict[str, _Stored]:
         for (_, end, name), (start, _, other) in itertools.pairwise(placed):
             if end > start:
                 raise ValueError(f"{other} lies over {name}")
-        with files.reading(file):
+        with files.reporting_read_errors(file):
             size = file.stat().st_size
         if placed and placed[-1][1] > size:
             raise ValueError(f"it is cut off: it has {size} bytes, and {placed[-1][2]} ends at {placed[-1][1]}")
     except ValueError as error:
-        raise Damaged(file, str(error), advice) from error
+        raise DamagedFileError(file, str(error), advice) from error
     return stored
 
 
@@ -219,14 +221,18 @@ def _check_tensors(file: Path, stored: Mapping[str, _Stored], hparams: HParams, 
     wanted = {tensor_name(name): file_shape(name, shape) for name, shape in hparams.weight_shapes().items()}
     doubled = {tensor_name(LM_HEAD)} if hparams.tie_word_embeddings else set()
     if missing := [name for name in wanted if name not in stored]:
-        raise Damaged(file, f"it lacks {len(missing)} of {len(wanted)} tensors of {hparams}: {listed(missing)}", advice)
+        raise DamagedFileError(
+            file, f"it lacks {len(missing)} of {len(wanted)} tensors of {hparams}: {summarize_names(missing)}", advice
+        )
     if unknown := sorted(set(stored) - set(wanted) - doubled):
-        raise GPT2Error(f"{file} holds {len(unknown)} tensors that GPT-2 has not: {listed(unknown)}")
+        raise GPT2Error(f"{file} holds {len(unknown)} tensors that GPT-2 has not: {summarize_names(unknown)}")
     for name, shape in wanted.items():
         there = stored[name].shape
         padded = name in (tensor_name(WTE), tensor_name(LM_HEAD)) and len(there) == 2 and there[0] >= shape[0]
         if there != ((there[0], *shape[1:]) if padded else shape):
-            raise Damaged(file, f"{name} has the shape {list(there)}, but {hparams} needs {list(shape)}", advice)
+            raise DamagedFileError(
+                file, f"{name} has the shape {list(there)}, but {hparams} needs {list(shape)}", advice
+            )
 
 
 def _weights(file: Path, stored: Mapping[str, _Stored], hparams: HParams, advice: str) -> Weights:
@@ -237,7 +243,7 @@ def _weight(file: Path, stored: Mapping[str, _Stored], name: str, shape: tuple[i
     there = file_shape(name, shape)  # of an embedding that is padded, without what no id means
     layout = None if checkpoint.layout(name) is None else Layout.OUT_IN
     tensor = stored[tensor_name(name)]
-    identity = f"{files.stamp(file)} {tensor!r}"
+    identity = f"{files.file_fingerprint(file)} {tensor!r}"
     rows = math.prod(there[:-1])
     return Weight(there, layout, lambda: _pieces(file, tensor_name(name), tensor, rows, advice), identity)
 
@@ -254,19 +260,19 @@ def _pieces(file: Path, name: str, tensor: _Stored, rows: int, advice: str) -> I
             kind = GGMLQuantizationType(tensor.kind).name
             raise GPT2Error(f"{file}: {name} is of the type {kind}, which cannot be read") from None
         if not np.isfinite(piece).all():
-            raise Damaged(file, f"{name} holds numbers that are none", advice)
+            raise DamagedFileError(file, f"{name} holds numbers that are none", advice)
         yield piece
 
 
 def _raw(file: Path, tensor: _Stored, rows: int, advice: str = FETCH_AGAIN) -> Iterator[np.ndarray]:
     """The first rows of a tensor as they are in the file [n, bytes], about PIECE bytes of numbers at a time."""
     at_once = max(1, PIECE // (4 * tensor.shape[-1]))
-    with files.reading(file), file.open("rb") as source:
+    with files.reporting_read_errors(file), file.open("rb") as source:
         source.seek(tensor.offset)
         for start in range(0, rows, at_once):
             raw = np.empty((min(at_once, rows - start), tensor.row), np.uint8)
             if source.readinto(raw) < raw.nbytes:  # type: ignore[arg-type]
-                raise Damaged(file, "it became shorter while it was read", advice)
+                raise DamagedFileError(file, "it became shorter while it was read", advice)
             yield raw
 
 
@@ -274,12 +280,12 @@ def _types(file: Path, header: Header, advice: str) -> np.ndarray:
     """What each token is."""
     tokens = header.metadata.get(TOKENS)
     if not isinstance(tokens, list) or not tokens or not isinstance(header.metadata.get(MERGES), list):
-        raise Damaged(file, f"{TOKENS} and {MERGES} should be lists of texts", advice)
+        raise DamagedFileError(file, f"{TOKENS} and {MERGES} should be lists of texts", advice)
     kinds = header.metadata.get(TYPES, np.full(len(tokens), NORMAL))
     if not isinstance(kinds, np.ndarray) or kinds.dtype.kind not in "iu" or len(kinds) != len(tokens):
-        raise Damaged(file, f"{TYPES} should be a number for each of the {len(tokens)} tokens", advice)
+        raise DamagedFileError(file, f"{TYPES} should be a number for each of the {len(tokens)} tokens", advice)
     if (kinds == UNUSED).all():
-        raise Damaged(file, "none of its tokens is used", advice)
+        raise DamagedFileError(file, "none of its tokens is used", advice)
     return kinds
 
 
@@ -294,16 +300,18 @@ def _vocabulary(file: Path, header: Header, kinds: np.ndarray, advice: str) -> E
     characters = set(byte_characters().values())
     ordinary = {token for token, kind in zip(tokens, kinds) if kind == NORMAL}
     if missing := characters - ordinary:
-        raise Damaged(file, f"its vocabulary lacks {len(missing)} of the 256 bytes", advice)
+        raise DamagedFileError(file, f"its vocabulary lacks {len(missing)} of the 256 bytes", advice)
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) < len(tokens):
-        raise Damaged(file, "two of its tokens are the same", advice)
+        raise DamagedFileError(file, "two of its tokens are the same", advice)
     pairs = [tuple(merge.split(" ")) for merge in header.metadata[MERGES]]
     if not all(len(pair) == 2 for pair in pairs):
-        raise Damaged(file, "one of its merges is not of two pieces", advice)
+        raise DamagedFileError(file, "one of its merges is not of two pieces", advice)
     made = {left + right for left, right in pairs}
     if unmade := ordinary - made - characters:
-        raise Damaged(file, f"no merge makes {min(unmade)!r} and {len(unmade) - 1} others of its tokens", advice)
+        raise DamagedFileError(
+            file, f"no merge makes {min(unmade)!r} and {len(unmade) - 1} others of its tokens", advice
+        )
     if unknown := made - ids.keys():
-        raise Damaged(file, f"it lacks the token {min(unknown)!r}, which a merge makes", advice)
+        raise DamagedFileError(file, f"it lacks the token {min(unknown)!r}, which a merge makes", advice)
     return Encoder(ids, [(left, right) for left, right in pairs])

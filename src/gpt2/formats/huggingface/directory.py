@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error, shown
+from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error, printable_name
 from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.huggingface import safetensors
@@ -92,7 +92,7 @@ def read_config(path: Path) -> HParams:
     """
     said = files.read_json(path)
     if not isinstance(said, dict):
-        raise Damaged(path, "it should be a JSON object")
+        raise DamagedFileError(path, "it should be a JSON object")
     kind = said.get("model_type", "gpt2" if "n_embd" in said else None)  # the first versions did not write it
     if kind != "gpt2":
         raise GPT2Error(f"{path} is of a model of the type {_shown(kind)}; only gpt2 is read")
@@ -164,7 +164,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         return safetensors.read(path)
     found = torch_file.read(path)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise Damaged(path, "it holds no weights with names")
+        raise DamagedFileError(path, "it holds no weights with names")
     if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
         raise GPT2Error(f"{path} should hold weights alone, but {_shown(others[0])} is none")
     return found
@@ -174,18 +174,18 @@ def _sharded(path: Path) -> dict[str, Tensor]:
     said = files.read_json(path)
     places = said.get("weight_map") if isinstance(said, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise Damaged(path, "it does not say in which files the weights are")
+        raise DamagedFileError(path, "it does not say in which files the weights are")
     found: dict[str, Tensor] = {}
     suffix = Path(path.name.removesuffix(INDEX)).suffix
     for name in dict.fromkeys(places.values()):
         if not re.fullmatch(r"[\w.-]+", name) or Path(name).suffix != suffix:
-            raise Damaged(path, f"{_shown(name)} is no name of a file of weights beside it")
+            raise DamagedFileError(path, f"{_shown(name)} is no name of a file of weights beside it")
         for tensor, content in _tensors(path.with_name(name)).items():
             if places.get(tensor, name) != name or tensor in found:
-                raise Damaged(path, f"{_shown(tensor)} is in two files")
+                raise DamagedFileError(path, f"{_shown(tensor)} is in two files")
             found[tensor] = content
     if missing := places.keys() - found.keys():
-        raise Damaged(path, f"{_shown(min(missing))} is not in {places[min(missing)]}")
+        raise DamagedFileError(path, f"{_shown(min(missing))} is not in {places[min(missing)]}")
     return found
 
 
@@ -193,7 +193,7 @@ def _check_is_there(path: Path) -> None:
     """Raises GPT2Error for a file that is missing, or only stands for one that git has not fetched."""
     if not files.is_file(path):
         raise GPT2Error(f"{path} is missing; fetch or copy it")
-    with files.reading(path), path.open("rb") as file:
+    with files.reporting_read_errors(path), path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise GPT2Error(f"{path} is only a pointer of Git LFS to the weights; fetch them with: git lfs pull")
 
@@ -202,9 +202,9 @@ def _without_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tens
     """By their names in the transformer itself, which stand behind `transformer.` where it has a head."""
     found = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
-        raise Damaged(path, "it holds a weight twice, with and without transformer. before its name")
+        raise DamagedFileError(path, "it holds a weight twice, with and without transformer. before its name")
     return found
 
 
 def _shown(value: object) -> str:
-    return shown(value)[:100] if isinstance(value, str) else reprlib.repr(value)
+    return printable_name(value)[:100] if isinstance(value, str) else reprlib.repr(value)

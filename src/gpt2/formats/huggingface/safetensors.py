@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.errors import Damaged, shown
+from gpt2.errors import DamagedFileError, printable_name
 from gpt2.formats.stored_tensor import MOST_DIMENSIONS, Storage, Tensor, checked, steps
 
 LARGEST_HEADER = 1 << 22  # bytes; that of 1558M has 70,000
@@ -38,18 +38,18 @@ TYPES = {
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by their names. Raises Unreadable; Damaged, if what it says cannot be true."""
-    with files.reading(path), path.open("rb") as file:
+    with files.reporting_read_errors(path), path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), "little")
         if end < 8 or size > min(LARGEST_HEADER, end - 8):
-            raise Damaged(path, "it does not begin as safetensors files do, or it is cut off")
+            raise DamagedFileError(path, "it does not begin as safetensors files do, or it is cut off")
         header = file.read(size)
     try:
         said = json.loads(header.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, f"its header is not JSON that can be read: {error}") from error
+        raise DamagedFileError(path, f"its header is not JSON that can be read: {error}") from error
     if not isinstance(said, dict):
-        raise Damaged(path, "its header does not name tensors")
+        raise DamagedFileError(path, "its header does not name tensors")
     said.pop(METADATA, None)
     tensors = {name: _tensor(path, name, entry, 8 + size) for name, entry in said.items()}
     _check_places(path, [tensor.storage for tensor in tensors.values()], 8 + size, end)
@@ -69,16 +69,18 @@ def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
         case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(first), int(end)]} if len(said) == 3:
             pass
         case _:
-            raise Damaged(path, f"its header does not say what {shown(name)[:80]} is")
-    named = shown(name)[:200]
+            raise DamagedFileError(path, f"its header does not say what {printable_name(name)[:80]} is")
+    named = printable_name(name)[:200]
     if kind not in TYPES:
-        raise Damaged(path, f"{named} is of the type {shown(kind)[:20]}, which is not read", "convert it to F32 or F16")
+        raise DamagedFileError(
+            path, f"{named} is of the type {printable_name(kind)[:20]}, which is not read", "convert it to F32 or F16"
+        )
     if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < LARGEST for n in shape):
-        raise Damaged(path, f"{named} has a shape that cannot be")
+        raise DamagedFileError(path, f"{named} has a shape that cannot be")
     count = steps((1, *shape))[0]
     storage = Storage(path, named, TYPES[kind], count, start + first)
     if end - first != storage.size:
-        raise Damaged(path, f"{named} has {end - first} bytes, but its shape needs {storage.size}")
+        raise DamagedFileError(path, f"{named} has {end - first} bytes, but its shape needs {storage.size}")
     return checked(storage, 0, tuple(shape), steps(shape))
 
 
@@ -87,7 +89,7 @@ def _check_places(path: Path, storages: list[Storage], start: int, end: int) -> 
     placed = sorted(storages, key=lambda storage: (storage.start, storage.size))
     for before, after in itertools.pairwise([Storage(path, "the header", "uint8", 0, start), *placed]):
         if before.start + before.size != after.start:
-            raise Damaged(path, f"{after.name} does not begin where {before.name} ends")
+            raise DamagedFileError(path, f"{after.name} does not begin where {before.name} ends")
     said = placed[-1].start + placed[-1].size if placed else start
     if said != end:
-        raise Damaged(path, f"it has {end} bytes, but its header speaks of {said}")
+        raise DamagedFileError(path, f"it has {end} bytes, but its header speaks of {said}")

@@ -25,7 +25,7 @@ from gpt2.encoder import (
     check_pieces,
     read_merges,
 )
-from gpt2.errors import Damaged, GPT2Error, listed
+from gpt2.errors import DamagedFileError, GPT2Error, summarize_names
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
@@ -82,7 +82,7 @@ def _encoder(
     if config.get("add_prefix_space"):
         raise _refused(folder / TOKENIZER_CONFIG_FILE, "add_prefix_space")
     if any(i < 0 for i in ids_of.values()):
-        raise Damaged(path, "it has ids below 0")
+        raise DamagedFileError(path, "it has ids below 0")
     added = added | dict(_decoder(config, folder)) | dict(_pieces(_object(folder / ADDED_FILE), folder / ADDED_FILE))
     called_special = [*called_special, *_special_names(folder)]
     special = check_merges(merges, ids_of, path, path.name, [*added, *called_special])
@@ -99,7 +99,7 @@ def _check_is_byte_level(said: dict[str, Any], path: Path) -> None:
     model: Any = said.get("model")
     splitter: Any = said.get("pre_tokenizer")
     if not isinstance(model, dict):
-        raise Damaged(path, "it has no model")
+        raise DamagedFileError(path, "it has no model")
     if model.get("type", "BPE") != "BPE":
         raise _refused(path, f"model {_kind(model)}")
     for name, values in PLAIN.items():
@@ -141,7 +141,7 @@ def _pairs(said: Any, path: Path) -> Iterator[tuple[str, str]]:
             case [str(left), str(right)]:
                 yield left, right
             case _:
-                raise Damaged(path, f"a merge should be two pieces, not {reprlib.repr(merge)}")
+                raise DamagedFileError(path, f"a merge should be two pieces, not {reprlib.repr(merge)}")
 
 
 def _added(said: Any, path: Path) -> Iterator[tuple[str, int]]:
@@ -151,7 +151,7 @@ def _added(said: Any, path: Path) -> Iterator[tuple[str, int]]:
             case {"content": str(text), "id": int(i)} if i >= 0:
                 yield text, i
             case _:
-                raise Damaged(path, f"an added token should be a text and its id, not {reprlib.repr(token)}")
+                raise DamagedFileError(path, f"an added token should be a text and its id, not {reprlib.repr(token)}")
 
 
 def _decoder(config: dict[str, Any], folder: Path) -> Iterator[tuple[str, int]]:
@@ -160,7 +160,7 @@ def _decoder(config: dict[str, Any], folder: Path) -> Iterator[tuple[str, int]]:
     for i, token in said.items() if isinstance(said, dict) else [(None, None)]:
         text = _text(token)
         if text is None or not (isinstance(i, str) and i.isdecimal() and len(i) < 10):
-            raise Damaged(folder / TOKENIZER_CONFIG_FILE, "its added_tokens_decoder should give ids texts")
+            raise DamagedFileError(folder / TOKENIZER_CONFIG_FILE, "its added_tokens_decoder should give ids texts")
         yield text, int(i)
 
 
@@ -168,7 +168,7 @@ def _pieces(said: dict[str, Any], path: Path) -> Iterator[tuple[str, int]]:
     """The added tokens of an `added_tokens.json`."""
     for text, i in said.items():
         if type(i) is not int or i < 0:
-            raise Damaged(path, "it should map texts to ids")
+            raise DamagedFileError(path, "it should map texts to ids")
         yield text, i
 
 
@@ -176,7 +176,7 @@ def _with_added(ids_of: dict[str, int], added: dict[str, int], rows: int | None,
     """All pieces. Tokens that were added without a row of the embedding are left out: the model does not know them."""
     new = {text: i for text, i in added.items() if text not in ids_of and (rows is None or i < rows)}
     if any(ids_of.get(text, i) != i for text, i in added.items()):
-        raise Damaged(path, "an added token has another id than the piece of its name")
+        raise DamagedFileError(path, "an added token has another id than the piece of its name")
     ids_of = ids_of | new
     check_pieces(ids_of, path)
     return ids_of
@@ -200,7 +200,7 @@ def _warn_of_words(words: list[str], path: Path) -> None:
     """Of added tokens that are no special ones: transformers finds them in any text, and here no text is one."""
     if words:
         warnings.warn(
-            f"{path}: the tokens that were added, {listed(words)}, are not looked for in text, which is cut into the"
+            f"{path}: the tokens that were added, {summarize_names(words)}, are not looked for in text, which is cut into the"
             " pieces that merges make; transformers gives other ids where they occur",
             stacklevel=2,
         )
@@ -247,5 +247,5 @@ def _object(path: Path) -> dict[str, Any]:
         return {}
     said = files.read_json(path)
     if not isinstance(said, dict):
-        raise Damaged(path, "it should be a JSON object")
+        raise DamagedFileError(path, "it should be a JSON object")
     return said

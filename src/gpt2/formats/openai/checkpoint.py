@@ -19,9 +19,9 @@ import google_crc32c
 import numpy as np
 
 from gpt2 import files
-from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error
+from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error
 from gpt2.formats.openai.checkpoint_files import data_file, index_file, older_ones
-from gpt2.formats.openai.leveldb_table import Broken, fields, masked, read_table
+from gpt2.formats.openai.leveldb_table import MalformedFileError, fields, mask_crc, read_table
 from gpt2.formats.stored_tensor import fill
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
@@ -68,7 +68,7 @@ class Checkpoint:
         for shard in range(self.shards):
             path = data_file(self.prefix, shard, self.shards)
             needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
-            with files.reading(path):
+            with files.reporting_read_errors(path):
                 if path.stat().st_size < needed:
                     raise damaged(path, f"it is shorter than the {needed} bytes that it should have")
 
@@ -93,7 +93,7 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
     rows = math.prod(entry.shape[:-1])
     at_once = max(1, PIECE // (4 * max(1, columns)))
     crc = 0
-    with files.reading(path), path.open("rb", buffering=0) as file:
+    with files.reporting_read_errors(path), path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
             raise damaged(path, f"it ends before the end of {name}")
         file.seek(entry.offset)
@@ -103,14 +103,14 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
                 raise damaged(path, f"it has become shorter while {name} was read")
             crc = google_crc32c.extend(crc, piece)
             yield piece
-    if masked(crc) != entry.crc:
+    if mask_crc(crc) != entry.crc:
         raise damaged(path, f"{name} has another checksum than it should")
 
 
-def damaged(path: Path, reason: str) -> Damaged:
+def damaged(path: Path, reason: str) -> DamagedFileError:
     """What to raise for a file of a checkpoint; it says how to use older ones of the same run, where they are."""
     prefix = path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
-    return Damaged(path, reason, older_ones(prefix) or FETCH_AGAIN)
+    return DamagedFileError(path, reason, older_ones(prefix) or FETCH_AGAIN)
 
 
 def check_data(index: Path, data: Path) -> None:
@@ -129,13 +129,13 @@ def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
     Raises Unreadable if it cannot be read, Damaged if it cannot be true.
     """
     try:
-        with files.reading(path):
+        with files.reporting_read_errors(path):
             if path.stat().st_size > LARGEST_INDEX:
-                raise Broken("it is far too large for an index")
+                raise MalformedFileError("it is far too large for an index")
             data = path.read_bytes()
         shards, entries = _parsed(data)
         _check_places(entries, shards)
-    except Broken as error:
+    except MalformedFileError as error:
         raise damaged(path, str(error)) from error
     return shards, entries
 
@@ -167,13 +167,13 @@ def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
     key, header = next(table, (None, b""))
     said = dict(fields(header))
     if key != b"" or not isinstance(shards := said.get(1, 0), int) or not 1 <= shards < 100_000:
-        raise Broken("it does not say how many files of data there are")
+        raise MalformedFileError("it does not say how many files of data there are")
     if said.get(2, 0):
-        raise Broken("its numbers are big-endian")
+        raise MalformedFileError("its numbers are big-endian")
     try:
         return shards, {name.decode("utf-8"): _entry(value) for name, value in table}
     except UnicodeDecodeError as error:
-        raise Broken("a name is not UTF-8") from error
+        raise MalformedFileError("a name is not UTF-8") from error
 
 
 def _entry(message: bytes) -> Entry:
@@ -186,20 +186,20 @@ def _entry(message: bytes) -> Entry:
         elif number == 2 and isinstance(value, bytes):
             shape = tuple(_dimensions(value))
         else:
-            raise Broken("a variable is kept in slices, or described in a way that is not known")
+            raise MalformedFileError("a variable is kept in slices, or described in a way that is not known")
     kind, shard, offset, size, crc = numbers.values()
     if offset + size >= LARGEST_FILE:
-        raise Broken("a variable lies beyond the end of any file")
+        raise MalformedFileError("a variable lies beyond the end of any file")
     return Entry(TYPES.get(kind, f"of the type {kind}"), shape, shard, offset, size, crc)
 
 
 def _dimensions(message: bytes) -> Iterator[int]:
     for number, value in fields(message):
         if number != 2 or not isinstance(value, bytes):
-            raise Broken("a variable's shape is not known")
+            raise MalformedFileError("a variable's shape is not known")
         size = dict(fields(value)).get(1, 0)
         if not isinstance(size, int) or size >= 1 << 40:
-            raise Broken("a variable's shape cannot be")
+            raise MalformedFileError("a variable's shape cannot be")
         yield size
 
 
@@ -207,13 +207,13 @@ def _check_places(entries: Mapping[str, Entry], shards: int) -> None:
     """Raises Broken unless each variable has bytes of its own, as many as its shape needs."""
     for name, entry in entries.items():
         if entry.shard >= shards:
-            raise Broken(f"{name} is in file {entry.shard}, and there are {shards}")
+            raise MalformedFileError(f"{name} is in file {entry.shard}, and there are {shards}")
         if entry.dtype == FLOAT32 and entry.size != 4 * math.prod(entry.shape):
-            raise Broken(f"{name} has {entry.size} bytes and the shape {list(entry.shape)}")
+            raise MalformedFileError(f"{name} has {entry.size} bytes and the shape {list(entry.shape)}")
     placed = sorted((entry.shard, entry.offset, entry.size, name) for name, entry in entries.items() if entry.size)
     for (shard, offset, size, name), (other_shard, start, _, other) in itertools.pairwise(placed):
         if shard == other_shard and offset + size > start:
-            raise Broken(f"{other} lies over {name}")
+            raise MalformedFileError(f"{other} lies over {name}")
 
 
 def check_model(entries: Mapping[str, Entry], hparams: HParams, prefix: Path) -> None:

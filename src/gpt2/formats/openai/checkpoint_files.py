@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.hparams import HPARAMS_FILE, HParams
 
 STATE_FILE, CHECKPOINT_NAME = "checkpoint", "model.ckpt"
@@ -26,7 +26,7 @@ def current_checkpoint(directory: Path) -> Path:
     state = directory / STATE_FILE
     match = re.search(r'^model_checkpoint_path:\s*"([^\0-\x1f]+)"', files.read_text(state), re.MULTILINE)
     if not match:
-        raise Damaged(state, f"it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
+        raise DamagedFileError(state, f"it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
     named = directory / match.group(1)
     return named if files.is_file(index_file(named)) else directory / named.name
 
@@ -53,7 +53,7 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
     """
     index = index_file(prefix)
     pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
-    with files.reading(prefix.parent):
+    with files.reporting_read_errors(prefix.parent):
         shards = [shard for shard in sorted(prefix.parent.glob(pattern)) if files.is_file(shard)]
     remedy = older_ones(prefix) or advice
     if not files.is_file(index):
@@ -65,7 +65,7 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
         raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*; {remedy}")
     if not index_is_whole(index):
         raise GPT2Error(f"{index} is damaged; {remedy}")
-    with files.reading(prefix.parent):
+    with files.reporting_read_errors(prefix.parent):
         size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
     if size < least:
         raise GPT2Error(
@@ -90,6 +90,6 @@ def older_ones(prefix: Path) -> str:
 
 def index_is_whole(index: Path) -> bool:
     """Whether an `.index` file ends as the tables of TensorFlow's checkpoints do (LevelDB's magic number)."""
-    with files.reading(index), index.open("rb") as file:
+    with files.reporting_read_errors(index), index.open("rb") as file:
         file.seek(max(0, index.stat().st_size - 8))
         return file.read() == bytes.fromhex("57fb808b247547db")

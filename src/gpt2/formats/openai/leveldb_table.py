@@ -23,7 +23,7 @@ LONGEST_KEY = 1 << 12
 MASK = 0xA282EAD8  # what LevelDB adds, so that a checksum of data that holds checksums is a good one
 
 
-class Broken(ValueError):
+class MalformedFileError(ValueError):
     """Why these bytes are no table, or no protocol buffer."""
 
 
@@ -38,7 +38,7 @@ class Handle(NamedTuple):
         return self.offset + self.size + TRAILER
 
 
-def masked(crc: int) -> int:
+def mask_crc(crc: int) -> int:
     """A CRC32C as tables and checkpoints store it: rotated, and a constant added."""
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
 
@@ -48,18 +48,18 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(data):
-            raise Broken("a number is cut off")
+            raise MalformedFileError("a number is cut off")
         value |= (data[at] & 127) << shift
         at += 1
         if data[at - 1] < 128:
             return value, at
-    raise Broken("a number does not end")
+    raise MalformedFileError("a number does not end")
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The keys and values of a table that is all of `data`, in order. Raises Broken."""
     if data[-len(MAGIC) :] != MAGIC or len(data) < FOOTER:
-        raise Broken("it does not end as a table does")
+        raise MalformedFileError("it does not end as a table does")
     _, at = _handle(data[-FOOTER:], 0)  # of blocks that say things about the others
     index, _ = _handle(data[-FOOTER:], at)
     end = 0
@@ -67,11 +67,11 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _, value in _entries(_block(data, index)):
         handle, _ = _handle(value, 0)
         if handle.offset < end or handle.end > index.offset:
-            raise Broken(f"the block at {handle.offset} lies over another one")
+            raise MalformedFileError(f"the block at {handle.offset} lies over another one")
         end = handle.end
         for key, entry in _entries(_block(data, handle)):
             if last is not None and key <= last:
-                raise Broken("its keys do not rise")
+                raise MalformedFileError("its keys do not rise")
             last = key
             yield key, entry
 
@@ -85,28 +85,28 @@ def _handle(data: bytes, at: int) -> tuple[Handle, int]:
 def _block(data: bytes, handle: Handle) -> bytes:
     """A block's content, once its checksum is found right."""
     if handle.end > len(data) - FOOTER:
-        raise Broken(f"the block at {handle.offset} is cut off")
+        raise MalformedFileError(f"the block at {handle.offset} is cut off")
     content, trailer = data[handle.offset : handle.end - TRAILER], data[handle.end - TRAILER : handle.end]
-    if masked(google_crc32c.value(content + trailer[:1])) != int.from_bytes(trailer[1:], "little"):
-        raise Broken(f"the block at {handle.offset} has another checksum than it should")
+    if mask_crc(google_crc32c.value(content + trailer[:1])) != int.from_bytes(trailer[1:], "little"):
+        raise MalformedFileError(f"the block at {handle.offset} has another checksum than it should")
     if trailer[0]:
-        raise Broken(f"the block at {handle.offset} is compressed, which TensorFlow's checkpoints are not")
+        raise MalformedFileError(f"the block at {handle.offset} is compressed, which TensorFlow's checkpoints are not")
     return content
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(block) < 4:
-        raise Broken("a block is cut off")
+        raise MalformedFileError("a block is cut off")
     end = len(block) - 4 * (1 + int.from_bytes(block[-4:], "little"))  # before the offsets and their count
     if end < 0:
-        raise Broken("a block is cut off")
+        raise MalformedFileError("a block is cut off")
     key, at = b"", 0
     while at < end:
         shared, at = varint(block, at)
         unshared, at = varint(block, at)
         size, at = varint(block, at)
         if shared > len(key) or shared + unshared > LONGEST_KEY or at + unshared + size > end:
-            raise Broken("an entry reaches beyond its block")
+            raise MalformedFileError("an entry reaches beyond its block")
         key = key[:shared] + block[at : at + unshared]
         at += unshared + size
         yield key, block[at - size : at]
@@ -125,9 +125,9 @@ def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             size, at = varint(message, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
             value, at = message[at : at + size], at + size
             if at > len(message):
-                raise Broken("a field is cut off")
+                raise MalformedFileError("a field is cut off")
             if wire != 2:
                 value = int.from_bytes(value, "little")
         else:
-            raise Broken(f"a field has the unknown type {wire}")
+            raise MalformedFileError(f"a field has the unknown type {wire}")
         yield number, value

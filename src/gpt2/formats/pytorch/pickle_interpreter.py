@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from gpt2.errors import shown
+from gpt2.errors import printable_name
 
 LARGEST = 1 << 23  # bytes of a pickle; that of 1558M has 80,000
 MOST_INSTRUCTIONS = 1 << 19  # an empty dictionary is one byte there and 64 in memory
@@ -113,7 +113,7 @@ class Machine:
             raise Broken("it asks for what is no name")
         full = f"{module}.{name}"
         if full not in self.known:
-            raise Refused(shown(full if len(full) <= LONGEST_SHOWN else f"{full[:LONGEST_SHOWN]}..."))
+            raise Refused(printable_name(full if len(full) <= LONGEST_SHOWN else f"{full[:LONGEST_SHOWN]}..."))
         return self.known[full]
 
 

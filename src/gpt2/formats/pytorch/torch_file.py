@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from gpt2 import files
-from gpt2.errors import Damaged, GPT2Error, shown
+from gpt2.errors import DamagedFileError, GPT2Error, printable_name
 from gpt2.formats.pytorch import pickle_interpreter, zip_records
 from gpt2.formats.pytorch.pickle_interpreter import Broken, Builder, Machine, Refused
 from gpt2.formats.stored_tensor import FLOATS, OTHERS, Storage, Tensor, checked
@@ -39,7 +39,7 @@ def read(path: Path) -> Any:
 
     Raises Unreadable; Damaged, naming the file; GPT2Error, naming what it asks for, if that is anything else.
     """
-    with files.reading(path), path.open("rb") as file:
+    with files.reporting_read_errors(path), path.open("rb") as file:
         try:
             start = file.read(32)
             file.seek(0)
@@ -53,8 +53,8 @@ def read(path: Path) -> Any:
                 " as torch.save(model.state_dict(), ...) writes, and nothing is called that a file names"
             ) from error
         except Broken as error:
-            raise Damaged(path, str(error)) from error
-    raise Damaged(path, "it is no file that torch.save wrote")
+            raise DamagedFileError(path, str(error)) from error
+    raise DamagedFileError(path, "it is no file that torch.save wrote")
 
 
 def _of_zip(path: Path, file: BinaryIO) -> Any:
@@ -78,11 +78,11 @@ def _content(file: BinaryIO, records: Mapping[str, zip_records.Record], name: st
     """The bytes of a small record."""
     record = records[name]
     if record.size > pickle_interpreter.LARGEST:
-        raise Broken(f"{shown(name)} is far too large for the description of a model")
+        raise Broken(f"{printable_name(name)} is far too large for the description of a model")
     file.seek(record.start)
     data = file.read(record.size)
     if record.crc not in (None, zlib.crc32(data)):
-        raise Broken(f"{shown(name)} has another checksum than it should")
+        raise Broken(f"{printable_name(name)} has another checksum than it should")
     return data
 
 
@@ -96,7 +96,9 @@ def _of_stream(path: Path, file: BinaryIO) -> Any:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
         raise Broken("it does not say in which order its numbers are")
     if missing := storages.by_key.keys() ^ set(keys):
-        raise Broken(f"the tensors and the numbers in it do not belong together: first {shown(min(missing)[:80])}")
+        raise Broken(
+            f"the tensors and the numbers in it do not belong together: first {printable_name(min(missing)[:80])}"
+        )
     end = os.fstat(file.fileno()).st_size
     for key in keys:
         storage = storages.by_key[key]

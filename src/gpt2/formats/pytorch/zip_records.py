@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from gpt2 import files
-from gpt2.errors import Damaged
+from gpt2.errors import DamagedFileError
 
 MAGIC = b"PK\x03\x04"
 LOCAL, CENTRAL = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
@@ -36,13 +36,13 @@ class Record(NamedTuple):
 def read_records(path: Path) -> dict[str, Record]:
     """The records of a zip file by their names. Raises Unreadable, and Damaged for what is none or is compressed."""
     try:
-        with files.reading(path), path.open("rb") as file:
+        with files.reporting_read_errors(path), path.open("rb") as file:
             start, size = _directory(file)
             file.seek(start)
             return _records(file, file.read(size), start)
     except (_Broken, struct.error) as error:
         said = error if isinstance(error, _Broken) else "it is cut off"
-        raise Damaged(path, str(said)) from error
+        raise DamagedFileError(path, str(said)) from error
 
 
 class _Broken(ValueError):

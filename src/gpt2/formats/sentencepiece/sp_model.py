@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt2 import devices, files
-from gpt2.errors import FETCH_AGAIN, Damaged
-from gpt2.formats.openai.leveldb_table import Broken, fields
-from gpt2.text.sentencepiece import SentencePiece, package
+from gpt2.errors import FETCH_AGAIN, DamagedFileError
+from gpt2.formats.openai.leveldb_table import MalformedFileError, fields
+from gpt2.text.sentencepiece import SentencePiece, import_sentencepiece
 
 PIECE, NORMALIZER, DENORMALIZER = 1, 3, 5  # fields of a model
 CHARSMAP, ADDS_SPACE, TRIMS = 2, 3, 4  # of a normaliser
@@ -34,26 +34,30 @@ class Spaces(NamedTuple):
 
 def read(path: Path) -> SentencePiece:
     """Raises GPT2Error, naming the file, if it cannot be read or is damaged, or if the package is missing."""
-    package()
-    with files.reading(path), path.open("rb") as file:
+    import_sentencepiece()
+    with files.reporting_read_errors(path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > files.LARGEST_TEXT:
-            raise Damaged(path, f"it has more than {files.LARGEST_TEXT} bytes, which no vocabulary needs")
+            raise DamagedFileError(path, f"it has more than {files.LARGEST_TEXT} bytes, which no vocabulary needs")
         model = file.read()
     try:
         spaces = _looked_through(model)
-        with devices.native_stderr_held():
+        with devices.holding_back_stderr():
             vocabulary = SentencePiece(model, *spaces)
         _check_pieces(vocabulary)
-    except (Broken, RuntimeError) as error:
-        reason = str(error) if isinstance(error, Broken) else "it is no SentencePiece vocabulary, or not all of one"
-        raise Damaged(path, reason, FETCH_AGAIN) from error
+    except (MalformedFileError, RuntimeError) as error:
+        reason = (
+            str(error)
+            if isinstance(error, MalformedFileError)
+            else "it is no SentencePiece vocabulary, or not all of one"
+        )
+        raise DamagedFileError(path, reason, FETCH_AGAIN) from error
     return vocabulary
 
 
 def _looked_through(model: bytes) -> Spaces:
     """Raises Broken for what the package would follow blindly."""
     if not model:
-        raise Broken("it is empty")
+        raise MalformedFileError("it is empty")
     spaces = Spaces()
     for number, value in fields(model[_end_of_short_pieces(model) :]):
         if number in (NORMALIZER, DENORMALIZER) and isinstance(value, bytes):
@@ -79,22 +83,22 @@ def _check_charsmap(charsmap: int | bytes) -> None:
     A unit's children are at its place, changed by its offset and by their byte: all must be in the array.
     """
     if not isinstance(charsmap, bytes):
-        raise Broken("the table of its normaliser is none")
+        raise MalformedFileError("the table of its normaliser is none")
     if not charsmap:
         return
     size = int.from_bytes(charsmap[:4], "little")
     array, texts = charsmap[4 : 4 + size], charsmap[4 + size :]
     if not size or size % 4 or texts[-1:] != b"\0":  # with texts behind it, the array is whole
-        raise Broken("the table of its normaliser is cut off")
+        raise MalformedFileError("the table of its normaliser is cut off")
     units = np.frombuffer(array, "<u4").astype(np.int64)
     offsets = (units >> 10) << ((units & 1 << 9) >> 6)
     bases = np.arange(len(units)) ^ offsets
     inner = units & IS_VALUE == 0
     if np.any((bases[inner] | BLOCK - 1) >= len(units)):
-        raise Broken("the table of its normaliser points beyond its end")
+        raise MalformedFileError("the table of its normaliser points beyond its end")
     values = units[bases[inner & (units & HAS_VALUE != 0)]] & IS_VALUE - 1
     if np.any(values >= len(texts)):
-        raise Broken("the table of its normaliser names texts that are not there")
+        raise MalformedFileError("the table of its normaliser names texts that are not there")
 
 
 def _check_pieces(vocabulary: SentencePiece) -> None:
@@ -104,6 +108,6 @@ def _check_pieces(vocabulary: SentencePiece) -> None:
         for token in ids:
             processor.id_to_piece(token)
     except UnicodeDecodeError as error:
-        raise Broken("a piece is not UTF-8") from error
+        raise MalformedFileError("a piece is not UTF-8") from error
     if not all(map(math.isfinite, map(processor.get_score, ids))):
-        raise Broken("the score of a piece is not a number")
+        raise MalformedFileError("the score of a piece is not a number")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.errors import FETCH_AGAIN, Damaged, GPT2Error, listed
+from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error, summarize_names
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.pytorch import torch_file
@@ -51,7 +51,7 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
     hparams = _hparams(path / PARAMS_FILE)
-    with files.reading(weights):
+    with files.reporting_read_errors(weights):
         size, least = weights.stat().st_size, SMALLEST_ITEM * hparams.n_params
     if size < least:
         raise GPT2Error(
@@ -71,17 +71,19 @@ def read_params(path: Path) -> dict[str, Any]:
 def _params(path: Path) -> dict[str, Any]:
     params = files.read_json(path)
     if not isinstance(params, dict) or not isinstance(params.get(HPARAMS), dict):
-        raise Damaged(path, f"it should be a JSON object with {HPARAMS}, which are another", FETCH_AGAIN)
+        raise DamagedFileError(path, f"it should be a JSON object with {HPARAMS}, which are another", FETCH_AGAIN)
     return params
 
 
 def _hparams(path: Path) -> HParams:
     said = _params(path)[HPARAMS]
     if unknown := sorted(set(said) - set(KNOWN)):
-        raise GPT2Error(f"{path}: transformer-lm's models have no {listed(unknown)}; known are {', '.join(KNOWN)}")
+        raise GPT2Error(
+            f"{path}: transformer-lm's models have no {summarize_names(unknown)}; known are {', '.join(KNOWN)}"
+        )
     said = {"n_hidden": said.get("n_embed")} | said
     if missing := [name for name in (*SIZES, "n_embed") if said.get(name) is None]:
-        raise Damaged(path, f"its {HPARAMS} lack {listed(missing)}", FETCH_AGAIN)
+        raise DamagedFileError(path, f"its {HPARAMS} lack {summarize_names(missing)}", FETCH_AGAIN)
     sizes: dict[str, Any] = {ours: said[name] for name, ours in SIZES.items()}
     if said["n_embed"] != said["n_hidden"]:
         sizes["n_token_embd"] = said["n_embed"]
@@ -100,9 +102,9 @@ def read_weights(path: Path, hparams: HParams) -> Weights:
     shapes = hparams.weight_shapes()
     names = {name: key(name) for name in shapes}
     if missing := [their for their in names.values() if their not in state]:
-        raise GPT2Error(f"{path} lacks {len(missing)} of {len(names)} weights of {hparams}: {listed(missing)}")
+        raise GPT2Error(f"{path} lacks {len(missing)} of {len(names)} weights of {hparams}: {summarize_names(missing)}")
     if surplus := sorted(set(state) - set(names.values())):
-        raise GPT2Error(f"{path} has weights that transformer-lm's model has not: {listed(surplus)}")
+        raise GPT2Error(f"{path} has weights that transformer-lm's model has not: {summarize_names(surplus)}")
     return {name: _weight(path, their, state[their], *_as_there(name, shapes[name])) for name, their in names.items()}
 
 
@@ -110,7 +112,7 @@ def _state_dict(path: Path) -> dict[str, Any]:
     found = torch_file.read(path)
     state = found.get(STATE_DICT) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise Damaged(
+        raise DamagedFileError(
             path, f"it should hold a dictionary with a {STATE_DICT}, as transformer-lm writes it", FETCH_AGAIN
         )
     if all(name.startswith(OF_SEVERAL_GPUS) for name in state):

@@ -10,15 +10,23 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from gpt2.errors import Damaged, GPT2Error
+from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats.openai.checkpoint import Checkpoint
 from gpt2.formats.openai.checkpoint_files import index_file
 from gpt2.model import Weights
-from gpt2.training.checkpoints.run_folder import BEST, COUNTER_FILE, MODEL, TRAINING, Progress, prepare, training_prefix
+from gpt2.training.checkpoints.run_folder import (
+    BEST,
+    COUNTER_FILE,
+    MODEL,
+    TRAINING,
+    RunProgress,
+    prepare,
+    training_prefix,
+)
 from gpt2.training.checkpoints.tensorflow_checkpoint import save as save_checkpoint
 
 
-def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progress: Progress, keep: int) -> None:
+def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progress: RunProgress, keep: int) -> None:
     """Saves all of a run, as one: until the last file is in place, the checkpoint before is in use.
 
     keep: how many of the newest models stay. Raises GPT2Error if that does not work, with the folder as it was.
@@ -60,7 +68,7 @@ def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, 
                 f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
             )
         return {name: tf.constant(checkpoint.weight(name).array()) for name in shapes}
-    except Damaged as error:
+    except DamagedFileError as error:
         raise GPT2Error(f"{error.what}; remove {training.name}.* to go on with the weights alone") from error
 
 

@@ -25,8 +25,8 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpt2.errors import Damaged, GPT2Error
-from gpt2.files import read_json, replacing
+from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.files import atomic_write, read_json
 from gpt2.formats import vocabularies
 from gpt2.formats.openai.checkpoint_files import STATE_FILE, state_text
 from gpt2.hparams import HPARAMS_FILE, HParams
@@ -43,7 +43,7 @@ WITHOUT = "remove it to go on with the weights alone"
 
 
 @dataclasses.dataclass
-class Progress:
+class RunProgress:
     """Where a run stands, beside its weights and its optimiser."""
 
     step: int = 0  # updates so far
@@ -66,11 +66,11 @@ class Progress:
         self.loss_sum, self.loss_weight = self.loss_sum * 0.99 + loss, self.loss_weight * 0.99 + 1
 
 
-def is_begun(folder: Path) -> bool:
+def has_checkpoint(folder: Path) -> bool:
     return (folder / STATE_FILE).is_file()
 
 
-def read_progress(prefix: Path) -> Progress | None:
+def read_progress(prefix: Path) -> RunProgress | None:
     """What was saved with the weights `<folder>/model-N`; None if an old tool wrote them.
 
     Of an older model of the run its step and what never changes are known. Raises Damaged, and Unreadable for what
@@ -82,12 +82,12 @@ def read_progress(prefix: Path) -> Progress | None:
     own = training_prefix(prefix).with_suffix(".json")
     for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING.format("*.json"))):
         try:
-            saved = Progress(**read_json(path))
-            if wrong := [name for name, value in vars(saved).items() if not _fits(value, getattr(Progress, name))]:
-                raise Damaged(path, f"{wrong[0]} cannot be {reprlib.repr(getattr(saved, wrong[0]))}")
-        except (Damaged, TypeError) as error:
-            raise Damaged(path, getattr(error, "reason", str(error)), WITHOUT) from error
-        return saved if path == own else Progress(step, saved.seed, vocabulary=saved.vocabulary)
+            saved = RunProgress(**read_json(path))
+            if wrong := [name for name, value in vars(saved).items() if not _fits(value, getattr(RunProgress, name))]:
+                raise DamagedFileError(path, f"{wrong[0]} cannot be {reprlib.repr(getattr(saved, wrong[0]))}")
+        except (DamagedFileError, TypeError) as error:
+            raise DamagedFileError(path, getattr(error, "reason", str(error)), WITHOUT) from error
+        return saved if path == own else RunProgress(step, saved.seed, vocabulary=saved.vocabulary)
     return None
 
 
@@ -117,7 +117,7 @@ def prepare(folder: Path, frame: Mapping[str, bytes]) -> None:
     except OSError as error:
         raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
     for name, content in frame.items():
-        with replacing(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(content)
 
 
@@ -137,7 +137,7 @@ def move_aside(run: Path, then: str = "this one starts anew") -> Path:
     return aside
 
 
-def begin_from(aside: Path, folder: Path, progress: Progress) -> None:
+def begin_from(aside: Path, folder: Path, progress: RunProgress) -> None:
     """Begins a run with an older model of the one that was moved aside, its vocabulary and its records."""
     name = MODEL.format(progress.step)
     others = (HPARAMS_FILE, *vocabularies.FILES, HISTORY_FILE)
@@ -146,7 +146,7 @@ def begin_from(aside: Path, folder: Path, progress: Progress) -> None:
             shutil.copyfile(path, folder / path.name)
     texts = {f"{TRAINING.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}
     for file, text in (texts | {STATE_FILE: state_text(name)}).items():
-        with replacing(folder / file) as written:
+        with atomic_write(folder / file) as written:
             written.write(text.encode("utf-8"))
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.formats.openai import checkpoint, checkpoint_files
-from gpt2.formats.weights import leaves
+from gpt2.formats.weights import flatten
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -35,7 +35,7 @@ def save(
     happens in between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
     """
     try:
-        with files.replacing_together(directory, checkpoint_files.STATE_FILE) as folder:
+        with files.atomic_write_many(directory, checkpoint_files.STATE_FILE) as folder:
             for prefix, tensors in {**beside, name: dict(in_file_shapes(weights))}.items():
                 _write(folder / prefix, tensors)
             for file, text in {**texts, checkpoint_files.STATE_FILE: checkpoint_files.state_text(name)}.items():
@@ -49,7 +49,7 @@ def save(
 
 def in_file_shapes(weights: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
     """Nested weights -> (name in the checkpoint, tensor of the shape that it has there)."""
-    for name, tensor in leaves(weights):
+    for name, tensor in flatten(weights):
         yield name, tf.reshape(tensor, checkpoint.file_shape(name, tensor.shape))
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import google_crc32c
 import tensorflow as tf
 
-from gpt2.files import Growing
-from gpt2.formats.openai.leveldb_table import masked
+from gpt2.files import AppendedFile
+from gpt2.formats.openai.leveldb_table import mask_crc
 
 
 class EventWriter:
@@ -25,10 +25,10 @@ class EventWriter:
         self.folder = folder
         self.file = self._begun()
 
-    def _begun(self) -> Growing:
+    def _begun(self) -> AppendedFile:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns() % 10**9}"
         first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-        return Growing(self.folder / name, _record(first))
+        return AppendedFile(self.folder / name, _record(first))
 
     def restore(self) -> None:
         """Begins another file if this one was removed."""
@@ -58,4 +58,4 @@ def _record(event: Any) -> bytes:
 
 
 def _checksum(data: bytes) -> bytes:
-    return masked(google_crc32c.value(data)).to_bytes(4, "little")
+    return mask_crc(google_crc32c.value(data)).to_bytes(4, "little")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2.files import Growing, reading, replacing
+from gpt2.files import AppendedFile, atomic_write, reporting_read_errors
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
@@ -22,8 +22,8 @@ class History:
         self.records = [record for record in _read(self.path) if record[STEP] <= step]
         self.file = self._begun()
 
-    def _begun(self) -> Growing:
-        return Growing(self.path, b"".join(map(_line, self.records)))
+    def _begun(self) -> AppendedFile:
+        return AppendedFile(self.path, b"".join(map(_line, self.records)))
 
     def restore(self) -> None:
         """Writes all again if the file was removed. Raises GPT2Error."""
@@ -54,11 +54,11 @@ class History:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-        with replacing(self.curve) as file:
+        with atomic_write(self.curve) as file:
             figure.savefig(file, format="png", dpi=100)
 
 
-def seen_tokens(folder: Path, step: int) -> int:
+def count_seen_tokens(folder: Path, step: int) -> int:
     """How many tokens a run saw in its first `step` updates, as far as that was recorded. Raises Unreadable."""
     records = _read(folder / HISTORY_FILE)
     return sum(record[TOKENS] for record in records if record[STEP] <= step and isinstance(record.get(TOKENS), int))
@@ -73,7 +73,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    with reading(path):
+    with reporting_read_errors(path):
         lines = path.read_bytes().splitlines()
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):

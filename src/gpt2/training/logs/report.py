@@ -20,7 +20,7 @@ class Update(NamedTuple):
     tokens_per_second: float
 
 
-class Report:
+class TrainingReport:
     """Listens and does nothing; who wants to show a run overrides what it shows."""
 
     closed = False  # whether nobody reads it any more, as after `| head`: the run then saves and ends

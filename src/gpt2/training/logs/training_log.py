@@ -6,20 +6,20 @@ import time
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.training.checkpoints.run_folder import Progress
+from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.logs.events import EventWriter
 from gpt2.training.logs.history import LOSS, SMOOTHED, STEP, TOKENS, VALIDATION, History
 from gpt2.training.logs.report import SAMPLE, Update
-from gpt2.training.settings.settings import Settings
+from gpt2.training.settings.settings import TrainingSettings
 
 
-class Record:
+class TrainingLog:
     """Writes into the run's folder and its folder of samples. Raises GPT2Error if that does not work.
 
     The history and the events then wait for room: they are written with the next ones, or by `flush`.
     """
 
-    def __init__(self, settings: Settings, progress: Progress, resumes: bool, tokens_per_step: int) -> None:
+    def __init__(self, settings: TrainingSettings, progress: RunProgress, resumes: bool, tokens_per_step: int) -> None:
         self.settings, self.progress, self.tokens_per_step = settings, progress, tokens_per_step
         self.started = time.monotonic() - progress.seconds
         self.history = History(settings.run_folder, progress.step if resumes else -1)  # nothing is of this run
@@ -56,7 +56,7 @@ class Record:
         path = self.settings.sample_folder / f"samples-{self.progress.step}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.replacing(path) as file:
+            with files.atomic_write(path) as file:
                 file.write("\n".join(shown).encode("utf-8", errors="replace"))
         except OSError as error:
             raise GPT2Error(f"the samples cannot be written to {path}: {error.strerror}") from error

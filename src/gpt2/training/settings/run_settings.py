@@ -16,12 +16,12 @@ from typing import Any
 from gpt2 import files
 from gpt2.data import documents
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expanded, replacing
+from gpt2.files import atomic_write, expand_path
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, same_model
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 from gpt2.training import distribution
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.settings.settings import LATEST, Settings
+from gpt2.training.settings.settings import LATEST, TrainingSettings
 
 SETTINGS_FILE = "settings.json"
 DIRECTORY, SETTINGS = "directory", "settings"
@@ -40,7 +40,7 @@ NEEDS = {  # flag: those that are of no effect without it
 EITHER_OR = [("from_scratch", "model_name"), ("vocabulary", "n_vocab"), ("val_dataset", "val_split")]
 
 
-def write(settings: Settings, last: int | None, seed: int, goes_on: bool = False) -> None:
+def write(settings: TrainingSettings, last: int | None, seed: int, goes_on: bool = False) -> None:
     """Keeps a run's settings in its folder, with the seed that it has and its last update, None if it has no end.
 
     goes_on: the run has a model already, whatever the settings say. Raises GPT2Error if that does not work.
@@ -50,38 +50,38 @@ def write(settings: Settings, last: int | None, seed: int, goes_on: bool = False
         with contextlib.suppress(GPT2Error):  # what is damaged is replaced
             kept |= {name: value for name, value in _read(settings.run_folder)[0].items() if name in FIXED}
     settings.run_folder.mkdir(parents=True, exist_ok=True)
-    with replacing(settings.run_folder / SETTINGS_FILE) as file:
+    with atomic_write(settings.run_folder / SETTINGS_FILE) as file:
         file.write(json.dumps({DIRECTORY: os.getcwd(), SETTINGS: kept}, indent=1).encode("utf-8"))
 
 
-def asked(given: Mapping[str, Any]) -> Settings:
+def combine_settings(given: Mapping[str, Any]) -> TrainingSettings:
     """What a person asks for who types these settings and leaves the others out.
 
     A run that goes on, on one machine, takes those from what is kept with it, any other the defaults. Raises
     UsageError for values that are not allowed, of no effect, or not those of the model that the run trains; GPT2Error
     if what is kept is damaged.
     """
-    which = Settings(**{"dataset": ".", **{name: given[name] for name in WHICH_RUN if name in given}})
-    goes_on = which.restore_from == LATEST and run_folder.is_begun(which.run_folder)
+    which = TrainingSettings(**{"dataset": ".", **{name: given[name] for name in WHICH_RUN if name in given}})
+    goes_on = which.restore_from == LATEST and run_folder.has_checkpoint(which.run_folder)
     # Of several workers only one may see the run's folder: all go by what is typed on each.
     kept, _ = _read(which.run_folder) if goes_on and distribution.workers() == 1 else ({}, [])
     if goes_on:
         _check_fixed(given, kept, which.run_folder)
     if {*END} & {*given}:
         kept.pop("stop_after", None)
-    settings = Settings(**{**kept, **given})
+    settings = TrainingSettings(**{**kept, **given})
     _check_effects(given, settings)
     return settings
 
 
-def check_model(settings: Settings) -> None:
+def check_model(settings: TrainingSettings) -> None:
     """Raises UsageError if a run that goes on has another model than the settings name, GPT2Error if there is none."""
-    if settings.restore_from == LATEST and run_folder.is_begun(settings.run_folder):
+    if settings.restore_from == LATEST and run_folder.has_checkpoint(settings.run_folder):
         given = {"model_name": settings.model_name, "models_dir": settings.models_dir}
         _check_fixed(given, _read(settings.run_folder)[0], settings.run_folder)
 
 
-def changes(settings: Settings, seed: int) -> str:
+def changes(settings: TrainingSettings, seed: int) -> str:
     """One line that says what a run that goes on is now asked to do in another way; empty if nothing is."""
     with contextlib.suppress(GPT2Error):  # what is damaged says nothing, and is about to be replaced
         new, (kept, unknown) = _values(settings, seed), _read(settings.run_folder)
@@ -94,7 +94,7 @@ def changes(settings: Settings, seed: int) -> str:
     return ""
 
 
-def _values(settings: Settings, seed: int) -> dict[str, Any]:
+def _values(settings: TrainingSettings, seed: int) -> dict[str, Any]:
     """What is kept, the end of the run aside."""
     values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_KEPT}
     return {**values, "learning_rate": settings.peak_rate, "seed": seed}
@@ -112,14 +112,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[str]]:
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return {}, []
-    known = [field.name for field in dataclasses.fields(Settings) if field.name not in NOT_KEPT]
+    known = [field.name for field in dataclasses.fields(TrainingSettings) if field.name not in NOT_KEPT]
     try:
         found = json.loads(path.read_bytes())
         kept = {name: value for name, value in found[SETTINGS].items() if name in known}
         for name in PATHS:
             if kept.get(name):
                 kept[name] = _from_here(kept[name], found[DIRECTORY])
-        settings = Settings(**kept)
+        settings = TrainingSettings(**kept)
     except OSError as error:
         raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -134,7 +134,7 @@ def _from_here(path: str, directory: str) -> str:
     """A path that was relative to a directory, unless that is gone: then the run has moved, and its texts with it."""
     if os.path.realpath(directory) == os.path.realpath(os.curdir) or not os.path.isdir(directory):
         return path
-    return os.path.join(directory, expanded(path))
+    return os.path.join(directory, expand_path(path))
 
 
 def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
@@ -144,7 +144,7 @@ def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
     if name == "model_name":
         folders = [_folder(mine, given.get("models_dir", kept["models_dir"])), _folder(its, kept["models_dir"])]
         return mine in same_model(its) or folders[0] == folders[1]
-    return name in PATHS and os.path.realpath(expanded(mine)) == os.path.realpath(expanded(its))
+    return name in PATHS and os.path.realpath(expand_path(mine)) == os.path.realpath(expand_path(its))
 
 
 def _folder(model_name: str, models_dir: str) -> Path:
@@ -174,7 +174,7 @@ def _check_fixed(given: Mapping[str, Any], kept: Mapping[str, Any], folder: Path
             )
 
 
-def _check_effects(given: Mapping[str, Any], settings: Settings) -> None:
+def _check_effects(given: Mapping[str, Any], settings: TrainingSettings) -> None:
     """Raises UsageError for what surely is a mistake: a setting that nothing would come of."""
     for needed, names in NEEDS.items():
         for name in names:
@@ -185,6 +185,11 @@ def _check_effects(given: Mapping[str, Any], settings: Settings) -> None:
             raise UsageError(f"give {' or '.join(pair)}, not both")
     rows = [name for name in ("csv_header", "csv_start") if given.get(name)]
     if rows:
-        paths = [path for text in (settings.dataset, settings.val_dataset) if text for path in documents.find(text)]
+        paths = [
+            path
+            for text in (settings.dataset, settings.val_dataset)
+            if text
+            for path in documents.find_text_files(text)
+        ]
         if not any(".csv" in path.suffixes for path in paths):
             raise UsageError(f"{rows[0]} is of no effect: there is no .csv in {settings.dataset}")

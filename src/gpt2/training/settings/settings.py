@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt2.data.documents import COMBINE, Csv
+from gpt2.data.documents import COMBINE, CsvFormat
 from gpt2.devices import check_threads
 from gpt2.errors import UsageError
-from gpt2.files import expanded
+from gpt2.files import expand_path
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
-from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_number, check_whole
+from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_integer, check_number
 from gpt2.text.undecodable import check_encoding
 
 ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
@@ -41,7 +41,7 @@ MOST = (1 << 63) - 1  # of what is handed on as a 64-bit integer
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """A training run; `cli.training_flags` says what each of these means. Paths may be `Path`s.
 
     Raises UsageError for values that are not allowed or contradict each other.
@@ -125,7 +125,7 @@ class Settings:
             if value is None and optional:
                 continue
             if kind == "int":
-                check_whole(name, value)
+                check_integer(name, value)
             elif kind == "float":
                 check_number(name, value)
             elif kind == "bool" and not isinstance(value, bool):
@@ -167,15 +167,15 @@ class Settings:
 
     @property
     def run_folder(self) -> Path:
-        return expanded(self.checkpoint_dir) / self.run_name
+        return expand_path(self.checkpoint_dir) / self.run_name
 
     @property
-    def csv(self) -> Csv:
-        return Csv(self.csv_header, self.csv_start)
+    def csv(self) -> CsvFormat:
+        return CsvFormat(self.csv_header, self.csv_start)
 
     @property
     def sample_folder(self) -> Path:
-        return expanded(self.sample_dir) / self.run_name
+        return expand_path(self.sample_dir) / self.run_name
 
     @property
     def decay(self) -> float:
