@@ -22,7 +22,7 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, text=True)
 
 
-HOLD = "import os; from gpt2 import devices\nwith devices.native_stderr_held(): os.write(2, b'chatter\\n')"
+HOLD = "import os; from gpt2 import devices\nwith devices.holding_back_stderr(): os.write(2, b'chatter\\n')"
 
 
 def test_native_chatter_is_held_back():

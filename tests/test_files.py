@@ -56,7 +56,7 @@ with how(pathlib.Path(sys.argv[2]), *sys.argv[3:]) as part:
 
 
 @pytest.mark.parametrize(
-    "how", [("written_aside", "out[1]"), ("replacing", "out[1]"), ("replacing_together", "folder", "file")]
+    "how", [("temporary_file", "out[1]"), ("atomic_write", "out[1]"), ("atomic_write_many", "folder", "file")]
 )
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, how):
     """What a living one is about to write is not, nor what others have called so."""

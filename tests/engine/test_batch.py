@@ -193,7 +193,7 @@ def test_a_choice_carries_log_probabilities(small_model):
 @pytest.mark.parametrize("echoed", [3, 16, 1000])
 def test_the_prompt_has_log_probabilities_too(tiny_model, monkeypatch, echoed):
     """Computed in slices of so many ids; beside a row whose prompt is the same, and in the store."""
-    monkeypatch.setattr(batch_module, "ECHOED", echoed)
+    monkeypatch.setattr(batch_module, "ECHO_CHUNK_IDS", echoed)
     prompt = list(range(40, 70))
     batch = Batch(tiny_model.backend)
     numbers = [batch.add(Row(prompt, GREEDY)), batch.add(Row(prompt, GREEDY, echo=True, likeliest=2))]
@@ -225,7 +225,7 @@ class Counting:
 
 def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
     monkeypatch.setattr(batch_module, "BESIDE", 5)
-    monkeypatch.setattr(batch_module, "AT_ONCE", 22)
+    monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 22)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
     running = [batch.add(Row([number], GREEDY)) for number in range(2)]
@@ -238,7 +238,7 @@ def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
 
 def test_short_prompts_and_several_are_read_in_one_step_as_far_as_they_fit(tiny_model, monkeypatch):
     monkeypatch.setattr(batch_module, "BESIDE", 5)
-    monkeypatch.setattr(batch_module, "AT_ONCE", 12)
+    monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 12)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
     batch.add(Row([1], GREEDY))
@@ -254,7 +254,7 @@ def test_short_prompts_and_several_are_read_in_one_step_as_far_as_they_fit(tiny_
 
 def test_what_is_known_of_a_prompt_does_not_make_it_long(tiny_model, monkeypatch):
     monkeypatch.setattr(batch_module, "BESIDE", 2)
-    monkeypatch.setattr(batch_module, "AT_ONCE", 12)
+    monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 12)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
     collect(batch, [batch.add(Row(list(range(20)), GREEDY))], 1)

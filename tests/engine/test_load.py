@@ -22,14 +22,14 @@ def asked(monkeypatch, tmp_path):
 
 
 def test_where_there_is_a_driver_tensorflow_is_asked(native, asked, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "seen", lambda: ["CPU:0", "GPU:0"])
+    monkeypatch.setattr(devices, "tensorflow_devices", lambda: ["CPU:0", "GPU:0"])
     backend = load.load_backend(open_model_dir(tiny_dir), threads=2)
     assert (backend.device, backend.name) == ("a GPU", "TensorFlow: the native step is for CPUs")
     assert asked == [2, 2]
 
 
 def test_a_driver_alone_is_no_gpu(native, asked, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "seen", lambda: ["CPU:0"])
+    monkeypatch.setattr(devices, "tensorflow_devices", lambda: ["CPU:0"])
     backend = load.load_backend(open_model_dir(tiny_dir))
     assert (backend.device, backend.name) == ("CPU", "the native step")
     assert asked == [None]

@@ -159,7 +159,7 @@ import pathlib, sys
 import psutil
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import Prefixes
+from gpt2.engine.prefix_cache import PrefixCache
 from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling

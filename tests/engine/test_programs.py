@@ -109,7 +109,7 @@ def test_random_programs(backend, directory, weights, program, size, room, besid
     asked, found = {}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch_module, "BESIDE", beside)
-        patch.setattr(batch_module, "AT_ONCE", 2 * beside)
+        patch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 2 * beside)
         for what, argument in [*program, ("step", 60)]:
             if what == "add":
                 number = batch.add(argument)

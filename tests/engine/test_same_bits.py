@@ -129,8 +129,8 @@ def try_schedule(backend, seed, monkeypatch):
         for _ in range(min(len(coming), rng.choice([0, 0, 1, 4, 16]))):
             batch.add(coming.pop(0))
         monkeypatch.setattr(batch_module, "BESIDE", rng.randrange(1, 40))
-        monkeypatch.setattr(batch_module, "AT_ONCE", rng.choice([1, 20, 256]))
-        monkeypatch.setattr(batch_module, "ALONE", rng.randrange(1, 300))
+        monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", rng.choice([1, 20, 256]))
+        monkeypatch.setattr(batch_module, "PREFILL_BUDGET_IDLE", rng.randrange(1, 300))
         batch.step()
         for row in list(batch.rows.values()):
             if len(row.new) >= row.row.length or rng.random() < 0.01:

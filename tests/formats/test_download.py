@@ -319,7 +319,7 @@ def test_a_download_that_was_killed_stands_in_nobodys_way(server, files, tmp_pat
 import sys, time
 from pathlib import Path
 from gpt2 import files
-with files.open_alone(Path({str(tmp_path / "checkout/models/345M" / (DATA + ".part"))!r})):
+with files.open_exclusive(Path({str(tmp_path / "checkout/models/345M" / (DATA + ".part"))!r})):
     print("open", flush=True)
     time.sleep(600)
 """
@@ -347,7 +347,7 @@ def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatc
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.files, "put", full)
+    monkeypatch.setattr(transfer.files, "move_into_place", full)
     assert fetch(server) == 1
     assert "345M/checkpoint cannot be written: No space left on device\n" in capsys.readouterr().err
     assert (tmp_path / "checkout/models/345M/checkpoint.part").stat().st_size

@@ -308,7 +308,7 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
     run(stop_after=2)
     before = weights()
     with monkeypatch.context() as patch:
-        patch.setattr(files, "put", full_for_weights)
+        patch.setattr(files, "move_into_place", full_for_weights)
         status, _, err = run(stop_after=4)
     assert status == 1 and "could not be written" in err and "No space left" in err and err.count("error:") == 1
     assert_same_weights(weights(), before)
@@ -325,7 +325,7 @@ def test_a_full_disk_in_passing_does_not_end_the_run(run, monkeypatch):
             full_disk()
         PUT(part, path)
 
-    monkeypatch.setattr(files, "put", full_once)
+    monkeypatch.setattr(files, "move_into_place", full_once)
     status, out, _ = run(stop_after=4, save_every=2)
     assert status == 0 and "the run goes on" in out
     assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-4"

@@ -104,7 +104,7 @@ class _Queue:
             one = self.reading.popleft()
             if one is not self.newest:
                 one.leave(self.blocks)
-            yield one.scores()
+            yield one.score_spans()
 
 
 class _Reading:
