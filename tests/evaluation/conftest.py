@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from scored_slowly import Slow
+from reference_scorer import Slow
 
 from gpt2 import generate
 from gpt2.engine.load import backends

@@ -8,8 +8,8 @@ import pytest
 from gpt2.engine import scoring
 from gpt2.engine.scoring import ScoreOptions, Span
 from gpt2.errors import UsageError
+from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
 from gpt2.evaluation.scores import Protocol, protocol_of, score, score_ids, windows
-from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 
 TEXT = "the cat sat on the mat\nand the dog\n\nsat on the log " * 9
 CLOSE = {"atol": 1e-4, "rtol": 0}

@@ -95,7 +95,7 @@ def packed(path, member, data):
 def long_scorers(tmp_path, slow):
     """The tiny model with a window that a whole question fits into."""
     import tiny
-    from scored_slowly import Slow
+    from reference_scorer import Slow
 
     from gpt2 import generate
     from gpt2.engine.load import backends

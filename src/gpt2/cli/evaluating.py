@@ -31,7 +31,7 @@ def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
     """Writes the numbers of tasks, or of texts of one's own, each with its protocol."""
     from gpt2.cli.bars import SCORING, bar
     from gpt2.evaluation import paper, report, tasks
-    from gpt2.evaluation.own_text import perplexity
+    from gpt2.evaluation.custom_text import perplexity
     from gpt2.evaluation.scores import protocol_of
     from gpt2.evaluation.task import TaskSettings
 

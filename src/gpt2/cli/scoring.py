@@ -32,11 +32,11 @@ def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
     """Writes what the model thinks of each token, word, line or file."""
     from gpt2.cli.bars import SCORING, bar
     from gpt2.engine.scoring import ScoreOptions
-    from gpt2.evaluation import listing, scores, units
-    from gpt2.evaluation.totals import BITS, ScoreTotals, mean, perplexity
+    from gpt2.evaluation import output_formats, scores, units
+    from gpt2.evaluation.perplexity import BITS, ScoreTotals, mean, perplexity
 
     units.check_unit(wanted.by)
-    form = listing.form_of(wanted.form, Path(wanted.out or "").suffix)
+    form = output_formats.form_of(wanted.form, Path(wanted.out or "").suffix)
     directory, vocabulary = found(chosen)
     n_ctx = directory.hparams.n_ctx
     window = n_ctx if wanted.window is None else wanted.window
@@ -55,7 +55,7 @@ def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
         if wanted.out is not None or not sys.stdout.isatty():  # else the table is seen as it grows
             told = _reported(told, vocabulary, lambda done: report(done, size))
         listed = units.units(units.tokens(told, vocabulary), wanted.by, names)
-        for piece in listing.FORMS[form](listed):
+        for piece in output_formats.FORMS[form](listed):
             write(piece)
     bits = mean(totals.nats * BITS, totals.tokens)
     print_error_line(
@@ -78,12 +78,12 @@ def _reported(
 def following(chosen: ModelFlags, source: TextFlags, count: int, form: str | None, out: str | None) -> None:
     """Writes the likeliest tokens that may follow a text, which is the first of its source."""
     from gpt2 import generate
-    from gpt2.evaluation import listing
+    from gpt2.evaluation import output_formats
     from gpt2.request import Request, Sampling
 
-    form = listing.form_of(form, Path(out or "").suffix)
-    if form not in listing.NEXT_FORMS:
-        raise UsageError(f"the next tokens are listed as {', '.join(listing.NEXT_FORMS)}, not as {form}")
+    form = output_formats.form_of(form, Path(out or "").suffix)
+    if form not in output_formats.NEXT_FORMS:
+        raise UsageError(f"the next tokens are listed as {', '.join(output_formats.NEXT_FORMS)}, not as {form}")
     directory, vocabulary = found(chosen)
     some, _ = texts(source, vocabulary)
     prompt = "".join(next(iter(some)).parts)
@@ -92,7 +92,7 @@ def following(chosen: ModelFlags, source: TextFlags, count: int, form: str | Non
     choice = next(generate.completions(model, [request])).tokens[0]
     rows = [(rank, vocabulary.piece(token), logprob) for rank, (token, logprob) in enumerate(choice.likeliest, start=1)]
     with output(out) as write:
-        for piece in listing.NEXT_FORMS[form](rows):
+        for piece in output_formats.NEXT_FORMS[form](rows):
             write(piece)
     share = sum(math.exp(logprob) for _, _, logprob in rows)
     print_error_line(f"together {share:.2%} of the probability")

@@ -22,7 +22,7 @@ from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, check_encodi
 from gpt2.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # they need packages, which --help does not
-    from gpt2.evaluation.own_text import NamedText
+    from gpt2.evaluation.custom_text import NamedText
     from gpt2.generate import Model
 
 STDIN = "-"
@@ -73,7 +73,7 @@ def texts(source: TextFlags, vocabulary: Vocabulary) -> tuple[Iterable[NamedText
     Raises GPT2Error for files that are not there, UsageError for two sources.
     """
     from gpt2.data import documents
-    from gpt2.evaluation.own_text import NamedText, of_files
+    from gpt2.evaluation.custom_text import NamedText, of_files
 
     check_encoding(source.encoding)
     if source.text is not None:
@@ -90,7 +90,7 @@ def texts(source: TextFlags, vocabulary: Vocabulary) -> tuple[Iterable[NamedText
 
 
 def _stdin(encoding: str, where: Callable[[str], int]) -> Iterator[NamedText]:
-    from gpt2.evaluation.own_text import of_stream
+    from gpt2.evaluation.custom_text import of_stream
 
     if sys.stdin.isatty():
         print_error_line("the text is read from the terminal; Ctrl-D ends it")

@@ -12,8 +12,8 @@ import numpy as np
 from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
-from gpt2.evaluation.choices import SUM, Choices, Question, question_of
 from gpt2.evaluation.datasets import CBT
+from gpt2.evaluation.multiple_choice import SUM, Choices, Question, question_of
 from gpt2.evaluation.task import Task
 from gpt2.generate import Model
 

@@ -11,9 +11,9 @@ import numpy as np
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import ENWIK8, PTB, TEXT8, WIKITEXT2, DataFile
+from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
 from gpt2.evaluation.scores import protocol_of, score_ids
 from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
-from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 from gpt2.generate import Model
 
 LABELS = {

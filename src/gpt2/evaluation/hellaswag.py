@@ -9,8 +9,8 @@ from typing import IO
 import numpy as np
 
 from gpt2.errors import DamagedFileError
-from gpt2.evaluation.choices import MEAN, SUM, Choices, Question, question_of
 from gpt2.evaluation.datasets import HELLASWAG
+from gpt2.evaluation.multiple_choice import MEAN, SUM, Choices, Question, question_of
 from gpt2.evaluation.task import json_lines
 from gpt2.generate import Model
 

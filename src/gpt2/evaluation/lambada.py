@@ -11,10 +11,10 @@ from typing import IO, NamedTuple
 from gpt2.engine.scoring import ScoreOptions, Span, score_spans
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import paper
-from gpt2.evaluation.choices import continuation, kept
 from gpt2.evaluation.datasets import LAMBADA
+from gpt2.evaluation.multiple_choice import continuation, kept
+from gpt2.evaluation.perplexity import mean, perplexity
 from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings, json_lines
-from gpt2.evaluation.totals import mean, perplexity
 from gpt2.generate import Model
 
 TOKEN = (

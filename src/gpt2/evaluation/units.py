@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpt2.errors import UsageError
+from gpt2.evaluation.perplexity import BITS
 from gpt2.evaluation.scores import ScoredTokens
-from gpt2.evaluation.totals import BITS
 from gpt2.text.vocabulary import Vocabulary
 
 TOKEN, WORD, LINE, FILE = UNITS = ("token", "word", "line", "file")

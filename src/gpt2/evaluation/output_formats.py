@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 from gpt2.errors import UsageError
-from gpt2.evaluation import page
+from gpt2.evaluation import html_page
 from gpt2.evaluation.units import Unit, printable
 
 TABLE, CSV, JSONL, HTML = "table", "csv", "jsonl", "html"
@@ -66,7 +66,7 @@ FORMS: dict[str, Callable[[Iterable[Unit]], Iterator[str]]] = {
     TABLE: as_table,
     CSV: as_csv,
     JSONL: as_jsonl,
-    HTML: page.as_html,
+    HTML: html_page.as_html,
 }
 Following = Iterable[tuple[int, str, float]]  # rank, piece and log-probability of tokens that may come next
 

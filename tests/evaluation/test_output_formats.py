@@ -10,7 +10,7 @@ import pytest
 
 from gpt2.engine.scoring import ScoreOptions
 from gpt2.errors import UsageError
-from gpt2.evaluation import listing, page, units
+from gpt2.evaluation import html_page, output_formats, units
 from gpt2.evaluation.scores import protocol_of, score
 from gpt2.evaluation.units import Unit
 
@@ -80,7 +80,7 @@ class Page(HTMLParser):
 def test_a_page_holds_the_text_and_nothing_that_runs(scorer, by):
     found = summarize_names(scorer, HOSTILE, by, likeliest=2)
     found[0] = found[0]._replace(name="<b>name</b>", likeliest=(("<i>", -1.0), *found[0].likeliest))
-    html = "".join(page.as_html(found))
+    html = "".join(html_page.as_html(found))
     read = Page()
     read.feed(html)
     assert not {"script", "b", "link", "img"} & set(read.tags) and "http" not in html
@@ -92,29 +92,31 @@ def test_a_page_holds_the_text_and_nothing_that_runs(scorer, by):
 
 def test_csv_and_json_lines_read_back(scorer):
     found = summarize_names(scorer, [TEXT, *HOSTILE], "token", likeliest=2)
-    rows = list(csv.DictReader(io.StringIO("".join(listing.as_csv(found)), newline="")))
-    objects = [json.loads(line) for line in "".join(listing.as_jsonl(found)).splitlines()]
+    rows = list(csv.DictReader(io.StringIO("".join(output_formats.as_csv(found)), newline="")))
+    objects = [json.loads(line) for line in "".join(output_formats.as_jsonl(found)).splitlines()]
     assert len(rows) == len(objects) == len(found)
     for row, one, unit in zip(rows, objects, found):
         assert row["text"] == one["text"] == unit.text and row["file"] == one["file"] == unit.name
         assert float(row["logprob"]) == one["logprob"] == unit.logprob and int(row["rank"]) == one["rank"] == unit.rank
         assert json.loads(row["likeliest"]) == one["likeliest"] == [list(other) for other in unit.likeliest]
     unscored = Unit("x", 1, "a", 1, None, None)
-    assert json.loads(next(iter(listing.as_jsonl([unscored]))))["logprob"] is None
-    assert "".join(listing.as_csv([])) == ",".join(listing.COLUMNS) + "\n" and not list(listing.as_jsonl([]))
+    assert json.loads(next(iter(output_formats.as_jsonl([unscored]))))["logprob"] is None
+    assert "".join(output_formats.as_csv([])) == ",".join(output_formats.COLUMNS) + "\n" and not list(
+        output_formats.as_jsonl([])
+    )
 
 
 def test_a_table_is_one_line_for_each(scorer):
     found = summarize_names(scorer, HOSTILE, "line", likeliest=0)
-    lines = "".join(listing.as_table(found)).split("\n")
+    lines = "".join(output_formats.as_table(found)).split("\n")
     assert len(lines) == 1 + len(HOSTILE) + len(found) + 1
     assert "\x1b" not in "".join(lines) and lines[2].endswith('\\x1b[2J\\x00\\r"')
 
 
 def test_forms_and_units_that_there_are_not():
-    assert listing.form_of(None, ".HTML") == listing.form_of("html", ".txt") == "html"
-    assert listing.form_of(None, "") == "table"
+    assert output_formats.form_of(None, ".HTML") == output_formats.form_of("html", ".txt") == "html"
+    assert output_formats.form_of(None, "") == "table"
     with pytest.raises(UsageError, match="form must be one of table, csv, jsonl, html, not 'xml'"):
-        listing.form_of("xml", "")
+        output_formats.form_of("xml", "")
     with pytest.raises(UsageError, match="by must be one of token, word, line, file, not 'page'"):
         units.check_unit("page")

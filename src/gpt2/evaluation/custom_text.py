@@ -9,9 +9,9 @@ from typing import IO, NamedTuple
 from gpt2.data import documents
 from gpt2.errors import printable_name
 from gpt2.evaluation.corpora import LABELS
+from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
 from gpt2.evaluation.scores import Protocol, score
 from gpt2.evaluation.task import Number, Progress, TaskResult
-from gpt2.evaluation.totals import Counts, ScoreTotals, measures
 from gpt2.generate import Model
 
 
@@ -27,7 +27,7 @@ def of_files(
 ) -> Iterator[NamedText]:
     """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
 
-    where: the vocabulary's `last_safe_cut`. An empty file is a text without tokens. Raises GPT2Error, naming the file, for
+    where: `last_safe_cut` of the vocabulary. An empty file is a text without tokens. Raises GPT2Error, naming it, for
     one that is damaged.
     """
     for path in paths:

@@ -12,8 +12,8 @@ import numpy as np
 from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
+from gpt2.evaluation.perplexity import mean
 from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
-from gpt2.evaluation.totals import mean
 from gpt2.generate import Model
 
 SUM, MEAN = "accuracy, %", "normalized accuracy, %"  # by the log-probability of all tokens, and of one on average
