@@ -147,8 +147,8 @@ def read(
     """The documents of text files, in parts of about PART characters; what is empty gives none.
 
     where: the vocabulary's `last_safe_cut`; by default that of byte-level BPE. Warnings name the files in which there
-    is something odd (see `TextFiles`). Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one that
-    is damaged or holds ids.
+    is something odd (see `TextFiles`). Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one
+    that is damaged or holds ids.
     """
     files = TextFiles(encoding)
     for path in paths:

@@ -97,8 +97,8 @@ def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
     beside = sidecar_of(path)
     if beside.exists() and not is_sidecar(beside):
         raise GPT2Error(
-            f"{printable_name(path)} needs {printable_name(beside)} for its sidecar, and that is another file; choose another"
-            " name"
+            f"{printable_name(path)} needs {printable_name(beside)} for its sidecar, and that is another file; choose"
+            " another name"
         )
     with atomic_write(path) as file:
         writer = NpyWriter(file, encoder)

@@ -200,8 +200,8 @@ def _warn_of_words(words: list[str], path: Path) -> None:
     """Of added tokens that are no special ones: transformers finds them in any text, and here no text is one."""
     if words:
         warnings.warn(
-            f"{path}: the tokens that were added, {summarize_names(words)}, are not looked for in text, which is cut into"
-            " the pieces that merges make; transformers gives other ids where they occur",
+            f"{path}: the tokens that were added, {summarize_names(words)}, are not looked for in text, which is cut"
+            " into the pieces that merges make; transformers gives other ids where they occur",
             stacklevel=2,
         )
 
