@@ -53,7 +53,7 @@ def theirs(weights: dict[str, Any]) -> dict[str, np.ndarray]:
     """Nested weights -> transformer-lm's names and layout."""
     named = dict(flatten(weights))
     return {
-        directory.key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
+        directory.state_dict_key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
         for name, value in named.items()
     }
 

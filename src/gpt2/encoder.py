@@ -237,7 +237,7 @@ class Encoder:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id's text; bytes that are not UTF-8 are shown as `\\xe4`."""
         return self.decode_bytes([token]).decode("utf-8", errors="backslashreplace")
 

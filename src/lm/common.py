@@ -1,7 +1,6 @@
 """What transformer-lm calls its tokens, for programs that import the names from here."""
 
-from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT
-from gpt2.text.sentencepiece import SPACE as WORD_START
-from gpt2.text.sentencepiece import UNKNOWN as UNK
+from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, WORD_START
+from gpt2.text.sentencepiece import UNKNOWN_TOKEN as UNK
 
 __all__ = ["END_OF_LINE", "END_OF_TEXT", "UNK", "WORD_START"]

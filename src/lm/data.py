@@ -18,7 +18,7 @@ from gpt2.data.encode import encode_files
 from gpt2.data.workers import Encoded, pack_separator
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, atomic_write, atomic_write_many, creating_folder, no_callback
-from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SUFFIX, UNKNOWN, import_sentencepiece
+from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SP_MODEL_SUFFIX, UNKNOWN_TOKEN, import_sentencepiece
 from gpt2.text.vocabulary import Vocabulary
 
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
@@ -64,7 +64,7 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
             f"vocab_size must be at least 1 and character_coverage above 0 and at most 1, not {vocab_size} and"
             f" {character_coverage}"
         )
-    model = Path(f"{prefix}{SUFFIX}")
+    model = Path(f"{prefix}{SP_MODEL_SUFFIX}")
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"sp_model_prefix must be the beginning of a file's name, not {prefix!r}")
     try:
@@ -77,7 +77,7 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
                 max_sentence_length=LONGEST_LINE,
                 bos_id=-1,
                 eos_id=-1,
-                unk_piece=UNKNOWN,
+                unk_piece=UNKNOWN_TOKEN,
                 control_symbols=[END_OF_LINE, END_OF_TEXT],
                 character_coverage=character_coverage,
                 minloglevel=2,  # errors; they come as exceptions too

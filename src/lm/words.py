@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gpt2.text.sentencepiece import SPACE
+from gpt2.text.sentencepiece import WORD_START
 
 Scored = list[tuple[float, str]]
 
@@ -19,7 +19,7 @@ def is_word(piece: str) -> bool:
 
 def is_continuation(piece: str) -> bool:
     """Whether it goes on with a word."""
-    return is_word(piece) and not piece.startswith(SPACE)
+    return is_word(piece) and not piece.startswith(WORD_START)
 
 
 def scored(pieces: Sequence[str], log_probs: np.ndarray, known: Sequence[str], id_of: Callable[[str], int]) -> Scored:
@@ -37,7 +37,7 @@ def scored(pieces: Sequence[str], log_probs: np.ndarray, known: Sequence[str], i
     def finish(of_its_end: float) -> None:
         nonlocal total
         if word:
-            found.append((float(total + of_its_end), "".join(piece.lstrip(SPACE) for piece in word)))
+            found.append((float(total + of_its_end), "".join(piece.lstrip(WORD_START) for piece in word)))
         word.clear()
         total = 0.0
 

@@ -40,7 +40,7 @@ def test_every_token_of_a_text(scoring, scorer, slow):
     rows = [json.loads(line) for line in out.splitlines()]
     ids = scorer.encoder.encode(TEXT)
     expected = slow.logprobs(ids, protocol_of(32, scorer.encoder, stride=16))
-    assert [row["text"] for row in rows] == [scorer.encoder.piece(token) for token in ids]
+    assert [row["text"] for row in rows] == [scorer.encoder.token_text(token) for token in ids]
     np.testing.assert_allclose([row["logprob"] for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([row["bits"] for row in rows], -np.array(expected) / np.log(2), atol=1e-4)
     said = re.search(rf"{len(ids)} tokens scored: log-probability (-\d+\.\d+), .* stride 16", err)
@@ -95,7 +95,7 @@ def test_the_next_tokens(scoring, scorer, slow, monkeypatch):
     out, err = scoring("--text", prompt, "--next", "3", "--form", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     best = np.argsort(-logprobs)[:3]
-    assert [row["token"] for row in rows] == [scorer.encoder.piece(int(token)) for token in best]
+    assert [row["token"] for row in rows] == [scorer.encoder.token_text(int(token)) for token in best]
     np.testing.assert_allclose([row["logprob"] for row in rows], logprobs[best], atol=1e-4)
     np.testing.assert_allclose([row["probability"] for row in rows], np.exp(logprobs[best]), atol=1e-5)
     assert f"together {np.exp(logprobs[best]).sum():.2%} of the probability" in err

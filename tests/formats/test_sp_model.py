@@ -56,7 +56,7 @@ def use(path: Path) -> str:
         for text in TEXTS:
             vocabulary.decode(vocabulary.encode(text))
         for token in range(vocabulary.n_vocab):
-            vocabulary.piece(token)
+            vocabulary.token_text(token)
     except GPT2Error as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error), error
         return error.__class__.__name__
@@ -70,7 +70,7 @@ def try_all(path: str, out: str, first: int, count: int) -> None:
     for seed in range(first, first + count):
         file.write_bytes(damaged(content, random.Random(seed)))
         said.append(use(file))
-    print(said.count(""), said.count("Damaged"), len(said))
+    print(said.count(""), said.count("DamagedFileError"), len(said))
 
 
 def run(sp_model, tmp_path, first, count):

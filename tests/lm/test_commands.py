@@ -259,7 +259,7 @@ def test_lambada(run, lm_dir, tmp_path):
     for first, second in itertools.product(tiny_lm.TEXT.split(), repeat=2):
         ids = [vocabulary.end_of_text, *vocabulary.encode(f"{first} {second}")]
         ((token, _),) = scores.following(model, ids, 1)
-        word = vocabulary.piece(token)
+        word = vocabulary.token_text(token)
         if word.strip().isalpha() and vocabulary.encode(word) == [token]:
             texts.append(f"{first} {second}{word}")
         if len(texts) == 3:

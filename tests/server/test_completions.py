@@ -63,7 +63,7 @@ def test_log_probabilities_of_the_prompt_and_of_the_text(official, native_tiny_m
     assert answer.choices[0].text == PROMPT + expected.text
     assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
     assert found.token_logprobs[1:] == [choice.logprob for choice in choices[1:]]
-    piece = native_tiny_model.encoder.piece
+    piece = native_tiny_model.encoder.token_text
     for choice, top in zip(choices[1:], found.top_logprobs[1:]):
         assert top == {piece(i): x for i, x in [*choice.likeliest, (choice.id, choice.logprob)]}
     assert "".join(found.tokens[: len(expected.prompt)]) == PROMPT

@@ -51,7 +51,7 @@ def test_next_is_what_the_model_says(client, model, logprobs):
     best = np.argsort(-logprobs[-1], kind="stable")[:7]
     assert [one["id"] for one in said] == best.tolist()
     np.testing.assert_allclose([one["logprob"] for one in said], logprobs[-1][best], atol=1e-4)
-    assert [one["piece"] for one in said] == [model.encoder.piece(token) for token in best]
+    assert [one["piece"] for one in said] == [model.encoder.token_text(token) for token in best]
     by_ids = client.post("/insight/next", json={"prompt": model.encoder.encode(PROMPT), "top": 7})
     assert by_ids.json()["likeliest"] == said
 
@@ -114,7 +114,7 @@ def test_layers_are_the_references(client, model, tiny_dir, logprobs):
     logits = np.frombuffer(base64.b64decode(said["logits"]), "<f4")
     np.testing.assert_allclose(logits - np.log(np.exp(logits).sum()), np.sort(logprobs[-1])[::-1], atol=1e-4)
     assert said["likeliest"][0] == int(logprobs[-1].argmax())
-    assert all(said["pieces"][str(i)] == model.encoder.piece(i) for place in last["ids"] for i in place)
+    assert all(said["pieces"][str(i)] == model.encoder.token_text(i) for place in last["ids"] for i in place)
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_bytes_never_give_half_a_character(bytewise):
     assert bytewise.decode(cut) == "ab\ufffd"
     unfinished = [*cut, *bytewise.encode("c")[-1:]]
     assert bytewise.decode(unfinished) == "ab\ufffdc"
-    assert [bytewise.piece(token) for token in ids_of(bytewise, "<0xF0>", "<0x0A>", "<unk>")] == [
+    assert [bytewise.token_text(token) for token in ids_of(bytewise, "<0xF0>", "<0x0A>", "<unk>")] == [
         "\\xf0",
         "\n",
         "<unk>",
@@ -176,7 +176,7 @@ def test_a_vocabulary_that_keeps_its_spaces(bytewise):
 def test_vocabularies_without_the_control_tokens(trained):
     plain, bare = trained(), trained(bos_id=-1, eos_id=-1)
     assert plain.end_of_line is None and not plain.ends_lines
-    assert plain.end_of_text == plain.processor.eos_id() and plain.piece(plain.end_of_text) == "</s>"
+    assert plain.end_of_text == plain.processor.eos_id() and plain.token_text(plain.end_of_text) == "</s>"
     assert plain.encode("Das</s>er", special=True) == [*plain.encode("Das"), plain.end_of_text, *plain.encode("er")]
     assert plain.decode([plain.processor.bos_id(), *plain.encode("Das\nPferd"), plain.end_of_text]) == "Das Pferd</s>"
     assert plain.stream("Das\n").feed(ids_of(plain, "▁d")) == "d"
@@ -196,11 +196,11 @@ def test_other_models(trained, model_type):
 def test_unknown_characters(vocabulary):
     ids = vocabulary.encode("der 中文 der")
     assert ids.count(0) == 1 and vocabulary.decode(ids) == "der  ⁇  der"
-    assert vocabulary.piece(0) == "<unk>"
+    assert vocabulary.token_text(0) == "<unk>"
 
 
 def test_pieces(vocabulary):
-    assert [vocabulary.piece(token) for token in ids_of(vocabulary, "▁d", "er", "<endofline>", "<endoftext>")] == [
+    assert [vocabulary.token_text(token) for token in ids_of(vocabulary, "▁d", "er", "<endofline>", "<endoftext>")] == [
         " d",
         "er",
         "<endofline>",
@@ -211,7 +211,7 @@ def test_pieces(vocabulary):
 @pytest.mark.parametrize("token", [-1, tiny_lm.PIECES, 1 << 40])
 def test_ids_that_are_not_there(vocabulary, token):
     for use in (
-        vocabulary.piece,
+        vocabulary.token_text,
         lambda token: vocabulary.decode([token]),
         lambda token: vocabulary.decode_bytes([token]),
     ):

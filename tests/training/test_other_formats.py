@@ -53,7 +53,7 @@ def test_the_runs_folder_keeps_what_the_variant_and_its_vocabulary_have(run, dir
         "scale_attn_by_inverse_layer_idx": True,
     }
     vocabulary = load_vocabulary(open_model_dir(RUN))
-    assert (vocabulary.end_of_text, vocabulary.piece(280)) == (280, "</s>")
+    assert (vocabulary.end_of_text, vocabulary.token_text(280)) == (280, "</s>")
     assert run(model_name=directory, stop_after=4)[0] == 0
     assert losses()[4] < losses()[1]
     assert next(generate.generate(generate.load(str(RUN)), [Request("the", length=8, seed=1)]))

@@ -144,7 +144,7 @@ class BatchWorker:
 
     def _logprobs(self, choices: Sequence[TokenChoice], wanted: int) -> dict[str, list[Any]]:
         """As OpenAI's API has them, of all tokens that were written, those of a stop string included."""
-        piece = self.model.encoder.piece
+        piece = self.model.encoder.token_text
         likeliest = [dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)]) for choice in choices]
         return {
             "tokens": [piece(choice.id) for choice in choices],

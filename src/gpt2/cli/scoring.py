@@ -90,7 +90,9 @@ def following(chosen: ModelFlags, source: TextFlags, count: int, form: str | Non
     model = loaded(directory, vocabulary, chosen)
     request = Request(prompt or None, length=1, sampling=Sampling(temperature=0), logprobs=count)
     choice = next(generate.completions(model, [request])).tokens[0]
-    rows = [(rank, vocabulary.piece(token), logprob) for rank, (token, logprob) in enumerate(choice.likeliest, start=1)]
+    rows = [
+        (rank, vocabulary.token_text(token), logprob) for rank, (token, logprob) in enumerate(choice.likeliest, start=1)
+    ]
     with output(out) as write:
         for piece in output_formats.NEXT_FORMS[form](rows):
             write(piece)

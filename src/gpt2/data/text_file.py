@@ -37,7 +37,7 @@ class TextFiles:
 
         Raises GPT2Error, naming the file, if it is damaged, whatever is read from it in the block.
         """
-        self.undecodable.what = printable_name(path)
+        self.undecodable.text_name = printable_name(path)
         try:
             with path.open("rb") as file, _uncompressed(file, path) as data:
                 encoding = encoding_from_bom(data.read(MAX_BOM_BYTES), self.encoding)

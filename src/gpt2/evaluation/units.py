@@ -58,13 +58,13 @@ def tokens(told: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[Sco
     """What was scored, token by token."""
     for text, ids, scores in told:
         for place, token in enumerate(ids.tolist()):
-            piece, data = vocabulary.piece(token), vocabulary.decode_bytes([token])
+            piece, data = vocabulary.token_text(token), vocabulary.decode_bytes([token])
             if scores is None:
                 yield ScoredToken(text, piece, data, None, None, ())
                 continue
             rank = int(scores.ranks[place]) if len(scores.ranks) else None
             others = zip(scores.likeliest[place].tolist(), scores.likeliest_logprobs[place].tolist())
-            likeliest = tuple((vocabulary.piece(other), logprob) for other, logprob in others)
+            likeliest = tuple((vocabulary.token_text(other), logprob) for other, logprob in others)
             yield ScoredToken(text, piece, data, float(scores.logprobs[place]), rank, likeliest)
 
 

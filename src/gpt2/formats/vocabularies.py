@@ -8,7 +8,7 @@ from pathlib import Path
 from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
 from gpt2.formats.huggingface import vocabulary
-from gpt2.text.sentencepiece import SP_MODEL_FILE, SUFFIX
+from gpt2.text.sentencepiece import SP_MODEL_FILE, SP_MODEL_SUFFIX
 from gpt2.text.vocabulary import Vocabulary
 
 
@@ -16,14 +16,14 @@ def _read_sp_model(path: Path) -> Vocabulary:
     """A file, or the one of its name in a folder."""
     from gpt2.formats.sentencepiece import sp_model  # needs packages, which a wrong name is answered without
 
-    return sp_model.read(path if path.suffix == SUFFIX and files.is_file(path) else path / SP_MODEL_FILE)
+    return sp_model.read(path if path.suffix == SP_MODEL_SUFFIX and files.is_file(path) else path / SP_MODEL_FILE)
 
 
 # The files that make a vocabulary, and what reads them from their folder; the first that are there count.
 KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
     ((vocabulary.TOKENIZER_FILE,), vocabulary.load_tokenizer),
-    (vocabulary.PAIR, vocabulary.load_pair),
+    (vocabulary.VOCAB_AND_MERGES, vocabulary.load_vocab_and_merges),
     ((SP_MODEL_FILE,), _read_sp_model),
 ]
 FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
@@ -42,7 +42,7 @@ def load(path: Path) -> Vocabulary:
 
 
 def _is_sp_model(path: Path) -> bool:
-    return path.suffix == SUFFIX and files.is_file(path)
+    return path.suffix == SP_MODEL_SUFFIX and files.is_file(path)
 
 
 def _are_there(folder: Path, names: tuple[str, ...]) -> bool:

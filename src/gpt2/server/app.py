@@ -110,7 +110,7 @@ class Api:
         """Text -> ids, and what each of them stands for."""
         model = self.named(body.model).model
         ids = await encoded(len(body.prompt), model.encoder.encode, body.prompt)
-        pieces = [model.encoder.piece(token) for token in ids]
+        pieces = [model.encoder.token_text(token) for token in ids]
         return schema.Tokens(count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces)
 
     async def detokenize(self, body: schema.DetokenizeRequest) -> schema.Detokenized:

@@ -88,7 +88,7 @@ class Insight:
         inside = await self.inside.look(served, ids)
         skipped = len(whole) - len(ids)
         texts = _texts(encoder, whole, skipped)
-        tokens = [schema.Token(id=i, piece=encoder.piece(i), text=text) for i, text in zip(ids, texts)]
+        tokens = [schema.Token(id=i, piece=encoder.token_text(i), text=text) for i, text in zip(ids, texts)]
         return schema.Layers(
             skipped=skipped,
             tokens=tokens,
@@ -97,7 +97,7 @@ class Insight:
             guesses=inside.guesses,
             logits=inside.logits,
             likeliest=inside.likeliest,
-            pieces={i: encoder.piece(i) for i in sorted(inside.ids())},
+            pieces={i: encoder.token_text(i) for i in sorted(inside.ids())},
         )
 
 
@@ -145,14 +145,14 @@ class _Shown:
 
     def likely(self, choice: TokenChoice | None) -> list[schema.Likely]:
         return [
-            schema.Likely(id=i, piece=self.encoder.piece(i), text=self.text(i), logprob=finite_or_none(logprob))
+            schema.Likely(id=i, piece=self.encoder.token_text(i), text=self.text(i), logprob=finite_or_none(logprob))
             for i, logprob in (choice.likeliest if choice else ())
         ]
 
     def scored(self, token: int, text: str, choice: TokenChoice | None) -> schema.Scored:
         return schema.Scored(
             id=token,
-            piece=self.encoder.piece(token),
+            piece=self.encoder.token_text(token),
             text=text,
             logprob=finite_or_none(choice.logprob) if choice else None,
             rank=choice.rank if choice else None,

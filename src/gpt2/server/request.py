@@ -180,11 +180,13 @@ class Writing:
 
     def _add(self, found: Logprobs, token: int, choice: TokenChoice | None, offset: int) -> None:
         wanted = self.plan.logprobs or 0
-        found.tokens.append(self.encoder.piece(token))
+        found.tokens.append(self.encoder.token_text(token))
         found.text_offset.append(offset)
         found.token_logprobs.append(finite_or_none(choice.logprob) if choice else None)
         top = {} if choice is None else dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)])
-        found.top_logprobs.append({self.encoder.piece(i): finite_or_none(x) for i, x in top.items()} if top else None)
+        found.top_logprobs.append(
+            {self.encoder.token_text(i): finite_or_none(x) for i, x in top.items()} if top else None
+        )
 
 
 def joined(parts: Sequence[CompletionChoice], index: int) -> CompletionChoice:

@@ -20,10 +20,10 @@ from gpt2.errors import GPT2Error
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
-END_OF_LINE, END_OF_TEXT, UNKNOWN = "<endofline>", "<endoftext>", "<unk>"
-SPACE = "▁"  # U+2581
+END_OF_LINE, END_OF_TEXT, UNKNOWN_TOKEN = "<endofline>", "<endoftext>", "<unk>"
+WORD_START = "▁"  # U+2581
 SP_MODEL_FILE = "sp.model"
-SUFFIX = ".model"  # that sp-train gives its files
+SP_MODEL_SUFFIX = ".model"  # that sp-train gives its files
 MISSING = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
 
 
@@ -89,7 +89,7 @@ class SentencePiece:
 
         special: whether <endoftext>, or what stands for it, is the token rather than a text of that name.
         """
-        name = self.piece(self.end_of_text) if special and self.ends else ""
+        name = self.token_text(self.end_of_text) if special and self.ends else ""
         if name and name in text:
             documents = [self.encode(part) for part in text.split(name)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
@@ -125,7 +125,7 @@ class SentencePiece:
         """
         return SentencePieceStream(self, at_start=False).bytes_of(ids)
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id's text, spaces included, or its name; bytes that are not UTF-8 are shown as `\\xe4`."""
         if self.processor.is_control(self._checked(token)) or self.processor.is_unknown(token):
             return self.processor.id_to_piece(token)
@@ -145,7 +145,7 @@ class SentencePiece:
 
     def begins_with_space(self, token: int) -> bool:
         """Whether it is the beginning of a word; what stands for a byte is not, be that a space."""
-        return self.token_bytes(token).startswith(b" ") and self.processor.id_to_piece(token).startswith(SPACE)
+        return self.token_bytes(token).startswith(b" ") and self.processor.id_to_piece(token).startswith(WORD_START)
 
     def token_bytes(self, token: int) -> bytes:
         """What an id stands for, its space included. Raises GPT2Error for one that the vocabulary does not have."""
@@ -165,7 +165,7 @@ class SentencePiece:
             return processor.decode([token]).encode("utf-8")
         if processor.is_byte(token):
             return bytes([int(name[1:-1], 16)])  # <0xE4>
-        return name.replace(SPACE, " ").encode("utf-8")
+        return name.replace(WORD_START, " ").encode("utf-8")
 
     def _checked(self, token: int) -> int:
         if not 0 <= token < self.n_vocab:

@@ -20,18 +20,18 @@ MARKS = {
 MAX_BOM_BYTES = max(map(len, MARKS))  # bytes
 
 
-class Undecodable:
+class UndecodableCounter:
     """Counts the bytes that were not in the encoding that was expected, text by text: both may be set for the next."""
 
     def __init__(self, encoding: str, what: str) -> None:
-        self.encoding, self.what = encoding, what
+        self.encoding, self.text_name = encoding, what
         self.counts: dict[str, Counter[str]] = {}  # of each encoding, those of each text
 
     def replace(self, error: UnicodeError) -> tuple[str, int]:
         """An error handler for decoding, as `codecs.register_error` takes it."""
         if not isinstance(error, UnicodeDecodeError):
             raise error
-        self.counts.setdefault(self.encoding, Counter())[self.what] += error.end - error.start
+        self.counts.setdefault(self.encoding, Counter())[self.text_name] += error.end - error.start
         return "\ufffd", error.end
 
     def report(self) -> None:
@@ -42,13 +42,13 @@ class Undecodable:
         self.counts.clear()
 
 
-def count_undecodable(encoding: str, what: str) -> Undecodable:
+def count_undecodable(encoding: str, what: str) -> UndecodableCounter:
     """Makes the error handler REPLACE_AND_COUNT count into what is returned; `what` is how its report calls the text.
 
     Raises UsageError for an encoding that Python does not know.
     """
     check_encoding(encoding)
-    found = Undecodable(encoding, what)
+    found = UndecodableCounter(encoding, what)
     codecs.register_error(REPLACE_AND_COUNT, found.replace)
     return found
 

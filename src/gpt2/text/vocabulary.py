@@ -53,7 +53,7 @@ class Vocabulary(Protocol):
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> the bytes that they stand for."""
 
-    def piece(self, token: int) -> str:
+    def token_text(self, token: int) -> str:
         """An id as people look at it: its text, spaces included, or its name."""
 
     def stream(self, prompt: str | None = None) -> TextStream:

@@ -30,7 +30,7 @@ from gpt2.errors import DamagedFileError, GPT2Error, summarize_names
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 TOKENIZER_CONFIG_FILE, ADDED_FILE = "tokenizer_config.json", "added_tokens.json"
-PAIR = (PAIR_PIECES_FILE, PAIR_MERGES_FILE)
+VOCAB_AND_MERGES = (PAIR_PIECES_FILE, PAIR_MERGES_FILE)
 LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 MOST_UNUSED = 4096  # ids that no piece has, among those that one has
 # Classes of tokenizers whose pair of files is GPT-2's, by the beginnings of their names.
@@ -58,7 +58,7 @@ def load_tokenizer(folder: Path) -> Encoder:
     return _encoder(folder, path, model["vocab"], merges, added, called_special)
 
 
-def load_pair(folder: Path) -> Encoder:
+def load_vocab_and_merges(folder: Path) -> Encoder:
     """The vocabulary in `vocab.json` and `merges.txt`. Raises GPT2Error, naming the file, if one is damaged."""
     path = folder / PAIR_PIECES_FILE
     kind = _object(folder / TOKENIZER_CONFIG_FILE).get("tokenizer_class") or BYTE_LEVEL[0]

@@ -100,7 +100,7 @@ def read_weights(path: Path, hparams: HParams) -> Weights:
     """
     state = _state_dict(path)
     shapes = hparams.weight_shapes()
-    names = {name: key(name) for name in shapes}
+    names = {name: state_dict_key(name) for name in shapes}
     if missing := [their for their in names.values() if their not in state]:
         raise GPT2Error(f"{path} lacks {len(missing)} of {len(names)} weights of {hparams}: {summarize_names(missing)}")
     if surplus := sorted(set(state) - set(names.values())):
@@ -120,7 +120,7 @@ def _state_dict(path: Path) -> dict[str, Any]:
     return state
 
 
-def key(name: str) -> str:
+def state_dict_key(name: str) -> str:
     """What transformer-lm calls a weight.
 
     >>> key("model/h0/attn/c_attn/w"), key("model/h0/ln_1/g"), key("model/wte")
