@@ -32,7 +32,7 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
     size = parse_byte_size(shard_size) if isinstance(shard_size, str) else shard_size  # as the default is, for people
     chosen = ExportOptions(dtype, size, variant)
     model = find_model(src, models_dir)
-    if to in export.WITH_TENSORFLOW:
+    if to in export.TENSORFLOW_FORMATS:
         devices.start()
     with bar(CONVERTING) as report:
         export.convert(model, expand_path(dst), to, chosen, report)

@@ -10,7 +10,7 @@ from file_server import other_content, serve, short_body, status
 
 from gpt2.errors import GPT2Error
 from gpt2.evaluation import datasets
-from gpt2.evaluation.datasets import DataFile, opened
+from gpt2.evaluation.datasets import DataFile, open_data
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -95,7 +95,7 @@ def archive(path):
 
 
 def read(path, member="inner/text.txt"):
-    with opened(path, member) as file:
+    with open_data(path, member) as file:
         return file.read()
 
 
@@ -126,7 +126,7 @@ def test_an_unpacked_folder_and_a_file(tmp_path):
 
 
 def test_a_member_of_absurd_size_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "LARGEST", 2)
+    monkeypatch.setattr(datasets, "MAX_MEMBER_BYTES", 2)
     for name in ("data.zip", "data.tar"):
         with pytest.raises(GPT2Error, match="its inner/text.txt would have 3 bytes"):
             read(archive(tmp_path / name))

@@ -20,7 +20,7 @@ TEXT = "  the cat\n\nsat on ☃ the\tmat \n the dog"
 def summarize_names(model, texts, by, likeliest=0, start=True):
     told = score(model, texts, protocol_of(32, model.encoder, start=start), ScoreOptions(True, likeliest))
     names = [f"text {number}" for number in range(len(texts))]
-    return list(units.units(units.tokens(told, model.encoder), by, names))
+    return list(units.group_tokens(units.iterate_tokens(told, model.encoder), by, names))
 
 
 @pytest.mark.parametrize("by", units.UNITS)
@@ -114,9 +114,9 @@ def test_a_table_is_one_line_for_each(scorer):
 
 
 def test_forms_and_units_that_there_are_not():
-    assert output_formats.form_of(None, ".HTML") == output_formats.form_of("html", ".txt") == "html"
-    assert output_formats.form_of(None, "") == "table"
+    assert output_formats.resolve_form(None, ".HTML") == output_formats.resolve_form("html", ".txt") == "html"
+    assert output_formats.resolve_form(None, "") == "table"
     with pytest.raises(UsageError, match="form must be one of table, csv, jsonl, html, not 'xml'"):
-        output_formats.form_of("xml", "")
+        output_formats.resolve_form("xml", "")
     with pytest.raises(UsageError, match="by must be one of token, word, line, file, not 'page'"):
         units.check_unit("page")

@@ -8,7 +8,7 @@ import pytest
 from gpt2.engine import scoring
 from gpt2.engine.scoring import ScoreOptions, Span
 from gpt2.errors import UsageError
-from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
+from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, measures
 from gpt2.evaluation.scores import Protocol, protocol_of, score, score_ids, windows
 
 TEXT = "the cat sat on the mat\nand the dog\n\nsat on the log " * 9
@@ -183,16 +183,16 @@ def test_a_protocol_says_what_each_token_sees():
 def test_words_lines_and_bytes_are_counted_whatever_the_parts():
     text = "Zwei Wörter,\n drei\t\n\nund  mehr ☃"
     for cut in range(1, len(text)):
-        counts = Counts()
+        counts = TextCounts()
         parts = [text[start : start + cut] for start in range(0, len(text), cut)]
-        assert "".join(counts.of(["", *parts])) == text
-        assert counts == Counts(len(text.split()), 3, len(text), len(text.encode()))
+        assert "".join(counts.count(["", *parts])) == text
+        assert counts == TextCounts(len(text.split()), 3, len(text), len(text.encode()))
 
 
 def test_measures_divide_by_what_they_are_called_by(scorer, slow):
     protocol = protocol_of(32, scorer.encoder, stride=16)
-    counts, totals = Counts(), ScoreTotals()
-    list(totals.of(score(scorer, [counts.of([TEXT])], protocol)))
+    counts, totals = TextCounts(), ScoreTotals()
+    list(totals.accumulate(score(scorer, [counts.count([TEXT])], protocol)))
     nats = -sum(slow.logprobs(scorer.encoder.encode(TEXT), protocol))
     found = measures(totals.nats, totals.tokens, counts)
     words, lines, size = len(TEXT.split()), TEXT.count("\n"), len(TEXT)
@@ -204,5 +204,5 @@ def test_measures_divide_by_what_they_are_called_by(scorer, slow):
 
 
 def test_nothing_has_no_perplexity():
-    assert all(np.isnan(value) for value in measures(0.0, 0, Counts()).values())
-    assert measures(1e9, 1, Counts())["perplexity"] == np.inf
+    assert all(np.isnan(value) for value in measures(0.0, 0, TextCounts()).values())
+    assert measures(1e9, 1, TextCounts())["perplexity"] == np.inf

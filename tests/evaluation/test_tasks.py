@@ -18,7 +18,7 @@ CLOSE = {"rtol": 1e-4}
 
 
 def run(model, name, path, **settings):
-    found = tasks.run(model, tasks.TASKS[name], path, TaskSettings(**settings))
+    found = tasks.run_task(model, tasks.TASKS[name], path, TaskSettings(**settings))
     return found, {number.name: number.value for number in found.numbers}
 
 
@@ -236,17 +236,20 @@ def test_empty_data_have_no_numbers(scorer, tmp_path):
 
 
 def test_names_of_tasks():
-    assert [task.name for task in tasks.named("lambada, hellaswag")] == ["lambada", "hellaswag"]
-    assert len(tasks.named("all")) == len(tasks.TASKS)
+    assert [task.name for task in tasks.select_tasks("lambada, hellaswag")] == ["lambada", "hellaswag"]
+    assert len(tasks.select_tasks("all")) == len(tasks.TASKS)
     with pytest.raises(UsageError, match="there is no task 'lambda'; there are lambada, lambada-word, cbt-cn"):
-        tasks.named("lambda")
+        tasks.select_tasks("lambda")
     assert {cbt.QUESTIONS, hellaswag.QUESTIONS} == {2500, 10042} and len(lambada.TASKS) == 2
 
 
 def test_the_papers_numbers_stand_beside_those_of_released_sizes(scorer, tmp_path):
-    assert paper.size_of(RELEASED["124M"]) == "124M" and paper.size_of(scorer.hparams) is None
-    assert paper.reported("355M", paper.WIKITEXT103) == 26.37 and paper.reported("124M", paper.LAMBADA_ACC) == 45.99
-    assert paper.reported(None, paper.PTB) is paper.reported("124M", "") is None
+    assert paper.released_size(RELEASED["124M"]) == "124M" and paper.released_size(scorer.hparams) is None
+    assert (
+        paper.published_value("355M", paper.WIKITEXT103) == 26.37
+        and paper.published_value("124M", paper.LAMBADA_ACC) == 45.99
+    )
+    assert paper.published_value(None, paper.PTB) is paper.published_value("124M", "") is None
     path = write_lines(tmp_path / "data", [{"text": "the cat"}])
     found, numbers = run(scorer, "lambada", path)
     lines = list(report.as_table(found, "124M"))

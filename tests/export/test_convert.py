@@ -24,7 +24,7 @@ from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.export import compare
 from gpt2.export.convert import convert
-from gpt2.export.options import ExportOptions, narrowed
+from gpt2.export.options import ExportOptions, cast_values
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, flatten
 
@@ -73,7 +73,7 @@ def test_narrow_types_are_rounded_to_the_nearest(tmp_path, source, dtype):
     assert kinds["blk.0.ffn_up.weight"] == kinds["token_embd.weight"] == expected
     assert {kind for name, kind in kinds.items() if "norm" in name or "position" in name or "bias" in name} == {"F32"}
     before = arrays(source.path)
-    allowed = compare.rounding({"Q8_0": "q8_0", "f16": "float16"}.get(dtype, dtype))
+    allowed = compare.rounding_tolerance({"Q8_0": "q8_0", "f16": "float16"}.get(dtype, dtype))
     for name, value in arrays(tmp_path / "model.gguf").items():
         matrix = name.endswith(("/w", "wte"))
         assert np.array_equal(value, before[name]) != matrix
@@ -192,11 +192,11 @@ def test_a_vocabulary_that_lacks_an_end_of_text(tmp_path, source):
 
 def test_numbers():
     numbers = np.float32([1, -1.5, 3.1415927, 1 + 2**-8, 1 + 3 * 2**-8, 0, 1e-40])
-    bits = narrowed("x", numbers, "bfloat16").astype(np.uint32) << 16
+    bits = cast_values("x", numbers, "bfloat16").astype(np.uint32) << 16
     np.testing.assert_array_equal(bits.view(np.float32), np.float32([1, -1.5, 3.140625, 1, 1 + 2**-6, 0, 2**-133]))
-    np.testing.assert_array_equal(narrowed("x", numbers, "float16"), numbers.astype(np.float16))
+    np.testing.assert_array_equal(cast_values("x", numbers, "float16"), numbers.astype(np.float16))
     with pytest.raises(GPT2Error, match="x holds 70000, and float16 ends at 65504: choose another dtype"):
-        narrowed("x", np.float32([70000]), "float16")
+        cast_values("x", np.float32([70000]), "float16")
 
 
 def test_shards(tmp_path, source):
@@ -298,7 +298,7 @@ def test_the_command_without_the_package(tmp_path, tiny_dir):
 def test_leaves_of_the_source_are_all_read(source):
     """What progress counts is all of it."""
     told = []
-    for weight in compare.reported(source, lambda done, total: told.append((done, total))).values():
+    for weight in compare.with_progress(source, lambda done, total: told.append((done, total))).values():
         weight.array()
     total = 4 * source.hparams.n_params
     assert told[-1] == (total, total) and len(dict(flatten(tiny.read_model(source.path)))) <= len(told)

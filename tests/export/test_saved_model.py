@@ -18,7 +18,7 @@ from gpt2.encoder import Encoder
 from gpt2.engine import reference
 from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import Row
-from gpt2.export.bpe_ops import TextToIds
+from gpt2.export.bpe_ops import GraphEncoder
 from gpt2.export.convert import convert
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import flatten, nest
@@ -142,7 +142,7 @@ def to_ids(source):
 
 def compiled(encoder):
     """An encoder, and the graph's function of it."""
-    function = tf.function(TextToIds(encoder), input_signature=[tf.TensorSpec([], tf.string)])
+    function = tf.function(GraphEncoder(encoder), input_signature=[tf.TensorSpec([], tf.string)])
     return encoder, lambda text: function(tf.constant(text.encode("utf-8", "surrogatepass"))).numpy().tolist()
 
 

@@ -31,7 +31,7 @@ def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
     """Writes the numbers of tasks, or of texts of one's own, each with its protocol."""
     from gpt2.cli.bars import SCORING, bar
     from gpt2.evaluation import paper, report, tasks
-    from gpt2.evaluation.custom_text import perplexity
+    from gpt2.evaluation.custom_text import measure_texts
     from gpt2.evaluation.scores import protocol_of
     from gpt2.evaluation.task import TaskSettings
 
@@ -41,11 +41,11 @@ def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
         raise UsageError(f"give tasks, or a text as in_text or text; the tasks are {names}, and all")
     if own and trials.limit is not None:
         raise UsageError("limit is for tasks; of a text of your own give as much as is wanted")
-    wanted = [] if trials.tasks is None else tasks.named(trials.tasks)
+    wanted = [] if trials.tasks is None else tasks.select_tasks(trials.tasks)
     if trials.data is not None and len({task.data for task in wanted}) != 1:
         raise UsageError("data is that of one task; give data_dir for several")
     directory, vocabulary = found(chosen)
-    size = paper.size_of(directory.hparams)
+    size = paper.released_size(directory.hparams)
     protocol = protocol_of(directory.hparams.n_ctx, vocabulary, trials.window, trials.stride, not trials.no_start)
     some, n_bytes = texts(source, vocabulary) if own else ([], None)
     paths = {task.name: _data(task, trials) for task in wanted}
@@ -59,12 +59,12 @@ def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
 
     if own:
         with bar(SCORING) as progress:
-            result = perplexity(model, some, protocol, progress, n_bytes)
+            result = measure_texts(model, some, protocol, progress, n_bytes)
         tell(result)
     settings = TaskSettings(trials.window, trials.stride, not trials.no_start, trials.limit)
     for task in wanted:
         with bar(f"{SCORING} {task.name}", unit="") as progress:
-            result = tasks.run(model, task, paths[task.name], settings, progress)
+            result = tasks.run_task(model, task, paths[task.name], settings, progress)
         tell(result)
 
 
@@ -79,4 +79,5 @@ def _data(task: Task, trials: Trials) -> Path:
             raise GPT2Error(f"{path} is not there; without data, they are downloaded")
         return path
     with bars(FETCHING) as report:
-        return tasks.find(task, expand_path(trials.data_dir) if trials.data_dir else datasets.default_folder(), report)
+        folder = expand_path(trials.data_dir) if trials.data_dir else datasets.default_folder()
+        return tasks.find_data(task, folder, report)

@@ -33,10 +33,10 @@ def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
     from gpt2.cli.bars import SCORING, bar
     from gpt2.engine.scoring import ScoreOptions
     from gpt2.evaluation import output_formats, scores, units
-    from gpt2.evaluation.perplexity import BITS, ScoreTotals, mean, perplexity
+    from gpt2.evaluation.perplexity import BITS_PER_NAT, ScoreTotals, mean, perplexity
 
     units.check_unit(wanted.by)
-    form = output_formats.form_of(wanted.form, Path(wanted.out or "").suffix)
+    form = output_formats.resolve_form(wanted.form, Path(wanted.out or "").suffix)
     directory, vocabulary = found(chosen)
     n_ctx = directory.hparams.n_ctx
     window = n_ctx if wanted.window is None else wanted.window
@@ -51,13 +51,13 @@ def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
             yield text.parts
 
     with output(wanted.out) as write, bar(SCORING) as report:
-        told = totals.of(scores.score(model, parts(), protocol, ScoreOptions(True, wanted.likeliest)))
+        told = totals.accumulate(scores.score(model, parts(), protocol, ScoreOptions(True, wanted.likeliest)))
         if wanted.out is not None or not sys.stdout.isatty():  # else the table is seen as it grows
             told = _reported(told, vocabulary, lambda done: report(done, size))
-        listed = units.units(units.tokens(told, vocabulary), wanted.by, names)
+        listed = units.group_tokens(units.iterate_tokens(told, vocabulary), wanted.by, names)
         for piece in output_formats.FORMS[form](listed):
             write(piece)
-    bits = mean(totals.nats * BITS, totals.tokens)
+    bits = mean(totals.nats * BITS_PER_NAT, totals.tokens)
     print_error_line(
         f"{totals.tokens:,} tokens scored: log-probability {-totals.nats:.4f}, {bits:.4f} bits per token, perplexity"
         f" {perplexity(totals.nats, totals.tokens):.4f}; {protocol}"
@@ -81,7 +81,7 @@ def following(chosen: ModelFlags, source: TextFlags, count: int, form: str | Non
     from gpt2.evaluation import output_formats
     from gpt2.request import Request, Sampling
 
-    form = output_formats.form_of(form, Path(out or "").suffix)
+    form = output_formats.resolve_form(form, Path(out or "").suffix)
     if form not in output_formats.NEXT_FORMS:
         raise UsageError(f"the next tokens are listed as {', '.join(output_formats.NEXT_FORMS)}, not as {form}")
     directory, vocabulary = found(chosen)

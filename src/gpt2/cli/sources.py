@@ -73,7 +73,7 @@ def texts(source: TextFlags, vocabulary: Vocabulary) -> tuple[Iterable[NamedText
     Raises GPT2Error for files that are not there, UsageError for two sources.
     """
     from gpt2.data import documents
-    from gpt2.evaluation.custom_text import NamedText, of_files
+    from gpt2.evaluation.custom_text import NamedText, read_files
 
     check_encoding(source.encoding)
     if source.text is not None:
@@ -86,18 +86,18 @@ def texts(source: TextFlags, vocabulary: Vocabulary) -> tuple[Iterable[NamedText
     plain = not any(path.suffix.lower() in (".gz", ".csv") for path in paths)
     size = documents.total_size(paths) if plain else None
     rows = documents.CsvFormat(header=source.csv_header)
-    return of_files(paths, source.encoding, rows, vocabulary.last_safe_cut), size
+    return read_files(paths, source.encoding, rows, vocabulary.last_safe_cut), size
 
 
 def _stdin(encoding: str, where: Callable[[str], int]) -> Iterator[NamedText]:
-    from gpt2.evaluation.custom_text import of_stream
+    from gpt2.evaluation.custom_text import read_stream
 
     if sys.stdin.isatty():
         print_error_line("the text is read from the terminal; Ctrl-D ends it")
     undecodable = count_undecodable(encoding, "the standard input")
     start = sys.stdin.buffer.peek(MAX_BOM_BYTES) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
     marked = encoding_from_bom(start[:MAX_BOM_BYTES], encoding)
-    yield of_stream(io.TextIOWrapper(sys.stdin.buffer, marked, REPLACE_AND_COUNT), "stdin", where)
+    yield read_stream(io.TextIOWrapper(sys.stdin.buffer, marked, REPLACE_AND_COUNT), "stdin", where)
     undecodable.report()
 
 

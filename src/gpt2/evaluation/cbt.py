@@ -13,7 +13,7 @@ from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import CBT
-from gpt2.evaluation.multiple_choice import SUM, Choices, Question, question_of
+from gpt2.evaluation.multiple_choice import SUM, MultipleChoiceTask, Question, make_question
 from gpt2.evaluation.task import Task
 from gpt2.generate import Model
 
@@ -49,7 +49,7 @@ def _cloze(model: Model, lines: list[str], place: str, path: Path) -> Question:
     texts = [detokenize.detokenized(before + candidate + after, detokenize.CBT) for candidate in candidates]
     rows = [np.array(model.encoder.encode(text), np.int32) for text in texts]
     common = min(common_prefix_length(rows[0], row) for row in rows)
-    return question_of(model, rows, min(common, min(map(len, rows)) - 1), candidates.index(fields[0]))
+    return make_question(model, rows, min(common, min(map(len, rows)) - 1), candidates.index(fields[0]))
 
 
 ABOUT = (
@@ -59,7 +59,7 @@ ABOUT = (
 
 
 def _task(kind: str, what: str, column: str) -> Task:
-    told = Choices(f"cbt-{kind.lower()}", ABOUT.format(what), read, {SUM: column}, QUESTIONS)
+    told = MultipleChoiceTask(f"cbt-{kind.lower()}", ABOUT.format(what), read, {SUM: column}, QUESTIONS)
     return told.task(CBT, CBT.member.format(kind))
 
 

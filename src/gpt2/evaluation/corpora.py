@@ -11,9 +11,9 @@ import numpy as np
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import ENWIK8, PTB, TEXT8, WIKITEXT2, DataFile
-from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
+from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, measures
 from gpt2.evaluation.scores import protocol_of, score_ids
-from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
+from gpt2.evaluation.task import Progress, Task, TaskMetric, TaskResult, TaskSettings
 from gpt2.generate import Model
 
 LABELS = {
@@ -25,7 +25,7 @@ LABELS = {
 }
 
 
-class Corpus(NamedTuple):
+class CorpusTask(NamedTuple):
     """A text. read: what is scored of a file's text; about: how the protocol calls it; column: of the paper's table,
     measure: what is reported there."""
 
@@ -42,17 +42,17 @@ class Corpus(NamedTuple):
         protocol = protocol_of(model.hparams.n_ctx, model.encoder, settings.window, settings.stride, settings.start)
         original, counts, totals = (
             _decoded(file.read(), path, self.test_share)[: settings.limit],
-            Counts(),
+            TextCounts(),
             ScoreTotals(),
         )
-        ids = np.array(model.encoder.encode(self.read("".join(counts.of([original])))), np.int32)
+        ids = np.array(model.encoder.encode(self.read("".join(counts.count([original])))), np.int32)
         done = 0
-        for scored in totals.of(score_ids(model, [[ids]], protocol)):
+        for scored in totals.accumulate(score_ids(model, [[ids]], protocol)):
             done += len(scored.ids)
             progress(done, len(ids))
         found = measures(totals.nats, totals.tokens, counts)
         columns = {self.measure: self.column}
-        numbers = [Number(LABELS[key], value, columns.get(key, "")) for key, value in found.items()]
+        numbers = [TaskMetric(LABELS[key], value, columns.get(key, "")) for key, value in found.items()]
         sizes = {"tokens": totals.tokens, "words": counts.words, "lines": counts.lines, "bytes": counts.bytes}
         said = f"{self.about}; {protocol}; words, line ends and bytes are those of the text as it was published"
         return TaskResult(self.name, said, numbers, sizes)
@@ -84,10 +84,10 @@ def _ptb(text: str) -> str:
 LAST = "the last twentieth of {}, of which it has 5,000,000 {}, as it is"
 WIKITEXT = "the raw test text of WikiText, which is the same in WikiText-2 and WikiText-103, {}detokenized, as one text"
 CORPORA = (
-    Corpus("wikitext2", _wikitext, WIKITEXT.format(""), paper.WIKITEXT2, "perplexity"),
-    Corpus("wikitext103", _wikitext, WIKITEXT.format(""), paper.WIKITEXT103, "perplexity_per_word"),
-    Corpus("wikitext-as-it-is", _as_it_is, WIKITEXT.format("not ")),
-    Corpus(
+    CorpusTask("wikitext2", _wikitext, WIKITEXT.format(""), paper.WIKITEXT2, "perplexity"),
+    CorpusTask("wikitext103", _wikitext, WIKITEXT.format(""), paper.WIKITEXT103, "perplexity_per_word"),
+    CorpusTask("wikitext-as-it-is", _as_it_is, WIKITEXT.format("not ")),
+    CorpusTask(
         "ptb",
         _ptb,
         "the test text of Penn Treebank, detokenized, as one text",
@@ -95,7 +95,7 @@ CORPORA = (
         "perplexity_per_word_or_line_end",
         PTB,
     ),
-    Corpus("enwik8", _as_it_is, LAST.format("enwik8", "bytes"), paper.ENWIK8, "bits_per_byte", ENWIK8, 20),
-    Corpus("text8", _as_it_is, LAST.format("text8", "characters"), paper.TEXT8, "bits_per_character", TEXT8, 20),
+    CorpusTask("enwik8", _as_it_is, LAST.format("enwik8", "bytes"), paper.ENWIK8, "bits_per_byte", ENWIK8, 20),
+    CorpusTask("text8", _as_it_is, LAST.format("text8", "characters"), paper.TEXT8, "bits_per_character", TEXT8, 20),
 )
 TASKS = [Task(each.name, each.about, each.data, each.run, each.data.member) for each in CORPORA]

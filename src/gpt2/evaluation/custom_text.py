@@ -9,9 +9,9 @@ from typing import IO, NamedTuple
 from gpt2.data import documents
 from gpt2.errors import printable_name
 from gpt2.evaluation.corpora import LABELS
-from gpt2.evaluation.perplexity import Counts, ScoreTotals, measures
+from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, measures
 from gpt2.evaluation.scores import Protocol, score
-from gpt2.evaluation.task import Number, Progress, TaskResult
+from gpt2.evaluation.task import Progress, TaskMetric, TaskResult
 from gpt2.generate import Model
 
 
@@ -22,7 +22,7 @@ class NamedText(NamedTuple):
     parts: Iterable[str]
 
 
-def of_files(
+def read_files(
     paths: Sequence[Path], encoding: str, rows: documents.CsvFormat, where: documents.LastCut
 ) -> Iterator[NamedText]:
     """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
@@ -51,28 +51,28 @@ def _document(first: documents.DocumentPart, following: Iterator[documents.Docum
         yield part.text
 
 
-def of_stream(stream: IO[str], name: str, where: documents.LastCut) -> NamedText:
+def read_stream(stream: IO[str], name: str, where: documents.LastCut) -> NamedText:
     """What comes from a pipe, cut where tokens end."""
     blocks = iter(lambda: stream.read(documents.PART), "")
     return NamedText(name, (text for text, _ in documents.cut(blocks, documents.PART, where)))
 
 
-def perplexity(
+def measure_texts(
     model: Model, texts: Iterable[NamedText], protocol: Protocol, progress: Progress, size: int | None = None
 ) -> TaskResult:
     """Of all texts together. size: bytes of all of them, if that is known."""
-    counts, totals, names, done = Counts(), ScoreTotals(), [], 0
+    counts, totals, names, done = TextCounts(), ScoreTotals(), [], 0
 
     def parts() -> Iterator[Iterator[str]]:
         for text in texts:
             names.append(text.name)
-            yield counts.of(text.parts)
+            yield counts.count(text.parts)
 
-    for scored in totals.of(score(model, parts(), protocol)):
+    for scored in totals.accumulate(score(model, parts(), protocol)):
         done += len(model.encoder.decode_bytes(scored.ids))
         progress(done, size)
     found = measures(totals.nats, totals.tokens, counts)
     sizes = {"texts": len(names), "tokens": totals.tokens, "words": counts.words, "lines": counts.lines}
     name = names[0] if len(names) == 1 else f"{len(names)} texts"
-    numbers = [Number(LABELS[key], value) for key, value in found.items()]
+    numbers = [TaskMetric(LABELS[key], value) for key, value in found.items()]
     return TaskResult(name, str(protocol), numbers, {**sizes, "bytes": counts.bytes})

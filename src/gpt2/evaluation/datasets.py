@@ -19,8 +19,8 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import transfer
 
-OWN = Path("gpt-2-tensorflow", "data")  # in the user's cache
-LARGEST = 1 << 30  # bytes of a member: the largest known one has a tenth of that
+CACHE_SUBFOLDER = Path("gpt-2-tensorflow", "data")  # in the user's cache
+MAX_MEMBER_BYTES = 1 << 30  # bytes of a member: the largest known one has a tenth of that
 
 
 class DataFile(NamedTuple):
@@ -101,7 +101,7 @@ HELLASWAG = DataFile(
 def default_folder() -> Path:
     """In $XDG_CACHE_HOME or ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), OWN)
+    return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), CACHE_SUBFOLDER)
 
 
 def download(data: DataFile, folder: Path, report: Callable[..., object] = files.no_callback) -> Path:
@@ -111,12 +111,12 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
     had, or is not what it should be.
     """
     path, failures = folder / data.name, []
-    if files.is_file(path) and not problem(path, data):
+    if files.is_file(path) and not find_problem(path, data):
         return path
     with files.creating_folder(folder):
         for url in data.urls:
             try:
-                transfer.fetch(url, path, lambda part: problem(part, data), partial(report, data.name))
+                transfer.fetch(url, path, lambda part: find_problem(part, data), partial(report, data.name))
                 return path
             except transfer.Unavailable as error:
                 failures.append(f"{url}: {error}")
@@ -125,7 +125,7 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
         )
 
 
-def problem(path: Path, data: DataFile) -> str:
+def find_problem(path: Path, data: DataFile) -> str:
     """What is wrong with the file, or nothing. Raises Unreadable."""
     wrong = transfer.wrong_size(path, data.size)
     if not wrong and transfer.digest(path, "sha256").hex() != data.sha256:
@@ -134,7 +134,7 @@ def problem(path: Path, data: DataFile) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, member: str) -> Iterator[IO[bytes]]:
+def open_data(path: Path, member: str) -> Iterator[IO[bytes]]:
     """The file that a task reads: `member` of an archive or of a folder where one was unpacked, or the file itself.
 
     Raises GPT2Error, naming it, for what is missing, damaged or absurdly large, whatever is read from it in the block.
@@ -185,5 +185,5 @@ def _same(name: str, member: str) -> bool:
 
 
 def _check_size(path: Path, member: str, size: int) -> None:
-    if size > LARGEST:
+    if size > MAX_MEMBER_BYTES:
         raise DamagedFileError(path, f"its {member} would have {size:,} bytes")

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation.datasets import HELLASWAG
-from gpt2.evaluation.multiple_choice import MEAN, SUM, Choices, Question, question_of
+from gpt2.evaluation.multiple_choice import MEAN, SUM, MultipleChoiceTask, Question, make_question
 from gpt2.evaluation.task import json_lines
 from gpt2.generate import Model
 
@@ -25,11 +25,11 @@ def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
             raise DamagedFileError(path, f"line {number}: its label should be the number of one of its endings")
         context = model.encoder.encode(str(found["ctx"]))
         rows = [np.array([*context, *model.encoder.encode(f" {ending}")], np.int32) for ending in endings]
-        yield question_of(model, rows, len(context), int(label))
+        yield make_question(model, rows, len(context), int(label))
 
 
 ABOUT = (
     "HellaSwag, the validation set: four endings, each after its context and a space, a hit if the right one has the"
     " highest log-probability; normalized: for each of its tokens, as llm.c counts"
 )
-TASKS = [Choices("hellaswag", ABOUT, read, {SUM: "", MEAN: ""}, QUESTIONS).task(HELLASWAG)]
+TASKS = [MultipleChoiceTask("hellaswag", ABOUT, read, {SUM: "", MEAN: ""}, QUESTIONS).task(HELLASWAG)]

@@ -12,9 +12,9 @@ from gpt2.engine.scoring import ScoreOptions, Span, score_spans
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import paper
 from gpt2.evaluation.datasets import LAMBADA
-from gpt2.evaluation.multiple_choice import continuation, kept
+from gpt2.evaluation.multiple_choice import continuation, fit_window
 from gpt2.evaluation.perplexity import mean, perplexity
-from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings, json_lines
+from gpt2.evaluation.task import Progress, Task, TaskMetric, TaskResult, TaskSettings, json_lines
 from gpt2.generate import Model
 
 TOKEN = (
@@ -30,7 +30,7 @@ WORD = (
 def last_token(model: Model, text: str) -> Span:
     """The paper's reading; what is done to the text is told in github.com/openai/gpt-2/issues/131."""
     text = "\n" + text.replace("“", '"').replace("”", '"').strip()
-    return Span(kept(model, model.encoder.encode(text)), 1)
+    return Span(fit_window(model, model.encoder.encode(text)), 1)
 
 
 def last_word(model: Model, text: str) -> Span:
@@ -38,7 +38,7 @@ def last_word(model: Model, text: str) -> Span:
     return continuation(model, context, space + word)
 
 
-class Passages(NamedTuple):
+class LambadaTask(NamedTuple):
     """A reading of the passages. read: what is scored of one; columns: of the paper's table, for perplexity and
     accuracy."""
 
@@ -60,12 +60,12 @@ class Passages(NamedTuple):
             nats -= float(told.logprobs.sum(dtype=float))
             progress(done, len(passages))
         values = perplexity(nats, done), 100 * mean(hits, done)
-        numbers = [Number(*each) for each in zip(("perplexity", "accuracy, %"), values, self.columns)]
+        numbers = [TaskMetric(*each) for each in zip(("perplexity", "accuracy, %"), values, self.columns)]
         return TaskResult(self.name, self.protocol, numbers, {"passages": done})
 
 
 READINGS = (
-    Passages("lambada", TOKEN, last_token, (paper.LAMBADA_PPL, paper.LAMBADA_ACC)),
-    Passages("lambada-word", WORD, last_word, ("", "")),
+    LambadaTask("lambada", TOKEN, last_token, (paper.LAMBADA_PPL, paper.LAMBADA_ACC)),
+    LambadaTask("lambada-word", WORD, last_word, ("", "")),
 )
 TASKS = [Task(each.name, each.protocol, LAMBADA, each.run) for each in READINGS]

@@ -13,7 +13,7 @@ from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
 from gpt2.evaluation.perplexity import mean
-from gpt2.evaluation.task import Number, Progress, Task, TaskResult, TaskSettings
+from gpt2.evaluation.task import Progress, Task, TaskMetric, TaskResult, TaskSettings
 from gpt2.generate import Model
 
 SUM, MEAN = "accuracy, %", "normalized accuracy, %"  # by the log-probability of all tokens, and of one on average
@@ -27,7 +27,7 @@ class Question(NamedTuple):
     right: int
 
 
-def kept(model: Model, ids: Iterable[int]) -> np.ndarray:
+def fit_window(model: Model, ids: Iterable[int]) -> np.ndarray:
     """What the window can see of ids: the last n_ctx, and one that follows them. A lone one gets <|endoftext|> before
     it."""
     found = np.array(list(ids), np.int32)[-(model.hparams.n_ctx + 1) :]
@@ -38,7 +38,7 @@ def continuation(model: Model, context: str, ending: str) -> Span:
     """The tokens of the ending, given the context; both are encoded together."""
     whole = np.array(model.encoder.encode(context + ending), np.int32)
     before = common_prefix_length(np.array(model.encoder.encode(context), np.int32), whole)
-    ids = kept(model, whole)
+    ids = fit_window(model, whole)
     return Span(ids, max(1, min(len(whole) - before, len(ids) - 1)))
 
 
@@ -69,7 +69,7 @@ def answered(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Ques
         yield question, sums, np.array([len(part.logprobs) for part in parts])
 
 
-def question_of(model: Model, rows: list[np.ndarray], begin: int, right: int) -> Question:
+def make_question(model: Model, rows: list[np.ndarray], begin: int, right: int) -> Question:
     """With <|endoftext|> before answers that have nothing before them."""
     if begin > 0:
         return Question(rows, begin, right)
@@ -77,7 +77,7 @@ def question_of(model: Model, rows: list[np.ndarray], begin: int, right: int) ->
     return Question([np.concatenate([np.array(start, np.int32), row]) for row in rows], 1, right)
 
 
-class Choices(NamedTuple):
+class MultipleChoiceTask(NamedTuple):
     """A task of questions. read: those of a file; columns: the measures that are reported, and for each that of the
     paper's table; questions: how many questions the data set has."""
 
@@ -95,7 +95,9 @@ class Choices(NamedTuple):
             hits[SUM] += int(np.argmax(sums)) == question.right
             hits[MEAN] += int(np.argmax(sums / counts)) == question.right
             progress(done, total)
-        numbers = [Number(measure, 100 * mean(hits[measure], done), column) for measure, column in self.columns.items()]
+        numbers = [
+            TaskMetric(measure, 100 * mean(hits[measure], done), column) for measure, column in self.columns.items()
+        ]
         return TaskResult(self.name, self.protocol, numbers, {"questions": done})
 
     def task(self, data: DataFile, member: str = "") -> Task:

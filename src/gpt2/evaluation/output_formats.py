@@ -97,7 +97,7 @@ NEXT_FORMS: dict[str, Callable[[Following], Iterator[str]]] = {
 SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".json": JSONL, ".html": HTML, ".htm": HTML}
 
 
-def form_of(form: str | None, suffix: str) -> str:
+def resolve_form(form: str | None, suffix: str) -> str:
     """The form that is asked for, or that a file's name ends in; a table if neither says. Raises UsageError."""
     form = SUFFIXES.get(suffix.lower(), TABLE) if form is None else form
     if form not in FORMS:

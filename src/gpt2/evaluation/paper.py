@@ -18,11 +18,11 @@ TABLE = {  # by our names; the paper's are 117M, 345M, 762M and 1542M
 }
 
 
-def size_of(hparams: HParams) -> str | None:
+def released_size(hparams: HParams) -> str | None:
     """The released model that has these sizes; it may have been trained on since."""
     return next((name for name, sizes in RELEASED.items() if sizes == hparams), None)
 
 
-def reported(size: str | None, column: str) -> float | None:
+def published_value(size: str | None, column: str) -> float | None:
     """The paper's number for a released size; None for others, and for what it does not report."""
     return TABLE[size][COLUMNS.index(column)] if size in TABLE and column in COLUMNS else None

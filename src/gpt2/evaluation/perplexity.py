@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 
 from gpt2.evaluation.scores import ScoredTokens
 
-BITS = 1 / math.log(2)  # of a nat
+BITS_PER_NAT = 1 / math.log(2)  # of a nat
 
 
 @dataclasses.dataclass
-class Counts:
+class TextCounts:
     """What a text has, as it is written: words are what white space parts."""
 
     words: int = 0
@@ -20,7 +20,7 @@ class Counts:
     characters: int = 0
     bytes: int = 0  # in UTF-8
 
-    def of(self, parts: Iterable[str]) -> Iterator[str]:
+    def count(self, parts: Iterable[str]) -> Iterator[str]:
         """The parts of a text, counted as they pass; a word may be cut by them."""
         in_word = False
         for part in parts:
@@ -39,7 +39,7 @@ class ScoreTotals:
     tokens: int = 0
     nats: float = 0.0
 
-    def of(self, told: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
+    def accumulate(self, told: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
         """The same, added up as it passes."""
         for scored in told:
             if scored.tokens is not None:
@@ -48,7 +48,7 @@ class ScoreTotals:
             yield scored
 
 
-def measures(nats: float, tokens: int, counts: Counts) -> dict[str, float]:
+def measures(nats: float, tokens: int, counts: TextCounts) -> dict[str, float]:
     """All that is usually reported of a text, NaN where there is nothing to divide by.
 
     A perplexity is the exponential of the nats for each token, word, or word and line end; the bits are those for each
@@ -58,8 +58,8 @@ def measures(nats: float, tokens: int, counts: Counts) -> dict[str, float]:
         "perplexity": perplexity(nats, tokens),
         "perplexity_per_word": perplexity(nats, counts.words),
         "perplexity_per_word_or_line_end": perplexity(nats, counts.words + counts.lines),
-        "bits_per_byte": mean(nats * BITS, counts.bytes),
-        "bits_per_character": mean(nats * BITS, counts.characters),
+        "bits_per_byte": mean(nats * BITS_PER_NAT, counts.bytes),
+        "bits_per_character": mean(nats * BITS_PER_NAT, counts.characters),
     }
 
 

@@ -14,7 +14,7 @@ def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
     """Lines: the numbers, beside them the paper's for a released size, and the protocol. size: see `paper.size_of`."""
     yield result.task
     for name, value, column in result.numbers:
-        reported = paper.reported(size, column)
+        reported = paper.published_value(size, column)
         beside = "" if reported is None else f"    the paper, {column}: {reported:g}"
         yield f"  {name:<33}{value:>12.4f}{beside}"
     yield "  of " + ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
@@ -23,7 +23,7 @@ def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
 
 def as_json(result: TaskResult, model: str, size: str | None) -> str:
     """One object; a number that there is not is null."""
-    reported = {name: paper.reported(size, column) for name, _, column in result.numbers if column}
+    reported = {name: paper.published_value(size, column) for name, _, column in result.numbers if column}
     numbers = {name: value if math.isfinite(value) else None for name, value, _ in result.numbers}
     found = {"task": result.task, "model": model, **{"numbers": numbers, "paper": reported, "counts": result.counts}}
     return json.dumps({**found, "protocol": result.protocol}, ensure_ascii=False)

@@ -26,7 +26,7 @@ class TaskSettings(NamedTuple):
     limit: int | None = None
 
 
-class Number(NamedTuple):
+class TaskMetric(NamedTuple):
     """One number that a task comes to, and the column of the paper's table that reports the same."""
 
     name: str
@@ -39,7 +39,7 @@ class TaskResult(NamedTuple):
 
     task: str
     protocol: str
-    numbers: list[Number]
+    numbers: list[TaskMetric]
     counts: dict[str, int]
 
 

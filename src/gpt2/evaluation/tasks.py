@@ -14,7 +14,7 @@ from gpt2.generate import Model
 TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASKS, *corpora.TASKS, *hellaswag.TASKS)}
 
 
-def named(names: str) -> list[Task]:
+def select_tasks(names: str) -> list[Task]:
     """The tasks of a list with commas; `all` names each. Raises UsageError for others."""
     wanted = [*TASKS] if names == "all" else [name.strip() for name in names.split(",")]
     for name in wanted:
@@ -24,12 +24,14 @@ def named(names: str) -> list[Task]:
     return [TASKS[name] for name in wanted]
 
 
-def find(task: Task, folder: Path, report: Callable[..., object] = no_callback) -> Path:
+def find_data(task: Task, folder: Path, report: Callable[..., object] = no_callback) -> Path:
     """The task's data in the folder, downloaded if it is not there; see `datasets.download`."""
     return datasets.download(task.data, folder, report)
 
 
-def run(model: Model, task: Task, path: Path, settings: TaskSettings, progress: Progress = no_callback) -> TaskResult:
+def run_task(
+    model: Model, task: Task, path: Path, settings: TaskSettings, progress: Progress = no_callback
+) -> TaskResult:
     """Tries the model. path: of the data, packed or not. Raises GPT2Error for data that are not what they should be."""
-    with datasets.opened(path, task.member) as file:
+    with datasets.open_data(path, task.member) as file:
         return task.run(model, file, path, settings, progress)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from gpt2.errors import UsageError
-from gpt2.evaluation.perplexity import BITS
+from gpt2.evaluation.perplexity import BITS_PER_NAT
 from gpt2.evaluation.scores import ScoredTokens
 from gpt2.text.vocabulary import Vocabulary
 
@@ -40,7 +40,7 @@ class Unit(NamedTuple):
     @property
     def bits(self) -> float | None:
         """Its surprise."""
-        return None if self.logprob is None else 0.0 - self.logprob * BITS
+        return None if self.logprob is None else 0.0 - self.logprob * BITS_PER_NAT
 
 
 def printable(text: str, but: str = "") -> str:
@@ -54,7 +54,7 @@ def check_unit(by: str) -> None:
         raise UsageError(f"by must be one of {', '.join(UNITS)}, not {by!r}")
 
 
-def tokens(told: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
+def iterate_tokens(told: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
     """What was scored, token by token."""
     for text, ids, scores in told:
         for place, token in enumerate(ids.tolist()):
@@ -103,7 +103,7 @@ class _Held:
         return Unit(name, self.line, text, self.count, logprob, self.rank, self.first.likeliest * (self.by == TOKEN))
 
 
-def units(told: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
+def group_tokens(told: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
     """The tokens of texts, together as they make what is asked for. names: of the texts, more of them as they are read.
 
     A text without tokens makes no unit.

@@ -31,7 +31,7 @@ def classes() -> np.ndarray:
     return table
 
 
-class TextToIds:
+class GraphEncoder:
     """What `encode` of an encoder gives, as a function of a graph."""
 
     def __init__(self, encoder: Encoder) -> None:

@@ -7,16 +7,16 @@ from gpt2.errors import GPT2Error
 from gpt2.text.vocabulary import Vocabulary
 
 
-def byte_level(vocabulary: Vocabulary, to: str) -> Encoder:
+def require_byte_level(vocabulary: Vocabulary, to: str) -> Encoder:
     """The vocabulary, if it is one. Raises GPT2Error for what the format `to` cannot hold."""
     if not isinstance(vocabulary, Encoder):
         raise GPT2Error(f"the vocabulary is not a byte-level BPE, and {to} can hold no other with this model")
     return vocabulary
 
 
-def with_end_of_text(vocabulary: Vocabulary, to: str) -> Encoder:
+def require_end_of_text(vocabulary: Vocabulary, to: str) -> Encoder:
     """The same, for a format that needs a token for the end of a text."""
-    encoder = byte_level(vocabulary, to)
+    encoder = require_byte_level(vocabulary, to)
     if END_OF_TEXT not in encoder.ids_of:
         raise GPT2Error(f"the vocabulary has no {END_OF_TEXT} token, which {to} needs")
     return encoder

@@ -20,17 +20,17 @@ from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
 ROWS = 1024  # that are compared at once
-Rounding = Callable[[str, np.ndarray], Any]  # a weight's name and value -> by how much each number may differ
+Tolerance = Callable[[str, np.ndarray], Any]  # a weight's name and value -> by how much each number may differ
 
 
-def exact(name: str, value: np.ndarray) -> float:
+def no_tolerance(name: str, value: np.ndarray) -> float:
     return 0.0
 
 
-def rounding(dtype: str) -> Rounding:
+def rounding_tolerance(dtype: str) -> Tolerance:
     """Of matrices in a narrow type: half a unit of its last place, of its smallest numbers too."""
     return {
-        options.FLOAT32: exact,
+        options.FLOAT32: no_tolerance,
         options.FLOAT16: lambda _, value: np.abs(value) * 2.0**-11 + 2.0**-25,
         options.BFLOAT16: lambda _, value: np.abs(value) * 2.0**-8 + 2.0**-134,
         # Half a step of a block, whose scale is rounded to float16; steps of its row's largest number are no finer.
@@ -38,7 +38,7 @@ def rounding(dtype: str) -> Rounding:
     }[dtype]
 
 
-def same(model: ModelDir, vocabulary: Vocabulary, path: Path, allowed: Rounding) -> None:
+def verify_same(model: ModelDir, vocabulary: Vocabulary, path: Path, allowed: Tolerance) -> None:
     """Opens what was written and compares all of it. Raises GPT2Error, naming what differs."""
     found = open_model_dir(path)
     if _rounded(found.hparams) != _rounded(model.hparams):
@@ -60,7 +60,7 @@ def _parts(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
         yield one[start : start + ROWS], two[start : start + ROWS]
 
 
-def _are_near(name: str, value: np.ndarray, other: np.ndarray, allowed: Rounding) -> bool:
+def _are_near(name: str, value: np.ndarray, other: np.ndarray, allowed: Tolerance) -> bool:
     return bool((np.abs(value - other) <= allowed(name, value)).all())
 
 
@@ -75,7 +75,7 @@ def _rows(weight: Weight) -> np.ndarray:
     return weight.array().T if weight.layout is Layout.IN_OUT else weight.array()
 
 
-def reported(model: ModelDir, report: ByteProgress) -> Weights:
+def with_progress(model: ModelDir, report: ByteProgress) -> Weights:
     """The model's weights, which tell how far they have been read, in bytes of float32."""
     total, done = 4 * model.hparams.n_params, 0
 

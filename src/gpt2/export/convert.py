@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import load_vocabulary
@@ -18,10 +18,10 @@ from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
 FORMATS = ("openai", "huggingface", "gguf", "saved_model")  # and the modules that write them
-WITH_TENSORFLOW = ("openai", "saved_model")
+TENSORFLOW_FORMATS = ("openai", "saved_model")
 
 
-class Writer(Protocol):
+class ExportFormat(Protocol):
     """What such a module has."""
 
     IS_FILE: bool  # whether it writes one file, not a folder
@@ -45,7 +45,7 @@ def check_format(to: str) -> None:
 
 
 def convert(
-    model: ModelDir, target: Path, to: str, chosen: ExportOptions = DEFAULT, report: ByteProgress = no_callback
+    model: ModelDir, target: Path, to: str, chosen: ExportOptions = DEFAULT_OPTIONS, report: ByteProgress = no_callback
 ) -> None:
     """Writes the model to `target`, a folder or, for gguf, a file; nothing may be there but an empty folder.
 
@@ -56,7 +56,7 @@ def convert(
     """
     check_format(to)
     vocabulary = load_vocabulary(model)
-    writer = cast(Writer, importlib.import_module(f"gpt2.export.{to}"))
+    writer = cast(ExportFormat, importlib.import_module(f"gpt2.export.{to}"))
     writer.check(model.hparams, vocabulary, chosen)
     with _new(target, writer.IS_FILE) as part:
         writer.write(model, vocabulary, part, chosen, report)

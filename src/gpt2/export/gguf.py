@@ -11,8 +11,8 @@ import numpy as np
 from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
-from gpt2.export.byte_level import special_tokens, with_end_of_text
-from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.export.byte_level import require_end_of_text, special_tokens
+from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
@@ -31,29 +31,29 @@ BLOCK = 32  # numbers of Q8_0 that share a scale
 
 def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what llama.cpp's gpt2 does not compute; UsageError for a dtype."""
-    options.dtype(chosen, options.DTYPES, NAME)
+    options.resolve_dtype(chosen, options.DTYPES, NAME)
     if others := [f"{name} {value}" for name, value in hparams.variant().items() if name not in HELD]:
         raise GPT2Error(f"llama.cpp, which reads GGUF, computes no GPT-2 of {', '.join(others)}")
-    with_end_of_text(vocabulary, "GGUF")
+    require_end_of_text(vocabulary, "GGUF")
 
 
 def write(
     model: ModelDir,
     vocabulary: Vocabulary,
     path: Path,
-    chosen: ExportOptions = DEFAULT,
+    chosen: ExportOptions = DEFAULT_OPTIONS,
     report: ByteProgress = no_callback,
 ) -> None:
     """Writes the file, at most one weight in memory at a time. Raises GPT2Error for what float16 does not have."""
     from gguf import GGUFWriter
 
-    weights = compare.reported(model, report)
+    weights = compare.with_progress(model, report)
     shapes = {name: file_shape(name, shape) for name, shape in model.hparams.weight_shapes().items()}
     kinds = {name: _type(name, shape, chosen) for name, shape in shapes.items()}
     writer = GGUFWriter(path, ARCHITECTURE)
     try:
-        _describe(writer, model, options.dtype(chosen, options.DTYPES, NAME))
-        _describe_vocabulary(writer, with_end_of_text(vocabulary, "GGUF"))
+        _describe(writer, model, options.resolve_dtype(chosen, options.DTYPES, NAME))
+        _describe_vocabulary(writer, require_end_of_text(vocabulary, "GGUF"))
         for name, shape in shapes.items():
             size = _size(shape, kinds[name])
             writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, _kind(kinds[name]))
@@ -65,21 +65,23 @@ def write(
     with path.open("ab") as file:  # not by the package, which takes whole tensors, and says nothing of full disks
         for name in shapes:
             file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
-            for piece in options.rows(weights[name], Layout.OUT_IN):
+            for piece in options.read_rows(weights[name], Layout.OUT_IN):
                 file.write(np.ascontiguousarray(_stored(name, piece, kinds[name])).data)
         file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions = DEFAULT_OPTIONS) -> None:
     """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
-    roundings = {dtype: compare.rounding(dtype) for dtype in options.DTYPES}
-    compare.same(model, vocabulary, path, lambda name, value: roundings[_type(name, value.shape, chosen)](name, value))
+    roundings = {dtype: compare.rounding_tolerance(dtype) for dtype in options.DTYPES}
+    compare.verify_same(
+        model, vocabulary, path, lambda name, value: roundings[_type(name, value.shape, chosen)](name, value)
+    )
 
 
 def _type(name: str, shape: tuple[int, ...], chosen: ExportOptions) -> str:
     """What a weight's numbers become: those of vectors and positions stay float32, as llama.cpp wants them, and Q8_0
     has blocks."""
-    dtype = options.dtype(chosen, options.DTYPES, NAME)
+    dtype = options.resolve_dtype(chosen, options.DTYPES, NAME)
     if checkpoint.layout(name) is None:
         return options.FLOAT32
     return options.FLOAT16 if dtype == options.Q8_0 and shape[-1] % BLOCK else dtype
@@ -100,7 +102,7 @@ def _kind(dtype: str) -> Any:
 
 def _stored(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != options.Q8_0:
-        return options.narrowed(name, piece, dtype)
+        return options.cast_values(name, piece, dtype)
     from gguf import quants
 
     return quants.quantize(piece, _kind(dtype))

@@ -13,9 +13,9 @@ import numpy as np
 from gpt2.encoder import END_OF_TEXT, MERGES_FILE, Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options, safetensors
-from gpt2.export.byte_level import byte_level, special_tokens
-from gpt2.export.options import DEFAULT, ExportOptions
-from gpt2.export.safetensors import Tensor
+from gpt2.export.byte_level import require_byte_level, special_tokens
+from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
+from gpt2.export.safetensors import LazyTensor
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
@@ -32,26 +32,26 @@ ENDS = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "
 
 def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what transformers' GPT-2 has not; UsageError for a dtype."""
-    options.dtype(chosen, list(TYPES), NAME)
+    options.resolve_dtype(chosen, list(TYPES), NAME)
     if hparams.is_factorized:
         raise GPT2Error(
             f"transformers has no GPT-2 whose embeddings are narrower than its layers: n_token_embd is"
             f" {hparams.token_size}, and n_embd {hparams.n_embd}"
         )
-    byte_level(vocabulary, NAME)
+    require_byte_level(vocabulary, NAME)
 
 
 def write(
     model: ModelDir,
     vocabulary: Vocabulary,
     folder: Path,
-    chosen: ExportOptions = DEFAULT,
+    chosen: ExportOptions = DEFAULT_OPTIONS,
     report: ByteProgress = no_callback,
 ) -> None:
     """Writes all files into the folder, one weight in memory at a time. Raises GPT2Error for numbers that float16 does
     not have."""
-    encoder = byte_level(vocabulary, NAME)
-    dtype = options.dtype(chosen, list(TYPES), NAME)
+    encoder = require_byte_level(vocabulary, NAME)
+    dtype = options.resolve_dtype(chosen, list(TYPES), NAME)
     end = encoder.ids_of.get(END_OF_TEXT)
     _write_weights(folder, list(_tensors(model, dtype, report)), chosen.shard_size)
     _write_json(folder / "config.json", _config(model.hparams, dtype, end))
@@ -60,9 +60,10 @@ def write(
     _write_tokenizer(folder, encoder, model.hparams.n_ctx)
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT_OPTIONS) -> None:
     """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
-    compare.same(model, vocabulary, folder, compare.rounding(options.dtype(chosen, list(TYPES), NAME)))
+    dtype = options.resolve_dtype(chosen, list(TYPES), NAME)
+    compare.verify_same(model, vocabulary, folder, compare.rounding_tolerance(dtype))
 
 
 def tensor_name(name: str) -> str:
@@ -79,21 +80,21 @@ def tensor_name(name: str) -> str:
     return ".".join(["transformer", *parts, ENDS[end]])
 
 
-def _tensors(model: ModelDir, dtype: str, report: ByteProgress) -> Iterator[Tensor]:
-    weights = compare.reported(model, report)
+def _tensors(model: ModelDir, dtype: str, report: ByteProgress) -> Iterator[LazyTensor]:
+    weights = compare.with_progress(model, report)
     for name, shape in model.hparams.weight_shapes().items():
-        yield Tensor(tensor_name(name), TYPES[dtype], shape, functools.partial(_pieces, name, weights[name], dtype))
+        yield LazyTensor(tensor_name(name), TYPES[dtype], shape, functools.partial(_pieces, name, weights[name], dtype))
 
 
 def _pieces(name: str, weight: Weight, dtype: str) -> Iterator[np.ndarray]:
     layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers' matrices stand as OpenAI's do
-    for piece in options.rows(weight, layout):
-        yield options.narrowed(name, piece, dtype)
+    for piece in options.read_rows(weight, layout):
+        yield options.cast_values(name, piece, dtype)
 
 
-def _write_weights(folder: Path, tensors: Sequence[Tensor], shard_size: int) -> None:
+def _write_weights(folder: Path, tensors: Sequence[LazyTensor], shard_size: int) -> None:
     """In one file, or in several of at most so many bytes, unless one tensor has more."""
-    shards: list[list[Tensor]] = [[]]
+    shards: list[list[LazyTensor]] = [[]]
     for tensor in tensors:
         if shards[-1] and sum(one.size for one in shards[-1]) + tensor.size > shard_size:
             shards.append([])

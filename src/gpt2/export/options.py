@@ -26,10 +26,10 @@ class ExportOptions(NamedTuple):
     variant: bool = False
 
 
-DEFAULT = ExportOptions()
+DEFAULT_OPTIONS = ExportOptions()
 
 
-def dtype(options: ExportOptions, allowed: Sequence[str], to: str) -> str:
+def resolve_dtype(options: ExportOptions, allowed: Sequence[str], to: str) -> str:
     """The name in DTYPES. Raises UsageError unless it is one of those that a format allows."""
     asked = options.dtype.lower()
     name = ALSO.get(asked, asked)
@@ -38,12 +38,12 @@ def dtype(options: ExportOptions, allowed: Sequence[str], to: str) -> str:
     return name
 
 
-def rows(weight: Weight, layout: Layout) -> Iterator[np.ndarray]:
+def read_rows(weight: Weight, layout: Layout) -> Iterator[np.ndarray]:
     """A weight's rows in order, some at a time, float32, its matrices in this layout."""
     return weight.pieces() if weight.layout in (None, layout) else iter([np.ascontiguousarray(weight.array().T)])
 
 
-def narrowed(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
+def cast_values(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
     """float32 -> little-endian float32, float16, or bfloat16 as uint16, to the nearest. Raises GPT2Error for a number
     that is too large for float16."""
     if dtype == FLOAT32:

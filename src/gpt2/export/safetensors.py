@@ -19,7 +19,7 @@ HEADER_ALIGNMENT = 8  # bytes, so that tensors lie as their numbers should
 ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes
 
 
-class Tensor(NamedTuple):
+class LazyTensor(NamedTuple):
     """name, type as in ITEM_SIZES, shape, and its numbers in order: arrays that are little-endian and of that size."""
 
     name: str
@@ -33,7 +33,7 @@ class Tensor(NamedTuple):
         return math.prod(self.shape) * ITEM_SIZES[self.kind]
 
 
-def write(path: Path, tensors: Sequence[Tensor]) -> None:
+def write(path: Path, tensors: Sequence[LazyTensor]) -> None:
     """Raises OSError."""
     described: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers reads no file without
     offset = 0

@@ -26,8 +26,8 @@ from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import Row
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
-from gpt2.export.bpe_ops import TextToIds
-from gpt2.export.options import DEFAULT, ExportOptions
+from gpt2.export.bpe_ops import GraphEncoder
+from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Layout, Weight, nest
@@ -49,19 +49,19 @@ DEFAULTS: dict[str, np.generic] = {
 
 def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises UsageError for a dtype; every model can be written."""
-    options.dtype(chosen, [options.FLOAT32], NAME)
+    options.resolve_dtype(chosen, [options.FLOAT32], NAME)
 
 
 def write(
     model: ModelDir,
     vocabulary: Vocabulary,
     folder: Path,
-    chosen: ExportOptions = DEFAULT,
+    chosen: ExportOptions = DEFAULT_OPTIONS,
     report: ByteProgress = no_callback,
 ) -> None:
     """Writes all files into the folder, all weights held in memory meanwhile. Raises GPT2Error if one cannot be."""
-    weights = {name: _variable(name, weight) for name, weight in compare.reported(model, report).items()}
-    served = Served(model.hparams, weights, vocabulary)
+    weights = {name: _variable(name, weight) for name, weight in compare.with_progress(model, report).items()}
+    served = SavedModelModule(model.hparams, weights, vocabulary)
     signatures = served.signatures()
     try:
         tf.saved_model.save(served, str(folder), {"serving_default": signatures["generate"], **signatures})
@@ -76,14 +76,14 @@ def _variable(name: str, weight: Weight) -> tf.Variable:
     return tf.Variable(array, trainable=False, name=name.removeprefix(PREFIX))
 
 
-class Served(tf.Module):
+class SavedModelModule(tf.Module):
     """A model with its vocabulary as functions of TensorFlow."""
 
     def __init__(self, hparams: HParams, weights: dict[str, tf.Variable], vocabulary: Vocabulary) -> None:
         super().__init__()
         self.hparams, self.weights = hparams, weights
         self.is_text = isinstance(vocabulary, Encoder)
-        self.to_ids: Callable | None = TextToIds(vocabulary) if isinstance(vocabulary, Encoder) else None
+        self.to_ids: Callable | None = GraphEncoder(vocabulary) if isinstance(vocabulary, Encoder) else None
         self.bytes_of = [vocabulary.decode_bytes([i]) for i in range(vocabulary.n_vocab)]
         can_start = not isinstance(vocabulary, Encoder) or END_OF_TEXT in vocabulary.ids_of
         self.start = vocabulary.end_of_text if can_start else None
@@ -194,7 +194,7 @@ def _check(length: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: t
     tf.debugging.assert_equal((top_p >= 0) & (top_p <= 1), True, "top_p must be from 0 to 1")
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT) -> None:
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT_OPTIONS) -> None:
     """Loads it, and compares what it scores and what it writes with a backend of the library.
 
     Raises GPT2Error for what differs.
