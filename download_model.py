@@ -22,7 +22,7 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
             f" (the models are {released_names()})"
         )
-    from gpt2.cli.bars import FETCHING, bars  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import FETCHING, bars  # needs packages, which --help does not
     from gpt2.formats import download
 
     folder = download.target_folder(models_dir)

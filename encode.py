@@ -26,7 +26,7 @@ def encode_text(
 
     A file is a document, and so is a row of a .csv; <|endoftext|> stands between documents.
     """
-    from gpt2.cli.bars import ENCODING, bar  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import ENCODING, bar  # needs packages, which --help does not
     from gpt2.data import documents, encode
 
     path = encode.out_path(out)

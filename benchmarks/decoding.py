@@ -42,7 +42,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines, ratios
 
-from gpt2.cli.doctor import processor
+from gpt2.cli.diagnostics import processor
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 

@@ -21,8 +21,8 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
     SRC may be in any format that the commands read. What is written is read back and compared before it gets its name.
     """
     from gpt2 import devices  # needs packages, which --help does not
-    from gpt2.cli.bars import CONVERTING, bar
     from gpt2.cli.flags import parse_byte_size
+    from gpt2.cli.progress_bars import CONVERTING, bar
     from gpt2.export import convert as export
     from gpt2.export.options import ExportOptions
 

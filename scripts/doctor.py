@@ -8,7 +8,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2.cli import command, doctor
+from gpt2.cli import command, diagnostics
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR
 
 
@@ -17,7 +17,7 @@ def examine(models_dir=DEFAULT_MODELS_DIR, threads=None, clear_cache=False):
 
     Ends with status 1 if the numbers are wrong: TensorFlow's products have been, on some processors.
     """
-    for line in doctor.examine(models_dir, threads, clear_cache):
+    for line in diagnostics.examine(models_dir, threads, clear_cache):
         print(line, flush=True)
 
 

@@ -8,8 +8,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2.cli import command, evaluating
-from gpt2.cli.sources import ModelFlags, TextFlags
+from gpt2.cli import command
+from gpt2.cli.models import ModelFlags, TextFlags
+from gpt2.commands import evaluate
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 
@@ -41,8 +42,8 @@ def evaluate_model(
     """
     chosen = ModelFlags(model_name, models_dir, precision, threads, not no_cache)
     source = TextFlags(in_text, text, encoding, csv_header)
-    trials = evaluating.Trials(tasks, data, data_dir, window, stride, limit, no_start, json)
-    evaluating.evaluate(chosen, source, trials)
+    trials = evaluate.Trials(tasks, data, data_dir, window, stride, limit, no_start, json)
+    evaluate.evaluate(chosen, source, trials)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2.cli import bulk, command
+from gpt2.cli import bulk_job, command
 from gpt2.cli.bulk_flags import BULK_FLAGS
-from gpt2.cli.sources import ModelFlags
+from gpt2.cli.models import ModelFlags
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
@@ -54,11 +54,11 @@ def generate(
     without a seed has the job's and its own number.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
-    bulk.generate(
+    bulk_job.generate(
         ModelFlags(model_name, models_dir, precision, threads),
-        bulk.Files(prompts, out, in_form, out_form, column, id_column, template, delimiter, encoding, no_header),
-        bulk.Wanted(length, sampling, seed, stop, n, logprobs, ignore_eos),
-        bulk.Workers(batch_size, processes, ray),
+        bulk_job.Files(prompts, out, in_form, out_form, column, id_column, template, delimiter, encoding, no_header),
+        bulk_job.Wanted(length, sampling, seed, stop, n, logprobs, ignore_eos),
+        bulk_job.Workers(batch_size, processes, ray),
     )
 
 

@@ -8,8 +8,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
-from gpt2.cli import command, scoring
-from gpt2.cli.sources import ModelFlags, TextFlags
+from gpt2.cli import command
+from gpt2.cli.models import ModelFlags, TextFlags
+from gpt2.commands import score
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 
@@ -41,9 +42,9 @@ def score_text(
     chosen = ModelFlags(model_name, models_dir, precision, threads, not no_cache)
     source = TextFlags(in_text, text, encoding, csv_header)
     if next is None:
-        scoring.score(chosen, source, scoring.Wanted(by, likeliest, form, out, window, stride))
+        score.score(chosen, source, score.Wanted(by, likeliest, form, out, window, stride))
     else:
-        scoring.following(chosen, source, next, form, out)
+        score.following(chosen, source, next, form, out)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def train_tokenizer(in_text, out, n_vocab=50257, encoding="utf-8", csv_header=Fa
 
     The vocabulary is for models that are trained from nothing; a model that is fine-tuned keeps its own.
     """
-    from gpt2.cli.bars import READING, bar  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import READING, bar  # needs packages, which --help does not
     from gpt2.data import documents, train_bpe
 
     if not out:

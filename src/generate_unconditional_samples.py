@@ -3,7 +3,7 @@
 
 import sys
 
-from gpt2.cli import classic, command
+from gpt2.cli import command, sample_stream
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
@@ -32,8 +32,8 @@ def sample_model(
     A sample is `length` tokens long; by default the model's window, 1024. Samples are unfiltered.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
-    classic.unconditional(
-        classic.Options(
+    sample_stream.unconditional(
+        sample_stream.Options(
             model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop, not no_cache
         )
     )

@@ -3,7 +3,7 @@
 
 import sys
 
-from gpt2.cli import classic, command
+from gpt2.cli import command, sample_stream
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Sampling
 
@@ -36,8 +36,8 @@ def interact_model(
     being written, Ctrl-D the program. Samples are unfiltered.
     """
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
-    classic.interactive(
-        classic.Options(
+    sample_stream.interactive(
+        sample_stream.Options(
             model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop, not no_cache
         ),
         prompt,

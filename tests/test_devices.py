@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpt2 import devices, generate
-from gpt2.cli import doctor
+from gpt2.cli import diagnostics
 from gpt2.engine import load
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import open_model_dir
@@ -104,7 +104,7 @@ def test_a_number_of_threads_that_nobody_means(threads, tiny_dir):
         partial(generate.load, str(tiny_dir)),
         lambda threads: load.load_backend(open_model_dir(tiny_dir), threads=threads),
         lambda threads: TrainingSettings("text.txt", threads=threads),
-        lambda threads: next(doctor.examine(threads=threads)),
+        lambda threads: next(diagnostics.examine(threads=threads)),
     ):
         with pytest.raises(UsageError, match=f"threads must be from 1 to 1024, not {threads}"):
             given(threads=threads)

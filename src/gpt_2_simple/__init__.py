@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 from gpt2 import devices
-from gpt2.cli import clash
+from gpt2.cli import package_conflict
 from gpt2.openai import tf1
 from gpt_2_simple import gpt_2
 from gpt_2_simple.gpt_2 import *  # noqa: F403 - as the old package did
@@ -25,8 +25,8 @@ BROUGHT |= {name: f"gpt2.openai.{name}" for name in ("encoder", "model", "sample
 
 __all__ = [*gpt_2.__all__, *BROUGHT]
 
-if clash.of_the_old_package():
-    warnings.warn(clash.of_the_old_package(), stacklevel=2)
+if package_conflict.of_the_old_package():
+    warnings.warn(package_conflict.of_the_old_package(), stacklevel=2)
 tf1.offer()
 
 

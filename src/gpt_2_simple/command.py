@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.cli import command
-from gpt2.cli.arguments import Parser, argparse_type
+from gpt2.cli.argument_parser import Parser, argparse_type
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, parse_switch
 from gpt2.cli.training_flags import FLAGS as TRAINING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gpt2.cli.bars import ENCODING, FETCHING, bar, bars
+from gpt2.cli.progress_bars import ENCODING, FETCHING, bar, bars
 from gpt2.data.documents import COMBINE, CsvFormat, find_text_files, first_column
 from gpt2.data.text_file import TextFiles
 from gpt2.errors import GPT2Error, UsageError

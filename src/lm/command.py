@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.cli import command
-from gpt2.cli.arguments import Parser, argparse_type
+from gpt2.cli.argument_parser import Parser, argparse_type
 from gpt2.cli.command import print_error_line
 from gpt2.cli.flags import FLAGS as GENERAL
 from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, parse_switch
@@ -178,7 +178,7 @@ def train_vocabulary(argv: Sequence[str] | None = None) -> None:
     """What sp-train does."""
     given = _corpora("sp-train", ("sp_text", "sp_model_prefix"), ("vocab_size", "character_coverage"), argv)
     import_sentencepiece()
-    from gpt2.cli.bars import READING, bar
+    from gpt2.cli.progress_bars import READING, bar
     from lm import data
 
     text = expand_path(given["sp_text"])
@@ -197,7 +197,7 @@ def encode(argv: Sequence[str] | None = None) -> None:
     """What sp-encode does."""
     given = _corpora("sp-encode", ("sp_model", "output"), (), argv)
     import_sentencepiece()
-    from gpt2.cli.bars import ENCODING, bar
+    from gpt2.cli.progress_bars import ENCODING, bar
     from lm import data, training
 
     @contextlib.contextmanager

@@ -16,7 +16,7 @@ import tiny
 import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2 import generate
-from gpt2.cli import classic, command
+from gpt2.cli import command, sample_stream
 from gpt2.cli.flags import FLAGS
 from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.errors import GPT2Error
@@ -136,7 +136,7 @@ def place(tmp_path_factory):
 def here(place, monkeypatch):
     """In there, with the parts of the commands that take long replaced by an error that says so."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(classic.SampleStream, "load", begin)
+    monkeypatch.setattr(sample_stream.SampleStream, "load", begin)
     monkeypatch.setattr(run, "_start", begin)
     monkeypatch.setattr(generate, "load_weights", begin)
     monkeypatch.setattr(transfer, "fetch", begin)

@@ -10,8 +10,8 @@ import pytest
 import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2 import generate
-from gpt2.cli import classic
 from gpt2.cli import command as cli
+from gpt2.cli import sample_stream
 from gpt2.generate import Request
 from gpt2.request import Sampling
 
@@ -193,7 +193,7 @@ def test_a_prompt_that_its_encoding_gives_up(run):
 
 @pytest.mark.parametrize("flags", [["--prompt_file=/dev/zero"], ["--prompt_file=-"], []])
 def test_a_prompt_without_an_end(run, flags, monkeypatch):
-    monkeypatch.setattr(classic, "LONGEST", 1000)
+    monkeypatch.setattr(sample_stream, "LONGEST", 1000)
     status, _, err = run(interactive, *flags, stdin=b"a" * 2000)
     assert status == 2 and "error: the prompt is longer than 1,000 bytes" in err
 
@@ -235,4 +235,4 @@ def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch, times):
 
 
 def test_banner():
-    assert classic.banner(12) + "\n" == banner(12)
+    assert sample_stream.banner(12) + "\n" == banner(12)

@@ -14,7 +14,7 @@ import tiles
 from one_by_one import take
 
 from gpt2 import devices
-from gpt2.cli import doctor
+from gpt2.cli import diagnostics
 from gpt2.engine import load
 from gpt2.engine.native import build, calls, folder
 from gpt2.engine.native.backend import NativeBackend
@@ -298,7 +298,7 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
     assert build.options() == [*build.OPTIONS, *expected] and asked == [devices.ASK_FOR_TILES]
-    assert ("the system does not let" in doctor.processor()) == bool(expected)
+    assert ("the system does not let" in diagnostics.processor()) == bool(expected)
     for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
         monkeypatch.setattr(devices.sys, "platform", name)
         monkeypatch.setattr(devices.platform, "machine", lambda kind=kind: kind)

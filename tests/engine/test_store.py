@@ -15,7 +15,7 @@ import tiny
 
 import interactive_conditional_samples as interactive
 from gpt2 import files
-from gpt2.cli import command, doctor
+from gpt2.cli import command, diagnostics
 from gpt2.engine import load
 from gpt2.engine.backend import Piece
 from gpt2.engine.native import build, folder, memory, packing, store
@@ -240,6 +240,6 @@ def test_no_cache_and_the_doctor(cache, tiny_dir, tmp_path, monkeypatch):
     assert command.main(interactive.interact_model, flags) == 0
     assert len(kept(cache)) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # the user's is not to be cleared
-    assert f"packed weights are kept in {cache}: 1 files, 0 MB" in doctor._kept(clear=False)
-    assert doctor._kept(clear=True) == "packed weights are kept of no model"
+    assert f"packed weights are kept in {cache}: 1 files, 0 MB" in diagnostics._kept(clear=False)
+    assert diagnostics._kept(clear=True) == "packed weights are kept of no model"
     assert not kept(cache)

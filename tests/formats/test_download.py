@@ -12,8 +12,8 @@ from file_server import hang_up, other_content, serve, short_body, status
 
 import download_model
 from gpt2 import generate
-from gpt2.cli import bars
 from gpt2.cli import command as cli
+from gpt2.cli import progress_bars
 from gpt2.errors import GPT2Error
 from gpt2.formats import download, model_dir, transfer
 from gpt2.formats.openai import checkpoint
@@ -364,7 +364,7 @@ def test_an_interrupted_download_never_looks_complete(server, tmp_path, monkeypa
         if n:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(bars.tqdm, "update", interrupted)
+    monkeypatch.setattr(progress_bars.tqdm, "update", interrupted)
     assert fetch(server) == 130
     left = {path.name for path in (tmp_path / "checkout/models/345M").iterdir()}
     assert left == {"checkpoint.part", "checkpoint.part.version"}

@@ -21,7 +21,7 @@ from file_server import serve
 
 import gpt_2_simple as gpt2
 from gpt2 import model
-from gpt2.cli import clash, doctor
+from gpt2.cli import diagnostics, package_conflict
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import download, model_dir
 from gpt2.formats.weights import flatten, nest
@@ -492,12 +492,12 @@ def test_colab_mounts(place, monkeypatch):
 
 
 def test_the_old_package_beside_this_one_is_named(monkeypatch, tiny_dir):
-    assert not clash.of_the_old_package()
-    monkeypatch.setattr(clash.metadata, "version", lambda name: "0.8.1")
+    assert not package_conflict.of_the_old_package()
+    monkeypatch.setattr(package_conflict.metadata, "version", lambda name: "0.8.1")
     named = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
     with pytest.warns(UserWarning, match=named):
         importlib.reload(gpt2)
-    assert any(re.search(named, line) for line in itertools.islice(doctor.examine(str(tiny_dir.parent)), 4))
+    assert any(re.search(named, line) for line in itertools.islice(diagnostics.examine(str(tiny_dir.parent)), 4))
 
 
 def test_six_rounds_leave_the_memory_as_it_was(sess, tmp_path):

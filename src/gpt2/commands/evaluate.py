@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2 import files
-from gpt2.cli.sources import ModelFlags, TextFlags, found, loaded, texts
+from gpt2.cli.models import ModelFlags, TextFlags, found, loaded, texts
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
 
@@ -29,7 +29,7 @@ class Trials(NamedTuple):
 
 def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
     """Writes the numbers of tasks, or of texts of one's own, each with its protocol."""
-    from gpt2.cli.bars import SCORING, bar
+    from gpt2.cli.progress_bars import SCORING, bar
     from gpt2.evaluation import paper, report, tasks
     from gpt2.evaluation.custom_text import measure_texts
     from gpt2.evaluation.scores import protocol_of
@@ -70,7 +70,7 @@ def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
 
 def _data(task: Task, trials: Trials) -> Path:
     """Where the task's data are, downloaded if need be."""
-    from gpt2.cli.bars import FETCHING, bars
+    from gpt2.cli.progress_bars import FETCHING, bars
     from gpt2.evaluation import datasets, tasks
 
     if trials.data is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2.cli.command import print_error_line
-from gpt2.cli.sources import ModelFlags, found, loaded
+from gpt2.cli.models import ModelFlags, found, loaded
 from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
@@ -173,7 +173,7 @@ def _bar(done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals], 
     """Shows what a job has come to: rows and tokens a second, and the time that is left where that can be guessed."""
     from tqdm import tqdm
 
-    from gpt2.cli.bars import WIDTH
+    from gpt2.cli.progress_bars import WIDTH
 
     start = time.monotonic()
     with tqdm(desc="Writing", unit=" rows", initial=done, ncols=WIDTH, mininterval=0.5) as bar:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2.cli.command import print_error_line
-from gpt2.cli.sources import ModelFlags, TextFlags, found, loaded, output, texts
+from gpt2.cli.models import ModelFlags, TextFlags, found, loaded, output, texts
 from gpt2.errors import UsageError
 from gpt2.text.vocabulary import Vocabulary
 
@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
 
 def score(chosen: ModelFlags, source: TextFlags, wanted: Wanted) -> None:
     """Writes what the model thinks of each token, word, line or file."""
-    from gpt2.cli.bars import SCORING, bar
+    from gpt2.cli.progress_bars import SCORING, bar
     from gpt2.engine.scoring import ScoreOptions
     from gpt2.evaluation import output_formats, scores, units
     from gpt2.evaluation.perplexity import BITS_PER_NAT, ScoreTotals, mean, perplexity

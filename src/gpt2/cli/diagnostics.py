@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpt2 import devices
-from gpt2.cli import clash
+from gpt2.cli import package_conflict
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
 from gpt2.engine.blocks import blocks_for
@@ -50,8 +50,8 @@ def examine(
     devices.check_threads(threads)
     yield f"Python {platform.python_version()} on {platform.platform()}"
     yield "packages: " + ", ".join(_versions())
-    if clash.of_the_old_package():
-        yield f"warning: {clash.of_the_old_package()}"
+    if package_conflict.of_the_old_package():
+        yield f"warning: {package_conflict.of_the_old_package()}"
     yield f"CPU: {processor()}"
     yield f"text is written by {_writer(threads)}"
     yield _kept(clear_cache)
