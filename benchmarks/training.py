@@ -38,9 +38,9 @@ PAIRS = [
 def tensorflow_update(precision, *saving):
     """A function that makes one update with this checkout's code."""
     sys.path.insert(0, str(CHECKOUT / "src"))
-    from gpt2 import devices
+    from gpt2 import tensorflow_startup
 
-    devices.start()
+    tensorflow_startup.start_tensorflow()
     import numpy as np
     import tensorflow as tf
 

@@ -56,9 +56,9 @@ CASES = [
 def work(size, given):
     """Makes the updates of one case; prints the peak and the estimate in MB."""
     sys.path.insert(0, str(CHECKOUT / "src"))
-    from gpt2 import devices
+    from gpt2 import tensorflow_startup
 
-    devices.start()
+    tensorflow_startup.start_tensorflow()
     import numpy as np
     import tensorflow as tf
 

@@ -20,7 +20,7 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
 
     SRC may be in any format that the commands read. What is written is read back and compared before it gets its name.
     """
-    from gpt2 import devices  # needs packages, which --help does not
+    from gpt2 import tensorflow_startup  # needs packages, which --help does not
     from gpt2.cli.flags import parse_byte_size
     from gpt2.cli.progress_bars import CONVERTING, bar
     from gpt2.export import convert as export
@@ -33,7 +33,7 @@ def convert(src, dst, to, dtype="float32", shard_size="5GB", variant=False, mode
     chosen = ExportOptions(dtype, size, variant)
     model = find_model(src, models_dir)
     if to in export.TENSORFLOW_FORMATS:
-        devices.start()
+        tensorflow_startup.start_tensorflow()
     with bar(CONVERTING) as report:
         export.convert(model, expand_path(dst), to, chosen, report)
     rounded = "" if dtype == "float32" else f", rounded to {dtype}"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import devices
+from gpt2 import tensorflow_startup
 
-devices.start()  # before anything else imports TensorFlow, whose chatter it holds back
+tensorflow_startup.start_tensorflow()  # before anything else imports TensorFlow, whose chatter it holds back
 
 import tiny
 from tiny import with_tensorflow

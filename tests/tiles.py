@@ -24,7 +24,7 @@ def need_compiler(command):
 
 def carry_out(command, library):
     """From here on this process can do what the unit does. library: where to leave what it takes."""
-    if devices.TILES not in devices.cpu_flags():
+    if devices.AMX_FLAG not in devices.cpu_flags():
         options = ["-std=c++17", "-O2", build.NATIVE, "-shared", "-fPIC"]
         subprocess.run([*command, *options, HERE / "tiles_by_signal.cc", "-o", library], check=True)
         ctypes.CDLL(str(library))

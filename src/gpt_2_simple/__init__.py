@@ -4,7 +4,7 @@ import pkgutil
 import warnings
 from typing import Any
 
-from gpt2 import devices
+from gpt2 import tensorflow_startup
 from gpt2.cli import package_conflict
 from gpt2.openai import tf1
 from gpt_2_simple import gpt_2
@@ -34,5 +34,5 @@ def __getattr__(name: str) -> Any:
     if name not in BROUGHT:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("tf", "model", "sample"):
-        devices.import_tensorflow()
+        tensorflow_startup.import_tensorflow()
     return pkgutil.resolve_name(BROUGHT[name])

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from gpt2 import devices, files, generate
+from gpt2 import devices, files, generate, tensorflow_startup
 from gpt2.cli.command import print_error_line
 from gpt2.errors import GPT2Error
 from gpt2.files import expand_path
@@ -101,7 +101,7 @@ class Session:
     def tensorflow_s(self) -> Any:
         """TensorFlow's own session, for programs that build a graph themselves; made when it is first asked for."""
         if self._tensorflow_s is None:
-            devices.import_tensorflow()
+            tensorflow_startup.import_tensorflow()
             import tensorflow as tf
 
             self._tensorflow_s = tf.compat.v1.Session(graph=tf.compat.v1.get_default_graph())
@@ -149,9 +149,9 @@ def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Sessi
 
 def get_available_gpus() -> list[str]:
     """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
-    if not devices.has_gpu():
+    if not tensorflow_startup.can_use_gpu():
         return []
-    return [f"/device:{name}" for name in devices.tensorflow_devices() if name.startswith("GPU")]
+    return [f"/device:{name}" for name in tensorflow_startup.visible_devices() if name.startswith("GPU")]
 
 
 @eagerly

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2 import devices, generate
+from gpt2 import generate, tensorflow_startup
 from gpt2.data import token_file
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path, is_file, is_folder, no_callback
@@ -124,7 +124,12 @@ class Data:
 def accumulated(options: Options) -> int:
     """Batches for each update on each device, all of which compute together. Raises UsageError if they cannot share
     them."""
-    n_devices = max(1, sum(name.startswith("GPU") for name in devices.tensorflow_devices()) if devices.has_gpu() else 1)
+    n_devices = max(
+        1,
+        sum(name.startswith("GPU") for name in tensorflow_startup.visible_devices())
+        if tensorflow_startup.can_use_gpu()
+        else 1,
+    )
     together = options.g_accum_gradients or n_devices
     if together % n_devices:
         raise UsageError(f"g_accum_gradients must be a multiple of the {n_devices} GPUs, not {together}")

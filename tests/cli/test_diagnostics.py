@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2 import devices
+from gpt2 import devices, tensorflow_startup
 from gpt2.cli import diagnostics
 from gpt2.engine.native import build
 from gpt2.errors import GPT2Error
@@ -63,7 +63,7 @@ def test_wrong_numbers_are_an_error(tiny_dir, monkeypatch):
 
 
 def test_a_gpu_that_tensorflow_cannot_use_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", (str(tmp_path / "nosuch"),))
-    assert devices.unusable_gpu() == ""
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", (str(tmp_path),))
-    assert "pip install 'tensorflow[and-cuda]'" in devices.unusable_gpu()
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER_PATHS", (str(tmp_path / "nosuch"),))
+    assert tensorflow_startup.unusable_gpu_note() == ""
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER_PATHS", (str(tmp_path),))
+    assert "pip install 'tensorflow[and-cuda]'" in tensorflow_startup.unusable_gpu_note()

@@ -294,25 +294,25 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
             return answer
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
-    monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", devices.TILES})
+    monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", devices.AMX_FLAG})
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
-    assert build.options() == [*build.OPTIONS, *expected] and asked == [devices.ASK_FOR_TILES]
+    assert build.options() == [*build.OPTIONS, *expected] and asked == [devices.REQUEST_AMX_SYSCALL]
     assert ("the system does not let" in diagnostics.processor()) == bool(expected)
     for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
         monkeypatch.setattr(devices.sys, "platform", name)
         monkeypatch.setattr(devices.platform, "machine", lambda kind=kind: kind)
-        assert not devices.tiles_allowed() and len(asked) == 2
+        assert not devices.is_amx_permitted() and len(asked) == 2
 
 
 @pytest.mark.slow
 def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
-    if devices.TILES in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
+    if devices.AMX_FLAG in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
         pytest.skip("this processor has it, or less than what comes with it")
     compiler = next(build.compilers())
     tiles.need_compiler(build.command_of(compiler))
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *tiles.FOR_THEM))
-    monkeypatch.setattr(devices, "tiles_allowed", lambda: True)
+    monkeypatch.setattr(devices, "is_amx_permitted", lambda: True)
     build.compile_library(compiler, tmp_path / "native.so")
     directory = open_model_dir(tiny_dir)
     weights = checkpoint.read_weights(directory.weights, directory.hparams)

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import tiny
 
-from gpt2 import devices
+from gpt2 import devices, tensorflow_startup
 from gpt2.engine import load
 from gpt2.engine.native import build
 from gpt2.errors import GPT2Error
@@ -16,34 +16,36 @@ from gpt2.formats.model_dir import open_model_dir
 def asked(monkeypatch, tmp_path):
     """What TensorFlow is started with, on a machine with a driver for a GPU."""
     started = []
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", (str(tmp_path),))
-    monkeypatch.setattr(devices, "start", lambda threads=None, **_: started.append(threads) or "a GPU")
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER_PATHS", (str(tmp_path),))
+    monkeypatch.setattr(
+        tensorflow_startup, "start_tensorflow", lambda threads=None, **_: started.append(threads) or "a GPU"
+    )
     return started
 
 
 def test_where_there_is_a_driver_tensorflow_is_asked(native, asked, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "tensorflow_devices", lambda: ["CPU:0", "GPU:0"])
+    monkeypatch.setattr(tensorflow_startup, "visible_devices", lambda: ["CPU:0", "GPU:0"])
     backend = load.load_backend(open_model_dir(tiny_dir), threads=2)
     assert (backend.device, backend.name) == ("a GPU", "TensorFlow: the native step is for CPUs")
     assert asked == [2, 2]
 
 
 def test_a_driver_alone_is_no_gpu(native, asked, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "tensorflow_devices", lambda: ["CPU:0"])
+    monkeypatch.setattr(tensorflow_startup, "visible_devices", lambda: ["CPU:0"])
     backend = load.load_backend(open_model_dir(tiny_dir))
     assert (backend.device, backend.name) == ("CPU", "the native step")
     assert asked == [None]
 
 
 def test_without_a_driver_it_is_not(native, asked, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", ())
-    monkeypatch.setattr(devices, "AMD_DRIVER", ())
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER_PATHS", ())
+    monkeypatch.setattr(devices, "AMD_DRIVER_PATHS", ())
     assert load.load_backend(open_model_dir(tiny_dir)).name == "the native step"
     assert asked == []
 
 
 def test_a_driver_is_no_use_without_tensorflow(native, monkeypatch, tiny_dir):
-    monkeypatch.setattr(devices, "NVIDIA_DRIVER", (str(tiny_dir),))
+    monkeypatch.setattr(devices, "NVIDIA_DRIVER_PATHS", (str(tiny_dir),))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert load.load_backend(open_model_dir(tiny_dir)).name == "the native step"
 
@@ -56,7 +58,7 @@ def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny
         raise ModuleNotFoundError("no module", name="tensorflow")
 
     monkeypatch.setattr(build, "load", no_library)
-    monkeypatch.setattr(devices, "start", no_tensorflow)
+    monkeypatch.setattr(tensorflow_startup, "start_tensorflow", no_tensorflow)
     with pytest.raises(GPT2Error, match="TensorFlow is not installed. Not the native step: .*pip install ziglang"):
         load.load_backend(open_model_dir(tiny_dir))
 

@@ -196,7 +196,7 @@ def other_build(request, native, tmp_path_factory):
         if options == tiles.OPTIONS:
             tiles.need_compiler(build.command_of(compiler))
             tiles.carry_out(build.command_of(compiler), library.with_name("tiles.so"))
-            patch.setattr(devices, "tiles_allowed", lambda: True)
+            patch.setattr(devices, "is_amx_permitted", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
         build.compile_library(compiler, library)
@@ -220,7 +220,7 @@ def test_other_builds_compute_the_same_bits(request, other_build, odd, native, p
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
     )
     options = request.node.callspec.params["other_build"][1]
-    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or devices.TILES in devices.cpu_flags())
+    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or devices.AMX_FLAG in devices.cpu_flags())
     if ROUNDS_TWICE.intersection(options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if precision == FLOAT32 else 0.05)
     elif in_tiles:

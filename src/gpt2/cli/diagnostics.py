@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpt2 import devices
+from gpt2 import devices, tensorflow_startup
 from gpt2.cli import package_conflict
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
@@ -33,7 +33,7 @@ PACKAGES = (
     "ziglang",
 )
 # What TensorFlow's kernels choose by: the first it cannot do without, the last two make bfloat16 and int8 fast.
-CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", devices.TILES, "amx_int8")
+CPU_FEATURES = ("avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", devices.AMX_FLAG, "amx_int8")
 TOLERANCE = 1e-4  # absolute, of a logit in float32
 TESTED_TOKENS = 32
 # Used where no model is at hand.
@@ -107,7 +107,7 @@ def _writer(threads: int | None) -> str:
     try:
         native_library(threads=threads)
     except build.NoLibrary as reason:
-        other = "TensorFlow" if devices.has_tensorflow() else "nothing"
+        other = "TensorFlow" if tensorflow_startup.is_tensorflow_installed() else "nothing"
         return f"{other}; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
 
@@ -126,10 +126,10 @@ def _kept(clear: bool) -> str:
 
 
 def _devices(threads: int | None) -> str:
-    if not devices.has_tensorflow():
+    if not tensorflow_startup.is_tensorflow_installed():
         return "is not installed: nothing here trains or uses a GPU"
-    computes_on = devices.start(threads)
-    return f"sees: {', '.join(devices.tensorflow_devices())}; it computes on: {computes_on}"
+    computes_on = tensorflow_startup.start_tensorflow(threads)
+    return f"sees: {', '.join(tensorflow_startup.visible_devices())}; it computes on: {computes_on}"
 
 
 def _versions() -> Iterator[str]:
@@ -143,10 +143,10 @@ def _versions() -> Iterator[str]:
 def processor() -> str:
     """Its name, the cores that this process may use, whether two of them are threads of one as far as the system says
     so, and those of its instruction sets that matter here."""
-    flags, whole = devices.cpu_flags(), devices.whole_cores()
+    flags, whole = devices.cpu_flags(), devices.physical_cores()
     present = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]
-    if devices.TILES in flags and not devices.tiles_allowed():
-        present.append(f"(the system does not let {devices.TILES} be used)")
+    if devices.AMX_FLAG in flags and not devices.is_amx_permitted():
+        present.append(f"(the system does not let {devices.AMX_FLAG} be used)")
     cores = devices.available_cores()
     shared = "" if whole is None else " (whole ones)" if whole >= cores else f" (threads of {whole})"
     return f"{devices.cpu_name()}, {cores} cores for this process{shared}, {' '.join(present)}"

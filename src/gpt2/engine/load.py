@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gpt2 import devices
+from gpt2 import devices, tensorflow_startup
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
@@ -27,7 +27,7 @@ def native_library(notify: Callable[[str], None] = no_callback, threads: int | N
     Where there is a driver for GPUs TensorFlow is started, with so many threads, since it alone knows whether it can
     use one; elsewhere it is not imported.
     """
-    if devices.has_gpu(threads):
+    if tensorflow_startup.can_use_gpu(threads):
         raise build.NoLibrary("the native step is for CPUs")
     return build.load(notify)
 
@@ -66,7 +66,7 @@ def load_backend(
 def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
     """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
     held: Weights = in_memory(weights, checkpoint.layout)
-    if devices.has_tensorflow():
+    if tensorflow_startup.is_tensorflow_installed():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         yield TensorFlowBackend(as_tensors(held), hparams)
@@ -76,7 +76,7 @@ def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None =
 
 def _start(threads: int | None, no_library: build.NoLibrary) -> str:
     try:
-        return devices.start(threads, return_memory=True)
+        return tensorflow_startup.start_tensorflow(threads, return_memory=True)
     except GPT2Error as error:
         raise GPT2Error(f"{error}. Not the native step: {no_library}") from error
     except ModuleNotFoundError as error:

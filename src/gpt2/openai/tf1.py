@@ -14,7 +14,7 @@ from typing import Any
 
 import wrapt
 
-from gpt2 import devices
+from gpt2 import tensorflow_startup
 
 PACKAGES = {"site-packages", "dist-packages"}  # parts of the paths of installed code
 GRAPH = (
@@ -26,7 +26,7 @@ GRAPH = (
 def start() -> None:
     """Imports TensorFlow, with these names."""
     offer()
-    devices.import_tensorflow()
+    tensorflow_startup.import_tensorflow()
 
 
 def offer() -> None:

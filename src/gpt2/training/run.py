@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpt2 import devices
+from gpt2 import tensorflow_startup
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
@@ -128,7 +128,9 @@ def _start(settings: TrainingSettings, report: TrainingReport) -> Devices:
     if count > 1:
         report.note(f"worker {distribution.index() + 1} of {count} waits for the others")
     with distribution.waiting():
-        where = devices.start(settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu)))
+        where = tensorflow_startup.start_tensorflow(
+            settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu))
+        )
     return Devices(where, strategies[0])
 
 

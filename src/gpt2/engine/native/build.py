@@ -171,7 +171,7 @@ def compile_library(compiler: str, library: Path) -> None:
 
 def options() -> list[str]:
     """What compilers are told on this machine. They ask the processor, which does not know what the system allows."""
-    return [*OPTIONS] if devices.tiles_allowed() else [*OPTIONS, WITHOUT_TILES]
+    return [*OPTIONS] if devices.is_amx_permitted() else [*OPTIONS, WITHOUT_TILES]
 
 
 def command_of(compiler: str) -> list[str]:
@@ -199,7 +199,7 @@ def _identity(compiler: str) -> str:
 
 def _cpu() -> str:
     try:
-        info = devices.CPU_INFO.read_text(encoding="utf-8")
+        info = devices.CPU_INFO_FILE.read_text(encoding="utf-8")
     except OSError:
         return platform.processor()
     return " ".join(re.findall(r"^(?:flags|Features|model name)\s*:.*", info, re.MULTILINE)[:2])

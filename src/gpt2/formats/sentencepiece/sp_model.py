@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2 import devices, files
+from gpt2 import files, tensorflow_startup
 from gpt2.errors import FETCH_AGAIN, DamagedFileError
 from gpt2.formats.openai.leveldb_table import MalformedFileError, fields
 from gpt2.text.sentencepiece import SentencePiece, import_sentencepiece
@@ -41,7 +41,7 @@ def read(path: Path) -> SentencePiece:
         model = file.read()
     try:
         spaces = _looked_through(model)
-        with devices.holding_back_stderr():
+        with tensorflow_startup.hold_back_stderr():
             vocabulary = SentencePiece(model, *spaces)
         _check_pieces(vocabulary)
     except (MalformedFileError, RuntimeError) as error:

@@ -1,0 +1,182 @@
+"""Imports TensorFlow without its log output, starts it, and lists the devices that it sees."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+
+from gpt2 import devices
+from gpt2.errors import GPT2Error
+
+LEGACY_KERAS_VARIABLE = "TF_USE_LEGACY_KERAS"
+STDERR_LOCK = threading.RLock()
+
+
+def is_tensorflow_installed() -> bool:
+    """Return whether the package tensorflow is installed, without importing it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+def can_use_gpu(threads: int | None = None) -> bool:
+    """Return whether TensorFlow can use a GPU on this machine.
+
+    TensorFlow is started, with this number of threads, only if a GPU driver is present.
+    """
+    if not devices.has_gpu_driver() or not is_tensorflow_installed():
+        return False
+    start_tensorflow(threads, return_memory=True)
+    return any(name.startswith("GPU") for name in visible_devices())
+
+
+def start_tensorflow(
+    threads: int | None = None,
+    before_first_operation: Callable[[], object] | None = None,
+    return_memory: bool = False,
+) -> str:
+    """Import TensorFlow, configure it and create its devices.
+
+    Call this before anything else imports TensorFlow, whose messages cannot be silenced afterwards.
+
+    Args:
+        threads: Number of threads within one operation, and number of operations that run in parallel.
+            None lets TensorFlow decide.
+        before_first_operation: Called as soon as TensorFlow is imported, for setup that must precede its first
+            operation.
+        return_memory: Whether freed memory goes back to the system. TensorFlow's own CPU allocator keeps it; the
+            system's allocator makes large matrix products in TensorFlow 15 to 20% slower.
+
+    Returns:
+        The name of the device that computes, such as "CPU".
+
+    Raises:
+        UsageError: `threads` is out of range.
+        GPT2Error: The processor is too old for TensorFlow.
+    """
+    devices.check_threads(threads)
+    if return_memory:
+        os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
+    import_tensorflow()
+    import tensorflow as tf
+
+    with hold_back_stderr():
+        gpus = tf.config.list_physical_devices("GPU")
+        with contextlib.suppress(RuntimeError):  # the settings are fixed once TensorFlow has run an operation
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+            if threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
+        if before_first_operation is not None:
+            before_first_operation()
+        tf.config.list_logical_devices()  # creates the devices, which logs more messages
+    tf.get_logger().setLevel("ERROR")
+    if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
+        warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
+    return _gpu_names(gpus) if gpus else devices.CPU + unusable_gpu_note()
+
+
+def import_tensorflow() -> None:
+    """Import TensorFlow without its log output and without starting it.
+
+    Raises:
+        GPT2Error: The processor is too old for TensorFlow.
+    """
+    _check_processor()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with hold_back_stderr(), _skip_keras():
+        import tensorflow  # noqa: F401
+
+
+def _check_processor() -> None:
+    """Raise GPT2Error if TensorFlow would crash on this processor.
+
+    TensorFlow's official packages are compiled for AVX: on a processor without it, their import ends the process
+    without a message. Other builds support older processors, so only a trial import in a child process can tell.
+    """
+    flags = devices.cpu_flags()
+    if not flags or "avx" in flags or "tensorflow" in sys.modules:
+        return
+    import subprocess  # rarely needed
+
+    if subprocess.run([sys.executable, "-c", "import tensorflow"], capture_output=True).returncode < 0:
+        raise GPT2Error(
+            "this processor does not have AVX, which this build of TensorFlow needs: with a C++ compiler, text is "
+            "generated without TensorFlow; for everything else, use another computer or another build of TensorFlow"
+        )
+
+
+def visible_devices() -> list[str]:
+    """Return the names of the devices that TensorFlow sees, such as "CPU:0"."""
+    import tensorflow as tf
+
+    return [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
+
+
+def unusable_gpu_note() -> str:
+    """Return how to make an NVIDIA GPU usable if a driver for one is loaded, else an empty string.
+
+    To be called when TensorFlow sees no GPU.
+    """
+    if not devices.has_nvidia_driver():
+        return ""
+    return " (TensorFlow cannot use the NVIDIA GPU here; pip install 'tensorflow[and-cuda]' brings what it needs)"
+
+
+def _gpu_names(gpus: list) -> str:
+    import tensorflow as tf
+
+    return ", ".join(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus)
+
+
+@contextlib.contextmanager
+def _skip_keras() -> Iterator[None]:
+    """Keep TensorFlow's import from importing Keras 3, which takes 0.6 s and is not used here.
+
+    If Keras 2 is requested, TensorFlow looks for another package, which is rarely installed, and continues without it.
+    `tf.keras` still works when a program uses it later.
+    """
+    previous = os.environ.get(LEGACY_KERAS_VARIABLE)
+    os.environ.setdefault(LEGACY_KERAS_VARIABLE, "1")
+    try:
+        yield
+    finally:
+        if previous is None:
+            del os.environ[LEGACY_KERAS_VARIABLE]
+
+
+@contextlib.contextmanager
+def hold_back_stderr() -> Iterator[None]:
+    """Hold back everything written to file descriptor 2, and release it only if the block raises an exception.
+
+    TensorFlow's C++ code logs during import, before it reads TF_CPP_MIN_LOG_LEVEL and bypassing Python's logging.
+    Only one thread at a time may do this: a second one would restore the first one's temporary file as stderr.
+    """
+    with STDERR_LOCK, _redirect_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def _redirect_stderr() -> Iterator[None]:
+    import tempfile  # generating text without TensorFlow does not need it
+
+    try:
+        stderr = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            buffer.seek(0)
+            os.write(stderr, buffer.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
