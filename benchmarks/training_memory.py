@@ -64,12 +64,12 @@ def work(size, given):
 
     from gpt2.formats.weights import nest
     from gpt2.hparams import HParams
-    from gpt2.training import estimate, origin
+    from gpt2.training import estimate, starting_point
     from gpt2.training.settings.settings import TrainingSettings
     from gpt2.training.trainer import Trainer
 
     hparams, settings = HParams(*SIZES[size]), TrainingSettings("random", **given)
-    weights = nest((name, tf.constant(value)) for name, value in origin.new_weights(hparams, seed=1).items())
+    weights = nest((name, tf.constant(value)) for name, value in starting_point.new_weights(hparams, seed=1).items())
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del weights
     shape = (1, settings.accumulate_gradients, settings.batch_size, hparams.n_ctx + 1)

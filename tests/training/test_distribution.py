@@ -20,7 +20,7 @@ from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
 from gpt2.data import windows
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.training import distribution, origin, run
+from gpt2.training import distribution, run, starting_point
 from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
@@ -192,7 +192,7 @@ def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, mo
     monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
     machine, seen = run.Devices("CPU", None), {}
     settings = TrainingSettings("text.txt", model_name=str(tiny_dir), threads=1)
-    start, split = origin.find(settings, place), windows.Split(np.arange(100), np.zeros(0))
+    start, split = starting_point.find(settings, place), windows.Split(np.arange(100), np.zeros(0))
     run._check_same(settings, start, split, machine)
     run._check_same(TrainingSettings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
     others = windows.Split(np.arange(100)[::-1], np.zeros(0))
@@ -204,7 +204,7 @@ def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, mo
 def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
     with pytest.raises(UsageError, match="give its folder as vocabulary"):
-        origin.find(TrainingSettings("text.txt", from_scratch=True), place)
+        starting_point.find(TrainingSettings("text.txt", from_scratch=True), place)
     assert not Path("checkpoint").exists()
 
 

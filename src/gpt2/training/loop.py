@@ -24,9 +24,9 @@ from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import VALIDATION_LINE, TrainingReport
 from gpt2.training.logs.training_log import TrainingLog
-from gpt2.training.origin import Origin
 from gpt2.training.settings.settings import TrainingSettings
 from gpt2.training.signals import Ending
+from gpt2.training.starting_point import Origin
 from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller

@@ -18,14 +18,14 @@ from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import nest
-from gpt2.training import distribution, estimate, origin
+from gpt2.training import distribution, estimate, starting_point
 from gpt2.training.checkpoints import run_folder
 from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import TrainingReport
-from gpt2.training.origin import Origin
 from gpt2.training.settings import run_settings
 from gpt2.training.settings.settings import FRESH, TrainingSettings
+from gpt2.training.starting_point import Origin
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
@@ -65,7 +65,7 @@ def _train(
     lock: RunLock | None,
 ) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
-        start = _of_the_run(settings, origin.find(settings, Path(scratch)))
+        start = _of_the_run(settings, starting_point.find(settings, Path(scratch)))
         return _train_from(start, settings, saved, report, devices, lock)
 
 
@@ -213,7 +213,9 @@ def _weights(start: Origin, seed: int, report: TrainingReport) -> Weights:
     if not distribution.is_chief():
         return nest((name, tf.zeros(shape)) for name, shape in start.hparams.weight_shapes().items())
     if start.weights is None:
-        return nest((name, tf.constant(value)) for name, value in origin.new_weights(start.hparams, seed).items())
+        return nest(
+            (name, tf.constant(value)) for name, value in starting_point.new_weights(start.hparams, seed).items()
+        )
     report.say(f"Loading checkpoint {start.weights}")
     return as_tensors(start.read_weights(start.weights, start.hparams))
 
