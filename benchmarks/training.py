@@ -51,7 +51,7 @@ def tensorflow_update(precision, *saving):
     from gpt2.training.trainer import Trainer
 
     hparams = model_dir.RELEASED["124M"]
-    new = starting_point.new_weights(hparams, seed=1)
+    new = starting_point.initial_weights(hparams, seed=1)
     weights = nest((name, tf.constant(value)) for name, value in new.items())
     settings = TrainingSettings("random", precision=precision, memory_saving_gradients=bool(saving))
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())

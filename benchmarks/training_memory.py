@@ -69,7 +69,9 @@ def work(size, given):
     from gpt2.training.trainer import Trainer
 
     hparams, settings = HParams(*SIZES[size]), TrainingSettings("random", **given)
-    weights = nest((name, tf.constant(value)) for name, value in starting_point.new_weights(hparams, seed=1).items())
+    weights = nest(
+        (name, tf.constant(value)) for name, value in starting_point.initial_weights(hparams, seed=1).items()
+    )
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del weights
     shape = (1, settings.accumulate_gradients, settings.batch_size, hparams.n_ctx + 1)
@@ -77,7 +79,7 @@ def work(size, given):
     for _ in range(UPDATES):
         trainer.update(tokens[..., :-1], tokens[..., 1:], 1e-4, 1, 0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000 * (1 if sys.platform == "darwin" else 1024) / 1000
-    print(json.dumps([peak, estimate.memory(hparams, settings) / 1e6]))
+    print(json.dumps([peak, estimate.estimate_memory(hparams, settings) / 1e6]))
 
 
 def main():

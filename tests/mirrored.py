@@ -35,7 +35,7 @@ def main(model, regimes):
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    distribution.strategy = lambda multi_gpu: two  # as on a machine with two GPUs
+    distribution.create_strategy = lambda multi_gpu: two  # as on a machine with two GPUs
     common = {"dataset": "text.txt", "model_name": model, "batch_size": BATCH, "learning_rate": 0.01, "seed": 1}
     common |= {"run_name": "mirrored", "val_every": UPDATES, "sample_every": UPDATES, "sample_length": 3}
     for end in (UPDATES // 2, UPDATES):

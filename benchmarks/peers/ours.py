@@ -126,7 +126,7 @@ def new(folder):
     from gpt2.training.checkpoints import tensorflow_checkpoint
 
     hparams = model_dir.RELEASED["124M"]
-    tensorflow_checkpoint.save(Path(folder), nest(starting_point.new_weights(hparams, seed=1).items()))
+    tensorflow_checkpoint.save(Path(folder), nest(starting_point.initial_weights(hparams, seed=1).items()))
     write_hparams(folder, hparams)
 
 

@@ -137,7 +137,7 @@ def here(place, monkeypatch):
     """In there, with the parts of the commands that take long replaced by an error that says so."""
     monkeypatch.chdir(place)
     monkeypatch.setattr(sample_stream.SampleStream, "load", begin)
-    monkeypatch.setattr(run, "_start", begin)
+    monkeypatch.setattr(run, "_start_tensorflow", begin)
     monkeypatch.setattr(generate, "load_weights", begin)
     monkeypatch.setattr(transfer, "fetch", begin)
     monkeypatch.setattr(simple, "start_tf_sess", begin)

@@ -178,44 +178,53 @@ def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
 )
 def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line(monkeypatch, tmp_path, said, who):
     error = tf.errors.UnavailableError(None, None, said)
-    with pytest.raises(tf.errors.UnavailableError), distribution.together(tmp_path):
+    with pytest.raises(tf.errors.UnavailableError), distribution.reporting_lost_workers(tmp_path):
         raise error
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 0))
-    with pytest.raises(GPT2Error) as caught, distribution.together(tmp_path):
+    with pytest.raises(GPT2Error) as caught, distribution.reporting_lost_workers(tmp_path):
         raise error
     assert str(caught.value).startswith(who) and "start all workers again" in str(caught.value)
-    with pytest.raises(tf.errors.ResourceExhaustedError), distribution.together(tmp_path):  # this one's own
+    with (
+        pytest.raises(tf.errors.ResourceExhaustedError),
+        distribution.reporting_lost_workers(tmp_path),
+    ):  # this one's own
         raise tf.errors.ResourceExhaustedError(None, None, "no memory")
 
 
 def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, monkeypatch):
-    monkeypatch.setattr(distribution, "from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers))
-    machine, seen = run.Devices("CPU", None), {}
+    monkeypatch.setattr(
+        distribution, "broadcast_from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers)
+    )
+    machine, seen = run.DeviceSetup("CPU", None), {}
     settings = TrainingSettings("text.txt", model_name=str(tiny_dir), threads=1)
-    start, split = starting_point.find(settings, place), windows.Split(np.arange(100), np.zeros(0))
-    run._check_same(settings, start, split, machine)
-    run._check_same(TrainingSettings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
+    start, split = starting_point.find_starting_point(settings, place), windows.Split(np.arange(100), np.zeros(0))
+    run._check_same_job(settings, start, split, machine)
+    run._check_same_job(TrainingSettings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
     others = windows.Split(np.arange(100)[::-1], np.zeros(0))
     for flags, data in [({"batch_size": 2}, split), ({"optimizer": "sgd"}, split), ({}, others)]:
         with pytest.raises(GPT2Error, match="the first worker has other flags, another model or other data"):
-            run._check_same(TrainingSettings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
+            run._check_same_job(TrainingSettings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
 
 
 def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
     with pytest.raises(UsageError, match="give its folder as vocabulary"):
-        starting_point.find(TrainingSettings("text.txt", from_scratch=True), place)
+        starting_point.find_starting_point(TrainingSettings("text.txt", from_scratch=True), place)
     assert not Path("checkpoint").exists()
 
 
 def test_tf_config_names_the_machines(monkeypatch):
     monkeypatch.delenv(distribution.TF_CONFIG, raising=False)
-    assert (distribution.workers(), distribution.index(), distribution.is_chief()) == (1, 0, True)
+    assert (distribution.worker_count(), distribution.worker_index(), distribution.is_chief()) == (1, 0, True)
     for index in range(2):
         monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], index))
-        assert (distribution.workers(), distribution.index(), distribution.is_chief()) == (2, index, index == 0)
+        assert (distribution.worker_count(), distribution.worker_index(), distribution.is_chief()) == (
+            2,
+            index,
+            index == 0,
+        )
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1"], 0))
-    assert distribution.workers() == 1
+    assert distribution.worker_count() == 1
 
 
 @pytest.mark.parametrize(
@@ -234,7 +243,7 @@ def test_tf_config_names_the_machines(monkeypatch):
 def test_another_tf_config_is_refused(monkeypatch, value):
     monkeypatch.setenv(distribution.TF_CONFIG, value)
     with pytest.raises(UsageError, match="TF_CONFIG must be like"):
-        distribution.workers()
+        distribution.worker_count()
 
 
 def test_which_devices_train(monkeypatch):
@@ -250,6 +259,8 @@ def test_which_devices_train(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0", "GPU:1"])
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", connected.append)
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", connected.append)
-    assert distribution.strategy() == "all GPUs" and distribution.strategy(multi_gpu=False) == "one device"
+    assert (
+        distribution.create_strategy() == "all GPUs" and distribution.create_strategy(multi_gpu=False) == "one device"
+    )
     monkeypatch.setenv("TPU_NAME", "local")
-    assert distribution.strategy() == "the TPU local" and connected == ["local", "local"]
+    assert distribution.create_strategy() == "the TPU local" and connected == ["local", "local"]

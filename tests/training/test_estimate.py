@@ -43,12 +43,12 @@ SAVING, BFLOAT16 = {"memory_saving_gradients": True}, {"precision": "bfloat16"}
     ],
 )
 def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
-    assert 0.95 < estimate.memory(hparams, TrainingSettings("x", **settings)) / 1e6 / peak < 1.08
+    assert 0.95 < estimate.estimate_memory(hparams, TrainingSettings("x", **settings)) / 1e6 / peak < 1.08
 
 
 def test_what_adds_to_it():
     def needed(**settings):
-        return estimate.memory(RELEASED["124M"], TrainingSettings("x", **SAVING, **settings))
+        return estimate.estimate_memory(RELEASED["124M"], TrainingSettings("x", **SAVING, **settings))
 
     assert needed(only_train_transformer_layers=True) < needed()
     assert needed() < needed(val_every=1) < needed(val_every=1, val_batch_size=8)
@@ -58,7 +58,7 @@ def test_what_adds_to_it():
 def test_what_no_machine_has_is_refused(name):
     settings = TrainingSettings("x", val_every=1, **{name: 10**9})
     with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
-        estimate.check(RELEASED["124M"], settings)
+        estimate.check_resources(RELEASED["124M"], settings)
 
 
 def test_an_absurd_batch_is_one_line(tmp_path, monkeypatch, capsys, tiny_dir):

@@ -39,7 +39,7 @@ def test_every_name_has_an_optimizer():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_estimate_knows_what_an_optimizer_keeps(name):
     kept = sum(math.prod(shape) for shape in OPTIMIZERS[name].slots((1000, 1000)).values())
-    assert estimate.SLOTS[name] == round(kept / 1e6)
+    assert estimate.OPTIMIZER_SLOTS[name] == round(kept / 1e6)
 
 
 def test_adam(problem):
@@ -80,6 +80,6 @@ def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
 def test_decay_leaves_vectors_alone():
     matrix, vector = tf.Variable(tf.ones([2, 2])), tf.Variable(tf.ones([2]))
     for variable in (matrix, vector):
-        optimizers.decay(variable, tf.constant(0.1))
+        optimizers.apply_weight_decay(variable, tf.constant(0.1))
     assert matrix.numpy().tolist() == [[pytest.approx(0.9)] * 2] * 2
     assert vector.numpy().tolist() == [1, 1]

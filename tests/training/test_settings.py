@@ -247,7 +247,7 @@ def test_damaged_settings(typed, begun, text):
 
 
 def test_several_workers_go_by_what_is_typed(begun, monkeypatch):
-    monkeypatch.setattr(run_settings.distribution, "workers", lambda: 2)
+    monkeypatch.setattr(run_settings.distribution, "worker_count", lambda: 2)
     assert run_settings.combine_settings({"dataset": "text.txt"}) == TrainingSettings("text.txt")
 
 
@@ -329,7 +329,7 @@ def test_no_memory_is_not_called_damage(typed, begun, monkeypatch):
 def test_what_is_kept(place, monkeypatch):
     settings = TrainingSettings("text.txt")
     monkeypatch.setattr(run_settings.os, "getcwd", lambda: "/here")
-    run_settings.write(settings, 5, 1)
+    run_settings.write_settings(settings, 5, 1)
     kept = json.loads(KEPT.read_text())
     assert kept["directory"] == "/here" and kept["settings"]["stop_after"] == 5 and kept["settings"]["seed"] == 1
     assert not {"run_name", "checkpoint_dir", "restore_from", "steps", "threads"} & kept["settings"].keys()

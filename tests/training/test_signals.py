@@ -71,7 +71,7 @@ def test_a_validation_stops_at_once_and_is_made_up_for(run, monkeypatch):
 
 
 def test_the_second_ctrl_c_says_what_is_lost(run, monkeypatch):
-    monkeypatch.setattr(signals, "TWICE", 0)
+    monkeypatch.setattr(signals, "DUPLICATE_SIGNAL_SECONDS", 0)
     run(stop_after=2)
     with monkeypatch.context() as patch:
         patch.setattr(run_checkpoint, "save", lambda *_: signal.raise_signal(signal.SIGINT))
@@ -108,7 +108,7 @@ def test_before_the_first_update_signals_do_what_they_always_do(run, monkeypatch
 def test_the_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatch, done):
     if done:
         run(stop_after=done)
-    counted(monkeypatch, loop.Record, "update", at=1, number=signal.SIGINT)
+    counted(monkeypatch, loop.TrainingLog, "update", at=1, number=signal.SIGINT)
     assert run(stop_after=9)[0] == cli.INTERRUPTED
     assert saved_step() == max(losses()) == done + 1
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from gpt2.cli.command import drop, print_error_line
-from gpt2.training.logs.report import LOSS_LINE, TrainingReport, Update
+from gpt2.training.logs.report import LOSS_LINE, TrainingReport, UpdateStats
 
 GONE = (errno.EIO, errno.EPIPE)  # the terminal, the reader of a pipe
 
@@ -25,29 +25,29 @@ class TerminalReport(TrainingReport):
         self.print_every = print_every
         self.bar: tqdm | None = None
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         with self._writing():
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
-    def note(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         with self._writing(), tqdm.external_write_mode(file=sys.stderr):
             print_error_line(line)
 
-    def begin(self, step: int, last: int | None) -> None:
+    def start(self, step: int, last: int | None) -> None:
         if sys.stdout.isatty():
             self.bar = tqdm(total=last, initial=step, unit="step", dynamic_ncols=True)
 
-    def update(self, update: Update) -> None:
+    def update(self, update: UpdateStats) -> None:
         if self.bar is not None:
             text = f"loss {update.loss:.3f}, avg {update.smoothed:.3f}, {update.tokens_per_second:.0f} tokens/s"
             with self._writing():
                 self.bar.set_postfix_str(text, refresh=False)
                 self.bar.update()
         elif update.step % self.print_every == 0:
-            self.say(LOSS_LINE.format(**update._asdict()))
+            self.write_line(LOSS_LINE.format(**update._asdict()))
 
-    def end(self) -> None:
+    def finish(self) -> None:
         if self.bar is not None:
             with self._writing():
                 self.bar.close()

@@ -23,7 +23,7 @@ from gpt2.training.settings.settings import QUERIES
 CUBIC = 0.044715  # gelu's, as in `gpt2.model`
 
 
-class Regime(NamedTuple):
+class ForwardOptions(NamedTuple):
     """How the forward pass is computed; with the defaults it is `gpt2.model`'s."""
 
     dtype: tf.DType = tf.float32  # of the matrix products; norms, softmax and the residual stay float32
@@ -31,7 +31,7 @@ class Regime(NamedTuple):
     recompute: bool = False  # keep each block's input alone and compute the rest again (Chen et al. 2016)
 
 
-class Kept(NamedTuple):
+class BlockActivations(NamedTuple):
     """What the backward pass needs of the forward pass; but for the residual, in the type of the products."""
 
     x: tf.Tensor  # [N, E] float32, the block's input
@@ -45,11 +45,13 @@ class Kept(NamedTuple):
 class Block:
     """The block of a model for a batch of B windows; w: a block's weights, those of its products in `regime.dtype`."""
 
-    def __init__(self, hparams: HParams, regime: Regime, batch: int) -> None:
+    def __init__(self, hparams: HParams, regime: ForwardOptions, batch: int) -> None:
         self.hparams, self.regime, self.batch = hparams, regime, batch
         self.exact, self.epsilon = hparams.activation_function == GELU, hparams.layer_norm_epsilon
 
-    def forward(self, x: tf.Tensor, w: Weights, scale: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Kept]:
+    def forward(
+        self, x: tf.Tensor, w: Weights, scale: tf.Tensor, seed: tf.Tensor
+    ) -> tuple[tf.Tensor, BlockActivations]:
         """x [N, E], scale [] of the scores, seed [2] of what is dropped -> [N, E], what `backward` needs."""
         qkv = model.linear(model.layer_norm(x, **w["ln_1"], epsilon=self.epsilon), **w["attn"]["c_attn"])
         a, probs = attend(*self._heads(qkv), scale)
@@ -58,10 +60,10 @@ class Block:
         middle = x + drop(projected, self.regime, seed, 0)
         h = model.linear(model.layer_norm(middle, **w["ln_2"], epsilon=self.epsilon), **w["mlp"]["c_fc"])
         projected = tf.cast(model.linear(model.gelu(h, self.exact), **w["mlp"]["c_proj"]), x.dtype)
-        return middle + drop(projected, self.regime, seed, 1), Kept(x, qkv, probs, a, middle, h)
+        return middle + drop(projected, self.regime, seed, 1), BlockActivations(x, qkv, probs, a, middle, h)
 
     def backward(
-        self, dy: tf.Tensor, kept: Kept, w: Weights, scale: tf.Tensor, seed: tf.Tensor
+        self, dy: tf.Tensor, kept: BlockActivations, w: Weights, scale: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Weights]:
         """dy [N, E] -> the gradients for x [N, E] and, in float32, for w."""
         dh, mlp = self._mlp_gradients(drop(dy, self.regime, seed, 1), kept.h, w["mlp"])
@@ -77,7 +79,9 @@ class Block:
         dy, c_proj = linear_gradients(dy, y, w["c_proj"])
         return dy * slope, {"c_proj": c_proj}
 
-    def _attention_gradients(self, dy: tf.Tensor, kept: Kept, w: Weights, scale: tf.Tensor) -> tuple[tf.Tensor, dict]:
+    def _attention_gradients(
+        self, dy: tf.Tensor, kept: BlockActivations, w: Weights, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, dict]:
         """dy [N, E] -> the gradient for q, k and v [N, 3E], that of c_proj."""
         da, c_proj = linear_gradients(dy, kept.attended, w["c_proj"])
         # What softmax takes off each gradient, the mean of its row, is at hand where the scores are summed up already.
@@ -101,7 +105,7 @@ class Block:
         return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, self.hparams.n_embd])
 
 
-def drop(x: tf.Tensor, regime: Regime, seed: tf.Tensor, number: int) -> tf.Tensor:
+def drop(x: tf.Tensor, regime: ForwardOptions, seed: tf.Tensor, number: int) -> tf.Tensor:
     """Dropout (Srivastava et al. 2014), and its gradient too: the same seed [2] and number, 0 or 1, drop the same."""
     if not regime.dropout:
         return x

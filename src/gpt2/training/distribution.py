@@ -26,19 +26,19 @@ TPU_ADDRESSES = ("TPU_NAME", "COLAB_TPU_ADDR")  # environment variables in which
 ABORTED = "Collective ops is aborted by: "  # and then TensorFlow says why
 
 
-def workers() -> int:
+def worker_count() -> int:
     """How many machines TF_CONFIG names; 1 without it. Raises UsageError if it is not what TensorFlow wants."""
     return max(1, len(_addresses()))
 
 
-def index() -> int:
+def worker_index() -> int:
     """This machine's place among them, from 0."""
-    return _config()["task"]["index"] if workers() > 1 else 0
+    return _config()["task"]["index"] if worker_count() > 1 else 0
 
 
 def is_chief() -> bool:
     """Whether this process writes the files."""
-    return index() == 0
+    return worker_index() == 0
 
 
 def _addresses() -> list[str]:
@@ -65,11 +65,11 @@ def _is_known(*, worker: list[str], task: dict[str, Any]) -> bool:
     return isinstance(worker, list) and task["type"] == "worker" and task["index"] in range(len(worker))
 
 
-def strategy(multi_gpu: bool = True) -> Any:
+def create_strategy(multi_gpu: bool = True) -> Any:
     """TensorFlow's strategy for what there is; to be called before any other operation."""
     import tensorflow as tf
 
-    if workers() > 1:
+    if worker_count() > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
     if any(name in os.environ for name in TPU_ADDRESSES):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
@@ -82,12 +82,12 @@ def strategy(multi_gpu: bool = True) -> Any:
 
 
 @contextlib.contextmanager
-def waiting() -> Iterator[None]:
+def interruptible_wait() -> Iterator[None]:
     """Lets Ctrl-C end the process while TensorFlow waits for the other machines; Python would see it only afterwards.
 
     SIGTERM does nothing in that time: TensorFlow puts a handler of its own, which is taken away again at the end.
     """
-    if workers() == 1 or threading.current_thread() is not threading.main_thread():
+    if worker_count() == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -99,7 +99,7 @@ def waiting() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def from_chief(strategy: Any, numbers: Sequence[int]) -> list[int]:
+def broadcast_from_chief(create_strategy: Any, numbers: Sequence[int]) -> list[int]:
     """The chief's numbers, on all machines. Waits until all have asked."""
     import tensorflow as tf
 
@@ -108,12 +108,12 @@ def from_chief(strategy: Any, numbers: Sequence[int]) -> list[int]:
         mine = tf.where(context.replica_id_in_sync_group == 0, tf.constant(numbers, tf.int64), 0)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
 
-    result = tf.function(lambda: strategy.run(shared), autograph=False)()
-    return strategy.experimental_local_results(result)[0].numpy().tolist()
+    result = tf.function(lambda: create_strategy.run(shared), autograph=False)()
+    return create_strategy.experimental_local_results(result)[0].numpy().tolist()
 
 
 @contextlib.contextmanager
-def together(folder: Path) -> Iterator[None]:
+def reporting_lost_workers(folder: Path) -> Iterator[None]:
     """Turns what TensorFlow raises when another machine is gone into a GPT2Error that says how `folder`'s run goes on.
 
     A machine whose process has ended is noticed within seconds, one that no longer answers by its missing heartbeats.
@@ -121,7 +121,7 @@ def together(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if workers() == 1 or not _is_of_another(error):
+        if worker_count() == 1 or not _is_of_another(error):
             raise
         raise GPT2Error(
             f"{_what_is_lost(str(error))}, and its own output may say why; start all workers again, and the run goes on"
@@ -149,6 +149,6 @@ def _what_is_lost(said: str) -> str:
     """TensorFlow's many lines -> who is gone and why, as far as it knows."""
     reason = re.search(f"(?:{ABORTED})+(.*)", said)
     task = re.search(r"/task:(\d+)", said[reason.start() :] if reason else said)
-    known = task is not None and int(task[1]) < workers()
+    known = task is not None and int(task[1]) < worker_count()
     who = f"the worker {_addresses()[int(task[1])]}" if task is not None and known else "another worker"
     return f"{who} is lost ({(reason[1] if reason else said.splitlines()[0])[:200]})"

@@ -17,7 +17,7 @@ from gpt2.request import BFLOAT16, FLOAT32
 from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, HEAD_ROWS, QUERIES, SGD, TrainingSettings
 
 TENSORFLOW = 670e6  # bytes, of a process that has trained nothing yet
-SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
+OPTIMIZER_SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # numbers that are kept for each weight
 # What a block keeps of a token until its backward pass, bytes: for each number of the embedding (`block.Kept`, with an
 # mlp of four times its width), and for each score of a head that is computed.
 KEPT = {FLOAT32: (40, 5), BFLOAT16: (24, 2)}
@@ -28,7 +28,7 @@ PER_TOKEN = 16  # of the batch itself
 MANY_TIMES = 10  # so much more than there is, no swap space and no graphics card will make up for
 
 
-def memory(hparams: HParams, settings: TrainingSettings) -> float:
+def estimate_memory(hparams: HParams, settings: TrainingSettings) -> float:
     """Bytes that training takes at its peak, give or take a twentieth."""
     tokens = settings.batch_size * hparams.n_ctx
     inputs = 4 * tokens * hparams.n_embd * hparams.n_layer
@@ -54,7 +54,14 @@ def memory(hparams: HParams, settings: TrainingSettings) -> float:
     if settings.val_every:
         moments.append(settings.val_batch_size * hparams.n_ctx * row)
     batch = PER_TOKEN * tokens * settings.accumulate_gradients
-    return TENSORFLOW + 4 * hparams.n_params + SLOTS[settings.optimizer] * gradients + sums + batch + max(moments)
+    return (
+        TENSORFLOW
+        + 4 * hparams.n_params
+        + OPTIMIZER_SLOTS[settings.optimizer] * gradients
+        + sums
+        + batch
+        + max(moments)
+    )
 
 
 def _of_block(hparams: HParams, tokens: int, per_embedding: float, per_score: float) -> float:
@@ -68,15 +75,15 @@ def _trained(hparams: HParams, settings: TrainingSettings) -> int:
     return hparams.n_params - (others if settings.only_train_transformer_layers else 0)
 
 
-def checkpoint_size(hparams: HParams, settings: TrainingSettings) -> float:
+def estimate_checkpoint_size(hparams: HParams, settings: TrainingSettings) -> float:
     """Bytes of one checkpoint with what the optimiser remembers."""
-    return 4 * (hparams.n_params + SLOTS[settings.optimizer] * _trained(hparams, settings))
+    return 4 * (hparams.n_params + OPTIMIZER_SLOTS[settings.optimizer] * _trained(hparams, settings))
 
 
-def check(hparams: HParams, settings: TrainingSettings) -> None:
+def check_resources(hparams: HParams, settings: TrainingSettings) -> None:
     """Warns if the memory will hardly do; raises GPT2Error if it cannot, or the disk cannot take two checkpoints, old
     and new."""
-    needed, available = memory(hparams, settings), devices.available_memory()
+    needed, available = estimate_memory(hparams, settings), devices.available_memory()
     said = (
         f"training will need about {_gb(needed)} of memory and {_gb(available)} are free; what saves most:"
         " memory_saving_gradients, a smaller batch_size, optimizer adafactor"
@@ -86,7 +93,7 @@ def check(hparams: HParams, settings: TrainingSettings) -> None:
     if needed > available:
         warnings.warn(said, stacklevel=2)
     folder = _existing(settings.run_folder)
-    size, free = 2 * checkpoint_size(hparams, settings), shutil.disk_usage(folder).free
+    size, free = 2 * estimate_checkpoint_size(hparams, settings), shutil.disk_usage(folder).free
     if free < size:
         raise GPT2Error(
             f"two checkpoints need {_gb(size)} and {folder.resolve()} has {_gb(free)} free; make room, give another"

@@ -14,7 +14,7 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import HParams
 from gpt2.model import Weights
-from gpt2.training.block import Block, Kept, Regime, drop
+from gpt2.training.block import Block, BlockActivations, ForwardOptions, drop
 from gpt2.training.settings.settings import HEAD_ROWS
 
 ENTERING, LEAVING = ("in_proj",), ("ln_f", "out_proj")  # weights before the blocks and after them, where there are any
@@ -28,7 +28,7 @@ def loss_and_gradients(
     hparams: HParams,
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    regime: Regime,
+    regime: ForwardOptions,
     seed: tf.Tensor,
     embeddings: bool = True,
     spend: Spend | None = None,
@@ -93,7 +93,7 @@ def _taped(
 def _blocks(
     weights: Weights,
     hparams: HParams,
-    regime: Regime,
+    regime: ForwardOptions,
     x: tf.Tensor,
     seed: tf.Tensor,
     batch: int,
@@ -102,7 +102,7 @@ def _blocks(
     """x [N, E] through all blocks, and the way back; each direction is traced once for all of them."""
     block = Block(hparams, regime, batch)
 
-    def run(x: tf.Tensor, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | Kept]:
+    def run(x: tf.Tensor, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | BlockActivations]:
         y, kept = block.forward(x, _cast(w, regime.dtype), *how)
         return y, x if regime.recompute else kept
 

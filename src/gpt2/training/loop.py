@@ -25,9 +25,9 @@ from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import VALIDATION_LINE, TrainingReport
 from gpt2.training.logs.training_log import TrainingLog
 from gpt2.training.settings.settings import TrainingSettings
-from gpt2.training.signals import Ending
-from gpt2.training.starting_point import Origin
-from gpt2.training.trainer import ADVICE, DONE, SIGNALLED, Trainer
+from gpt2.training.signals import TrainingInterruption
+from gpt2.training.starting_point import StartingPoint
+from gpt2.training.trainer import DONE, RECOVERY_ADVICE, SIGNALLED, Trainer
 
 SAMPLE_LENGTH = 1023  # tokens, as in the old tools; less if the model's window is smaller
 FIRST_UPDATE = "the first update takes longer, as TensorFlow compiles it; Ctrl-C saves and ends when an update is done"
@@ -48,7 +48,7 @@ class Loop:
     def __init__(
         self,
         settings: TrainingSettings,
-        start: Origin,
+        start: StartingPoint,
         progress: RunProgress,
         trainer: Trainer,
         split: windows.Split,
@@ -68,13 +68,13 @@ class Loop:
         self.saved_at = time.monotonic()
         self.backend: TensorFlowBackend | None = None
         self.warned: set[str] = set()
-        self.ending = Ending(lambda: self.progress.step - self.saved_step, report.note)
+        self.ending = TrainingInterruption(lambda: self.progress.step - self.saved_step, report.notify)
         self.lock, self.writes = lock, lock is not None
         if self.writes:
-            self.frame = run_folder.frame(start.encoder, start.hparams)
-            for folder in (settings.run_folder, settings.run_folder / run_folder.BEST, settings.sample_folder):
+            self.frame = run_folder.model_files(start.encoder, start.hparams)
+            for folder in (settings.run_folder, settings.run_folder / run_folder.BEST_FOLDER, settings.sample_folder):
                 files.remove_unfinished(folder)
-            run_folder.prepare(settings.run_folder, self.frame)
+            run_folder.write_model_files(settings.run_folder, self.frame)
             self.record = TrainingLog(settings, progress, start.resumes, math.prod(self.shape) * start.hparams.n_ctx)
 
     def run(self) -> None:
@@ -82,7 +82,7 @@ class Loop:
 
         Raises what a signal stands for, BrokenPipeError if the report is closed.
         """
-        self.report.begin(self.progress.step, self.last)
+        self.report.start(self.progress.step, self.last)
         try:
             self._run()
         except Exception:
@@ -90,7 +90,7 @@ class Loop:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            self.report.end()
+            self.report.finish()
             if self.writes:
                 with self._in_passing():
                     self.record.flush()
@@ -105,7 +105,7 @@ class Loop:
 
     def _run(self) -> None:
         wanted = DONE if self.writes and self._begin() else 0  # why this machine stops, as bits
-        self.report.note(FIRST_UPDATE)
+        self.report.notify(FIRST_UPDATE)
         computed = self._compute(wanted)
         with self.ending:  # not earlier: to compile may take longer than a supervisor waits
             stop = self._note(computed)  # why any of them does
@@ -114,12 +114,12 @@ class Loop:
                     wanted |= DONE
                 if self.ends:
                     wanted |= SIGNALLED
-                if stop or self.progress.step == self.last or (wanted and distribution.workers() == 1):
+                if stop or self.progress.step == self.last or (wanted and distribution.worker_count() == 1):
                     break
                 stop = self._note(self._compute(wanted))
             if self.writes:
                 if self.ends or stop & SIGNALLED:
-                    self.report.say("interrupted")
+                    self.report.write_line("interrupted")
                 if self.saved_step < self.progress.step:
                     self.trainer.check_weights()
                     self._save()
@@ -131,7 +131,7 @@ class Loop:
 
     def _begin(self) -> bool:
         """Validates if that was due where the run stands and has not been done; returns what `_validate` does."""
-        self.report.say("Training...")
+        self.report.write_line("Training...")
         every, step = self.settings.val_every, self.progress.step
         return every > 0 and step % every == 0 and not self.record.history.is_validated(step) and self._validate()
 
@@ -147,7 +147,7 @@ class Loop:
         rate = self.settings.rate(step, self.last)
         loss, stop = self.trainer.update(inputs, targets, rate, seed, stop)
         if not math.isfinite(loss):
-            raise GPT2Error(f"the loss of update {step} is {loss}; {ADVICE}")
+            raise GPT2Error(f"the loss of update {step} is {loss}; {RECOVERY_ADVICE}")
         return Computed(loss, rate, time.monotonic() - started, stop)
 
     def _note(self, computed: Computed) -> int:
@@ -175,14 +175,14 @@ class Loop:
         if due(settings.save_every) or time.monotonic() - self.saved_at > 60 * settings.save_minutes:
             self.trainer.check_weights()
             self.saved_at = time.monotonic()  # of the attempt: one that fails is repeated as late
-            with self._in_passing(run_folder.MODEL.format(step)):
+            with self._in_passing(run_folder.MODEL_NAME.format(step)):
                 self._save()
         return stop
 
     def _validate(self) -> bool:
         """Returns whether there were too many validations since the best one. One that a signal ends does not count:
         it is made up for when the run goes on."""
-        self.report.say("Calculating validation loss...")
+        self.report.write_line("Calculating validation loss...")
         settings, progress = self.settings, self.progress
         nats = targets = 0.0
         length = 0  # bytes
@@ -196,7 +196,7 @@ class Loop:
             length += sum(len(self.start.encoder.decode_bytes(row)) for row in batch[:, 1:].tolist())
         loss, bits = nats / targets, nats / math.log(2) / max(1, length)
         said = {"step": progress.step, "seconds": self.record.seconds, "loss": loss, "bits_per_byte": bits}
-        self.report.say(VALIDATION_LINE.format(**said))
+        self.report.write_line(VALIDATION_LINE.format(**said))
         with self._in_passing():
             self.record.validation(loss, bits)
         if not progress.step:  # the model is where it came from, and need not be saved
@@ -204,8 +204,8 @@ class Loop:
             return False
         if progress.best_loss is None or loss < progress.best_loss:
             progress.worse = 0
-            with self._in_passing(run_folder.BEST):
-                self.report.say(f"Saving {settings.run_folder / run_folder.BEST}")
+            with self._in_passing(run_folder.BEST_FOLDER):
+                self.report.write_line(f"Saving {settings.run_folder / run_folder.BEST_FOLDER}")
                 self._make_whole()
                 run_checkpoint.save_best(settings.run_folder, self.trainer.weights, self.frame, progress.step)
                 progress.best_loss, progress.best_step = loss, progress.step
@@ -213,8 +213,12 @@ class Loop:
         progress.worse += 1
         if not settings.patience or progress.worse < settings.patience:
             return False
-        best = f"is in {settings.run_folder / run_folder.BEST}" if progress.best_step else "is the model it began with"
-        self.report.say(
+        best = (
+            f"is in {settings.run_folder / run_folder.BEST_FOLDER}"
+            if progress.best_step
+            else "is the model it began with"
+        )
+        self.report.write_line(
             f"no better validation loss in {progress.worse} validations; the best, {progress.best_loss:.3f} after"
             f" {progress.best_step} updates, {best}"
         )
@@ -222,7 +226,7 @@ class Loop:
 
     def _sample(self) -> None:
         """Each sample begins with a random token of the training text, which is kept, as the old tools did."""
-        self.report.say("Generating samples...")
+        self.report.write_line("Generating samples...")
         settings, seed, step = self.settings, self.progress.seed, self.progress.step
         if self.backend is None:
             self.backend = TensorFlowBackend(self.trainer.weights, self.start.hparams)
@@ -243,7 +247,7 @@ class Loop:
                         batch.remove(choice.row)
         if self.ends:
             return
-        self.report.say(self.record.samples([self.start.encoder.decode(row) for row in ids]))
+        self.report.write_line(self.record.samples([self.start.encoder.decode(row) for row in ids]))
 
     @contextlib.contextmanager
     def _in_passing(self, saving: str = "") -> Iterator[None]:
@@ -256,14 +260,14 @@ class Loop:
         except (GPT2Error, OSError, tf.errors.OpError) as error:
             said = f"warning: {getattr(error, 'message', error)}; the run goes on"
             if said not in self.warned:
-                self.report.say(said)
+                self.report.write_line(said)
             elif saving:
-                self.report.say(f"warning: {saving} was not saved either")
+                self.report.write_line(f"warning: {saving} was not saved either")
             self.warned.add(said)
 
     def _save(self) -> None:
         folder = self.settings.run_folder
-        self.report.say(f"Saving {folder / run_folder.MODEL.format(self.progress.step)}")
+        self.report.write_line(f"Saving {folder / run_folder.MODEL_NAME.format(self.progress.step)}")
         self._make_whole()
         self.progress.seconds = self.record.seconds
         run_checkpoint.save(folder, self.trainer.weights, self.trainer.state, self.progress, self.settings.keep)
@@ -286,6 +290,6 @@ class Loop:
         except OSError as error:
             raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
         if missing:
-            self.report.note(f"warning: {folder} lacks {', '.join(missing)}: what this run knows is written again")
-            run_folder.prepare(folder, self.frame)
+            self.report.notify(f"warning: {folder} lacks {', '.join(missing)}: what this run knows is written again")
+            run_folder.write_model_files(folder, self.frame)
         self.record.restore()

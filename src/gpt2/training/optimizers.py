@@ -56,21 +56,21 @@ def adafactor(
 
     The learning rate is absolute, as with adam: an update's root mean square is at most `rate`.
     """
-    decay = 1 - tf.pow(step, -FACTOR_DECAY)
+    apply_weight_decay = 1 - tf.pow(step, -FACTOR_DECAY)
     square = tf.square(gradient) + FACTOR_EPSILON
     if "v" in slots:
-        update = gradient * tf.math.rsqrt(_average(slots["v"], square, decay))
+        update = gradient * tf.math.rsqrt(_average(slots["v"], square, apply_weight_decay))
     else:
-        rows = _average(slots["rows"], tf.reduce_mean(square, axis=1), decay)
-        columns = _average(slots["columns"], tf.reduce_mean(square, axis=0), decay)
+        rows = _average(slots["rows"], tf.reduce_mean(square, axis=1), apply_weight_decay)
+        columns = _average(slots["columns"], tf.reduce_mean(square, axis=0), apply_weight_decay)
         update = gradient * tf.math.rsqrt(rows / tf.reduce_mean(rows))[:, None] * tf.math.rsqrt(columns)
     update /= tf.maximum(1.0, tf.sqrt(tf.reduce_mean(tf.square(update))) / FACTOR_LIMIT)
     return _subtract(variable, rate * update)
 
 
-def _average(slot: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+def _average(slot: tf.Variable, value: tf.Tensor, apply_weight_decay: tf.Tensor) -> tf.Tensor:
     """Moves a slot towards a value; returns what it then holds."""
-    average = decay * slot + (1 - decay) * value
+    average = apply_weight_decay * slot + (1 - apply_weight_decay) * value
     tf.raw_ops.AssignVariableOp(resource=slot.handle, value=average)
     return average
 
@@ -96,7 +96,7 @@ OPTIMIZERS = {
 }
 
 
-def decay(variable: tf.Variable, amount: tf.Tensor) -> None:
+def apply_weight_decay(variable: tf.Variable, amount: tf.Tensor) -> None:
     """Decoupled weight decay (Loshchilov and Hutter 2019) of matrices; norms and biases are left alone."""
     if len(variable.shape) == 2:
         _subtract(variable, amount * variable)

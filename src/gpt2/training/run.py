@@ -25,7 +25,7 @@ from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import TrainingReport
 from gpt2.training.settings import run_settings
 from gpt2.training.settings.settings import FRESH, TrainingSettings
-from gpt2.training.starting_point import Origin
+from gpt2.training.starting_point import StartingPoint
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
@@ -46,9 +46,9 @@ def train(settings: TrainingSettings, saved: Saved | None = None, report: Traini
     is not a number and when another machine is gone; the last checkpoint is then as it was.
     """
     try:
-        with distribution.together(settings.run_folder):
+        with distribution.reporting_lost_workers(settings.run_folder):
             report = report or TrainingReport()
-            devices = _start(settings, report) if distribution.workers() > 1 else None
+            devices = _start_tensorflow(settings, report) if distribution.worker_count() > 1 else None
             if not distribution.is_chief():
                 return _train(settings, saved, TrainingReport(), devices, None)
             with RunLock(settings.run_folder) as lock:
@@ -61,20 +61,20 @@ def _train(
     settings: TrainingSettings,
     saved: Saved | None,
     report: TrainingReport,
-    devices: Devices | None,
+    devices: DeviceSetup | None,
     lock: RunLock | None,
 ) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
-        start = _of_the_run(settings, starting_point.find(settings, Path(scratch)))
+        start = _of_the_run(settings, starting_point.find_starting_point(settings, Path(scratch)))
         return _train_from(start, settings, saved, report, devices, lock)
 
 
 def _train_from(
-    start: Origin,
+    start: StartingPoint,
     settings: TrainingSettings,
     saved: Saved | None,
     report: TrainingReport,
-    devices: Devices | None,
+    devices: DeviceSetup | None,
     lock: RunLock | None,
 ) -> Path:
     """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow.
@@ -82,34 +82,36 @@ def _train_from(
     What can be refused is refused before anything is written or moved.
     """
     if distribution.is_chief():
-        estimate.check(start.hparams, settings)
+        estimate.check_resources(start.hparams, settings)
     progress = _progress(settings, start)
     if devices:
-        progress.step, progress.seed = distribution.from_chief(devices.strategy, [progress.step, progress.seed])
+        progress.step, progress.seed = distribution.broadcast_from_chief(
+            devices.strategy, [progress.step, progress.seed]
+        )
     last = settings.last_step(progress.step)
     if last is not None and progress.step >= last:
-        report.note(f"{settings.run_folder} has made {progress.step} updates already; give steps for so many more")
+        report.notify(f"{settings.run_folder} has made {progress.step} updates already; give steps for so many more")
         return settings.run_folder
     split = _data(settings, start, report)
     if devices:
-        _check_same(settings, start, split, devices)
-    devices = devices or _start(settings, report)
+        _check_same_job(settings, start, split, devices)
+    devices = devices or _start_tensorflow(settings, report)
     trainer = _trainer(settings, start, progress, devices, report)
     _make_room(settings, start, progress)
     if distribution.is_chief():
-        if start.resumes and (said := run_settings.changes(settings, progress.seed)):
-            report.note(said)
-        run_settings.write(settings, last, progress.seed, start.resumes)
-    report.note(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
+        if start.resumes and (said := run_settings.describe_changes(settings, progress.seed)):
+            report.notify(said)
+        run_settings.write_settings(settings, last, progress.seed, start.resumes)
+    report.notify(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
     from gpt2.training.loop import Loop  # imports TensorFlow
 
     Loop(settings, start, progress, trainer, split, last, saved, report, lock).run()
-    if distribution.workers() > 1:
-        distribution.from_chief(devices.strategy, [0])  # none ends well before the chief has saved
+    if distribution.worker_count() > 1:
+        distribution.broadcast_from_chief(devices.strategy, [0])  # none ends well before the chief has saved
     return settings.run_folder
 
 
-def _of_the_run(settings: TrainingSettings, start: Origin) -> Origin:
+def _of_the_run(settings: TrainingSettings, start: StartingPoint) -> StartingPoint:
     """From a checkpoint of the run itself, the run goes on; what it has made since is moved aside with it."""
     folder, named = settings.run_folder, settings.restore_from != FRESH and start.moves_aside
     if not named or start.weights is None or start.weights.parent.resolve() != folder.resolve():
@@ -117,34 +119,36 @@ def _of_the_run(settings: TrainingSettings, start: Origin) -> Origin:
     return start._replace(resumes=True, moves_aside=start.weights.name != current_checkpoint(folder).name)
 
 
-class Devices(NamedTuple):
+class DeviceSetup(NamedTuple):
     where: str  # what TensorFlow computes on
     strategy: Any
 
 
-def _start(settings: TrainingSettings, report: TrainingReport) -> Devices:
+def _start_tensorflow(settings: TrainingSettings, report: TrainingReport) -> DeviceSetup:
     """Starts TensorFlow; if there are other machines, waits for them."""
-    count, strategies = distribution.workers(), []
+    count, strategies = distribution.worker_count(), []
     if count > 1:
-        report.note(f"worker {distribution.index() + 1} of {count} waits for the others")
-    with distribution.waiting():
+        report.notify(f"worker {distribution.worker_index() + 1} of {count} waits for the others")
+    with distribution.interruptible_wait():
         where = tensorflow_startup.start_tensorflow(
-            settings.threads, lambda: strategies.append(distribution.strategy(settings.multi_gpu))
+            settings.threads, lambda: strategies.append(distribution.create_strategy(settings.multi_gpu))
         )
-    return Devices(where, strategies[0])
+    return DeviceSetup(where, strategies[0])
 
 
-def _check_same(settings: TrainingSettings, start: Origin, split: windows.Split, devices: Devices) -> None:
+def _check_same_job(
+    settings: TrainingSettings, start: StartingPoint, split: windows.Split, devices: DeviceSetup
+) -> None:
     """Raises GPT2Error if this machine would not train the chief's model on the chief's data in the chief's way."""
     flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
     said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
     some = split.train[:: 1 + len(split.train) // 65536]
     own = zlib.crc32(np.asarray(some).tobytes(), zlib.crc32(said.encode("utf-8")))
-    if distribution.from_chief(devices.strategy, [own]) != [own]:
+    if distribution.broadcast_from_chief(devices.strategy, [own]) != [own]:
         raise GPT2Error("the first worker has other flags, another model or other data than this one")
 
 
-def _progress(settings: TrainingSettings, start: Origin) -> RunProgress:
+def _progress(settings: TrainingSettings, start: StartingPoint) -> RunProgress:
     """Where the run stands. Raises GPT2Error if it was made with another vocabulary."""
     progress = RunProgress(seed=secrets.randbits(31), vocabulary=start.encoder.fingerprint)
     if start.resumes and start.weights is not None:
@@ -163,9 +167,9 @@ def _progress(settings: TrainingSettings, start: Origin) -> RunProgress:
     return progress
 
 
-def _data(settings: TrainingSettings, start: Origin, report: TrainingReport) -> windows.Split:
+def _data(settings: TrainingSettings, start: StartingPoint, report: TrainingReport) -> windows.Split:
     """The training set and what is held out of it, or the other set that is for validation."""
-    report.say("Loading dataset...")
+    report.write_line("Loading dataset...")
 
     def load(path: str) -> windows.Ids:
         return dataset.load(path, start.encoder, settings.encoding, settings.csv)
@@ -180,12 +184,16 @@ def _data(settings: TrainingSettings, start: Origin, report: TrainingReport) -> 
     if settings.val_every:
         held_out = f"the part of {settings.dataset} that val_split holds out"
         windows.check(split.validation, window, settings.val_dataset or held_out)
-    report.say(f"dataset has {len(split.train)} tokens")
+    report.write_line(f"dataset has {len(split.train)} tokens")
     return split
 
 
 def _trainer(
-    settings: TrainingSettings, start: Origin, progress: RunProgress, devices: Devices, report: TrainingReport
+    settings: TrainingSettings,
+    start: StartingPoint,
+    progress: RunProgress,
+    devices: DeviceSetup,
+    report: TrainingReport,
 ) -> Trainer:
     """The weights, read or new, and the optimiser as it was. Imports TensorFlow."""
     from gpt2.training import trainer
@@ -197,14 +205,14 @@ def _trainer(
 
         same = progress.optimizer == settings.optimizer
         shapes = trainer.slot_shapes(weights, settings)
-        state = run_checkpoint.read_state(start.weights, shapes) if same else None
+        state = run_checkpoint.read_optimizer_state(start.weights, shapes) if same else None
         if state is None and shapes:
-            report.note(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
+            report.notify(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
     progress.optimizer = settings.optimizer
     return trainer.Trainer(weights, start.hparams, settings, devices.strategy, progress.step, state)
 
 
-def _weights(start: Origin, seed: int, report: TrainingReport) -> Weights:
+def _weights(start: StartingPoint, seed: int, report: TrainingReport) -> Weights:
     """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
     import tensorflow as tf
 
@@ -214,18 +222,18 @@ def _weights(start: Origin, seed: int, report: TrainingReport) -> Weights:
         return nest((name, tf.zeros(shape)) for name, shape in start.hparams.weight_shapes().items())
     if start.weights is None:
         return nest(
-            (name, tf.constant(value)) for name, value in starting_point.new_weights(start.hparams, seed).items()
+            (name, tf.constant(value)) for name, value in starting_point.initial_weights(start.hparams, seed).items()
         )
-    report.say(f"Loading checkpoint {start.weights}")
+    report.write_line(f"Loading checkpoint {start.weights}")
     return as_tensors(start.read_weights(start.weights, start.hparams))
 
 
-def _make_room(settings: TrainingSettings, start: Origin, progress: RunProgress) -> None:
+def _make_room(settings: TrainingSettings, start: StartingPoint, progress: RunProgress) -> None:
     """Moves the run aside that this one would overwrite; the weights, which may lie in it, have been read."""
     if not start.moves_aside or not distribution.is_chief():
         return
     if start.resumes:
         aside = run_folder.move_aside(settings.run_folder, f"this one goes on from {progress.step} updates")
-        run_folder.begin_from(aside, settings.run_folder, progress)
+        run_folder.start_from(aside, settings.run_folder, progress)
     else:
         run_folder.move_aside(settings.run_folder)

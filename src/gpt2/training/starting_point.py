@@ -26,7 +26,7 @@ from gpt2.training.checkpoints import run_folder
 from gpt2.training.settings.settings import FRESH, LATEST, TrainingSettings
 
 
-class Origin(NamedTuple):
+class StartingPoint(NamedTuple):
     hparams: HParams
     encoder: Vocabulary
     vocabulary: Path  # where the vocabulary's files are
@@ -36,7 +36,7 @@ class Origin(NamedTuple):
     read_weights: Callable[[Path, HParams], Weights] = checkpoint.read_weights
 
 
-def find(settings: TrainingSettings, scratch: Path) -> Origin:
+def find_starting_point(settings: TrainingSettings, scratch: Path) -> StartingPoint:
     """scratch: an empty folder, for a vocabulary that is made. Nothing else is written, and nothing moved.
 
     Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it.
@@ -51,14 +51,16 @@ def find(settings: TrainingSettings, scratch: Path) -> Origin:
         return _new(settings, begun, scratch)
     if settings.restore_from in (LATEST, FRESH):
         base = find_model(settings.model_name, settings.models_dir)
-        return Origin(base.hparams, load_vocabulary(base), base.path, base.weights, False, begun, base.read_weights)
+        return StartingPoint(
+            base.hparams, load_vocabulary(base), base.path, base.weights, False, begun, base.read_weights
+        )
     return _restored(settings, begun)
 
 
-def _resumed(settings: TrainingSettings, folder: Path) -> Origin:
+def _resumed(settings: TrainingSettings, folder: Path) -> StartingPoint:
     if not (folder / HPARAMS_FILE).is_file():  # weights only, as nshepperd's train.py left them
         base = find_model(settings.model_name, settings.models_dir)
-        return Origin(base.hparams, load_vocabulary(base), base.path, current_checkpoint(folder), True, False)
+        return StartingPoint(base.hparams, load_vocabulary(base), base.path, current_checkpoint(folder), True, False)
     found = open_model_dir(folder)
     if settings.from_scratch:
         asked = settings.new_hparams(found.hparams.n_vocab)
@@ -66,15 +68,15 @@ def _resumed(settings: TrainingSettings, folder: Path) -> Origin:
             raise UsageError(
                 f"the run in {folder} has {found.hparams}, not {asked}; give its sizes or another run_name"
             )
-    return Origin(found.hparams, load_vocabulary(found), folder, found.weights, True, False)
+    return StartingPoint(found.hparams, load_vocabulary(found), folder, found.weights, True, False)
 
 
-def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> Origin:
+def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> StartingPoint:
     """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
     if settings.vocabulary is not None:
         where = expand_path(settings.vocabulary)
         encoder = find_vocabulary(settings.vocabulary, settings.models_dir)
-    elif distribution.workers() > 1:
+    elif distribution.worker_count() > 1:
         raise UsageError(
             "several workers that train a new model need its vocabulary: make it with scripts/train_tokenizer.py and"
             " give its folder as vocabulary"
@@ -82,10 +84,10 @@ def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> Origin:
     else:
         where = scratch
         encoder = train_bpe.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
-    return Origin(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
+    return StartingPoint(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
 
 
-def _restored(settings: TrainingSettings, begun: bool) -> Origin:
+def _restored(settings: TrainingSettings, begun: bool) -> StartingPoint:
     """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
     path = expand_path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from))
     prefix = path if index_file(path).is_file() else None
@@ -100,10 +102,10 @@ def _restored(settings: TrainingSettings, begun: bool) -> Origin:
         base = directory.at(folder, prefix)
     else:
         base = find_model(settings.model_name, settings.models_dir)
-    return Origin(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)
+    return StartingPoint(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)
 
 
-def new_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
+def initial_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
     """Random weights by their names, as OpenAI's code draws them.
 
     What is added to the residual is smaller by the root of how often that happens: Radford et al. 2019, section 2.3.

@@ -16,7 +16,7 @@ from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training import forward, optimizers
-from gpt2.training.block import Regime
+from gpt2.training.block import ForwardOptions
 from gpt2.training.settings.settings import TrainingSettings
 
 SLOT = "optimizer/{slot}/{name}"
@@ -39,7 +39,9 @@ class Trainer:
         """step: updates made before; state: what the optimiser remembers of them, None if nothing."""
         self.hparams, self.settings, self.strategy, self.step = hparams, settings, strategy, step
         self.optimizer = optimizers.OPTIMIZERS[settings.optimizer]
-        self.regime = Regime(tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients)
+        self.regime = ForwardOptions(
+            tf.as_dtype(settings.precision), settings.dropout, settings.memory_saving_gradients
+        )
         slots = slot_shapes(weights, settings)
         with strategy.scope():
             self._weights = tf.nest.map_structure(tf.Variable, weights)
@@ -131,7 +133,7 @@ class Trainer:
         for name, gradient in gradients.items():
             variable = self._trained[name]
             if self.settings.decay:
-                optimizers.decay(variable, rate * self.settings.decay)
+                optimizers.apply_weight_decay(variable, rate * self.settings.decay)
             operations.append(self.optimizer.update(variable, gradient, self._slots[name], rate, step))
         return operations
 
@@ -170,7 +172,7 @@ class Trainer:
         """Raises GPT2Error if an update has made a weight infinite or not a number."""
         for name, variable in flatten(self.weights):
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
-                raise GPT2Error(f"after {self.step} updates {name} is not finite; {ADVICE}")
+                raise GPT2Error(f"after {self.step} updates {name} is not finite; {RECOVERY_ADVICE}")
 
 
 def slot_shapes(weights: Weights, settings: TrainingSettings) -> dict[str, Sequence[int]]:
@@ -187,4 +189,4 @@ def _is_trained(name: str, settings: TrainingSettings) -> bool:
     return not settings.only_train_transformer_layers or "/h" in name
 
 
-ADVICE = "the last checkpoint is as it was; go on from it with a lower learning_rate, or with clip_norm 1"
+RECOVERY_ADVICE = "the last checkpoint is as it was; go on from it with a lower learning_rate, or with clip_norm 1"

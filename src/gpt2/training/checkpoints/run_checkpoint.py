@@ -15,13 +15,13 @@ from gpt2.formats.openai.checkpoint import Checkpoint
 from gpt2.formats.openai.checkpoint_files import index_file
 from gpt2.model import Weights
 from gpt2.training.checkpoints.run_folder import (
-    BEST,
+    BEST_FOLDER,
     COUNTER_FILE,
-    MODEL,
-    TRAINING,
+    MODEL_NAME,
+    TRAINING_NAME,
     RunProgress,
-    prepare,
     training_prefix,
+    write_model_files,
 )
 from gpt2.training.checkpoints.tensorflow_checkpoint import save as save_checkpoint
 
@@ -32,28 +32,28 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
     keep: how many of the newest models stay. Raises GPT2Error if that does not work, with the folder as it was.
     """
     step = progress.step
-    texts = {f"{TRAINING.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
-    beside = {TRAINING.format(step): state} if state else {}
-    save_checkpoint(folder, weights, MODEL.format(step), beside, texts)
+    texts = {f"{TRAINING_NAME.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
+    beside = {TRAINING_NAME.format(step): state} if state else {}
+    save_checkpoint(folder, weights, MODEL_NAME.format(step), beside, texts)
     for number in _numbers(folder, "model")[:-keep]:
         if number != step:
-            _remove(folder, MODEL.format(number))
+            _remove(folder, MODEL_NAME.format(number))
     for number in _numbers(folder, "training"):
         if number != step:
-            _remove(folder, TRAINING.format(number))
+            _remove(folder, TRAINING_NAME.format(number))
 
 
 def save_best(folder: Path, weights: Weights, frame: Mapping[str, bytes], step: int) -> None:
     """Saves the weights after so many updates as the model directory `best`, in place of the one before."""
-    best = folder / BEST
-    prepare(best, frame)
-    save_checkpoint(best, weights, MODEL.format(step))
+    best = folder / BEST_FOLDER
+    write_model_files(best, frame)
+    save_checkpoint(best, weights, MODEL_NAME.format(step))
     for number in _numbers(best, "model"):
         if number != step:
-            _remove(best, MODEL.format(number))
+            _remove(best, MODEL_NAME.format(number))
 
 
-def read_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, tf.Tensor] | None:
+def read_optimizer_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, tf.Tensor] | None:
     """What the optimiser remembered when the weights `<folder>/model-N` were saved; None if that is not there.
 
     Raises GPT2Error if it is there and does not fit.

@@ -35,8 +35,8 @@ from gpt2.training.checkpoints.run_lock import LOCK_FILE
 from gpt2.training.logs.history import HISTORY_FILE
 
 COUNTER_FILE = "counter"
-MODEL, TRAINING = "model-{}", "training-{}"
-BEST = "best"
+MODEL_NAME, TRAINING_NAME = "model-{}", "training-{}"
+BEST_FOLDER = "best"
 
 
 WITHOUT = "remove it to go on with the weights alone"
@@ -80,7 +80,7 @@ def read_progress(prefix: Path) -> RunProgress | None:
     if step is None:
         return None
     own = training_prefix(prefix).with_suffix(".json")
-    for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING.format("*.json"))):
+    for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING_NAME.format("*.json"))):
         try:
             saved = RunProgress(**read_json(path))
             if wrong := [name for name, value in vars(saved).items() if not _fits(value, getattr(RunProgress, name))]:
@@ -105,18 +105,18 @@ def read_step(prefix: Path) -> int:
     return 0
 
 
-def frame(vocabulary: Vocabulary, hparams: HParams) -> dict[str, bytes]:
+def model_files(vocabulary: Vocabulary, hparams: HParams) -> dict[str, bytes]:
     """What a model directory holds beside its weights, by the names of the files."""
     return {HPARAMS_FILE: json.dumps(hparams.as_dict()).encode("utf-8"), **vocabulary.files()}
 
 
-def prepare(folder: Path, frame: Mapping[str, bytes]) -> None:
+def write_model_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
     """Makes the folder a model directory but for its weights. Raises GPT2Error if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise GPT2Error(f"the run's folder {folder} cannot be written: {error.strerror}") from error
-    for name, content in frame.items():
+    for name, content in model_files.items():
         with atomic_write(folder / name) as file:
             file.write(content)
 
@@ -137,23 +137,23 @@ def move_aside(run: Path, then: str = "this one starts anew") -> Path:
     return aside
 
 
-def begin_from(aside: Path, folder: Path, progress: RunProgress) -> None:
+def start_from(aside: Path, folder: Path, progress: RunProgress) -> None:
     """Begins a run with an older model of the one that was moved aside, its vocabulary and its records."""
-    name = MODEL.format(progress.step)
+    name = MODEL_NAME.format(progress.step)
     others = (HPARAMS_FILE, *vocabularies.FILES, HISTORY_FILE)
     for path in [*aside.glob(f"{name}.*"), *(aside / file for file in others)]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
-    texts = {f"{TRAINING.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}
+    texts = {f"{TRAINING_NAME.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}
     for file, text in (texts | {STATE_FILE: state_text(name)}).items():
         with atomic_write(folder / file) as written:
             written.write(text.encode("utf-8"))
 
 
 def training_prefix(prefix: Path) -> Path:
-    return prefix.with_name(TRAINING.format(_step(prefix)))
+    return prefix.with_name(TRAINING_NAME.format(_step(prefix)))
 
 
 def _step(prefix: Path) -> int | None:
-    match = re.fullmatch(MODEL.format(r"(\d+)"), prefix.name)
+    match = re.fullmatch(MODEL_NAME.format(r"(\d+)"), prefix.name)
     return int(match[1]) if match else None

@@ -10,8 +10,8 @@ from typing import Any
 from gpt2.files import AppendedFile, atomic_write, reporting_read_errors
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
-STEP, LOSS, SMOOTHED, VALIDATION = "step", "loss", "smoothed_loss", "validation_loss"
-TOKENS = "tokens"  # that an update saw
+STEP_KEY, LOSS_KEY, SMOOTHED_LOSS_KEY, VALIDATION_LOSS_KEY = "step", "loss", "smoothed_loss", "validation_loss"
+TOKENS_KEY = "tokens"  # that an update saw
 
 
 class History:
@@ -19,7 +19,7 @@ class History:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.path, self.curve = folder / HISTORY_FILE, folder / CURVE_FILE
-        self.records = [record for record in _read(self.path) if record[STEP] <= step]
+        self.records = [record for record in _read(self.path) if record[STEP_KEY] <= step]
         self.file = self._begun()
 
     def _begun(self) -> AppendedFile:
@@ -36,7 +36,7 @@ class History:
         self.file.add(_line(record))
 
     def is_validated(self, step: int) -> bool:
-        return any(record[STEP] == step and VALIDATION in record for record in reversed(self.records))
+        return any(record[STEP_KEY] == step and VALIDATION_LOSS_KEY in record for record in reversed(self.records))
 
     def draw(self) -> None:
         """Writes the curve of the losses over the steps as a PNG."""
@@ -46,8 +46,12 @@ class History:
         figure = Figure(figsize=(8, 5), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        for name, style in ((LOSS, {"alpha": 0.3}), (SMOOTHED, {}), (VALIDATION, {"marker": "o"})):
-            points = [(record[STEP], record[name]) for record in self.records if name in record]
+        for name, style in (
+            (LOSS_KEY, {"alpha": 0.3}),
+            (SMOOTHED_LOSS_KEY, {}),
+            (VALIDATION_LOSS_KEY, {"marker": "o"}),
+        ):
+            points = [(record[STEP_KEY], record[name]) for record in self.records if name in record]
             if points:
                 axes.plot(*zip(*points), label=name.replace("_", " "), **style)
         axes.set(xlabel="updates", ylabel="nats per token", title=self.curve.parent.name)
@@ -61,7 +65,9 @@ class History:
 def count_seen_tokens(folder: Path, step: int) -> int:
     """How many tokens a run saw in its first `step` updates, as far as that was recorded. Raises Unreadable."""
     records = _read(folder / HISTORY_FILE)
-    return sum(record[TOKENS] for record in records if record[STEP] <= step and isinstance(record.get(TOKENS), int))
+    return sum(
+        record[TOKENS_KEY] for record in records if record[STEP_KEY] <= step and isinstance(record.get(TOKENS_KEY), int)
+    )
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -78,6 +84,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get(STEP), int):
+            if isinstance(record, dict) and isinstance(record.get(STEP_KEY), int):
                 records.append(record)
     return records

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-BEGINNING = "[{step} | {seconds:2.2f}]"
-LOSS_LINE = BEGINNING + " loss={loss:2.2f} avg={smoothed:2.2f}"
-VALIDATION_LINE = BEGINNING + " validation loss = {loss:2.2f} ({bits_per_byte:.3f} bits per byte)"
-SAMPLE = "======== SAMPLE {} ========\n{}\n"
+LINE_PREFIX = "[{step} | {seconds:2.2f}]"
+LOSS_LINE = LINE_PREFIX + " loss={loss:2.2f} avg={smoothed:2.2f}"
+VALIDATION_LINE = LINE_PREFIX + " validation loss = {loss:2.2f} ({bits_per_byte:.3f} bits per byte)"
+SAMPLE_BLOCK = "======== SAMPLE {} ========\n{}\n"
 
 
-class Update(NamedTuple):
+class UpdateStats(NamedTuple):
     """One update of the weights."""
 
     step: int
@@ -25,17 +25,17 @@ class TrainingReport:
 
     closed = False  # whether nobody reads it any more, as after `| head`: the run then saves and ends
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """What the old tools printed, or something like it."""
 
-    def note(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """What a person should know besides."""
 
-    def begin(self, step: int, last: int | None) -> None:
+    def start(self, step: int, last: int | None) -> None:
         """Updates begin, after `step` of them, up to `last`, or without an end."""
 
-    def update(self, update: Update) -> None:
+    def update(self, update: UpdateStats) -> None:
         """One was made."""
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """There will be no more."""

@@ -8,8 +8,8 @@ from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.logs.events import EventWriter
-from gpt2.training.logs.history import LOSS, SMOOTHED, STEP, TOKENS, VALIDATION, History
-from gpt2.training.logs.report import SAMPLE, Update
+from gpt2.training.logs.history import LOSS_KEY, SMOOTHED_LOSS_KEY, STEP_KEY, TOKENS_KEY, VALIDATION_LOSS_KEY, History
+from gpt2.training.logs.report import SAMPLE_BLOCK, UpdateStats
 from gpt2.training.settings.settings import TrainingSettings
 
 
@@ -30,14 +30,16 @@ class TrainingLog:
         """How long the run has gone on, without what was lost."""
         return time.monotonic() - self.started
 
-    def described(self, loss: float, seconds: float) -> Update:
+    def described(self, loss: float, seconds: float) -> UpdateStats:
         """The update that was just made, in so many seconds."""
-        return Update(self.progress.step, self.seconds, loss, self.progress.smoothed, self.tokens_per_step / seconds)
+        return UpdateStats(
+            self.progress.step, self.seconds, loss, self.progress.smoothed, self.tokens_per_step / seconds
+        )
 
-    def update(self, made: Update, rate: float) -> None:
-        record = {STEP: made.step, LOSS: made.loss, SMOOTHED: made.smoothed, "learning_rate": rate}
+    def update(self, made: UpdateStats, rate: float) -> None:
+        record = {STEP_KEY: made.step, LOSS_KEY: made.loss, SMOOTHED_LOSS_KEY: made.smoothed, "learning_rate": rate}
         record |= {"seconds": round(made.seconds, 2), "tokens_per_second": round(made.tokens_per_second, 1)}
-        record |= {TOKENS: self.tokens_per_step}
+        record |= {TOKENS_KEY: self.tokens_per_step}
         try:
             self.history.add(**record)
         finally:
@@ -46,13 +48,13 @@ class TrainingLog:
     def validation(self, loss: float, bits_per_byte: float) -> None:
         step = self.progress.step
         try:
-            self.history.add(**{STEP: step, VALIDATION: loss, "validation_bits_per_byte": bits_per_byte})
+            self.history.add(**{STEP_KEY: step, VALIDATION_LOSS_KEY: loss, "validation_bits_per_byte": bits_per_byte})
         finally:
             self.events.scalars(step, val_loss=loss, val_bits_per_byte=bits_per_byte)
 
     def samples(self, texts: list[str]) -> str:
         """Writes the samples' file, as the old tools did, and returns what it says of the last one."""
-        shown = [SAMPLE.format(number, text) for number, text in enumerate(texts, start=1)]
+        shown = [SAMPLE_BLOCK.format(number, text) for number, text in enumerate(texts, start=1)]
         path = self.settings.sample_folder / f"samples-{self.progress.step}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

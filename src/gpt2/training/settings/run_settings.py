@@ -40,7 +40,7 @@ NEEDS = {  # flag: those that are of no effect without it
 EITHER_OR = [("from_scratch", "model_name"), ("vocabulary", "n_vocab"), ("val_dataset", "val_split")]
 
 
-def write(settings: TrainingSettings, last: int | None, seed: int, goes_on: bool = False) -> None:
+def write_settings(settings: TrainingSettings, last: int | None, seed: int, goes_on: bool = False) -> None:
     """Keeps a run's settings in its folder, with the seed that it has and its last update, None if it has no end.
 
     goes_on: the run has a model already, whatever the settings say. Raises GPT2Error if that does not work.
@@ -64,7 +64,7 @@ def combine_settings(given: Mapping[str, Any]) -> TrainingSettings:
     which = TrainingSettings(**{"dataset": ".", **{name: given[name] for name in WHICH_RUN if name in given}})
     goes_on = which.restore_from == LATEST and run_folder.has_checkpoint(which.run_folder)
     # Of several workers only one may see the run's folder: all go by what is typed on each.
-    kept, _ = _read(which.run_folder) if goes_on and distribution.workers() == 1 else ({}, [])
+    kept, _ = _read(which.run_folder) if goes_on and distribution.worker_count() == 1 else ({}, [])
     if goes_on:
         _check_fixed(given, kept, which.run_folder)
     if {*END} & {*given}:
@@ -81,7 +81,7 @@ def check_model(settings: TrainingSettings) -> None:
         _check_fixed(given, _read(settings.run_folder)[0], settings.run_folder)
 
 
-def changes(settings: TrainingSettings, seed: int) -> str:
+def describe_changes(settings: TrainingSettings, seed: int) -> str:
     """One line that says what a run that goes on is now asked to do in another way; empty if nothing is."""
     with contextlib.suppress(GPT2Error):  # what is damaged says nothing, and is about to be replaced
         new, (kept, unknown) = _values(settings, seed), _read(settings.run_folder)
@@ -97,7 +97,7 @@ def changes(settings: TrainingSettings, seed: int) -> str:
 def _values(settings: TrainingSettings, seed: int) -> dict[str, Any]:
     """What is kept, the end of the run aside."""
     values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_KEPT}
-    return {**values, "learning_rate": settings.peak_rate, "seed": seed}
+    return {**values, "learning_rate": settings.peak_learning_rate, "seed": seed}
 
 
 def _shown(value: Any) -> str:

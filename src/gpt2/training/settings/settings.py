@@ -183,7 +183,7 @@ class TrainingSettings:
         return (ADAMW_DECAY if self.optimizer == ADAMW else 0.0) if self.weight_decay is None else self.weight_decay
 
     @property
-    def peak_rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """The learning rate that was given, or else what suits fine-tuning or a new model."""
         return self.learning_rate or (NEW_MODEL_RATE if self.from_scratch else FINE_TUNING_RATE)
 
@@ -198,7 +198,7 @@ class TrainingSettings:
 
     def rate(self, step: int, last: int | None) -> float:
         """The learning rate of update `step`, counted from 1: linear warm-up, then the schedule, 0 after `last`."""
-        peak = self.peak_rate
+        peak = self.peak_learning_rate
         if step <= self.warmup_steps:
             return peak * step / self.warmup_steps
         if self.lr_schedule == "constant" or last is None:
