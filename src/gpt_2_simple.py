@@ -1,7 +1,11 @@
-"""What Python finds if the package of this name, which comes first, has lost its __init__.py to the old package's
-uninstallation: an empty package, otherwise."""
+"""Kept to explain a damaged installation: no other code runs once the package of this name has lost its __init__.py.
+
+This package and the old gpt-2-simple both install into a folder `gpt_2_simple`, so uninstalling the old one can delete
+files of this one. Python imports the package before this module. If its `__init__.py` is missing, Python finds this
+module; without it, the import would succeed and give an empty namespace package.
+"""
 
 raise ImportError(
-    "gpt_2_simple is no longer whole: when the old package gpt-2-simple was uninstalled, it took files of this one;"
-    " install it again: pip install --force-reinstall --no-deps . in its checkout"
+    "gpt_2_simple is incomplete: uninstalling the old package gpt-2-simple deleted some of its files; install it again:"
+    " pip install --force-reinstall --no-deps . in its checkout"
 )

@@ -1,4 +1,4 @@
-"""gpt-2-simple's functions: programs that begin with `import gpt_2_simple as gpt2` run unchanged."""
+"""The functions of gpt-2-simple: programs that start with `import gpt_2_simple as gpt2` run unchanged."""
 
 import pkgutil
 import warnings
@@ -10,20 +10,20 @@ from gpt2.openai import tf1
 from gpt_2_simple import gpt_2
 from gpt_2_simple.gpt_2 import *  # noqa: F403 - as the old package did
 
-# What `from gpt_2_simple import *` brought along, and `gpt2.tf` was found by; imported when it is asked for.
-BROUGHT = {
+# Other names that programs reach through the old package, such as `gpt2.tf`; each is imported on first use.
+REEXPORTS = {
     name: name for name in ("argparse", "csv", "json", "os", "re", "requests", "shutil", "sys", "tarfile", "time")
 }
-BROUGHT |= {
+REEXPORTS |= {
     "datetime": "datetime:datetime",
     "np": "numpy",
     "tf": "tensorflow",
     "tqdm": "tqdm:tqdm",
     "trange": "tqdm:trange",
 }
-BROUGHT |= {name: f"gpt2.openai.{name}" for name in ("encoder", "model", "sample")}
+REEXPORTS |= {name: f"gpt2.openai.{name}" for name in ("encoder", "model", "sample")}
 
-__all__ = [*gpt_2.__all__, *BROUGHT]
+__all__ = [*gpt_2.__all__, *REEXPORTS]
 
 if package_conflict.of_the_old_package():
     warnings.warn(package_conflict.of_the_old_package(), stacklevel=2)
@@ -31,8 +31,9 @@ tf1.offer()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in BROUGHT:
+    """Import a re-exported name on first use."""
+    if name not in REEXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("tf", "model", "sample"):
         tensorflow_startup.import_tensorflow()
-    return pkgutil.resolve_name(BROUGHT[name])
+    return pkgutil.resolve_name(REEXPORTS[name])

@@ -1,4 +1,4 @@
-"""The command `gpt_2_simple`: its modes, flags and defaults, wherever they stand in the line."""
+"""The command `gpt_2_simple`: its modes and flags, which are accepted in any order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpt2.cli import command
 from gpt2.cli.argument_parser import Parser, argparse_type
@@ -24,141 +24,187 @@ from gpt_2_simple.session import load_gpt2, start_tf_sess
 
 FINETUNE, GENERATE = "finetune", "generate"
 BOTH = "both"
-# (name, default, which mode): the old command's, and below them ours, which are only passed on if given.
-FLAGS: list[tuple[str, Any, str]] = [
-    ("run_name", "run1", BOTH),
-    ("checkpoint_dir", "checkpoint", BOTH),
-    ("model_name", None, BOTH),
-    ("model_dir", "models", BOTH),
-    ("multi_gpu", True, BOTH),
-    ("steps", -1, FINETUNE),
-    ("restore_from", "latest", FINETUNE),
-    ("sample_every", 1000000, FINETUNE),
-    ("save_every", 100, FINETUNE),
-    ("print_every", 10, FINETUNE),
-    ("optimizer", "adam", FINETUNE),
-    ("overwrite", False, FINETUNE),
-    ("nfiles", 1, GENERATE),
-    ("nsamples", 1, GENERATE),
-    ("folder", "gen", GENERATE),
-    ("length", 1023, GENERATE),
-    ("temperature", 0.7, GENERATE),
-    ("top_k", 0, GENERATE),
-    ("top_p", 0.0, GENERATE),
-    ("batch_size", 1, BOTH),
-    ("prefix", None, GENERATE),
-    ("truncate", None, GENERATE),
-    ("include_prefix", True, GENERATE),
-    ("sample_delim", "=" * 20 + "\n", GENERATE),
-    ("seed", None, BOTH),
-    ("precision", None, BOTH),
-    ("repetition_penalty", None, GENERATE),
-    ("learning_rate", None, FINETUNE),
-    ("accumulate_gradients", None, FINETUNE),
-    ("max_checkpoints", None, FINETUNE),
-    ("use_memory_saving_gradients", None, FINETUNE),
-    ("only_train_transformer_layers", None, FINETUNE),
-    ("val_every", None, FINETUNE),
+
+
+class ModeFlag(NamedTuple):
+    """A flag's name, its default, and the mode that it belongs to."""
+
+    name: str
+    default: Any
+    mode: str
+
+
+OLD_FLAGS = [
+    ModeFlag("run_name", "run1", BOTH),
+    ModeFlag("checkpoint_dir", "checkpoint", BOTH),
+    ModeFlag("model_name", None, BOTH),
+    ModeFlag("model_dir", "models", BOTH),
+    ModeFlag("multi_gpu", True, BOTH),
+    ModeFlag("steps", -1, FINETUNE),
+    ModeFlag("restore_from", "latest", FINETUNE),
+    ModeFlag("sample_every", 1000000, FINETUNE),
+    ModeFlag("save_every", 100, FINETUNE),
+    ModeFlag("print_every", 10, FINETUNE),
+    ModeFlag("optimizer", "adam", FINETUNE),
+    ModeFlag("overwrite", False, FINETUNE),
+    ModeFlag("nfiles", 1, GENERATE),
+    ModeFlag("nsamples", 1, GENERATE),
+    ModeFlag("folder", "gen", GENERATE),
+    ModeFlag("length", 1023, GENERATE),
+    ModeFlag("temperature", 0.7, GENERATE),
+    ModeFlag("top_k", 0, GENERATE),
+    ModeFlag("top_p", 0.0, GENERATE),
+    ModeFlag("batch_size", 1, BOTH),
+    ModeFlag("prefix", None, GENERATE),
+    ModeFlag("truncate", None, GENERATE),
+    ModeFlag("include_prefix", True, GENERATE),
+    ModeFlag("sample_delim", "=" * 20 + "\n", GENERATE),
 ]
-# What has another name or meaning here than in the other commands; all else is theirs.
-OWN = {
+# Flags that the old command did not have. They are only passed on if given.
+ADDED_FLAGS = [
+    ModeFlag("seed", None, BOTH),
+    ModeFlag("precision", None, BOTH),
+    ModeFlag("repetition_penalty", None, GENERATE),
+    ModeFlag("learning_rate", None, FINETUNE),
+    ModeFlag("accumulate_gradients", None, FINETUNE),
+    ModeFlag("max_checkpoints", None, FINETUNE),
+    ModeFlag("use_memory_saving_gradients", None, FINETUNE),
+    ModeFlag("only_train_transformer_layers", None, FINETUNE),
+    ModeFlag("val_every", None, FINETUNE),
+]
+FLAGS = OLD_FLAGS + ADDED_FLAGS
+# Flags whose name or meaning differs from the other commands'; the rest are the flags of train.py.
+OVERRIDES = {
     "model_name": Flag(
-        str, TEXT, "pretrained model: to start from, 124M if not given; to generate from, instead of a run"
+        str,
+        TEXT,
+        "pretrained model: to start from (124M if not given), or to generate from instead of a run",
     ),
     "model_dir": GENERAL["models_dir"],
-    "steps": Flag(int, WHOLE, "so many updates; -1 goes on until Ctrl-C, which saves"),
-    "overwrite": Flag(parse_switch, YES_OR_NO, "new checkpoints replace all that the run had"),
-    "nfiles": Flag(int, WHOLE, "how many files to write"),
-    "nsamples": Flag(int, WHOLE, "how many texts in each"),
-    "folder": Flag(str, TEXT, "folder to write them to, in which nothing is deleted"),
-    "length": Flag(int, WHOLE, "new tokens of a text; of 1023 the prefix is a part"),
+    "steps": Flag(int, WHOLE, "number of updates; -1 trains until Ctrl-C, which saves"),
+    "overwrite": Flag(parse_switch, YES_OR_NO, "new checkpoints replace all earlier ones of the run"),
+    "nfiles": Flag(int, WHOLE, "number of files to write"),
+    "nsamples": Flag(int, WHOLE, "number of texts in each file"),
+    "folder": Flag(str, TEXT, "folder for the files; nothing in it is deleted"),
+    "length": Flag(int, WHOLE, "new tokens of a text; the default of 1023 includes the prefix"),
     "top_k": GENERAL["top_k"],
     "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; replaces top_k"),
-    "batch_size": Flag(int, WHOLE, "texts that are written, or windows that are trained on, at once"),
-    "prefix": Flag(str, TEXT, "text that the texts begin with"),
-    "truncate": Flag(str, TEXT, "text before which they end"),
+    "batch_size": Flag(int, WHOLE, "texts to generate, or windows to train on, at once"),
+    "prefix": Flag(str, TEXT, "text that each text continues"),
+    "truncate": Flag(str, TEXT, "end each text before this text"),
     "include_prefix": Flag(parse_switch, YES_OR_NO, "whether the prefix is part of the texts"),
-    "sample_delim": Flag(str, TEXT, "what stands after each text, if there are several in a file"),
+    "sample_delim": Flag(str, TEXT, "text after each text if a file has several"),
     "seed": GENERAL["seed"],
     "precision": GENERAL["precision"],
-    "learning_rate": Flag(float, NUMBER, "of the optimiser, 0.0001 if not given"),
-    "accumulate_gradients": Flag(int, WHOLE, "batches that are averaged for an update, 5 if not given"),
-    "max_checkpoints": Flag(int, WHOLE, "how many checkpoints stay, 1 if not given"),
+    "learning_rate": Flag(float, NUMBER, "learning rate of the optimizer, 0.0001 if not given"),
+    "accumulate_gradients": Flag(int, WHOLE, "batches averaged for one update, 5 if not given"),
+    "max_checkpoints": Flag(int, WHOLE, "number of checkpoints to keep, 1 if not given"),
     "use_memory_saving_gradients": TRAINING["memory_saving_gradients"],
 }
 
 
 def cmd(*, argv: Sequence[str] | None = None) -> int:
-    """What the command does; returns its exit status."""
+    """Run the command and return its exit status."""
     return command.guarded(lambda: _run(sys.argv[1:] if argv is None else argv))
 
 
 def _run(argv: Sequence[str]) -> None:
-    dataset, given = parse(argv)
+    dataset, values = parse(argv)
     if dataset is not None:
-        cmd_finetune(dataset, **given)
+        cmd_finetune(dataset, **values)
     else:
-        cmd_generate(**given)
+        cmd_generate(**values)
 
 
 def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
-    """The data set, None to generate, and the flags of this mode. Raises UsageError."""
-    arguments = vars(_parser().parse_intermixed_args([_whole_name(argument) for argument in argv]))
-    words = arguments.pop("words")
-    mode = arguments.pop("mode") or (words.pop(0) if words else None)
+    """Parse a command line.
+
+    Args:
+        argv: The arguments without the program's name.
+
+    Returns:
+        The data set (None in the mode `generate`), and the values of the mode's flags by name.
+
+    Raises:
+        UsageError: If an argument is unknown, missing, invalid or belongs to the other mode.
+    """
+    arguments = vars(_parser().parse_intermixed_args([_expand_abbreviation(argument) for argument in argv]))
+    positionals = arguments.pop("positionals")
+    mode = arguments.pop("mode") or (positionals.pop(0) if positionals else None)
     if mode not in (FINETUNE, GENERATE):
         raise UsageError(f"Mode must be 'finetune' or 'generate', not {mode!r}; gpt_2_simple --help shows how")
-    named = arguments.pop("dataset")
-    dataset = (named or (words.pop(0) if words else None)) if mode == FINETUNE else None
+    dataset = arguments.pop("dataset")
+    if mode == GENERATE:
+        dataset = None
+    elif not dataset:
+        dataset = positionals.pop(0) if positionals else None
     if mode == FINETUNE and dataset is None:
         raise UsageError("You need to provide a dataset.")
-    if words:
-        raise UsageError(f"there is no place for the argument {words[0]!r}; gpt_2_simple --help lists the flags")
-    wanted = {}
-    for name, default, of in FLAGS:
-        value = arguments[name]
-        if of in (mode, BOTH):
-            value = default if value is None else value
-            if value is not None or name in ("model_name", "prefix", "truncate"):
-                wanted[name] = value
+    if positionals:
+        raise UsageError(f"unexpected argument {positionals[0]!r}; gpt_2_simple --help lists the flags")
+    return dataset, _values_of_mode(mode, arguments)
+
+
+def _values_of_mode(mode: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a mode's flags, with the defaults of flags that were not given."""
+    values = {}
+    for flag in FLAGS:
+        value = arguments[flag.name]
+        if flag.mode in (mode, BOTH):
+            value = flag.default if value is None else value
+            if value is not None or flag.name in ("model_name", "prefix", "truncate"):
+                values[flag.name] = value
         elif value is not None:
-            raise UsageError(f"--{name} is for {of}, not for {mode}")
-    return dataset, wanted
+            raise UsageError(f"--{flag.name} is for {flag.mode}, not for {mode}")
+    return values
 
 
-def _whole_name(argument: str) -> str:
-    """An abbreviated flag -> the flag, as far as the abbreviation was one of the old command's, or is one now."""
-    name, equals, value = argument.partition("=")
-    names = [f"--{flag}" for flag in ("mode", "dataset", *(flag for flag, *_ in FLAGS))]
-    if len(name) <= 2 or not name.startswith("--") or name in names:
+def _expand_abbreviation(argument: str) -> str:
+    """Return an argument with the full name of its flag.
+
+    Abbreviations of old flags stay valid, although flags were added that start with the same letters.
+    """
+    abbreviation, equals, value = argument.partition("=")
+    old_names = ["--mode", "--dataset", *(f"--{flag.name}" for flag in OLD_FLAGS)]
+    all_names = [*old_names, *(f"--{flag.name}" for flag in ADDED_FLAGS)]
+    if len(abbreviation) <= 2 or not abbreviation.startswith("--") or abbreviation in all_names:
         return argument
     command.check_words(argument)
-    for known in (names[: names.index("--seed")], names):
-        found = [flag for flag in known if flag.startswith(name)]
-        if len(found) == 1:
-            return f"{found[0]}{equals}{value}"
+    for names in (old_names, all_names):
+        matches = [name for name in names if name.startswith(abbreviation)]
+        if len(matches) == 1:
+            return f"{matches[0]}{equals}{value}"
     return argument
+
+
+def flag_definition(name: str) -> Flag:
+    """Return a flag's type and help."""
+    return OVERRIDES.get(name) or TRAINING[name]
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="gpt_2_simple",
         usage="gpt_2_simple finetune DATASET [--FLAG VALUE ...], or gpt_2_simple generate [--FLAG VALUE ...]",
-        description="Fine-tunes GPT-2 on your own text, and writes text with what came of it.",
+        description="Fine-tune GPT-2 on your own text, and generate text with the result.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "words", nargs="*", metavar="MODE DATASET", help="finetune and a file, folder or glob; or generate"
+        "positionals", nargs="*", metavar="MODE DATASET", help="finetune and a file, folder or glob; or generate"
     )
-    parser.add_argument("--mode", nargs="?", metavar="MODE", help="the same as a flag")
-    parser.add_argument("--dataset", nargs="?", help="the same as a flag")
+    parser.add_argument("--mode", nargs="?", metavar="MODE", help="the mode, instead of the argument MODE")
+    parser.add_argument("--dataset", nargs="?", help="the data set, instead of the argument DATASET")
     for name, default, mode in FLAGS:
-        flag = OWN.get(name) or TRAINING[name]
-        of = "finetune, generate" if mode == BOTH else mode
-        about = f"[{of}] {flag.help}" + ("" if default is None else f" ({default!r})")
-        # A flag without a value means its default, as it always did.
+        definition = flag_definition(name)
+        modes = "finetune, generate" if mode == BOTH else mode
+        flag_help = f"[{modes}] {definition.help}" + ("" if default is None else f" ({default!r})")
+        # As in the old command, a flag without a value has its default.
         parser.add_argument(
-            f"--{name}", nargs="?", type=argparse_type(flag), help=about.replace("%", "%%"), metavar=name.upper()
+            f"--{name}",
+            nargs="?",
+            type=argparse_type(definition),
+            help=flag_help.replace("%", "%%"),
+            metavar=name.upper(),
         )
     return parser
 
@@ -177,9 +223,9 @@ def cmd_finetune(
     optimizer: str,
     overwrite: bool,
     multi_gpu: bool,
-    **more: Any,
+    **extra_settings: Any,
 ) -> None:
-    """`finetune` after downloading the model if it is not there."""
+    """Call `finetune` with these parameters, after downloading the model if it is missing."""
     model_name = model_name or DEFAULT_MODEL
     if not is_gpt2_downloaded(model_dir, model_name):
         download_gpt2(model_dir, model_name)
@@ -198,7 +244,7 @@ def cmd_finetune(
         optimizer=optimizer,
         overwrite=overwrite,
         multi_gpu=multi_gpu,
-        **more,
+        **extra_settings,
     )
 
 
@@ -223,11 +269,11 @@ def cmd_generate(
     model_dir: str = "models",
     seed: int | None = None,
     precision: str = "float32",
-    **more: Any,
+    **generate_options: Any,
 ) -> None:
-    """`generate_to_file`, `nfiles` times, into new files of the folder, which is made if it is not there.
+    """Call `generate_to_file` for `nfiles` new files in the folder.
 
-    One that was made for a call that fails goes again.
+    A missing folder is created, and removed again if the call fails.
     """
     from tqdm import trange
 
@@ -240,12 +286,12 @@ def cmd_generate(
         model_dir=model_dir,
         precision=precision,
     )
-    into = expand_path(folder)
-    with creating_folder(into):
+    output_folder = expand_path(folder)
+    with creating_folder(output_folder):
         for number in trange(nfiles):
             generate_to_file(
                 sess,
-                destination_path=str(_new_file(into)),
+                destination_path=str(_new_file(output_folder)),
                 length=length,
                 temperature=temperature,
                 nsamples=nsamples,
@@ -257,12 +303,12 @@ def cmd_generate(
                 seed=None if seed is None else seed + number,
                 top_k=top_k,
                 top_p=top_p,
-                **more,
+                **generate_options,
             )
 
 
 def _new_file(folder: Path) -> Path:
-    """A name for the time of the day, in UTC, with a number after it if there is such a file."""
-    name = time.strftime("gpt2_gentext_%Y%m%d_%H%M%S", time.gmtime())
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    return next(path for path in (folder / f"{name}.txt" for name in names) if not path.exists())
+    """Return a path named after the time in UTC, with a number after it if that file exists."""
+    stem = time.strftime("gpt2_gentext_%Y%m%d_%H%M%S", time.gmtime())
+    stems = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+    return next(path for path in (folder / f"{name}.txt" for name in stems) if not path.exists())

@@ -1,4 +1,4 @@
-"""Files: the models that are downloaded, and text that is made into training sets."""
+"""Files: downloads of pretrained models, and conversion of text into training sets."""
 
 from __future__ import annotations
 
@@ -12,38 +12,48 @@ from gpt2.files import atomic_write, creating_folder, expand_path
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
-START, END = "<|startoftext|>", "<|endoftext|>"  # what stands around the rows of a .csv
-ROWS = CsvFormat(header=True, start=START)  # the end comes with the next document
+START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"  # enclose each row of a .csv
+CSV_FORMAT = CsvFormat(header=True, start=START_TOKEN)  # the end token precedes the next document
 
 
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
-    """Downloads `url_base`/models/`model_name`/`file_name` into `sub_dir`, going on where it was interrupted.
+    """Download `url_base`/models/`model_name`/`file_name` into the folder `sub_dir`, resuming an interrupted download.
 
-    Its size and its MD5 are checked where the server sends them; `download_gpt2` checks what is in the files. Raises
-    GPT2Error if the server does not give it or it cannot be written.
+    The file's size and MD5 are checked if the server sends them. `download_gpt2` also checks the content of files.
+
+    Raises:
+        GPT2Error: If the file cannot be downloaded or written.
     """
     url = f"{url_base}/models/{model_name}/{file_name}"
     try:
         with creating_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
             transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
     except transfer.Unavailable as error:
-        raise GPT2Error(f"{url} cannot be had: {error}; try again later or elsewhere") from error
+        raise GPT2Error(f"{url} could not be downloaded: {error}; try again later or from another server") from error
 
 
 def download_gpt2(
     model_dir: str = "models", model_name: str = "124M", *, base_urls: tuple[str, ...] = download.BASE_URLS
 ) -> None:
-    """Downloads a released model into the folder `model_dir`/`model_name`; what is there and right is left alone.
+    """Download a released model into the folder `model_dir`/`model_name`, except files that are already valid.
 
-    Files are checked as `gpt2.formats.download.problem` says. base_urls: servers to try in turn. Raises GPT2Error, and
-    UsageError for an unknown name.
+    Files are checked as `gpt2.formats.download.problem` describes.
+
+    Args:
+        model_dir: Folder that contains the pretrained models.
+        model_name: Name of the model.
+        base_urls: Servers to try in turn.
+
+    Raises:
+        GPT2Error: If a file cannot be downloaded or written.
+        UsageError: If the name is unknown.
     """
     with bars(FETCHING) as report:
         download.download_model(model_name, expand_path(model_dir), base_urls, report)
 
 
 def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:
-    """Whether the model is there and complete, under either of its names; the `.meta` file may be missing."""
+    """Return whether the model exists and is complete, under either of its names; the `.meta` file is optional."""
     try:
         find_model(model_name, model_dir)
     except GPT2Error:
@@ -55,24 +65,32 @@ def encode_csv(
     csv_path: str,
     out_path: str = "csv_encoded.txt",
     header: bool = True,
-    start_token: str = START,
-    end_token: str = END,
+    start_token: str = START_TOKEN,
+    end_token: str = END_TOKEN,
 ) -> None:
-    """Writes the first column of a `.csv` as text, each row between the two tokens on a line of its own.
+    """Write the first column of a `.csv` file as text, one row per line. Blank rows are left out.
 
-    header: the first row is left out. Blank rows are, too. Raises GPT2Error if a file cannot be read or written, and
-    UsageError for what is no name of a file.
+    Args:
+        csv_path: The `.csv` file.
+        out_path: File to write.
+        header: Leave out the first row.
+        start_token: Text before each row.
+        end_token: Text after each row.
+
+    Raises:
+        GPT2Error: If a file cannot be read or written.
+        UsageError: If a path is not the name of one file.
     """
     if Path(out_path).is_dir():
         raise UsageError(f"out_path must be the name of a file, not {out_path!r}")
     paths = find_text_files(csv_path)
     if len(paths) > 1:
-        raise UsageError(f"csv_path must be one file, and {csv_path!r} means {len(paths)}")
-    files = TextFiles("utf-8")
-    with atomic_write(Path(out_path)) as out, files.open(paths[0]) as (_, text):
-        for first in first_column(text, header):
-            out.write(f"{start_token}{first}{end_token}\n".encode())
-    files.report()
+        raise UsageError(f"csv_path must be one file, but {csv_path!r} matches {len(paths)} files")
+    text_files = TextFiles("utf-8")
+    with atomic_write(Path(out_path)) as out, text_files.open(paths[0]) as (_, text):
+        for cell in first_column(text, header):
+            out.write(f"{start_token}{cell}{end_token}\n".encode())
+    text_files.report()
 
 
 def encode_dataset(
@@ -82,12 +100,24 @@ def encode_dataset(
     model_name: str = "124M",
     combine: int = COMBINE,
 ) -> None:
-    """Encodes text of any size into a training set, on all cores; a name that ends in .npy gives the faster format."""
+    """Encode text of any size into a training set, on all cores.
+
+    Args:
+        file_path: A text file, folder or glob.
+        model_dir: Folder that contains the pretrained models.
+        out_path: File to write; a name that does not end in `.npz` selects the faster format `.npy`.
+        model_name: Model whose vocabulary is used.
+        combine: Minimum number of characters of a chunk in an `.npz`.
+
+    Raises:
+        GPT2Error: If the model is missing or damaged, or if a file cannot be read or written.
+        UsageError: If `out_path` is not the name of a file.
+    """
     from gpt2.data import encode
 
-    encode.out_path(out_path)  # a name that cannot be is refused before the vocabulary is read
+    encode.out_path(out_path)  # rejects an invalid name before the vocabulary is loaded
     print("Reading files")
     encoder = find_vocabulary(model_name, model_dir)
     print("Writing", out_path)
     with bar(ENCODING) as report:
-        encode.encode(file_path, out_path, encoder, rows=ROWS, combine=combine, report=report)
+        encode.encode(file_path, out_path, encoder, rows=CSV_FORMAT, combine=combine, report=report)

@@ -1,4 +1,4 @@
-"""Fine-tuning: the old parameters as `gpt2.training.settings.settings.Settings`."""
+"""Fine-tuning: translates the old parameters to `gpt2.training.settings.settings.TrainingSettings`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gpt2.interrupt import Interrupted
 from gpt2.training import run
 from gpt2.training.settings import run_settings
 from gpt2.training.settings.settings import LATEST, TrainingSettings
-from gpt_2_simple.drive import in_drive, mirror
-from gpt_2_simple.files import ROWS
-from gpt_2_simple.generating import WHOLE_WINDOW
-from gpt_2_simple.session import Session, checked, eagerly, find
+from gpt_2_simple.drive import drive_path, mirror_run
+from gpt_2_simple.files import CSV_FORMAT
+from gpt_2_simple.generating import DEFAULT_LENGTH
+from gpt_2_simple.session import Session, find_model_dir, require_session, run_eagerly
 
 
-@eagerly
+@run_eagerly
 def finetune(
     sess: Session,
     dataset: str,
@@ -46,22 +46,49 @@ def finetune(
     reuse: bool = False,
     *,
     copy_to_gdrive: bool = False,
-    **more: Any,
+    **extra_settings: Any,
 ) -> None:
-    """Fine-tunes a model on text and leaves it in the session; `checkpoint_dir`/`run_name` is its model directory.
+    """Fine-tune a model on text and load the result into the session.
 
-    dataset: a file, folder or glob; the first column of a `.csv` is wrapped in <|startoftext|> and <|endoftext|>.
-    steps: so many updates; 0 and -1 go on until Ctrl-C, which saves and returns.
-    overwrite: the new checkpoints replace all that the run had. reuse: of no effect.
-    copy_to_gdrive: brings the run's folder in a mounted Google Drive up to date after each checkpoint.
-    more: any other setting of `Settings`, such as seed, val_every, precision or dropout.
+    The folder `checkpoint_dir`/`run_name` is a model directory that every command accepts.
 
-    Raises GPT2Error for what is missing or damaged, UsageError for values that are not allowed.
+    Args:
+        sess: The session.
+        dataset: A file, folder or glob. In a `.csv`, each cell of the first column is enclosed in <|startoftext|> and
+            <|endoftext|>.
+        steps: Number of further updates; 0 and -1 train until Ctrl-C, which saves and returns.
+        model_name: Pretrained model to start from. A run that continues keeps its own model.
+        model_dir: Folder that contains the pretrained models.
+        combine: Ignored; documents are always concatenated.
+        batch_size: Windows computed together, on each device.
+        learning_rate: Learning rate of the optimizer.
+        accumulate_gradients: Batches whose gradients are averaged for one update.
+        restore_from: "latest" to continue the run, "fresh" to start again, or the path of a checkpoint.
+        run_name: Name of the run, which may contain slashes.
+        checkpoint_dir: Folder that contains the runs.
+        sample_every: Updates between samples; 0 is never.
+        sample_length: Tokens of a sample; the default is limited to the window.
+        sample_num: Number of samples each time.
+        multi_gpu: Train on all GPUs of the machine.
+        save_every: Updates between checkpoints.
+        print_every: Updates between lines of the log.
+        max_checkpoints: Number of checkpoints to keep; 0 keeps all.
+        use_memory_saving_gradients: Recompute layers in the backward pass to save memory.
+        only_train_transformer_layers: Leave the embeddings unchanged.
+        optimizer: Name of the optimizer.
+        overwrite: Let new checkpoints replace all earlier ones of a run that continues.
+        reuse: Ignored.
+        copy_to_gdrive: Update the run's copy on a mounted Google Drive after each checkpoint.
+        **extra_settings: Other fields of `TrainingSettings`, such as seed, val_every, precision or dropout.
+
+    Raises:
+        GPT2Error: If a file or a model is missing or damaged.
+        UsageError: If a value is not allowed.
     """
-    checked(sess)
+    require_session(sess)
     steps = int(steps or 0)
-    run_path = PurePath(run_name)  # it may have slashes
-    more = {"sample_dir": Path("samples", run_path.parent)} | more
+    run_path = PurePath(run_name)
+    extra_settings = {"sample_dir": Path("samples", run_path.parent)} | extra_settings
     settings = TrainingSettings(
         dataset=str(dataset),
         model_name=model_name or model_dir,
@@ -74,7 +101,7 @@ def finetune(
         run_name=run_path.name,
         checkpoint_dir=str(Path(checkpoint_dir, run_path.parent)),
         sample_every=sample_every,
-        sample_length=None if sample_length == WHOLE_WINDOW else sample_length,
+        sample_length=None if sample_length == DEFAULT_LENGTH else sample_length,
         sample_num=sample_num,
         multi_gpu=bool(multi_gpu),
         save_every=save_every,
@@ -84,17 +111,17 @@ def finetune(
         only_train_transformer_layers=bool(only_train_transformer_layers),
         optimizer=optimizer,
         steps=steps if steps > 0 else None,
-        csv_header=ROWS.header,
-        csv_start=ROWS.start,
-        **more,
+        csv_header=CSV_FORMAT.header,
+        csv_start=CSV_FORMAT.start,
+        **extra_settings,
     )
-    if model_name != DEFAULT_MODEL:  # who leaves it out gets the run's
+    if model_name != DEFAULT_MODEL:  # the default may mean that the caller named no model, so the run's is used
         run_settings.check_model(settings)
-    sess.put_aside()  # training needs the memory
-    with contextlib.suppress(Interrupted):  # all is saved; in a notebook the next cell generates from it
+    sess.release_memory()  # training needs the memory
+    with contextlib.suppress(Interrupted):  # everything is saved, and the next cell of a notebook can use the run
         run.train(settings, _copy_to_gdrive if copy_to_gdrive else None, TerminalReport(settings.print_every))
-    sess.use(find(LATEST, run_name, checkpoint_dir, None, model_dir))
+    sess.set_model(find_model_dir(LATEST, run_name, checkpoint_dir, None, model_dir))
 
 
 def _copy_to_gdrive(folder: Path) -> None:
-    mirror(folder, in_drive(str(folder)))
+    mirror_run(folder, drive_path(str(folder)))

@@ -1,4 +1,4 @@
-"""Generating: the old parameters as `gpt2.request.Request`s; texts are printed, written and returned as they were."""
+"""Generation: texts are printed, written to files or returned as the old package did."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from gpt2.files import atomic_write
-from gpt2.generate import generate as write
+from gpt2.generate import generate as generate_texts
 from gpt2.request import Request, Sampling, require_integer
 from gpt2.training.settings.settings import LATEST
-from gpt_2_simple.session import Session, checked, eagerly, find
+from gpt_2_simple.session import Session, find_model_dir, require_session, run_eagerly
 
-WHOLE_WINDOW = 1023  # the default of length and sample_length: as much as GPT-2's window holds after one token
+DEFAULT_LENGTH = 1023  # default of length and sample_length: the tokens that fit GPT-2's window after a start token
 
 
-@eagerly
+@run_eagerly
 def generate(
     sess: Session,
     run_name: str = "run1",
@@ -43,53 +43,77 @@ def generate(
     *,
     repetition_penalty: float = 1.0,
 ) -> list[str] | None:
-    """Writes texts with the session's model; one that has none loads what run_name or model_name say.
+    """Generate texts with the session's model, and print, write or return them.
 
-    The texts are printed, or written to `destination_path`, each followed by `sample_delim` if there are several, and
-    returned if `return_as_list` is true. sample_dir: of no effect.
+    Args:
+        sess: The session. If it has no model, the model of `run_name` or `model_name` is loaded.
+        run_name: Name of the run to load.
+        checkpoint_dir: Folder that contains the runs.
+        model_name: Name of a pretrained model to load instead of a run.
+        model_dir: Folder that contains the pretrained models.
+        sample_dir: Ignored.
+        return_as_list: Return the texts instead of printing them.
+        truncate: Text at which a text ends; it is not part of the text, and generation stops there.
+        destination_path: File to write the texts to, instead of printing them.
+        sample_delim: Line after each text if there are several.
+        prefix: Text that each text continues.
+        seed: Seed of the random numbers; drawn if None.
+        nsamples: Number of texts.
+        batch_size: Texts generated together; need not divide `nsamples`.
+        length: Number of new tokens; the window slides beyond n_ctx. The default, 1023, includes the prefix.
+        temperature: Divides the logits; 0 is greedy.
+        top_k: Sample among the k likeliest tokens; 0 means all.
+        top_p: Sample among the likeliest tokens whose probabilities reach p; above 0 it replaces `top_k`.
+        include_prefix: Start the texts with the prefix.
+        repetition_penalty: Penalizes tokens that are already in the text; 1 is off.
 
-    length: so many new tokens, the window sliding if they are many; 1023, the default, counts the prefix too.
-    truncate: a text ends before it, and is not written further. include_prefix: whether the texts begin with the
-    prefix. top_p, if above 0, replaces top_k. batch_size: how many are written at once; need not divide nsamples.
+    Returns:
+        The texts if `return_as_list` is true, else None.
+
+    Raises:
+        GPT2Error: If the model is missing or damaged, or if the file cannot be written.
+        UsageError: If a value is not allowed.
     """
-    if checked(sess).directory is None:
-        sess.use(find(LATEST, run_name, checkpoint_dir, model_name, model_dir))
+    if require_session(sess).directory is None:
+        sess.set_model(find_model_dir(LATEST, run_name, checkpoint_dir, model_name, model_dir))
     sampling = Sampling(temperature, 0 if top_p else top_k, top_p, repetition_penalty)
     seed = secrets.randbits(32) if seed is None else seed
     length = _new_tokens(sess, prefix, length)
     stop = (truncate,) if truncate else ()
     first = Request(prefix or None, length, sampling, seed, 0, stop)
     requests = (dataclasses.replace(first, sample=number) for number in range(require_integer("nsamples", nsamples)))
-    texts = _texts(sess, requests, batch_size or 1, prefix if prefix and include_prefix else "", truncate)
+    shown_prefix = prefix if prefix and include_prefix else ""
+    texts = _finished_texts(sess, requests, batch_size or 1, shown_prefix, truncate)
     delimiter = "" if nsamples == 1 else sample_delim
-    written = []
+    finished = []
     if destination_path:
         with atomic_write(Path(destination_path)) as file:
             for text in texts:
                 file.write(f"{text}\n{delimiter}".encode())
-                written.append(text)
+                finished.append(text)
     else:
         for text in texts:
             if not return_as_list:
                 print(f"{text}\n{delimiter}", end="", flush=True)
-            written.append(text)
-    return written if return_as_list else None
+            finished.append(text)
+    return finished if return_as_list else None
 
 
 def _new_tokens(sess: Session, prefix: str | None, length: Any) -> int:
+    """Return the number of tokens to generate for the parameter `length`."""
     if isinstance(length, (float, np.floating)) and length.is_integer():
-        length = int(length)  # as NumPy's floor gives it
-    if not prefix or length != WHOLE_WINDOW:
+        length = int(length)  # such as the result of numpy.floor
+    if not prefix or length != DEFAULT_LENGTH:
         return length
     return max(1, length - len(sess.model.encoder.encode(prefix)))
 
 
-def _texts(
-    sess: Session, requests: Iterable[Request], batch_size: int, before: str, truncate: str | None
+def _finished_texts(
+    sess: Session, requests: Iterable[Request], batch_size: int, shown_prefix: str, truncate: str | None
 ) -> Iterator[str]:
-    """The texts with what stands before them, up to `truncate`, which may begin in there."""
-    for new in write(sess.model, requests, batch_size):
-        text = before + new
+    """Yield the texts after `shown_prefix`, up to `truncate`, which may start within the prefix."""
+    for new_text in generate_texts(sess.model, requests, batch_size):
+        text = shown_prefix + new_text
         yield (text.split(truncate, 1)[0] if truncate else text).lstrip("\n")
 
 
@@ -111,9 +135,12 @@ def generate_to_file(
     top_k: int = 0,
     top_p: float = 0.0,
     include_prefix: bool = True,
-    **more: Any,
+    **generate_options: Any,
 ) -> None:
-    """`generate` into a file, which appears when all texts are written. more: what `generate` takes by keyword only."""
+    """Generate texts into a file, which appears when all texts are complete.
+
+    The parameters, exceptions and further keyword arguments are those of `generate`.
+    """
     generate(
         sess,
         run_name,
@@ -132,5 +159,5 @@ def generate_to_file(
         top_k=top_k,
         top_p=top_p,
         include_prefix=include_prefix,
-        **more,
+        **generate_options,
     )

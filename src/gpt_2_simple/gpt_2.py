@@ -1,6 +1,7 @@
-"""The functions of gpt-2-simple 0.8.1: its names, parameters, defaults and return values.
+"""The functions of gpt-2-simple 0.8.1, with their names, parameters, defaults and return values.
 
-They translate; the work is done by `gpt2`. What is ours comes after the old parameters, by keyword only.
+They translate calls to the package `gpt2`, which does the work. Parameters that the old functions did not have follow
+the old ones and are keyword-only.
 """
 
 from gpt_2_simple.command import cmd, cmd_finetune, cmd_generate

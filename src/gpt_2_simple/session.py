@@ -1,4 +1,4 @@
-"""Sessions: a TensorFlow session once; here what carries the model that is loaded into it."""
+"""Sessions: TensorFlow sessions in the old package, holders of one loaded model in this one."""
 
 from __future__ import annotations
 
@@ -21,63 +21,75 @@ from gpt2.request import DEFAULT_PRECISION, check_precision
 from gpt2.training.settings.settings import LATEST
 
 T = TypeVar("T")
-INSIDE: list[Any] = []  # what new threads were, for each call that is being made
-INSIDE_LOCK = threading.Lock()
+SAVED_THREAD_MODES: list[Any] = []  # TensorFlow's mode for new threads, one entry for each call in progress
+SAVED_THREAD_MODES_LOCK = threading.Lock()
 
 
-def eagerly(function: Callable[..., T]) -> Callable[..., T]:
-    """For functions that compute: eagerly, even where the program has opened a graph or switched eager execution off.
+def run_eagerly(function: Callable[..., T]) -> Callable[..., T]:
+    """Make a function compute eagerly, even where the program opened a graph or disabled eager execution.
 
-    `tf.init_scope`, the public way out of a graph, stops the recording of gradients, too; hence TensorFlow's own means.
+    `tf.init_scope`, the public way out of a graph, also stops the recording of gradients, so this decorator uses
+    TensorFlow's internal context instead.
     """
 
     @functools.wraps(function)
-    def outside_of_graphs(*given: Any, **named: Any) -> T:
-        tf = sys.modules.get("tensorflow")  # a program that has not imported it has opened no graph
+    def run_outside_of_graphs(*args: Any, **kwargs: Any) -> T:
+        tf = sys.modules.get("tensorflow")  # a program that has not imported TensorFlow has not opened a graph
         if tf is None or tf.executing_eagerly():
-            return function(*given, **named)
+            return function(*args, **kwargs)
         from tensorflow.python.eager import context
 
-        context.context()  # is made now if it was not, while what the program wants is the default
-        with _new_threads_eager(context), context.eager_mode():
-            return function(*given, **named)
+        context.context()  # created while the program's own mode is still the default
+        with _new_threads_run_eagerly(context), context.eager_mode():
+            return function(*args, **kwargs)
 
-    return outside_of_graphs
+    return run_outside_of_graphs
 
 
 @contextlib.contextmanager
-def _new_threads_eager(context: Any) -> Iterator[None]:
-    """What new threads are is one setting of the process: the last of those who are in here puts it back."""
-    with INSIDE_LOCK:
-        INSIDE.append(context.default_execution_mode)
+def _new_threads_run_eagerly(context: Any) -> Iterator[None]:
+    """Let threads that start inside the block run eagerly.
+
+    The mode of new threads is one setting of the process, so the last of several overlapping calls restores it.
+    """
+    with SAVED_THREAD_MODES_LOCK:
+        SAVED_THREAD_MODES.append(context.default_execution_mode)
         context.default_execution_mode = context.EAGER_MODE
     try:
         yield
     finally:
-        with INSIDE_LOCK:
-            last = INSIDE.pop()
-            if not INSIDE:
-                context.default_execution_mode = last
+        with SAVED_THREAD_MODES_LOCK:
+            saved_mode = SAVED_THREAD_MODES.pop()
+            if not SAVED_THREAD_MODES:
+                context.default_execution_mode = saved_mode
 
 
 class Session:
-    """Any number of them live side by side, each with a model of its own."""
+    """A holder of one model. Any number of sessions can exist side by side."""
 
     def __init__(self, threads: int = -1) -> None:
+        """Create a session without a model; threads: number of compute threads, -1 for all cores."""
         self.threads = threads if threads > 0 else None
         devices.check_threads(self.threads)
         self.directory: ModelDir | None = None
         self.precision = DEFAULT_PRECISION
         self._model: Model | None = None
-        self._tensorflow_s: Any = None
+        self._tensorflow_session: Any = None
 
-    def use(self, directory: ModelDir, precision: str = DEFAULT_PRECISION) -> None:
-        """From now on this is the session's model; it is read when it is first needed."""
+    def set_model(self, directory: ModelDir, precision: str = DEFAULT_PRECISION) -> None:
+        """Select the session's model, which is loaded on first use."""
         check_precision(precision)
-        self.directory, self.precision, self._model = directory, precision, None
+        self.directory = directory
+        self.precision = precision
+        self._model = None
 
     @property
     def model(self) -> Model:
+        """The session's model, loaded on first use.
+
+        Raises:
+            GPT2Error: If the session has no model, or if the model's files are damaged.
+        """
         if self.directory is None:
             raise GPT2Error("no model is loaded in this session: call load_gpt2(sess) or finetune(sess, ...) first")
         if self._model is None:
@@ -87,74 +99,85 @@ class Session:
             )
         return self._model
 
-    def put_aside(self) -> None:
-        """Gives the model's memory back until it is needed again."""
+    def release_memory(self) -> None:
+        """Free the model's memory until the model is used again."""
         self._model = None
 
     def close(self) -> None:
-        """Lets the model go; the session can load another one."""
-        if self._tensorflow_s is not None:
-            self._tensorflow_s.close()
-        self.directory = self._model = self._tensorflow_s = None
+        """Unload the model; the session can load another one."""
+        if self._tensorflow_session is not None:
+            self._tensorflow_session.close()
+        self.directory = None
+        self._model = None
+        self._tensorflow_session = None
 
     @property
-    def tensorflow_s(self) -> Any:
-        """TensorFlow's own session, for programs that build a graph themselves; made when it is first asked for."""
-        if self._tensorflow_s is None:
+    def tensorflow_session(self) -> Any:
+        """A TensorFlow session for programs that build their own graph, created on first use."""
+        if self._tensorflow_session is None:
             tensorflow_startup.import_tensorflow()
             import tensorflow as tf
 
-            self._tensorflow_s = tf.compat.v1.Session(graph=tf.compat.v1.get_default_graph())
-        return self._tensorflow_s
+            self._tensorflow_session = tf.compat.v1.Session(graph=tf.compat.v1.get_default_graph())
+        return self._tensorflow_session
 
     @property
     def graph(self) -> Any:
-        return self.tensorflow_s.graph
+        """The graph of the TensorFlow session."""
+        return self.tensorflow_session.graph
 
-    def run(self, *given: Any, **named: Any) -> Any:
-        """Runs what a program has built in `graph`."""
-        return self.tensorflow_s.run(*given, **named)
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run what a program has built in `graph`, as TensorFlow's `Session.run`."""
+        return self.tensorflow_session.run(*args, **kwargs)
 
     def as_default(self) -> Session:
+        """Return the session, as a context manager that does nothing."""
         return self
 
     def __enter__(self) -> Session:
+        """Return the session."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing: programs open sessions with `with` and go on using what they loaded."""
+        """Do nothing: programs open sessions with `with` and use the loaded model after the block."""
 
 
-def checked(sess: Session) -> Session:
-    """Raises GPT2Error for a session that something else has made."""
+def require_session(sess: Session) -> Session:
+    """Return the session.
+
+    Raises:
+        GPT2Error: If `sess` did not come from `start_tf_sess`.
+    """
     if not isinstance(sess, Session):
         raise GPT2Error(f"sess must be what start_tf_sess() returned, not {type(sess).__name__}")
     return sess
 
 
 def start_tf_sess(threads: int = -1, server: Any = None) -> Session:
-    """Returns a session, which will carry a model.
+    """Return a new session without a model.
 
-    threads: how many compute, -1 for all cores; of TensorFlow, which training and GPUs need, what the first session in
-    a process says is heeded. server: of no effect.
+    Args:
+        threads: Number of compute threads, -1 for all cores. TensorFlow, which training and GPUs need, keeps the number
+            of the first session in the process.
+        server: Ignored.
     """
     return Session(threads)
 
 
 def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Session:
-    """Lets the session's model go and returns a new session."""
-    checked(sess).close()
+    """Close a session and return a new one."""
+    require_session(sess).close()
     return start_tf_sess(threads, server)
 
 
 def get_available_gpus() -> list[str]:
-    """The names of the GPUs that TensorFlow sees, such as "/device:GPU:0"."""
+    """Return the names of the GPUs that TensorFlow can use, such as "/device:GPU:0"."""
     if not tensorflow_startup.can_use_gpu():
         return []
     return [f"/device:{name}" for name in tensorflow_startup.visible_devices() if name.startswith("GPU")]
 
 
-@eagerly
+@run_eagerly
 def load_gpt2(
     sess: Session,
     checkpoint: str = "latest",
@@ -167,21 +190,42 @@ def load_gpt2(
     *,
     precision: str = DEFAULT_PRECISION,
 ) -> None:
-    """Loads a run, or the pretrained model that is named, into the session, in place of what it had.
+    """Load a run or a pretrained model into the session, in place of the model that it had.
 
-    checkpoint: "latest", or the name of one of the run's, such as "model-500". precision: of the weights in memory,
-    float32, bfloat16 or int8. multi_gpu, reuse: of no effect. Raises GPT2Error if it is not there or damaged.
+    Args:
+        sess: The session.
+        checkpoint: "latest", or the name of one of the run's checkpoints, such as "model-500".
+        run_name: Name of the run; its folder is `checkpoint_dir`/`run_name`.
+        checkpoint_dir: Folder that contains the runs.
+        model_name: Name of a pretrained model in `model_dir` to load instead of a run.
+        model_dir: Folder that contains the pretrained models.
+        multi_gpu: Ignored.
+        reuse: Ignored.
+        precision: Precision of the weights in memory: float32, bfloat16 or int8.
+
+    Raises:
+        GPT2Error: If the model is missing or damaged.
     """
-    directory = find(checkpoint, run_name, checkpoint_dir, model_name, model_dir)
-    checked(sess).use(directory, precision)
+    directory = find_model_dir(checkpoint, run_name, checkpoint_dir, model_name, model_dir)
+    require_session(sess).set_model(directory, precision)
     print("Loading pretrained model" if model_name else "Loading checkpoint", directory.weights)
-    sess.model  # noqa: B018 - reads it now
+    _ = sess.model  # load the weights now, not at the first call of generate
 
 
-def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | None, models_dir: str) -> ModelDir:
-    """A pretrained model, or a run's folder if no model is named; `checkpoint` is "latest" or a name such as model-500.
+def find_model_dir(
+    checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | None, models_dir: str
+) -> ModelDir:
+    """Return a pretrained model or, if `model_name` is empty, a run at one of its checkpoints.
 
-    Raises GPT2Error if there is none.
+    Args:
+        checkpoint: "latest", or a name such as "model-500".
+        run_name: Name of the run.
+        checkpoint_dir: Folder that contains the runs.
+        model_name: Name of a pretrained model, or its path.
+        models_dir: Folder that contains the pretrained models.
+
+    Raises:
+        GPT2Error: If there is no such model, run or checkpoint.
     """
     if model_name:
         directory = model_dir.find_model(model_name, models_dir)
@@ -189,13 +233,15 @@ def find(checkpoint: str, run_name: str, checkpoint_dir: str, model_name: str | 
         folder = expand_path(checkpoint_dir) / run_name
         if not files.is_folder(folder):
             raise GPT2Error(
-                f"there is no run {folder}; finetune() makes it, or give the model_name of a pretrained model"
+                f"there is no run {folder}; create it with finetune(), or give the model_name of a pretrained model"
             )
         directory = model_dir.open_model_dir(folder)
     if checkpoint == LATEST:
         return directory
     weights = directory.path / checkpoint
     if not files.is_file(index_file(weights)):
-        there = sorted(path.stem for path in directory.path.glob("model*.index"))
-        raise GPT2Error(f"there is no checkpoint {checkpoint!r} in {directory.path}; there are {', '.join(there)}")
+        names = sorted(path.stem for path in directory.path.glob("model*.index"))
+        raise GPT2Error(
+            f"there is no checkpoint {checkpoint!r} in {directory.path}; its checkpoints are {', '.join(names)}"
+        )
     return directory._replace(weights=weights)

@@ -43,7 +43,7 @@ def loaded(name):
 
 
 lm.train.__signature__ = inspect.signature(Options)
-SIMPLE = {name: simple.OWN.get(name) or TRAINING[name] for name, *_ in simple.FLAGS}
+SIMPLE = {flag.name: simple.flag_definition(flag.name) for flag in simple.FLAGS}
 
 
 def gpt_2_simple(**_):

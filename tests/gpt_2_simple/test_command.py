@@ -67,7 +67,7 @@ def test_the_old_defaults():
         ("", "Mode must be 'finetune' or 'generate', not None"),
         ("train x", "Mode must be 'finetune' or 'generate', not 'train'"),
         ("finetune", "You need to provide a dataset."),
-        ("generate x", "there is no place for the argument 'x'"),
+        ("generate x", "unexpected argument 'x'"),
         ("generate --steps 5", "--steps is for finetune, not for generate"),
         ("generate --include_prefix perhaps", "must be true or false, not 'perhaps'"),
         ("generate --length long", "must be a whole number, not 'long'"),

@@ -25,7 +25,7 @@ RUN = Path("checkpoint/run1")
 def mounted(tmp_path, monkeypatch):
     """The folder of the Drive; the working directory is another one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(drive, "MOUNTED", tmp_path / "drive")
+    monkeypatch.setattr(drive, "MOUNT_POINT", tmp_path / "drive")
     (tmp_path / "drive/MyDrive").mkdir(parents=True)
     return tmp_path / "drive/MyDrive"
 
@@ -146,25 +146,25 @@ def interrupted(copy, allowed):
 
 
 @pytest.mark.parametrize("there, taken", [(500, "a"), (2000, "a"), (1000, "b"), (None, "a")])
-@pytest.mark.parametrize("direction", ["bring", "mirror"])
+@pytest.mark.parametrize("direction", ["copy_run", "mirror_run"])
 @pytest.mark.filterwarnings("ignore:the run that was in")
 def test_a_copy_that_breaks_off_leaves_a_usable_run(mounted, train, monkeypatch, there, taken, direction):
     """After any number of files; the next copy completes it."""
     source, target = mounted / RUN, RUN
     train(source, 1000)
-    real = drive._copy
+    real = drive._copy_file
     for allowed in range(20):
         shutil.rmtree(RUN.parent, ignore_errors=True)
         if there is not None:
             train(target, there, taken)
             before = value(target)
-        monkeypatch.setattr(drive, "_copy", interrupted(real, allowed))
+        monkeypatch.setattr(drive, "_copy_file", interrupted(real, allowed))
         try:
             getattr(drive, direction)(source, target)
             break
         except KeyboardInterrupt:
             assert there is None or value(target) == before
-        monkeypatch.setattr(drive, "_copy", real)
+        monkeypatch.setattr(drive, "_copy_file", real)
         getattr(drive, direction)(source, target)
         assert value(target) == 1000
     assert value(target) == 1000 and allowed > 2

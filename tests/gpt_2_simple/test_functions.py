@@ -202,7 +202,7 @@ def test_finetune_load_another_and_finetune_again(trained, capsys):
     assert [path.name for path in Path("checkpoint/run1").glob("model-*.index")] == ["model-3.index"]
     gpt2.finetune(trained, "text.txt", **{**QUICK, "steps": 1}, max_checkpoints=3)
     gpt2.load_gpt2(trained, checkpoint="model-3")
-    with pytest.raises(GPT2Error, match="no checkpoint 'model-9'.*there are model-3, model-4"):
+    with pytest.raises(GPT2Error, match="no checkpoint 'model-9'.*its checkpoints are model-3, model-4"):
         gpt2.load_gpt2(trained, checkpoint="model-9")
 
 
@@ -279,11 +279,11 @@ def test_calls_that_overlap_leave_new_threads_as_the_program_wants_them():
     code = """
 import threading
 import tensorflow as tf
-from gpt_2_simple.session import eagerly
+from gpt_2_simple.session import run_eagerly
 tf.compat.v1.disable_eager_execution()
 tf.config.list_logical_devices()  # TensorFlow has started, so that each thread has a mode of its own
 began, overlaps, may_end, modes = threading.Event(), threading.Event(), threading.Event(), []
-inside = eagerly(lambda say, until: (say.set(), until.wait(), modes.append(tf.executing_eagerly())))
+inside = run_eagerly(lambda say, until: (say.set(), until.wait(), modes.append(tf.executing_eagerly())))
 
 def begins_within_the_first_and_ends_after_it():
     modes.append(tf.executing_eagerly())
@@ -348,7 +348,7 @@ def test_csv_that_cannot_be(place):
     Path("rows.csv").write_text("a\n")
     with pytest.raises(GPT2Error, match="'nosuch.csv' is neither a file nor"):
         gpt2.encode_csv("nosuch.csv")
-    with pytest.raises(UsageError, match="csv_path must be one file, and '.' means"):
+    with pytest.raises(UsageError, match="csv_path must be one file, but '.' matches"):
         gpt2.encode_csv(".")
     for name in ("", "."):
         with pytest.raises(UsageError, match="out_path must be the name of a file, not"):
@@ -367,7 +367,7 @@ def test_ctrl_c_saves_and_returns(sess, monkeypatch):
 @pytest.mark.parametrize(
     "call, said",
     [
-        (lambda sess: gpt2.load_gpt2(sess), "there is no run checkpoint/run1; finetune"),
+        (lambda sess: gpt2.load_gpt2(sess), "there is no run checkpoint/run1; create it with finetune"),
         (lambda sess: gpt2.load_gpt2(sess, model_name="355M"), "download"),
         (lambda sess: gpt2.finetune(sess, "no.txt", **QUICK), "neither a file nor a folder"),
         (lambda sess: gpt2.finetune(sess, "text.txt", optimizer="best"), "optimizer must be"),
@@ -422,13 +422,13 @@ def test_a_file_from_a_server(place):
     with serve({"models/124M/hparams.json": b"{}"}) as server:
         gpt2.download_file_with_progress(server.url, "models/124M", "124M", "hparams.json")
         assert Path("models/124M/hparams.json").read_text() == "{}"
-        with pytest.raises(GPT2Error, match="cannot be had"):
+        with pytest.raises(GPT2Error, match="could not be downloaded"):
             gpt2.download_file_with_progress(server.url, "models/124M", "124M", "nothing")
 
 
 @pytest.fixture
 def mounted(place, monkeypatch):
-    monkeypatch.setattr(drive, "MOUNTED", place / "drive")
+    monkeypatch.setattr(drive, "MOUNT_POINT", place / "drive")
     (place / "drive/MyDrive").mkdir(parents=True)
     return place / "drive/MyDrive"
 
@@ -454,13 +454,13 @@ def test_to_drive_and_back(sess, mounted):
 
 def test_training_saves_to_drive_on_the_way(sess, mounted, monkeypatch):
     copies = []
-    real = drive.mirror
+    real = drive.mirror_run
 
     def mirror(source, target):
         real(source, target)
         copies.append(sorted(path.name for path in target.glob("model-*.index")))
 
-    monkeypatch.setattr("gpt_2_simple.finetuning.mirror", mirror)
+    monkeypatch.setattr("gpt_2_simple.finetuning.mirror_run", mirror)
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": 4}, save_every=2, copy_to_gdrive=True)
     assert copies == [["model-2.index"], ["model-4.index"]]
     assert not list(mounted.rglob(".lock"))

@@ -78,4 +78,4 @@ def test_the_old_package_s_uninstallation_took_files_along(tmp_path):
         (tmp_path / "gpt_2_simple" / name).unlink()
     command = [sys.executable, "-S", "-c", "import gpt_2_simple"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode and "ImportError: gpt_2_simple is no longer whole" in result.stderr
+    assert result.returncode and "ImportError: gpt_2_simple is incomplete" in result.stderr
