@@ -79,7 +79,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("by", ["token", "line"])
 def test_a_page_holds_the_text_and_nothing_that_runs(scorer, by):
     found = summarize_names(scorer, HOSTILE, by, likeliest=2)
-    found[0] = found[0]._replace(name="<b>name</b>", likeliest=(("<i>", -1.0), *found[0].likeliest))
+    found[0] = found[0]._replace(name="<b>name</b>", top_tokens=(("<i>", -1.0), *found[0].top_tokens))
     html = "".join(html_page.as_html(found))
     read = Page()
     read.feed(html)
@@ -98,7 +98,7 @@ def test_csv_and_json_lines_read_back(scorer):
     for row, one, unit in zip(rows, objects, found):
         assert row["text"] == one["text"] == unit.text and row["file"] == one["file"] == unit.name
         assert float(row["logprob"]) == one["logprob"] == unit.logprob and int(row["rank"]) == one["rank"] == unit.rank
-        assert json.loads(row["likeliest"]) == one["likeliest"] == [list(other) for other in unit.likeliest]
+        assert json.loads(row["likeliest"]) == one["likeliest"] == [list(other) for other in unit.top_tokens]
     unscored = Unit("x", 1, "a", 1, None, None)
     assert json.loads(next(iter(output_formats.as_jsonl([unscored]))))["logprob"] is None
     assert "".join(output_formats.as_csv([])) == ",".join(output_formats.COLUMNS) + "\n" and not list(

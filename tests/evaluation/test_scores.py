@@ -8,7 +8,7 @@ import pytest
 from gpt2.engine import scoring
 from gpt2.engine.scoring import ScoreOptions, Span
 from gpt2.errors import UsageError
-from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, measures
+from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, text_metrics
 from gpt2.evaluation.scores import Protocol, protocol_of, score, score_ids, windows
 
 TEXT = "the cat sat on the mat\nand the dog\n\nsat on the log " * 9
@@ -194,7 +194,7 @@ def test_measures_divide_by_what_they_are_called_by(scorer, slow):
     counts, totals = TextCounts(), ScoreTotals()
     list(totals.accumulate(score(scorer, [counts.count([TEXT])], protocol)))
     nats = -sum(slow.logprobs(scorer.encoder.encode(TEXT), protocol))
-    found = measures(totals.nats, totals.tokens, counts)
+    found = text_metrics(totals.nats, totals.tokens, counts)
     words, lines, size = len(TEXT.split()), TEXT.count("\n"), len(TEXT)
     expected = [
         *(np.exp(nats / count) for count in (len(scorer.encoder.encode(TEXT)), words, words + lines)),
@@ -204,5 +204,5 @@ def test_measures_divide_by_what_they_are_called_by(scorer, slow):
 
 
 def test_nothing_has_no_perplexity():
-    assert all(np.isnan(value) for value in measures(0.0, 0, TextCounts()).values())
-    assert measures(1e9, 1, TextCounts())["perplexity"] == np.inf
+    assert all(np.isnan(value) for value in text_metrics(0.0, 0, TextCounts()).values())
+    assert text_metrics(1e9, 1, TextCounts())["perplexity"] == np.inf

@@ -19,7 +19,7 @@ CLOSE = {"rtol": 1e-4}
 
 def run(model, name, path, **settings):
     found = tasks.run_task(model, tasks.TASKS[name], path, TaskSettings(**settings))
-    return found, {number.name: number.value for number in found.numbers}
+    return found, {number.name: number.value for number in found.metrics}
 
 
 def write_lines(path, objects):
@@ -193,7 +193,7 @@ def test_penn_treebank_as_people_write(scorer, tmp_path):
     path.write_text(text, encoding="utf-8")
     found, numbers = run(scorer, "ptb", path)
     plain = "the company's <unk> didn't rise to $N million\nthe companies' plans\n"
-    assert detokenize.detokenized(text, detokenize.PTB) == plain
+    assert detokenize.detokenize(text, detokenize.PTB) == plain
     assert found.counts["tokens"] == len(scorer.encoder.encode(plain)) and found.counts["words"] == len(text.split())
 
 
@@ -205,14 +205,14 @@ def test_detokenizers_change_no_word(rules, text):
             of = of.replace(marks, plain)
         return "".join(of.replace("@", "").split())
 
-    assert words(detokenize.detokenized(text, getattr(detokenize, rules))) == words(text)
+    assert words(detokenize.detokenize(text, getattr(detokenize, rules))) == words(text)
 
 
 @pytest.mark.parametrize(
     "name, content, message",
     [
         ("lambada", b'{"text": "a b"}\n{"txt": 1}\n', "line 2 should be an object with text"),
-        ("lambada", b"\xff\n", "line 1 is no JSON"),
+        ("lambada", b"\xff\n", "line 1 is not JSON"),
         ("hellaswag", b'{"ctx": "a", "endings": ["b"], "label": 1}\n', "line 1: its label should be the number of one"),
         ("lambada", b'{"text": "a"}\n{"text": " "}\n', "it has a passage without a word"),
         ("hellaswag", b"[1]\n", "line 1 should be an object with ctx, endings, label"),
@@ -238,7 +238,7 @@ def test_empty_data_have_no_numbers(scorer, tmp_path):
 def test_names_of_tasks():
     assert [task.name for task in tasks.select_tasks("lambada, hellaswag")] == ["lambada", "hellaswag"]
     assert len(tasks.select_tasks("all")) == len(tasks.TASKS)
-    with pytest.raises(UsageError, match="there is no task 'lambda'; there are lambada, lambada-word, cbt-cn"):
+    with pytest.raises(UsageError, match="there is no task 'lambda'; the tasks are lambada, lambada-word, cbt-cn"):
         tasks.select_tasks("lambda")
     assert {cbt.QUESTIONS, hellaswag.QUESTIONS} == {2500, 10042} and len(lambada.TASKS) == 2
 
@@ -258,5 +258,5 @@ def test_the_papers_numbers_stand_beside_those_of_released_sizes(scorer, tmp_pat
     )
     one = json.loads(report.as_json(found, "models/x", "124M"))
     assert one["numbers"] == numbers and one["paper"]["accuracy, %"] == 45.99 and one["counts"] == {"passages": 1}
-    empty = found._replace(numbers=[found.numbers[0]._replace(value=float("nan"))])
+    empty = found._replace(metrics=[found.metrics[0]._replace(value=float("nan"))])
     assert json.loads(report.as_json(empty, "x", None))["numbers"] == {"perplexity": None}

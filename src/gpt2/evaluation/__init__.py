@@ -1,1 +1,1 @@
-"""How good a model is: what it thinks of a text, token by token, and the tasks of the paper that introduced GPT-2."""
+"""Evaluation of models: log-probabilities and perplexity of texts, and the tasks of the GPT-2 paper."""

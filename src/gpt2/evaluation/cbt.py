@@ -1,4 +1,4 @@
-"""The Children's Book Test: which of ten words stands in the blank (Hill et al. 2016)."""
+"""The Children's Book Test: which of ten words belongs in the blank (Hill et al. 2016)."""
 
 from __future__ import annotations
 
@@ -13,54 +13,61 @@ from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import CBT
-from gpt2.evaluation.multiple_choice import SUM, MultipleChoiceTask, Question, make_question
+from gpt2.evaluation.multiple_choice import ACCURACY, MultipleChoiceTask, Question, make_question
 from gpt2.evaluation.task import Task
 from gpt2.generate import Model
 
 BLANK = "XXXXX"
-LINES = 21  # of a question: 20 sentences, and one with a blank
-QUESTIONS = 2500
+LINES_PER_QUESTION = 21  # 20 sentences, and one with a blank
+QUESTIONS = 2500  # in each of the two test sets
+PROTOCOL = (
+    "Children's Book Test, {}: ten candidates; a hit if the correct one, with the rest of its sentence, is the most"
+    " likely after the twenty sentences before; detokenized"
+)
 
 
-def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
-    """Twenty numbered sentences, a twenty-first with a blank, then after tabs the answer and ten candidates; a blank
-    line between questions. Raises Damaged."""
-    held: list[str] = []
+def read_questions(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
+    """Yield the questions of a test file.
+
+    A question has 20 numbered sentences and a 21st with a blank; the 21st is followed by a tab, the answer, tabs, and
+    ten candidates. Blank lines separate questions.
+
+    Raises:
+        DamagedFileError: The file does not have this format.
+    """
+    lines: list[str] = []
     for number, line in enumerate(file, start=1):
         text = line.decode("utf-8", "replace").rstrip("\n")
         if not text.strip():
             continue
-        held.append(re.sub(r"^\d+ ", "", text))
-        if len(held) == LINES:
-            yield _cloze(model, held, f"line {number}", path)
-            held = []
-    if held:
-        raise DamagedFileError(path, f"its last question has {len(held)} lines instead of {LINES}")
+        lines.append(re.sub(r"^\d+ ", "", text))
+        if len(lines) == LINES_PER_QUESTION:
+            yield _parse_question(model, lines, number, path)
+            lines = []
+    if lines:
+        raise DamagedFileError(path, f"its last question has {len(lines)} lines instead of {LINES_PER_QUESTION}")
 
 
-def _cloze(model: Model, lines: list[str], place: str, path: Path) -> Question:
+def _parse_question(model: Model, lines: list[str], line_number: int, path: Path) -> Question:
     query, *fields = lines[-1].split("\t")
     candidates = fields[-1].split("|") if len(fields) > 1 else []
     if BLANK not in query or fields[0] not in candidates:
         raise DamagedFileError(
-            path, f"{place} should be a sentence with {BLANK}, its answer, and candidates with the answer"
+            path,
+            f"line {line_number} should be a sentence with {BLANK}, its answer, and candidates with the answer",
         )
     before, _, after = " ".join([*lines[:-1], query]).partition(BLANK)
-    texts = [detokenize.detokenized(before + candidate + after, detokenize.CBT) for candidate in candidates]
-    rows = [np.array(model.encoder.encode(text), np.int32) for text in texts]
-    common = min(common_prefix_length(rows[0], row) for row in rows)
-    return make_question(model, rows, min(common, min(map(len, rows)) - 1), candidates.index(fields[0]))
+    texts = [detokenize.detokenize(before + candidate + after, detokenize.CBT) for candidate in candidates]
+    answers = [np.array(model.encoder.encode(text), np.int32) for text in texts]
+    common = min(common_prefix_length(answers[0], ids) for ids in answers)
+    return make_question(model, answers, min(common, min(map(len, answers)) - 1), candidates.index(fields[0]))
 
 
-ABOUT = (
-    "Children's Book Test, {}: ten candidates each, a hit if the right one, with the rest of its sentence, is the"
-    " likeliest after the twenty sentences before; detokenized"
-)
+def _make_task(kind: str, description: str, paper_column: str) -> Task:
+    task = MultipleChoiceTask(
+        f"cbt-{kind.lower()}", PROTOCOL.format(description), read_questions, {ACCURACY: paper_column}, QUESTIONS
+    )
+    return task.as_task(CBT, CBT.member.format(kind))
 
 
-def _task(kind: str, what: str, column: str) -> Task:
-    told = MultipleChoiceTask(f"cbt-{kind.lower()}", ABOUT.format(what), read, {SUM: column}, QUESTIONS)
-    return told.task(CBT, CBT.member.format(kind))
-
-
-TASKS = [_task("CN", "common nouns", paper.CBT_CN), _task("NE", "named entities", paper.CBT_NE)]
+TASKS = [_make_task("CN", "common nouns", paper.CBT_CN), _make_task("NE", "named entities", paper.CBT_NE)]

@@ -1,4 +1,4 @@
-"""Texts of one's own, of any size: read in parts, scored as they are read."""
+"""The user's own texts, of any size: read in parts and scored while they are read."""
 
 from __future__ import annotations
 
@@ -8,38 +8,45 @@ from typing import IO, NamedTuple
 
 from gpt2.data import documents
 from gpt2.errors import printable_name
-from gpt2.evaluation.corpora import LABELS
-from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, measures
+from gpt2.evaluation.perplexity import METRIC_NAMES, ScoreTotals, TextCounts, text_metrics
 from gpt2.evaluation.scores import Protocol, score
-from gpt2.evaluation.task import Progress, TaskMetric, TaskResult
+from gpt2.evaluation.task import ProgressCallback, TaskMetric, TaskResult
 from gpt2.generate import Model
 
 
 class NamedText(NamedTuple):
-    """A text in parts, and what it is called."""
+    """A text in parts, and the name that reports give it."""
 
     name: str
     parts: Iterable[str]
 
 
 def read_files(
-    paths: Sequence[Path], encoding: str, rows: documents.CsvFormat, where: documents.LastCut
+    paths: Sequence[Path], encoding: str, csv_format: documents.CsvFormat, last_safe_cut: documents.LastCut
 ) -> Iterator[NamedText]:
-    """Each file is a text, and so is each row of a .csv; they are to be read in their order, each to its end.
+    """Yield the texts of files: one text a file, or one a row of a .csv file; an empty file gives an empty text.
 
-    where: `last_safe_cut` of the vocabulary. An empty file is a text without tokens. Raises GPT2Error, naming it, for
-    one that is damaged.
+    Consume the parts of each text before the next text is drawn.
+
+    Args:
+        paths: The files.
+        encoding: Their encoding.
+        csv_format: How .csv files are laid out.
+        last_safe_cut: `Vocabulary.last_safe_cut`: finds where a text may be cut without changing its tokens.
+
+    Raises:
+        GPT2Error: A file is damaged; the message names it.
     """
     for path in paths:
-        parts = documents.read([path], encoding, rows, where)
-        first, count = next(parts, None), 0
+        name = printable_name(path)
+        parts = documents.read([path], encoding, csv_format, last_safe_cut)
+        first = next(parts, None)
         if first is None:
-            yield NamedText(printable_name(path), ())
+            yield NamedText(name, ())
+        row = 0
         while first is not None:
-            count += 1
-            yield NamedText(
-                f"{printable_name(path)}:{count}" if count > 1 else printable_name(path), _document(first, parts)
-            )
+            row += 1
+            yield NamedText(f"{name}:{row}" if row > 1 else name, _document(first, parts))
             first = next(parts, None)
 
 
@@ -51,17 +58,38 @@ def _document(first: documents.DocumentPart, following: Iterator[documents.Docum
         yield part.text
 
 
-def read_stream(stream: IO[str], name: str, where: documents.LastCut) -> NamedText:
-    """What comes from a pipe, cut where tokens end."""
+def read_stream(stream: IO[str], name: str, last_safe_cut: documents.LastCut) -> NamedText:
+    """Return the text of a stream, in parts that end where tokens end.
+
+    Args:
+        stream: The stream, such as stdin.
+        name: The name of the text.
+        last_safe_cut: `Vocabulary.last_safe_cut`: finds where a text may be cut without changing its tokens.
+    """
     blocks = iter(lambda: stream.read(documents.PART), "")
-    return NamedText(name, (text for text, _ in documents.cut(blocks, documents.PART, where)))
+    return NamedText(name, (text for text, _ in documents.cut(blocks, documents.PART, last_safe_cut)))
 
 
 def measure_texts(
-    model: Model, texts: Iterable[NamedText], protocol: Protocol, progress: Progress, size: int | None = None
+    model: Model,
+    texts: Iterable[NamedText],
+    protocol: Protocol,
+    progress: ProgressCallback,
+    total_bytes: int | None = None,
 ) -> TaskResult:
-    """Of all texts together. size: bytes of all of them, if that is known."""
-    counts, totals, names, done = TextCounts(), ScoreTotals(), [], 0
+    """Return the perplexities and bits per byte of all texts together.
+
+    Args:
+        model: The model.
+        texts: The texts.
+        protocol: What each token sees.
+        progress: Called with (done, total) bytes.
+        total_bytes: The size of all texts, if known.
+    """
+    counts = TextCounts()
+    totals = ScoreTotals()
+    names = []
+    done = 0
 
     def parts() -> Iterator[Iterator[str]]:
         for text in texts:
@@ -70,9 +98,15 @@ def measure_texts(
 
     for scored in totals.accumulate(score(model, parts(), protocol)):
         done += len(model.encoder.decode_bytes(scored.ids))
-        progress(done, size)
-    found = measures(totals.nats, totals.tokens, counts)
-    sizes = {"texts": len(names), "tokens": totals.tokens, "words": counts.words, "lines": counts.lines}
+        progress(done, total_bytes)
+    values = text_metrics(totals.nats, totals.tokens, counts)
+    metrics = [TaskMetric(METRIC_NAMES[key], value) for key, value in values.items()]
+    sizes = {
+        "texts": len(names),
+        "tokens": totals.tokens,
+        "words": counts.words,
+        "lines": counts.lines,
+        "bytes": counts.bytes,
+    }
     name = names[0] if len(names) == 1 else f"{len(names)} texts"
-    numbers = [TaskMetric(LABELS[key], value) for key, value in found.items()]
-    return TaskResult(name, str(protocol), numbers, {**sizes, "bytes": counts.bytes})
+    return TaskResult(name, str(protocol), metrics, sizes)

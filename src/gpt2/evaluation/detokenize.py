@@ -1,24 +1,24 @@
-"""Texts that came cut into words, as people write them: what GPT-2 read in training.
+"""Detokenizers: turn text that was split into words back into ordinary text, as GPT-2 saw it in training.
 
-White space and marks change, words do not: all that is dropped is white space, the @ around a hyphen, point or comma,
-and the other way to write a bracket or a quotation mark. The paper calls its own "invertible de-tokenizers" (Radford et
-al. 2019, section 3.1) and does not say what they do.
+Words do not change. A detokenizer only removes white space and the @ around a hyphen, point or comma, and restores
+brackets and quotation marks that were replaced. The paper (Radford et al. 2019, section 3.1) mentions "invertible
+de-tokenizers" of its own but does not describe them.
 """
 
 from __future__ import annotations
 
 import re
 
-Rules = tuple[tuple[str, str], ...]
+Rules = list[tuple[re.Pattern[str], str]]  # (pattern, replacement), applied in this order
 
 
-def _compiled(rules: Rules) -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(pattern, re.MULTILINE), to) for pattern, to in rules]
+def _compile(rules: tuple[tuple[str, str], ...]) -> Rules:
+    return [(re.compile(pattern, re.MULTILINE), replacement) for pattern, replacement in rules]
 
 
-# WikiText: "M @-@ 82", "1 @,@ 500", `" quoted "`, "( aside )", "= = Title = =", "dogs '", "it 's", a space at both ends
-# of each line.
-WIKITEXT = _compiled(
+# WikiText has "M @-@ 82", "1 @,@ 500", `" quoted "`, "( aside )", "= = Title = =", "dogs '", "it 's", and a space at
+# both ends of each line.
+WIKITEXT = _compile(
     (
         (r" @([-,.])@ ", r"\1"),
         (r" ([,.;:!?%)\]}])(?=\s|$)", r"\1"),
@@ -32,9 +32,9 @@ WIKITEXT = _compiled(
         (r"^ | $", ""),
     )
 )
-# Penn Treebank: no punctuation but what is part of words; "$ N", "do n't", "company 's", "the companies ' plans",
-# a space at both ends of each line. <unk> and N stay.
-PTB = _compiled(
+# Penn Treebank has no punctuation except within words. It has "$ N", "do n't", "company 's", "the companies ' plans",
+# and a space at both ends of each line. <unk> and N stay.
+PTB = _compile(
     (
         (r" (n't)\b", r"\1"),
         (r" ('(?:s|re|ve|ll|d|m))\b", r"\1"),
@@ -43,8 +43,8 @@ PTB = _compiled(
         (r"^ | $", ""),
     )
 )
-# The Children's Book Test: Penn Treebank's marks, with punctuation.
-CBT = _compiled(
+# The Children's Book Test has Penn Treebank's marks, and punctuation.
+CBT = _compile(
     (
         (r"-LRB- ?", "("),
         (r" ?-RRB-", ")"),
@@ -58,11 +58,12 @@ CBT = _compiled(
 )
 
 
-def detokenized(text: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
+def detokenize(text: str, rules: Rules) -> str:
+    r"""Return the text with all rules applied, one after the other.
+
+    >>> detokenize(' The M @-@ 82 ( " road " ) isn \'t long . ', WIKITEXT)
+    'The M-82 ("road") isn\'t long.'
     """
-    >>> detokenized(' The M @-@ 82 ( " road " ) isn \\'t long . ', WIKITEXT)
-    'The M-82 ("road") isn \\'t long.'
-    """
-    for pattern, to in rules:
-        text = pattern.sub(to, text)
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
     return text

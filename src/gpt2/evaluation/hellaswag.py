@@ -1,4 +1,4 @@
-"""HellaSwag: which of four endings follows (Zellers et al. 2019)."""
+"""HellaSwag: which of four endings continues a text (Zellers et al. 2019)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,34 @@ import numpy as np
 
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation.datasets import HELLASWAG
-from gpt2.evaluation.multiple_choice import MEAN, SUM, MultipleChoiceTask, Question, make_question
-from gpt2.evaluation.task import json_lines
+from gpt2.evaluation.multiple_choice import ACCURACY, NORMALIZED_ACCURACY, MultipleChoiceTask, Question, make_question
+from gpt2.evaluation.task import read_json_lines
 from gpt2.generate import Model
 
-QUESTIONS = 10042
+QUESTIONS = 10042  # in the validation set
+PROTOCOL = (
+    "HellaSwag, the validation set: four endings, each scored after its context and a space; a hit if the correct one"
+    " has the highest log-probability; normalized: the mean per token instead of the sum, as in llm.c"
+)
 
 
-def read(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
-    """JSON lines with a context, four endings and the number of the right one. Raises Damaged."""
-    for number, found in enumerate(json_lines(file, path, ["ctx", "endings", "label"]), start=1):
-        endings, label = found["endings"], found["label"]
+def read_questions(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
+    """Yield the questions of a JSON lines file: `ctx`, four `endings`, and `label`, the index of the correct one.
+
+    Raises:
+        DamagedFileError: A line does not have this format.
+    """
+    for number, example in enumerate(read_json_lines(file, path, ["ctx", "endings", "label"]), start=1):
+        endings = example["endings"]
+        label = example["label"]
         if not isinstance(endings, list) or not str(label).isdecimal() or int(label) >= len(endings):
             raise DamagedFileError(path, f"line {number}: its label should be the number of one of its endings")
-        context = model.encoder.encode(str(found["ctx"]))
-        rows = [np.array([*context, *model.encoder.encode(f" {ending}")], np.int32) for ending in endings]
-        yield make_question(model, rows, len(context), int(label))
+        context = model.encoder.encode(str(example["ctx"]))
+        answers = [np.array([*context, *model.encoder.encode(f" {ending}")], np.int32) for ending in endings]
+        yield make_question(model, answers, len(context), int(label))
 
 
-ABOUT = (
-    "HellaSwag, the validation set: four endings, each after its context and a space, a hit if the right one has the"
-    " highest log-probability; normalized: for each of its tokens, as llm.c counts"
-)
-TASKS = [MultipleChoiceTask("hellaswag", ABOUT, read, {SUM: "", MEAN: ""}, QUESTIONS).task(HELLASWAG)]
+TASK = MultipleChoiceTask(
+    "hellaswag", PROTOCOL, read_questions, {ACCURACY: "", NORMALIZED_ACCURACY: ""}, QUESTIONS
+).as_task(HELLASWAG)
+TASKS = [TASK]

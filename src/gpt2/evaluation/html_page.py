@@ -1,13 +1,13 @@
-"""A page of HTML that needs nothing else: a text coloured by how surprising the model finds it."""
+"""A self-contained HTML page that colors a text by how much each token surprises the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from html import escape
 
-from gpt2.evaluation.units import Unit, printable
+from gpt2.evaluation.units import Unit, escape_control
 
-SHADES = (1, 2, 4, 6, 8, 10, 12, 15)  # bits for each token, from which on the next shade begins
+SHADES = (1, 2, 4, 6, 8, 10, 12, 15)  # bits per token at which each darker shade starts
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1a1a1a; --shade: 214, 69, 44; }
 @media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e8e6e3; --shade: 235, 110, 70; } }
@@ -26,41 +26,44 @@ HEAD = f"""<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What the model thinks of a text</title>
+<title>Surprisal of a text</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>What the model thinks of a text</h1>
-<p class="legend">Surprise in bits for each token, the darker the less expected:
+<h1>Surprisal of a text</h1>
+<p class="legend">Surprisal in bits per token; darker tokens were less expected:
 """
 
 
 def as_html(units: Iterable[Unit]) -> Iterator[str]:
-    """The page, in pieces. Each unit says its numbers where the pointer rests on it."""
-    yield HEAD + "\n".join(f'<span class="s{i}">{text}</span>' for i, text in enumerate(_legend())) + "</p>\n"
+    """Yield the page in pieces. Hovering over a unit shows its numbers."""
+    yield HEAD + "\n".join(f'<span class="s{i}">{label}</span>' for i, label in enumerate(_legend_labels())) + "</p>\n"
     name = None
     for unit in units:
         if unit.name != name:
-            yield ("</pre>\n" if name is not None else "") + f"<h2>{escape(printable(unit.name))}</h2>\n<pre>"
+            yield ("</pre>\n" if name is not None else "") + f"<h2>{escape(escape_control(unit.name))}</h2>\n<pre>"
             name = unit.name
         yield _span(unit)
     yield ("</pre>\n" if name is not None else "") + "</body>\n</html>\n"
 
 
-def _legend() -> list[str]:
-    ends = [*map(str, SHADES)]
-    return [f"below {ends[0]}", *(f"{least} to {most}" for least, most in zip(ends, ends[1:])), f"{ends[-1]} and more"]
+def _legend_labels() -> list[str]:
+    ranges = [f"{low} to {high}" for low, high in zip(SHADES, SHADES[1:])]
+    return [f"below {SHADES[0]}", *ranges, f"{SHADES[-1]} or more"]
 
 
 def _span(unit: Unit) -> str:
     if unit.bits is None:
-        shade, numbers = "none", "not scored"
+        shade = "none"
+        tooltip = "not scored"
     else:
-        shade = f"s{sum(unit.bits >= least * unit.tokens for least in SHADES)}"
-        numbers = f"{unit.bits:.2f} bits, log-probability {unit.logprob:.4f}"
-    rank = f", rank {unit.rank}" if unit.rank is not None else ""
-    tokens = f", {unit.tokens} tokens" if unit.tokens > 1 else ""
-    likeliest = "".join(f"\n{logprob:.3f}  {printable(piece)}" for piece, logprob in unit.likeliest)
-    lines = [escape(printable(line, but="\t")) for line in unit.text.split("\n")]
+        shade = f"s{sum(unit.bits >= bits * unit.tokens for bits in SHADES)}"
+        tooltip = f"{unit.bits:.2f} bits, log-probability {unit.logprob:.4f}"
+    if unit.rank is not None:
+        tooltip += f", rank {unit.rank}"
+    if unit.tokens > 1:
+        tooltip += f", {unit.tokens} tokens"
+    tooltip += "".join(f"\n{logprob:.3f}  {escape_control(token)}" for token, logprob in unit.top_tokens)
+    lines = [escape(escape_control(line, keep="\t")) for line in unit.text.split("\n")]
     text = '<i class="end">↵</i>\n'.join(lines)
-    return f'<span class="{shade}" title="{escape(numbers + rank + tokens + likeliest)}">{text}</span>'
+    return f'<span class="{shade}" title="{escape(tooltip)}">{text}</span>'

@@ -1,5 +1,8 @@
-"""LAMBADA: the last word of a passage, which people guess from all of it and not from its last sentence alone (Paperno
-et al. 2016). OpenAI's own copy, in the two readings under which numbers were published."""
+"""LAMBADA: predict the last word of a passage (Paperno et al. 2016).
+
+People can guess the word from the whole passage, but not from its last sentence alone. The data set is OpenAI's copy,
+scored by the two protocols for which numbers have been published.
+"""
 
 from __future__ import annotations
 
@@ -12,60 +15,77 @@ from gpt2.engine.scoring import ScoreOptions, Span, score_spans
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import paper
 from gpt2.evaluation.datasets import LAMBADA
-from gpt2.evaluation.multiple_choice import continuation, fit_window
+from gpt2.evaluation.multiple_choice import continuation_span, fit_window
 from gpt2.evaluation.perplexity import mean, perplexity
-from gpt2.evaluation.task import Progress, Task, TaskMetric, TaskResult, TaskSettings, json_lines
+from gpt2.evaluation.task import ProgressCallback, Task, TaskMetric, TaskResult, TaskSettings, read_json_lines
 from gpt2.generate import Model
 
-TOKEN = (
-    "the last token of each passage given all before it, as the paper counts: a hit if it is the likeliest; passages"
-    " stripped, after a line end, with straight quotation marks; OpenAI's own copy, without a filter of stop words"
+LAST_TOKEN = (
+    "the last token of each passage given all before it, as in the paper: a hit if it is the most likely one; passages"
+    " are stripped, with a newline before them and straight quotation marks; OpenAI's copy, without a stop-word filter"
 )
-WORD = (
+LAST_WORD = (
     "the last word of each passage, with the space before it, given all before it: a hit if each of its tokens is the"
-    " likeliest; OpenAI's own copy as it is (lambada_openai of EleutherAI's lm-evaluation-harness)"
+    " most likely one; OpenAI's copy unchanged (lambada_openai of EleutherAI's lm-evaluation-harness)"
 )
 
 
-def last_token(model: Model, text: str) -> Span:
-    """The paper's reading; what is done to the text is told in github.com/openai/gpt-2/issues/131."""
+def last_token_span(model: Model, text: str) -> Span:
+    """Return the span that scores the last token, as in the paper.
+
+    github.com/openai/gpt-2/issues/131 describes how the text is normalized.
+    """
     text = "\n" + text.replace("“", '"').replace("”", '"').strip()
     return Span(fit_window(model, model.encoder.encode(text)), 1)
 
 
-def last_word(model: Model, text: str) -> Span:
+def last_word_span(model: Model, text: str) -> Span:
+    """Return the span that scores all tokens of the last word."""
     context, space, word = text.rpartition(" ")
-    return continuation(model, context, space + word)
+    return continuation_span(model, context, space + word)
 
 
 class LambadaTask(NamedTuple):
-    """A reading of the passages. read: what is scored of one; columns: of the paper's table, for perplexity and
-    accuracy."""
+    """LAMBADA by one protocol.
+
+    Attributes:
+        name: The name on the command line.
+        protocol: How the passages are scored, in one sentence.
+        make_span: Called with (model, passage); returns the span to score.
+        paper_columns: Columns of the paper's table for perplexity and accuracy, or "".
+    """
 
     name: str
     protocol: str
-    read: Callable[[Model, str], Span]
-    columns: tuple[str, str]
+    make_span: Callable[[Model, str], Span]
+    paper_columns: tuple[str, str]
 
-    def run(self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: Progress) -> TaskResult:
-        """See `Task`."""
-        found = itertools.islice(json_lines(file, path, ["text"]), settings.limit)
-        passages = [str(passage["text"]) for passage in found]
+    def run(
+        self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: ProgressCallback
+    ) -> TaskResult:
+        """Score the passages of a file; see `Task.run`."""
+        examples = itertools.islice(read_json_lines(file, path, ["text"]), settings.limit)
+        passages = [str(example["text"]) for example in examples]
         if not all(map(str.strip, passages)):
             raise DamagedFileError(path, "it has a passage without a word")
-        spans = (self.read(model, passage) for passage in passages)
-        hits, nats, done = 0, 0.0, 0
-        for done, told in enumerate(score_spans(model.backend, spans, ScoreOptions(ranks=True)), start=1):
-            hits += bool((told.ranks == 1).all())
-            nats -= float(told.logprobs.sum(dtype=float))
+        spans = (self.make_span(model, passage) for passage in passages)
+        hits = 0
+        nats = 0.0
+        done = 0
+        for done, scores in enumerate(score_spans(model.backend, spans, ScoreOptions(ranks=True)), start=1):
+            hits += bool((scores.ranks == 1).all())
+            nats -= float(scores.logprobs.sum(dtype=float))
             progress(done, len(passages))
-        values = perplexity(nats, done), 100 * mean(hits, done)
-        numbers = [TaskMetric(*each) for each in zip(("perplexity", "accuracy, %"), values, self.columns)]
-        return TaskResult(self.name, self.protocol, numbers, {"passages": done})
+        perplexity_column, accuracy_column = self.paper_columns
+        metrics = [
+            TaskMetric("perplexity", perplexity(nats, done), perplexity_column),
+            TaskMetric("accuracy, %", 100 * mean(hits, done), accuracy_column),
+        ]
+        return TaskResult(self.name, self.protocol, metrics, {"passages": done})
 
 
-READINGS = (
-    LambadaTask("lambada", TOKEN, last_token, (paper.LAMBADA_PPL, paper.LAMBADA_ACC)),
-    LambadaTask("lambada-word", WORD, last_word, ("", "")),
+VARIANTS = (
+    LambadaTask("lambada", LAST_TOKEN, last_token_span, (paper.LAMBADA_PPL, paper.LAMBADA_ACC)),
+    LambadaTask("lambada-word", LAST_WORD, last_word_span, ("", "")),
 )
-TASKS = [Task(each.name, each.protocol, LAMBADA, each.run) for each in READINGS]
+TASKS = [Task(variant.name, variant.protocol, LAMBADA, variant.run) for variant in VARIANTS]

@@ -1,8 +1,12 @@
-"""Which of several answers a model finds likeliest. What they have in common is computed once (`engine.scoring`)."""
+"""Multiple-choice tasks: is the correct answer the one that the model finds most likely?
+
+The common prefix of a question's answers is computed once (`engine.scoring`).
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -13,92 +17,111 @@ from gpt2.engine.prefix_cache import common_prefix_length
 from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
 from gpt2.evaluation.perplexity import mean
-from gpt2.evaluation.task import Progress, Task, TaskMetric, TaskResult, TaskSettings
+from gpt2.evaluation.task import ProgressCallback, Task, TaskMetric, TaskResult, TaskSettings
 from gpt2.generate import Model
 
-SUM, MEAN = "accuracy, %", "normalized accuracy, %"  # by the log-probability of all tokens, and of one on average
+ACCURACY = "accuracy, %"  # answers compared by the sum of their tokens' log-probabilities
+NORMALIZED_ACCURACY = "normalized accuracy, %"  # answers compared by the mean over their tokens
 
 
 class Question(NamedTuple):
-    """Answers, each with all that stands before it, as ids; from which place on they are compared; the right one."""
+    """A multiple-choice question.
 
-    rows: list[np.ndarray]
-    begin: int
-    right: int
+    Attributes:
+        answers: The ids of each answer [T], its context included.
+        answer_start: The index from which on the answers are scored.
+        correct: The index of the correct answer.
+    """
+
+    answers: list[np.ndarray]
+    answer_start: int
+    correct: int
 
 
 def fit_window(model: Model, ids: Iterable[int]) -> np.ndarray:
-    """What the window can see of ids: the last n_ctx, and one that follows them. A lone one gets <|endoftext|> before
-    it."""
-    found = np.array(list(ids), np.int32)[-(model.hparams.n_ctx + 1) :]
-    return found if len(found) > 1 else np.array([model.encoder.end_of_text, *found], np.int32)
+    """Return the last n_ctx + 1 ids: a full window and the id after it.
+
+    A single id gets `<|endoftext|>` as its context.
+    """
+    window = np.array(list(ids), np.int32)[-(model.hparams.n_ctx + 1) :]
+    return window if len(window) > 1 else np.array([model.encoder.end_of_text, *window], np.int32)
 
 
-def continuation(model: Model, context: str, ending: str) -> Span:
-    """The tokens of the ending, given the context; both are encoded together."""
-    whole = np.array(model.encoder.encode(context + ending), np.int32)
-    before = common_prefix_length(np.array(model.encoder.encode(context), np.int32), whole)
-    ids = fit_window(model, whole)
-    return Span(ids, max(1, min(len(whole) - before, len(ids) - 1)))
+def continuation_span(model: Model, context: str, ending: str) -> Span:
+    """Return a span that scores the tokens of `ending` given `context`; both are encoded as one text."""
+    all_ids = np.array(model.encoder.encode(context + ending), np.int32)
+    context_length = common_prefix_length(np.array(model.encoder.encode(context), np.int32), all_ids)
+    ids = fit_window(model, all_ids)
+    return Span(ids, max(1, min(len(all_ids) - context_length, len(ids) - 1)))
 
 
-def spans_of(model: Model, question: Question) -> list[Span]:
-    """Its answers; the beginning of what does not fit the window is left out, of all of them alike."""
-    left_out = max(0, max(map(len, question.rows)) - (model.hparams.n_ctx + 1))
+def answer_spans(model: Model, question: Question) -> list[Span]:
+    """Return a span for each answer; if one exceeds the window, the same number of ids is cut from the start of all."""
+    excess = max(0, max(map(len, question.answers)) - (model.hparams.n_ctx + 1))
     spans = []
-    for row in question.rows:
-        ids = row[min(left_out, len(row) - 2) :]
-        spans.append(Span(ids, max(1, min(len(row) - question.begin, len(ids) - 1))))
+    for answer in question.answers:
+        ids = answer[min(excess, len(answer) - 2) :]
+        spans.append(Span(ids, max(1, min(len(answer) - question.answer_start, len(ids) - 1))))
     return spans
 
 
-def answered(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Question, np.ndarray, np.ndarray]]:
-    """Each question with the log-probability and the number of tokens of each of its answers."""
-    drawn: list[Question] = []
+def score_questions(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Question, np.ndarray, np.ndarray]]:
+    """Yield (question, log-probabilities, token counts), both [A] for A answers and over the scored tokens only."""
+    pending: deque[Question] = deque()
 
     def spans() -> Iterator[Span]:
         for question in questions:
-            drawn.append(question)
-            yield from spans_of(model, question)
+            pending.append(question)
+            yield from answer_spans(model, question)
 
-    found = score_spans(model.backend, spans())
-    for first in found:
-        question = drawn.pop(0)
-        parts = [first, *itertools.islice(found, len(question.rows) - 1)]
-        sums = np.array([part.logprobs.sum(dtype=float) for part in parts])
-        yield question, sums, np.array([len(part.logprobs) for part in parts])
+    scores = score_spans(model.backend, spans())
+    for first in scores:
+        question = pending.popleft()
+        answers = [first, *itertools.islice(scores, len(question.answers) - 1)]
+        sums = np.array([answer.logprobs.sum(dtype=float) for answer in answers])
+        yield question, sums, np.array([len(answer.logprobs) for answer in answers])
 
 
-def make_question(model: Model, rows: list[np.ndarray], begin: int, right: int) -> Question:
-    """With <|endoftext|> before answers that have nothing before them."""
-    if begin > 0:
-        return Question(rows, begin, right)
-    start = [model.encoder.end_of_text]
-    return Question([np.concatenate([np.array(start, np.int32), row]) for row in rows], 1, right)
+def make_question(model: Model, answers: list[np.ndarray], answer_start: int, correct: int) -> Question:
+    """Return a question; if its answers have no context, `<|endoftext|>` is put before each of them."""
+    if answer_start > 0:
+        return Question(answers, answer_start, correct)
+    start = np.array([model.encoder.end_of_text], np.int32)
+    return Question([np.concatenate([start, ids]) for ids in answers], 1, correct)
 
 
 class MultipleChoiceTask(NamedTuple):
-    """A task of questions. read: those of a file; columns: the measures that are reported, and for each that of the
-    paper's table; questions: how many questions the data set has."""
+    """A task that consists of multiple-choice questions.
+
+    Attributes:
+        name: The name on the command line.
+        protocol: How accuracy is computed, in one sentence.
+        read_questions: Called with (model, opened file, its path); yields the questions.
+        metrics: The reported metrics, each with the column of the paper's table that reports it or "".
+        question_count: The number of questions in the data set.
+    """
 
     name: str
     protocol: str
-    read: Callable[[Model, IO[bytes], Path], Iterator[Question]]
-    columns: dict[str, str]
-    questions: int
+    read_questions: Callable[[Model, IO[bytes], Path], Iterator[Question]]
+    metrics: dict[str, str]
+    question_count: int
 
-    def run(self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: Progress) -> TaskResult:
-        """See `Task`."""
-        hits, done, total = {SUM: 0, MEAN: 0}, 0, min(self.questions, settings.limit or self.questions)
-        asked = itertools.islice(self.read(model, file, path), settings.limit)
-        for done, (question, sums, counts) in enumerate(answered(model, asked), start=1):
-            hits[SUM] += int(np.argmax(sums)) == question.right
-            hits[MEAN] += int(np.argmax(sums / counts)) == question.right
+    def run(
+        self, model: Model, file: IO[bytes], path: Path, settings: TaskSettings, progress: ProgressCallback
+    ) -> TaskResult:
+        """Answer the questions of a file; see `Task.run`."""
+        hits = {ACCURACY: 0, NORMALIZED_ACCURACY: 0}
+        total = min(self.question_count, settings.limit or self.question_count)
+        questions = itertools.islice(self.read_questions(model, file, path), settings.limit)
+        done = 0
+        for done, (question, sums, token_counts) in enumerate(score_questions(model, questions), start=1):
+            hits[ACCURACY] += int(np.argmax(sums)) == question.correct
+            hits[NORMALIZED_ACCURACY] += int(np.argmax(sums / token_counts)) == question.correct
             progress(done, total)
-        numbers = [
-            TaskMetric(measure, 100 * mean(hits[measure], done), column) for measure, column in self.columns.items()
-        ]
-        return TaskResult(self.name, self.protocol, numbers, {"questions": done})
+        metrics = [TaskMetric(name, 100 * mean(hits[name], done), column) for name, column in self.metrics.items()]
+        return TaskResult(self.name, self.protocol, metrics, {"questions": done})
 
-    def task(self, data: DataFile, member: str = "") -> Task:
+    def as_task(self, data: DataFile, member: str = "") -> Task:
+        """Return this as a `Task` on `data`, or on one member of that archive."""
         return Task(self.name, self.protocol, data, self.run, member)

@@ -1,4 +1,4 @@
-"""What was scored, written out: a table for a terminal, CSV, JSON lines, or a page of HTML. Text in pieces."""
+"""Output formats of scores: a table for the terminal, CSV, JSON lines, HTML. Each is a generator of strings."""
 
 from __future__ import annotations
 
@@ -10,56 +10,64 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gpt2.errors import UsageError
 from gpt2.evaluation import html_page
-from gpt2.evaluation.units import Unit, printable
+from gpt2.evaluation.units import Unit, escape_control
 
 TABLE, CSV, JSONL, HTML = "table", "csv", "jsonl", "html"
-DIGITS = 4  # of a log-probability in a table
+LOGPROB_DECIMALS = 4  # in a table
 COLUMNS = ("file", "line", "text", "tokens", "logprob", "bits", "rank")
 
 
 def as_table(units: Iterable[Unit]) -> Iterator[str]:
-    """Columns for people; what would disturb a terminal is written as Python does."""
+    """Yield the lines of a table, with control characters escaped."""
     yield f"{'logprob':>10}  {'bits':>8}  {'rank':>6}  {'tokens':>6}  text\n"
     name = None
     for unit in units:
         if unit.name != name:
             name = unit.name
-            yield f"{printable(name)}:\n"
-        numbers = f"{_cell(unit.logprob, 10, DIGITS)}  {_cell(unit.bits, 8, 2)}  {_cell(unit.rank, 6)}"
-        others = "".join(f"  {printable(piece)} {logprob:.2f}" for piece, logprob in unit.likeliest)
-        yield f"{numbers}  {unit.tokens:>6}  {printable(unit.text)}{'    likeliest:' + others if others else ''}\n"
+            yield f"{escape_control(name)}:\n"
+        numbers = f"{_cell(unit.logprob, 10, LOGPROB_DECIMALS)}  {_cell(unit.bits, 8, 2)}  {_cell(unit.rank, 6)}"
+        line = f"{numbers}  {unit.tokens:>6}  {escape_control(unit.text)}"
+        if unit.top_tokens:
+            line += "    likeliest:"
+            line += "".join(f"  {escape_control(token)} {logprob:.2f}" for token, logprob in unit.top_tokens)
+        yield line + "\n"
 
 
-def _cell(value: float | None, width: int, digits: int = 0) -> str:
-    return f"{'-' if value is None else format(value, f'.{digits}f'):>{width}}"
+def _cell(value: float | None, width: int, decimals: int = 0) -> str:
+    text = "-" if value is None else f"{value:.{decimals}f}"
+    return f"{text:>{width}}"
 
 
 def as_csv(units: Iterable[Unit]) -> Iterator[str]:
-    """With a header; the likeliest as JSON in the last column, if they were asked for."""
-    first = True
+    """Yield a CSV header and rows; if the units have top tokens, the last column holds them as JSON."""
+    header_written = False
     for unit in units:
-        if first:
-            yield _row([*COLUMNS, *(["likeliest"] if unit.likeliest else [])])
-            first = False
-        numbers = unit.tokens, unit.logprob, unit.bits, unit.rank
-        others = [json.dumps(unit.likeliest, ensure_ascii=False)] if unit.likeliest else []
-        yield _row([unit.name, unit.line, unit.text, *numbers, *others])
-    if first:
-        yield _row(COLUMNS)
+        if not header_written:
+            yield _csv_row([*COLUMNS, *(["likeliest"] if unit.top_tokens else [])])
+            header_written = True
+        top_tokens = [json.dumps(unit.top_tokens, ensure_ascii=False)] if unit.top_tokens else []
+        yield _csv_row([*_column_values(unit), *top_tokens])
+    if not header_written:
+        yield _csv_row(COLUMNS)
 
 
-def _row(values: Iterable[object]) -> str:
+def _column_values(unit: Unit) -> list[object]:
+    return [unit.name, unit.line, unit.text, unit.tokens, unit.logprob, unit.bits, unit.rank]
+
+
+def _csv_row(values: Iterable[object]) -> str:
     line = io.StringIO()
-    csv.writer(line).writerow(values)  # quotes a lone carriage return only if that ends its own lines
+    csv.writer(line).writerow(values)  # needs its default line end to quote a lone carriage return
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def as_jsonl(units: Iterable[Unit]) -> Iterator[str]:
-    """An object a line, with the names of the columns; what is not known is null."""
+    """Yield a JSON object a line, with the names of the columns as keys; unknown values are null."""
     for unit in units:
-        values = unit.name, unit.line, unit.text, unit.tokens, unit.logprob, unit.bits, unit.rank
-        likeliest = {"likeliest": unit.likeliest} if unit.likeliest else {}
-        yield json.dumps({**dict(zip(COLUMNS, values)), **likeliest}, ensure_ascii=False) + "\n"
+        row = dict(zip(COLUMNS, _column_values(unit)))
+        if unit.top_tokens:
+            row["likeliest"] = unit.top_tokens
+        yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
 FORMS: dict[str, Callable[[Iterable[Unit]], Iterator[str]]] = {
@@ -68,38 +76,49 @@ FORMS: dict[str, Callable[[Iterable[Unit]], Iterator[str]]] = {
     JSONL: as_jsonl,
     HTML: html_page.as_html,
 }
-Following = Iterable[tuple[int, str, float]]  # rank, piece and log-probability of tokens that may come next
+NextTokens = Iterable[tuple[int, str, float]]  # (rank, text, log-probability) of possible next tokens
 
 
-def next_as_table(rows: Following) -> Iterator[str]:
+def next_as_table(tokens: NextTokens) -> Iterator[str]:
+    """Yield the lines of a table of possible next tokens."""
     yield f"{'rank':>6}  {'probability':>11}  {'logprob':>10}  token\n"
-    for rank, piece, logprob in rows:
-        yield f"{rank:>6}  {math.exp(logprob):>11.6f}  {logprob:>10.{DIGITS}f}  {printable(piece)}\n"
+    for rank, text, logprob in tokens:
+        yield f"{rank:>6}  {math.exp(logprob):>11.6f}  {logprob:>10.{LOGPROB_DECIMALS}f}  {escape_control(text)}\n"
 
 
-def next_as_csv(rows: Following) -> Iterator[str]:
-    yield _row(("rank", "token", "logprob", "probability"))
-    for rank, piece, logprob in rows:
-        yield _row((rank, piece, logprob, math.exp(logprob)))
+def next_as_csv(tokens: NextTokens) -> Iterator[str]:
+    """Yield a CSV header and a row for each possible next token."""
+    yield _csv_row(("rank", "token", "logprob", "probability"))
+    for rank, text, logprob in tokens:
+        yield _csv_row((rank, text, logprob, math.exp(logprob)))
 
 
-def next_as_jsonl(rows: Following) -> Iterator[str]:
-    for rank, piece, logprob in rows:
-        found = {"rank": rank, "token": piece, "logprob": logprob, "probability": math.exp(logprob)}
-        yield json.dumps(found, ensure_ascii=False) + "\n"
+def next_as_jsonl(tokens: NextTokens) -> Iterator[str]:
+    """Yield a JSON object a line for each possible next token."""
+    for rank, text, logprob in tokens:
+        row = {"rank": rank, "token": text, "logprob": logprob, "probability": math.exp(logprob)}
+        yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
-NEXT_FORMS: dict[str, Callable[[Following], Iterator[str]]] = {
+NEXT_FORMS: dict[str, Callable[[NextTokens], Iterator[str]]] = {
     TABLE: next_as_table,
     CSV: next_as_csv,
     JSONL: next_as_jsonl,
 }
-SUFFIXES = {".csv": CSV, ".jsonl": JSONL, ".json": JSONL, ".html": HTML, ".htm": HTML}
+FORM_OF_SUFFIX = {".csv": CSV, ".jsonl": JSONL, ".json": JSONL, ".html": HTML, ".htm": HTML}
 
 
 def resolve_form(form: str | None, suffix: str) -> str:
-    """The form that is asked for, or that a file's name ends in; a table if neither says. Raises UsageError."""
-    form = SUFFIXES.get(suffix.lower(), TABLE) if form is None else form
+    """Return the output format.
+
+    Args:
+        form: A key of FORMS; None to choose by the suffix.
+        suffix: The suffix of the output file. Without a form, an unknown suffix means a table.
+
+    Raises:
+        UsageError: The form is unknown.
+    """
+    form = FORM_OF_SUFFIX.get(suffix.lower(), TABLE) if form is None else form
     if form not in FORMS:
         raise UsageError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
     return form

@@ -1,5 +1,7 @@
-"""What the paper reports, to stand beside what is measured (Radford et al. 2019, "Language Models are Unsupervised
-Multitask Learners", table 3, zero-shot)."""
+"""Results from the GPT-2 paper, to print alongside measured values.
+
+Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 3, zero-shot.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE = "LAMBADA (PPL)", "LAMBADA (ACC)", "CB
 WIKITEXT2, PTB, ENWIK8, TEXT8 = "WikiText2 (PPL)", "PTB (PPL)", "enwik8 (BPB)", "text8 (BPC)"
 WIKITEXT103 = "WikiText103 (PPL)"
 COLUMNS = (LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE, WIKITEXT2, PTB, ENWIK8, TEXT8, WIKITEXT103)
-TABLE = {  # by our names; the paper's are 117M, 345M, 762M and 1542M
+TABLE = {  # the paper calls these sizes 117M, 345M, 762M and 1542M
     "124M": (35.13, 45.99, 87.65, 83.4, 29.41, 65.85, 1.16, 1.17, 37.50),
     "355M": (15.60, 55.48, 92.35, 87.1, 22.76, 47.33, 1.01, 1.06, 26.37),
     "774M": (10.87, 60.12, 93.45, 88.0, 19.93, 40.31, 0.97, 1.02, 22.05),
@@ -19,10 +21,10 @@ TABLE = {  # by our names; the paper's are 117M, 345M, 762M and 1542M
 
 
 def released_size(hparams: HParams) -> str | None:
-    """The released model that has these sizes; it may have been trained on since."""
+    """Return the name of the released model with these hyperparameters, or None; its weights may be fine-tuned."""
     return next((name for name, sizes in RELEASED.items() if sizes == hparams), None)
 
 
 def published_value(size: str | None, column: str) -> float | None:
-    """The paper's number for a released size; None for others, and for what it does not report."""
+    """Return the paper's value for a released size; None if there is no such size or column."""
     return TABLE[size][COLUMNS.index(column)] if size in TABLE and column in COLUMNS else None

@@ -1,4 +1,4 @@
-"""Perplexities and bits: what a text's log-probabilities come to, by each of the things that one may divide by."""
+"""Perplexities and bits per byte: a text's log-probability, divided by each of the units in common use."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from collections.abc import Iterable, Iterator
 
 from gpt2.evaluation.scores import ScoredTokens
 
-BITS_PER_NAT = 1 / math.log(2)  # of a nat
+BITS_PER_NAT = 1 / math.log(2)
+METRIC_NAMES = {  # how reports call the keys of `text_metrics`
+    "perplexity": "perplexity per token",
+    "perplexity_per_word": "perplexity per word",
+    "perplexity_per_word_or_line_end": "perplexity per word or line end",
+    "bits_per_byte": "bits per byte",
+    "bits_per_character": "bits per character",
+}
 
 
 @dataclasses.dataclass
 class TextCounts:
-    """What a text has, as it is written: words are what white space parts."""
+    """The numbers of words, line ends, characters and bytes of texts.
+
+    Attributes:
+        words: Runs of characters other than white space.
+        lines: Line ends.
+        characters: Unicode code points.
+        bytes: Bytes in UTF-8.
+    """
 
     words: int = 0
-    lines: int = 0  # ends of lines
+    lines: int = 0
     characters: int = 0
-    bytes: int = 0  # in UTF-8
+    bytes: int = 0
 
     def count(self, parts: Iterable[str]) -> Iterator[str]:
-        """The parts of a text, counted as they pass; a word may be cut by them."""
+        """Yield the parts of one text and count them as they pass; a part may end within a word."""
         in_word = False
         for part in parts:
             self.words += len(part.split()) - (in_word and not part[:1].isspace() and bool(part))
@@ -34,25 +48,34 @@ class TextCounts:
 
 @dataclasses.dataclass
 class ScoreTotals:
-    """Sums over the tokens that were scored."""
+    """Sums over scored tokens.
+
+    Attributes:
+        tokens: The number of scored tokens.
+        nats: The sum of their negative log-probabilities, natural logarithm.
+    """
 
     tokens: int = 0
     nats: float = 0.0
 
-    def accumulate(self, told: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
-        """The same, added up as it passes."""
-        for scored in told:
+    def accumulate(self, scores: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
+        """Yield `scores` and add them up as they pass."""
+        for scored in scores:
             if scored.tokens is not None:
                 self.tokens += len(scored.ids)
                 self.nats -= float(scored.tokens.logprobs.sum(dtype=float))
             yield scored
 
 
-def measures(nats: float, tokens: int, counts: TextCounts) -> dict[str, float]:
-    """All that is usually reported of a text, NaN where there is nothing to divide by.
+def text_metrics(nats: float, tokens: int, counts: TextCounts) -> dict[str, float]:
+    """Return the usual metrics of a text, by the keys of METRIC_NAMES; NaN where the divisor is 0.
 
-    A perplexity is the exponential of the nats for each token, word, or word and line end; the bits are those for each
-    byte and character.
+    A perplexity is the exponential of the nats per token, per word, or per word and line end.
+
+    Args:
+        nats: The negative log-probability of the text, natural logarithm.
+        tokens: The number of scored tokens.
+        counts: The sizes of the text.
     """
     return {
         "perplexity": perplexity(nats, tokens),
@@ -64,7 +87,7 @@ def measures(nats: float, tokens: int, counts: TextCounts) -> dict[str, float]:
 
 
 def perplexity(nats: float, count: int) -> float:
-    """Infinite from e**709 on, which is beyond all numbers."""
+    """Return exp(nats / count): NaN if count is 0, infinity if the result exceeds the range of a float."""
     try:
         return math.exp(mean(nats, count))
     except OverflowError:
@@ -72,4 +95,5 @@ def perplexity(nats: float, count: int) -> float:
 
 
 def mean(total: float, count: int) -> float:
+    """Return total / count, or NaN if count is 0."""
     return total / count if count else math.nan

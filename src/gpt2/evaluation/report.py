@@ -1,4 +1,4 @@
-"""Results for people, and for programs."""
+"""Task results as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -11,19 +11,35 @@ from gpt2.evaluation.task import TaskResult
 
 
 def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
-    """Lines: the numbers, beside them the paper's for a released size, and the protocol. size: see `paper.size_of`."""
+    """Yield the lines of a table: the metrics, alongside the paper's values for a released size, and the protocol.
+
+    Args:
+        result: The result.
+        size: A released size as from `paper.released_size`, or None.
+    """
     yield result.task
-    for name, value, column in result.numbers:
-        reported = paper.published_value(size, column)
-        beside = "" if reported is None else f"    the paper, {column}: {reported:g}"
-        yield f"  {name:<33}{value:>12.4f}{beside}"
+    for name, value, column in result.metrics:
+        published = paper.published_value(size, column)
+        comparison = "" if published is None else f"    the paper, {column}: {published:g}"
+        yield f"  {name:<33}{value:>12.4f}{comparison}"
     yield "  of " + ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
     yield f"  protocol: {result.protocol}"
 
 
 def as_json(result: TaskResult, model: str, size: str | None) -> str:
-    """One object; a number that there is not is null."""
-    reported = {name: paper.published_value(size, column) for name, _, column in result.numbers if column}
-    numbers = {name: value if math.isfinite(value) else None for name, value, _ in result.numbers}
-    found = {"task": result.task, "model": model, **{"numbers": numbers, "paper": reported, "counts": result.counts}}
-    return json.dumps({**found, "protocol": result.protocol}, ensure_ascii=False)
+    """Return the result as one JSON object; NaN and infinity become null.
+
+    Args:
+        result: The result.
+        model: The path of the model.
+        size: A released size as from `paper.released_size`, or None.
+    """
+    report = {
+        "task": result.task,
+        "model": model,
+        "numbers": {name: value if math.isfinite(value) else None for name, value, _ in result.metrics},
+        "paper": {name: paper.published_value(size, column) for name, _, column in result.metrics if column},
+        "counts": result.counts,
+        "protocol": result.protocol,
+    }
+    return json.dumps(report, ensure_ascii=False)

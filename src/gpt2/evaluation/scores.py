@@ -1,10 +1,10 @@
-"""Log-probabilities of all tokens of texts of any length, in windows, and exactly what each token sees.
+"""Log-probabilities of all tokens of texts of any length, computed in windows.
 
 >>> model = load("124M")
->>> told = score(model, [text], Protocol(window=1024, stride=512))
->>> sum(scored.tokens.logprobs.sum() for scored in told)
+>>> scores = score(model, [text], Protocol(window=1024, stride=512))
+>>> sum(scored.tokens.logprobs.sum() for scored in scores)
 
-Shapes: T ids of a window, S of them scored.
+Shapes: S scored ids.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ from gpt2.text.vocabulary import Vocabulary
 class Protocol:
     """What each token of a text sees.
 
-    The first window feeds the first `window` tokens, and scores what follows each of them. Every other one scores the
-    next `stride` tokens, and feeds the `window` tokens that end short of the last of them. So each token is scored
-    once, and after the first window given at least window - stride + 1 tokens. The last window is as long as the
-    others, and scores what is left (as the rolling windows of EleutherAI's lm-evaluation-harness, which has a stride of
-    `window`).
+    The first window feeds the first `window` tokens and scores the token after each of them. Every other window scores
+    the next `stride` tokens and feeds the `window` tokens before the last of them. So each token is scored once, and
+    after the first window each token sees at least window - stride + 1 tokens. The last window is as long as the others
+    and scores what is left. With a stride of `window`, these are the rolling windows of EleutherAI's
+    lm-evaluation-harness.
 
-    start: the id before each text, given which its first token is scored; None leaves the first token unscored.
+    Attributes:
+        window: Tokens that a window feeds.
+        stride: Tokens that each window after the first one scores.
+        start: The id before each text, given which its first token is scored; None leaves the first token unscored.
     """
 
     window: int
@@ -42,27 +45,36 @@ class Protocol:
     start: int | None = None
 
     def __post_init__(self) -> None:
+        """Raise UsageError for a window or stride that is out of range."""
         require_integer("window", self.window, 1)
         if require_integer("stride", self.stride, 1) > self.window:
             raise UsageError(f"stride must be at most the window, {self.window}, or tokens would be left out")
 
     def __str__(self) -> str:
-        least = self.window - self.stride + 1
-        sees = f"{least:,} to {self.window:,}" if least < self.window else f"{least:,}"
+        """Return the protocol in one sentence, as reports print it."""
+        min_context = self.window - self.stride + 1
+        context = f"{min_context:,} to {self.window:,}" if min_context < self.window else f"{min_context:,}"
         first = "after the end-of-text token" if self.start is not None else "its first token not scored"
         return (
-            f"windows of {self.window:,} tokens, stride {self.stride:,}: each token sees the {sees} before it, those of"
-            f" the first window all before them; each text {first}"
+            f"windows of {self.window:,} tokens, stride {self.stride:,}: each token sees the {context} before it, those"
+            f" of the first window all before them; each text {first}"
         )
 
 
 def protocol_of(
     n_ctx: int, vocabulary: Vocabulary, window: int | None = None, stride: int | None = None, start: bool = True
 ) -> Protocol:
-    """One for a model. window: n_ctx if None. stride: the window if None. start: whether the end-of-text token
-    stands before each text, if the vocabulary has one.
+    """Return a protocol that fits a model.
 
-    Raises UsageError for what does not fit the model.
+    Args:
+        n_ctx: The model's window.
+        vocabulary: The model's vocabulary.
+        window: Tokens of a window; None for n_ctx.
+        stride: Tokens that each window after the first one scores; None for the window.
+        start: Whether the end-of-text token is put before each text, if the vocabulary has one.
+
+    Raises:
+        UsageError: The window or stride does not fit the model.
     """
     window = n_ctx if window is None else window
     if require_integer("window", window, 1) > n_ctx:
@@ -73,75 +85,99 @@ def protocol_of(
 def _end_of_text(vocabulary: Vocabulary) -> int | None:
     try:
         return vocabulary.end_of_text
-    except GPT2Error:  # there is none
+    except GPT2Error:  # the vocabulary does not have one
         return None
 
 
 class ScoredTokens(NamedTuple):
-    """Some tokens of a text, in their order."""
+    """Consecutive tokens of a text with their scores.
 
-    text: int  # its place among the texts
-    ids: np.ndarray  # [S]
-    tokens: SpanScores | None  # None of a first token that is not scored
+    Attributes:
+        text: The index of the text among the texts.
+        ids: The ids [S].
+        tokens: Their scores; None for a first token that is not scored.
+    """
+
+    text: int
+    ids: np.ndarray
+    tokens: SpanScores | None
 
 
 def score(
-    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, asked: ScoreOptions = LOGPROBS
+    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, options: ScoreOptions = LOGPROBS
 ) -> Iterator[ScoredTokens]:
-    """All tokens of all texts, in their order; a text is a string, or the parts of one that has any length.
+    """Score all tokens of all texts, in their order.
 
-    The parts are encoded each for itself, so they must be cut where the vocabulary's tokens end, as `data.documents`
-    does. Raises MemoryError where there is none for a window, UsageError for a window that the model has not.
+    Args:
+        model: The model.
+        texts: The texts, each a string or, for a text of any length, its parts. Each part is encoded on its own, so
+            parts must be cut where the vocabulary's tokens end, as `data.documents` does.
+        protocol: What each token sees.
+        options: Which scores to compute in addition to log-probabilities.
+
+    Raises:
+        UsageError: The window exceeds the model's.
+        MemoryError: There is not enough memory for a window.
     """
-    return score_ids(model, (encoded(model.encoder, text) for text in texts), protocol, asked)
+    return score_ids(model, (_encode_parts(model.encoder, text) for text in texts), protocol, options)
 
 
-def encoded(vocabulary: Vocabulary, text: str | Iterable[str]) -> Iterator[np.ndarray]:
-    return (np.array(vocabulary.encode(part), np.int32) for part in ([text] if isinstance(text, str) else text))
+def _encode_parts(vocabulary: Vocabulary, text: str | Iterable[str]) -> Iterator[np.ndarray]:
+    parts = [text] if isinstance(text, str) else text
+    return (np.array(vocabulary.encode(part), np.int32) for part in parts)
 
 
 def score_ids(
-    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, asked: ScoreOptions = LOGPROBS
+    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, options: ScoreOptions = LOGPROBS
 ) -> Iterator[ScoredTokens]:
-    """The same for texts that are ids, in parts of any length."""
+    """Score texts that are given as ids, in parts of any length; see `score`."""
     if protocol.window > model.hparams.n_ctx:
         raise UsageError(f"window must be at most the model's n_ctx, {model.hparams.n_ctx}, not {protocol.window}")
-    drawn: deque[tuple[ScoredTokens, bool]] = deque()  # what is on its way, and whether scores come for it
+    pending: deque[tuple[ScoredTokens, bool]] = deque()  # (tokens, whether they will get scores)
 
     def spans() -> Iterator[Span]:
-        for number, parts in enumerate(texts):
+        for text, parts in enumerate(texts):
             for ids, span in windows(parts, protocol):
-                drawn.append((ScoredTokens(number, ids, None), span is not None))
+                pending.append((ScoredTokens(text, ids, None), span is not None))
                 if span is not None:
                     yield span
 
-    def told() -> Iterator[ScoredTokens]:
-        for found in score_spans(model.backend, spans(), asked):
-            while not drawn[0][1]:
-                yield drawn.popleft()[0]
-            yield drawn.popleft()[0]._replace(tokens=found)
-        yield from (unscored for unscored, _ in drawn)
+    def scored_tokens() -> Iterator[ScoredTokens]:
+        for scores in score_spans(model.backend, spans(), options):
+            while not pending[0][1]:
+                yield pending.popleft()[0]
+            yield pending.popleft()[0]._replace(tokens=scores)
+        yield from (unscored for unscored, _ in pending)
 
-    return told()
+    return scored_tokens()
 
 
 def windows(parts: Iterable[np.ndarray], protocol: Protocol) -> Iterator[tuple[np.ndarray, Span | None]]:
-    """The ids of a text, in parts of any length -> those that are scored together, and the span that scores them; None
-    for a first token that is not scored. Of the text as much is held as a part and a window have.
+    """Split a text into the windows of a protocol; at most a part and a window of the text are held in memory.
 
     >>> [(ids.tolist(), span.ids.tolist()) for ids, span in windows([np.arange(1, 6)], Protocol(3, 2, start=0))]
     [([1, 2, 3], [0, 1, 2, 3]), ([4, 5], [2, 3, 4, 5])]
+
+    Args:
+        parts: The ids of the text, in parts of any length.
+        protocol: What each token sees.
+
+    Yields:
+        The ids that a window scores, and the span that scores them; None for a first token that is not scored.
     """
-    held = np.array([] if protocol.start is None else [protocol.start], np.int32)
-    told, size = len(held), protocol.window  # how many of the held ids are done, and how many the next span scores
+    buffer = np.array([] if protocol.start is None else [protocol.start], np.int32)
+    done = len(buffer)  # ids of the buffer that were yielded, or are the start
+    size = protocol.window  # ids that the next span scores
     for part in chain(parts, [None]):
-        held = held if part is None else np.concatenate([held, part])
-        if not told and len(held):
-            yield held[:1], None
-            told = 1
-        while told < len(held) and (part is None or told + size <= len(held)):
-            end = min(told + size, len(held))
-            yield held[told:end], Span(held[max(0, end - 1 - protocol.window) : end], end - told)
-            told, size = end, protocol.stride
-        dropped = max(0, told - protocol.window)
-        held, told = held[dropped:], told - dropped
+        buffer = buffer if part is None else np.concatenate([buffer, part])
+        if not done and len(buffer):
+            yield buffer[:1], None
+            done = 1
+        while done < len(buffer) and (part is None or done + size <= len(buffer)):
+            end = min(done + size, len(buffer))
+            yield buffer[done:end], Span(buffer[max(0, end - 1 - protocol.window) : end], end - done)
+            done = end
+            size = protocol.stride
+        dropped = max(0, done - protocol.window)
+        buffer = buffer[dropped:]
+        done -= dropped

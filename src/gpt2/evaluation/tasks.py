@@ -1,4 +1,4 @@
-"""All tasks by name, and how one is run on a model: its data found or fetched, then tried."""
+"""All evaluation tasks by name, and functions that fetch a task's data and run it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpt2.errors import UsageError
 from gpt2.evaluation import cbt, corpora, datasets, hellaswag, lambada
-from gpt2.evaluation.task import Progress, Task, TaskResult, TaskSettings
+from gpt2.evaluation.task import ProgressCallback, Task, TaskResult, TaskSettings
 from gpt2.files import no_callback
 from gpt2.generate import Model
 
@@ -15,23 +15,40 @@ TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASK
 
 
 def select_tasks(names: str) -> list[Task]:
-    """The tasks of a list with commas; `all` names each. Raises UsageError for others."""
-    wanted = [*TASKS] if names == "all" else [name.strip() for name in names.split(",")]
-    for name in wanted:
+    """Return the tasks of a comma-separated list; `all` selects every task.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    selected = [*TASKS] if names == "all" else [name.strip() for name in names.split(",")]
+    for name in selected:
         if name not in TASKS:
-            known = f"there are {', '.join(TASKS)}, and all; a text of your own is in_text"
-            raise UsageError(f"there is no task {name!r}; {known}")
-    return [TASKS[name] for name in wanted]
+            raise UsageError(
+                f"there is no task {name!r}; the tasks are {', '.join(TASKS)}, and all; use in_text for a text of your"
+                " own"
+            )
+    return [TASKS[name] for name in selected]
 
 
 def find_data(task: Task, folder: Path, report: Callable[..., object] = no_callback) -> Path:
-    """The task's data in the folder, downloaded if it is not there; see `datasets.download`."""
+    """Return the path of the task's data in `folder`; download it if necessary, as `datasets.download` does."""
     return datasets.download(task.data, folder, report)
 
 
 def run_task(
-    model: Model, task: Task, path: Path, settings: TaskSettings, progress: Progress = no_callback
+    model: Model, task: Task, path: Path, settings: TaskSettings, progress: ProgressCallback = no_callback
 ) -> TaskResult:
-    """Tries the model. path: of the data, packed or not. Raises GPT2Error for data that are not what they should be."""
+    """Evaluate a model on a task.
+
+    Args:
+        model: The model.
+        task: The task.
+        path: The task's data, packed or unpacked.
+        settings: Window, stride and limit.
+        progress: Called with (done, total) examples or tokens.
+
+    Raises:
+        GPT2Error: The data is missing, damaged or not in the expected format.
+    """
     with datasets.open_data(path, task.member) as file:
         return task.run(model, file, path, settings, progress)

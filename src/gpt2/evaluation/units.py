@@ -1,4 +1,4 @@
-"""From tokens to what people look at: tokens, words, lines, files, each with what the model thinks of it."""
+"""Units of a report: scored tokens, grouped into words, lines or whole files."""
 
 from __future__ import annotations
 
@@ -16,105 +16,136 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ScoredToken(NamedTuple):
-    """A token of a text."""
+    """One token of a text.
 
-    text: int  # the place of its text among the texts
-    piece: str  # as people look at it
-    data: bytes  # that it stands for
-    logprob: float | None  # None of a first token that is not scored
+    Attributes:
+        text_index: The index of its text among the texts.
+        token_text: The token as text.
+        token_bytes: The bytes that the token stands for.
+        logprob: Its log-probability; None for a first token that is not scored.
+        rank: 1 if it was the most likely token; None if it has no score, or if ranks were not requested.
+        top_tokens: The most likely tokens at its position as (text, log-probability), most likely first.
+    """
+
+    text_index: int
+    token_text: str
+    token_bytes: bytes
+    logprob: float | None
     rank: int | None
-    likeliest: tuple[tuple[str, float], ...]  # (piece, log-probability), the likeliest first
+    top_tokens: tuple[tuple[str, float], ...]
 
 
 class Unit(NamedTuple):
-    """A token, or several that make a word, a line or a text."""
+    """A token, or the tokens of a word, a line or a file.
 
-    name: str  # of its text
-    line: int  # in which it begins, from 1
+    Attributes:
+        name: The name of its text.
+        line: The line in which it starts, from 1.
+        text: Its text; the name of the text for a file.
+        tokens: The number of its tokens.
+        logprob: The sum over its scored tokens; None if none is scored.
+        rank: The largest rank of its tokens; None if they have none.
+        top_tokens: The most likely tokens at its position as (text, log-probability); only a token has them.
+    """
+
+    name: str
+    line: int
     text: str
     tokens: int
-    logprob: float | None  # the sum over its tokens that are scored; None if none is
-    rank: int | None  # the largest of its tokens'; 1 if each was the likeliest
-    likeliest: tuple[tuple[str, float], ...] = ()  # of a token
+    logprob: float | None
+    rank: int | None
+    top_tokens: tuple[tuple[str, float], ...] = ()
 
     @property
     def bits(self) -> float | None:
-        """Its surprise."""
+        """The surprisal in bits: the negative logarithm of the probability to base 2; None if not scored."""
         return None if self.logprob is None else 0.0 - self.logprob * BITS_PER_NAT
 
 
-def printable(text: str, but: str = "") -> str:
-    """In one line, control characters as Python writes them. but: those that stay."""
-    return CONTROL.sub(lambda found: found[0] if found[0] in but else repr(found[0])[1:-1], text)
+def escape_control(text: str, keep: str = "") -> str:
+    """Return the text in one line, with control characters escaped as in Python except those in `keep`."""
+    return CONTROL.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
 
 
 def check_unit(by: str) -> None:
-    """Raises UsageError unless it is one of UNITS."""
+    """Raise UsageError unless `by` is one of UNITS."""
     if by not in UNITS:
         raise UsageError(f"by must be one of {', '.join(UNITS)}, not {by!r}")
 
 
-def iterate_tokens(told: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
-    """What was scored, token by token."""
-    for text, ids, scores in told:
-        for place, token in enumerate(ids.tolist()):
-            piece, data = vocabulary.token_text(token), vocabulary.decode_bytes([token])
-            if scores is None:
-                yield ScoredToken(text, piece, data, None, None, ())
+def iterate_tokens(scores: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
+    """Yield scored tokens one by one, with their texts."""
+    for text_index, ids, span_scores in scores:
+        for position, token in enumerate(ids.tolist()):
+            token_text = vocabulary.token_text(token)
+            token_bytes = vocabulary.decode_bytes([token])
+            if span_scores is None:
+                yield ScoredToken(text_index, token_text, token_bytes, None, None, ())
                 continue
-            rank = int(scores.ranks[place]) if len(scores.ranks) else None
-            others = zip(scores.likeliest[place].tolist(), scores.likeliest_logprobs[place].tolist())
-            likeliest = tuple((vocabulary.token_text(other), logprob) for other, logprob in others)
-            yield ScoredToken(text, piece, data, float(scores.logprobs[place]), rank, likeliest)
+            logprob = float(span_scores.logprobs[position])
+            rank = int(span_scores.ranks[position]) if len(span_scores.ranks) else None
+            top_ids = span_scores.likeliest[position].tolist()
+            top_logprobs = span_scores.likeliest_logprobs[position].tolist()
+            top_tokens = tuple((vocabulary.token_text(top), value) for top, value in zip(top_ids, top_logprobs))
+            yield ScoredToken(text_index, token_text, token_bytes, logprob, rank, top_tokens)
 
 
-class _Held:
-    """Tokens on their way to a unit; of a whole text their bytes are not kept."""
+class _UnitBuilder:
+    """Collects the tokens of one unit; the bytes of a whole file are not stored."""
 
     def __init__(self, first: ScoredToken, by: str, line: int) -> None:
-        self.first, self.by, self.line = first, by, line
-        self.data: list[bytes] = []
-        self.count = self.lines = 0
-        self.logprobs, self.scored = 0.0, False
+        self.first = first
+        self.by = by
+        self.line = line
+        self.token_bytes: list[bytes] = []
+        self.tokens = 0
+        self.line_ends = 0
+        self.logprob: float | None = None
         self.rank: int | None = None
 
     def add(self, token: ScoredToken) -> None:
-        self.count, self.lines = self.count + 1, self.lines + token.data.count(b"\n")
+        self.tokens += 1
+        self.line_ends += token.token_bytes.count(b"\n")
         if self.by != FILE:
-            self.data.append(token.data)
+            self.token_bytes.append(token.token_bytes)
         if token.logprob is not None:
-            self.logprobs, self.scored = self.logprobs + token.logprob, True
+            self.logprob = (self.logprob or 0.0) + token.logprob
         if token.rank is not None:
             self.rank = max(self.rank or 0, token.rank)
 
     def ends_before(self, token: ScoredToken) -> bool:
-        """Whether the unit is complete. White space belongs to the word after it, and an end of line to its line."""
-        if token.text != self.first.text or self.by == TOKEN:
+        """Return whether the unit is complete. White space belongs to the word after it, a line end to its line."""
+        if token.text_index != self.first.text_index or self.by == TOKEN:
             return True
         if self.by == LINE:
-            return b"\n" in self.data[-1]
-        begins = self.by == WORD and (token.data[:1].isspace() or self.data[-1][-1:].isspace())
-        return begins and not all(data.isspace() or not data for data in self.data)
+            return b"\n" in self.token_bytes[-1]
+        word_starts = self.by == WORD and (token.token_bytes[:1].isspace() or self.token_bytes[-1][-1:].isspace())
+        return word_starts and not all(data.isspace() or not data for data in self.token_bytes)
 
-    def unit(self, names: Sequence[str]) -> Unit:
-        name = names[self.first.text]
-        text = {TOKEN: self.first.piece, FILE: name}.get(self.by) or b"".join(self.data).decode("utf-8", "replace")
-        logprob = self.logprobs if self.scored else None
-        return Unit(name, self.line, text, self.count, logprob, self.rank, self.first.likeliest * (self.by == TOKEN))
+    def build(self, names: Sequence[str]) -> Unit:
+        name = names[self.first.text_index]
+        if self.by == TOKEN:
+            return Unit(name, self.line, self.first.token_text, 1, self.logprob, self.rank, self.first.top_tokens)
+        text = name if self.by == FILE else b"".join(self.token_bytes).decode("utf-8", "replace")
+        return Unit(name, self.line, text, self.tokens, self.logprob, self.rank)
 
 
-def group_tokens(told: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
-    """The tokens of texts, together as they make what is asked for. names: of the texts, more of them as they are read.
+def group_tokens(tokens: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
+    """Group the tokens of texts into units; a text without tokens has none.
 
-    A text without tokens makes no unit.
+    Args:
+        tokens: The tokens of all texts, in their order.
+        by: One of UNITS.
+        names: The names of the texts; may grow while the texts are read.
     """
-    held: _Held | None = None
-    for token in told:
-        if held is not None and held.ends_before(token):
-            yield held.unit(names)
-            line = held.line + held.lines if held.first.text == token.text else 1
-            held = _Held(token, by, line)
-        held = held or _Held(token, by, 1)
-        held.add(token)
-    if held is not None:
-        yield held.unit(names)
+    builder: _UnitBuilder | None = None
+    for token in tokens:
+        if builder is None:
+            builder = _UnitBuilder(token, by, line=1)
+        elif builder.ends_before(token):
+            yield builder.build(names)
+            same_text = builder.first.text_index == token.text_index
+            builder = _UnitBuilder(token, by, builder.line + builder.line_ends if same_text else 1)
+        builder.add(token)
+    if builder is not None:
+        yield builder.build(names)
