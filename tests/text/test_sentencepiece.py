@@ -1,4 +1,4 @@
-"""SentencePiece vocabularies: ids as transformer-lm writes them, and texts that join as they are written."""
+"""SentencePiece vocabularies: the ids of transformer-lm, and streamed texts that join their prompts."""
 
 import pickle
 import sys
@@ -10,47 +10,47 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2.errors import GPT2Error
-from gpt2.formats.sentencepiece import sp_model as reader
+from gpt2.formats.sentencepiece.sp_model import read
 from gpt2.text.sentencepiece import SentencePiece
 
 spm = pytest.importorskip("sentencepiece")
-ODD = st.text(st.sampled_from(" \n\t\r\x0b\u2028\u3000\xa0abdeDrstüß1.,…ﬁ中🦄\0\ud800▁"), max_size=30)
+ODD_TEXT = st.text(st.sampled_from(" \n\t\r\x0b\u2028\u3000\xa0abdeDrstüß1.,…ﬁ中🦄\0\ud800▁"), max_size=30)
 
 
 @pytest.fixture(scope="module")
 def vocabulary(sp_model) -> SentencePiece:
-    return reader.read(sp_model)
+    return read(sp_model)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """trained(**options) -> a vocabulary of another kind"""
+    """Return a function that trains a vocabulary with the given options."""
     folder = tmp_path_factory.mktemp("others")
     (folder / "text.txt").write_text(tiny_lm.TEXT * 20, encoding="utf-8")
 
-    def trained(**options):
+    def train(**options):
         options = {"vocab_size": 100, "model_type": "bpe", "minloglevel": 2} | options
         spm.SentencePieceTrainer.train(input=str(folder / "text.txt"), model_prefix=str(folder / "other"), **options)
-        return reader.read(folder / "other.model")
+        return read(folder / "other.model")
 
-    return trained
+    return train
 
 
 @pytest.fixture(scope="module")
 def bytewise(trained):
-    """As Llama's: no character is unknown, and no space is lost."""
-    names = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
-    return trained(byte_fallback=True, vocab_size=360, character_coverage=0.98, **names)
+    """Return a vocabulary like Llama's: no character is unknown, and no space is lost."""
+    spaces = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    return trained(byte_fallback=True, vocab_size=360, character_coverage=0.98, **spaces)
 
 
 def ids_of(vocabulary, *pieces):
-    found = [vocabulary.processor.piece_to_id(piece) for piece in pieces]
-    assert [vocabulary.processor.id_to_piece(token) for token in found] == list(pieces)
-    return found
+    ids = [vocabulary.processor.piece_to_id(piece) for piece in pieces]
+    assert [vocabulary.processor.id_to_piece(token) for token in ids] == list(pieces)
+    return ids
 
 
-def sp_encoded(vocabulary, text):
-    """What transformer-lm's sp-encode writes of a file, its end of text aside."""
+def sp_encode(vocabulary, text):
+    """Return the ids that transformer-lm's sp-encode writes for a file, without the end of text."""
     processor = vocabulary.processor
     lines = [f"{line}\n" for line in text.split("\n")[:-1]]
     return list(chain(*([*processor.EncodeAsIds(line), processor.PieceToId("<endofline>")] for line in lines)))
@@ -63,14 +63,14 @@ def test_the_control_tokens_are_where_sp_train_puts_them(vocabulary):
 
 
 def test_lines_end_as_in_sp_encode(vocabulary):
-    assert vocabulary.encode(tiny_lm.TEXT) == sp_encoded(vocabulary, tiny_lm.TEXT)
+    assert vocabulary.encode(tiny_lm.TEXT) == sp_encode(vocabulary, tiny_lm.TEXT)
     assert vocabulary.encode("Das\n\n") == [*vocabulary.encode("Das"), 1, 1]
     assert 1 not in vocabulary.encode("Das blaue Pferd")
 
 
 @settings(max_examples=300, deadline=None)
-@given(ODD)
-def test_any_text_is_encoded_and_packed_alike(vocabulary, text):
+@given(ODD_TEXT)
+def test_encode_and_pack_agree_for_any_text(vocabulary, text):
     ids = vocabulary.encode(text)
     assert ids.count(1) == text.count("\n") and 2 not in ids
     assert memoryview(vocabulary.pack(text)).cast("H").tolist() == ids
@@ -80,15 +80,15 @@ def test_any_text_is_encoded_and_packed_alike(vocabulary, text):
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.sampled_from("Das blue\nPf,1üß"), max_size=40))
-def test_a_text_may_be_cut_where_the_vocabulary_says(vocabulary, text):
-    at = vocabulary.last_safe_cut(text)
-    assert vocabulary.encode(text[:at]) + vocabulary.encode(text[at:]) == vocabulary.encode(text)
+def test_a_safe_cut_does_not_change_the_ids(vocabulary, text):
+    cut = vocabulary.last_safe_cut(text)
+    assert vocabulary.encode(text[:cut]) + vocabulary.encode(text[cut:]) == vocabulary.encode(text)
 
 
-def test_end_of_text_is_special_where_it_is_asked_for(vocabulary):
-    inside = "Das<endoftext>Pferd"
-    assert vocabulary.encode(inside, special=True) == [*vocabulary.encode("Das"), 2, *vocabulary.encode("Pferd")]
-    assert 2 not in vocabulary.encode(inside)
+def test_end_of_text_is_special_on_request(vocabulary):
+    text = "Das<endoftext>Pferd"
+    assert vocabulary.encode(text, special=True) == [*vocabulary.encode("Das"), 2, *vocabulary.encode("Pferd")]
+    assert 2 not in vocabulary.encode(text)
 
 
 @pytest.mark.parametrize(
@@ -137,18 +137,20 @@ def test_a_completion_joins_its_prompt(vocabulary, prompt, pieces, text):
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_lines_are_decoded_as_the_package_does(vocabulary, bytewise, data):
-    for one in (vocabulary, bytewise):
-        of_lines = [token for token in range(one.n_vocab) if not one.processor.is_control(token)]
-        ids = data.draw(st.lists(st.sampled_from(of_lines), max_size=20))
-        expected, found = one.processor.decode(ids), one.decode(ids)
-        if one is bytewise:  # bytes that are no character: the package makes U+FFFD of each, Python of some together
-            expected, found = expected.replace("\ufffd", ""), found.replace("\ufffd", "")
-        assert found == expected
-        stream = one.stream()
-        assert "".join(stream.feed([token]) for token in ids) + stream.finish() == one.decode(ids)
+    for tested in (vocabulary, bytewise):
+        tokens = [token for token in range(tested.n_vocab) if not tested.processor.is_control(token)]
+        ids = data.draw(st.lists(st.sampled_from(tokens), max_size=20))
+        expected = tested.processor.decode(ids)
+        decoded = tested.decode(ids)
+        if tested is bytewise:  # invalid bytes: the package gives one U+FFFD per byte, Python sometimes fewer
+            expected = expected.replace("\ufffd", "")
+            decoded = decoded.replace("\ufffd", "")
+        assert decoded == expected
+        stream = tested.stream()
+        assert "".join(stream.feed([token]) for token in ids) + stream.finish() == tested.decode(ids)
 
 
-def test_bytes_never_give_half_a_character(bytewise):
+def test_byte_tokens_never_give_part_of_a_character(bytewise):
     ids = bytewise.encode("ab🦄 c")
     stream = bytewise.stream()
     parts = [stream.feed([token]) for token in ids]
@@ -166,7 +168,7 @@ def test_bytes_never_give_half_a_character(bytewise):
 
 
 def test_a_vocabulary_that_keeps_its_spaces(bytewise):
-    """Nothing was lost of the prompt, so that nothing is left out after it."""
+    """The prompt keeps its last space, so the completion keeps its first."""
     (word,) = ids_of(bytewise, "▁d")
     assert bytewise.encode("Das ") != bytewise.encode("Das")
     assert bytewise.stream("Das ").feed([word]) == " d" and bytewise.stream(None).feed([word]) == "d"
@@ -186,7 +188,7 @@ def test_vocabularies_without_the_control_tokens(trained):
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "char", "word"])
-def test_other_models(trained, model_type):
+def test_other_model_types(trained, model_type):
     size = {"unigram": 60, "char": 40, "word": 40}[model_type]
     vocabulary = trained(model_type=model_type, vocab_size=size)
     assert vocabulary.encode("Das der die") == vocabulary.processor.encode("Das der die")
@@ -199,7 +201,7 @@ def test_unknown_characters(vocabulary):
     assert vocabulary.token_text(0) == "<unk>"
 
 
-def test_pieces(vocabulary):
+def test_token_texts(vocabulary):
     assert [vocabulary.token_text(token) for token in ids_of(vocabulary, "▁d", "er", "<endofline>", "<endoftext>")] == [
         " d",
         "er",
@@ -209,14 +211,14 @@ def test_pieces(vocabulary):
 
 
 @pytest.mark.parametrize("token", [-1, tiny_lm.PIECES, 1 << 40])
-def test_ids_that_are_not_there(vocabulary, token):
-    for use in (
+def test_unknown_ids_are_rejected(vocabulary, token):
+    for lookup in (
         vocabulary.token_text,
         lambda token: vocabulary.decode([token]),
         lambda token: vocabulary.decode_bytes([token]),
     ):
         with pytest.raises(GPT2Error, match=f"has no id {token}; its ids are below {tiny_lm.PIECES}"):
-            use(token)
+            lookup(token)
 
 
 def test_files_and_fingerprint(vocabulary, sp_model, trained):
@@ -225,7 +227,7 @@ def test_files_and_fingerprint(vocabulary, sp_model, trained):
     assert pickle.loads(pickle.dumps(vocabulary)).fingerprint == vocabulary.fingerprint
 
 
-def test_a_missing_package_is_answered_with_what_to_type(sp_model, monkeypatch):
+def test_the_error_for_a_missing_package_says_what_to_type(sp_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(GPT2Error, match="needs the package sentencepiece; type: pip install sentencepiece"):
-        reader.read(sp_model)
+        read(sp_model)

@@ -1,1 +1,1 @@
-"""Characters: what a vocabulary is, stop strings, bytes that are not in the encoding. No TensorFlow."""
+"""Text handling without TensorFlow: the vocabulary protocol, stop strings and undecodable bytes."""

@@ -1,4 +1,4 @@
-"""Bytes as printable characters, in which byte-level vocabularies write their pieces, and back."""
+"""The printable characters in which byte-level vocabularies spell the bytes of their tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 
 
 def byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte: itself where it has one, else U+0100 and up.
+    """Return the printable character of each byte: its own if it has one, otherwise one from U+0100 up.
 
     >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
     ('Ġ', 'a')
@@ -17,16 +17,25 @@ def byte_characters() -> dict[int, str]:
 
 
 class TokenBytes(dict[int, bytes]):
-    """id -> what it stands for, found when it is first asked for: a text has a hundredth of the ids."""
+    """A mapping from ids to their bytes, filled on first use, since a text needs about 1% of the ids."""
 
     def __init__(self, ids_of: Mapping[str, int], special: Set[str]) -> None:
-        self.pieces, self.special = dict(zip(ids_of.values(), ids_of)), special
-        self.to_latin = {ord(character): byte for byte, character in byte_characters().items()}
+        """Prepare an empty mapping.
 
-    def __missing__(self, i: int) -> bytes:
-        """Raises KeyError for an id that the vocabulary does not have."""
-        piece = self.pieces[i]
-        # A special token's characters do not stand for bytes: those are its UTF-8.
-        found = piece.encode("utf-8") if piece in self.special else piece.translate(self.to_latin).encode("latin-1")
-        self[i] = found
-        return found
+        Args:
+            ids_of: The id of each piece.
+            special: The pieces whose bytes are their own UTF-8, not those that their characters spell.
+        """
+        self.pieces = dict(zip(ids_of.values(), ids_of))
+        self.special = special
+        self.byte_of_character = {ord(character): byte for byte, character in byte_characters().items()}
+
+    def __missing__(self, token: int) -> bytes:
+        """Compute and store the bytes of an id; raise KeyError if the vocabulary does not have it."""
+        piece = self.pieces[token]
+        if piece in self.special:
+            content = piece.encode("utf-8")
+        else:
+            content = piece.translate(self.byte_of_character).encode("latin-1")
+        self[token] = content
+        return content

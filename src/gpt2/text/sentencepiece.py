@@ -1,9 +1,13 @@
-"""SentencePiece vocabularies (Kudo and Richardson 2018), as transformer-lm uses them; the package `sentencepiece` does
-the work.
+"""SentencePiece vocabularies (Kudo and Richardson 2018) as transformer-lm uses them.
 
-Text is normalised first (its spaces, most of all), and a word's space is the first character of its piece, written `▁`.
-transformer-lm encodes line by line: each ends with the control token <endofline>, a document with <endoftext>. A
-vocabulary that lacks the first encodes its text as a whole; of one that lacks the second, </s> parts documents.
+The package `sentencepiece` does the work.
+
+SentencePiece normalizes a text first, above all its spaces. The space before a word becomes the first character of the
+word's piece, written `▁`.
+
+transformer-lm encodes a text line by line: each line ends with the control token <endofline>, and each document with
+<endoftext>. If a vocabulary lacks <endofline>, a text is encoded as a whole; if it lacks <endoftext>, </s> separates
+documents.
 """
 
 from __future__ import annotations
@@ -20,86 +24,113 @@ from gpt2.errors import GPT2Error
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
-END_OF_LINE, END_OF_TEXT, UNKNOWN_TOKEN = "<endofline>", "<endoftext>", "<unk>"
+END_OF_LINE = "<endofline>"
+END_OF_TEXT = "<endoftext>"
+UNKNOWN_TOKEN = "<unk>"
 WORD_START = "▁"  # U+2581
 SP_MODEL_FILE = "sp.model"
-SP_MODEL_SUFFIX = ".model"  # that sp-train gives its files
-MISSING = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
+SP_MODEL_SUFFIX = ".model"  # the suffix that sp-train gives its files
+INSTALL_HINT = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
 
 
 def import_sentencepiece() -> Any:
-    """The package. Raises GPT2Error, with what to type, if it is not installed."""
+    """Import and return the package `sentencepiece`.
+
+    Raises:
+        GPT2Error: If it is not installed; the message says what to type.
+    """
     try:
         import sentencepiece
     except ModuleNotFoundError as error:
         if error.name != "sentencepiece":
             raise
-        raise GPT2Error(MISSING) from error
+        raise GPT2Error(INSTALL_HINT) from error
     return sentencepiece
 
 
 class SentencePiece:
-    """A vocabulary; `processor` is the package's own object."""
+    """A SentencePiece vocabulary; `processor` is the package's own object."""
 
     def __init__(self, model: bytes, adds_space: bool = True, trims: bool = True) -> None:
-        """model: a file that `formats.sp_model` has looked through, with what it says of spaces: whether one is put
-        before each text, and whether those at its ends, and double ones, are dropped.
+        """Load a vocabulary from the bytes of its file.
 
-        Raises GPT2Error if the package is missing, RuntimeError for what the package cannot read.
+        Args:
+            model: The content of an `sp.model` file, already checked by `formats.sentencepiece.sp_model`.
+            adds_space: Whether the model's normalizer puts a space before each text.
+            trims: Whether it removes leading, trailing and repeated spaces.
+
+        Raises:
+            GPT2Error: If the package is missing.
+            RuntimeError: If the package cannot read the model.
         """
-        self.model, self.adds_space, self.trims = model, adds_space, trims
+        self.model = model
+        self.adds_space = adds_space
+        self.trims = trims
         self.processor = import_sentencepiece().SentencePieceProcessor(model_proto=model)
-        self.end_of_line = self._id(END_OF_LINE)
-        ends = (self._id(END_OF_TEXT), self.processor.eos_id())
-        self.ends = [token for token in ends if token is not None and token >= 0]  # of texts, the one to write first
-        self.known: dict[int, bytes] = {}  # what tokens stand for, as far as somebody has asked
+        self.end_of_line = self._find_id(END_OF_LINE)
+        end_ids = (self._find_id(END_OF_TEXT), self.processor.eos_id())
+        self.end_ids = [token for token in end_ids if token is not None and token >= 0]  # the preferred one first
+        self.bytes_cache: dict[int, bytes] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments, since the package's object is rebuilt from them."""
         return SentencePiece, (self.model, self.adds_space, self.trims)
 
-    def _id(self, name: str) -> int | None:
-        found = self.processor.piece_to_id(name)
-        return found if self.processor.id_to_piece(found) == name else None
+    def _find_id(self, piece: str) -> int | None:
+        token = self.processor.piece_to_id(piece)
+        return token if self.processor.id_to_piece(token) == piece else None  # an unknown piece gets the id of <unk>
 
     @functools.cached_property
     def n_vocab(self) -> int:
+        """One more than the largest id."""
         return self.processor.get_piece_size()
 
     @property
     def end_of_text(self) -> int:
-        """<endoftext>, or the end of a sentence, </s>. Raises GPT2Error for neither."""
-        if not self.ends:
+        """The id of <endoftext>, or of </s> (the end of a sentence) if there is no <endoftext>.
+
+        Raises:
+            GPT2Error: If the vocabulary has neither token.
+        """
+        if not self.end_ids:
             raise GPT2Error(f"this vocabulary has neither {END_OF_TEXT} nor </s>; start from a prompt instead")
-        return self.ends[0]
+        return self.end_ids[0]
 
     @property
     def ends_lines(self) -> bool:
+        """Whether each line ends with <endofline>."""
         return self.end_of_line is not None
 
     @functools.cached_property
     def fingerprint(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of the model's file."""
         return hashlib.sha256(self.model).hexdigest()[:16]
 
     def last_safe_cut(self, text: str) -> int:
-        """The last end of a line or, if there is none, the last space between words."""
+        """Return the index after the last newline or, if there is no newline, the index of the last space."""
         return text.rfind("\n") + 1 or max(0, text.rfind(" "))
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Text of any length -> ids, what `sp-encode` writes: each newline is an <endofline> if there is that token.
+        """Return the ids of a text of any length, the same as transformer-lm's `sp-encode` writes.
 
-        special: whether <endoftext>, or what stands for it, is the token rather than a text of that name.
+        Each newline becomes <endofline> if the vocabulary has that token.
+
+        Args:
+            text: The text to encode.
+            special: Whether the name of the end-of-text token is encoded as that token instead of as ordinary text.
         """
-        name = self.token_text(self.end_of_text) if special and self.ends else ""
-        if name and name in text:
-            documents = [self.encode(part) for part in text.split(name)]
+        separator = self.token_text(self.end_of_text) if special and self.end_ids else ""
+        if separator and separator in text:
+            documents = [self.encode(part) for part in text.split(separator)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
-        return list(chain.from_iterable(self._encoded(text)))
+        return list(chain.from_iterable(self._encode_lines(text)))
 
     def pack(self, text: str) -> bytes:
-        return array(type_code(self.n_vocab), chain.from_iterable(self._encoded(text))).tobytes()
+        """Return the ids that `encode` returns, as the bytes of an array of `type_code(n_vocab)`."""
+        return array(type_code(self.n_vocab), chain.from_iterable(self._encode_lines(text))).tobytes()
 
-    def _encoded(self, text: str) -> Iterator[list[int]]:
-        """The ids of each line, or of all."""
+    def _encode_lines(self, text: str) -> Iterator[list[int]]:
+        """Yield the ids of each line, or of the whole text if lines have no token of their own."""
         text = without_surrogates(text)
         if self.end_of_line is None:
             yield self.processor.encode(text)
@@ -110,97 +141,119 @@ class SentencePiece:
             yield [*ids, self.end_of_line] if line.endswith("\n") else ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids -> text, without the space of its first word and of each line's; bytes that are not UTF-8 become U+FFFD.
+        """Return the text of the ids, without the space before the first word of the text and of each line.
 
-        <endofline> becomes a newline, the end of text its name, <unk> what the file wants to be seen of it (" ⁇ ").
+        <endofline> becomes a newline, and the end-of-text token its name. <unk> becomes the text that the model's file
+        gives for it (" ⁇ "). Bytes that are not valid UTF-8 become U+FFFD.
         """
         stream = self.stream()
         return stream.feed(ids) + stream.finish()
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """What the ids stand for in the midst of a text: the space of the first word is there, that of a line is not.
+        """Return the bytes of the ids in the middle of a text.
+
+        The space before the first word is included; the space before the first word of a further line is not.
 
         >>> vocabulary.decode_bytes([vocabulary.processor.piece_to_id("▁Haus")])
         b' Haus'
         """
-        return SentencePieceStream(self, at_start=False).bytes_of(ids)
+        return SentencePieceStream(self, at_start=False).decode_bytes(ids)
 
     def token_text(self, token: int) -> str:
-        """An id's text, spaces included, or its name; bytes that are not UTF-8 are shown as `\\xe4`."""
-        if self.processor.is_control(self._checked(token)) or self.processor.is_unknown(token):
+        r"""Return an id's text, spaces included, or its name; bytes that are not valid UTF-8 are shown as `\xe4`."""
+        if self.processor.is_control(self._check_id(token)) or self.processor.is_unknown(token):
             return self.processor.id_to_piece(token)
         return self.token_bytes(token).decode("utf-8", errors="backslashreplace")
 
     def stream(self, prompt: str | None = None) -> SentencePieceStream:
-        """For ids that come one by one. A space that the prompt ends with, and that its ids have lost, is not written
-        again before the first word."""
-        return SentencePieceStream(self, self._lost_space(prompt or ""))
+        """Return a decoder for ids that arrive one by one.
 
-    def _lost_space(self, prompt: str) -> bool:
+        The ids of a prompt may lack the space at its end. In that case the decoder drops the space before the first
+        word, so that the joined text does not have two.
+
+        Args:
+            prompt: The text that the decoded text continues, or None if there is none.
+        """
+        return SentencePieceStream(self, self._loses_last_space(prompt or ""))
+
+    def _loses_last_space(self, prompt: str) -> bool:
+        """Return whether the prompt ends at the start of a line or with white space that its encoding loses."""
         line = prompt if self.end_of_line is None else prompt.rpartition("\n")[2]
         return not line or (line[-1].isspace() and not self.decode(self.encode(line)).endswith(line[-1]))
 
     def files(self) -> dict[str, bytes]:
+        """Return the files that store this vocabulary in a model directory: file name -> content."""
         return {SP_MODEL_FILE: self.model}
 
-    def begins_with_space(self, token: int) -> bool:
-        """Whether it is the beginning of a word; what stands for a byte is not, be that a space."""
+    def starts_with_space(self, token: int) -> bool:
+        """Return whether an id starts a word; false for a byte token, even for the one of the space."""
         return self.token_bytes(token).startswith(b" ") and self.processor.id_to_piece(token).startswith(WORD_START)
 
     def token_bytes(self, token: int) -> bytes:
-        """What an id stands for, its space included. Raises GPT2Error for one that the vocabulary does not have."""
-        token = int(token)
-        found = self.known.get(token)
-        if found is None:
-            found = self.known[token] = self._token_bytes(self._checked(token))
-        return found
+        """Return the bytes of an id, its space included.
 
-    def _token_bytes(self, token: int) -> bytes:
-        name, processor = self.processor.id_to_piece(token), self.processor
+        Raises:
+            GPT2Error: If the vocabulary does not have the id.
+        """
+        token = int(token)
+        content = self.bytes_cache.get(token)
+        if content is None:
+            content = self.bytes_cache[token] = self._compute_bytes(self._check_id(token))
+        return content
+
+    def _compute_bytes(self, token: int) -> bytes:
+        processor = self.processor
+        piece = processor.id_to_piece(token)
         if token == self.end_of_line:
             return b"\n"
         if processor.is_control(token):
-            return name.encode("utf-8") if token in self.ends else b""
+            return piece.encode("utf-8") if token in self.end_ids else b""
         if processor.is_unknown(token):
             return processor.decode([token]).encode("utf-8")
         if processor.is_byte(token):
-            return bytes([int(name[1:-1], 16)])  # <0xE4>
-        return name.replace(WORD_START, " ").encode("utf-8")
+            return bytes([int(piece[1:-1], 16)])  # <0xE4>
+        return piece.replace(WORD_START, " ").encode("utf-8")
 
-    def _checked(self, token: int) -> int:
+    def _check_id(self, token: int) -> int:
         if not 0 <= token < self.n_vocab:
             raise GPT2Error(f"this vocabulary has no id {token}; its ids are below {self.n_vocab}")
         return token
 
 
 class SentencePieceStream:
-    """Ids in, text out, holding an incomplete character back."""
+    """An incremental decoder that holds an incomplete character back."""
 
     def __init__(self, vocabulary: SentencePiece, at_start: bool) -> None:
-        """at_start: whether the next word's space is not part of the text."""
+        """Start a new text.
+
+        Args:
+            vocabulary: The vocabulary of the ids.
+            at_start: Whether the space before the next word is not part of the text.
+        """
         self.vocabulary = vocabulary
-        self.drops = vocabulary.adds_space or vocabulary.trims
-        self.at_start = at_start and self.drops
+        self.drops_space = vocabulary.adds_space or vocabulary.trims
+        self.at_start = at_start and self.drops_space
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:
-        """The text that is complete with these ids."""
-        return self.utf8.decode(self.bytes_of(ids))
+        """Return the text that these ids complete."""
+        return self.utf8.decode(self.decode_bytes(ids))
 
     def finish(self) -> str:
-        """What is left at the end: U+FFFD for a character that was never completed."""
+        """Return the text of an incomplete character at the end, as U+FFFD."""
         return self.utf8.decode(b"", final=True)
 
-    def bytes_of(self, ids: Iterable[int]) -> bytes:
-        """What the ids stand for where they are."""
-        vocabulary, parts = self.vocabulary, []
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of the next ids, without the spaces that are not part of the text."""
+        vocabulary = self.vocabulary
+        parts: list[bytes] = []
         for token in map(int, ids):
             part = vocabulary.token_bytes(token)
             if self.at_start and part:
-                is_space = vocabulary.begins_with_space(token)
-                part = part[1:] if is_space else part
+                if vocabulary.starts_with_space(token):
+                    part = part[1:]
                 self.at_start = not part and vocabulary.trims
             parts.append(part)
-            if token == vocabulary.end_of_line or token in vocabulary.ends:
-                self.at_start = self.drops
+            if token == vocabulary.end_of_line or token in vocabulary.end_ids:
+                self.at_start = self.drops_space
         return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Finding stop strings in text that arrives in pieces."""
+"""Detection of stop strings in text that arrives in chunks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Passes text on up to the first stop string, which is not part of it.
+    """A filter that passes text through up to the first stop string, which it drops.
 
-    The first is the one that is complete first, and of those that end together the longest: where the pieces are cut
-    does not matter.
+    The first stop string is the one that is complete first; if several are complete at the same character, it is the
+    longest. So the result does not depend on how the text is split into chunks.
 
     >>> stops = StopStrings(["END"])
     >>> [stops.feed(text) for text in ("the E", "ast, the EN", "D. More")], stops.found
@@ -17,29 +17,40 @@ class StopStrings:
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
+        """Start a new text.
+
+        Args:
+            stops: The stop strings.
+        """
         self.stops = tuple(stops)
         self.held = ""
         self.found = False
 
     def feed(self, text: str) -> str:
-        """The text that is certain not to belong to a stop string; what could be the beginning of one is held back."""
+        """Return the text that cannot belong to a stop string, and hold back what may be the start of one.
+
+        Args:
+            text: The next chunk of the text.
+        """
         if self.found:
             return ""
         text = self.held + text
-        ends = [(at + len(stop), at) for stop in self.stops if (at := text.find(stop)) >= 0]
-        self.found = bool(ends)
-        safe = min(ends)[1] if ends else self._safe_length(text)
+        matches = [(start + len(stop), start) for stop in self.stops if (start := text.find(stop)) >= 0]
+        self.found = bool(matches)
+        safe = min(matches)[1] if matches else self._safe_length(text)
         self.held = "" if self.found else text[safe:]
         return text[:safe]
 
     def finish(self) -> str:
-        """What was held back, once no more text will come."""
-        held, self.held = self.held, ""
+        """Return the text that is still held back, when no more text follows."""
+        held = self.held
+        self.held = ""
         return held
 
     def _safe_length(self, text: str) -> int:
+        """Return the length of the text before the first possible start of a stop string."""
         longest = max((len(stop) for stop in self.stops), default=0)
-        for at in range(max(0, len(text) - longest + 1), len(text)):
-            if any(stop.startswith(text[at:]) for stop in self.stops):
-                return at
+        for start in range(max(0, len(text) - longest + 1), len(text)):
+            if any(stop.startswith(text[start:]) for stop in self.stops):
+                return start
         return len(text)

@@ -1,4 +1,4 @@
-"""Which encoding a text is in, and bytes that are not in it: read as U+FFFD, and counted."""
+"""Text encodings: detection of byte-order marks, and bytes that cannot be decoded, which are counted."""
 
 from __future__ import annotations
 
@@ -8,69 +8,86 @@ from collections import Counter
 
 from gpt2.errors import UsageError, summarize_names
 
-REPLACE_AND_COUNT = "gpt2.replace-and-count"
-# UTF-32's little-endian mark begins as UTF-16's does. The codecs read the mark, and drop it.
-MARKS = {
+REPLACE_AND_COUNT = "gpt2.replace-and-count"  # the error handler that `count_undecodable` registers
+# In this order, because the mark of UTF-16-LE is a prefix of that of UTF-32-LE. These codecs skip the mark themselves.
+BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-MAX_BOM_BYTES = max(map(len, MARKS))  # bytes
+MAX_BOM_BYTES = max(map(len, BOM_ENCODINGS))
 
 
 class UndecodableCounter:
-    """Counts the bytes that were not in the encoding that was expected, text by text: both may be set for the next."""
+    """Counts of the bytes that could not be decoded, per encoding and text.
 
-    def __init__(self, encoding: str, what: str) -> None:
-        self.encoding, self.text_name = encoding, what
-        self.counts: dict[str, Counter[str]] = {}  # of each encoding, those of each text
+    Assign `encoding` and `text_name` before decoding the next text.
+    """
+
+    def __init__(self, encoding: str, text_name: str) -> None:
+        """Start counting for a first text.
+
+        Args:
+            encoding: The encoding that the text should have.
+            text_name: The name of the text in the report.
+        """
+        self.encoding = encoding
+        self.text_name = text_name
+        self.counts: dict[str, Counter[str]] = {}  # encoding -> text name -> bytes
 
     def replace(self, error: UnicodeError) -> tuple[str, int]:
-        """An error handler for decoding, as `codecs.register_error` takes it."""
+        """Replace and count undecodable bytes: an error handler as `codecs.register_error` takes it."""
         if not isinstance(error, UnicodeDecodeError):
             raise error
         self.counts.setdefault(self.encoding, Counter())[self.text_name] += error.end - error.start
         return "\ufffd", error.end
 
     def report(self) -> None:
-        """One warning for each encoding, which names the texts."""
+        """Give one warning per encoding, which names the texts, and reset the counts."""
         for encoding, counts in self.counts.items():
-            said = f"{sum(counts.values())} bytes of {summarize_names(counts)} are not {encoding}; read as U+FFFD"
-            warnings.warn(said, stacklevel=2)
+            message = f"{sum(counts.values())} bytes of {summarize_names(counts)} are not {encoding}; read as U+FFFD"
+            warnings.warn(message, stacklevel=2)
         self.counts.clear()
 
 
-def count_undecodable(encoding: str, what: str) -> UndecodableCounter:
-    """Makes the error handler REPLACE_AND_COUNT count into what is returned; `what` is how its report calls the text.
+def count_undecodable(encoding: str, text_name: str) -> UndecodableCounter:
+    """Register the error handler REPLACE_AND_COUNT and return its counter.
 
-    Raises UsageError for an encoding that Python does not know.
+    Args:
+        encoding: The encoding that the text should have.
+        text_name: The name of the text in the report.
+
+    Raises:
+        UsageError: If Python does not know the encoding.
     """
     check_encoding(encoding)
-    found = UndecodableCounter(encoding, what)
-    codecs.register_error(REPLACE_AND_COUNT, found.replace)
-    return found
+    counter = UndecodableCounter(encoding, text_name)
+    codecs.register_error(REPLACE_AND_COUNT, counter.replace)
+    return counter
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises UsageError for an encoding that Python does not know, or that cannot replace what is not in it."""
+    """Raise UsageError if Python does not know the encoding or cannot replace undecodable bytes in it."""
     try:
-        b"a".decode(encoding, "replace")  # codecs.lookup would find base64 too, which decodes no text
+        b"a".decode(encoding, "replace")  # codecs.lookup would also accept base64, which decodes no text
     except (LookupError, ValueError):
         raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
 
 
 def encoding_from_bom(start: bytes, encoding: str) -> str:
-    """The encoding of a text whose first LONGEST_MARK bytes are `start`.
+    """Return the encoding of a text: from its byte-order mark if UTF-8 is expected, otherwise the expected one.
 
-    It is what a byte-order mark says, if UTF-8 is expected and there is one; else `encoding`.
+    Args:
+        start: The first MAX_BOM_BYTES bytes of the text.
+        encoding: The expected encoding.
     """
     if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
-        return next((name for mark, name in MARKS.items() if start.startswith(mark)), encoding)
+        return next((name for mark, name in BOM_ENCODINGS.items() if start.startswith(mark)), encoding)
     return encoding
 
 
 def without_surrogates(text: str) -> str:
-    """The text with U+FFFD for each unpaired surrogate, which is no character."""
+    """Return the text with U+FFFD in place of each unpaired surrogate, which is not a character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

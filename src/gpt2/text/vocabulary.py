@@ -1,4 +1,4 @@
-"""What a vocabulary is to the rest of the library: text -> ids and back, whatever its files are."""
+"""The interface of a vocabulary: it maps text to token ids and back, whatever its file format."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from typing import Protocol
 
 
 def type_code(n_vocab: int) -> str:
-    """The smallest of the types in which ids are kept, as `array` and NumPy call it: uint16 or uint32."""
+    """Return the type code of the smallest integer type that holds the ids of a vocabulary.
+
+    Args:
+        n_vocab: One more than the largest id.
+
+    Returns:
+        A code that both `array` and NumPy understand: "H" (uint16) or "I" (uint32).
+    """
     return "H" if n_vocab <= 1 << 16 else "I"
 
 
 class TextStream(Protocol):
-    """Ids in, text out, never half a character."""
+    """An incremental decoder: it takes ids and returns text, and never returns part of a character."""
 
-    def feed(self, ids: Iterable[int]) -> str: ...
+    def feed(self, ids: Iterable[int]) -> str:
+        """Return the text that these ids complete."""
 
-    def finish(self) -> str: ...
+    def finish(self) -> str:
+        """Return the text of an incomplete character at the end, as U+FFFD."""
 
 
 class Vocabulary(Protocol):
-    """What the rest of the library needs of a vocabulary; it can be pickled. Ids that it does not have: GPT2Error."""
+    """A mapping between text and token ids.
+
+    A vocabulary can be pickled. Its methods raise GPT2Error for ids that it does not have.
+    """
 
     @property
     def n_vocab(self) -> int:
@@ -28,37 +40,49 @@ class Vocabulary(Protocol):
 
     @property
     def end_of_text(self) -> int:
-        """The id that parts documents, and with which a text without a prompt begins. Raises GPT2Error for none."""
+        """The id that separates documents and that starts a text without a prompt.
+
+        Raises:
+            GPT2Error: If the vocabulary has no such token.
+        """
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits by which files of ids name their vocabulary."""
+        """16 hexadecimal digits that identify the vocabulary in token files."""
 
     @property
     def ends_lines(self) -> bool:
-        """Whether each line of a document ends with an id of its own, the last one too, be there a newline or not."""
+        """Whether each line of a document ends with a token of its own, even a last line without a newline."""
 
     def last_safe_cut(self, text: str) -> int:
-        """The last place at which a text may be cut so that its parts have the ids of the whole; 0 for none."""
+        """Return the last index at which `text` can be split without changing its ids, or 0 if there is none."""
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Text of any length -> ids. special: whether the text of the end-of-text token stands for it."""
+        """Return the ids of a text of any length.
+
+        Args:
+            text: The text to encode.
+            special: Whether the name of the end-of-text token is encoded as that token instead of as ordinary text.
+        """
 
     def pack(self, text: str) -> bytes:
-        """What `encode` gives, as the bytes of an array of type_code(n_vocab)."""
+        """Return the ids that `encode` returns, as the bytes of an array of `type_code(n_vocab)`."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Ids -> text; bytes that are not UTF-8 become U+FFFD."""
+        """Return the text of the ids; bytes that are not valid UTF-8 become U+FFFD."""
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Ids -> the bytes that they stand for."""
+        """Return the bytes of the ids."""
 
     def token_text(self, token: int) -> str:
-        """An id as people look at it: its text, spaces included, or its name."""
+        """Return the readable form of an id: its text, spaces included, or its name."""
 
     def stream(self, prompt: str | None = None) -> TextStream:
-        """For ids that come one by one. prompt: the text before them, which theirs joins as it is written; None for
-        none."""
+        """Return a decoder for ids that arrive one by one.
+
+        Args:
+            prompt: The text that the decoded text continues, or None if there is none.
+        """
 
     def files(self) -> dict[str, bytes]:
-        """What a model directory holds of it, by the names of the files."""
+        """Return the files that store this vocabulary in a model directory: file name -> content."""
