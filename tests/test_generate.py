@@ -112,15 +112,15 @@ def test_generating_again_and_again_keeps_nothing(tiny_model):
     "wrong, message",
     [
         ({"prompt": ""}, "the prompt is empty"),
-        ({"prompt": 5}, "the prompt must be text, ids, or None, .* not 5"),
+        ({"prompt": 5}, "the prompt must be text, ids, or None .*, not 5"),
         ({"length": -1}, "length must be a whole number of at least 0, not -1"),
         ({"length": 1.5}, "length must be a whole number, not 1.5"),
         ({"length": True}, "length must be a whole number"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"seed": 2**64}, r"seed must be below 2\*\*64"),
-        ({"stop": ("",)}, "stop must be text that is not empty"),
-        ({"stop": ""}, "stop must be text that is not empty"),
-        ({"stop": ["a", 5]}, "stop must be text"),
+        ({"stop": ("",)}, "stop must be a string that is not empty"),
+        ({"stop": ""}, "stop must be a string that is not empty"),
+        ({"stop": ["a", 5]}, "stop must be a string"),
     ],
 )
 def test_impossible_requests_are_refused(wrong, message):

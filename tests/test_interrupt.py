@@ -1,42 +1,42 @@
-"""Signals as flags: which are caught, and that all is put back."""
+"""Signals as flags: which ones are caught, and that the previous handlers are restored."""
 
 import signal
 
 import pytest
 
-from gpt2.interrupt import HungUp, Interrupted, Interruption, Terminated
+from gpt2.interrupt import HungUp, Interrupted, SignalFlag, Terminated
 
 
 @pytest.mark.parametrize(
-    "number, raised", [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated), (signal.SIGHUP, HungUp)]
+    "number, exception", [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated), (signal.SIGHUP, HungUp)]
 )
-def test_a_signal_is_a_flag_until_it_is_safe_to_stop(number, raised):
+def test_a_signal_is_a_flag_until_it_is_safe_to_stop(number, exception):
     before = signal.getsignal(number)
-    with Interruption([number]) as interruption:
+    with SignalFlag([number]) as flag:
         signal.raise_signal(number)
-        assert interruption.pressed == number
+        assert flag.received == number
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) == before
-    with pytest.raises(raised):
-        interruption.throw()
+    with pytest.raises(exception):
+        flag.raise_if_received()
 
 
-def test_what_is_ignored_stays_ignored():
+def test_an_ignored_signal_stays_ignored():
     """As under nohup, and in the background of a script."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interruption([signal.SIGHUP]) as interruption:
+        with SignalFlag([signal.SIGHUP]) as flag:
             signal.raise_signal(signal.SIGHUP)
-        assert interruption.pressed is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert flag.received is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_handler_that_python_cannot_put_back_stays(monkeypatch):
-    """To Python, one that was installed from C is None."""
+def test_a_handler_that_python_cannot_restore_is_kept(monkeypatch):
+    """Python reports a handler that was installed from C as None."""
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("it was replaced"))
-    with Interruption() as interruption:
+    monkeypatch.setattr(signal, "signal", lambda *_: pytest.fail("the handler was replaced"))
+    with SignalFlag() as flag:
         pass
-    assert interruption.pressed is None
+    assert flag.received is None

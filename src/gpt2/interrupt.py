@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP as a flag, to be looked at where it is safe to stop.
+"""Ctrl-C, SIGTERM and SIGHUP as a flag, which is checked where it is safe to stop.
 
-As an exception, Ctrl-C could strike inside TensorFlow, which makes other errors of it.
+As an exception, Ctrl-C could strike inside TensorFlow, which would turn it into another error.
 """
 
 from __future__ import annotations
@@ -12,53 +12,57 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after what it interrupted has come to an orderly end."""
+    """Ctrl-C, after the interrupted work has stopped cleanly."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a cluster sends it before it takes a machine back."""
+    """SIGTERM, which a cluster sends before it takes a machine back."""
 
 
 class HungUp(KeyboardInterrupt):
-    """SIGHUP: the terminal or the connection is gone."""
+    """SIGHUP: the terminal or the connection was closed."""
 
 
-SIGNAL_EXCEPTIONS = {
-    "SIGINT": Interrupted,
-    "SIGTERM": Terminated,
-    "SIGHUP": HungUp,
-}  # by name: not every system has all
+# By name, because not every system has every signal.
+SIGNAL_EXCEPTIONS = {"SIGINT": Interrupted, "SIGTERM": Terminated, "SIGHUP": HungUp}
 
 
-class Interruption:
-    """Catches the first of these signals while it is entered; the second one raises at once.
+class SignalFlag:
+    """Records the first of the given signals inside a `with` block; a second one raises KeyboardInterrupt at once.
 
-    A signal that is ignored stays so, as under `nohup`; so does the handler of another library, which was installed
-    from C: Python could not put it back. In a thread other than the main one, which gets no signals, it does nothing.
+    An ignored signal stays ignored, as under `nohup`. A handler that another library installed from C is kept,
+    because Python could not restore it. In a thread other than the main one, which receives no signals, it does
+    nothing.
+
+    Attributes:
+        received: Number of the first signal that was received, or None.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
+        """Choose the signals to catch."""
         self.signals = signals
-        self.pressed: int | None = None
-        self.before: dict[int, Any] = {}
+        self.received: int | None = None
+        self.previous_handlers: dict[int, Any] = {}
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> SignalFlag:
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in self.signals:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self.before[number] = signal.signal(number, self._press)
+                    self.previous_handlers[number] = signal.signal(number, self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self.before:
-            signal.signal(*self.before.popitem())
+        """Restore the previous handlers."""
+        while self.previous_handlers:
+            signal.signal(*self.previous_handlers.popitem())
 
-    def _press(self, number: int, _: object) -> None:
-        if self.pressed is not None:
+    def _record(self, number: int, _: object) -> None:
+        if self.received is not None:
             raise KeyboardInterrupt
-        self.pressed = number
+        self.received = number
 
-    def throw(self, unless: bool = False) -> None:
-        """Raises what the signal stands for, if there was one. unless: it has done all that was wanted of it."""
-        if self.pressed is not None and not unless:
-            raise SIGNAL_EXCEPTIONS[signal.Signals(self.pressed).name]
+    def raise_if_received(self) -> None:
+        """Raise the exception that belongs to the received signal; do nothing if there was none."""
+        if self.received is not None:
+            raise SIGNAL_EXCEPTIONS[signal.Signals(self.received).name]

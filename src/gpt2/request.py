@@ -1,5 +1,6 @@
-"""What is asked of a sample: how its tokens are chosen, its prompt, its length. No TensorFlow: mistakes are answered
-at once.
+"""What to generate: the prompt, the length and how tokens are chosen. Does not import TensorFlow.
+
+Values are checked when an object is created, so that a mistake is reported before any work starts.
 """
 
 from __future__ import annotations
@@ -14,64 +15,95 @@ from typing import Any
 from gpt2.errors import UsageError
 
 FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
-DEFAULT_PRECISION = PRECISIONS[0]
-PENALTIES = 0.001, 1000.0  # far beyond these, logits would no longer be numbers
-SUBTRACTED = -2.0, 2.0  # frequency and presence penalties, as OpenAI's API takes them
-BIAS = 1000.0  # added to or subtracted from a logit, at most: more than all that there are
-SEEDS = 2**64
+DEFAULT_PRECISION = FLOAT32
+REPETITION_PENALTY_RANGE = (0.001, 1000.0)  # values far beyond these would overflow the logits
+TOKEN_PENALTY_RANGE = (-2.0, 2.0)  # frequency and presence penalties, as in OpenAI's API
+MAX_LOGIT_BIAS = 1000.0  # added or subtracted; larger than any logit
+SEED_LIMIT = 2**64  # seeds and sample numbers are below it
 Prompt = str | Sequence[int] | None
 
 
 def check_precision(precision: str) -> None:
-    """Raises UsageError unless it is one of PRECISIONS."""
+    """Check the name of a precision.
+
+    Raises:
+        UsageError: It is not one of PRECISIONS.
+    """
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
 def check_integer(name: str, value: Any) -> None:
-    """Raises UsageError for anything but a whole number."""
+    """Check that a value is a whole number.
+
+    Raises:
+        UsageError: It is not.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UsageError(f"{name} must be a whole number, not {value!r}")
 
 
 def check_number(name: str, value: Any) -> None:
-    """Raises UsageError for what is no number, and for infinity and NaN."""
+    """Check that a value is a finite number.
+
+    Raises:
+        UsageError: It is not a number, or it is infinity or NaN.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UsageError(f"{name} must be a number, not {value!r}")
 
 
-def require_integer(name: str, value: Any, least: int = 0) -> int:
-    """The value. Raises UsageError unless it is a whole number, and at least so large."""
+def require_integer(name: str, value: Any, minimum: int = 0) -> int:
+    """Return the value if it is a whole number of at least `minimum`.
+
+    Raises:
+        UsageError: It is not.
+    """
     check_integer(name, value)
-    if value < least:
-        raise UsageError(f"{name} must be a whole number of at least {least}, not {value}")
+    if value < minimum:
+        raise UsageError(f"{name} must be a whole number of at least {minimum}, not {value}")
     return value
 
 
-def check_range(name: str, value: Any, least: float, most: float, off: str) -> None:
-    """Raises UsageError unless the value is a number from `least` to `most`; off: which of them mean nothing."""
+def check_range(name: str, value: Any, minimum: float, maximum: float, note: str) -> None:
+    """Check that a value is a number from `minimum` to `maximum`.
+
+    Args:
+        name: Name of the parameter, for the error message.
+        value: The value to check.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value; math.inf for no limit.
+        note: Explanation for the error message, such as "0 is off".
+
+    Raises:
+        UsageError: It is not a number or out of range.
+    """
     check_number(name, value)
-    if not least <= value <= most:
-        allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of {least:g} or more"
-        raise UsageError(f"{name} must be a number {allowed} ({off}), not {value!r}")
+    if not minimum <= value <= maximum:
+        allowed = f"from {minimum:g} to {maximum:g}" if math.isfinite(maximum) else f"of {minimum:g} or more"
+        raise UsageError(f"{name} must be a number {allowed} ({note}), not {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How one sample's tokens are chosen.
+    """Sampling parameters: how the tokens of one sample are chosen.
 
-    temperature: divides the logits before the filters; 0 is greedy.
-    top_k: keep the k likeliest tokens, ties by lowest id; 0, or more than there are, keeps all.
-    top_p: keep the smallest set of likeliest tokens whose probabilities reach p (Holtzman et al. 2019); 0 and 1 keep
-        all.
-    repetition_penalty: divide the positive and multiply the negative logits of tokens that are there already, prompt
-        included, each token once (Keskar et al. 2019); 1 is off.
-    frequency_penalty, presence_penalty: subtract, from the logits of tokens that are new in the text, the one for each
-        time that they are there and the other once, as OpenAI's API does; 0 is off.
-    min_p: keep the tokens that are at least so likely as this share of the likeliest (Nguyen et al. 2024); 0 is off.
-    logit_bias: what is added to the logits of some ids, before all else.
+    Attributes:
+        temperature: Divides the logits before the filters; 0 is greedy.
+        top_k: Keeps the k most likely tokens, ties by lowest id; 0 and values above the vocabulary size keep all.
+        top_p: Keeps the smallest set of most likely tokens whose probabilities sum to p (Holtzman et al. 2019);
+            0 and 1 keep all.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens already in the text, prompt
+            included, each token once (Keskar et al. 2019); 1 is off.
+        frequency_penalty: Subtracted from a token's logit once for each time that it was generated, as in OpenAI's
+            API; 0 is off.
+        presence_penalty: Subtracted once from the logit of each generated token, as in OpenAI's API; 0 is off.
+        min_p: Keeps the tokens whose probability is at least this share of the most likely token's (Nguyen et al.
+            2024); 0 is off.
+        logit_bias: Token id -> value added to its logit before everything else.
 
-    Raises UsageError for a value out of range.
+    Raises:
+        UsageError: A value is out of range.
     """
 
     temperature: float = 1.0
@@ -84,32 +116,38 @@ class Sampling:
     logit_bias: Mapping[int, float] = dataclasses.field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        """Check the range of each value."""
         check_range("temperature", self.temperature, 0, math.inf, "0 is greedy")
         require_integer("top_k", self.top_k)
         check_range("top_p", self.top_p, 0, 1, "0 and 1 are off")
-        check_range("repetition_penalty", self.repetition_penalty, *PENALTIES, "1 is off")
-        check_range("frequency_penalty", self.frequency_penalty, *SUBTRACTED, "0 is off")
-        check_range("presence_penalty", self.presence_penalty, *SUBTRACTED, "0 is off")
+        check_range("repetition_penalty", self.repetition_penalty, *REPETITION_PENALTY_RANGE, "1 is off")
+        check_range("frequency_penalty", self.frequency_penalty, *TOKEN_PENALTY_RANGE, "0 is off")
+        check_range("presence_penalty", self.presence_penalty, *TOKEN_PENALTY_RANGE, "0 is off")
         check_range("min_p", self.min_p, 0, 1, "0 is off")
         for token, bias in self.logit_bias.items():
             require_integer("an id of logit_bias", token)
-            check_range("logit_bias", bias, -BIAS, BIAS, "0 is off")
+            check_range("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS, "0 is off")
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One sample to write.
+    """One sample to generate.
 
-    prompt: its text, or its ids; None starts from nothing, that is from the vocabulary's end-of-text token.
-    length: at most so many new tokens; a prompt and length beyond n_ctx make the window slide (`engine.batch.Batch`).
-    seed, sample: together they name the random numbers, so that a sample does not depend on its batch.
-    stop: one or several strings; writing ends where one of them would appear, and it is not part of the text.
-    end_of_text: whether writing ends at the vocabulary's end-of-text token too.
-    logprobs: how many of the likeliest tokens come with each one, besides its own log-probability.
-    echo: whether the prompt's tokens come with theirs too.
+    Attributes:
+        prompt: Text or ids to continue; None starts from the vocabulary's end-of-text token.
+        length: Maximum number of new tokens. If prompt and length exceed n_ctx, the window slides
+            (`engine.batch.Batch`).
+        sampling: How the tokens are chosen.
+        seed: With `sample`, it selects the random numbers, so that a sample does not depend on its batch.
+        sample: Number of the sample, for several samples of one seed.
+        stop: One or several strings. Generation ends before the first of them, which is not part of the text.
+        end_of_text: Whether generation also ends at the vocabulary's end-of-text token.
+        logprobs: How many of the most likely tokens are returned for each token, besides its own log-probability.
+        echo: Whether log-probabilities of the prompt's tokens are returned as well.
 
-    Raises UsageError for a prompt or a stop that is empty, and for a length, seed or sample that is no whole number of
-    at least 0 (below 2**64, for the latter two).
+    Raises:
+        UsageError: The prompt or a stop string is empty; length, seed, sample or logprobs is not a whole number of at
+            least 0; seed or sample is not below 2**64.
     """
 
     prompt: Prompt
@@ -123,32 +161,33 @@ class Request:
     echo: bool = False
 
     def __post_init__(self) -> None:
+        """Check each value and make `stop` a tuple."""
         _check_prompt(self.prompt)
         require_integer("length", self.length)
         require_integer("logprobs", self.logprobs)
         for name in ("seed", "sample"):
-            if require_integer(name, getattr(self, name)) >= SEEDS:
+            if require_integer(name, getattr(self, name)) >= SEED_LIMIT:
                 raise UsageError(f"{name} must be below 2**64, not {getattr(self, name)}")
-        object.__setattr__(self, "stop", _strings(self.stop))
+        object.__setattr__(self, "stop", _stop_strings(self.stop))
 
 
 def _check_prompt(prompt: Any) -> None:
     if prompt is None or isinstance(prompt, str):
-        wrong = prompt == ""
+        is_empty = prompt == ""
     elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
         for token in prompt:
             require_integer("an id of the prompt", token)
-        wrong = not prompt
+        is_empty = not prompt
     else:
-        said = reprlib.repr(prompt)
-        raise UsageError(f"the prompt must be text, ids, or None, which starts from nothing; not {said}")
-    if wrong:
-        raise UsageError("the prompt is empty; None starts a text from nothing")
+        shown = reprlib.repr(prompt)
+        raise UsageError(f"the prompt must be text, ids, or None to start without a prompt, not {shown}")
+    if is_empty:
+        raise UsageError("the prompt is empty; use None to start without a prompt")
 
 
-def _strings(stop: Any) -> tuple[str, ...]:
-    """One or several stop strings. Raises UsageError for what is none."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(one, str) and one for one in stops):
-        raise UsageError(f"stop must be text that is not empty, or several such, not {stop!r}")
-    return stops
+def _stop_strings(stop: Any) -> tuple[str, ...]:
+    """Return one or several stop strings as a tuple; raise UsageError if one is empty or not a string."""
+    strings = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(string, str) and string for string in strings):
+        raise UsageError(f"stop must be a string that is not empty, or several such strings, not {stop!r}")
+    return strings

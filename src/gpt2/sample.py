@@ -1,10 +1,10 @@
-"""Logits -> next token: bias, penalties, temperature, top-k, top-p, min-p, then one draw. Pure functions of one row.
+"""Logits -> next token: bias and penalties, then filters, then one draw. Pure functions of one row of logits.
 
-A filter says which of the logits that it is given it keeps, so that filters compose and what comes after looks at those
-alone; the order is OpenAI's: temperature, top-k, top-p, and then min-p. In NumPy: a row of 50,257 logits is too little
-work to be worth TensorFlow's call.
+The order is OpenAI's: temperature, top-k, top-p; min-p follows. A filter returns the indices of the logits that it
+keeps, so that filters compose: each sees only what the previous ones kept. All of it is NumPy, because a row of
+50,257 logits is too little work to pay for a TensorFlow call.
 
-Shapes: V vocabulary, N candidates, in the order of their ids.
+Shapes: V vocabulary, N candidates in the order of their ids.
 """
 
 from __future__ import annotations
@@ -17,228 +17,300 @@ import numpy as np
 
 from gpt2.request import Sampling
 
-LARGEST = float(np.finfo(np.float32).max)
-BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
-NUCLEUS_WINDOW = 1024  # candidates that are sorted before all are: nearly every nucleus is smaller
-WORD = 2**32
-DRAWN_AT_ONCE = 4  # numbers that Philox makes of one count
-SLICES = 32  # of the ids, side by side; of each place in them only the largest logit is looked at first
-FEW = 1024  # candidates of which nothing is gained by looking for those that cannot win
-ROUNDING = np.float32(1e-3)  # more than what the sums of logits and Gumbel numbers are off by
-
-
-class RandomNumbers:
-    """The random numbers of one sample: for its i-th new token the i-th row of them, whatever is generated beside it.
-
-    Philox (Salmon et al. 2011), keyed by the seed and the sample's number and computed on the host, so that one seed
-    gives the same numbers on every device and machine. It counts: each number can be had without those before it.
-    """
-
-    def __init__(self, seed: int, sample: int) -> None:
-        # NumPy would take (5 + 7 * 2**32, 0) and (5, 7) for the same words; what is beyond 32 bits goes by another way.
-        low, high = ((seed % WORD, sample % WORD), (seed // WORD, sample // WORD))
-        self.bits = np.random.Philox(np.random.SeedSequence(low, spawn_key=high if any(high) else ()))
-        self.beginning = self.bits.state
-        self.key = np.asarray(self.beginning["state"]["key"], np.uint64)  # [2]
-        self.at = 0  # how many numbers of 64 bits have been drawn
-
-    def words(self, token: int, n_vocab: int, ids: np.ndarray | None = None) -> np.ndarray:
-        """For a sample's new token with this number, from 0: one random word for each of these ids [N], or of all [V],
-        uint32."""
-        count = numbers_per_token(n_vocab)
-        if self.at != token * count:
-            self.bits.state = self.beginning
-            self.bits.advance(token * count // DRAWN_AT_ONCE)
-            self.bits.random_raw(token * count % DRAWN_AT_ONCE)
-        words = self.bits.random_raw(count).astype("<u8", copy=False).view("<u4")[:n_vocab]
-        self.at = (token + 1) * count
-        return words if ids is None else words[ids]
-
-
-def numbers_per_token(n_vocab: int) -> int:
-    """Of 64 bits: two words each."""
-    return (n_vocab + 1) // 2
-
-
-def uniform(words: np.ndarray) -> np.ndarray:
-    """words [N] uint32 -> [N] float32, uniform in (0, 1), the small ones as precise as the large ones."""
-    numbers = (words.astype(np.float32) + np.float32(0.5)) * np.float32(1 / WORD)
-    return np.minimum(numbers, BELOW_ONE)  # 1 itself would be a Gumbel number of -inf, as if the id were dropped
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+LARGEST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
+FIRST_SORT_SIZE = 1024  # candidates that top_p sorts before it sorts all: nearly every nucleus is smaller
+BOUND_ROWS = 32  # rows that the ids are laid out in to find a lower bound of the n largest logits
+MIN_PRUNED_CANDIDATES = 1024  # for fewer candidates, pruning the draw costs more than it saves
+ROUNDING_MARGIN = np.float32(1e-3)  # more than the rounding error of a logit plus its Gumbel number
+WORD_VALUES = 2**32  # values of a random word
+NUMBERS_PER_COUNTER = 4  # numbers of 64 bits that Philox generates from one counter value
 
 
 def apply_bias_and_penalties(logits: np.ndarray, sampling: Sampling, prompt: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """logits [V] -> the same with biases and penalties, by the ids of the prompt and those that are new."""
+    """Return the logits with biases and penalties applied.
+
+    Args:
+        logits: [V] float32.
+        sampling: The biases and penalties.
+        prompt: Ids of the prompt; only the repetition penalty counts them.
+        new: Ids generated so far.
+
+    Returns:
+        [V] float32; the input itself if nothing applies.
+    """
     bias = sampling.logit_bias
     if bias:
-        logits = added(logits, np.array(list(bias)), np.array(list(bias.values()), np.float32))
+        logits = add_at(logits, np.array(list(bias)), np.array(list(bias.values()), np.float32))
     if sampling.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, np.concatenate([prompt, new]), sampling.repetition_penalty)
     if len(new) and (sampling.frequency_penalty or sampling.presence_penalty):
         ids, counts = np.unique(new, return_counts=True)
         penalties = counts * sampling.frequency_penalty + sampling.presence_penalty
-        logits = added(logits, ids, -penalties.astype(np.float32))
+        logits = add_at(logits, ids, -penalties.astype(np.float32))
     return logits
 
 
-def added(logits: np.ndarray, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def add_at(logits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return a copy of the logits [V] with values [N] added at the ids [N]."""
     logits = logits.copy()
-    logits[ids] += numbers
+    logits[ids] += values
     return logits
 
 
 def apply_repetition_penalty(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
-    """Makes ids that were there already less likely (Keskar et al. 2019), each once: logits [V], seen ids [N] -> [V].
+    """Return the logits with every seen id penalized once (Keskar et al. 2019).
 
     >>> apply_repetition_penalty(np.float32([2, -2, 3]), np.array([1, 0, 1]), 2.0).tolist()
     [1.0, -4.0, 3.0]
+
+    Args:
+        logits: [V].
+        seen: Ids [N], which may repeat.
+        penalty: Divides positive and multiplies negative logits.
+
+    Returns:
+        [V].
     """
-    logits, old = logits.copy(), logits[seen]
+    old = logits[seen]
+    logits = logits.copy()
     logits[seen] = np.where(old > 0, old / np.float32(penalty), old * np.float32(penalty))
     return logits
 
 
 def top_k(logits: np.ndarray, k: int) -> np.ndarray | None:
-    """logits [N] -> where the k largest are [k], ties by lowest id; None for all, as 0 and more than there are mean.
+    """Return the indices of the k largest logits, ties by lowest index.
 
     >>> top_k(np.float32([1, 3, 2, 2]), 2).tolist()
     [1, 2]
+
+    Args:
+        logits: [N].
+        k: 0 and values of N or more keep all.
+
+    Returns:
+        Indices [k] in ascending order, or None if all are kept.
     """
     if not 0 < k < len(logits):
         return None
-    places = where_above_bound(logits, k)
-    filter_candidates = logits[places]
-    return places[where_largest(filter_candidates, k, np.partition(filter_candidates, -k)[-k])]
+    indices = indices_above_bound(logits, k)
+    candidates = logits[indices]
+    return indices[indices_of_largest(candidates, k, np.partition(candidates, -k)[-k])]
 
 
-def top_p(logits: np.ndarray, p: float, window: int = NUCLEUS_WINDOW) -> np.ndarray | None:
-    """logits [N] -> where the nucleus is (Holtzman et al. 2019), ties by lowest id: the token that crosses p is in it;
-    None for all, as 0 and 1 mean.
+def top_p(logits: np.ndarray, p: float, first_sort_size: int = FIRST_SORT_SIZE) -> np.ndarray | None:
+    """Return the indices of the nucleus (Holtzman et al. 2019), ties by lowest index.
 
-    With the probabilities .5, .3, .15, .05 the sums before each are 0, .5, .8, .95: a p of .6 keeps the two whose sum
-    before them is below it, and one of .9 three.
+    The nucleus is the smallest set of most likely tokens whose probabilities sum to at least p; the token that
+    crosses p is included. With the probabilities .5, .3, .15 and .05, a p of .6 keeps two tokens and .9 keeps three.
 
     >>> top_p(np.log([0.15, 0.5, 0.05, 0.3]), 0.6).tolist()
     [1, 3]
+
+    Args:
+        logits: [N].
+        p: 0 and 1 keep all.
+        first_sort_size: How many of the largest logits are sorted before all of them are.
+
+    Returns:
+        Indices in ascending order, or None if all are kept.
     """
     if not 0 < p < 1:
         return None
-    most = logits.max()
-    log_total = most + np.log(np.exp(logits - most).sum())
-    for n in (window, len(logits)):  # nearly always the first is enough
-        filter_candidates = largest_sorted(logits, n)
-        reached = np.cumsum(np.exp(filter_candidates - log_total)) >= p
+    maximum = logits.max()
+    log_total = maximum + np.log(np.exp(logits - maximum).sum())
+    for n in (first_sort_size, len(logits)):  # the first size is nearly always enough
+        candidates = sort_largest(logits, n)
+        reached = np.cumsum(np.exp(candidates - log_total)) >= p
         if reached.any():
             break
-    size = min(int(np.count_nonzero(~reached)) + 1, len(filter_candidates))
-    return where_largest(logits, size, filter_candidates[size - 1])
+    size = min(int(np.count_nonzero(~reached)) + 1, len(candidates))
+    return indices_of_largest(logits, size, candidates[size - 1])
 
 
 def min_p(logits: np.ndarray, p: float) -> np.ndarray | None:
-    """logits [N] -> where those are that are at least p times as likely as the likeliest; None for all, as 0 means.
+    """Return the indices of tokens that are at least p times as likely as the most likely one (Nguyen et al. 2024).
 
     >>> min_p(np.log([0.15, 0.5, 0.05, 0.3]), 0.4).tolist()
     [1, 3]
+
+    Args:
+        logits: [N].
+        p: 0 keeps all.
+
+    Returns:
+        Indices in ascending order, or None if all are kept.
     """
     return np.flatnonzero(logits >= logits.max() + np.float32(math.log(p))) if p else None
 
 
-def largest_sorted(logits: np.ndarray, n: int) -> np.ndarray:
-    """The n largest of the logits [N], largest first; perhaps some more of them behind."""
-    return -np.sort(-logits[where_above_bound(logits, n)])
+def top_ids(logits: np.ndarray, n: int) -> np.ndarray:
+    """Return the ids of the n largest logits [V], largest first, ties by lowest id; all ids if n is 0 or above V.
 
-
-def where_above_bound(logits: np.ndarray, n: int) -> np.ndarray:
-    """logits [N] -> places among which those of the n largest are, few more if n is small, in order.
-
-    The ids are laid out in rows, one below the other. The n-th largest of the columns' maxima is a bound that at least
-    n logits reach, one in each of n columns.
+    >>> top_ids(np.float32([1, 3, 2, 2]), 3).tolist()
+    [1, 2, 3]
     """
-    whole = len(logits) // SLICES * SLICES
-    maxima = logits[:whole].reshape(SLICES, -1).max(axis=0)
+    ids = top_k(logits, n)
+    ids = np.arange(len(logits)) if ids is None else ids
+    return ids[np.argsort(-logits[ids], kind="stable")]
+
+
+def sort_largest(logits: np.ndarray, n: int) -> np.ndarray:
+    """Return at least the n largest of the logits [N], in descending order."""
+    return -np.sort(-logits[indices_above_bound(logits, n)])
+
+
+def indices_above_bound(logits: np.ndarray, n: int) -> np.ndarray:
+    """Return ascending indices that include those of the n largest logits [N], and few others if n is small.
+
+    The logits are laid out in BOUND_ROWS rows. At least n logits, one in each of n columns, reach the n-th largest of
+    the columns' maxima, so that it is a lower bound of the n largest logits.
+    """
+    covered = len(logits) // BOUND_ROWS * BOUND_ROWS
+    maxima = logits[:covered].reshape(BOUND_ROWS, -1).max(axis=0)
     bound = np.partition(maxima, -n)[-n] if n <= len(maxima) else -np.inf
     return np.flatnonzero(logits >= bound)
 
 
-def top_ids(logits: np.ndarray, n: int) -> np.ndarray:
-    """logits [V] -> the ids of the n largest, largest first, ties by lowest id; all if there are fewer.
+def indices_of_largest(logits: np.ndarray, n: int, nth_largest: np.floating) -> np.ndarray:
+    """Return the ascending indices [n] of the n largest logits [N], ties by lowest index.
 
-    >>> likeliest(np.float32([1, 3, 2, 2]), 3).tolist()
-    [1, 2, 3]
-    """
-    places = top_k(logits, n)
-    places = np.arange(len(logits)) if places is None else places
-    return places[np.argsort(-logits[places], kind="stable")]
-
-
-def where_largest(logits: np.ndarray, n: int, smallest: np.floating) -> np.ndarray:
-    """logits [N], the n-th largest of them -> where the n largest are [n], of equal ones those of lowest id.
-
-    >>> where_largest(np.float32([1, 3, 2, 2]), 2, smallest=np.float32(2)).tolist()
+    >>> indices_of_largest(np.float32([1, 3, 2, 2]), 2, nth_largest=np.float32(2)).tolist()
     [1, 2]
     """
-    places = np.flatnonzero(logits >= smallest)
-    surplus = len(places) - n
-    return np.delete(places, np.flatnonzero(logits[places] == smallest)[-surplus:]) if surplus else places
+    indices = np.flatnonzero(logits >= nth_largest)
+    surplus = len(indices) - n
+    return np.delete(indices, np.flatnonzero(logits[indices] == nth_largest)[-surplus:]) if surplus else indices
+
+
+class Candidates(NamedTuple):
+    """The ids of one row that temperature and filters leave, with their logits."""
+
+    ids: np.ndarray | None  # [N] in ascending order, or None for all
+    logits: np.ndarray  # [N], at most 0
+
+
+def is_greedy(sampling: Sampling) -> bool:
+    """Return whether the most likely token is taken without random numbers: the temperature is 0 in float32."""
+    return not np.float32(min(sampling.temperature, LARGEST_FLOAT32))
+
+
+def filter_candidates(logits: np.ndarray, sampling: Sampling) -> Candidates:
+    """Apply the temperature, which must be above 0 in float32, and the filters.
+
+    top_k comes before the temperature because its result does not depend on it: k logits are divided instead of V.
+
+    Args:
+        logits: [V], the result of `apply_bias_and_penalties`.
+        sampling: The temperature and the filters.
+
+    Returns:
+        The candidates [N] to draw from.
+    """
+    ids = top_k(logits, sampling.top_k)
+    logits = logits if ids is None else logits[ids]
+    with np.errstate(over="ignore"):  # a very small temperature turns all but the largest into -inf
+        logits = (logits - logits.max()) / np.float32(min(sampling.temperature, LARGEST_FLOAT32))
+    for keep, setting in ((top_p, sampling.top_p), (min_p, sampling.min_p)):
+        indices = keep(logits, setting)
+        if indices is not None:
+            ids = indices if ids is None else ids[indices]
+            logits = logits[indices]
+    return Candidates(ids, logits)
+
+
+class RandomNumbers:
+    """The random numbers of one sample: row i belongs to its i-th new token, whatever else is generated.
+
+    Philox (Salmon et al. 2011), keyed by the seed and the sample number and computed on the CPU, so that one seed
+    gives the same numbers on every device and machine. Philox is counter-based: any number can be computed without
+    those before it.
+
+    Args:
+        seed: From 0 to 2**64 - 1.
+        sample: The sample number, from 0 to 2**64 - 1.
+    """
+
+    def __init__(self, seed: int, sample: int) -> None:
+        """Create the generator at its first number."""
+        # NumPy makes the same words of (5 + 7 * 2**32, 0) and (5, 7), so the high halves go into the spawn key.
+        low = (seed % WORD_VALUES, sample % WORD_VALUES)
+        high = (seed // WORD_VALUES, sample // WORD_VALUES)
+        self.generator = np.random.Philox(np.random.SeedSequence(low, spawn_key=high if any(high) else ()))
+        self.initial_state = self.generator.state
+        self.key = np.asarray(self.initial_state["state"]["key"], np.uint64)  # [2]
+        self.position = 0  # how many 64-bit numbers have been drawn
+
+    def words(self, token: int, n_vocab: int, ids: np.ndarray | None = None) -> np.ndarray:
+        """Return one random word for each id.
+
+        Args:
+            token: Index of the new token, from 0.
+            n_vocab: Size of the vocabulary, V.
+            ids: Ids [N] whose words to return; None for all.
+
+        Returns:
+            [N] or [V] uint32.
+        """
+        count = numbers_per_token(n_vocab)
+        first = token * count
+        if self.position != first:
+            self.generator.state = self.initial_state
+            self.generator.advance(first // NUMBERS_PER_COUNTER)
+            self.generator.random_raw(first % NUMBERS_PER_COUNTER)
+        words = self.generator.random_raw(count).astype("<u8", copy=False).view("<u4")[:n_vocab]
+        self.position = first + count
+        return words if ids is None else words[ids]
+
+
+def numbers_per_token(n_vocab: int) -> int:
+    """Return how many 64-bit random numbers, of two words each, a token uses."""
+    return (n_vocab + 1) // 2
+
+
+def to_uniform(words: np.ndarray) -> np.ndarray:
+    """Convert words [N] uint32 to [N] float32, uniform in (0, 1), with small numbers as precise as large ones."""
+    numbers = (words.astype(np.float32) + np.float32(0.5)) * np.float32(1 / WORD_VALUES)
+    return np.minimum(numbers, LARGEST_BELOW_ONE)  # 1 would give the Gumbel number -inf, which excludes the id
 
 
 def gumbel_argmax(logits: np.ndarray, words: np.ndarray) -> int:
-    """A place in the logits [N], drawn with the probabilities softmax(logits) by random words [N] uint32.
+    """Draw an index with the probabilities softmax(logits).
 
-    By the Gumbel-max trick (Maddison et al. 2014): every id has a random number of its own. With one number for the row
-    and cumulated probabilities, the rounding errors of all the ids before the chosen one would count, and another batch
-    size would choose another id once in some hundred tokens.
+    Gumbel-max trick (Maddison et al. 2014): every id has a random number of its own. A single random number compared
+    with cumulative probabilities would add up the rounding errors of all ids before the chosen one, and another batch
+    size would choose another id once in a few hundred tokens.
+
+    Args:
+        logits: [N].
+        words: [N] uint32.
+
+    Returns:
+        An index from 0 to N - 1.
     """
-    if len(logits) > FEW:
-        places = _that_can_win(logits, words)
-        return int(places[gumbel_argmax(logits[places], words[places])])
-    gumbel = -np.log(-np.log1p(-uniform(words)))
+    if len(logits) > MIN_PRUNED_CANDIDATES:
+        indices = _possible_winners(logits, words)
+        return int(indices[gumbel_argmax(logits[indices], words[indices])])
+    gumbel = -np.log(-np.log1p(-to_uniform(words)))
     return int(np.argmax(logits + gumbel))
 
 
-def _that_can_win(logits: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Those of the places [N] whose logit plus Gumbel number may be the largest: a few, found without a logarithm.
+def _possible_winners(logits: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Return the few indices [N] whose logit plus Gumbel number may be the largest, computing only one logarithm.
 
-    The Gumbel number of u, -log(-log(1 - u)), is at most -log(u); and of that, u's exponent tells a bound.
+    The Gumbel number of u, -log(-log(1 - u)), is at most -log(u), and the exponent of u bounds -log(u) in turn.
     """
     exponents = (words.astype(np.float32).view(np.int32) >> 23) - (127 + 32)  # 2**exponent <= u
     bounds = logits - exponents.astype(np.float32) * np.float32(math.log(2))
     first = int(np.argmax(bounds))
-    reached = logits[first] - np.log(-np.log1p(-uniform(words[first : first + 1])))
-    return np.flatnonzero(bounds >= reached - ROUNDING)
+    reached = logits[first] - np.log(-np.log1p(-to_uniform(words[first : first + 1])))
+    return np.flatnonzero(bounds >= reached - ROUNDING_MARGIN)
 
 
-class Candidates(NamedTuple):
-    """What is left of a row's logits after temperature and filters."""
-
-    ids: np.ndarray | None  # [N], None for all
-    logits: np.ndarray  # [N], at most 0
-
-
-def filter_candidates(logits: np.ndarray, sampling: Sampling) -> Candidates:
-    """logits [V], already `shaped`, for a temperature above 0.
-
-    top_k comes first because it is indifferent to the temperature, which then divides k logits instead of all.
-    """
-    ids = top_k(logits, sampling.top_k)
-    logits = logits if ids is None else logits[ids]
-    with np.errstate(over="ignore"):  # a very small temperature: all but the largest become -inf
-        logits = (logits - logits.max()) / np.float32(min(sampling.temperature, LARGEST))
-    for keep, setting in ((top_p, sampling.top_p), (min_p, sampling.min_p)):
-        places = keep(logits, setting)
-        if places is not None:
-            ids, logits = (places if ids is None else ids[places]), logits[places]
-    return Candidates(ids, logits)
-
-
-def is_greedy(sampling: Sampling) -> bool:
-    """Whether no random number counts; a temperature that is 0 in float32 is 0."""
-    return not np.float32(min(sampling.temperature, LARGEST))
-
-
-def draw(left: Candidates, words: np.ndarray) -> int:
-    """One of the candidates' ids, by random words for each [N]."""
-    place = gumbel_argmax(left.logits, words)
-    return place if left.ids is None else int(left.ids[place])
+def draw(candidates: Candidates, words: np.ndarray) -> int:
+    """Draw one of the candidates' ids by their random words [N] uint32."""
+    index = gumbel_argmax(candidates.logits, words)
+    return index if candidates.ids is None else int(candidates.ids[index])
 
 
 def next_token(
@@ -248,12 +320,20 @@ def next_token(
     prompt: Sequence[int] = (),
     new: Sequence[int] = (),
 ) -> int:
-    """The next id of one row, all in one: what the engine does for many rows together.
+    """Return the next id of one row. The engine runs the same steps for many rows.
 
-    logits [V] float32; words [V] uint32, one for each id; the ids that are there already.
+    Args:
+        logits: [V] float32.
+        sampling: How to choose the id.
+        words: [V] uint32, a random word for each id.
+        prompt: Ids of the prompt.
+        new: Ids generated so far.
+
+    Returns:
+        An id from 0 to V - 1.
     """
     logits = apply_bias_and_penalties(logits, sampling, np.array(prompt, np.int32), np.array(new, np.int32))
     if is_greedy(sampling):
         return int(np.argmax(logits))
-    left = filter_candidates(logits, sampling)
-    return draw(left, words if left.ids is None else words[left.ids])
+    candidates = filter_candidates(logits, sampling)
+    return draw(candidates, words if candidates.ids is None else words[candidates.ids])

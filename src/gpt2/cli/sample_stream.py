@@ -20,7 +20,7 @@ from gpt2.devices import check_threads
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import expand_path
 from gpt2.formats.model_dir import find_model, load_vocabulary
-from gpt2.interrupt import Interruption
+from gpt2.interrupt import SignalFlag
 from gpt2.request import Request, Sampling, check_precision
 from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, count_undecodable, encoding_from_bom
 
@@ -112,21 +112,23 @@ class SampleStream:
         requests = (dataclasses.replace(request, sample=number) for number in numbers)
         banners = itertools.count(1)
         if self.options.batch_size > 1:
-            with Interruption() as ctrl_c:
+            with SignalFlag() as ctrl_c:
                 pieces = generate.stream(self.model, requests, self.options.batch_size)
                 for completion in generate.completions_in_order(
-                    itertools.takewhile(lambda _: not ctrl_c.pressed, pieces)
+                    itertools.takewhile(lambda _: not ctrl_c.received, pieces)
                 ):
                     print(banner(next(banners)), completion.text, sep="\n", flush=True)
-            ctrl_c.throw(unless=interruptible)
+            if not interruptible:
+                ctrl_c.raise_if_received()
             return
         for one in requests:
-            with Interruption() as ctrl_c:
+            with SignalFlag() as ctrl_c:
                 print(banner(next(banners)), flush=True)
-                for piece in itertools.takewhile(lambda _: not ctrl_c.pressed, generate.stream(self.model, [one])):
+                for piece in itertools.takewhile(lambda _: not ctrl_c.received, generate.stream(self.model, [one])):
                     print(piece.text, end="", flush=True)
                 print(flush=True)
-            ctrl_c.throw(unless=interruptible)
+            if not interruptible:
+                ctrl_c.raise_if_received()
 
 
 def banner(number: int) -> str:

@@ -94,14 +94,14 @@ class Loop:
             if self.writes:
                 with self._in_passing():
                     self.record.flush()
-        self.ending.throw()
+        self.ending.raise_if_received()
         if self.report.closed:
             raise BrokenPipeError
 
     @property
     def ends(self) -> bool:
         """Whether a signal wants the run to save and end, or nobody reads any more what it says."""
-        return self.ending.pressed is not None or self.report.closed
+        return self.ending.received is not None or self.report.closed
 
     def _run(self) -> None:
         wanted = DONE if self.writes and self._begin() else 0  # why this machine stops, as bits

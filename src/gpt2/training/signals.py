@@ -7,12 +7,12 @@ import signal
 import time
 from collections.abc import Callable
 
-from gpt2.interrupt import SIGNAL_EXCEPTIONS, Interruption
+from gpt2.interrupt import SIGNAL_EXCEPTIONS, SignalFlag
 
 DUPLICATE_SIGNAL_SECONDS = 0.5  # seconds; one Ctrl-C comes twice in less where a program in between passes it on
 
 
-class TrainingInterruption(Interruption):
+class TrainingInterruption(SignalFlag):
     """Catches Ctrl-C, SIGTERM and SIGHUP while it is entered.
 
     SIGTERM and SIGHUP may come several times, from a supervisor or a terminal that closes, and stay one flag.
@@ -25,8 +25,8 @@ class TrainingInterruption(Interruption):
         self.asked: float | None = None  # when Ctrl-C was pressed first
         self.given_up = False
 
-    def _press(self, number: int, _: object) -> None:
-        self.pressed = self.pressed or number
+    def _record(self, number: int, _: object) -> None:
+        self.received = self.received or number
         if number != signal.SIGINT:
             return
         count = self.unsaved()

@@ -69,7 +69,7 @@ def read_optimizer_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> 
             )
         return {name: tf.constant(checkpoint.weight(name).array()) for name in shapes}
     except DamagedFileError as error:
-        raise GPT2Error(f"{error.what}; remove {training.name}.* to go on with the weights alone") from error
+        raise GPT2Error(f"{error.problem}; remove {training.name}.* to go on with the weights alone") from error
 
 
 def _numbers(folder: Path, kind: str) -> list[int]:
