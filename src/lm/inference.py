@@ -86,7 +86,7 @@ class ModelWrapper:
                 f"{directory.path} has no SentencePiece vocabulary, which lm needs; gpt2.generate takes any"
             )
         model = Model(generate.load_weights(directory, vocabulary, precision, threads=threads))
-        is_theirs = transformer_lm.is_one(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
+        is_theirs = transformer_lm.is_model(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
         params = transformer_lm.read_params(directory.path) if is_theirs else {"hparams": model.hparams._asdict()}
         return cls(model, vocabulary.processor, params)
 

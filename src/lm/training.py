@@ -151,7 +151,7 @@ def seen_tokens(options: Options) -> tuple[int, int]:
 
 def settings(options: Options, data: Data) -> TrainingSettings:
     """The run's. Raises UsageError for what is not allowed, GPT2Error for a data set that is too short."""
-    if transformer_lm.is_one(options.folder):
+    if transformer_lm.is_model(options.folder):
         raise GPT2Error(
             f"{options.folder} is a run of transformer-lm's own, whose optimiser is PyTorch's: give another run_path,"
             f" or go on from its weights with train.py --model_name {options.folder}"

@@ -10,9 +10,11 @@ import pytest
 import tiny
 
 from gpt2.errors import GPT2Error
+from gpt2.formats.malformed import MalformedFileError
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.openai.leveldb_table import MAGIC, MalformedFileError, fields, mask_crc, read_table, varint
+from gpt2.formats.openai.leveldb_table import MAGIC, mask_crc, read_table
+from gpt2.formats.protobuf import read_fields, read_varint
 from gpt2.formats.weights import flatten
 
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
@@ -73,7 +75,7 @@ def rebuilt(index, change):
     entries = []
     for key, value in read_table(index):
         said = {}
-        for field, content in fields(value):
+        for field, content in read_fields(value):
             said[f"_{field}"] = shape_of(content) if key and field == 2 else content
         if key:
             value = message(**change(key.decode(), said))
@@ -82,7 +84,7 @@ def rebuilt(index, change):
 
 
 def shape_of(content):
-    return [dict(fields(dimension)).get(1, 0) for _, dimension in fields(content)]
+    return [dict(read_fields(dimension)).get(1, 0) for _, dimension in read_fields(content)]
 
 
 def lies(rng):
@@ -241,10 +243,10 @@ def test_sizes_of_another_model_are_refused_before_anything_is_allocated(tiny_di
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 300, (1 << 63) - 1])
 def test_numbers(n):
-    assert varint(b"x" + number(n), 1) == (n, 1 + len(number(n)))
+    assert read_varint(b"x" + number(n), 1) == (n, 1 + len(number(n)))
 
 
 @pytest.mark.parametrize("data, said", [(b"", "cut off"), (b"\x80", "cut off"), (b"\xff" * 20, "does not end")])
 def test_numbers_that_are_none(data, said):
     with pytest.raises(MalformedFileError, match=said):
-        varint(data, 0)
+        read_varint(data, 0)

@@ -76,7 +76,7 @@ def test_variants_differ():
     "file, legacy", [("model.safetensors", False), ("pytorch_model.bin", False), ("pytorch_model.bin", True)]
 )
 def test_each_kind_of_file_holds_the_same(tmp_path, monkeypatch, file, legacy, shards, prefix):
-    monkeypatch.setattr(stored_tensor, "PIECE", 300)  # so that there are several
+    monkeypatch.setattr(stored_tensor, "PIECE_BYTES", 300)  # so that there are several
     changes = VARIANTS["all"]
     expected = weights(huggingface_dirs.write(tmp_path / "one", changes))
     directory = huggingface_dirs.write(

@@ -23,7 +23,7 @@ def test_a_vocabulary_in_a_folder_or_by_its_path(sp_model, tmp_path):
     (tmp_path / "own/sp.model").write_bytes(content)
     found = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "own")]
     assert found[0].files() == found[1].files() == {"sp.model": content}
-    assert vocabularies.is_one(sp_model) and not vocabularies.is_one(tmp_path)
+    assert vocabularies.has_vocabulary(sp_model) and not vocabularies.has_vocabulary(tmp_path)
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:

@@ -93,7 +93,7 @@ def test_numbers_that_are_no_weights_are_there_but_not_read(write):
 
 
 def test_views_of_one_storage(write, monkeypatch):
-    monkeypatch.setattr(stored_tensor, "PIECE", 16)
+    monkeypatch.setattr(stored_tensor, "PIECE_BYTES", 16)
     parts = {
         "all": Part("0", "Float", 12, 0, (3, 4), (4, 1)),
         "transposed": Part("0", "Float", 12, 0, (4, 3), (1, 4)),

@@ -1,27 +1,64 @@
-"""A model whose files are there, whatever their format."""
+"""An opened model of any format, and the protocol that the module of each format follows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from gpt2.formats.weights import Weights  # NumPy, which a wrong name is answered without
+if TYPE_CHECKING:  # imports NumPy, which is not needed to answer a wrong model name
+    from gpt2.formats.weights import Weights
 
 
 class ModelDir(NamedTuple):
-    """What the reader of a format found; weights and vocabulary are read when they are asked for."""
+    """A model whose files have been found; weights and vocabulary are read on request.
 
-    path: Path  # the folder, or the file of a model that is one
+    Attributes:
+        path: The model's folder, or its file if the model is a single file.
+        hparams: The model's hyperparameters.
+        weights: The prefix of the checkpoint's files, or the file that holds the weights.
+        read_weights: Called with `weights` and `hparams`, returns the weights.
+        read_vocabulary: Returns the vocabulary.
+    """
+
+    path: Path
     hparams: HParams
-    weights: Path  # the prefix of a checkpoint's files, or what else holds them
+    weights: Path
     read_weights: Callable[[Path, HParams], Weights]
     read_vocabulary: Callable[[], Vocabulary]
 
     def read(self) -> Weights:
-        """The weights, by their names; raises GPT2Error, perhaps only when they are asked for, if they are damaged."""
+        """Return the weights by their names in OpenAI's checkpoints.
+
+        Raises:
+            GPT2Error: The weights are damaged. Some damage shows only when the arrays are read.
+        """
         return self.read_weights(self.weights, self.hparams)
+
+
+class ModelFormat(Protocol):
+    """The functions of a module that reads one format of models."""
+
+    def is_model(self, path: Path) -> bool:
+        """Return whether `path` looks like a model of this format, complete or not.
+
+        Args:
+            path: A folder, a file, or a path that does not exist.
+
+        Raises:
+            UnreadableFileError: The path cannot be examined.
+        """
+
+    def open_model(self, path: Path, advice: str) -> ModelDir:
+        """Check that the model's files exist with a plausible size, and read its hyperparameters.
+
+        Args:
+            path: A path for which `is_model` is true.
+            advice: What to do about missing or damaged files; ends the error message.
+
+        Raises:
+            GPT2Error: A file is missing, cut off or unreadable, or the model is not a GPT-2. The message names it.
+        """

@@ -9,12 +9,11 @@ import os
 import shlex
 import sysconfig
 from pathlib import Path
-from types import ModuleType
 
 from gpt2 import files
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import vocabularies
-from gpt2.formats.directory import ModelDir
+from gpt2.formats.directory import ModelDir, ModelFormat
 from gpt2.formats.openai import directory as openai_directory
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
@@ -93,17 +92,16 @@ def is_model(path: Path) -> bool:
     return _format_of(path) is not None
 
 
-def _format_of(path: Path) -> ModuleType | None:
-    """What reads it: a module with `is_one` and `opened`."""
-    if openai_directory.is_one(path):
+def _format_of(path: Path) -> ModelFormat | None:
+    """Return the module that reads this model, or None if no format recognizes it."""
+    if openai_directory.is_model(path):
         return openai_directory
     from gpt2.formats.gguf import model as gguf_model  # these need packages
     from gpt2.formats.huggingface import directory as huggingface_directory
     from gpt2.formats.transformer_lm import directory as transformer_lm_directory
 
-    return next(
-        (kind for kind in (huggingface_directory, transformer_lm_directory, gguf_model) if kind.is_one(path)), None
-    )
+    formats: tuple[ModelFormat, ...] = (huggingface_directory, transformer_lm_directory, gguf_model)
+    return next((model_format for model_format in formats if model_format.is_model(path)), None)
 
 
 def _places(model_name: str, models_dir: str) -> list[Path]:
@@ -135,10 +133,10 @@ def open_model_dir(path: Path) -> ModelDir:
 
     Raises GPT2Error naming what is missing, cut off or unreadable.
     """
-    found = _format_of(path)
-    if found is None and files.is_file(path):
+    model_format = _format_of(path)
+    if model_format is None and files.is_file(path):
         raise GPT2Error(f"{path} is a file, and no model; give the path of a model's folder")
-    return (found or openai_directory).opened(path, _fetch_again(path))
+    return (model_format or openai_directory).open_model(path, _fetch_again(path))
 
 
 def load_vocabulary(directory: ModelDir) -> Vocabulary:
@@ -155,7 +153,7 @@ def load_vocabulary(directory: ModelDir) -> Vocabulary:
 def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Vocabulary:
     """That of a model, or of a folder that holds a vocabulary alone; raises GPT2Error as `find_model` does."""
     for path in _places(model_name, models_dir):
-        if vocabularies.is_one(path):
+        if vocabularies.has_vocabulary(path):
             return vocabularies.load(path)
     return load_vocabulary(find_model(model_name, models_dir))
 

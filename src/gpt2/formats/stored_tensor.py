@@ -20,12 +20,19 @@ import numpy as np
 from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error
 
-PIECE = 1 << 24  # bytes of a file that are read at once
-MOST_DIMENSIONS = 16
+PIECE_BYTES = 1 << 24  # bytes of a file that are read at once
+MAX_DIMENSIONS = 16
 BFLOAT16 = "bfloat16"  # NumPy has none: the upper half of a float32
 FLOATS = ("float64", "float32", "float16", BFLOAT16)
-OTHERS = ("int64", "int32", "int16", "int8", "uint8", "bool")  # not read, but a file may hold such beside its weights
-ITEM_SIZE = {name: 2 if name == BFLOAT16 else np.dtype(name).itemsize for name in (*FLOATS, *OTHERS)}  # bytes
+NON_FLOATS = (
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+)  # not read, but a file may hold such beside its weights
+ITEM_SIZE = {name: 2 if name == BFLOAT16 else np.dtype(name).itemsize for name in (*FLOATS, *NON_FLOATS)}  # bytes
 
 
 @dataclasses.dataclass
@@ -46,7 +53,7 @@ class Storage:
         return self.count * ITEM_SIZE[self.dtype]
 
 
-class Tensor(NamedTuple):
+class StoredTensor(NamedTuple):
     """Numbers of a storage, from the one at `offset` on, `strides` numbers apart in each dimension."""
 
     storage: Storage
@@ -66,7 +73,10 @@ class Tensor(NamedTuple):
     @property
     def is_contiguous(self) -> bool:
         """Whether its numbers follow one another in the file."""
-        return all(n == 1 or step == stride for n, step, stride in zip(self.shape, steps(self.shape), self.strides))
+        return all(
+            n == 1 or step == stride
+            for n, step, stride in zip(self.shape, contiguous_strides(self.shape), self.strides)
+        )
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Its rows [n, columns] in order, float32, some at a time; columns is its last dimension.
@@ -103,7 +113,7 @@ class Tensor(NamedTuple):
             file.seek(storage.start + first * ITEM_SIZE[storage.dtype])
             for count in counts:
                 stored = np.empty(count, _stored_type(storage))
-                if fill(file, stored) < stored.nbytes:
+                if read_into(file, stored) < stored.nbytes:
                     raise DamagedFileError(path, f"it has become shorter while {storage.name} was read")
                 if storage.crc is not None:
                     crc = zlib.crc32(stored.view(np.uint8), crc)  # type: ignore[arg-type]
@@ -112,26 +122,26 @@ class Tensor(NamedTuple):
             raise DamagedFileError(path, f"{storage.name} has another checksum than it should")
 
 
-def steps(shape: Sequence[int]) -> tuple[int, ...]:
+def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """How many numbers apart the entries of each dimension lie if all of them follow one another."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def rows_at_once(columns: int, item_size: int) -> int:
-    return max(1, PIECE // max(1, columns * item_size))
+    return max(1, PIECE_BYTES // max(1, columns * item_size))
 
 
-def checked(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+def checked_tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> StoredTensor:
     """A tensor that lies within its storage and has no more numbers than it. Raises Damaged."""
-    tensor, path = Tensor(storage, offset, shape, strides), storage.path
-    if len(shape) != len(strides) or len(shape) > MOST_DIMENSIONS or min((offset, *shape, *strides)) < 0:
+    tensor, path = StoredTensor(storage, offset, shape, strides), storage.path
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or min((offset, *shape, *strides)) < 0:
         raise DamagedFileError(path, f"a tensor of {storage.name} has a shape that cannot be")
     if math.prod(shape) > storage.count or offset + tensor._span() > storage.count:
         raise DamagedFileError(path, f"a tensor of {storage.name} is larger than its {storage.count} numbers")
     return tensor
 
 
-def fill(file: RawIOBase, array: np.ndarray) -> int:
+def read_into(file: RawIOBase, array: np.ndarray) -> int:
     """Reads into all of a contiguous array, and returns how many bytes there were: one call may give fewer."""
     view, read = memoryview(array.reshape(-1).view(np.uint8)), 0  # type: ignore[arg-type]
     while read < len(view) and (more := file.readinto(view[read:])):

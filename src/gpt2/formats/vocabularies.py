@@ -29,13 +29,13 @@ KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
 FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
 
 
-def is_one(path: Path) -> bool:
+def has_vocabulary(path: Path) -> bool:
     """Whether it is a folder with a vocabulary, or a file that is one."""
     return any(_are_there(path, names) for names, _ in KINDS) or _is_sp_model(path)
 
 
 def load(path: Path) -> Vocabulary:
-    """The vocabulary for which `is_one` holds. Raises GPT2Error, naming the file, if it is damaged."""
+    """The vocabulary for which `has_vocabulary` holds. Raises GPT2Error, naming the file, if it is damaged."""
     if _is_sp_model(path):
         return _read_sp_model(path)
     return next(read for names, read in KINDS if _are_there(path, names))(path)

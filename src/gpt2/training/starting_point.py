@@ -99,7 +99,7 @@ def _restored(settings: TrainingSettings, begun: bool) -> StartingPoint:
     folder = path.parent if prefix else path
     prefix = prefix or current_checkpoint(folder)
     if (folder / HPARAMS_FILE).is_file():
-        base = directory.at(folder, prefix)
+        base = directory.open_checkpoint(folder, prefix)
     else:
         base = find_model(settings.model_name, settings.models_dir)
     return StartingPoint(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)

@@ -33,7 +33,7 @@ from gpt2.engine.native import folder
 from gpt2.engine.native.folder import NoLibrary
 from gpt2.engine.native.memory import CHUNKS, in_huge_pages
 from gpt2.engine.native.packing import TYPES, Packed, Prepared
-from gpt2.formats.stored_tensor import fill
+from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import Weights
 
 SUFFIX = ".packed"
@@ -186,7 +186,7 @@ def _copied(file: Any, found: dict[str, list[np.ndarray]], mapped: mmap.mmap) ->
         for array in arrays:
             new = CHUNKS.zeros(array.shape, array.dtype)
             file.seek(array.ctypes.data - begin)
-            if fill(file, new) < new.nbytes:
+            if read_into(file, new) < new.nbytes:
                 raise Broken("it has become shorter")
             copied[name].append(new)
     return copied

@@ -19,7 +19,7 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, DamagedFileError
-from gpt2.formats.openai.leveldb_table import MalformedFileError
+from gpt2.formats.malformed import MalformedFileError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # the first had counts of 32 bits, in llama.cpp's first two weeks of it
@@ -32,7 +32,7 @@ STRING, ARRAY = 8, 9
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # as in struct
 
 
-class Tensor(NamedTuple):
+class TensorInfo(NamedTuple):
     """What a header says of a tensor."""
 
     shape: tuple[int, ...]  # as NumPy has it: the last dimension lies together
@@ -44,7 +44,7 @@ class Header(NamedTuple):
     """Arrays of strings are lists, arrays of numbers NumPy's."""
 
     metadata: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, TensorInfo]
 
 
 def has_magic(path: Path) -> bool:
@@ -112,7 +112,7 @@ def _header(data: _Bytes) -> Header:
             raise MalformedFileError(f"it says {key} twice")
         metadata[key] = _value(data, data.number("I"))
     start = data.file.tell
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, TensorInfo] = {}
     for _ in range(n_tensors):
         name = data.name()
         if name in tensors:
@@ -145,10 +145,10 @@ def _value(data: _Bytes, kind: int) -> Any:
     return [data.text() for _ in range(count)]
 
 
-def _tensor(data: _Bytes) -> Tensor:
+def _tensor(data: _Bytes) -> TensorInfo:
     """Its offset is counted from where the tensors begin."""
     n_dimensions = data.number("I")
     if n_dimensions > MOST_DIMENSIONS:
         raise MalformedFileError(f"a tensor has {n_dimensions} dimensions")
     shape = tuple(data.size() for _ in range(n_dimensions))[::-1]
-    return Tensor(shape, data.number("I"), data.size())
+    return TensorInfo(shape, data.number("I"), data.size())

@@ -20,7 +20,7 @@ from gpt2 import files
 from gpt2.encoder import Encoder, byte_characters
 from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error, printable_name, summarize_names
 from gpt2.formats.directory import ModelDir
-from gpt2.formats.gguf.header import Header, Tensor, has_magic, read_header
+from gpt2.formats.gguf.header import Header, TensorInfo, has_magic, read_header
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Layout, Weight, Weights
 from gpt2.hparams import HParams
@@ -76,7 +76,7 @@ def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1] if checkpoint.layout(name) is Layout.IN_OUT else shape
 
 
-def is_one(path: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether this is such a file, or a folder with one, be it whole or not."""
     if files.is_file(path):
         return path.suffix.lower() == SUFFIX or has_magic(path)
@@ -90,7 +90,7 @@ def _files_in(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.suffix.lower() == SUFFIX and files.is_file(path))
 
 
-def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
+def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """Reads what the file says, and checks that it is a GPT-2 and that its tensors are there.
 
     Raises GPT2Error for what it is instead, and naming what is missing, cut off or unreadable. advice: what to do about
@@ -190,7 +190,7 @@ def _stored(file: Path, header: Header, advice: str) -> dict[str, _Stored]:
     return stored
 
 
-def _placed(name: str, tensor: Tensor) -> _Stored:
+def _placed(name: str, tensor: TensorInfo) -> _Stored:
     """Raises ValueError for a type or a shape that cannot be."""
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 

@@ -21,7 +21,7 @@ from gpt2.formats.huggingface import safetensors
 from gpt2.formats.huggingface.vocabulary import CONFIG_FILE
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.pytorch import torch_file
-from gpt2.formats.stored_tensor import FLOATS, Tensor
+from gpt2.formats.stored_tensor import FLOATS, StoredTensor
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Weight, Weights
 from gpt2.hparams import GELU, GELU_NEW, HParams
 
@@ -58,12 +58,12 @@ LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
 POINTER = b"version https://git-lfs"
 
 
-def is_one(path: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether the folder is such a directory, be it whole or not."""
     return files.is_file(path / CONFIG_FILE)
 
 
-def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
+def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """Checks that all files are there; reads config and vocabulary.
 
     An embedding that is padded beyond the vocabulary's ids is cut to them. Raises GPT2Error naming what is missing or
@@ -73,7 +73,7 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     weights = next((path / name for name in WEIGHTS_FILES if files.is_file(path / name)), None)
     if weights is None:
         raise GPT2Error(f"{path} lacks {' or '.join(name for name in WEIGHTS_FILES if INDEX not in name)}; {advice}")
-    if not vocabularies.is_one(path):
+    if not vocabularies.has_vocabulary(path):
         raise GPT2Error(f"{path} has no vocabulary: copy {VOCABULARY_FILES} of the model it was trained from into it")
     vocabulary = vocabularies.load(path)
     if vocabulary.n_vocab > hparams.n_vocab:
@@ -143,7 +143,7 @@ def tensor_name(name: str) -> str:
     return ".".join([*parts, LEAVES[leaf]] if leaf in LEAVES else [*parts, leaf, "weight"])
 
 
-def _weight(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> Weight:
+def _weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> Weight:
     if name in (WTE, LM_HEAD) and len(tensor.shape) == 2 and tensor.shape[0] > shape[0]:  # padded
         tensor = tensor._replace(shape=(shape[0], tensor.shape[1]))
     if tensor.shape != shape:
@@ -155,7 +155,7 @@ def _weight(path: Path, name: str, tensor: Tensor, shape: tuple[int, ...]) -> We
     return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity)
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path) -> dict[str, StoredTensor]:
     """All tensors of a file of weights, or of those that an index names."""
     if path.name.endswith(INDEX):
         return _sharded(path)
@@ -165,17 +165,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     found = torch_file.read(path)
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         raise DamagedFileError(path, "it holds no weights with names")
-    if others := [name for name, value in found.items() if not isinstance(value, Tensor)]:
+    if others := [name for name, value in found.items() if not isinstance(value, StoredTensor)]:
         raise GPT2Error(f"{path} should hold weights alone, but {_shown(others[0])} is none")
     return found
 
 
-def _sharded(path: Path) -> dict[str, Tensor]:
+def _sharded(path: Path) -> dict[str, StoredTensor]:
     said = files.read_json(path)
     places = said.get("weight_map") if isinstance(said, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise DamagedFileError(path, "it does not say in which files the weights are")
-    found: dict[str, Tensor] = {}
+    found: dict[str, StoredTensor] = {}
     suffix = Path(path.name.removesuffix(INDEX)).suffix
     for name in dict.fromkeys(places.values()):
         if not re.fullmatch(r"[\w.-]+", name) or Path(name).suffix != suffix:
@@ -198,7 +198,7 @@ def _check_is_there(path: Path) -> None:
             raise GPT2Error(f"{path} is only a pointer of Git LFS to the weights; fetch them with: git lfs pull")
 
 
-def _without_prefix(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _without_prefix(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
     """By their names in the transformer itself, which stand behind `transformer.` where it has a head."""
     found = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):

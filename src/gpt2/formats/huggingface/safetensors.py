@@ -17,7 +17,7 @@ from typing import Any
 
 from gpt2 import files
 from gpt2.errors import DamagedFileError, printable_name
-from gpt2.formats.stored_tensor import MOST_DIMENSIONS, Storage, Tensor, checked, steps
+from gpt2.formats.stored_tensor import MAX_DIMENSIONS, Storage, StoredTensor, checked_tensor, contiguous_strides
 
 LARGEST_HEADER = 1 << 22  # bytes; that of 1558M has 70,000
 LARGEST = 1 << 48  # of a dimension
@@ -36,7 +36,7 @@ TYPES = {
 }
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file by their names. Raises Unreadable; Damaged, if what it says cannot be true."""
     with files.reporting_read_errors(path), path.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
@@ -63,7 +63,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
+def _tensor(path: Path, name: str, said: Any, start: int) -> StoredTensor:
     """start: of the bytes of all tensors."""
     match said:
         case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(first), int(end)]} if len(said) == 3:
@@ -75,13 +75,13 @@ def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
         raise DamagedFileError(
             path, f"{named} is of the type {printable_name(kind)[:20]}, which is not read", "convert it to F32 or F16"
         )
-    if len(shape) > MOST_DIMENSIONS or not all(type(n) is int and 0 <= n < LARGEST for n in shape):
+    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < LARGEST for n in shape):
         raise DamagedFileError(path, f"{named} has a shape that cannot be")
-    count = steps((1, *shape))[0]
+    count = contiguous_strides((1, *shape))[0]
     storage = Storage(path, named, TYPES[kind], count, start + first)
     if end - first != storage.size:
         raise DamagedFileError(path, f"{named} has {end - first} bytes, but its shape needs {storage.size}")
-    return checked(storage, 0, tuple(shape), steps(shape))
+    return checked_tensor(storage, 0, tuple(shape), contiguous_strides(shape))
 
 
 def _check_places(path: Path, storages: list[Storage], start: int, end: int) -> None:

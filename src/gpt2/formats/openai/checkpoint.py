@@ -20,9 +20,11 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error
+from gpt2.formats.malformed import MalformedFileError
 from gpt2.formats.openai.checkpoint_files import data_file, index_file, older_ones
-from gpt2.formats.openai.leveldb_table import MalformedFileError, fields, mask_crc, read_table
-from gpt2.formats.stored_tensor import fill
+from gpt2.formats.openai.leveldb_table import mask_crc, read_table
+from gpt2.formats.protobuf import read_fields
+from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 
@@ -99,7 +101,7 @@ def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
         file.seek(entry.offset)
         for start in range(0, max(1, rows), at_once):
             piece = np.empty((min(at_once, rows - start), columns), "<f4")
-            if fill(file, piece) < piece.nbytes:
+            if read_into(file, piece) < piece.nbytes:
                 raise damaged(path, f"it has become shorter while {name} was read")
             crc = google_crc32c.extend(crc, piece)
             yield piece
@@ -165,7 +167,7 @@ def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
     """The number of shards, and what the index says of each variable. Raises Broken."""
     table = read_table(data)
     key, header = next(table, (None, b""))
-    said = dict(fields(header))
+    said = dict(read_fields(header))
     if key != b"" or not isinstance(shards := said.get(1, 0), int) or not 1 <= shards < 100_000:
         raise MalformedFileError("it does not say how many files of data there are")
     if said.get(2, 0):
@@ -180,7 +182,7 @@ def _entry(message: bytes) -> Entry:
     """A BundleEntryProto. Raises Broken."""
     numbers = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}  # type, shard, offset, size, checksum: 0 is not written
     shape: tuple[int, ...] = ()
-    for number, value in fields(message):
+    for number, value in read_fields(message):
         if number in numbers and isinstance(value, int):
             numbers[number] = value
         elif number == 2 and isinstance(value, bytes):
@@ -194,10 +196,10 @@ def _entry(message: bytes) -> Entry:
 
 
 def _dimensions(message: bytes) -> Iterator[int]:
-    for number, value in fields(message):
+    for number, value in read_fields(message):
         if number != 2 or not isinstance(value, bytes):
             raise MalformedFileError("a variable's shape is not known")
-        size = dict(fields(value)).get(1, 0)
+        size = dict(read_fields(value)).get(1, 0)
         if not isinstance(size, int) or size >= 1 << 40:
             raise MalformedFileError("a variable's shape cannot be")
         yield size

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 FILES = (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE)
 
 
-def is_one(path: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether the folder is such a directory, be it whole or not."""
     return files.is_file(path / HPARAMS_FILE)
 
 
-def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
+def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """Checks that all files are there and of a plausible size; reads the hparams.
 
     Raises GPT2Error naming what is missing, cut off or unreadable. advice: what to do about that.
     """
-    needed = (HPARAMS_FILE, STATE_FILE) if vocabularies.is_one(path) else FILES
+    needed = (HPARAMS_FILE, STATE_FILE) if vocabularies.has_vocabulary(path) else FILES
     missing = [name for name in needed if not files.is_file(path / name)]
     if missing == [HPARAMS_FILE, ENCODER_FILE, MERGES_FILE]:
         raise GPT2Error(
@@ -42,12 +42,12 @@ def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
         )
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
-    found = at(path, current_checkpoint(path))
+    found = open_checkpoint(path, current_checkpoint(path))
     check_files(found.weights, found.hparams, advice)
     return found
 
 
-def at(path: Path, prefix: Path) -> ModelDir:
+def open_checkpoint(path: Path, prefix: Path) -> ModelDir:
     """The directory with these weights, which are not looked at. Raises GPT2Error for its hparams."""
     return ModelDir(path, load_hparams(path / HPARAMS_FILE), prefix, _read_weights, lambda: _vocabulary(path))
 
@@ -59,6 +59,6 @@ def _read_weights(prefix: Path, hparams: HParams) -> Weights:
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    if not vocabularies.is_one(path):
+    if not vocabularies.has_vocabulary(path):
         raise GPT2Error(f"{path} lacks {ENCODER_FILE} and {MERGES_FILE}, its vocabulary")
     return vocabularies.load(path)

@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from gpt2.formats.malformed import MalformedFileError
+from gpt2.formats.protobuf import read_varint
+
 MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER, TRAILER = 48, 5  # bytes: two handles and the magic number; a block's compression and checksum
 LONGEST_KEY = 1 << 12
 MASK = 0xA282EAD8  # what LevelDB adds, so that a checksum of data that holds checksums is a good one
-
-
-class MalformedFileError(ValueError):
-    """Why these bytes are no table, or no protocol buffer."""
 
 
 class Handle(NamedTuple):
@@ -41,19 +40,6 @@ class Handle(NamedTuple):
 def mask_crc(crc: int) -> int:
     """A CRC32C as tables and checkpoints store it: rotated, and a constant added."""
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
-
-
-def varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, the lowest first -> the number and where it ends. Raises Broken."""
-    value = 0
-    for shift in range(0, 64, 7):
-        if at >= len(data):
-            raise MalformedFileError("a number is cut off")
-        value |= (data[at] & 127) << shift
-        at += 1
-        if data[at - 1] < 128:
-            return value, at
-    raise MalformedFileError("a number does not end")
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -77,8 +63,8 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[Handle, int]:
-    offset, at = varint(data, at)
-    size, at = varint(data, at)
+    offset, at = read_varint(data, at)
+    size, at = read_varint(data, at)
     return Handle(offset, size), at
 
 
@@ -102,32 +88,11 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise MalformedFileError("a block is cut off")
     key, at = b"", 0
     while at < end:
-        shared, at = varint(block, at)
-        unshared, at = varint(block, at)
-        size, at = varint(block, at)
+        shared, at = read_varint(block, at)
+        unshared, at = read_varint(block, at)
+        size, at = read_varint(block, at)
         if shared > len(key) or shared + unshared > LONGEST_KEY or at + unshared + size > end:
             raise MalformedFileError("an entry reaches beyond its block")
         key = key[:shared] + block[at : at + unshared]
         at += unshared + size
         yield key, block[at - size : at]
-
-
-def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protocol buffer: their numbers, and whole numbers or bytes. Raises Broken."""
-    at = 0
-    while at < len(message):
-        tag, at = varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        value: int | bytes
-        if wire == 0:
-            value, at = varint(message, at)
-        elif wire in (1, 2, 5):
-            size, at = varint(message, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
-            value, at = message[at : at + size], at + size
-            if at > len(message):
-                raise MalformedFileError("a field is cut off")
-            if wire != 2:
-                value = int.from_bytes(value, "little")
-        else:
-            raise MalformedFileError(f"a field has the unknown type {wire}")
-        yield number, value

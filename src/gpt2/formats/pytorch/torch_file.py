@@ -21,7 +21,7 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error, printable_name
 from gpt2.formats.pytorch import pickle_interpreter, zip_records
 from gpt2.formats.pytorch.pickle_interpreter import Broken, Builder, Machine, Refused
-from gpt2.formats.stored_tensor import FLOATS, OTHERS, Storage, Tensor, checked
+from gpt2.formats.stored_tensor import FLOATS, NON_FLOATS, Storage, StoredTensor, checked_tensor
 
 MAGIC_NUMBER, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the stream
 MAGIC = MAGIC_NUMBER.to_bytes(10, "little")
@@ -140,17 +140,17 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     return {}
 
 
-def _tensor(arguments: tuple[Any, ...]) -> Tensor:
+def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
     """Storage, number at which it begins, shape, strides; whether it has a gradient and its hooks do not matter."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if _are_ints((*shape, *strides)):
-            return checked(storage, offset, shape, strides)
+            return checked_tensor(storage, offset, shape, strides)
     raise Broken("a tensor is made of what is no storage")
 
 
-def _parameter(arguments: tuple[Any, ...]) -> Tensor:
+def _parameter(arguments: tuple[Any, ...]) -> StoredTensor:
     match arguments:
-        case (Tensor() as tensor, *_):
+        case (StoredTensor() as tensor, *_):
             return tensor
     raise Broken("a parameter is made of what is no tensor")
 
@@ -193,7 +193,7 @@ _BUILDERS = {
 }
 # All that a file may name.
 KNOWN: dict[str, Any] = {
-    **{f"torch.{name}Storage": Kind(dtype) for name, dtype in zip(_KINDS, (*FLOATS, *OTHERS))},
-    **{f"torch.{dtype}": dtype for dtype in (*FLOATS, *OTHERS)},
+    **{f"torch.{name}Storage": Kind(dtype) for name, dtype in zip(_KINDS, (*FLOATS, *NON_FLOATS))},
+    **{f"torch.{dtype}": dtype for dtype in (*FLOATS, *NON_FLOATS)},
     **{name: Builder(build) for name, build in _BUILDERS.items()},
 }

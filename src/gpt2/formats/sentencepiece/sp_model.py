@@ -15,7 +15,8 @@ import numpy as np
 
 from gpt2 import files, tensorflow_startup
 from gpt2.errors import FETCH_AGAIN, DamagedFileError
-from gpt2.formats.openai.leveldb_table import MalformedFileError, fields
+from gpt2.formats.malformed import MalformedFileError
+from gpt2.formats.protobuf import read_fields
 from gpt2.text.sentencepiece import SentencePiece, import_sentencepiece
 
 PIECE, NORMALIZER, DENORMALIZER = 1, 3, 5  # fields of a model
@@ -59,9 +60,9 @@ def _looked_through(model: bytes) -> Spaces:
     if not model:
         raise MalformedFileError("it is empty")
     spaces = Spaces()
-    for number, value in fields(model[_end_of_short_pieces(model) :]):
+    for number, value in read_fields(model[_end_of_short_pieces(model) :]):
         if number in (NORMALIZER, DENORMALIZER) and isinstance(value, bytes):
-            said = dict(fields(value))
+            said = dict(read_fields(value))
             _check_charsmap(said.get(CHARSMAP, b""))
             if number == NORMALIZER:
                 spaces = Spaces(bool(said.get(ADDS_SPACE, 1)), bool(said.get(TRIMS, 1)))

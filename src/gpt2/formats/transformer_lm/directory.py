@@ -16,7 +16,7 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.pytorch import torch_file
 from gpt2.formats.sentencepiece import sp_model
-from gpt2.formats.stored_tensor import FLOATS, Tensor
+from gpt2.formats.stored_tensor import FLOATS, StoredTensor
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 from gpt2.text.sentencepiece import SP_MODEL_FILE
@@ -31,12 +31,12 @@ OF_SEVERAL_GPUS = "module."  # before every name, as older files of several GPUs
 SMALLEST_ITEM = 2  # bytes of a weight
 
 
-def is_one(path: Path) -> bool:
+def is_model(path: Path) -> bool:
     """Whether the folder is such a directory, be it whole or not."""
     return files.is_file(path / PARAMS_FILE)
 
 
-def opened(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
+def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """Checks that all files are there and of a plausible size; reads the hparams.
 
     Raises GPT2Error naming what is missing, cut off, unreadable or unknown. advice: what to do about that.
@@ -141,7 +141,7 @@ def _as_there(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Layou
 
 
 def _weight(path: Path, name: str, tensor: Any, shape: tuple[int, ...], layout: Layout | None) -> Weight:
-    if not isinstance(tensor, Tensor) or tensor.dtype not in FLOATS:
+    if not isinstance(tensor, StoredTensor) or tensor.dtype not in FLOATS:
         raise GPT2Error(f"{path}: {name} is no tensor of floating-point numbers")
     if tensor.shape != shape:
         raise GPT2Error(
