@@ -9,7 +9,7 @@ import tiny
 from tiny import GOLDEN
 
 from gpt2 import generate
-from gpt2.engine import blocks
+from gpt2.engine import kv_cache
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Request
 from gpt2.request import Sampling
@@ -140,8 +140,8 @@ def test_a_batch_is_as_large_as_memory_allows(tiny_model, monkeypatch):
     requests = (taken.append(number) or Request("a", 5, sample=number) for number in range(10**9))
     loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
     room = 7 - loaded.prefixes.blocks.spare()
-    available = room * loaded.prefixes.blocks.block_bytes / blocks.SHARE
-    monkeypatch.setattr(blocks.devices, "available_memory", lambda: available)
+    available = room * loaded.prefixes.blocks.block_bytes / kv_cache.SHARE
+    monkeypatch.setattr(kv_cache.devices, "available_memory", lambda: available)
     stream = generate.stream(loaded, requests, 10**9)
     with pytest.warns(UserWarning, match="memory has room for 7 samples at a time, not for 1000000000"):
         pieces = [next(stream) for _ in range(7 * 5)]

@@ -13,7 +13,7 @@ import numpy as np
 from gpt2.engine import scoring
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import ECHO_CHUNK_IDS, Batch
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.token_sequence import Row, TokenChoice
 from gpt2.generate import Model
 from gpt2.request import Sampling

@@ -10,7 +10,7 @@ from tiny import GOLDEN
 from gpt2 import model
 from gpt2.engine import batch as batch_module
 from gpt2.engine.batch import Batch
-from gpt2.engine.blocks import SLOTS
+from gpt2.engine.kv_cache import SLOTS
 from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.engine.token_sequence import Row
 from gpt2.errors import UsageError

@@ -9,7 +9,7 @@ from gpt2 import sample
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import Batch
-from gpt2.engine.blocks import SLOTS, blocks_for
+from gpt2.engine.kv_cache import SLOTS, blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import Row
 from gpt2.formats.model_dir import open_model_dir
@@ -202,7 +202,7 @@ def test_blocks_are_taken_again_before_new_ones_are_made(backend):
 def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
     """All but a little, whatever was taken before; and what is in use stays."""
     backend = load_backend(wide)
-    monkeypatch.setattr("gpt2.engine.blocks.SPARE", 3 * backend.block_bytes)
+    monkeypatch.setattr("gpt2.engine.kv_cache.SPARE", 3 * backend.block_bytes)
     blocks = backend.new_blocks()
     numbers = [blocks.take() for _ in range(20)]
     assert all(map(blocks.has_memory, numbers))
@@ -222,7 +222,7 @@ def test_memory_that_nobody_uses_is_given_back(native, wide, monkeypatch):
 def test_memory_is_kept_while_as_many_blocks_are_in_use(native, wide, monkeypatch):
     """Rows that come and go find what others have left."""
     backend = load_backend(wide)
-    monkeypatch.setattr("gpt2.engine.blocks.SPARE", 3 * backend.block_bytes)
+    monkeypatch.setattr("gpt2.engine.kv_cache.SPARE", 3 * backend.block_bytes)
     blocks = backend.new_blocks()
     numbers = [blocks.take() for _ in range(20)]
     blocks.give_back(numbers[:10])

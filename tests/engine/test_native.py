@@ -18,7 +18,7 @@ from tiny import GOLDEN
 from gpt2 import devices
 from gpt2.engine import load, quantize
 from gpt2.engine.backend import Piece, RandomWordsRequest
-from gpt2.engine.blocks import SLOTS, blocks_for
+from gpt2.engine.kv_cache import SLOTS, blocks_for
 from gpt2.engine.native import build, calls, memory, packing
 from gpt2.engine.prefix_cache import PrefixCache
 from gpt2.engine.token_sequence import Row

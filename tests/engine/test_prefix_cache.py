@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2.engine import blocks
+from gpt2.engine import kv_cache
 from gpt2.engine import prefix_cache as prefixes_module
-from gpt2.engine.blocks import Blocks, blocks_for
+from gpt2.engine.kv_cache import Blocks, blocks_for
 from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
 
 SLOTS = 8  # so that short lists of ids take several blocks
@@ -130,4 +130,4 @@ def test_the_longest_beginning_is_found(program, size):
 
 
 def test_blocks_for_slots():
-    assert [blocks_for(slots) for slots in (0, 1, blocks.SLOTS, blocks.SLOTS + 1)] == [0, 1, 1, 2]
+    assert [blocks_for(slots) for slots in (0, 1, kv_cache.SLOTS, kv_cache.SLOTS + 1)] == [0, 1, 1, 2]

@@ -16,7 +16,7 @@ from gpt2 import devices
 from gpt2.engine import batch as batch_module
 from gpt2.engine.backend import Piece
 from gpt2.engine.batch import Batch
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend

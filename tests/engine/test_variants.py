@@ -6,7 +6,7 @@ from variants import SIZES, VARIANTS, name_of
 
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.load import backends
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.build import load

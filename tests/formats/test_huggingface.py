@@ -12,7 +12,7 @@ from huggingface_dirs import IDS, VARIANTS, arrays_of, hparams_of, safetensors, 
 from gpt2 import generate
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import stored_tensor

@@ -13,7 +13,7 @@ from gpt2 import devices, tensorflow_startup
 from gpt2.cli import package_conflict
 from gpt2.engine import reference
 from gpt2.engine.backend import Piece
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.directory import ModelDir

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gpt2.engine.blocks import Blocks
+from gpt2.engine.kv_cache import Blocks
 from gpt2.hparams import HParams
 from gpt2.sample import RandomNumbers
 

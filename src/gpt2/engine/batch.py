@@ -18,7 +18,7 @@ import numpy as np
 
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece, RandomWordsRequest
-from gpt2.engine.blocks import blocks_for
+from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
 from gpt2.engine.token_sequence import Part, Row, Running, TokenChoice
 from gpt2.errors import UsageError

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.blocks import SLOTS, Blocks
+from gpt2.engine.kv_cache import SLOTS, Blocks
 
 BYTES = 256 << 20  # of beginnings that are kept
 MIN_SHARED_IDS = 4  # ids: so many are worth to be copied, or to be waited for, rather than computed

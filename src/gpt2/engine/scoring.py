@@ -16,7 +16,7 @@ import numpy as np
 
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Piece
-from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
+from gpt2.engine.kv_cache import SLOTS, Blocks, blocks_for
 from gpt2.engine.prefix_cache import MIN_SHARED_IDS, common_prefix_length
 
 # Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%) and more save nothing; from

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from gpt2 import devices, model
 from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
-from gpt2.engine.blocks import SLOTS, Blocks, blocks_for
+from gpt2.engine.kv_cache import SLOTS, Blocks, blocks_for
 from gpt2.engine.quantize import to_int8
 from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams

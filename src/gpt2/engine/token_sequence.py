@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.blocks import SLOTS, blocks_for
+from gpt2.engine.kv_cache import SLOTS, blocks_for
 from gpt2.request import Sampling
 from gpt2.sample import RandomNumbers
 

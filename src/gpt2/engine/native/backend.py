@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2 import devices
 from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
-from gpt2.engine.blocks import SLOTS, Blocks
+from gpt2.engine.kv_cache import SLOTS, Blocks
 from gpt2.engine.native import packing
 from gpt2.engine.native.blocks import NativeBlocks
 from gpt2.engine.native.calls import check, library_int
