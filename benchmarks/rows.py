@@ -97,15 +97,15 @@ class Worker:
         return Batch(self.backend)
 
     def row(self, prompt, **settings):
-        from gpt2.engine.token_sequence import Row
+        from gpt2.engine.token_sequence import TokenSequence
         from gpt2.request import Sampling
 
-        return Row(prompt, Sampling(**settings))
+        return TokenSequence(prompt, Sampling(**settings))
 
     def step(self, batch):
         start = time.perf_counter()
         choices = batch.step()
-        return time.perf_counter() - start, [choice.row for choice in choices]
+        return time.perf_counter() - start, [choice.sequence for choice in choices]
 
     def joining(self, batch):
         rows = self.batch()

@@ -50,7 +50,7 @@ def directly(model, context, continuation):
     first = len(model.encoder.encode(context.rstrip()))  # the harness counts spaces before it to the continuation
     request = Request(ids, 0, Sampling(temperature=0), logprobs=1, echo=True)
     said = next(generate.completions(model, [request])).prompt[first:]
-    return sum(choice.logprob for choice in said), all(choice.likeliest[0][0] == choice.id for choice in said)
+    return sum(choice.logprob for choice in said), all(choice.top_logprobs[0][0] == choice.id for choice in said)
 
 
 def main(path, text, python):

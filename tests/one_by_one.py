@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from gpt2 import model, sample
 from gpt2.engine.batch import Batch
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.request import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -21,10 +21,10 @@ def collect(batch, numbers, n):
     ids = {number: [] for number in numbers}
     while any(len(found) < n for found in ids.values()):
         for choice in batch.step():
-            if choice.row in ids:
-                ids[choice.row].append(choice.id)
-                if len(ids[choice.row]) == n:
-                    batch.remove(choice.row)
+            if choice.sequence in ids:
+                ids[choice.sequence].append(choice.id)
+                if len(ids[choice.sequence]) == n:
+                    batch.remove(choice.sequence)
     return [ids[number] for number in numbers]
 
 
@@ -46,11 +46,11 @@ def decode_slowly(backend, row, n):
 
 
 ROWS = [
-    Row([1, 2, 3], GREEDY),
-    Row([250], Sampling(top_k=40), seed=1),
-    Row(list(range(20)), Sampling(temperature=0.7, top_p=0.9), seed=1, sample=1),
-    Row([9] * 31, Sampling(repetition_penalty=1.3), seed=2),
-    Row(list(range(32)), Sampling(temperature=1.5), seed=3),  # as long as the window
-    Row(list(range(50)), Sampling(repetition_penalty=1.1), seed=4),  # longer
-    Row([1, 2, 3], Sampling(frequency_penalty=0.5, presence_penalty=1, min_p=0.1, logit_bias={7: 2}), seed=5),
+    TokenSequence([1, 2, 3], GREEDY),
+    TokenSequence([250], Sampling(top_k=40), seed=1),
+    TokenSequence(list(range(20)), Sampling(temperature=0.7, top_p=0.9), seed=1, sample=1),
+    TokenSequence([9] * 31, Sampling(repetition_penalty=1.3), seed=2),
+    TokenSequence(list(range(32)), Sampling(temperature=1.5), seed=3),  # as long as the window
+    TokenSequence(list(range(50)), Sampling(repetition_penalty=1.1), seed=4),  # longer
+    TokenSequence([1, 2, 3], Sampling(frequency_penalty=0.5, presence_penalty=1, min_p=0.1, logit_bias={7: 2}), seed=5),
 ]

@@ -139,11 +139,11 @@ def test_a_batch_is_as_large_as_memory_allows(tiny_model, monkeypatch):
     taken = []
     requests = (taken.append(number) or Request("a", 5, sample=number) for number in range(10**9))
     loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
-    room = 7 - loaded.prefixes.blocks.spare()
-    available = room * loaded.prefixes.blocks.block_bytes / kv_cache.SHARE
+    room = 7 - loaded.prefixes.pool.n_spare
+    available = room * loaded.prefixes.pool.block_bytes / kv_cache.CACHE_MEMORY_SHARE
     monkeypatch.setattr(kv_cache.devices, "available_memory", lambda: available)
     stream = generate.stream(loaded, requests, 10**9)
-    with pytest.warns(UserWarning, match="memory has room for 7 samples at a time, not for 1000000000"):
+    with pytest.warns(UserWarning, match="there is memory for 7 samples at the same time, not for 1000000000"):
         pieces = [next(stream) for _ in range(7 * 5)]
     assert [piece.request for piece in pieces if piece.ended] == list(range(7)) and len(taken) <= 9
 
@@ -178,9 +178,9 @@ def test_a_stream_that_is_closed_gives_its_blocks_back(tiny_model):
     loaded = generate.Model(tiny_model.encoder, tiny_model.backend)
     stream = generate.stream(loaded, [Request(p, 30) for p in PROMPTS])
     next(stream)
-    assert loaded.prefixes.blocks.used > len(loaded.prefixes.nodes)
+    assert loaded.prefixes.pool.n_used > len(loaded.prefixes.nodes)
     stream.close()
-    assert loaded.prefixes.blocks.used == len(loaded.prefixes.nodes)
+    assert loaded.prefixes.pool.n_used == len(loaded.prefixes.nodes)
 
 
 def test_an_impossible_batch_size_is_refused(tiny_model):

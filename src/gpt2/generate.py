@@ -15,9 +15,9 @@ from typing import NamedTuple
 from gpt2.devices import check_threads
 from gpt2.engine.backend import Backend
 from gpt2.engine.batch import Batch
+from gpt2.engine.kv_cache import PrefixCache
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import PrefixCache
-from gpt2.engine.token_sequence import Row, TokenChoice, truncate_to_window
+from gpt2.engine.token_sequence import TokenChoice, TokenSequence, truncate_to_window
 from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_model, load_vocabulary
@@ -26,43 +26,77 @@ from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, re
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary
 
-FINISH_LENGTH, FINISH_STOP = "length", "stop"  # why a text ended: it has all its tokens, or came to a stop string
+# Why a text ended: it has all its tokens, or it came to a stop string or the end of text.
+FINISH_LENGTH = "length"
+FINISH_STOP = "stop"
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A vocabulary and a backend that belong together; as many as memory allows live side by side."""
+    """A vocabulary and a backend that belong together; several models can be loaded side by side.
+
+    Attributes:
+        encoder: The vocabulary.
+        backend: The model's computation.
+        prefixes: The prefixes that are cached for this model.
+    """
 
     encoder: Vocabulary
     backend: Backend
     prefixes: PrefixCache = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prefixes", PrefixCache(self.backend.new_blocks()))
+        """Create an empty prefix cache."""
+        object.__setattr__(self, "prefixes", PrefixCache(self.backend.new_pool()))
 
     @property
     def hparams(self) -> HParams:
+        """The model's sizes."""
         return self.backend.hparams
 
 
 class TextChunk(NamedTuple):
-    """Text that a request has just gained, with the token that brought it; empty if that ends within a character, or
-    may be the beginning of a stop string."""
+    """Text that a request has gained, with the token that brought it.
 
-    request: int  # its place among the requests, or the number that a Writer gave it
+    Attributes:
+        request: The request's index among the requests, or its number in a `TextBatch`.
+        text: The new text; empty if the token ends within a character, or if it may start a stop string.
+        finish_reason: FINISH_LENGTH or FINISH_STOP with a request's last chunk, else empty.
+        token: The new token; None for a request for no tokens.
+        prompt: With the first chunk of a request with `echo`, the prompt's tokens.
+    """
+
+    request: int
     text: str
-    ended: str = ""  # LENGTH or STOP, with a request's last piece
-    token: TokenChoice | None = None  # None of a request for no tokens
-    prompt: tuple[TokenChoice | None, ...] = ()  # with the first piece of a request with `echo`, the prompt's tokens
+    finish_reason: str = ""
+    token: TokenChoice | None = None
+    prompt: tuple[TokenChoice | None, ...] = ()
+
+    @property
+    def ended(self) -> str:
+        """The former name of `finish_reason`."""
+        return self.finish_reason
 
 
 class Completion(NamedTuple):
-    """A text with the tokens that were written for it, those of a stop string included, and why it ended."""
+    """A whole text.
+
+    Attributes:
+        text: The text.
+        tokens: The tokens that were generated for it, those of a stop string included.
+        finish_reason: FINISH_LENGTH or FINISH_STOP.
+        prompt: The prompt's tokens, for a request with `echo`; the first one has no log-probability.
+    """
 
     text: str
     tokens: list[TokenChoice]
-    ended: str
-    prompt: tuple[TokenChoice | None, ...] = ()  # of a request with `echo`; the first token has no log-probability
+    finish_reason: str
+    prompt: tuple[TokenChoice | None, ...] = ()
+
+    @property
+    def ended(self) -> str:
+        """The former name of `finish_reason`."""
+        return self.finish_reason
 
 
 def load(
@@ -72,12 +106,22 @@ def load(
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
-    """Loads a model by its name under `models_dir` or by the path of its directory.
+    """Load a model.
 
-    precision: of the weights in memory, one of `request.PRECISIONS`. threads: that compute, at most
-    `machine.MAX_THREADS`; all cores if None. cache: whether the weights as they are packed for this machine are kept in
-    the user's cache, where the next process finds them. Raises GPT2Error if the model is not there, damaged, or not of
-    one piece, UsageError for another precision or more threads.
+    Args:
+        model_name: Its name under `models_dir`, or the path of its directory or file.
+        models_dir: The folder that holds model directories.
+        precision: The weights' precision in memory, one of `request.PRECISIONS`.
+        threads: How many threads compute, at most `devices.MAX_THREADS`; None for one per core.
+        cache: Whether the weights, as they are packed for this machine, are stored in the user's cache, where the next
+            process finds them.
+
+    Returns:
+        The model.
+
+    Raises:
+        GPT2Error: The model is missing or damaged, or its files do not belong together.
+        UsageError: The precision or the number of threads is not allowed.
     """
     check_precision(precision)
     check_threads(threads)
@@ -93,46 +137,82 @@ def load_weights(
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
-    """The last part of `load`, which takes long. notify: told what takes longest. Raises GPT2Error for damage."""
+    """Load the weights of a model whose vocabulary is loaded: the part of `load` that takes long.
+
+    Args:
+        directory: The model's files.
+        encoder: The model's vocabulary.
+        precision: See `load`.
+        notify: Called with a line before anything that takes especially long.
+        threads: See `load`.
+        cache: See `load`.
+
+    Returns:
+        The model.
+
+    Raises:
+        GPT2Error: The files are damaged.
+    """
     return Model(encoder, load_backend(directory, precision, notify=notify, threads=threads, cache=cache))
 
 
 def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[str]:
-    """The texts of the requests, in their order; `batch_size` of them are written at a time.
+    """Generate the texts of the requests, in their order.
 
-    It changes speed and memory only: a sample's text depends on its request alone. Raises UsageError unless batch_size
-    is a whole number of at least 1.
+    Args:
+        model: The model.
+        requests: The requests.
+        batch_size: How many texts are generated at the same time. It changes speed and memory only: a sample's text
+            depends on its request alone.
+
+    Returns:
+        An iterator over the texts.
+
+    Raises:
+        UsageError: batch_size is not a whole number of at least 1.
     """
     return (completion.text for completion in completions(model, requests, batch_size))
 
 
 def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[Completion]:
-    """`generate`, with all that is known of the texts."""
+    """Generate as `generate` does, and return each text with its tokens and the reason why it ended."""
     return completions_in_order(stream(model, requests, batch_size))
 
 
-def completions_in_order(pieces: Iterable[TextChunk]) -> Iterator[Completion]:
-    """What the requests have come to in their order, each as soon as it and those before it are complete."""
-    parts: dict[int, list[TextChunk]] = {}
+def completions_in_order(chunks: Iterable[TextChunk]) -> Iterator[Completion]:
+    """Join chunks to completions, and yield each as soon as it and all before it are complete."""
+    received: dict[int, list[TextChunk]] = {}
     first = 0
-    for piece in pieces:
-        parts.setdefault(piece.request, []).append(piece)
-        while first in parts and parts[first][-1].ended:
-            yield _joined(parts.pop(first))
+    for chunk in chunks:
+        received.setdefault(chunk.request, []).append(chunk)
+        while first in received and received[first][-1].finish_reason:
+            yield _join_chunks(received.pop(first))
             first += 1
 
 
-def _joined(parts: list[TextChunk]) -> Completion:
-    tokens = [part.token for part in parts if part.token is not None]
-    return Completion("".join(part.text for part in parts), tokens, parts[-1].ended, parts[0].prompt)
+def _join_chunks(chunks: list[TextChunk]) -> Completion:
+    text = "".join(chunk.text for chunk in chunks)
+    tokens = [chunk.token for chunk in chunks if chunk.token is not None]
+    return Completion(text, tokens, chunks[-1].finish_reason, chunks[0].prompt)
 
 
 def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[TextChunk]:
-    """The texts of the requests as they are written, `batch_size` at a time (None: all); each ends with one last piece.
+    """Generate the texts of the requests and yield them chunk by chunk.
 
-    When a text has ended the next request takes its place; a request is asked for when there is a place for it, and for
-    as many places as there is memory, which a warning says. A text is never cut inside a character, and what may be the
-    beginning of a stop string is held back. Closing the iterator early is all it takes to stop.
+    When a text has ended, the next request takes its place. A request is taken from the iterable when there is a place
+    for it. A text is never cut inside a character, and the possible start of a stop string is held back. Closing the
+    iterator early stops all texts. A warning says so if memory suffices for fewer texts than batch_size.
+
+    Args:
+        model: The model.
+        requests: The requests.
+        batch_size: How many texts are generated at the same time; None for all that fit into memory.
+
+    Returns:
+        An iterator over chunks; each request's last one has a finish_reason.
+
+    Raises:
+        UsageError: batch_size is not a whole number of at least 1.
     """
     if batch_size is not None:
         require_integer("batch_size", batch_size, 1)
@@ -140,145 +220,181 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
 
 
 def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[TextChunk]:
-    places: dict[int, int] = {}  # of the requests, by the numbers that the writer has for them
-    with TextBatch(model) as writer:
-        asked_for = enumerate(_all_asked(model, requests))
-        waiting = next(asked_for, None)
-        while writer or waiting:
-            while waiting and (batch_size is None or len(writer) < batch_size):
-                place, text = waiting
-                if not writer.has_room(text):
-                    batch_size = _as_many_as_there_is_room_for(len(writer), batch_size)
+    indices: dict[int, int] = {}  # of the requests, by their numbers in the batch
+    with TextBatch(model) as batch:
+        pending = enumerate(_prepare_all(model, requests))
+        following = next(pending, None)
+        while batch.texts or following:
+            while following and (batch_size is None or len(batch) < batch_size):
+                index, sequence = following
+                if not batch.has_room(sequence):
+                    if batch_size is not None:
+                        _warn_of_memory(len(batch), batch_size)
+                    batch_size = len(batch)
                     break
-                places[writer.add(text)] = place
-                waiting = next(asked_for, None)
-            for piece in writer.step():
-                yield piece._replace(request=places[piece.request])
+                indices[batch.add(sequence)] = index
+                following = next(pending, None)
+            for chunk in batch.step():
+                yield chunk._replace(request=indices[chunk.request])
 
 
-def _as_many_as_there_is_room_for(count: int, batch_size: int | None) -> int:
-    if batch_size is not None:
-        warnings.warn(f"memory has room for {count} samples at a time, not for {batch_size}", stacklevel=4)
-    return count
+def _warn_of_memory(n_texts: int, batch_size: int) -> None:
+    warnings.warn(f"there is memory for {n_texts} samples at the same time, not for {batch_size}", stacklevel=4)
 
 
-class Asked(NamedTuple):
-    """A request, and the row of ids that it comes to."""
-
-    request: Request
-    row: Row
-
-
-def asked(request: Request, ids: Sequence[int]) -> Asked:
-    """ids: of its prompt."""
-    length = max(1, request.length) if request.echo else request.length
-    return Asked(
-        request, Row(ids, request.sampling, request.seed, request.sample, length, request.logprobs, request.echo)
-    )
+def _prepare_all(model: Model, requests: Iterable[Request]) -> Iterator[TokenSequence]:
+    """Prepare the requests, and warn of each prompt that is longer than the window."""
+    prompt: Prompt = ""  # no request has an empty prompt
+    ids: Sequence[int] = []
+    for request in requests:
+        if request.prompt != prompt:  # most prompts are requested several times in a row
+            prompt = request.prompt
+            ids = encode_prompt(model.encoder, prompt)
+            n_kept = len(truncate_to_window(ids, model.hparams.n_ctx))
+            if n_kept < len(ids):
+                warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {n_kept}", stacklevel=4)
+        yield prepare(request, ids)
 
 
 def encode_prompt(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
-    """What a row begins with."""
+    """Return the ids of a prompt; no prompt, or one that has no ids, becomes the end-of-text id."""
     if prompt is None:
         return [encoder.end_of_text]
     if not isinstance(prompt, str):
         return prompt
-    return encoder.encode(prompt) or [encoder.end_of_text]  # spaces alone may be nothing
+    return encoder.encode(prompt) or [encoder.end_of_text]  # a vocabulary may drop spaces
 
 
-def _all_asked(model: Model, requests: Iterable[Request]) -> Iterator[Asked]:
-    """A warning says how much is kept of a prompt that is too long."""
-    prompt: Prompt = ""  # which no request has
-    ids: Sequence[int] = []
-    for request in requests:
-        if request.prompt != prompt:  # most come several times
-            prompt, ids = request.prompt, encode_prompt(model.encoder, request.prompt)
-            kept = len(truncate_to_window(ids, model.hparams.n_ctx))
-            if kept < len(ids):
-                warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {kept}", stacklevel=4)
-        yield asked(request, ids)
+def prepare(request: Request, ids: Sequence[int]) -> TokenSequence:
+    """Return the sequence that answers a request.
+
+    Args:
+        request: The request.
+        ids: The ids of its prompt, see `encode_prompt`.
+
+    Returns:
+        The sequence, for `TextBatch.add`.
+    """
+    return TokenSequence(
+        ids,
+        request.sampling,
+        request.seed,
+        request.sample,
+        max(1, request.length) if request.echo else request.length,
+        request.logprobs,
+        request.echo,
+        request=request,
+    )
 
 
 class TextBatch:
-    """Texts that are written together: they come and go, and each step brings some of them a token.
+    """Texts that are generated together: they come and go, and each step adds a token to some of them.
 
-    >>> with Writer(model) as writer:
-    ...     number = writer.add(asked(Request("Hello", length=20), model.encoder.encode("Hello")))
-    ...     while writer:
-    ...         for piece in writer.step():
-    ...             print(piece.text, end="")
+    Only one thread may use it. A text whose last chunk has been returned has left.
 
-    Who writes to several at a time calls it from one thread. A text that has ended has left when its last piece comes.
-    beside: see `Batch`.
+    >>> with TextBatch(model) as batch:
+    ...     number = batch.add(prepare(Request("Hello", length=20), model.encoder.encode("Hello")))
+    ...     while batch.texts:
+    ...         for chunk in batch.step():
+    ...             print(chunk.text, end="")
     """
 
-    def __init__(self, model: Model, beside: int | None = None) -> None:
+    def __init__(self, model: Model, prefill_budget: int | None = None) -> None:
+        """Create an empty batch.
+
+        Args:
+            model: The model that generates.
+            prefill_budget: See `Batch`.
+        """
         self.model = model
-        self.batch = Batch(model.backend, model.prefixes, beside=beside)
+        self.batch = Batch(model.backend, model.prefixes, prefill_budget=prefill_budget)
         self.texts: dict[int, _Text] = {}
 
     def __len__(self) -> int:
+        """Return the number of texts."""
         return len(self.texts)
 
     def __enter__(self) -> TextBatch:
+        """Return the batch, whose texts leave at the end of the block."""
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Remove all texts."""
         self.batch.__exit__(*error)
 
-    def has_room(self, asked: Asked) -> bool:
-        """Whether it could begin at once."""
-        return self.batch.has_room(asked.row)
+    def has_room(self, sequence: TokenSequence) -> bool:
+        """Return whether there is memory to start the sequence at once."""
+        return self.batch.has_room(sequence)
 
-    def add(self, asked: Asked) -> int:
-        """The number by which its pieces are known. Raises UsageError for ids that the model does not have."""
-        number = self.batch.add(asked.row)
-        self.texts[number] = _Text(self.model.encoder, number, asked.request)
+    def add(self, sequence: TokenSequence) -> int:
+        """Add the text of a sequence that `prepare` has made, and return the number by which its chunks are known.
+
+        Raises:
+            UsageError: The model does not have all of the ids.
+        """
+        assert sequence.request is not None, "`prepare` makes sequences that have their request"
+        number = self.batch.add(sequence)
+        self.texts[number] = _Text(self.model.encoder, number, sequence.request)
         return number
 
     def remove(self, number: int) -> None:
-        """The text is no longer wanted."""
+        """Remove a text that is no longer needed."""
         del self.texts[number]
         self.batch.remove(number)
 
     def step(self) -> list[TextChunk]:
-        """What has come of the texts, none perhaps while prompts are read."""
-        pieces = [TextChunk(number, "", FINISH_LENGTH) for number, text in self.texts.items() if text.is_nothing]
-        for piece in pieces:
-            self.remove(piece.request)
+        """Return the next chunk of each text; none of those whose prompts are still being prefilled."""
+        chunks = []
+        for number, text in self.texts.items():
+            if not text.request.length and not text.request.echo:  # no token is requested
+                chunks.append(TextChunk(number, "", FINISH_LENGTH))
+        for chunk in chunks:
+            self.remove(chunk.request)
         for choice in self.batch.step() if self.texts else []:
-            text = self.texts[choice.row]
-            pieces.append(text.feed(choice, () if text.begun else tuple(self.batch.echo(choice.row))))
-            if pieces[-1].ended:
-                self.remove(choice.row)
-        return pieces
+            text = self.texts[choice.sequence]
+            prompt: tuple[TokenChoice | None, ...] = ()
+            if text.request.echo and not text.has_started:
+                prompt = tuple(self.batch.prompt_choices(choice.sequence))
+            chunk = text.feed(choice, prompt)
+            chunks.append(chunk)
+            if chunk.finish_reason:
+                self.remove(choice.sequence)
+        return chunks
 
 
 class _Text:
-    """One request's tokens -> its text, up to a stop string or its length."""
+    """Turns the tokens of one request into its text, up to a stop string or its length."""
 
     def __init__(self, encoder: Vocabulary, number: int, request: Request) -> None:
-        self.number, self.request = number, request
+        self.number = number
+        self.request = request
         self.last_id = encoder.end_of_text if request.end_of_text else None
         prompt = request.prompt
         self.stream = encoder.stream(prompt if prompt is None or isinstance(prompt, str) else encoder.decode(prompt))
-        self.stops = StopStrings(request.stop)
-        self.left = request.length
-        self.begun = False
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether no step is needed for it."""
-        return not self.request.length and not self.request.echo
+        self.stops = StopStrings(request.stop) if request.stop else None
+        self.n_left = request.length
+        self.has_started = False
 
     def feed(self, choice: TokenChoice, prompt: tuple[TokenChoice | None, ...]) -> TextChunk:
-        self.begun = True
-        if not self.request.length:  # the prompt alone was asked for
+        """Return what a token adds to the text."""
+        self.has_started = True
+        if not self.request.length:  # only the prompt's log-probabilities are requested
             return TextChunk(self.number, "", FINISH_LENGTH, None, prompt)
-        self.left -= 1
-        is_last = choice.id == self.last_id
-        text = "" if is_last else self.stops.feed(self.stream.feed([choice.id]))
-        if self.left == 0 or is_last:
-            text += self.stops.feed(self.stream.finish()) + self.stops.finish()
-        ended = FINISH_STOP if self.stops.found or is_last else FINISH_LENGTH if self.left == 0 else ""
-        return TextChunk(self.number, text, ended, choice, prompt)
+        self.n_left -= 1
+        is_end_of_text = choice.id == self.last_id
+        is_last = self.n_left == 0 or is_end_of_text
+        text = "" if is_end_of_text else self.stream.feed([choice.id])
+        if is_last:
+            text += self.stream.finish()
+        is_stopped = is_end_of_text
+        if self.stops is not None:
+            text = self.stops.feed(text)
+            if is_last:
+                text += self.stops.finish()
+            is_stopped = is_end_of_text or self.stops.found
+        finish_reason = ""
+        if is_stopped:
+            finish_reason = FINISH_STOP
+        elif is_last:
+            finish_reason = FINISH_LENGTH
+        return TextChunk(self.number, text, finish_reason, choice, prompt)

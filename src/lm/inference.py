@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt2 import files, generate
 from gpt2.engine.batch import Batch
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.formats.transformer_lm import directory as transformer_lm
@@ -149,7 +149,7 @@ class ModelWrapper:
         """
         sampling = Sampling(temperature, 0 if top_p > 0 else top_k, min(1.0, max(0.0, top_p)))
         seed = int(np.random.randint(1 << 31))
-        row = Row(
+        row = TokenSequence(
             self._ids(tokens_prefix), sampling, seed, length=require_integer("tokens_to_generate", tokens_to_generate)
         )
         new: list[str] = []

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from gpt2.engine import scoring
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.batch import ECHO_CHUNK_IDS, Batch
 from gpt2.engine.kv_cache import blocks_for
-from gpt2.engine.token_sequence import Row, TokenChoice
+from gpt2.engine.token_sequence import TokenChoice, TokenSequence
 from gpt2.generate import Model
 from gpt2.request import Sampling
 
@@ -43,17 +43,17 @@ class LogProbs(np.ndarray):
 
 def of_all(model: Model, ids: Sequence[int]) -> LogProbs:
     """What each position of a text of at most n_ctx ids says of the next one: ids [T] -> [T, V] float32."""
-    blocks, taken = model.prefixes.blocks, []
+    blocks, taken = model.prefixes.pool, []
     found = np.empty((len(ids), model.hparams.n_vocab), np.float32)
     try:
         for _ in range(blocks_for(len(ids))):
-            taken.append(blocks.take())
+            taken.append(blocks.allocate())
         for start in range(0, len(ids), ECHO_CHUNK_IDS):
             part = ids[start : start + ECHO_CHUNK_IDS]
-            logits = model.backend.extend(blocks, [Piece(taken, start, part, len(part))])
+            logits = model.backend.extend(blocks, [Segment(taken, start, part, len(part))])
             found[start : start + len(part)] = logits.values - logits.log_totals[:, None]
     finally:
-        blocks.give_back(taken)
+        blocks.release(taken)
     return found.view(LogProbs)
 
 
@@ -61,7 +61,7 @@ def following(model: Model, ids: Sequence[int], likeliest: int) -> list[tuple[in
     """The ids that are likeliest after a text, with their log-probabilities, the likeliest first. Of a text longer than
     the window its end counts."""
     with Batch(model.backend, model.prefixes) as batch:
-        batch.add(Row(ids, GREEDY, length=1, likeliest=likeliest))
+        batch.add(TokenSequence(ids, GREEDY, length=1, top_logprobs=likeliest))
         return list(_steps(batch)[0].likeliest)
 
 

@@ -10,9 +10,9 @@ from tiny import GOLDEN
 from gpt2 import model
 from gpt2.engine import batch as batch_module
 from gpt2.engine.batch import Batch
-from gpt2.engine.kv_cache import SLOTS
+from gpt2.engine.kv_cache import BLOCK_SLOTS
 from gpt2.engine.tensorflow import TensorFlowBackend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import UsageError
 from gpt2.request import Sampling
 
@@ -47,12 +47,12 @@ def test_rows_come_and_go(tiny_model, alone):
         found[number] = []
         for _ in range(3 * number):
             for choice in batch.step():
-                found[choice.row].append(choice.id)
+                found[choice.sequence].append(choice.id)
         if number in (1, 4):
             batch.remove(number)
-    while min(len(found[number]) for number in batch.rows) < 60:
+    while min(len(found[number]) for number in batch.sequences) < 60:
         for choice in batch.step():
-            found[choice.row].append(choice.id)
+            found[choice.sequence].append(choice.id)
     for number, ids in found.items():
         assert ids[:60] == alone[number][: len(ids)]
     assert len(found[1]) < 60 and len(found[4]) < 60
@@ -63,36 +63,36 @@ def test_a_refused_row_disturbs_nobody(tiny_model, alone):
     numbers = [batch.add(row) for row in ROWS]
     for prompt in ([], [-1], [10_000]):
         with pytest.raises(UsageError, match="at least one id, all from 0 to"):
-            batch.add(Row(prompt))
-    with pytest.raises(UsageError, match="logit_bias has ids from 0 to"):
-        batch.add(Row([1], Sampling(logit_bias={3: 1, 10_000: 1})))
+            batch.add(TokenSequence(prompt))
+    with pytest.raises(UsageError, match="logit_bias takes ids from 0 to"):
+        batch.add(TokenSequence([1], Sampling(logit_bias={3: 1, 10_000: 1})))
     assert collect(batch, numbers, 60) == alone
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_where_there_is_no_room_rows_wait(tiny_model, alone, room):
     """A row takes one block here, however little room there is: then it has it for itself."""
-    batch = Batch(tiny_model.backend, room=room)
+    batch = Batch(tiny_model.backend, max_blocks=room)
     numbers = [batch.add(row) for row in ROWS]
     most = 0
     found = {number: [] for number in numbers}
     while batch:
         for choice in batch.step():
-            found[choice.row].append(choice.id)
-            if len(found[choice.row]) == 60:
-                batch.remove(choice.row)
-        most = max(most, sum(row.begun for row in batch.rows.values()))
+            found[choice.sequence].append(choice.id)
+            if len(found[choice.sequence]) == 60:
+                batch.remove(choice.sequence)
+        most = max(most, sum(row.is_admitted for row in batch.sequences.values()))
     assert list(found.values()) == alone
     assert most == max(1, room)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-@pytest.mark.parametrize("where", ["extend", "after", "random_words", "take", "copy", "keep"])
+@pytest.mark.parametrize("where", ["extend", "after", "random_words", "allocate", "copy_block", "insert"])
 def test_a_step_that_is_interrupted_can_be_made_again(tiny_model, alone, monkeypatch, error, where):
     """A third of the times, wherever it is: before the cache is written to, after it, while random words are drawn."""
     backend = Counting(tiny_model.backend)
     batch = Batch(backend)
-    owner = {"take": batch.blocks, "copy": batch.blocks, "keep": batch.prefixes}.get(where, backend)
+    owner = {"allocate": batch.pool, "copy_block": batch.pool, "insert": batch.prefixes}.get(where, backend)
     name = "extend" if where == "after" else where
     real, calls, rng = getattr(owner, name), [], random.Random(1)
 
@@ -112,31 +112,31 @@ def test_a_step_that_is_interrupted_can_be_made_again(tiny_model, alone, monkeyp
         except error:
             continue
         for choice in choices:
-            found[choice.row].append(choice.id)
-            if len(found[choice.row]) == 60:
-                batch.remove(choice.row)
-    assert list(found.values()) == alone and len(calls) > (0 if where == "copy" else 5)
-    assert batch.blocks.used == len(batch.prefixes.nodes)  # nobody else holds any
+            found[choice.sequence].append(choice.id)
+            if len(found[choice.sequence]) == 60:
+                batch.remove(choice.sequence)
+    assert list(found.values()) == alone and len(calls) > (0 if where == "copy_block" else 5)
+    assert batch.pool.n_used == len(batch.prefixes.nodes)  # nobody else holds any
 
 
 def test_a_choice_is_told_though_the_step_was_interrupted_after_it(tiny_model, alone, monkeypatch):
     batch = Batch(tiny_model.backend)
     numbers = [batch.add(row) for row in ROWS[:3]]
     found = {number: [] for number in numbers}
-    third, real = batch.rows[2], batch.rows[2].choose
+    third, real = batch.sequences[2], batch.sequences[2].append
 
     def strike(choice):
-        if len(third.new) == 5 and not strike.done:
+        if len(third.choices) == 5 and not strike.done:
             strike.done = True
             raise KeyboardInterrupt
         real(choice)
 
     strike.done = False
-    monkeypatch.setattr(third, "choose", strike)
+    monkeypatch.setattr(third, "append", strike)
     while min(map(len, found.values())) < 20:
         try:
             for choice in batch.step():
-                found[choice.row].append(choice.id)
+                found[choice.sequence].append(choice.id)
         except KeyboardInterrupt:
             assert strike.done
     assert [found[number][:20] for number in numbers] == [ids[:20] for ids in alone[:3]]
@@ -145,29 +145,29 @@ def test_a_choice_is_told_though_the_step_was_interrupted_after_it(tiny_model, a
 def test_the_cache_is_written_in_place(small_model):
     """What a step writes lands in the very memory that the cache had before."""
     batch = Batch(small_model.backend)
-    batch.add(Row([15496, 11]))
+    batch.add(TokenSequence([15496, 11]))
     batch.step()
-    before = [memoryview(tensor) for tensor in batch.blocks.tensors]
+    before = [memoryview(tensor) for tensor in batch.pool.tensors]
     batch.step()
-    for old, new in zip(before, batch.blocks.tensors):
+    for old, new in zip(before, batch.pool.tensors):
         assert np.shares_memory(np.asarray(old), np.asarray(memoryview(new)))
 
 
 @pytest.mark.parametrize("number", range(5))
 def test_greedy_ids_are_those_of_the_original(small_model, number):
-    row = Row(GOLDEN["tokens"][number], GREEDY)
+    row = TokenSequence(GOLDEN["tokens"][number], GREEDY)
     assert take(small_model.backend, [row], 40) == [GOLDEN["greedy"][number]]
 
 
 def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
-    rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    rows = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
     assert take(small_model.backend, rows, 40) == GOLDEN["greedy"]
 
 
 def test_one_trace_serves_every_length(tiny_model):
     backend = TensorFlowBackend(tiny_model.backend.weights, tiny_model.hparams)
     for length, batch_size in ((1, 1), (7, 1), (30, 3)):
-        take(backend, [Row(list(range(length)))] * batch_size, 40)
+        take(backend, [TokenSequence(list(range(length)))] * batch_size, 40)
     assert [f.experimental_get_tracing_count() for f in (backend.forward, backend.write)] == [1, 1]
 
 
@@ -180,14 +180,14 @@ def test_a_choice_carries_log_probabilities(small_model):
     """Of the model's own logits, whatever shaped the choice; and the likeliest ids, in order."""
     prompt = GOLDEN["tokens"][0]
     batch = Batch(small_model.backend)
-    batch.add(Row(prompt, Sampling(temperature=2, top_k=5, logit_bias={11: 3}), seed=1, likeliest=3))
+    batch.add(TokenSequence(prompt, Sampling(temperature=2, top_k=5, logit_bias={11: 3}), seed=1, top_logprobs=3))
     (choice,) = batch.step()
-    blocks = small_model.backend.new_blocks()
-    pieces = [batch_module.Piece([blocks.take() for _ in range(-(-len(prompt) // SLOTS))], 0, prompt)]
+    blocks = small_model.backend.new_pool()
+    pieces = [batch_module.Segment([blocks.allocate() for _ in range(-(-len(prompt) // BLOCK_SLOTS))], 0, prompt)]
     expected = log_softmax(small_model.backend.extend(blocks, pieces).values[0])
     np.testing.assert_allclose(choice.logprob, expected[choice.id], atol=1e-5)
-    assert [token for token, _ in choice.likeliest] == np.argsort(-expected)[:3].tolist()
-    np.testing.assert_allclose([said for _, said in choice.likeliest], np.sort(expected)[:-4:-1], atol=1e-5)
+    assert [token for token, _ in choice.top_logprobs] == np.argsort(-expected)[:3].tolist()
+    np.testing.assert_allclose([said for _, said in choice.top_logprobs], np.sort(expected)[:-4:-1], atol=1e-5)
 
 
 @pytest.mark.parametrize("echoed", [3, 16, 1000])
@@ -196,17 +196,20 @@ def test_the_prompt_has_log_probabilities_too(tiny_model, monkeypatch, echoed):
     monkeypatch.setattr(batch_module, "ECHO_CHUNK_IDS", echoed)
     prompt = list(range(40, 70))
     batch = Batch(tiny_model.backend)
-    numbers = [batch.add(Row(prompt, GREEDY)), batch.add(Row(prompt, GREEDY, echo=True, likeliest=2))]
+    numbers = [
+        batch.add(TokenSequence(prompt, GREEDY)),
+        batch.add(TokenSequence(prompt, GREEDY, echo=True, top_logprobs=2)),
+    ]
     assert len({tuple(ids) for ids in collect(batch, numbers[:1], 3)}) == 1
-    while len(batch.rows[1].new) < 1:
+    while len(batch.sequences[1].choices) < 1:
         batch.step()
-    first, *rest = batch.echo(numbers[1])
+    first, *rest = batch.prompt_choices(numbers[1])
     assert first is None and [said.id for said in rest] == prompt[1:]
     logits, _, _ = model.model(tiny_model.backend.weights, tiny_model.hparams, np.array([prompt], np.int32))
     for said, line in zip(rest, logits[0].numpy()):
         expected = log_softmax(line)
         np.testing.assert_allclose(said.logprob, expected[said.id], atol=1e-5)
-        assert [token for token, _ in said.likeliest] == np.argsort(-expected)[:2].tolist()
+        assert [token for token, _ in said.top_logprobs] == np.argsort(-expected)[:2].tolist()
 
 
 class Counting:
@@ -224,44 +227,44 @@ class Counting:
 
 
 def test_a_long_prompt_is_read_beside_the_others_steps(tiny_model, monkeypatch):
-    monkeypatch.setattr(batch_module, "BESIDE", 5)
+    monkeypatch.setattr(batch_module, "MIN_PREFILL_CHUNK", 5)
     monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 22)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
-    running = [batch.add(Row([number], GREEDY)) for number in range(2)]
+    running = [batch.add(TokenSequence([number], GREEDY)) for number in range(2)]
     batch.step()
-    long = batch.add(Row(list(range(23)), GREEDY))
-    chosen = [[choice.row for choice in batch.step()] for _ in range(6)]
+    long = batch.add(TokenSequence(list(range(23)), GREEDY))
+    chosen = [[choice.sequence for choice in batch.step()] for _ in range(6)]
     assert counting.calls[1:] == [[1, 1, 5]] * 4 + [[1, 1, 3], [1, 1, 1]]
     assert chosen == [running] * 4 + [[*running, long]] * 2
 
 
 def test_short_prompts_and_several_are_read_in_one_step_as_far_as_they_fit(tiny_model, monkeypatch):
-    monkeypatch.setattr(batch_module, "BESIDE", 5)
+    monkeypatch.setattr(batch_module, "MIN_PREFILL_CHUNK", 5)
     monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 12)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
-    batch.add(Row([1], GREEDY))
+    batch.add(TokenSequence([1], GREEDY))
     batch.step()
-    batch.add(Row(list(range(12)), GREEDY))
+    batch.add(TokenSequence(list(range(12)), GREEDY))
     batch.step()
     assert counting.calls[1:] == [[1, 12]]
-    batch.add(Row([5] * 8, GREEDY)), batch.add(Row([6] * 20, GREEDY))
+    batch.add(TokenSequence([5] * 8, GREEDY)), batch.add(TokenSequence([6] * 20, GREEDY))
     for _ in range(4):
         batch.step()
     assert counting.calls[2:] == [[1, 1, 8, 4], [1, 1, 1, 5], [1, 1, 1, 5], [1, 1, 1, 5]]
 
 
 def test_what_is_known_of_a_prompt_does_not_make_it_long(tiny_model, monkeypatch):
-    monkeypatch.setattr(batch_module, "BESIDE", 2)
+    monkeypatch.setattr(batch_module, "MIN_PREFILL_CHUNK", 2)
     monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 12)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
-    collect(batch, [batch.add(Row(list(range(20)), GREEDY))], 1)
-    batch.add(Row([1], GREEDY))
+    collect(batch, [batch.add(TokenSequence(list(range(20)), GREEDY))], 1)
+    batch.add(TokenSequence([1], GREEDY))
     batch.step()
     counting.calls.clear()
-    batch.add(Row([*range(20), *[3] * 10], GREEDY))
+    batch.add(TokenSequence([*range(20), *[3] * 10], GREEDY))
     for _ in range(3):
         batch.step()
     assert counting.calls == [[1, 2], [1, 8], [1, 1]]
@@ -269,11 +272,11 @@ def test_what_is_known_of_a_prompt_does_not_make_it_long(tiny_model, monkeypatch
 
 def test_a_prompt_that_nobody_waits_for_is_read_at_once(tiny_model):
     counting = Counting(tiny_model.backend)
-    batch = Batch(counting, beside=20)
-    running = [batch.add(Row([number], GREEDY)) for number in range(2)]
+    batch = Batch(counting, prefill_budget=20)
+    running = [batch.add(TokenSequence([number], GREEDY)) for number in range(2)]
     batch.step()
-    long = batch.add(Row(list(range(23)), GREEDY))
-    chosen = [[choice.row for choice in batch.step()] for _ in range(2)]
+    long = batch.add(TokenSequence(list(range(23)), GREEDY))
+    chosen = [[choice.sequence for choice in batch.step()] for _ in range(2)]
     assert counting.calls[1:] == [[1, 1, 20], [1, 1, 3]]
     assert chosen == [running, [*running, long]]
 
@@ -281,12 +284,12 @@ def test_a_prompt_that_nobody_waits_for_is_read_at_once(tiny_model):
 def test_samples_of_one_prompt_cost_one_prefill(tiny_model):
     prompt = list(range(20))
     counting = Counting(tiny_model.backend)
-    rows = [Row(prompt, seed=1, sample=number) for number in range(4)]
+    rows = [TokenSequence(prompt, seed=1, sample=number) for number in range(4)]
     found = take(counting, rows, 8)
     assert found == [take(tiny_model.backend, [row], 8)[0] for row in rows] and len(set(map(tuple, found))) == 4
     assert counting.calls[:3] == [[20], [1, 1, 1, 1], [1, 1, 1, 1]]
     # Another prompt that shares a part waits for that part, and computes the rest.
     counting.calls.clear()
-    rows = [Row(prompt), Row([*prompt[:15], 99, 98])]
+    rows = [TokenSequence(prompt), TokenSequence([*prompt[:15], 99, 98])]
     assert take(counting, rows, 8) == [take(tiny_model.backend, [row], 8)[0] for row in rows]
     assert counting.calls[:2] == [[20], [1, 2]]

@@ -18,7 +18,7 @@ from gpt2.cli import diagnostics
 from gpt2.engine import load
 from gpt2.engine.native import build, calls, folder
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
 from gpt2.request import BFLOAT16, Sampling
@@ -77,7 +77,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
             build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
     assert without.name == f"TensorFlow: {build.NO_COMPILER}"
-    assert take(without, [Row([1], Sampling(temperature=0))], 3)
+    assert take(without, [TokenSequence([1], Sampling(temperature=0))], 3)
 
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
@@ -318,4 +318,4 @@ def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none
     weights = checkpoint.read_weights(directory.weights, directory.hparams)
     backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)
     with pytest.raises(ValueError, match="the system allows no AMX, for which this library was compiled"):
-        take(backend, [Row([1], Sampling(temperature=0))], 1)
+        take(backend, [TokenSequence([1], Sampling(temperature=0))], 1)

@@ -12,7 +12,7 @@ from one_by_one import take
 
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS, Sampling
 
@@ -38,7 +38,9 @@ def prepared(native, tmp_path_factory):
 def expected():
     """The ids that the library gives Python, with weights of each precision."""
     backends = {name: load_backend(open_model_dir(MODEL), name) for name in PRECISIONS}
-    return {name: take(each, [Row(PROMPT, Sampling(temperature=0))], COUNT)[0] for name, each in backends.items()}
+    return {
+        name: take(each, [TokenSequence(PROMPT, Sampling(temperature=0))], COUNT)[0] for name, each in backends.items()
+    }
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from variants import ALL, SIZES
 
 from gpt2.engine import quantize, reference
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.build import load
 from gpt2.formats.openai import checkpoint
@@ -69,8 +69,8 @@ def slow(weights, hparams, token):
 def test_int8_rounds_activations_as_numpy(native, hparams):
     weights = reference.random_weights(hparams, seed=3)
     backend = NativeBackend(load(), in_memory(weights, checkpoint.layout), hparams, INT8)
-    blocks, tokens = backend.new_blocks(), range(hparams.n_vocab)
-    found = backend.extend(blocks, [Piece([blocks.take()], 0, np.array([token])) for token in tokens]).values
+    blocks, tokens = backend.new_pool(), range(hparams.n_vocab)
+    found = backend.extend(blocks, [Segment([blocks.allocate()], 0, np.array([token])) for token in tokens]).values
     expected = np.stack([slow(weights, hparams, token) for token in tokens])
     difference = np.abs(found - expected).max(axis=1)
     # A number half-way between two is rounded one way in float32 and the other in float64, now and then.
@@ -85,5 +85,5 @@ def test_what_is_no_number_stays_none(native, precision, what):
     weights = reference.random_weights(hparams, seed=3)
     weights["wpe"][0, 5] = what
     backend = NativeBackend(load(), in_memory(weights, checkpoint.layout), hparams, precision)
-    blocks = backend.new_blocks()
-    assert np.isnan(backend.extend(blocks, [Piece([blocks.take()], 0, np.array([1]))]).values).all()
+    blocks = backend.new_pool()
+    assert np.isnan(backend.extend(blocks, [Segment([blocks.allocate()], 0, np.array([1]))]).values).all()

@@ -17,11 +17,10 @@ from tiny import GOLDEN
 
 from gpt2 import devices
 from gpt2.engine import load, quantize
-from gpt2.engine.backend import Piece, RandomWordsRequest
-from gpt2.engine.kv_cache import SLOTS, blocks_for
+from gpt2.engine.backend import RandomWordsRequest, Segment
+from gpt2.engine.kv_cache import BLOCK_SLOTS, PrefixCache, blocks_for
 from gpt2.engine.native import build, calls, memory, packing
-from gpt2.engine.prefix_cache import PrefixCache
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import Layout, Weight
 from gpt2.request import PRECISIONS, Sampling
@@ -97,10 +96,10 @@ def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
 
 def fed(backend, ids, sizes):
     """The logits [V] after the ids [T], fed to a row of its own in pieces of these sizes."""
-    blocks, start = backend.new_blocks(), 0
-    own = [blocks.take() for _ in range(blocks_for(len(ids)))]
+    blocks, start = backend.new_pool(), 0
+    own = [blocks.allocate() for _ in range(blocks_for(len(ids)))]
     for size in sizes:
-        logits = backend.extend(blocks, [Piece(own, start, ids[start : start + size])])
+        logits = backend.extend(blocks, [Segment(own, start, ids[start : start + size])])
         start += size
     return logits.values[0]
 
@@ -115,7 +114,7 @@ def test_logits_are_those_of_tensorflow(native_small, small_model):
 
 
 def test_greedy_ids_are_those_of_the_original(native_small):
-    rows = [Row(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    rows = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
     assert take(native_small, rows, 40) == GOLDEN["greedy"]
 
 
@@ -159,21 +158,21 @@ import pathlib, sys
 import psutil
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import PrefixCache
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.kv_cache import PrefixCache
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 backend = load_backend(open_model_dir(pathlib.Path(sys.argv[1])))
-prefixes = Prefixes(backend.new_blocks(), 20 * backend.block_bytes)
+prefixes = Prefixes(backend.new_pool(), 20 * backend.block_bytes)
 batch = Batch(backend, prefixes)
 for seed in range(int(sys.argv[2])):
-    numbers = [batch.add(Row([seed] * length, Sampling(), seed, keep=True)) for length in (1, 30, 70)]
+    numbers = [batch.add(TokenSequence([seed] * length, Sampling(), seed, keep=True)) for length in (1, 30, 70)]
     for _ in range(5):
         batch.step()
     for number in numbers:
         batch.remove(number)
     if seed in map(int, sys.argv[3:]):
-        print(psutil.Process().memory_info().rss, prefixes.blocks.used)
+        print(psutil.Process().memory_info().rss, prefixes.pool.n_used)
 """
 
 
@@ -203,7 +202,7 @@ def test_ten_thousand_rows_leave_the_memory_as_it_was(native, small_dir):
 
 def test_native_models_side_by_side(native_small, native_tiny):
     """Each with threads of its own, at the same time."""
-    rows = [Row([1, 2, 3], GREEDY), Row([7], Sampling(), seed=5)]
+    rows = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([7], Sampling(), seed=5)]
     expected = [take(each, rows, 60) for each in (native_small, native_tiny)]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
@@ -213,23 +212,23 @@ def test_native_models_side_by_side(native_small, native_tiny):
 
 def test_batches_that_share_a_store_side_by_side(native_small):
     """In two threads, with beginnings of each other's."""
-    rows = [Row([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
+    rows = [TokenSequence([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
     expected = take(native_small, rows, 30)
-    prefixes = PrefixCache(native_small.new_blocks(), 5 * native_small.block_bytes)
+    prefixes = PrefixCache(native_small.new_pool(), 5 * native_small.block_bytes)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
             both = [pool.submit(take, native_small, some, 30, prefixes=prefixes) for some in (rows, rows[::-1])]
             assert [ids.result() for ids in both] == [expected, expected[::-1]]
-    assert prefixes.blocks.used == len(prefixes.nodes)
+    assert prefixes.pool.n_used == len(prefixes.nodes)
 
 
 def extended(backend, blocks=None):
     """Logits after a short prompt and a step, of two rows in the first two blocks."""
-    blocks = blocks or backend.new_blocks()
-    rows = [[blocks.take()], [blocks.take()]]
-    blocks.give_back([0, 1])
-    backend.extend(blocks, [Piece(row, 0, [7] * 6) for row in rows])
-    return backend.extend(blocks, [Piece(row, 6, [token]) for row, token in zip(rows, (1, 2))]).values
+    blocks = blocks or backend.new_pool()
+    rows = [[blocks.allocate()], [blocks.allocate()]]
+    blocks.release([0, 1])
+    backend.extend(blocks, [Segment(row, 0, [7] * 6) for row in rows])
+    return backend.extend(blocks, [Segment(row, 6, [token]) for row, token in zip(rows, (1, 2))]).values
 
 
 @contextlib.contextmanager
@@ -253,10 +252,10 @@ def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name)
     with pytest.raises(MemoryError):
         extended(loaded)
     loaded.model.n_embd = n_embd
-    blocks = loaded.new_blocks()
-    own = [blocks.take()] * (1 << 20)
-    loaded.model.n_ctx = len(own) * SLOTS
-    pieces = [Piece(own, 0, [1]), Piece(own, len(own) * SLOTS - 1, [1])]  # sees more than there is memory for
+    blocks = loaded.new_pool()
+    own = [blocks.allocate()] * (1 << 20)
+    loaded.model.n_ctx = len(own) * BLOCK_SLOTS
+    pieces = [Segment(own, 0, [1]), Segment(own, len(own) * BLOCK_SLOTS - 1, [1])]  # sees more than there is memory for
     with pytest.raises(MemoryError), as_little_memory_as_now():
         loaded.extend(blocks, pieces)
     loaded.model.n_ctx = loaded.hparams.n_ctx
@@ -276,7 +275,7 @@ def test_more_threads_than_cores(native, native_tiny, tiny_dir):
 PROGRAM = f"""
 import os, pathlib, resource, signal, sys
 import numpy as np
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.load import load_backend
 from gpt2.engine.native.memory import Chunks
 from gpt2.formats.model_dir import open_model_dir
@@ -298,7 +297,7 @@ def run(code, *arguments):
 
 NO_THREADS = """
 backend = loaded(threads=1)
-blocks = backend.new_blocks()
+blocks = backend.new_pool()
 expected = extended(backend, blocks)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), -1))  # a thread's stack takes more

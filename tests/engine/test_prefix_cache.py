@@ -6,15 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2.engine import kv_cache
-from gpt2.engine import prefix_cache as prefixes_module
-from gpt2.engine.kv_cache import Blocks, blocks_for
-from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
+from gpt2.engine import kv_cache as prefixes_module
+from gpt2.engine.kv_cache import MIN_SHARED_IDS, BlockPool, PrefixCache, blocks_for, common_prefix_length
 
-SLOTS = 8  # so that short lists of ids take several blocks
+BLOCK_SLOTS = 8  # so that short lists of ids take several blocks
 
 
-class Written(Blocks):
-    """Blocks of which one remembers what was written into them."""
+class Written(BlockPool):
+    """BlockPool of which one remembers what was written into them."""
 
     def __init__(self):
         super().__init__(block_bytes=1)
@@ -23,24 +22,24 @@ class Written(Blocks):
     def has_memory(self, number):
         return number in self.ids
 
-    def provide(self, number, most=None):
-        self.ids[number] = [None] * SLOTS
+    def provide_memory(self, number, most=None):
+        self.ids[number] = [None] * BLOCK_SLOTS
 
-    def discard(self, number):
+    def discard_memory(self, number):
         """Nothing."""
 
     def write(self, ids):
         """A row's blocks, which hold these ids and after them the id -1."""
-        owned = [self.take() for _ in range(-(-len(ids) // SLOTS))]
-        padded = [*ids, *[-1] * (len(owned) * SLOTS - len(ids))]
+        owned = [self.allocate() for _ in range(-(-len(ids) // BLOCK_SLOTS))]
+        padded = [*ids, *[-1] * (len(owned) * BLOCK_SLOTS - len(ids))]
         for place, number in enumerate(owned):
-            self.ids[number] = padded[place * SLOTS : (place + 1) * SLOTS]
+            self.ids[number] = padded[place * BLOCK_SLOTS : (place + 1) * BLOCK_SLOTS]
         return owned
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(prefixes_module, "SLOTS", SLOTS)
+    monkeypatch.setattr(prefixes_module, "BLOCK_SLOTS", BLOCK_SLOTS)
 
 
 def stored(size=1000):
@@ -49,20 +48,22 @@ def stored(size=1000):
 
 def keep(store, ids):
     """What a row does that computes ids and leaves."""
-    owned = store.blocks.write(ids)
-    store.keep(np.array(ids, np.int32), owned)
-    store.blocks.give_back(owned)
+    owned = store.pool.write(ids)
+    store.insert(np.array(ids, np.int32), owned)
+    store.pool.release(owned)
 
 
 def find(store, ids):
     """How many of the ids are known, after a look at what is in the blocks."""
     found = store.find(np.array(ids, np.int32))
-    blocks = found.blocks if found.partial is None else [*found.blocks, found.partial]
-    content = [token for number in blocks for token in store.blocks.ids[number]]
-    assert content[: found.slots] == list(ids[: found.slots]) and found.slots < len(ids)
-    assert len(found.blocks) == (found.slots // SLOTS if found.partial is None else (found.slots - 1) // SLOTS)
-    store.blocks.give_back(blocks)
-    return found.slots
+    blocks = found.blocks if found.partial_block is None else [*found.blocks, found.partial_block]
+    content = [token for number in blocks for token in store.pool.ids[number]]
+    assert content[: found.n_slots] == list(ids[: found.n_slots]) and found.n_slots < len(ids)
+    assert len(found.blocks) == (
+        found.n_slots // BLOCK_SLOTS if found.partial_block is None else (found.n_slots - 1) // BLOCK_SLOTS
+    )
+    store.pool.release(blocks)
+    return found.n_slots
 
 
 def test_a_text_and_one_word_more():
@@ -76,7 +77,7 @@ def test_a_text_and_one_word_more():
     assert find(store, [*text[:13], 99, 98]) == 13
     assert find(store, text[:12]) == 8  # three more are too few to be copied
     keep(store, [*text, 7, 8])
-    assert len(store.nodes) == store.blocks.used == 3  # the last block was replaced by the longer one
+    assert len(store.nodes) == store.pool.n_used == 3  # the last block was replaced by the longer one
 
 
 def test_what_was_used_longest_ago_is_forgotten_first():
@@ -89,7 +90,7 @@ def test_what_was_used_longest_ago_is_forgotten_first():
     keep(store, [1, 2, 3, 4, 5])
     assert find(store, [*first, 1]) == 16 and find(store, [*second, 1]) == 8  # its end, not its beginning
     store.clear()
-    assert find(store, [*first, 1]) == store.blocks.used == len(store.root.children) == 0
+    assert find(store, [*first, 1]) == store.pool.n_used == len(store.root.children) == 0
 
 
 def test_a_row_that_uses_a_block_keeps_it_though_it_is_forgotten():
@@ -97,13 +98,13 @@ def test_a_row_that_uses_a_block_keeps_it_though_it_is_forgotten():
     keep(store, list(range(20)))
     found = store.find(np.arange(30, dtype=np.int32))
     store.clear()
-    assert store.blocks.used == 3 and store.blocks.ids[found.blocks[0]] == list(range(8))
+    assert store.pool.n_used == 3 and store.pool.ids[found.blocks[0]] == list(range(8))
 
 
 def test_a_store_for_nothing_keeps_nothing():
     store = stored(size=0)
     keep(store, list(range(20)))
-    assert store.blocks.used == 0 and find(store, list(range(20))) == 0
+    assert store.pool.n_used == 0 and find(store, list(range(20))) == 0
 
 
 texts = st.lists(st.integers(0, 1), min_size=1, max_size=40)
@@ -120,14 +121,14 @@ def test_the_longest_beginning_is_found(program, size):
             told.append(np.array(ids))
         slots = find(store, ids)
         longest = min(max((common_prefix_length(np.array(ids), other) for other in told), default=0), len(ids) - 1)
-        expected = longest if longest % SLOTS >= MIN_SHARED_IDS else longest // SLOTS * SLOTS
+        expected = longest if longest % BLOCK_SLOTS >= MIN_SHARED_IDS else longest // BLOCK_SLOTS * BLOCK_SLOTS
         assert slots <= longest
         if size > 500:
             assert slots >= expected
-        assert store.blocks.used == len(store.nodes) <= size
+        assert store.pool.n_used == len(store.nodes) <= size
     store.clear()
-    assert not store.blocks.used
+    assert not store.pool.n_used
 
 
 def test_blocks_for_slots():
-    assert [blocks_for(slots) for slots in (0, 1, kv_cache.SLOTS, kv_cache.SLOTS + 1)] == [0, 1, 1, 2]
+    assert [blocks_for(slots) for slots in (0, 1, kv_cache.BLOCK_SLOTS, kv_cache.BLOCK_SLOTS + 1)] == [0, 1, 1, 2]

@@ -10,9 +10,9 @@ from gpt2 import sample
 from gpt2.engine import batch as batch_module
 from gpt2.engine import reference
 from gpt2.engine.batch import Batch
+from gpt2.engine.kv_cache import PrefixCache
 from gpt2.engine.load import load_backend
-from gpt2.engine.prefix_cache import PrefixCache
-from gpt2.engine.token_sequence import Row, truncate_to_window
+from gpt2.engine.token_sequence import TokenSequence, truncate_to_window
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 
@@ -66,7 +66,7 @@ def check(weights, hparams, row, choices):
         logprobs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
         assert ids[token] == expected, (row, token)
         assert abs(choices[token].logprob - logprobs[expected]) < ROUNDING
-        for (other, said), most in zip(choices[token].likeliest, np.sort(logprobs)[::-1]):
+        for (other, said), most in zip(choices[token].top_logprobs, np.sort(logprobs)[::-1]):
             assert abs(said - logprobs[other]) < ROUNDING > abs(said - most)
 
 
@@ -86,9 +86,14 @@ prompts = st.builds(
     st.lists(st.integers(0, 250), min_size=1, max_size=4),
 )
 rows = st.builds(
-    Row, prompts, samplings, st.integers(0, 9), length=st.integers(1, 30), likeliest=st.sampled_from([0, 3]),
-    keep=st.booleans()
-)  # fmt: skip
+    TokenSequence,
+    prompts,
+    samplings,
+    st.integers(0, 9),
+    length=st.integers(1, 30),
+    top_logprobs=st.sampled_from([0, 3]),
+    keep=st.booleans(),
+)
 programs = st.lists(
     st.one_of(
         st.tuples(st.just("add"), rows),
@@ -104,25 +109,25 @@ programs = st.lists(
 @given(programs, st.sampled_from([0, 4, 1000]), st.sampled_from([3, 1000]), st.sampled_from([1, 7, 16]))
 def test_random_programs(backend, directory, weights, program, size, room, beside):
     """size: of the store, in blocks."""
-    batch = Batch(backend, PrefixCache(backend.new_blocks(), size), room)
+    batch = Batch(backend, PrefixCache(backend.new_pool(), size), room)
     batch.prefixes.most = size
     asked, found = {}, {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_module, "BESIDE", beside)
+        patch.setattr(batch_module, "MIN_PREFILL_CHUNK", beside)
         patch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 2 * beside)
         for what, argument in [*program, ("step", 60)]:
             if what == "add":
                 number = batch.add(argument)
                 asked[number], found[number] = argument, []
-            elif what == "remove" and batch.rows:
-                batch.remove(list(batch.rows)[argument % len(batch.rows)])
+            elif what == "remove" and batch.sequences:
+                batch.remove(list(batch.sequences)[argument % len(batch.sequences)])
             for _ in range(argument if what == "step" else 0):
                 for choice in batch.step():
-                    found[choice.row].append(choice)
-                    if len(found[choice.row]) == asked[choice.row].length:
-                        batch.remove(choice.row)
+                    found[choice.sequence].append(choice)
+                    if len(found[choice.sequence]) == asked[choice.sequence].length:
+                        batch.remove(choice.sequence)
     for number, row in asked.items():
         check(weights, directory.hparams, row, found[number])
     with batch:
         pass
-    assert batch.blocks.used == len(batch.prefixes.nodes) <= size
+    assert batch.pool.n_used == len(batch.prefixes.nodes) <= size

@@ -14,14 +14,13 @@ from one_by_one import ROWS, take
 
 from gpt2 import devices
 from gpt2.engine import batch as batch_module
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.batch import Batch
-from gpt2.engine.kv_cache import blocks_for
+from gpt2.engine.kv_cache import PrefixCache, blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.prefix_cache import PrefixCache
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
 from gpt2.request import FLOAT32, PRECISIONS, Sampling
@@ -44,10 +43,10 @@ def backend(request, native, odd):
 
 def in_chunks(backend, ids, sizes):
     """The logits [V] after the last of the ids [T], fed to a row of its own in chunks of these sizes."""
-    blocks, start = backend.new_blocks(), 0
-    own = [blocks.take() for _ in range(blocks_for(len(ids)))]
+    blocks, start = backend.new_pool(), 0
+    own = [blocks.allocate() for _ in range(blocks_for(len(ids)))]
     for size in sizes:
-        logits = backend.extend(blocks, [Piece(own, start, ids[start : start + size])]).values[0]
+        logits = backend.extend(blocks, [Segment(own, start, ids[start : start + size])]).values[0]
         start += size
     assert start == len(ids)
     return logits
@@ -58,11 +57,11 @@ def test_beside_others(backend, beside):
     rng = np.random.default_rng(beside)
     tokens = rng.integers(backend.hparams.n_vocab, size=(beside, 171)).astype(np.int32)
     counts = rng.integers(1, 171, size=beside)
-    blocks = backend.new_blocks()
-    owned = [[blocks.take(), blocks.take()] for _ in counts]
-    prefilled = backend.extend(blocks, [Piece(own, 0, ids[:n]) for own, ids, n in zip(owned, tokens, counts)]).values
+    blocks = backend.new_pool()
+    owned = [[blocks.allocate(), blocks.allocate()] for _ in counts]
+    prefilled = backend.extend(blocks, [Segment(own, 0, ids[:n]) for own, ids, n in zip(owned, tokens, counts)]).values
     for i in range(3):
-        steps = [Piece(own, n + i, ids[i : i + 1]) for own, ids, n in zip(owned, tokens, counts)]
+        steps = [Segment(own, n + i, ids[i : i + 1]) for own, ids, n in zip(owned, tokens, counts)]
         stepped = backend.extend(blocks, steps).values
     for row, count in enumerate(counts):
         np.testing.assert_array_equal(prefilled[row], in_chunks(backend, tokens[row, :count], [count]))
@@ -82,12 +81,12 @@ def test_in_chunks(backend):
 def test_however_many_logits_are_wanted(backend):
     """A last layer computes nothing for tokens whose logits nobody wants but their keys and values."""
     ids = np.random.default_rng(0).integers(backend.hparams.n_vocab, size=40).astype(np.int32)
-    blocks = backend.new_blocks()
+    blocks = backend.new_pool()
 
     def values(*wanted):
-        owned = [[blocks.take()] for _ in wanted]
-        read = backend.extend(blocks, [Piece(own, 0, ids[:30], n) for own, n in zip(owned, wanted)]).values
-        return read, backend.extend(blocks, [Piece(own, 30, ids[30:]) for own in owned]).values
+        owned = [[blocks.allocate()] for _ in wanted]
+        read = backend.extend(blocks, [Segment(own, 0, ids[:30], n) for own, n in zip(owned, wanted)]).values
+        return read, backend.extend(blocks, [Segment(own, 30, ids[30:]) for own in owned]).values
 
     (whole, after), (some, after_some) = values(30), values(0, 7, 30, 1, 0)
     np.testing.assert_array_equal(some, np.concatenate([whole[-7:], whole, whole[-1:]]))
@@ -101,10 +100,10 @@ class Watched(Batch):
         super().__init__(*arguments)
         self.said = {}
 
-    def _choose(self, ready):
-        for row, logits, log_total in ready:
-            self.said.setdefault(row.number, []).append((logits.tobytes(), log_total.tobytes()))
-        super()._choose(ready)
+    def _choose(self, sequences, values, log_totals):
+        for sequence, logits, log_total in zip(sequences, values, log_totals):
+            self.said.setdefault(sequence.number, []).append((logits.tobytes(), log_total.tobytes()))
+        super()._choose(sequences, values, log_totals)
 
 
 def random_row(rng, stems, n_vocab):
@@ -113,7 +112,7 @@ def random_row(rng, stems, n_vocab):
     more = rng.randrange(0, 40) if rng.random() < 0.5 else 0
     prompt = [*prompt, *(rng.randrange(n_vocab) for _ in range(more or not prompt))]
     sampling = Sampling(temperature=rng.choice([0, 1]), top_k=rng.choice([0, 5]))
-    return Row(prompt, sampling, rng.randrange(1000), length=rng.randrange(1, 30), keep=rng.random() < 0.5)
+    return TokenSequence(prompt, sampling, rng.randrange(1000), length=rng.randrange(1, 30), keep=rng.random() < 0.5)
 
 
 def try_schedule(backend, seed, monkeypatch):
@@ -122,21 +121,21 @@ def try_schedule(backend, seed, monkeypatch):
     n_vocab = backend.hparams.n_vocab
     stems = [[rng.randrange(n_vocab) for _ in range(200)] for _ in range(3)]
     rows = [random_row(rng, stems, n_vocab) for _ in range(32)]
-    prefixes = PrefixCache(backend.new_blocks(), rng.choice([0, 3, 50]) * backend.block_bytes)
+    prefixes = PrefixCache(backend.new_pool(), rng.choice([0, 3, 50]) * backend.block_bytes)
     batch = Watched(backend, prefixes, rng.choice([9, 20, 1000]))
     coming = list(rows)
     while batch or coming:
         for _ in range(min(len(coming), rng.choice([0, 0, 1, 4, 16]))):
             batch.add(coming.pop(0))
-        monkeypatch.setattr(batch_module, "BESIDE", rng.randrange(1, 40))
+        monkeypatch.setattr(batch_module, "MIN_PREFILL_CHUNK", rng.randrange(1, 40))
         monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", rng.choice([1, 20, 256]))
         monkeypatch.setattr(batch_module, "PREFILL_BUDGET_IDLE", rng.randrange(1, 300))
         batch.step()
-        for row in list(batch.rows.values()):
-            if len(row.new) >= row.row.length or rng.random() < 0.01:
+        for row in list(batch.sequences.values()):
+            if len(row.choices) >= row.length or rng.random() < 0.01:
                 batch.remove(row.number)
     monkeypatch.undo()
-    assert batch.blocks.used == len(prefixes.nodes) and sum(map(len, batch.said.values())) > 200
+    assert batch.pool.n_used == len(prefixes.nodes) and sum(map(len, batch.said.values())) > 200
     for number, row in enumerate(rows):
         alone = Watched(backend)
         alone.add(row)

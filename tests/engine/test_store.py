@@ -17,7 +17,7 @@ import interactive_conditional_samples as interactive
 from gpt2 import files
 from gpt2.cli import command, diagnostics
 from gpt2.engine import load
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.native import build, folder, memory, packing, store
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS
@@ -47,8 +47,8 @@ def packed(monkeypatch):
 
 def logits(path, precision="float32", **options):
     backend = load.load_backend(open_model_dir(path), precision, **options)
-    blocks = backend.new_blocks()
-    return backend.extend(blocks, [Piece([blocks.take()], 0, np.arange(9), 9)]).values.tobytes()
+    blocks = backend.new_pool()
+    return backend.extend(blocks, [Segment([blocks.allocate()], 0, np.arange(9), 9)]).values.tobytes()
 
 
 def kept(cache):
@@ -190,7 +190,7 @@ from gpt2.engine import load
 from gpt2.engine.native import store
 from gpt2.formats.model_dir import open_model_dir
 import numpy as np
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 store.LEAST = 0
 {inspect.getsource(logits)}
 print(logits(Path({str(tiny_dir)!r})).hex())

@@ -5,7 +5,7 @@ import pytest
 from variants import SIZES, VARIANTS, name_of
 
 from gpt2.engine import reference
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.load import backends
 from gpt2.engine.native.backend import NativeBackend
@@ -20,11 +20,11 @@ TOKENS = np.arange(150) * 7 % 101
 
 def computed(backend, cuts):
     """The logits of TOKENS [T, V], given in pieces that end at `cuts`."""
-    blocks = backend.new_blocks()
-    own = [blocks.take() for _ in range(blocks_for(len(TOKENS)))]
+    blocks = backend.new_pool()
+    own = [blocks.allocate() for _ in range(blocks_for(len(TOKENS)))]
     parts = np.split(TOKENS, cuts)
     starts = np.cumsum([0, *map(len, parts)])
-    pieces = [Piece(own, int(start), part, len(part)) for start, part in zip(starts, parts)]
+    pieces = [Segment(own, int(start), part, len(part)) for start, part in zip(starts, parts)]
     return np.concatenate([backend.extend(blocks, [piece]).values for piece in pieces])
 
 

@@ -20,7 +20,7 @@ from variant_dirs import write as write_variant
 from gpt2 import encoder as bpe
 from gpt2.cli import command
 from gpt2.engine.load import load_backend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.export import compare
 from gpt2.export.convert import convert
@@ -29,7 +29,7 @@ from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, flatten
 
 ROOT = Path(__file__).parents[2]
-ROWS = [Row([1, 2, 3], GREEDY), Row([250], GREEDY), Row([9] * 31, GREEDY)]
+ROWS = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([250], GREEDY), TokenSequence([9] * 31, GREEDY)]
 
 
 def arrays(path):

@@ -17,7 +17,7 @@ from variant_dirs import write as write_variant
 
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.export import huggingface
 from gpt2.export.convert import convert
 from gpt2.export.options import ExportOptions
@@ -52,10 +52,10 @@ def source(tmp_path_factory):
 def log_probabilities(model, ids):
     """Of each id but the first, by our own backend."""
     with Batch(load_backend(model)) as batch:
-        number = batch.add(Row(ids, GREEDY, echo=True))
+        number = batch.add(TokenSequence(ids, GREEDY, echo=True))
         while not batch.step():
             pass
-        return np.array([choice.logprob for choice in batch.echo(number) if choice])
+        return np.array([choice.logprob for choice in batch.prompt_choices(number) if choice])
 
 
 def compare_with_transformers(peers, model, tmp_path, options, tolerance):
@@ -105,7 +105,7 @@ def test_llama_cpp(peers, source, tmp_path, dtype):
     found, vocabulary = open_model_dir(path), load_vocabulary(source)
     length = min(60, source.hparams.n_ctx - max(len(vocabulary.encode(prompt)) for prompt in PROMPTS))
     theirs = peers("peer_llama.py", path, {"prompts": PROMPTS, "length": length})
-    ours = take(load_backend(found), [Row(vocabulary.encode(prompt), GREEDY) for prompt in PROMPTS], length)
+    ours = take(load_backend(found), [TokenSequence(vocabulary.encode(prompt), GREEDY) for prompt in PROMPTS], length)
     for prompt, answer, ids in zip(PROMPTS, theirs, ours):
         assert answer["ids"] == vocabulary.encode(prompt)
         same = next((n for n, (one, other) in enumerate(zip(answer["new"], ids)) if one != other), length)

@@ -17,7 +17,7 @@ from variant_dirs import write as write_variant
 from gpt2.encoder import Encoder
 from gpt2.engine import reference
 from gpt2.engine.load import load_backend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.export.bpe_ops import GraphEncoder
 from gpt2.export.convert import convert
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
@@ -69,7 +69,7 @@ def test_in_a_process_of_its_own(folder, source):
     result = subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    rows = [Row(vocabulary.encode(prompt) or [vocabulary.end_of_text], GREEDY) for prompt in PROMPTS]
+    rows = [TokenSequence(vocabulary.encode(prompt) or [vocabulary.end_of_text], GREEDY) for prompt in PROMPTS]
     expected = take(load_backend(source, native=False), rows, 40)
     assert found["greedy"]["ids"] == found["top"] == found["nucleus"] == expected
     assert found["greedy"]["text"] == [vocabulary.decode(ids) for ids in expected]

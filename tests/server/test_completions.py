@@ -65,7 +65,7 @@ def test_log_probabilities_of_the_prompt_and_of_the_text(official, native_tiny_m
     assert found.token_logprobs[1:] == [choice.logprob for choice in choices[1:]]
     piece = native_tiny_model.encoder.token_text
     for choice, top in zip(choices[1:], found.top_logprobs[1:]):
-        assert top == {piece(i): x for i, x in [*choice.likeliest, (choice.id, choice.logprob)]}
+        assert top == {piece(i): x for i, x in [*choice.top_logprobs, (choice.id, choice.logprob)]}
     assert "".join(found.tokens[: len(expected.prompt)]) == PROMPT
     text = answer.choices[0].text
     for token, offset in zip(found.tokens[: len(expected.prompt)], found.text_offset):

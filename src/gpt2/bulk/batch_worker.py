@@ -11,7 +11,7 @@ from gpt2.bulk.rows import JobRow
 from gpt2.engine.batch import PREFILL_BUDGET_IDLE
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.generate import Model, TextBatch, TextChunk, asked, encode_prompt
+from gpt2.generate import Model, TextBatch, TextChunk, encode_prompt, prepare
 from gpt2.request import Prompt
 
 AHEAD = 2  # rows for each place: those that are written, and as many that wait for their places
@@ -50,7 +50,7 @@ class BatchWorker:
     def __init__(self, model: Model, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
         self.writer = TextBatch(
-            model, beside=PREFILL_BUDGET_IDLE
+            model, prefill_budget=PREFILL_BUDGET_IDLE
         )  # nobody waits for a token, and a batch that is full is quickest
         self.waiting: collections.deque[tuple[Unfinished, int]] = collections.deque()
         self.places: dict[int, tuple[Unfinished, int]] = {}  # of the writer's texts
@@ -104,7 +104,7 @@ class BatchWorker:
         refused = []
         while self.waiting and len(self.writer) < self.batch_size:
             unfinished, place = self.waiting[0]
-            text = asked(unfinished.row.requests[place], unfinished.ids[place])
+            text = prepare(unfinished.row.requests[place], unfinished.ids[place])
             if not self.writer.has_room(text):
                 break
             self.waiting.popleft()
@@ -126,7 +126,7 @@ class BatchWorker:
         """The row, if this was the last that it waited for."""
         unfinished, place = self.places[piece.request]
         unfinished.pieces[place].append(piece)
-        if not piece.ended:
+        if not piece.finish_reason:
             return []
         del self.places[piece.request]
         text = self._text(unfinished, place)
@@ -140,12 +140,12 @@ class BatchWorker:
         choices = [piece.token for piece in pieces if piece.token is not None]
         told = None if wanted is None else self._logprobs(choices, wanted)
         text = "".join(piece.text for piece in pieces)
-        return Text(text, pieces[-1].ended, len(unfinished.ids[place]), len(choices), told)
+        return Text(text, pieces[-1].finish_reason, len(unfinished.ids[place]), len(choices), told)
 
     def _logprobs(self, choices: Sequence[TokenChoice], wanted: int) -> dict[str, list[Any]]:
         """As OpenAI's API has them, of all tokens that were written, those of a stop string included."""
         piece = self.model.encoder.token_text
-        likeliest = [dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)]) for choice in choices]
+        likeliest = [dict([*choice.top_logprobs[:wanted], (choice.id, choice.logprob)]) for choice in choices]
         return {
             "tokens": [piece(choice.id) for choice in choices],
             "token_logprobs": [finite_or_none(choice.logprob) for choice in choices],

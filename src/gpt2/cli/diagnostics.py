@@ -12,7 +12,7 @@ import numpy as np
 from gpt2 import devices, tensorflow_startup
 from gpt2.cli import package_conflict
 from gpt2.engine import reference
-from gpt2.engine.backend import Piece
+from gpt2.engine.backend import Segment
 from gpt2.engine.kv_cache import blocks_for
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
@@ -89,10 +89,10 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
     expected = reference.logits(weights, hparams, tokens.tolist())
     errors = []
     for backend in backends(weights, hparams, threads):
-        blocks = backend.new_blocks()
-        whole, growing = ([blocks.take() for _ in range(blocks_for(len(tokens)))] for _ in range(2))
+        blocks = backend.new_pool()
+        whole, growing = ([blocks.allocate() for _ in range(blocks_for(len(tokens)))] for _ in range(2))
         for i in range(len(tokens)):
-            pieces = [Piece(whole, 0, tokens[: i + 1]), Piece(growing, i, tokens[i : i + 1])]
+            pieces = [Segment(whole, 0, tokens[: i + 1]), Segment(growing, i, tokens[i : i + 1])]
             errors.append(np.abs(backend.extend(blocks, pieces).values - expected[i]).max())
     if not errors:
         raise GPT2Error("nothing here can compute: install TensorFlow, or a C++ compiler for the native step")

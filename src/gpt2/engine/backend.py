@@ -1,6 +1,6 @@
-"""What computes a model, as the rest of the engine sees it: blocks of a cache, and one operation that extends rows.
+"""The protocol of a backend: a pool of cache blocks, and one operation that extends sequences by some ids.
 
-Shapes: W positions that want logits, V vocabulary.
+Shapes: W positions that need logits, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,34 +10,47 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from gpt2.engine.kv_cache import Blocks
+from gpt2.engine.kv_cache import BlockPool
 from gpt2.hparams import HParams
 from gpt2.sample import RandomNumbers
 
 
-class Piece(NamedTuple):
-    """What is new of one row: a step's one id, a whole prompt, or a part of one.
+class Segment(NamedTuple):
+    """The ids by which one call extends a sequence: the newest id, a whole prompt, or a chunk of one.
 
-    blocks: numbers of the blocks that hold the row, those of what is before and those for what is new.
-    start: the position of the first id; what is before is in the blocks already.
-    ids: that are fed, at least one. wanted: how many of the last ones want logits.
+    Attributes:
+        blocks: The numbers of the sequence's blocks, with enough slots for the new ids.
+        start: The position of the first new id; the slots before it are computed already.
+        ids: The new ids, at least one.
+        n_logits: For how many of the last ids logits are returned.
     """
 
     blocks: Sequence[int]
     start: int
     ids: Sequence[int] | np.ndarray
-    wanted: int = 1
+    n_logits: int = 1
 
 
 class Logits(NamedTuple):
-    """What the wanted positions say of their next ids, in the order of the pieces."""
+    """The logits of the positions that need them, in the order of their segments.
 
-    values: np.ndarray  # [W, V] float32
-    log_totals: np.ndarray  # [W] float32, log of the sum of their exponentials: a value less this is a log-probability
+    Attributes:
+        values: [W, V] float32.
+        log_totals: [W] float32, the logarithm of the sum of the exponentials: a log-probability is a value minus this.
+    """
+
+    values: np.ndarray
+    log_totals: np.ndarray
 
 
 class RandomWordsRequest(NamedTuple):
-    """Random words for a sample's new token with this number: for each of the ids [N], or for all if None."""
+    """Which random words to draw for a new token.
+
+    Attributes:
+        numbers: The random numbers of its sample.
+        token: The number of the new token, from 0.
+        ids: The ids [N] that need a word each; None for the whole vocabulary.
+    """
 
     numbers: RandomNumbers
     token: int
@@ -45,21 +58,30 @@ class RandomWordsRequest(NamedTuple):
 
 
 class Backend(Protocol):
-    """TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`)."""
+    """A model's computation: TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`).
 
-    name: str  # for people
-    device: str  # what it computes on, for people
+    Attributes:
+        name: What computes, as it is shown to people.
+        device: The device that computes, as it is shown to people.
+        hparams: The model's sizes.
+    """
+
+    name: str
+    device: str
     hparams: HParams
 
-    def new_blocks(self) -> Blocks:
-        """An empty cache, for this backend's `extend` alone."""
+    def new_pool(self) -> BlockPool:
+        """Return an empty cache, for this backend's `extend` only."""
 
-    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
-        """Feeds each piece to its row, and writes its keys and values into the row's blocks, and into no other slot.
+    def extend(self, pool: BlockPool, segments: Sequence[Segment]) -> Logits:
+        """Compute the segments and write their keys and values into their blocks, and into no other slot.
 
-        What a piece's ids see are the slots before `start` and those of the piece up to themselves. Raises ValueError
-        for what would leave the blocks or the window, MemoryError; then nothing counts as fed.
+        Each id sees the slots before its segment's `start` and the segment's ids up to itself.
+
+        Raises:
+            ValueError: A segment exceeds its blocks, the window or the vocabulary; nothing counts as computed.
+            MemoryError: There is not enough memory; nothing counts as computed.
         """
 
-    def random_words(self, wanted: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
-        """For each [N] uint32, those of `RandomNumbers.words`."""
+    def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
+        """Return the words of `RandomNumbers.words` for each request, [N] uint32."""

@@ -1,8 +1,8 @@
-"""Rows that come and go: ids in, one new id per row and step out. It knows nothing of text.
+"""Sequences that come and go: ids in, one new id per sequence and step out. Nothing here knows of text.
 
-Each row has its own length, settings and random numbers, so that its ids do not depend on the rows beside it. A step
-computes the next id of every row whose prompt is in the cache, and beside them some of the prompts of the others: the
-weights are read once for all.
+Each sequence has its own length, settings and random numbers, so that its ids do not depend on the others in the batch.
+A step computes the next id of every sequence whose prompt is in the cache and, along with them, chunks of the prompts
+that are not: the weights are read once for all.
 
 Shapes: V vocabulary.
 """
@@ -12,243 +12,309 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterable
 
 import numpy as np
 
 from gpt2 import sample
-from gpt2.engine.backend import Backend, Logits, Piece, RandomWordsRequest
-from gpt2.engine.kv_cache import blocks_for
-from gpt2.engine.prefix_cache import MIN_SHARED_IDS, PrefixCache, common_prefix_length
-from gpt2.engine.token_sequence import Part, Row, Running, TokenChoice
+from gpt2.engine.backend import Backend, Logits, RandomWordsRequest, Segment
+from gpt2.engine.kv_cache import MIN_SHARED_IDS, PrefixCache, blocks_for, common_prefix_length
+from gpt2.engine.token_sequence import TokenChoice, TokenSequence
 from gpt2.errors import UsageError
 
-PREFILL_BUDGET_IDLE = 512  # ids of prompts in a step that nobody waits for
-# In one that others wait for: a prompt of no more than so many goes in at once, and so do several as far as they fit
-# in. The others wait as long in sum as for many small parts, and whoever brought it least.
+# Ids of prompts that a step computes if no other sequence waits for its next id.
+PREFILL_BUDGET_IDLE = 512
+# The same if others wait: prompts of up to this many ids are prefilled in one step, and several while they fit in. In
+# sum the others wait as long as they would for many small chunks, and a short prompt's own sequence waits least.
 PREFILL_BUDGET_BUSY = 256
-# A longer one, alone, goes in in parts, so that no step takes more than some two times as long: at least so many ids,
-# and so many for each row, which keeps a batch full whose prompts are somewhat longer than its texts.
-BESIDE, BESIDE_EACH = 12, 1.5
-ECHO_CHUNK_IDS = 64  # ids in a step whose logits are all wanted: a row of them is 200 kB
+# A single longer prompt is prefilled in chunks, so that no step takes more than about twice as long: at least this many
+# ids, and this many per decoding sequence, which keeps a batch full whose prompts are somewhat longer than its texts.
+MIN_PREFILL_CHUNK = 12
+PREFILL_CHUNK_PER_SEQUENCE = 1.5
+# Ids of a prompt in a step that need logits each, which take 200 kB an id.
+ECHO_CHUNK_IDS = 64
+
+Plan = list[tuple[TokenSequence, Segment]]
 
 
 class Batch:
-    """Rows that are decoded together, each as if it were alone.
+    """Sequences that are decoded together, each as if it were alone.
 
     >>> batch = Batch(backend)
-    >>> number = batch.add(Row([15496, 11], length=20))
+    >>> number = batch.add(TokenSequence([15496, 11], length=20))
     >>> ids = [choice.id for _ in range(20) for choice in batch.step()]
     >>> batch.remove(number)
-
-    prefixes: beginnings that are known, and the cache in which they are; None for a new one. room: how many blocks all
-    rows may take together; None for what there is memory for. A row for which there is no room waits until others have
-    left; one that needs more than there is has it for itself. beside: how many ids of prompts are computed in a step
-    beside other rows' next ones; None for few where one long prompt waits, and more for short ones and several.
     """
 
     def __init__(
-        self, backend: Backend, prefixes: PrefixCache | None = None, room: int | None = None, beside: int | None = None
+        self,
+        backend: Backend,
+        prefixes: PrefixCache | None = None,
+        max_blocks: int | None = None,
+        prefill_budget: int | None = None,
     ) -> None:
-        self.backend, self.beside = backend, beside
-        self.prefixes = prefixes or PrefixCache(backend.new_blocks())
-        self.blocks = self.prefixes.blocks
-        self.room = self.blocks.room() if room is None else room
-        self.rows: dict[int, Running] = {}
+        """Create an empty batch.
+
+        Args:
+            backend: The backend that computes.
+            prefixes: The prefix cache, and with it the pool of blocks; None for a new one.
+            max_blocks: How many blocks all sequences may take together; None for as many as there is memory for. A
+                sequence for which there are not enough waits until others have left; one that needs more than all has
+                them for itself.
+            prefill_budget: How many ids of prompts a step computes along with other sequences' next ids; None for few
+                if one long prompt waits, and more for short ones and several.
+        """
+        self.backend = backend
+        self.prefill_budget = prefill_budget
+        self.prefixes = prefixes or PrefixCache(backend.new_pool())
+        self.pool = self.prefixes.pool
+        self.max_blocks = self.pool.n_available if max_blocks is None else max_blocks
+        self.sequences: dict[int, TokenSequence] = {}
         self.numbers = itertools.count()
-        self.told: dict[int, int] = {}  # how many choices of each row `step` has returned
+        self.n_reported: dict[int, int] = {}  # how many choices of each sequence `step` has returned
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """Return the number of sequences."""
+        return len(self.sequences)
 
     def __enter__(self) -> Batch:
+        """Return the batch, whose sequences leave at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in list(self.rows):
+        """Remove all sequences."""
+        for number in list(self.sequences):
             self.remove(number)
 
-    def add(self, row: Row) -> int:
-        """The number by which the row's choices are known.
+    def add(self, sequence: TokenSequence) -> int:
+        """Add a sequence and return the number by which its choices are known.
 
-        Raises UsageError for a prompt that is empty, or that or a bias with ids outside the vocabulary.
+        The batch works on a copy, so that the same sequence can be added again.
+
+        Raises:
+            UsageError: The prompt is empty, or the prompt or a bias has ids outside the vocabulary.
         """
         hparams = self.backend.hparams
-        if not len(row.prompt) or not 0 <= min(row.prompt) <= max(row.prompt) < hparams.n_vocab:
-            raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {row.prompt}")
-        biased = max(row.sampling.logit_bias, default=0)
-        if biased >= hparams.n_vocab:
-            raise UsageError(f"logit_bias has ids from 0 to {hparams.n_vocab - 1}, not {biased}")
+        prompt = sequence.prompt
+        if not len(prompt) or not 0 <= min(prompt) <= max(prompt) < hparams.n_vocab:
+            raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {prompt}")
+        max_biased = max(sequence.sampling.logit_bias, default=0)
+        if max_biased >= hparams.n_vocab:
+            raise UsageError(f"logit_bias takes ids from 0 to {hparams.n_vocab - 1}, not {max_biased}")
         number = next(self.numbers)
-        self.rows[number] = Running(number, row, hparams.n_ctx)
+        self.sequences[number] = sequence.join(number, hparams.n_ctx)
         return number
 
     def remove(self, number: int) -> None:
-        """The row's ids are no longer wanted: its blocks are given back."""
-        row = self.rows.pop(number)
-        if row.row.keep:
-            self.prefixes.keep(row.window[: row.filled], row.blocks)
-        self.blocks.give_back(row.blocks)
+        """Remove a sequence and release its blocks."""
+        sequence = self.sequences.pop(number)
+        if sequence.keep:
+            self.prefixes.insert(sequence.window[: sequence.n_cached], sequence.blocks)
+        self.pool.release(sequence.blocks)
 
-    def echo(self, number: int) -> list[TokenChoice | None]:
-        """The log-probabilities of the prompt's ids that the window keeps, after the row's first choice; the first id
-        has none. Of rows with `echo`."""
-        return self.rows[number].echoed
+    def prompt_choices(self, number: int) -> list[TokenChoice | None]:
+        """Return the log-probabilities of the prompt's ids in the window, once a sequence with `echo` has a choice.
 
-    def has_room(self, row: Row) -> bool:
-        """Whether the row could begin at once."""
-        taken = sum(other.most_blocks for other in self.rows.values())
-        return not taken or taken + row.most_blocks(self.backend.hparams.n_ctx) <= self.room
+        The first id has None.
+        """
+        return self.sequences[number].prompt_choices
+
+    def has_room(self, sequence: TokenSequence) -> bool:
+        """Return whether the sequence could be admitted at once."""
+        if not self.sequences:
+            return True
+        n_taken = sum([other.max_blocks for other in self.sequences.values()])
+        return not n_taken or n_taken + sequence.count_blocks(self.backend.hparams.n_ctx) <= self.max_blocks
 
     def step(self) -> list[TokenChoice]:
-        """One id for each row that has got so far; none, perhaps, while prompts are computed.
+        """Return the next id of each sequence whose prompt is in the cache; none while only prompts are prefilled.
 
-        What interrupts it (Ctrl-C, MemoryError) leaves all rows as they were, and it can be called again.
+        An interruption (Ctrl-C, MemoryError) leaves all sequences as they were, and `step` can be called again.
         """
-        if not self._untold():
+        choices = self._unreported()
+        if not choices:
             plan = self._plan()
             if plan:
-                pieces = [self._piece(part) for part in plan]
-                self._prepare(plan)
-                logits = self.backend.extend(self.blocks, pieces)
-                self._choose(self._computed(plan, pieces, logits))
-        choices = self._untold()
-        self.told = {row.number: len(row.new) for row in self.rows.values()}
+                self._allocate(plan)
+                logits = self.backend.extend(self.pool, [segment for _, segment in plan])
+                self._choose(*self._advance(plan, logits))
+            choices = self._unreported()
+        self.n_reported = {number: len(sequence.choices) for number, sequence in self.sequences.items()}
         return choices
 
-    def _untold(self) -> list[TokenChoice]:
-        return [choice for row in self.rows.values() for choice in row.new[self.told.get(row.number, 0) :]]
+    def _unreported(self) -> list[TokenChoice]:
+        """Return the choices that `step` has not returned yet, because it was interrupted."""
+        choices = []
+        for number, sequence in self.sequences.items():
+            choices += sequence.choices[self.n_reported.get(number, 0) :]
+        return choices
 
-    def _plan(self) -> list[Part]:
-        """Who is computed in this step, and how many ids of each."""
-        self._begin()
-        plan: list[Part] = []
-        longer: list[Part] = []
-        for row in self.rows.values():
-            if row.begun:
-                if row.is_full:
-                    self.blocks.give_back(row.slide())
-                part = row.part(1)
-                (plan if part.is_last else longer).append(part)
-        beside = _beside(len(plan), [part.row.to_read for part in longer]) if self.beside is None else self.beside
-        budget = beside if plan else PREFILL_BUDGET_IDLE
-        reading: list[Running] = []  # rows whose prompts are on their way into the cache
-        for row, *_ in longer:
-            if budget > 0 and (row.blocks or self._may_begin(row, reading)):
-                part = row.part(min(budget, ECHO_CHUNK_IDS) if row.row.echo else budget)
-                plan.append(part)
-                reading.append(row)
-                budget -= part.size
+    def _plan(self) -> Plan:
+        """Return the segments of this step: the newest ids, and chunks of prompts within the budget."""
+        self._admit()
+        plan: Plan = []
+        prefilling: list[TokenSequence] = []
+        for sequence in self.sequences.values():
+            if sequence.is_admitted:
+                if released := sequence.slide_if_full():
+                    self.pool.release(released)
+                if sequence.n_pending == 1:
+                    plan.append((sequence, sequence.next_segment(1)))
+                else:
+                    prefilling.append(sequence)
+        budget = self._prefill_budget(len(plan), prefilling)
+        chunks: list[TokenSequence] = []  # sequences of whose prompts this step computes a chunk
+        for sequence in prefilling:
+            if budget > 0 and (sequence.blocks or self._start_prefill(sequence, chunks)):
+                segment = sequence.next_segment(min(budget, ECHO_CHUNK_IDS) if sequence.echo else budget)
+                plan.append((sequence, segment))
+                chunks.append(sequence)
+                budget -= len(segment.ids)
         return plan
 
-    def _prepare(self, plan: list[Part]) -> None:
-        """Makes blocks ready for the rows that will need one, in steps that others wait for."""
-        soon = [part.size for part in plan if part.row.grows_soon]
-        if soon and any(part.row.new for part in plan):
-            with contextlib.suppress(MemoryError):  # the rows that need a block may yet get one of the store's
-                self.blocks.prepare(len(soon), 2 * sum(soon))
-
-    def _begin(self) -> None:
-        """Rows begin in the order in which they came, as long as there is room for all that they may take."""
-        taken = sum(row.most_blocks for row in self.rows.values() if row.begun)
-        for row in self.rows.values():
-            if not row.begun:
-                taken += row.most_blocks
-                if taken > self.room and taken > row.most_blocks:
+    def _admit(self) -> None:
+        """Admit sequences in the order in which they came, while there are blocks for all that they may take."""
+        n_taken = sum([sequence.max_blocks for sequence in self.sequences.values() if sequence.is_admitted])
+        for sequence in self.sequences.values():
+            if not sequence.is_admitted:
+                n_taken += sequence.max_blocks
+                if n_taken > self.max_blocks and n_taken > sequence.max_blocks:
                     return
-                row.begun = True
+                sequence.is_admitted = True
 
-    def _may_begin(self, row: Running, reading: Iterable[Running]) -> bool:
-        """Gives the row what is known of its beginning; not while another row is computing more of it."""
-        if row.row.echo and not row.new:
+    def _prefill_budget(self, n_decoding: int, prefilling: list[TokenSequence]) -> int:
+        """Return how many ids of prompts this step computes."""
+        if not n_decoding:
+            return PREFILL_BUDGET_IDLE
+        if self.prefill_budget is not None:
+            return self.prefill_budget
+        if len(prefilling) == 1:
+            sequence = prefilling[0]
+            n_uncached = len(sequence.window) - sequence.n_reused
+            if n_uncached > PREFILL_BUDGET_BUSY:
+                return max(MIN_PREFILL_CHUNK, int(PREFILL_CHUNK_PER_SEQUENCE * n_decoding))
+        return PREFILL_BUDGET_BUSY
+
+    def _start_prefill(self, sequence: TokenSequence, chunks: list[TokenSequence]) -> bool:
+        """Give the sequence the blocks of its cached prefix.
+
+        Returns:
+            False while another sequence of this step computes more of the same prefix, which is worth waiting for.
+        """
+        if sequence.echo and not sequence.choices:
             return True
-        known = self.prefixes.find(row.window)
-        blocks = [*known.blocks] if known.partial is None else [*known.blocks, known.partial]
+        window = sequence.window
+        match = self.prefixes.find(window)
+        blocks = [*match.blocks] if match.partial_block is None else [*match.blocks, match.partial_block]
         try:
-            to_come = max((common_prefix_length(row.window, other.window) for other in reading), default=0)
-            if min(to_come, len(row.window) - 1) >= known.slots + MIN_SHARED_IDS:
+            n_coming = max([common_prefix_length(window, other.window) for other in chunks], default=0)
+            if min(n_coming, len(window) - 1) >= match.n_slots + MIN_SHARED_IDS:
                 return False
-            if known.partial is not None:
-                own = self._new_block(known.partial)
-                self.blocks.give_back([known.partial])
-                blocks[-1] = own
-            row.blocks, row.filled, row.known, blocks = blocks, known.slots, known.slots, []
+            if match.partial_block is not None:
+                own_block = self._new_block(match.partial_block)
+                self.pool.release([match.partial_block])
+                blocks[-1] = own_block
+            sequence.blocks = blocks
+            sequence.n_cached = sequence.n_reused = match.n_slots
+            blocks = []
             return True
         finally:
-            self.blocks.give_back(blocks)
+            if blocks:
+                self.pool.release(blocks)
 
-    def _piece(self, part: Part) -> Piece:
-        """With the blocks that it needs. Raises MemoryError."""
-        blocks = part.row.blocks
-        while len(blocks) < blocks_for(part.start + part.size):
-            blocks.append(self._new_block())
-        return Piece(blocks, part.start, part.ids, part.size if part.is_echoed else int(part.is_last))
+    def _allocate(self, plan: Plan) -> None:
+        """Allocate the blocks of this step, and prepare some of those that following steps will need.
+
+        Raises:
+            MemoryError: There is no memory for a block of this step.
+        """
+        for sequence, segment in plan:
+            n_blocks = blocks_for(segment.start + len(segment.ids))
+            while len(sequence.blocks) < n_blocks:
+                sequence.blocks.append(self._new_block())
+        if any([sequence.choices for sequence, _ in plan]):  # nobody waits for a step that only prefills
+            growing = [len(segment.ids) for sequence, segment in plan if sequence.grows_soon]
+            if growing:
+                with contextlib.suppress(MemoryError):  # what needs a block later may still get one of the prefixes'
+                    self.pool.reserve(len(growing), 2 * sum(growing))
 
     def _new_block(self, source: int | None = None) -> int:
-        """With what is in that one, if there is one; the store gives way to it. Raises MemoryError."""
-        make = self.blocks.take if source is None else functools.partial(self.blocks.copied, source)
+        """Return a new block, a copy of the source if one is given; cached prefixes make way for it.
+
+        Raises:
+            MemoryError: There is no memory for it, even without cached prefixes.
+        """
+        allocate = self.pool.allocate if source is None else functools.partial(self.pool.copy_block, source)
         try:
-            return make()
+            return allocate()
         except MemoryError:
             self.prefixes.clear()
-            return make()
+            return allocate()
 
-    def _computed(
-        self, plan: list[Part], pieces: list[Piece], logits: Logits
-    ) -> list[tuple[Running, np.ndarray, np.floating]]:
-        """Notes what is in the cache now; the rows that may choose, with their logits [V] and log total."""
-        ready, line = [], 0
-        for part, piece in zip(plan, pieces):
-            row, first, line = part.row, line, line + piece.wanted
-            if part.is_echoed:
-                self._echo(part, Logits(logits.values[first:line], logits.log_totals[first:line]))
-            row.filled = part.start + part.size
-            if part.is_last:
-                if not row.new and row.filled > MIN_SHARED_IDS:
-                    self.prefixes.keep(row.window, row.blocks)
-                ready.append((row, logits.values[line - 1], logits.log_totals[line - 1]))
-        return ready
+    def _advance(self, plan: Plan, logits: Logits) -> tuple[list[TokenSequence], list[np.ndarray], list[np.floating]]:
+        """Note what the cache holds now.
 
-    def _echo(self, part: Part, logits: Logits) -> None:
-        """What the part's positions say of the ids after them."""
-        row, after = part.row, part.start + 1
-        following = row.window[after : after + part.size]
-        said = [_choice(row, int(token), *each) for token, each in zip(following, zip(*logits))]
-        row.echoed = [*(row.echoed[:after] or [None]), *said]
+        Returns:
+            The sequences whose next id can be chosen, and for each its logits [V] and log total.
+        """
+        sequences: list[TokenSequence] = []
+        values: list[np.ndarray] = []
+        log_totals: list[np.floating] = []
+        first = 0
+        for sequence, segment in plan:
+            end = first + segment.n_logits
+            is_last = len(segment.ids) == sequence.n_pending
+            if sequence.echo and not sequence.choices:
+                self._score_prompt(sequence, segment, Logits(logits.values[first:end], logits.log_totals[first:end]))
+            sequence.n_cached = segment.start + len(segment.ids)
+            if is_last:
+                if not sequence.choices and sequence.n_cached > MIN_SHARED_IDS:
+                    self.prefixes.insert(sequence.window, sequence.blocks)
+                sequences.append(sequence)
+                values.append(logits.values[end - 1])
+                log_totals.append(logits.log_totals[end - 1])
+            first = end
+        return sequences, values, log_totals
 
-    def _choose(self, ready: list[tuple[Running, np.ndarray, np.floating]]) -> None:
-        """The next id of each row; random words are drawn for all of them at once."""
-        left, chosen = {}, {}
-        for row, logits, _ in ready:
-            sampling, ids = row.row.sampling, row.ids[: row.count]
-            logits = sample.apply_bias_and_penalties(logits, sampling, ids[: row.n_prompt], ids[row.n_prompt :])
+    def _score_prompt(self, sequence: TokenSequence, segment: Segment, logits: Logits) -> None:
+        """Note the log-probabilities of the prompt's ids that follow the segment's positions."""
+        start = segment.start + 1
+        following = sequence.window[start : start + len(segment.ids)].tolist()
+        scored = [_token_choice(sequence, token, *position) for token, position in zip(following, zip(*logits))]
+        sequence.prompt_choices = [*(sequence.prompt_choices[:start] or [None]), *scored]
+
+    def _choose(self, sequences: list[TokenSequence], values: list[np.ndarray], log_totals: list[np.floating]) -> None:
+        """Choose the next id of each sequence; the random words are drawn for all of them at once."""
+        tokens: dict[int, int] = {}
+        candidates: dict[int, sample.Candidates] = {}
+        requests: list[RandomWordsRequest] = []
+        for sequence, logits in zip(sequences, values):
+            sampling = sequence.sampling
+            prompt = sequence.ids[: sequence.n_prompt]
+            new = sequence.ids[sequence.n_prompt : sequence.n_prompt + len(sequence.choices)]
+            shaped = sample.apply_bias_and_penalties(logits, sampling, prompt, new)
             if sample.is_greedy(sampling):
-                chosen[row.number] = int(np.argmax(logits))
+                tokens[sequence.number] = int(np.argmax(shaped))
             else:
-                left[row.number] = sample.filter_candidates(logits, sampling)
-        wanted = [
-            RandomWordsRequest(row.random, len(row.new), left[row.number].ids)
-            for row, *_ in ready
-            if row.number in left
+                remaining = sample.filter_candidates(shaped, sampling)
+                candidates[sequence.number] = remaining
+                requests.append(RandomWordsRequest(sequence.random, len(sequence.choices), remaining.ids))
+        if requests:
+            for (number, remaining), words in zip(candidates.items(), self.backend.random_words(requests)):
+                tokens[number] = sample.draw(remaining, words)
+        choices = [
+            _token_choice(sequence, tokens[sequence.number], logits, log_total)
+            for sequence, logits, log_total in zip(sequences, values, log_totals)
         ]
-        for (number, candidates), words in zip(left.items(), self.backend.random_words(wanted)):
-            chosen[number] = sample.draw(candidates, words)
-        choices = [_choice(row, chosen[row.number], logits, log_total) for row, logits, log_total in ready]
-        for (row, _, _), choice in zip(ready, choices):
-            row.choose(choice)
+        for sequence, choice in zip(sequences, choices):
+            sequence.append(choice)
 
 
-def _beside(writing: int, reading: list[int]) -> int:
-    """Ids of prompts that are computed in a step beside so many rows, where prompts of so many ids are being read."""
-    if len(reading) == 1 and reading[0] > PREFILL_BUDGET_BUSY:
-        return max(BESIDE, int(BESIDE_EACH * writing))
-    return PREFILL_BUDGET_BUSY
-
-
-def _choice(row: Running, token: int, logits: np.ndarray, log_total: np.floating) -> TokenChoice:
-    choice = TokenChoice(row.number, token, float(logits[token] - log_total))
-    if not row.row.likeliest:
-        return choice
-    likeliest = sample.top_ids(logits, row.row.likeliest).tolist()
-    others = tuple((other, float(logits[other] - log_total)) for other in likeliest)
-    return choice._replace(likeliest=others, rank=1 + int(np.count_nonzero(logits > logits[token])))
+def _token_choice(sequence: TokenSequence, token: int, logits: np.ndarray, log_total: np.floating) -> TokenChoice:
+    """Return a token with its log-probability, and the most likely ones if they were requested."""
+    logprob = float(logits[token] - log_total)
+    if not sequence.top_logprobs:
+        return TokenChoice(sequence.number, token, logprob)
+    top_ids = sample.top_ids(logits, sequence.top_logprobs).tolist()
+    top_logprobs = tuple([(top_id, float(logits[top_id] - log_total)) for top_id in top_ids])
+    rank = 1 + int(np.count_nonzero(logits > logits[token]))
+    return TokenChoice(sequence.number, token, logprob, top_logprobs, rank)

@@ -1,120 +1,321 @@
-"""The keys and values of all tokens so far, in blocks of slots that rows take, share and give back.
+"""The key/value cache: a pool of blocks of slots, and the prefixes whose keys and values are in them already.
 
-A row owns the blocks that hold it, takes more when it grows and gives them back when it leaves, so that nobody's keys
-and values ever move (as in vLLM's PagedAttention, Kwon et al. 2023). Rows that begin alike share the blocks of their
-beginning, which are not written to any more.
+A sequence owns the blocks that hold it, takes more when it grows and releases them when it leaves, so that keys and
+values never move (as in vLLM's PagedAttention, Kwon et al. 2023). Sequences with a common prefix, such as n samples of
+one prompt or a text and the same text with one word more, share the blocks of that prefix, which nobody writes to any
+more (as in SGLang's RadixAttention, Zheng et al. 2024, but cut at the ends of blocks).
+
+Shapes: T ids of a sequence.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from gpt2 import devices
 
-SLOTS = 128  # of a block: one token each
-SHARE = 0.5  # of the memory that is left, for a cache: what is computed on the way needs some too
-SPARE = 64 << 20  # bytes of blocks that nobody uses and that are kept for whoever comes next, or as many as are used
+BLOCK_SLOTS = 128  # slots of a block, one token each
+CACHE_MEMORY_SHARE = 0.5  # of the available memory; the computation itself needs some as well
+MIN_SPARE_BYTES = 64 << 20  # memory of unused blocks that is retained for the next sequences
+PREFIX_CACHE_BYTES = 256 << 20  # size of the blocks that a prefix cache retains
+MIN_SHARED_IDS = 4  # a shorter common prefix is computed again: copying it, or waiting for it, takes longer
 
 
-def blocks_for(slots: int) -> int:
-    """How many blocks have so many slots."""
-    return -(-slots // SLOTS)
+def blocks_for(n_slots: int) -> int:
+    """Return how many blocks hold this number of slots."""
+    return -(-n_slots // BLOCK_SLOTS)
 
 
-class Blocks:
-    """Who uses which block; backends say what a block is.
+class BlockPool:
+    """The blocks of a cache and how many users each of them has; a backend's subclass says what a block is.
 
-    A count of users is all that there is to know of a block, so that whatever is interrupted leaves nothing half done.
-    Threads may share it.
+    The number of users is all that is known of a block, so that an interruption leaves nothing half done. Threads may
+    share a pool.
     """
 
     def __init__(self, block_bytes: int) -> None:
+        """Create a pool without blocks.
+
+        Args:
+            block_bytes: Memory of one block.
+        """
         self.block_bytes = block_bytes
         self.users: list[int] = []  # of each block
         self.lock = threading.RLock()
 
     @property
-    def used(self) -> int:
+    def n_used(self) -> int:
+        """The number of blocks with at least one user."""
         return len(self.users) - self.users.count(0)
 
-    def room(self) -> int:
-        """How many blocks more there is memory for."""
-        return int(SHARE * devices.available_memory() / self.block_bytes) + self.spare()
+    @property
+    def n_available(self) -> int:
+        """The number of blocks that can still be allocated with the memory that is available now."""
+        return int(CACHE_MEMORY_SHARE * devices.available_memory() / self.block_bytes) + self.n_spare
 
-    def take(self) -> int:
-        """The number of a block of nobody's, whose first user the caller is. Raises MemoryError."""
-        with self.lock:
-            number = self._vacant(with_memory=True)
-            self.provide(number)
-            self.users[number] = 1
-            return number
+    @property
+    def n_spare(self) -> int:
+        """The number of blocks that have memory and no user."""
+        return len(self._spare_blocks())
 
-    def prepare(self, count: int, slots: int) -> None:
-        """Memory for so many slots more, unless so many blocks have some and no user. Raises MemoryError.
+    def allocate(self) -> int:
+        """Return the number of a block that had no user; the caller becomes its first one.
 
-        To touch memory for the first time takes long, as long as a step for a block or two, and rows that began
-        together need theirs in the same step: so they are made ready while the rest of another is filled.
+        Raises:
+            MemoryError: There is no memory for another block.
         """
         with self.lock:
-            if self.spare() < count:
-                self.provide(self._vacant(with_memory=False), slots * self.block_bytes // SLOTS)
+            block = self._find_unused(with_memory=True)
+            self.provide_memory(block)
+            self.users[block] = 1
+            return block
 
-    def _vacant(self, with_memory: bool) -> int:
-        """The number of a block that nobody uses; such a one, if there is one."""
-        vacant = [number for number, users in enumerate(self.users) if not users]
-        found = next((number for number in vacant if self.has_memory(number) == with_memory), None)
-        if found is None and not (vacant and with_memory):
-            self.users.append(0)
-            return len(self.users) - 1
-        return vacant[0] if found is None else found
+    def reserve(self, n_blocks: int, n_slots: int) -> None:
+        """Prepare memory for another block in advance, unless enough spare blocks have some.
 
-    def share(self, numbers: Iterable[int]) -> None:
-        """One user more of each."""
-        with self.lock:
-            for number in numbers:
-                self.users[number] += 1
+        To touch memory for the first time takes as long as a step for a block or two, and sequences that started
+        together need their next blocks in the same step. Preparing a few slots in each step spreads that time.
 
-    def give_back(self, numbers: Iterable[int]) -> None:
-        """One user less of each. Of the blocks that then have none, memory is kept for some.
+        Args:
+            n_blocks: How many blocks will be needed soon.
+            n_slots: For how many slots of a block memory is touched now.
 
-        Rows that come and go take and leave as many blocks all the time. On a machine that is busy with others, or is
-        itself a part of one, new memory comes slower than a step fills it, so that under a load none is given away.
+        Raises:
+            MemoryError: There is no memory for another block.
         """
         with self.lock:
-            for number in numbers:
-                self.users[number] -= 1
-            for number in self._spare()[max(SPARE // self.block_bytes, self.used) :]:
-                self.discard(number)
+            if self.n_spare < n_blocks:
+                block = self._find_unused(with_memory=False)
+                self.provide_memory(block, n_slots * self.block_bytes // BLOCK_SLOTS)
 
-    def copied(self, number: int) -> int:
-        """A new block with what is in that one. Raises MemoryError."""
+    def _find_unused(self, with_memory: bool) -> int:
+        """Return an unused block, preferably one that has memory, or one that has none, and append one if needed."""
+        unused = [block for block, users in enumerate(self.users) if not users]
+        for block in unused:
+            if self.has_memory(block) == with_memory:
+                return block
+        if unused and with_memory:
+            return unused[0]
+        self.users.append(0)
+        return len(self.users) - 1
+
+    def share(self, blocks: Iterable[int]) -> None:
+        """Add a user to each of the blocks."""
         with self.lock:
-            new = self.take()
+            for block in blocks:
+                self.users[block] += 1
+
+    def release(self, blocks: Iterable[int]) -> None:
+        """Remove a user from each of the blocks, and discard the memory of most blocks that have none left.
+
+        Sequences that come and go release and allocate blocks all the time, and on a busy or virtual machine new memory
+        can be slower than a step that fills it. So the memory of as many blocks as are in use is retained.
+        """
+        with self.lock:
+            for block in blocks:
+                self.users[block] -= 1
+            n_retained = max(MIN_SPARE_BYTES // self.block_bytes, self.n_used)
+            for block in self._spare_blocks()[n_retained:]:
+                self.discard_memory(block)
+
+    def copy_block(self, block: int) -> int:
+        """Return a new block with the same content, whose first user is the caller.
+
+        Raises:
+            MemoryError: There is no memory for another block.
+        """
+        with self.lock:
+            new = self.allocate()
             try:
-                self.copy(number, new)
+                self.copy_memory(block, new)
             except BaseException:
-                self.give_back([new])
+                self.release([new])
                 raise
             return new
 
-    def spare(self) -> int:
-        """How many blocks have memory and no user."""
-        return len(self._spare())
+    def _spare_blocks(self) -> list[int]:
+        return [block for block, users in enumerate(self.users) if not users and self.has_memory(block)]
 
-    def _spare(self) -> list[int]:
-        return [number for number, users in enumerate(self.users) if not users and self.has_memory(number)]
-
-    def has_memory(self, number: int) -> bool:
+    def has_memory(self, block: int) -> bool:
+        """Return whether the block can be written to."""
         raise NotImplementedError
 
-    def provide(self, number: int, most: int | None = None) -> None:
-        """Memory for this block, unless it has some. most: bytes that are touched now, of all that have to be."""
+    def provide_memory(self, block: int, max_bytes: int | None = None) -> None:
+        """Give the block memory unless it has some.
+
+        Args:
+            block: The block's number.
+            max_bytes: How much of the memory is touched now; None for all of it. The block has memory once all of it is
+                touched.
+
+        Raises:
+            MemoryError: There is no memory for it.
+        """
         raise NotImplementedError
 
-    def discard(self, number: int) -> None:
-        """The memory of this block is given back, if that can be."""
+    def discard_memory(self, block: int) -> None:
+        """Give the block's memory back to the system, if the backend can."""
         raise NotImplementedError
 
-    def copy(self, source: int, target: int) -> None:
+    def copy_memory(self, source: int, target: int) -> None:
+        """Copy the content of one block to another."""
         raise NotImplementedError
+
+
+class PrefixNode:
+    """A block in the tree of prefixes: the ids that it holds, and the blocks that continue from there."""
+
+    def __init__(self, ids: np.ndarray, block: int, parent: PrefixNode | None) -> None:
+        """Create a node without children.
+
+        Args:
+            ids: At most BLOCK_SLOTS ids; a node with fewer has no children.
+            block: The number of the block, -1 for the root.
+            parent: The node before it, None for the root.
+        """
+        self.ids = ids.copy()
+        self.block = block
+        self.parent = parent
+        self.children: dict[int, list[PrefixNode]] = {}  # by their first id
+
+
+class PrefixMatch(NamedTuple):
+    """The longest cached prefix of a sequence: whole blocks to share, and some slots of another one to copy.
+
+    Attributes:
+        blocks: Blocks that are shared as they are.
+        partial_block: A block whose first slots match; None for none.
+        n_slots: The length of the prefix, the slots of the partial block included.
+    """
+
+    blocks: list[int]
+    partial_block: int | None
+    n_slots: int
+
+
+class PrefixCache:
+    """The prefixes that are in a pool's blocks; one for everything that is computed with the same weights.
+
+    It is a tree whose nodes are blocks. Only the sequence that a partly filled block came from may extend it; others
+    copy it. Threads may share a prefix cache.
+    """
+
+    def __init__(self, pool: BlockPool, max_bytes: int = PREFIX_CACHE_BYTES) -> None:
+        """Create an empty cache.
+
+        Args:
+            pool: The blocks that the prefixes are in.
+            max_bytes: Memory of the blocks that are retained; those used least recently are forgotten first.
+        """
+        self.pool = pool
+        self.max_blocks = max_bytes // pool.block_bytes
+        self.root = PrefixNode(np.zeros(0, np.int32), -1, None)
+        # The node used last stands last, and each node after the nodes below it.
+        self.nodes: OrderedDict[PrefixNode, None] = OrderedDict()
+
+    def find(self, ids: np.ndarray) -> PrefixMatch:
+        """Return the longest cached prefix of the ids [T] without the last one, whose logits have to be computed.
+
+        The caller becomes a user of the match's blocks, the partial one included, and has to release them.
+        """
+        with self.pool.lock:
+            path: list[PrefixNode] = []
+            node = self.root
+            n_common = BLOCK_SLOTS
+            start = 0
+            while n_common == BLOCK_SLOTS:
+                node, n_common = _longest_match(node, ids[start : start + BLOCK_SLOTS])
+                if n_common < BLOCK_SLOTS or start + BLOCK_SLOTS >= len(ids):
+                    break
+                path.append(node)
+                start += BLOCK_SLOTS
+            whole_blocks = [used.block for used in path]
+            n_common = min(n_common, len(ids) - 1 - start)
+            if n_common < MIN_SHARED_IDS:
+                match = PrefixMatch(whole_blocks, None, start)
+            else:
+                path.append(node)
+                match = PrefixMatch(whole_blocks, node.block, start + n_common)
+            self._mark_used(path)
+            self.pool.share([used.block for used in path])
+            return match
+
+    def insert(self, ids: np.ndarray, blocks: Sequence[int]) -> None:
+        """Retain what a sequence has computed.
+
+        Args:
+            ids: The ids [T] whose keys and values are in the blocks.
+            blocks: The sequence's blocks, to which it only writes after these ids.
+        """
+        with self.pool.lock:
+            path = []
+            node = self.root
+            for start, block in zip(range(0, len(ids), BLOCK_SLOTS), blocks):
+                node = self._insert_child(node, ids[start : start + BLOCK_SLOTS], block)
+                path.append(node)
+                if len(node.ids) < BLOCK_SLOTS:
+                    break
+            self._mark_used(path)
+            while len(self.nodes) > self.max_blocks:
+                self._forget_least_recent()
+
+    def clear(self) -> None:
+        """Forget all prefixes."""
+        with self.pool.lock:
+            while self.nodes:
+                self._forget_least_recent()
+
+    def _mark_used(self, path: list[PrefixNode]) -> None:
+        for node in reversed(path):
+            self.nodes.move_to_end(node)
+
+    def _insert_child(self, parent: PrefixNode, ids: np.ndarray, block: int) -> PrefixNode:
+        """Return the node for these ids [1 to BLOCK_SLOTS] below the parent: an existing, an extended or a new one."""
+        node, n_common = _longest_match(parent, ids)
+        if n_common == len(ids):
+            return node
+        self.pool.share([block])
+        if node is not parent and n_common == len(node.ids):  # a leaf whose ids are in the new block as well
+            replaced = node.block
+            node.ids = ids.copy()
+            node.block = block
+            self.pool.release([replaced])
+            return node
+        new = PrefixNode(ids, block, parent)
+        parent.children.setdefault(int(ids[0]), []).append(new)
+        self.nodes[new] = None
+        return new
+
+    def _forget_least_recent(self) -> None:
+        node, _ = self.nodes.popitem(last=False)
+        assert node.parent is not None and not node.children, "nodes are forgotten after the nodes below them"
+        first = int(node.ids[0])
+        siblings = node.parent.children[first]
+        siblings.remove(node)
+        if not siblings:
+            del node.parent.children[first]
+        self.pool.release([node.block])
+
+
+def _longest_match(node: PrefixNode, ids: np.ndarray) -> tuple[PrefixNode, int]:
+    """Return the child that shares most leading ids, and how many; the node itself and 0 if no child shares any."""
+    best = node
+    most = 0
+    for child in node.children.get(int(ids[0]), ()) if len(ids) else ():
+        n_common = common_prefix_length(child.ids, ids)
+        if n_common > most:
+            best = child
+            most = n_common
+    return best, most
+
+
+def common_prefix_length(a: np.ndarray, b: np.ndarray) -> int:
+    """Return how many leading ids both arrays have in common."""
+    n = min(len(a), len(b))
+    differences = np.flatnonzero(a[:n] != b[:n])
+    return int(differences[0]) if len(differences) else n

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt2 import sample
-from gpt2.engine.backend import Backend, Logits, Piece
-from gpt2.engine.kv_cache import SLOTS, Blocks, blocks_for
-from gpt2.engine.prefix_cache import MIN_SHARED_IDS, common_prefix_length
+from gpt2.engine.backend import Backend, Logits, Segment
+from gpt2.engine.kv_cache import BLOCK_SLOTS, MIN_SHARED_IDS, BlockPool, blocks_for, common_prefix_length
 
 # Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%) and more save nothing; from
 # 32 MB on the C library asks the system for new pages in every step, which takes several times as long now and then.
@@ -59,28 +58,28 @@ def score_spans(backend: Backend, spans: Iterable[Span], asked: ScoreOptions = L
 
     Log-probabilities are those of the raw logits. Raises MemoryError where there is none for a window.
     """
-    blocks = backend.new_blocks()
+    blocks = backend.new_pool()
     queue = _Queue(spans, blocks)
     while plan := queue.plan():
         logits, line = backend.extend(blocks, plan), 0
         for one, piece in zip(queue.reading, plan):
-            one.take(piece, Logits(*(part[line : line + piece.wanted] for part in logits)), asked)
-            line += piece.wanted
+            one.take(piece, Logits(*(part[line : line + piece.n_logits] for part in logits)), asked)
+            line += piece.n_logits
         yield from queue.done()
 
 
 class _Queue:
     """The spans that are being computed, in their order, and the one that comes next."""
 
-    def __init__(self, spans: Iterable[Span], blocks: Blocks) -> None:
+    def __init__(self, spans: Iterable[Span], blocks: BlockPool) -> None:
         self.waiting, self.blocks = map(_Reading, spans), blocks
         self.reading: deque[_Reading] = deque()
         self.newest: _Reading | None = None  # keeps its blocks for the next, which may begin alike
         self.following = next(self.waiting, None)
 
-    def plan(self) -> list[Piece]:
+    def plan(self) -> list[Segment]:
         """The next ids of as many spans as a step has room for; none when all is done. Raises MemoryError."""
-        plan: list[Piece] = []
+        plan: list[Segment] = []
         left = AT_ONCE
         while left and (len(plan) < len(self.reading) or self._begin()):
             plan.append(self.reading[len(plan)].part(left, self.blocks))
@@ -123,40 +122,42 @@ class _Reading:
     def is_done(self) -> bool:
         return self.filled == len(self.fed)
 
-    def begin(self, before: _Reading | None, blocks: Blocks) -> bool:
+    def begin(self, before: _Reading | None, blocks: BlockPool) -> bool:
         """Takes over what it has in common with the one before; whether it can begin, as that has got so far."""
         common = min(common_prefix_length(before.fed, self.fed), self.first) if before else 0
         if before is None or common < MIN_SHARED_IDS:
             return True
         if before.filled < common:
             return False
-        whole, rest = divmod(common, SLOTS)
+        whole, rest = divmod(common, BLOCK_SLOTS)
         self.blocks = before.blocks[:whole]
         blocks.share(self.blocks)
         if rest:
-            self.blocks.append(blocks.copied(before.blocks[whole]))
+            self.blocks.append(blocks.copy_block(before.blocks[whole]))
         self.filled = common
         return True
 
-    def part(self, most: int, blocks: Blocks) -> Piece:
+    def part(self, most: int, blocks: BlockPool) -> Segment:
         """The next ids, at most so many, and the blocks that they need. Raises MemoryError."""
         end = min(len(self.fed), self.filled + most)
         while len(self.blocks) < blocks_for(end):
-            self.blocks.append(blocks.take())
-        return Piece(self.blocks, self.filled, self.fed[self.filled : end], max(0, end - max(self.filled, self.first)))
+            self.blocks.append(blocks.allocate())
+        return Segment(
+            self.blocks, self.filled, self.fed[self.filled : end], max(0, end - max(self.filled, self.first))
+        )
 
-    def take(self, piece: Piece, logits: Logits, asked: ScoreOptions) -> None:
+    def take(self, piece: Segment, logits: Logits, asked: ScoreOptions) -> None:
         """What the piece's places say of the ids after them."""
         self.filled += len(piece.ids)
-        if piece.wanted:
-            targets = self.ids[self.filled - piece.wanted + 1 : self.filled + 1]
+        if piece.n_logits:
+            targets = self.ids[self.filled - piece.n_logits + 1 : self.filled + 1]
             self.parts.append(score_logits(np.asarray(targets), logits, asked))
 
     def score_spans(self) -> SpanScores:
         return SpanScores(*map(np.concatenate, zip(*self.parts)))
 
-    def leave(self, blocks: Blocks) -> None:
-        blocks.give_back(self.blocks)
+    def leave(self, blocks: BlockPool) -> None:
+        blocks.release(self.blocks)
         self.blocks = []
 
 

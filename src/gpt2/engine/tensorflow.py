@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import devices, model
-from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
-from gpt2.engine.kv_cache import SLOTS, Blocks, blocks_for
+from gpt2.engine.backend import Logits, RandomWordsRequest, Segment
+from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool, blocks_for
 from gpt2.engine.quantize import to_int8
 from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
@@ -24,13 +24,13 @@ from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
 FIRST, GROWTH = 2, 4  # blocks of a row, and by what they are multiplied: each number of them is a shape to XLA
 
 
-class TensorBlocks(Blocks):
+class TensorBlockPool(BlockPool):
     """Keys and values, a tensor of each for a layer [blocks * H, S, D] float32, in which a block is H heads."""
 
     def __init__(self, hparams: HParams) -> None:
-        super().__init__(2 * hparams.n_layer * hparams.n_embd * SLOTS * tf.float32.size)
+        super().__init__(2 * hparams.n_layer * hparams.n_embd * BLOCK_SLOTS * tf.float32.size)
         self.n_head = hparams.n_head
-        shape = [hparams.n_head, SLOTS, hparams.head_size]
+        shape = [hparams.n_head, BLOCK_SLOTS, hparams.head_size]
         self.tensors = [tf.zeros(shape) for _ in range(2 * hparams.n_layer)]  # replaced as one
 
     @property
@@ -40,7 +40,7 @@ class TensorBlocks(Blocks):
     def has_memory(self, number: int) -> bool:
         return number < self.capacity
 
-    def provide(self, number: int, most: int | None = None) -> None:
+    def provide_memory(self, number: int, most: int | None = None) -> None:
         if number >= self.capacity:
             try:
                 more = [[0, self.n_head * self.capacity], [0, 0], [0, 0]]
@@ -48,10 +48,10 @@ class TensorBlocks(Blocks):
             except tf.errors.ResourceExhaustedError as error:
                 raise MemoryError(str(error)) from error
 
-    def discard(self, number: int) -> None:
+    def discard_memory(self, number: int) -> None:
         """Nothing: a tensor cannot shrink."""
 
-    def copy(self, source: int, target: int) -> None:
+    def copy_memory(self, source: int, target: int) -> None:
         froms, to = (tf.range(block * self.n_head, (block + 1) * self.n_head) for block in (source, target))
         self.tensors = [tf.raw_ops.InplaceUpdate(x=x, i=to, v=tf.gather(x, froms)) for x in self.tensors]
 
@@ -90,7 +90,7 @@ class TensorFlowBackend:
         # With their shapes left open, each is traced once, whatever the batch size, the length and the cache.
         ids, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
         places = tf.TensorSpec([None, 2], tf.int32)
-        cache = [tf.TensorSpec([None, SLOTS, hparams.head_size])] * (2 * hparams.n_layer)
+        cache = [tf.TensorSpec([None, BLOCK_SLOTS, hparams.head_size])] * (2 * hparams.n_layer)
         new = [tf.TensorSpec([None, hparams.n_head, None, hparams.head_size])] * (2 * hparams.n_layer)
         signature = [cache, ids, ids, row, places]
         self.forward = function(self._forward, input_signature=signature)
@@ -99,19 +99,19 @@ class TensorFlowBackend:
         narrow = compiled and isinstance(weights["wte"], model.Narrow)
         self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward
 
-    def new_blocks(self) -> TensorBlocks:
-        return TensorBlocks(self.hparams)
+    def new_pool(self) -> TensorBlockPool:
+        return TensorBlockPool(self.hparams)
 
-    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
+    def extend(self, blocks: BlockPool, pieces: Sequence[Segment]) -> Logits:
         """See `Backend`."""
-        assert isinstance(blocks, TensorBlocks)
+        assert isinstance(blocks, TensorBlockPool)
         for piece in pieces:
             self._check(blocks, piece)
         found: list[np.ndarray] = [np.zeros([0, self.hparams.n_vocab], np.float32)] * len(pieces)
         for places in together(pieces):
             some = [pieces[place] for place in places]
             logits = self._extend(blocks, some, self.step if len(some[0].ids) == 1 else self.forward)
-            ends = list(itertools.accumulate(piece.wanted for piece in some))
+            ends = list(itertools.accumulate(piece.n_logits for piece in some))
             for place, lines in zip(places, np.split(logits, ends[:-1])):
                 found[place] = lines
         values = np.concatenate(found)
@@ -122,24 +122,24 @@ class TensorFlowBackend:
         """See `Backend`."""
         return [words.numbers.words(words.token, self.hparams.n_vocab, words.ids) for words in wanted]
 
-    def _check(self, blocks: TensorBlocks, piece: Piece) -> None:
+    def _check(self, blocks: TensorBlockPool, piece: Segment) -> None:
         end = piece.start + len(piece.ids)
-        if not 0 <= piece.wanted <= len(piece.ids) > 0:
+        if not 0 <= piece.n_logits <= len(piece.ids) > 0:
             raise ValueError("counts must be from 1, and at least what is wanted")
-        if piece.start < 0 or end > min(len(piece.blocks) * SLOTS, self.hparams.n_ctx):
+        if piece.start < 0 or end > min(len(piece.blocks) * BLOCK_SLOTS, self.hparams.n_ctx):
             raise ValueError("positions out of range")
         if not all(0 <= block < blocks.capacity for block in piece.blocks):
             raise ValueError("blocks out of range")
         if not 0 <= np.min(piece.ids) <= np.max(piece.ids) < self.hparams.n_vocab:
             raise ValueError("ids outside the vocabulary")
 
-    def _extend(self, blocks: TensorBlocks, pieces: Sequence[Piece], forward: Callable) -> np.ndarray:
+    def _extend(self, blocks: TensorBlockPool, pieces: Sequence[Segment], forward: Callable) -> np.ndarray:
         """The logits of what is wanted [W, V]. Other threads wait until the cache has its new tensors."""
         with blocks.lock:
             fed = tensors(pieces, padded=forward is not self.forward)
             logits, new = forward(blocks.tensors, fed.tokens, fed.table, fed.starts, fed.wanted)
             blocks.tensors = self.write(blocks.tensors, new, fed.new, fed.slots)
-        return logits.numpy()[: sum(piece.wanted for piece in pieces)]
+        return logits.numpy()[: sum(piece.n_logits for piece in pieces)]
 
     def _forward(
         self, blocks: list[tf.Tensor], tokens: tf.Tensor, table: tf.Tensor, starts: tf.Tensor, wanted: tf.Tensor
@@ -157,7 +157,7 @@ class TensorFlowBackend:
         rows, n_blocks = tf.unstack(tf.shape(table))
         n_head, head_size = self.hparams.n_head, self.hparams.head_size
         heads = table[:, None] * n_head + tf.range(n_head)[:, None]  # [N, H, M]
-        return tf.reshape(tf.gather(tensor, heads), [rows, n_head, n_blocks * SLOTS, head_size])
+        return tf.reshape(tf.gather(tensor, heads), [rows, n_head, n_blocks * BLOCK_SLOTS, head_size])
 
     def _write(
         self, blocks: list[tf.Tensor], news: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
@@ -170,7 +170,7 @@ class TensorFlowBackend:
         """
         n_head, head_size = self.hparams.n_head, self.hparams.head_size
         heads = slots[:, :1] * n_head + tf.range(n_head)  # [K, H]
-        places = tf.reshape(heads * SLOTS + slots[:, 1:], [-1])  # [K * H]
+        places = tf.reshape(heads * BLOCK_SLOTS + slots[:, 1:], [-1])  # [K * H]
         written = []
         for tensor, fresh in zip(blocks, news):
             lines = tf.reshape(tensor, [-1, head_size])  # [blocks * H * S, D]
@@ -180,7 +180,7 @@ class TensorFlowBackend:
         return written
 
 
-def together(pieces: Sequence[Piece]) -> list[list[int]]:
+def together(pieces: Sequence[Segment]) -> list[list[int]]:
     """Which pieces are computed at once, by their places: all steps, and all prompts from their first id on.
 
     What goes on in the midst of a prompt comes alone, without padding, for which the window may have no positions.
@@ -191,7 +191,7 @@ def together(pieces: Sequence[Piece]) -> list[list[int]]:
     return [places for places in (steps, begins, *others) if places]
 
 
-def tensors(pieces: Sequence[Piece], padded: bool) -> Fed:
+def tensors(pieces: Sequence[Segment], padded: bool) -> Fed:
     """Pieces as tensors. padded: in few different shapes, with rows that mean nothing, for XLA compiles each shape."""
     counts = [len(piece.ids) for piece in pieces]
     n_rows, n_blocks = len(pieces), max(blocks_for(piece.start) for piece in pieces)
@@ -204,9 +204,9 @@ def tensors(pieces: Sequence[Piece], padded: bool) -> Fed:
         there = piece.blocks[:n_blocks]
         table[row, : len(there)] = there
     new = [(row, time) for row, count in enumerate(counts) for time in range(count)]
-    slots = [(piece.blocks[slot // SLOTS], slot % SLOTS) for piece in pieces for slot in _new_slots(piece)]
+    slots = [(piece.blocks[slot // BLOCK_SLOTS], slot % BLOCK_SLOTS) for piece in pieces for slot in _new_slots(piece)]
     wanted = [
-        (row, time) for row, piece in enumerate(pieces) for time in range(counts[row] - piece.wanted, counts[row])
+        (row, time) for row, piece in enumerate(pieces) for time in range(counts[row] - piece.n_logits, counts[row])
     ]
     if padded:
         wanted += [(0, 0)] * (n_rows - len(wanted))
@@ -218,7 +218,7 @@ def _pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
     return np.array(pairs, np.int32).reshape(-1, 2)
 
 
-def _new_slots(piece: Piece) -> range:
+def _new_slots(piece: Segment) -> range:
     return range(piece.start, piece.start + len(piece.ids))
 
 

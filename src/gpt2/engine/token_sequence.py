@@ -1,7 +1,8 @@
-"""One row of a batch: what is asked of it, what is chosen, and how far it has been computed."""
+"""One sequence of token ids: the request for it, the ids so far, and how much of them the cache holds."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -9,19 +10,84 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.kv_cache import SLOTS, blocks_for
-from gpt2.request import Sampling
+from gpt2.engine.backend import Segment
+from gpt2.engine.kv_cache import BLOCK_SLOTS, blocks_for
+from gpt2.request import Request, Sampling
 from gpt2.sample import RandomNumbers
 
+MIN_GROWTH_IDS = 64  # by which the array of ids grows at least
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One sample: its prompt's ids (at least one), its settings, and the key of its random numbers.
 
-    length: how many new ids are wanted at most, for which there is to be room; None for as many as the window holds.
-    likeliest: how many of the likeliest ids come with each one that is chosen.
-    echo: whether the ids of the prompt get log-probabilities too, for which all of it is computed.
-    keep: whether what is computed after the prompt may serve other rows too, once this one has left.
+class TokenChoice(NamedTuple):
+    """A chosen id with its log-probability.
+
+    Log-probabilities are those of the model's own logits, before biases, penalties, temperature and filters.
+
+    Attributes:
+        sequence: The sequence's number in its batch.
+        id: The chosen id.
+        logprob: Its log-probability, natural logarithm.
+        top_logprobs: The most likely ids with their log-probabilities, most likely first, if they were requested.
+        rank: With top_logprobs, 1 plus the number of ids that are more likely than the chosen one.
+    """
+
+    sequence: int
+    id: int
+    logprob: float
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    rank: int | None = None
+
+    @property
+    def row(self) -> int:
+        """The former name of `sequence`."""
+        return self.sequence
+
+    @property
+    def likeliest(self) -> tuple[tuple[int, float], ...]:
+        """The former name of `top_logprobs`."""
+        return self.top_logprobs
+
+
+def finite_or_none(logprob: float) -> float | None:
+    """Return the log-probability as JSON can hold it, which has no infinity."""
+    return logprob if math.isfinite(logprob) else None
+
+
+def truncate_to_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
+    """Return the ids of a prompt that fit the window: all, or the last n_ctx - 1 of a longer one."""
+    return ids if len(ids) <= n_ctx else ids[-max(1, n_ctx - 1) :]
+
+
+@dataclasses.dataclass(eq=False)
+class TokenSequence:
+    """One sample: what is requested of it and, once it has joined a batch, its progress.
+
+    The newest choice counts as soon as it is in `choices`, and all other progress follows from it, so that an
+    interrupted step can be repeated.
+
+    Attributes:
+        prompt: The prompt's ids, at least one.
+        sampling: How ids are chosen.
+        seed: With `sample`, the key of the random numbers.
+        sample: The sample's number.
+        length: How many new ids are requested at most, for which memory is reserved; None for a full window.
+        top_logprobs: How many of the most likely ids each choice reports.
+        echo: Whether the prompt's ids get log-probabilities as well, for which all of the prompt is computed.
+        keep: Whether the new ids' keys and values stay in the prefix cache after the sequence has left.
+        request: The request that the sequence answers, for whoever turns its ids into text; not read in the engine.
+        number: The sequence's number in its batch; set by `join`, as are the following.
+        n_ctx: The model's window.
+        random: The sample's random numbers.
+        n_prompt: The number of the prompt's ids.
+        ids: The prompt's and the chosen ids; the array may be longer than what is filled.
+        choices: The chosen ids so far.
+        prompt_choices: With `echo`, a choice for each of the prompt's ids in the window, None for the first one.
+        window_start: The index of the window's first id.
+        max_blocks: How many blocks the sequence takes in the end.
+        blocks: The numbers of its blocks.
+        n_cached: The slots of the window that have been computed.
+        n_reused: The slots that came from the prefix cache.
+        is_admitted: Whether memory is reserved for it.
     """
 
     prompt: Sequence[int]
@@ -29,117 +95,102 @@ class Row:
     seed: int = 0
     sample: int = 0
     length: int | None = None
-    likeliest: int = 0
+    top_logprobs: int = 0
     echo: bool = False
     keep: bool = False
+    request: Request | None = None
+    number: int = dataclasses.field(init=False, repr=False)
+    n_ctx: int = dataclasses.field(init=False, repr=False)
+    random: RandomNumbers = dataclasses.field(init=False, repr=False)
+    n_prompt: int = dataclasses.field(init=False, repr=False)
+    ids: np.ndarray = dataclasses.field(init=False, repr=False)
+    choices: list[TokenChoice] = dataclasses.field(init=False, repr=False)
+    prompt_choices: list[TokenChoice | None] = dataclasses.field(init=False, repr=False)
+    window_start: int = dataclasses.field(init=False, repr=False)
+    max_blocks: int = dataclasses.field(init=False, repr=False)
+    blocks: list[int] = dataclasses.field(init=False, repr=False)
+    n_cached: int = dataclasses.field(init=False, repr=False)
+    n_reused: int = dataclasses.field(init=False, repr=False)
+    is_admitted: bool = dataclasses.field(init=False, repr=False)
 
-    def most_blocks(self, n_ctx: int) -> int:
-        """How many blocks it takes in the end."""
+    def join(self, number: int, n_ctx: int) -> TokenSequence:
+        """Return a copy that has no progress yet and belongs to a batch; the original can join again."""
+        sequence = copy.copy(self)
+        sequence.number = number
+        sequence.n_ctx = n_ctx
+        sequence.random = RandomNumbers(self.seed, self.sample)
+        sequence.n_prompt = len(self.prompt)
+        sequence.ids = np.array(self.prompt, np.int32)
+        sequence.choices = []
+        sequence.prompt_choices = []
+        sequence.window_start = sequence.n_prompt - len(truncate_to_window(self.prompt, n_ctx))
+        sequence.max_blocks = self.count_blocks(n_ctx)
+        sequence.blocks = []
+        sequence.n_cached = 0
+        sequence.n_reused = 0
+        sequence.is_admitted = False
+        return sequence
+
+    def count_blocks(self, n_ctx: int) -> int:
+        """Return how many blocks the sequence takes in the end."""
         return blocks_for(n_ctx if self.length is None else min(n_ctx, len(self.prompt) + self.length))
 
-
-class TokenChoice(NamedTuple):
-    """An id, its log-probability by the model's own logits, before all that shapes a choice, and the likeliest ones."""
-
-    row: int  # its number
-    id: int
-    logprob: float
-    likeliest: tuple[tuple[int, float], ...] = ()  # (id, its log-probability), the likeliest first
-    rank: int | None = None  # with the likeliest: 1 for the first of them, one more for each id that is likelier
-
-
-def finite_or_none(logprob: float) -> float | None:
-    """As it is written in JSON, which has no infinity."""
-    return logprob if math.isfinite(logprob) else None
-
-
-def truncate_to_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
-    """What is kept of a prompt: all of it or, if it is longer than the window, its last n_ctx - 1 ids."""
-    return ids if len(ids) <= n_ctx else ids[-max(1, n_ctx - 1) :]
-
-
-class Part(NamedTuple):
-    """What is computed of a row in one step."""
-
-    row: Running
-    start: int  # in the window
-    size: int  # ids
-    is_last: bool  # whether a choice follows
-
     @property
-    def ids(self) -> np.ndarray:
-        begin = self.row.first + self.start
-        return self.row.ids[begin : begin + self.size]
-
-    @property
-    def is_echoed(self) -> bool:
-        """Whether all of its ids want logits."""
-        return self.row.row.echo and not self.row.new
-
-
-class Running:
-    """A row on its way.
-
-    Its last choice counts as soon as it is in `new`; all else follows from that, so that a step that is interrupted can
-    be made again.
-    """
-
-    def __init__(self, number: int, row: Row, n_ctx: int) -> None:
-        self.number, self.row, self.n_ctx = number, row, n_ctx
-        self.random = RandomNumbers(row.seed, row.sample)
-        self.n_prompt = len(row.prompt)
-        self.ids = np.array(row.prompt, np.int32)  # the prompt's and the new ones; perhaps room for more behind
-        self.new: list[TokenChoice] = []
-        self.echoed: list[
-            TokenChoice | None
-        ] = []  # for each id of the prompt that the window keeps, if they are asked for
-        self.first = self.n_prompt - len(truncate_to_window(row.prompt, n_ctx))  # where the window begins
-        self.most_blocks = row.most_blocks(n_ctx)
-        self.blocks: list[int] = []
-        self.filled = 0  # slots of the window that have been computed
-        self.known = 0  # those of them that were found and not computed for this row
-        self.begun = False
-
-    @property
-    def count(self) -> int:
-        """How many ids there are."""
-        return self.n_prompt + len(self.new)
+    def n_ids(self) -> int:
+        """The number of ids, those of the prompt and the chosen ones."""
+        return self.n_prompt + len(self.choices)
 
     @property
     def window(self) -> np.ndarray:
-        """The ids that are seen, those that have not been computed included."""
-        return self.ids[self.first : self.count]
+        """The ids that the next choice depends on."""
+        return self.ids[self.window_start : self.n_ids]
 
     @property
-    def to_read(self) -> int:
-        """How many ids of the window are not known when the row begins, or when it begins again."""
-        return self.count - self.first - self.known
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the window has no room for the newest id."""
-        return self.filled == self.n_ctx and self.count - self.first > self.n_ctx
+    def n_pending(self) -> int:
+        """How many ids of the window have to be computed before the next choice, at least one."""
+        n_window = self.n_ids - self.window_start
+        return n_window - min(self.n_cached, n_window - 1)
 
     @property
     def grows_soon(self) -> bool:
-        """Whether a quarter of its last block is filled, and another one may come."""
-        return 0 < len(self.blocks) < self.most_blocks and 4 * self.filled > (4 * len(self.blocks) - 3) * SLOTS
+        """Whether a quarter of its last block is filled, and another block may be needed."""
+        threshold = (4 * len(self.blocks) - 3) * BLOCK_SLOTS
+        return 0 < len(self.blocks) < self.max_blocks and 4 * self.n_cached > threshold
 
-    def part(self, most: int) -> Part:
-        """The next ids that have to be computed, at least one and at most so many."""
-        total = self.n_prompt + len(self.new) - self.first
-        start = min(self.filled, total - 1)
-        size = min(total - start, most)
-        return Part(self, start, size, start + size == total)
+    def next_segment(self, max_ids: int) -> Segment:
+        """Return the next ids to compute, at least one and at most max_ids.
 
-    def choose(self, choice: TokenChoice) -> None:
-        if self.count == len(self.ids):
-            self.ids = np.concatenate([self.ids, np.zeros(max(64, len(self.ids) // 2), np.int32)])
-        self.ids[self.count] = choice.id
-        self.new.append(choice)
+        The segment's blocks are the sequence's list of them, to which the batch appends those that are missing.
+        """
+        end = self.n_ids
+        n_pending = self.n_pending
+        size = min(n_pending, max_ids)
+        first = end - n_pending
+        n_logits = int(size == n_pending)  # logits of the last id, if a choice follows
+        if self.echo and not self.choices:
+            n_logits = size
+        return Segment(self.blocks, first - self.window_start, self.ids[first : first + size], n_logits)
 
-    def slide(self) -> list[int]:
-        """A full window keeps its last n_ctx // 2 ids, which are computed again; the blocks are to be given back."""
-        blocks, self.blocks = self.blocks, []
-        self.first, self.filled, self.known = self.count - max(1, self.n_ctx // 2), 0, 0
+    def append(self, choice: TokenChoice) -> None:
+        """Add a chosen id."""
+        n_ids = self.n_ids
+        if n_ids == len(self.ids):
+            n_more = max(MIN_GROWTH_IDS, len(self.ids) // 2)
+            self.ids = np.concatenate([self.ids, np.zeros(n_more, np.int32)])
+        self.ids[n_ids] = choice.id
+        self.choices.append(choice)
+
+    def slide_if_full(self) -> list[int]:
+        """Slide a full window to its last n_ctx // 2 ids, which are computed again.
+
+        Returns:
+            The blocks to release; none if the newest id still fits the window.
+        """
+        if self.n_cached < self.n_ctx or self.n_ids - self.window_start <= self.n_ctx:
+            return []
+        blocks = self.blocks
+        self.blocks = []
+        self.window_start = self.n_ids - max(1, self.n_ctx // 2)
+        self.n_cached = 0
+        self.n_reused = 0
         return blocks

@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from gpt2.engine.prefix_cache import common_prefix_length
+from gpt2.engine.kv_cache import common_prefix_length
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import CBT

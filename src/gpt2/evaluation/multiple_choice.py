@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from gpt2.engine.prefix_cache import common_prefix_length
+from gpt2.engine.kv_cache import common_prefix_length
 from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
 from gpt2.evaluation.perplexity import mean

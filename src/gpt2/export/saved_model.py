@@ -23,7 +23,7 @@ from gpt2 import model as blocks
 from gpt2.encoder import END_OF_TEXT, Encoder
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, options
 from gpt2.export.bpe_ops import GraphEncoder
@@ -203,10 +203,10 @@ def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: Export
     size = min(TRIED, model.hparams.n_ctx)
     ids = np.random.default_rng(0).integers(model.hparams.n_vocab, size=size).astype(np.int32)
     with Batch(load_backend(model)) as batch:
-        number = batch.add(Row(ids.tolist(), echo=True))
+        number = batch.add(TokenSequence(ids.tolist(), echo=True))
         while not batch.step():
             pass
-        expected = [choice.logprob for choice in batch.echo(number) if choice]
+        expected = [choice.logprob for choice in batch.prompt_choices(number) if choice]
     found = signatures["score"](ids=tf.constant(ids[None]))["logprobs"][0].numpy()
     if len(found) != len(expected) or not (np.abs(found - expected) < TOLERANCE).all():
         raise GPT2Error("what was written scores other log-probabilities than the model")

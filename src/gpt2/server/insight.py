@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from gpt2 import generate
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
 from gpt2.errors import GPT2Error
-from gpt2.generate import TextChunk, asked, encode_prompt
+from gpt2.generate import TextChunk, encode_prompt, prepare
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
@@ -73,7 +73,7 @@ class Insight:
         return schema.Scores(skipped=len(whole) - len(ids), tokens=tokens, next=shown.likely(piece.token))
 
     async def _first(self, served: ServedModel, request: generate.Request, ids: Sequence[int]) -> TextChunk:
-        async with written(served.desk, [asked(request, ids)], self.patience, at_once=True) as pieces:
+        async with written(served.desk, [prepare(request, ids)], self.patience, at_once=True) as pieces:
             async for some in pieces:
                 for piece in some:
                     return piece

@@ -7,8 +7,8 @@ import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
-from gpt2.engine.token_sequence import TokenChoice, finite_or_none
-from gpt2.generate import FINISH_LENGTH, FINISH_STOP, Asked, Model, TextChunk, asked, encode_prompt
+from gpt2.engine.token_sequence import TokenChoice, TokenSequence, finite_or_none
+from gpt2.generate import FINISH_LENGTH, FINISH_STOP, Model, TextChunk, encode_prompt, prepare
 from gpt2.request import Request, Sampling
 from gpt2.server.errors import ApiError
 from gpt2.server.schema import MOST_CHOICES, CompletionChoice, CompletionRequest, Logprobs, Usage
@@ -24,7 +24,7 @@ GREEDY_TOO = 1  # likeliest tokens that come at least where there are log-probab
 class Plan:
     """What comes of a request: texts in the order of their prompts, `best_of` for each, of which `n` are kept."""
 
-    texts: list[Asked]
+    texts: list[TokenSequence]
     prompts: list[str]  # as they are echoed, one for each text
     n: int
     best_of: int
@@ -63,8 +63,8 @@ def plan(model: Model, body: CompletionRequest, most_tokens: int) -> Plan:
         ids_in_all += len(ids) if prompt is not None else 0
         for sample in range(best_of):
             one = dataclasses.replace(request, prompt=prompt, sample=number * best_of + sample)
-            texts.append(asked(one, ids))
-    echoed = [_as_text(model.encoder, text.request.prompt) for text in texts]
+            texts.append(prepare(one, ids))
+    echoed = [_as_text(model.encoder, text.request.prompt if text.request else None) for text in texts]
     return Plan(texts, echoed, n, best_of, body.logprobs, bool(body.echo), ids_in_all)
 
 
@@ -147,12 +147,12 @@ class Writing:
         """What a piece adds."""
         prompt_said = self.prompt if not self.begun else ""
         logprobs = self._logprobs(piece) if self.plan.logprobs is not None else None
-        self.begun, self.ended = True, piece.ended
+        self.begun, self.ended = True, piece.finish_reason
         self.offset += len(piece.text)
         if piece.token is not None:
             self.scored.append(piece.token)
         return CompletionChoice(
-            index=0, text=prompt_said + piece.text, logprobs=logprobs, finish_reason=FINISHED[piece.ended]
+            index=0, text=prompt_said + piece.text, logprobs=logprobs, finish_reason=FINISHED[piece.finish_reason]
         )
 
     @property
@@ -170,8 +170,8 @@ class Writing:
         return found
 
     def _prompt_logprobs(self, echoed: Sequence[TokenChoice | None], found: Logprobs) -> None:
-        ids = self.plan.texts[self.place].row.prompt
-        if self.plan.texts[self.place].request.prompt is None:
+        ids = self.plan.texts[self.place].prompt
+        if not self.prompt:
             return  # nothing was there to be echoed
         stream, at = self.encoder.stream(), 0
         for token, choice in zip(ids, echoed):
@@ -183,7 +183,7 @@ class Writing:
         found.tokens.append(self.encoder.token_text(token))
         found.text_offset.append(offset)
         found.token_logprobs.append(finite_or_none(choice.logprob) if choice else None)
-        top = {} if choice is None else dict([*choice.likeliest[:wanted], (choice.id, choice.logprob)])
+        top = {} if choice is None else dict([*choice.top_logprobs[:wanted], (choice.id, choice.logprob)])
         found.top_logprobs.append(
             {self.encoder.token_text(i): finite_or_none(x) for i, x in top.items()} if top else None
         )

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
-from gpt2.generate import Asked, Model, TextBatch, TextChunk
+from gpt2.generate import Model, TextBatch, TextChunk
 from gpt2.server.defaults import ROWS, WAITING
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class JobUpdate(NamedTuple):
 class Job:
     """Texts that were asked for together; `left` of them have not ended. at_once: whether all is told at the end."""
 
-    def __init__(self, texts: Sequence[Asked], tell: Callable[[JobUpdate], object], at_once: bool) -> None:
+    def __init__(self, texts: Sequence[TokenSequence], tell: Callable[[JobUpdate], object], at_once: bool) -> None:
         self.waiting = collections.deque(enumerate(texts))
         self.tell, self.at_once = tell, at_once
         self.pieces: list[TextChunk] = []  # that have not been told
@@ -82,7 +83,7 @@ class Scheduler:
         with self.changed:
             return sum(len(job.waiting) for job in self.jobs)
 
-    def submit(self, texts: Sequence[Asked], tell: Callable[[JobUpdate], object], at_once: bool = False) -> Job:
+    def submit(self, texts: Sequence[TokenSequence], tell: Callable[[JobUpdate], object], at_once: bool = False) -> Job:
         """Takes a job; `tell` is called from the desk's thread until no text is left or an error came.
 
         Raises Busy, and Closed.
@@ -165,7 +166,7 @@ class Scheduler:
             job, place = self.places[piece.request]
             job.pieces.append(piece._replace(request=place))
             heard.add(job)
-            if piece.ended:
+            if piece.finish_reason:
                 del self.places[piece.request]
                 job.left -= 1
         with self.changed:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from gpt2.generate import Asked, TextChunk
+from gpt2.engine.token_sequence import TokenSequence
+from gpt2.generate import TextChunk
 from gpt2.server.errors import ApiError
 from gpt2.server.scheduler import Busy, Closed, Failed, JobUpdate, Scheduler
 
@@ -22,7 +23,7 @@ LOOK = 0.5  # seconds from one look whether the client is still there to the nex
 
 @contextlib.asynccontextmanager
 async def written(
-    desk: Scheduler, texts: Sequence[Asked], patience: float, at_once: bool
+    desk: Scheduler, texts: Sequence[TokenSequence], patience: float, at_once: bool
 ) -> AsyncIterator[AsyncIterator[list[TextChunk]]]:
     """The pieces of texts until all have ended; leaving the block early lets them go.
 
@@ -57,7 +58,7 @@ async def _pieces(heard: asyncio.Queue[JobUpdate], left: int) -> AsyncIterator[l
         told = await heard.get()
         if told.error is not None:
             raise ApiError(503, str(told.error))
-        left -= sum(bool(piece.ended) for piece in told.pieces)
+        left -= sum(bool(piece.finish_reason) for piece in told.pieces)
         yield told.pieces
 
 

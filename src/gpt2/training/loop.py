@@ -15,7 +15,7 @@ from gpt2 import files
 from gpt2.data import windows
 from gpt2.engine.batch import Batch
 from gpt2.engine.tensorflow import TensorFlowBackend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.request import Sampling
 from gpt2.training import distribution
@@ -239,12 +239,12 @@ class Loop:
         ids = [[token] for token in first]
         with Batch(self.backend) as batch:
             for number, token in enumerate(first if length else []):
-                batch.add(Row([token], sampling, seed, number, length))
+                batch.add(TokenSequence([token], sampling, seed, number, length))
             while batch and not self.ends:
                 for choice in batch.step():
-                    ids[choice.row].append(choice.id)
-                    if len(ids[choice.row]) > length:
-                        batch.remove(choice.row)
+                    ids[choice.sequence].append(choice.id)
+                    if len(ids[choice.sequence]) > length:
+                        batch.remove(choice.sequence)
         if self.ends:
             return
         self.report.write_line(self.record.samples([self.start.encoder.decode(row) for row in ids]))

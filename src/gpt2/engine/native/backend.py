@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from gpt2 import devices
-from gpt2.engine.backend import Logits, Piece, RandomWordsRequest
-from gpt2.engine.kv_cache import SLOTS, Blocks
+from gpt2.engine.backend import Logits, RandomWordsRequest, Segment
+from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool
 from gpt2.engine.native import packing
-from gpt2.engine.native.blocks import NativeBlocks
+from gpt2.engine.native.blocks import NativeBlockPool
 from gpt2.engine.native.calls import check, library_int
 from gpt2.engine.native.packing import TYPES, Packed
 from gpt2.engine.native.store import Store
@@ -71,7 +71,7 @@ class NativeBackend:
         store: Store | None = None,
     ) -> None:
         self.hparams = hparams
-        assert library_int(library, "gpt2_slots") == SLOTS
+        assert library_int(library, "gpt2_slots") == BLOCK_SLOTS
         size, address = ctypes.c_long, ctypes.c_void_p
         self.forward, self.words = library.gpt2_forward, library.gpt2_random_words
         self.forward.argtypes = [ctypes.c_int, *[address] * 3, size, size, address, size, address, address]
@@ -103,20 +103,20 @@ class NativeBackend:
         library.gpt2_block_bytes.restype = size
         self.block_bytes = library.gpt2_block_bytes(ctypes.c_int(self.type), ctypes.byref(self.model))
 
-    def new_blocks(self) -> NativeBlocks:
-        return NativeBlocks(self.block_bytes)
+    def new_pool(self) -> NativeBlockPool:
+        return NativeBlockPool(self.block_bytes)
 
-    def extend(self, blocks: Blocks, pieces: Sequence[Piece]) -> Logits:
+    def extend(self, blocks: BlockPool, pieces: Sequence[Segment]) -> Logits:
         """See `Backend`. Raises MemoryError too."""
-        assert isinstance(blocks, NativeBlocks)
+        assert isinstance(blocks, NativeBlockPool)
         width = HEAD + max(len(piece.blocks) for piece in pieces)
         lines: np.ndarray = np.zeros((len(pieces), width), np.int32)
         for line, piece in zip(lines, pieces):
-            line[:HEAD] = piece.start, len(piece.ids), piece.wanted
+            line[:HEAD] = piece.start, len(piece.ids), piece.n_logits
             line[HEAD : HEAD + len(piece.blocks)] = piece.blocks
             line[HEAD + len(piece.blocks) :] = NO_BLOCK
         tokens = np.concatenate([piece.ids for piece in pieces]).astype(np.int32)
-        wanted = sum(piece.wanted for piece in pieces)
+        wanted = sum(piece.n_logits for piece in pieces)
         logits = np.empty([wanted, self.hparams.n_vocab], np.float32), np.empty(wanted, np.float32)
         cache, _addresses = blocks.seen()
         at_lines, at_tokens, *at_logits = (array.ctypes.data for array in (lines, tokens, *logits))

@@ -7,7 +7,7 @@ import mmap
 
 import numpy as np
 
-from gpt2.engine.kv_cache import Blocks
+from gpt2.engine.kv_cache import BlockPool
 from gpt2.engine.native.memory import CHUNK, chunk
 
 IN_CHUNK = 32  # blocks of a small model, which are not to take the addresses of a large one
@@ -19,7 +19,7 @@ class CCache(ctypes.Structure):
     _fields_ = [("n_blocks", ctypes.c_long), ("blocks", ctypes.c_void_p)]
 
 
-class NativeBlocks(Blocks):
+class NativeBlockPool(BlockPool):
     """Side by side in chunks of huge pages; the pages of a block that nobody needs go back to the system."""
 
     def __init__(self, block_bytes: int) -> None:
@@ -38,7 +38,7 @@ class NativeBlocks(Blocks):
     def has_memory(self, number: int) -> bool:
         return number < len(self.addresses) and bool(self.addresses[number])
 
-    def provide(self, number: int, most: int | None = None) -> None:
+    def provide_memory(self, number: int, most: int | None = None) -> None:
         if self.has_memory(number):
             return
         while len(self.chunks) * self.in_chunk <= number:
@@ -50,14 +50,14 @@ class NativeBlocks(Blocks):
         if end >= self.block_bytes:
             self._set_address(number, memory.ctypes.data)
 
-    def discard(self, number: int) -> None:
+    def discard_memory(self, number: int) -> None:
         self._set_address(number, 0)
         del self.touched[number]
         memory, start = self.chunks[number // self.in_chunk]
         if hasattr(mmap, "MADV_DONTNEED"):
             memory.madvise(mmap.MADV_DONTNEED, start + number % self.in_chunk * self.stride, self.stride)
 
-    def copy(self, source: int, target: int) -> None:
+    def copy_memory(self, source: int, target: int) -> None:
         self._memory(target)[:] = self._memory(source)
 
     def _memory(self, number: int) -> np.ndarray:
