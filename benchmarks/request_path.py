@@ -119,7 +119,8 @@ def main():
     print(f"status {status}, {answer['usage']['completion_tokens']} tokens: {answer['choices'][0]['text']!r}")
     files = ", ".join(sorted(profile.files))
     print(
-        f"{len(profile.files)} files, {sum(profile.returns.values())} returns from file to file, {profile.all_returns} in all: {files}"
+        f"{len(profile.files)} files, {sum(profile.returns.values())} returns from file to file,"
+        f" {profile.all_returns} in all: {files}"
     )
 
 

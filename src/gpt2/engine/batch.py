@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, RandomWordsRequest, Segment
-from gpt2.engine.kv_cache import MIN_SHARED_IDS, PrefixCache, blocks_for, common_prefix_length
+from gpt2.engine.kv_cache import BLOCK_SLOTS, MIN_SHARED_IDS, PrefixCache, common_prefix_length
 from gpt2.engine.token_sequence import TokenChoice, TokenSequence
 from gpt2.errors import UsageError
 
@@ -228,8 +228,7 @@ class Batch:
             MemoryError: There is no memory for a block of this step.
         """
         for sequence, segment in plan:
-            n_blocks = blocks_for(segment.start + len(segment.ids))
-            while len(sequence.blocks) < n_blocks:
+            while len(sequence.blocks) * BLOCK_SLOTS < segment.start + len(segment.ids):
                 sequence.blocks.append(self._new_block())
         if any([sequence.choices for sequence, _ in plan]):  # nobody waits for a step that only prefills
             growing = [len(segment.ids) for sequence, segment in plan if sequence.grows_soon]
