@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs befo
 
 from gpt2.cli import command
 from gpt2.errors import UsageError
-from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, released_names
+from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, describe_released_models
 
 
 def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
@@ -20,7 +20,7 @@ def download_model(model_name="", models_dir=DEFAULT_MODELS_DIR, base_url=None):
     if not model_name:
         raise UsageError(
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
-            f" (the models are {released_names()})"
+            f" (the models are {describe_released_models()})"
         )
     from gpt2.cli.progress_bars import FETCHING, bars  # needs packages, which --help does not
     from gpt2.formats import download

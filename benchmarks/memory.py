@@ -82,7 +82,7 @@ def random_model(size, folder, vocabulary):
     from gpt2.formats.openai import checkpoint
     from gpt2.formats.weights import Weight
 
-    hparams, rng = model_dir.RELEASED[size], np.random.default_rng(1)
+    hparams, rng = model_dir.RELEASED_MODELS[size], np.random.default_rng(1)
     bank = 0.02 * rng.standard_normal(BANK, np.float32)
 
     def pieces(name, shape):

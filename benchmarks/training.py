@@ -50,7 +50,7 @@ def tensorflow_update(precision, *saving):
     from gpt2.training.settings.settings import TrainingSettings
     from gpt2.training.trainer import Trainer
 
-    hparams = model_dir.RELEASED["124M"]
+    hparams = model_dir.RELEASED_MODELS["124M"]
     new = starting_point.initial_weights(hparams, seed=1)
     weights = nest((name, tf.constant(value)) for name, value in new.items())
     settings = TrainingSettings("random", precision=precision, memory_saving_gradients=bool(saving))

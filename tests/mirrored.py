@@ -24,7 +24,7 @@ UPDATES, BATCH = 4, 2
 def losses(directory, settings, strategy):
     """Each update's loss of the same windows, whatever the strategy."""
     hparams, replicas = directory.hparams, strategy.num_replicas_in_sync
-    trainer = Trainer(as_tensors(checkpoint.read_weights(directory.weights, hparams)), hparams, settings, strategy)
+    trainer = Trainer(as_tensors(checkpoint.read_weights(directory.weights_path, hparams)), hparams, settings, strategy)
     shape = (replicas, settings.accumulate_gradients, 2 * BATCH // replicas, hparams.n_ctx + 1)
     tokens = np.random.default_rng(1).integers(hparams.n_vocab, size=shape).astype(np.int32)
     for _ in range(UPDATES):

@@ -5,18 +5,18 @@ import json
 import pytest
 
 from gpt2.errors import GPT2Error
-from gpt2.formats.model_dir import RELEASED
+from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams, load_hparams
 
 
 def test_sizes_are_the_published_ones():
-    assert {name: hparams.n_params for name, hparams in RELEASED.items()} == {
+    assert {name: hparams.n_params for name, hparams in RELEASED_MODELS.items()} == {
         "124M": 124_439_808,
         "355M": 354_823_168,
         "774M": 774_030_080,
         "1558M": 1_557_611_200,
     }
-    assert [len(hparams.weight_shapes()) for hparams in RELEASED.values()] == [148, 292, 436, 580]
+    assert [len(hparams.weight_shapes()) for hparams in RELEASED_MODELS.values()] == [148, 292, 436, 580]
 
 
 def test_a_missing_key_takes_the_original_default(tmp_path):

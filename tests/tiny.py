@@ -90,7 +90,7 @@ def read(prefix: Path, hparams: HParams) -> dict[str, Any]:
 def read_model(directory: Path) -> dict[str, Any]:
     """The weights of a model directory, nested arrays."""
     found = open_model_dir(directory)
-    return read(found.weights, found.hparams)
+    return read(found.weights_path, found.hparams)
 
 
 def with_tensorflow(path: Path) -> generate.Model:

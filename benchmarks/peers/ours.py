@@ -125,7 +125,7 @@ def new(folder):
     from gpt2.training import starting_point
     from gpt2.training.checkpoints import tensorflow_checkpoint
 
-    hparams = model_dir.RELEASED["124M"]
+    hparams = model_dir.RELEASED_MODELS["124M"]
     tensorflow_checkpoint.save(Path(folder), nest(starting_point.initial_weights(hparams, seed=1).items()))
     write_hparams(folder, hparams)
 
@@ -136,7 +136,7 @@ def export(model, folder):
     from gpt2.formats.openai import checkpoint
 
     directory = opened(model)
-    weights = checkpoint.read_weights(directory.weights, directory.hparams)
+    weights = checkpoint.read_weights(directory.weights_path, directory.hparams)
     Path(folder).mkdir()
     np.savez(Path(folder, worker.WEIGHTS), **{name: weight.array() for name, weight in weights.items()})
     write_hparams(folder, directory.hparams)

@@ -28,7 +28,7 @@ def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, fi
     try:
         with creating_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
             transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
-    except transfer.Unavailable as error:
+    except transfer.UnavailableError as error:
         raise GPT2Error(f"{url} could not be downloaded: {error}; try again later or from another server") from error
 
 
@@ -37,7 +37,7 @@ def download_gpt2(
 ) -> None:
     """Download a released model into the folder `model_dir`/`model_name`, except files that are already valid.
 
-    Files are checked as `gpt2.formats.download.problem` describes.
+    Files are checked as `gpt2.formats.download.find_problem` describes.
 
     Args:
         model_dir: Folder that contains the pretrained models.

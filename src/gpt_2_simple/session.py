@@ -208,7 +208,7 @@ def load_gpt2(
     """
     directory = find_model_dir(checkpoint, run_name, checkpoint_dir, model_name, model_dir)
     require_session(sess).set_model(directory, precision)
-    print("Loading pretrained model" if model_name else "Loading checkpoint", directory.weights)
+    print("Loading pretrained model" if model_name else "Loading checkpoint", directory.weights_path)
     _ = sess.model  # load the weights now, not at the first call of generate
 
 
@@ -244,4 +244,4 @@ def find_model_dir(
         raise GPT2Error(
             f"there is no checkpoint {checkpoint!r} in {directory.path}; its checkpoints are {', '.join(names)}"
         )
-    return directory._replace(weights=weights)
+    return directory._replace(weights_path=weights)

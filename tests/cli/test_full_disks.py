@@ -57,7 +57,7 @@ def url(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
     model = place / "models" / "355M"
-    monkeypatch.setitem(model_dir.RELEASED, "355M", load_hparams(model / "hparams.json"))
+    monkeypatch.setitem(model_dir.RELEASED_MODELS, "355M", load_hparams(model / "hparams.json"))
     for name in download.SHA256:
         monkeypatch.setitem(download.SHA256, name, hashlib.sha256((model / name).read_bytes()).hexdigest())
     with serve({f"models/355M/{path.name}": path.read_bytes() for path in model.iterdir()}) as server:

@@ -42,7 +42,7 @@ def expected(weights, hparams, row, ids):
 
 def test_rows_that_grow_and_leave_lose_nothing(backend, wide):
     """Of six rows five leave one after the other, and others take their blocks; one goes on past many blocks."""
-    weights = tiny.read(wide.weights, wide.hparams)
+    weights = tiny.read(wide.weights_path, wide.hparams)
     rows = [TokenSequence(prompt, Sampling(), seed=3, sample=number) for number, prompt in enumerate(PROMPTS)]
     batch = Batch(backend)
     ids = {batch.add(row): [] for row in rows}
@@ -60,7 +60,7 @@ def test_rows_that_grow_and_leave_lose_nothing(backend, wide):
 
 def test_rows_that_begin_alike_go_their_own_ways(backend, wide):
     """What they begin with is computed for one of them, and shared or copied by the others, in several blocks."""
-    weights = tiny.read(wide.weights, wide.hparams)
+    weights = tiny.read(wide.weights_path, wide.hparams)
     for prompt in (PROMPTS[4], list(range(2 * BLOCK_SLOTS)), list(range(200))):
         rows = [TokenSequence(prompt, Sampling(), seed=3, sample=number) for number in range(4)] + [
             TokenSequence(prompt[: len(prompt) // 2])
@@ -115,7 +115,7 @@ def rows_blocks(blocks, slots):
 
 def test_pieces_of_every_kind_in_one_call(backend, wide):
     """Steps, whole prompts and parts of prompts, up to the very end of the window; of some many logits are wanted."""
-    weights, n_ctx = tiny.read(wide.weights, wide.hparams), wide.hparams.n_ctx
+    weights, n_ctx = tiny.read(wide.weights_path, wide.hparams), wide.hparams.n_ctx
     ids = np.random.default_rng(1).integers(wide.hparams.n_vocab, size=(4, n_ctx))
     blocks = backend.new_pool()
     owned = [rows_blocks(blocks, n_ctx) for _ in ids]

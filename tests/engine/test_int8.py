@@ -9,7 +9,7 @@ from gpt2.engine.backend import Segment
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.build import load
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.weights import in_memory
+from gpt2.formats.weights import wrap_arrays
 from gpt2.hparams import HParams
 from gpt2.request import INT8, PRECISIONS
 
@@ -68,7 +68,7 @@ def slow(weights, hparams, token):
 @pytest.mark.parametrize("hparams", [HParams(**PLAIN), HParams(**SIZES, **ALL)], ids=["plain", "all variants"])
 def test_int8_rounds_activations_as_numpy(native, hparams):
     weights = reference.random_weights(hparams, seed=3)
-    backend = NativeBackend(load(), in_memory(weights, checkpoint.layout), hparams, INT8)
+    backend = NativeBackend(load(), wrap_arrays(weights, checkpoint.layout), hparams, INT8)
     blocks, tokens = backend.new_pool(), range(hparams.n_vocab)
     found = backend.extend(blocks, [Segment([blocks.allocate()], 0, np.array([token])) for token in tokens]).values
     expected = np.stack([slow(weights, hparams, token) for token in tokens])
@@ -84,6 +84,6 @@ def test_what_is_no_number_stays_none(native, precision, what):
     hparams = HParams(**PLAIN)
     weights = reference.random_weights(hparams, seed=3)
     weights["wpe"][0, 5] = what
-    backend = NativeBackend(load(), in_memory(weights, checkpoint.layout), hparams, precision)
+    backend = NativeBackend(load(), wrap_arrays(weights, checkpoint.layout), hparams, precision)
     blocks = backend.new_pool()
     assert np.isnan(backend.extend(blocks, [Segment([blocks.allocate()], 0, np.array([1]))]).values).all()

@@ -28,7 +28,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(directory):
-    return tiny.read(directory.weights, directory.hparams)
+    return tiny.read(directory.weights_path, directory.hparams)
 
 
 @pytest.fixture(scope="module", params=["native", "tensorflow"])

@@ -204,7 +204,7 @@ def other_build(request, native, tmp_path_factory):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
-    weights = checkpoint.read_weights(odd.weights, odd.hparams)
+    weights = checkpoint.read_weights(odd.weights_path, odd.hparams)
     found, expected = (NativeBackend(each, weights, odd.hparams, precision) for each in (other_build, native))
     assert take(found, ROWS, 90) == take(expected, ROWS, 90)
 
@@ -213,7 +213,7 @@ def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
 def test_other_builds_compute_the_same_bits(request, other_build, odd, native, precision):
     """Where a product and its sum are one instruction; elsewhere a rounding now and then goes the other way. Intel's
     matrix unit adds bfloat16, which the cache of int8 is too, in an order of its own."""
-    weights = checkpoint.read_weights(odd.weights, odd.hparams)
+    weights = checkpoint.read_weights(odd.weights_path, odd.hparams)
     ids = np.random.default_rng(0).integers(odd.hparams.n_vocab, size=170).astype(np.int32)
     found, expected = (
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
@@ -230,7 +230,7 @@ def test_other_builds_compute_the_same_bits(request, other_build, odd, native, p
 
 def schedules_of(library, odd, seeds, monkeypatch):
     for precision in PRECISIONS:
-        weights = checkpoint.read_weights(odd.weights, odd.hparams)
+        weights = checkpoint.read_weights(odd.weights_path, odd.hparams)
         for seed in seeds:
             try_schedule(NativeBackend(library, weights, odd.hparams, precision), seed, monkeypatch)
 

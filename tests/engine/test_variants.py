@@ -11,7 +11,7 @@ from gpt2.engine.load import backends
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.build import load
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.weights import in_memory
+from gpt2.formats.weights import wrap_arrays
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, INT8
 
@@ -52,7 +52,7 @@ def test_each_variant_matters(hparams):
 def test_narrow_precisions_compute_variants(native, precision, tolerance):
     hparams = VARIANTS[-1]
     weights = reference.random_weights(hparams, seed=3)
-    backend = NativeBackend(load(), in_memory(weights, checkpoint.layout), hparams, precision)
+    backend = NativeBackend(load(), wrap_arrays(weights, checkpoint.layout), hparams, precision)
     expected = reference.logits(weights, hparams, TOKENS)
     whole, cut = computed(backend, []), computed(backend, [1, 2, 3, 140, 141])
     assert np.abs(whole - expected).max() < tolerance * np.abs(expected).max() * 5

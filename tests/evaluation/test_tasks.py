@@ -12,7 +12,7 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.evaluation import cbt, detokenize, hellaswag, lambada, paper, report, tasks
 from gpt2.evaluation.scores import protocol_of
 from gpt2.evaluation.task import TaskSettings
-from gpt2.formats.model_dir import RELEASED
+from gpt2.formats.model_dir import RELEASED_MODELS
 
 CLOSE = {"rtol": 1e-4}
 
@@ -244,7 +244,7 @@ def test_names_of_tasks():
 
 
 def test_the_papers_numbers_stand_beside_those_of_released_sizes(scorer, tmp_path):
-    assert paper.released_size(RELEASED["124M"]) == "124M" and paper.released_size(scorer.hparams) is None
+    assert paper.released_size(RELEASED_MODELS["124M"]) == "124M" and paper.released_size(scorer.hparams) is None
     assert (
         paper.published_value("355M", paper.WIKITEXT103) == 26.37
         and paper.published_value("124M", paper.LAMBADA_ACC) == 45.99

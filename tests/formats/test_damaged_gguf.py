@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from gpt2.errors import GPT2Error
-from gpt2.formats.gguf.header import LARGEST_HEADER, read_header
+from gpt2.formats.gguf.header import MAX_HEADER_BYTES, read_header
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import flatten
 
@@ -170,7 +170,7 @@ def test_lies(tmp_path, content, said):
     tracemalloc.start()
     with pytest.raises(GPT2Error, match=rf"model\.gguf is damaged: {said}.*; delete it and fetch it again"):
         read_header(path)
-    assert tracemalloc.get_traced_memory()[1] < LARGEST_HEADER / 8
+    assert tracemalloc.get_traced_memory()[1] < MAX_HEADER_BYTES / 8
     tracemalloc.stop()
 
 

@@ -30,10 +30,10 @@ def opened(folder):
     """All that the small files say, once everything that checks them has been asked."""
     directory = find_model(str(folder))
     encoder = load_vocabulary(directory)
-    checkpoint.read_weights(directory.weights, directory.hparams)
+    checkpoint.read_weights(directory.weights_path, directory.hparams)
     pieces = {piece: i for piece, i in encoder.ids_of.items() if not piece.startswith("<")}  # their names may be any
     # The weights do not show how many heads there are.
-    return vars(directory.hparams) | {"n_head": 0}, directory.weights, pieces, encoder.merges()
+    return vars(directory.hparams) | {"n_head": 0}, directory.weights_path, pieces, encoder.merges()
 
 
 def odd_text(rng, content):

@@ -28,7 +28,7 @@ def files(tiny_dir, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(model_dir, "CHECKOUT", tmp_path / "checkout")
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
-    monkeypatch.setitem(model_dir.RELEASED, "355M", load_hparams(tiny_dir / "hparams.json"))
+    monkeypatch.setitem(model_dir.RELEASED_MODELS, "355M", load_hparams(tiny_dir / "hparams.json"))
     for name in download.SHA256:
         monkeypatch.setitem(download.SHA256, name, hashlib.sha256((tiny_dir / name).read_bytes()).hexdigest())
     return {f"models/345M/{path.name}": path.read_bytes() for path in tiny_dir.iterdir()} | {
@@ -114,7 +114,7 @@ def test_the_next_server_is_tried(server, files, tmp_path):
 def test_a_broken_connection_goes_on_where_it_ended(server, files, tmp_path):
     server.faults = {f"models/345M/{DATA}": [short_body(100_000, server)]}
     assert fetch(server) == 0
-    assert (f"models/345M/{DATA}", f"bytes={transfer.CHUNK}-") in server.requests
+    assert (f"models/345M/{DATA}", f"bytes={transfer.CHUNK_BYTES}-") in server.requests
     assert_complete(tmp_path, files)
 
 
@@ -129,7 +129,7 @@ def begin(tmp_path, content, version):
     part = tmp_path / "checkout/models/345M" / (DATA + ".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(content)
-    transfer.version_of(part).write_bytes(version.encode("latin-1"))
+    transfer.version_file(part).write_bytes(version.encode("latin-1"))
 
 
 def test_a_part_of_an_earlier_run_is_resumed(server, files, tmp_path):
@@ -170,7 +170,9 @@ def test_a_file_that_changes_while_it_is_fetched(tmp_path, server, files):
     assert path.read_bytes() == after
 
 
-@pytest.mark.parametrize("date, asked", [("", None), ("Sat, 01 Jan 2022 00:00:00 GMT", f"bytes={transfer.CHUNK}-")])
+@pytest.mark.parametrize(
+    "date, asked", [("", None), ("Sat, 01 Jan 2022 00:00:00 GMT", f"bytes={transfer.CHUNK_BYTES}-")]
+)
 @pytest.mark.parametrize("tag", ["", 'W/"{}"'])
 def test_without_a_strong_tag_the_date_will_do_and_without_both_it_starts_anew(
     server, files, tmp_path, tag, date, asked
@@ -286,7 +288,7 @@ def test_what_cannot_be_read_is_not_fetched_again(server, tmp_path, monkeypatch,
     def broken(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "fill", broken)
+    monkeypatch.setattr(checkpoint, "read_into", broken)
     assert fetch(server) == 1
     assert f"{DATA} cannot be read: Input/output error\n" in capsys.readouterr().err
     assert server.requests == []
@@ -406,6 +408,6 @@ def test_https_certificates_are_checked(tmp_path, monkeypatch):
         raise transfer.requests.exceptions.SSLError("certificate verify failed")
 
     monkeypatch.setattr(transfer.requests, "get", get)
-    with pytest.raises(transfer.Unavailable, match="certificate verify failed"):
+    with pytest.raises(transfer.UnavailableError, match="certificate verify failed"):
         transfer.fetch("https://127.0.0.1/x", tmp_path / "x", lambda path: "")
     assert "verify" not in seen

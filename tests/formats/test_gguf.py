@@ -81,7 +81,7 @@ def test_llama_cpp_writes_the_same(tmp_path, kind):
 @pytest.mark.parametrize("name", HELD)
 def test_variants(tmp_path, name):
     model = write_variant(tmp_path / "source", **VARIANTS[name])
-    weights = dict(flatten(tiny.read(model.weights, model.hparams)))
+    weights = dict(flatten(tiny.read(model.weights_path, model.hparams)))
     path = gguf_layout.write(tmp_path / "model.gguf", weights, load_vocabulary(model), model.hparams)
     assert open_model_dir(path).hparams == model.hparams
     for weight, value in arrays(path).items():
@@ -107,7 +107,7 @@ def test_where_it_lies(tmp_path, source, monkeypatch):
     folder.mkdir(parents=True)
     path = gguf_layout.write(folder / "a.gguf", *source)
     assert find_model("mine").path == find_model("models/mine").path.absolute().relative_to(tmp_path)
-    assert find_model("mine").weights.resolve() == path
+    assert find_model("mine").weights_path.resolve() == path
     path.with_name("b.gguf").write_bytes(path.read_bytes())
     with pytest.raises(GPT2Error, match=r"mine holds 2 GGUF files; give the path of one: .*a\.gguf, .*b\.gguf"):
         find_model("mine")

@@ -117,7 +117,7 @@ def test_what_transformers_and_pytorch_wrote(tmp_path, changed, file):
             shutil.copy(path, directory)
     else:
         shutil.copy(source, directory / file)
-    assert open_model_dir(directory).weights.name == file
+    assert open_model_dir(directory).weights_path.name == file
     tolerance = 0.1 if changed == "bfloat16" else 1e-4
     np.testing.assert_allclose(logits(directory, native=True), EXPECTED["saved"], rtol=0, atol=tolerance)
 

@@ -6,7 +6,7 @@ import pytest
 
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
-from gpt2.formats.model_dir import find_model, same_model
+from gpt2.formats.model_dir import find_model, list_aliases
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, names", [("117M", ["117M", "124M"]), ("355M", ["355M", "345M"]), ("x", ["x"])])
 def test_names_of_one_model(name, names):
-    assert same_model(name) == names
+    assert list_aliases(name) == names
 
 
 @pytest.mark.parametrize("folder", ["117M", "124M"])
@@ -122,4 +122,4 @@ def test_a_lacking_shard_is_noticed(damaged):
 
 def test_a_checkpoint_file_with_the_path_of_another_machine(damaged):
     (damaged / "checkpoint").write_text('model_checkpoint_path: "/content/checkpoint/run1/model.ckpt"\n')
-    assert find_model(str(damaged)).weights == damaged / "model.ckpt"
+    assert find_model(str(damaged)).weights_path == damaged / "model.ckpt"

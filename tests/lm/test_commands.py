@@ -88,7 +88,7 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     assert f"Train dataset has {tokens:,} tokens\nValidation dataset has " in out
     assert json.loads(out[: out.index("\nLoading")])["hparams"]["n_hidden"] == 8
     found = find_model("run")
-    assert found.weights.name == f"model-{updates}" and load_vocabulary(found).n_vocab == 120
+    assert found.weights_path.name == f"model-{updates}" and load_vocabulary(found).n_vocab == 120
     assert found.hparams.as_dict() == {
         "n_vocab": 120,
         "n_ctx": 12,
@@ -113,9 +113,9 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     seen = updates * 96
     assert f"Resuming from seen_tokens {seen:,}\n" in out and "sample_sentences is of no effect" in err
     whole = updates + -(-(3 * (tokens // 48) * 48 - seen) // 48)
-    assert find_model("run").weights.name == f"model-{whole}"
+    assert find_model("run").weights_path.name == f"model-{whole}"
     status, out, err = run(command.gpt_2, *common, "--epochs", "3")
-    assert status == 0 and "has seen" in err and find_model("run").weights.name == f"model-{whole}"
+    assert status == 0 and "has seen" in err and find_model("run").weights_path.name == f"model-{whole}"
 
     status, out, err = run(command.gpt_2, *common, "--only-validate")
     losses = dict(line.split() for line in out.splitlines()[-2:])

@@ -7,7 +7,7 @@ import pytest
 from gpt2.cli import command as cli
 from gpt2.cli.training_flags import FLAGS
 from gpt2.errors import GPT2Error
-from gpt2.formats.model_dir import RELEASED
+from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams
 from gpt2.training import estimate
 from gpt2.training.settings.settings import TrainingSettings
@@ -29,17 +29,17 @@ SAVING, BFLOAT16 = {"memory_saving_gradients": True}, {"precision": "bfloat16"}
         (WIDE, {"batch_size": 8}, 2945),
         (WIDE, {"batch_size": 8, **SAVING}, 1706),
         (WIDE, {"batch_size": 8, **BFLOAT16}, 2137),
-        (RELEASED["124M"], {}, 3890),
-        (RELEASED["124M"], {"batch_size": 2}, 5065),
-        (RELEASED["124M"], SAVING, 3044),
-        (RELEASED["124M"], BFLOAT16, 3507),
-        (RELEASED["124M"], {**BFLOAT16, **SAVING}, 3159),
-        (RELEASED["124M"], {"batch_size": 2, **BFLOAT16}, 4291),
-        (RELEASED["124M"], {"batch_size": 2, **SAVING}, 3458),
-        (RELEASED["124M"], {"accumulate_gradients": 2, **SAVING}, 4019),
-        (RELEASED["124M"], {"accumulate_gradients": 2}, 4630),
-        (RELEASED["124M"], {"clip_norm": 1.0, **SAVING}, 3081),
-        (RELEASED["124M"], {"optimizer": "adafactor", **SAVING}, 2067),
+        (RELEASED_MODELS["124M"], {}, 3890),
+        (RELEASED_MODELS["124M"], {"batch_size": 2}, 5065),
+        (RELEASED_MODELS["124M"], SAVING, 3044),
+        (RELEASED_MODELS["124M"], BFLOAT16, 3507),
+        (RELEASED_MODELS["124M"], {**BFLOAT16, **SAVING}, 3159),
+        (RELEASED_MODELS["124M"], {"batch_size": 2, **BFLOAT16}, 4291),
+        (RELEASED_MODELS["124M"], {"batch_size": 2, **SAVING}, 3458),
+        (RELEASED_MODELS["124M"], {"accumulate_gradients": 2, **SAVING}, 4019),
+        (RELEASED_MODELS["124M"], {"accumulate_gradients": 2}, 4630),
+        (RELEASED_MODELS["124M"], {"clip_norm": 1.0, **SAVING}, 3081),
+        (RELEASED_MODELS["124M"], {"optimizer": "adafactor", **SAVING}, 2067),
     ],
 )
 def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
@@ -48,7 +48,7 @@ def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
 
 def test_what_adds_to_it():
     def needed(**settings):
-        return estimate.estimate_memory(RELEASED["124M"], TrainingSettings("x", **SAVING, **settings))
+        return estimate.estimate_memory(RELEASED_MODELS["124M"], TrainingSettings("x", **SAVING, **settings))
 
     assert needed(only_train_transformer_layers=True) < needed()
     assert needed() < needed(val_every=1) < needed(val_every=1, val_batch_size=8)
@@ -58,7 +58,7 @@ def test_what_adds_to_it():
 def test_what_no_machine_has_is_refused(name):
     settings = TrainingSettings("x", val_every=1, **{name: 10**9})
     with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
-        estimate.check_resources(RELEASED["124M"], settings)
+        estimate.check_resources(RELEASED_MODELS["124M"], settings)
 
 
 def test_an_absurd_batch_is_one_line(tmp_path, monkeypatch, capsys, tiny_dir):

@@ -70,7 +70,7 @@ def test_one_that_ends_before_its_first_save_has_begun_nevertheless(run, monkeyp
         patch.setattr(run_checkpoint, "save", broken)
         status, _, err = run(restore_from="checkpoint/run1/model-2", stop_after=3)
     assert status == 1 and "the optimiser adam starts anew: checkpoint/run1/model-2 came without its memory" in err
-    assert run_folder.read_progress(open_model_dir(FOLDER).weights).step == 2
+    assert run_folder.read_progress(open_model_dir(FOLDER).weights_path).step == 2
     assert run(stop_after=3)[0] == 0 and list(losses()) == [1, 2, 3]
 
 

@@ -94,7 +94,7 @@ def test_a_folder_that_is_removed_is_made_whole_again(run):
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert generate.load("checkpoint/run1").hparams.n_ctx == 32
     assert list(losses()) == [1, 2, 3, 4] and events()[-1] == 4
-    assert open_model_dir(folder / "best").weights.name == "model-3"
+    assert open_model_dir(folder / "best").weights_path.name == "model-3"
     assert not (folder / ".lock").exists()
 
 

@@ -59,9 +59,9 @@ def test_fine_tuning_a_model_of_transformer_lm(tmp_path, sp_model, hparams, lega
     folder = train(model_name=str(base), stop_after=3, sample_every=3, sample_length=5)
     found = find_model(str(folder))
     assert found.hparams == hparams and load_vocabulary(found).files()["sp.model"] == sp_model.read_bytes()
-    first, now = dict(flatten(random_weights(hparams, seed=1))), tiny.read(found.weights, hparams)
+    first, now = dict(flatten(random_weights(hparams, seed=1))), tiny.read(found.weights_path, hparams)
     moved = [np.abs(value - first[name]).max() for name, value in flatten(now)]
     assert min(moved) > 0 and max(moved) < 0.1
     assert Path("samples/run1/samples-3").read_text(encoding="utf-8").startswith("======== SAMPLE 1 ========\n")
     again = train(model_name=str(base), stop_after=4)
-    assert find_model(str(again)).weights.name == "model-4"
+    assert find_model(str(again)).weights_path.name == "model-4"

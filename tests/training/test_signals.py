@@ -36,7 +36,7 @@ LIMIT = 120  # seconds after which a process hangs
 
 
 def saved_step():
-    return int(open_model_dir(FOLDER).weights.name.removeprefix("model-"))
+    return int(open_model_dir(FOLDER).weights_path.name.removeprefix("model-"))
 
 
 def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
@@ -181,7 +181,7 @@ def check_folder():
         assert steps == list(range(1, len(steps) + 1))
     if (FOLDER / "checkpoint").is_file():
         directory = open_model_dir(FOLDER)
-        tiny.read(directory.weights, directory.hparams)
+        tiny.read(directory.weights_path, directory.hparams)
     if (FOLDER / "best" / "checkpoint").is_file():
         tiny.read_model(FOLDER / "best")
 

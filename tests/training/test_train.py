@@ -73,7 +73,7 @@ def test_signals_save_and_end(run, number, status):
     found, out, err = interrupt_after(3, lambda: run(steps=100), number)
     assert found == status and "Traceback" not in err
     assert out.endswith("interrupted\nSaving checkpoint/run1/model-3\n")
-    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-3"
+    assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-3"
 
 
 def test_steps_are_more_and_stop_after_is_all(run):
@@ -125,7 +125,7 @@ def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
     status, _, err = run(steps=1)
     assert status == 0 and "the optimiser adam starts anew" in err
     assert list(losses()) == [8]
-    assert open_model_dir(folder).weights.name == "model-8"
+    assert open_model_dir(folder).weights_path.name == "model-8"
 
 
 def test_from_scratch_with_a_vocabulary_of_its_own(run):
@@ -161,9 +161,9 @@ def test_early_stopping_keeps_the_best(run):
     Path("other.txt").write_text("zebra quartz vex!? " * 30)
     status, out, _ = run(stop_after=500, val_dataset="other.txt", val_every=1, patience=3, learning_rate=0.03)
     assert status == 0 and "no better validation loss in 3 validations" in out
-    progress = run_folder.read_progress(open_model_dir(Path("checkpoint/run1")).weights)
+    progress = run_folder.read_progress(open_model_dir(Path("checkpoint/run1")).weights_path)
     assert progress.step == progress.best_step + 3 < 500
-    assert open_model_dir(Path("checkpoint/run1/best")).weights.name == f"model-{progress.best_step}"
+    assert open_model_dir(Path("checkpoint/run1/best")).weights_path.name == f"model-{progress.best_step}"
 
 
 def test_the_model_that_training_began_with_competes(run):
@@ -290,7 +290,7 @@ def test_ids_that_are_cut_off_in_mid_run_keep_the_last_checkpoint(run, tiny_dir,
     monkeypatch.setattr(run_checkpoint, "save", lambda *given: (save(*given), os.truncate("data.npy", 128)))
     status, _, err = run(dataset="data.npy", stop_after=50, save_every=2)
     assert status == 1 and err.count("error: data.npy was cut off while it was in use; encode its text again") == 1
-    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-2"
+    assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-2"
 
 
 PUT = files.move_into_place
@@ -328,7 +328,7 @@ def test_a_full_disk_in_passing_does_not_end_the_run(run, monkeypatch):
     monkeypatch.setattr(files, "move_into_place", full_once)
     status, out, _ = run(stop_after=4, save_every=2)
     assert status == 0 and "the run goes on" in out
-    assert open_model_dir(Path("checkpoint/run1")).weights.name == "model-4"
+    assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-4"
 
 
 @contextlib.contextmanager
@@ -384,8 +384,8 @@ def test_killed_at_random_steps(run, tiny_dir, kills):
         killed(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
         if Path("checkpoint/parts/checkpoint").is_file():
             directory = open_model_dir(Path("checkpoint/parts"))
-            tiny.read(directory.weights, directory.hparams)
-            done = run_folder.read_progress(directory.weights).step
+            tiny.read(directory.weights_path, directory.hparams)
+            done = run_folder.read_progress(directory.weights_path).step
     assert run(run_name="parts", stop_after=60)[0] == 0
     assert losses("parts")[60] == pytest.approx(losses("whole")[60], abs=1e-4)
     assert_same_weights(weights("parts"), weights("whole"), 1e-4)

@@ -137,7 +137,7 @@ def _settings(
 ) -> dict[str, Any]:
     """All that the output depends on, by the flags' names."""
     settings = {**wanted._asdict(), **dataclasses.asdict(wanted.sampling), "precision": chosen.precision}
-    settings |= {"model_name": [directory.path.name, directory.weights.name]}
+    settings |= {"model_name": [directory.path.name, directory.weights_path.name]}
     settings |= {name: value for name, value in files._asdict().items() if name not in ("prompts", "out")}
     settings |= {"in_form": source.form, "out_form": out_form, "stop": list(wanted.stop)}
     return {name: value for name, value in settings.items() if name not in ("sampling", "logit_bias")}

@@ -58,7 +58,7 @@ def examine(
     yield f"TensorFlow {_devices(threads)}"
     yield "models are looked for in: " + ", ".join(map(os.path.realpath, model_dir.search_path(models_dir)))
     usable = []
-    for path in model_dir.models_at_hand(models_dir):
+    for path in model_dir.list_models(models_dir):
         try:
             usable.append(model_dir.open_model_dir(path))
             yield f"  {path.name}: {usable[-1].hparams.n_params:,} parameters"

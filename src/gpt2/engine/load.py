@@ -16,7 +16,7 @@ from gpt2.errors import GPT2Error
 from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.weights import Weights, in_memory
+from gpt2.formats.weights import Weights, wrap_arrays
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION
 
@@ -65,7 +65,7 @@ def load_backend(
 
 def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
     """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
-    held: Weights = in_memory(weights, checkpoint.layout)
+    held: Weights = wrap_arrays(weights, checkpoint.layout)
     if tensorflow_startup.is_tensorflow_installed():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 

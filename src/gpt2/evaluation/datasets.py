@@ -136,7 +136,7 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
             try:
                 transfer.fetch(url, path, lambda part: find_problem(part, data), partial(report, data.name))
                 return path
-            except transfer.Unavailable as error:
+            except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")
         raise GPT2Error(
             f"{data.name} could not be downloaded: {'; '.join(failures)}; fetch it by other means, and give its path"
@@ -149,8 +149,8 @@ def find_problem(path: Path, data: DataFile) -> str:
     Raises:
         UnreadableFileError: The file cannot be read.
     """
-    problem = transfer.wrong_size(path, data.size)
-    if not problem and transfer.digest(path, "sha256").hex() != data.sha256:
+    problem = transfer.find_size_mismatch(path, data.size)
+    if not problem and transfer.hash_file(path, "sha256").hex() != data.sha256:
         return "its SHA-256 is not the known one"
     return problem
 

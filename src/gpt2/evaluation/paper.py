@@ -5,7 +5,7 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 
 from __future__ import annotations
 
-from gpt2.formats.model_dir import RELEASED
+from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams
 
 LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE = "LAMBADA (PPL)", "LAMBADA (ACC)", "CBT-CN (ACC)", "CBT-NE (ACC)"
@@ -22,7 +22,7 @@ TABLE = {  # the paper calls these sizes 117M, 345M, 762M and 1542M
 
 def released_size(hparams: HParams) -> str | None:
     """Return the name of the released model with these hyperparameters, or None; its weights may be fine-tuned."""
-    return next((name for name, sizes in RELEASED.items() if sizes == hparams), None)
+    return next((name for name, sizes in RELEASED_MODELS.items() if sizes == hparams), None)
 
 
 def published_value(size: str | None, column: str) -> float | None:

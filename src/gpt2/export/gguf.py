@@ -16,7 +16,16 @@ from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
-from gpt2.formats.gguf.model import ARCHITECTURE, CONTROL, NORMAL, SPLITTER, TOKENIZER, UNUSED, file_shape, tensor_name
+from gpt2.formats.gguf.model import (
+    ARCHITECTURE,
+    CONTROL_TOKEN,
+    NORMAL_TOKEN,
+    PRE_TOKENIZER,
+    TOKENIZER_MODEL,
+    UNUSED_TOKEN,
+    file_shape,
+    tensor_name,
+)
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import Layout
 from gpt2.hparams import HParams
@@ -128,10 +137,12 @@ def _describe_vocabulary(writer: Any, encoder: Encoder) -> None:
     special = special_tokens(encoder)
     pieces = {i: piece for piece, i in encoder.ids_of.items()} | special
     ids = range(encoder.n_vocab)
-    writer.add_tokenizer_model(TOKENIZER)
-    writer.add_tokenizer_pre(SPLITTER)
+    writer.add_tokenizer_model(TOKENIZER_MODEL)
+    writer.add_tokenizer_pre(PRE_TOKENIZER)
     writer.add_token_list([pieces.get(i, f"[PAD{i}]") for i in ids])
-    writer.add_token_types([CONTROL if i in special else NORMAL if i in pieces else UNUSED for i in ids])
+    writer.add_token_types(
+        [CONTROL_TOKEN if i in special else NORMAL_TOKEN if i in pieces else UNUSED_TOKEN for i in ids]
+    )
     writer.add_token_merges([f"{left} {right}" for left, right in encoder.merges()])
     writer.add_bos_token_id(encoder.end_of_text)
     writer.add_eos_token_id(encoder.end_of_text)

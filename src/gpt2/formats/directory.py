@@ -19,14 +19,14 @@ class ModelDir(NamedTuple):
     Attributes:
         path: The model's folder, or its file if the model is a single file.
         hparams: The model's hyperparameters.
-        weights: The prefix of the checkpoint's files, or the file that holds the weights.
-        read_weights: Called with `weights` and `hparams`, returns the weights.
+        weights_path: The prefix of the checkpoint's files, or the file that holds the weights.
+        read_weights: Called with `weights_path` and `hparams`, returns the weights.
         read_vocabulary: Returns the vocabulary.
     """
 
     path: Path
     hparams: HParams
-    weights: Path
+    weights_path: Path
     read_weights: Callable[[Path, HParams], Weights]
     read_vocabulary: Callable[[], Vocabulary]
 
@@ -36,7 +36,7 @@ class ModelDir(NamedTuple):
         Raises:
             GPT2Error: The weights are damaged. Some damage shows only when the arrays are read.
         """
-        return self.read_weights(self.weights, self.hparams)
+        return self.read_weights(self.weights_path, self.hparams)
 
 
 class ModelFormat(Protocol):

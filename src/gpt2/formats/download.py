@@ -28,7 +28,7 @@ SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-SIZE_OF_OTHER_FILES = 8 << 20  # bytes; a little more than all files but the weights have
+OTHER_FILES_BYTES = 8 << 20  # bytes; a little more than all files but the weights have
 
 
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
@@ -53,17 +53,19 @@ def download_model(
     fit on the disk. A file that is right is never lost, nor what has come of one.
     """
     if not model_dir.is_released(model_name):
-        raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.released_names()}")
+        raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.describe_released_models()}")
     directory = folder / model_name
-    hparams = next(model_dir.RELEASED[n] for n in model_dir.same_model(model_name) if n in model_dir.RELEASED)
+    hparams = next(
+        model_dir.RELEASED_MODELS[n] for n in model_dir.list_aliases(model_name) if n in model_dir.RELEASED_MODELS
+    )
     with files.creating_folder(directory):
         _check_room(directory, hparams)
         for name in FILES:
-            if files.is_file(directory / name) and not problem(directory / name, name, hparams):
+            if files.is_file(directory / name) and not find_problem(directory / name, name, hparams):
                 continue
             try:
                 _fetch_file(directory / name, model_name, hparams, base_urls, partial(report, name))
-            except transfer.Unavailable as error:
+            except transfer.UnavailableError as error:
                 if name != GRAPH_FILE:  # only programs for TensorFlow 1 look for it
                     raise GPT2Error(
                         f"{name} of {model_name} could not be downloaded: {error}; try again later, which goes on from"
@@ -77,18 +79,18 @@ def _fetch_file(
 ) -> None:
     failures = []
     for base_url in base_urls:
-        for name in model_dir.same_model(model_name):
+        for name in model_dir.list_aliases(model_name):
             url = f"{base_url.rstrip('/').removesuffix('/models')}/models/{name}/{path.name}"
             try:
-                return transfer.fetch(url, path, lambda part: problem(part, path.name, hparams), report)
-            except transfer.Unavailable as error:
+                return transfer.fetch(url, path, lambda part: find_problem(part, path.name, hparams), report)
+            except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")
-                if not isinstance(error, transfer.NotFound):
+                if not isinstance(error, transfer.NotFoundError):
                     break  # the model's other name would not help
-    raise transfer.Unavailable("; ".join(failures))
+    raise transfer.UnavailableError("; ".join(failures))
 
 
-def problem(path: Path, name: str, hparams: HParams) -> str:
+def find_problem(path: Path, name: str, hparams: HParams) -> str:
     """What is wrong with the file `name` of the model with these hparams, which lies at `path`; nothing if it is right.
 
     The vocabulary is compared with its known SHA-256, hparams.json with the known numbers, the index with the variables
@@ -106,14 +108,14 @@ def problem(path: Path, name: str, hparams: HParams) -> str:
 
 
 def _problem(path: Path, name: str, hparams: HParams) -> str:
-    if name in SHA256 and transfer.digest(path, "sha256").hex() != SHA256[name]:
+    if name in SHA256 and transfer.hash_file(path, "sha256").hex() != SHA256[name]:
         return "its SHA-256 is not that of GPT-2's vocabulary"
     if name == DATA_FILE:
-        if wrong := transfer.wrong_size(path, 4 * hparams.n_params):
+        if wrong := transfer.find_size_mismatch(path, 4 * hparams.n_params):
             return wrong
-        checkpoint.check_data(path.with_name(INDEX_FILE), path)
+        checkpoint.check_data_file(path.with_name(INDEX_FILE), path)
     if name == INDEX_FILE:
-        checkpoint.check_model(checkpoint.read_index(path)[1], hparams, path)
+        checkpoint.check_variables(checkpoint.read_index(path)[1], hparams, path)
     if name == STATE_FILE and f'"{CHECKPOINT_NAME}"' not in files.read_text(path):
         return f"it does not name {CHECKPOINT_NAME}"
     if name == HPARAMS_FILE and load_hparams(path) != hparams:
@@ -127,7 +129,7 @@ def _check_room(directory: Path, hparams: HParams) -> None:
         if files.is_file(data) and data.stat().st_size == size:
             return
         part = files.partial_path(data)
-        size += SIZE_OF_OTHER_FILES - (part.stat().st_size if files.is_file(part) else 0)
+        size += OTHER_FILES_BYTES - (part.stat().st_size if files.is_file(part) else 0)
         free = shutil.disk_usage(directory).free
     if free < size:
         raise GPT2Error(f"{directory} needs {size / 1e6:,.0f} MB more, but its disk has only {free / 1e6:,.0f} MB free")

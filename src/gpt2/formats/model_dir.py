@@ -21,7 +21,7 @@ from gpt2.text.vocabulary import Vocabulary
 DEFAULT_MODEL = "124M"
 DEFAULT_MODELS_DIR = "models"
 
-RELEASED = {
+RELEASED_MODELS = {
     "124M": HParams(n_vocab=50257, n_embd=768, n_head=12, n_layer=12),
     "355M": HParams(n_vocab=50257, n_embd=1024, n_head=16, n_layer=24),
     "774M": HParams(n_vocab=50257, n_embd=1280, n_head=20, n_layer=36),
@@ -35,7 +35,7 @@ _ABOVE = Path(__file__).resolve().parents[2]
 CHECKOUT = _ABOVE.parent if _ABOVE.name == "src" else _ABOVE  # some tutorials move all of src/ beside models/
 
 
-def same_model(name: str) -> list[str]:
+def list_aliases(name: str) -> list[str]:
     """The names of the model that `name` means, itself first.
 
     >>> same_model("345M")
@@ -46,11 +46,11 @@ def same_model(name: str) -> list[str]:
 
 
 def is_released(model_name: str) -> bool:
-    return any(name in RELEASED for name in same_model(model_name))
+    return any(name in RELEASED_MODELS for name in list_aliases(model_name))
 
 
-def released_names() -> str:
-    return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED)
+def describe_released_models() -> str:
+    return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED_MODELS)
 
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
@@ -66,7 +66,7 @@ def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     return [folder for i, folder in enumerate(folders) if real[i] not in real[:i]]
 
 
-def models_at_hand(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
+def list_models(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
     """The model directories in the search path."""
     found = []
     for folder in search_path(models_dir):
@@ -106,21 +106,21 @@ def _format_of(path: Path) -> ModelFormat | None:
 
 def _places(model_name: str, models_dir: str) -> list[Path]:
     """The folders and files that the name may mean and that are there."""
-    by_name = [folder / name for folder in search_path(models_dir) for name in same_model(model_name)]
+    by_name = [folder / name for folder in search_path(models_dir) for name in list_aliases(model_name)]
     candidates = [*by_name, files.expand_path(model_name)]
     return [path for path in candidates if model_name and (files.is_folder(path) or files.is_file(path))]
 
 
 def _not_found(model_name: str, models_dir: str) -> str:
     looked = " and ".join(str(folder) for folder in search_path(models_dir))
-    at_hand = [path.name for path in models_at_hand(models_dir)]
+    at_hand = [path.name for path in list_models(models_dir)]
     use = f", or use one that is there: --model_name {' or '.join(at_hand[:5])}" if at_hand else ""
     if is_released(model_name):
         target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {shlex.quote(models_dir)}"
         return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
     return (
         f"model {model_name!r} is neither in {looked} nor the path of a folder;"
-        f" download one of {released_names()}: {download_command(DEFAULT_MODEL)}{use}"
+        f" download one of {describe_released_models()}: {download_command(DEFAULT_MODEL)}{use}"
     )
 
 

@@ -89,7 +89,7 @@ class StoredTensor(NamedTuple):
         if 0 in self.shape:
             return
         columns = self.shape[-1] if self.shape else 1
-        rows, at_once = math.prod(self.shape[:-1]), rows_at_once(columns, ITEM_SIZE[self.dtype])
+        rows, at_once = math.prod(self.shape[:-1]), rows_per_piece(columns, ITEM_SIZE[self.dtype])
         if self.is_contiguous:
             size = [min(at_once, rows - start) * columns for start in range(0, rows, at_once)]
             yield from (piece.reshape(-1, columns) for piece in self._runs(self.offset, size))
@@ -127,7 +127,7 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
-def rows_at_once(columns: int, item_size: int) -> int:
+def rows_per_piece(columns: int, item_size: int) -> int:
     return max(1, PIECE_BYTES // max(1, columns * item_size))
 
 

@@ -24,24 +24,24 @@ from gpt2.files import ByteProgress, no_callback
 
 MD5_SIZE = 16  # bytes
 ATTEMPTS = 4
-CHUNK = 1 << 16  # bytes; what a broken connection costs at most
+CHUNK_BYTES = 1 << 16  # bytes; what a broken connection costs at most
 VERSION = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date, as a header can hold it
 TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """This URL does not give the file."""
 
 
-class NotFound(Unavailable):
+class NotFoundError(UnavailableError):
     """The server has no such file."""
 
 
-class TryAgain(Exception):
+class RetryableError(Exception):
     """It failed this time; another attempt may go on from there."""
 
 
-class Sent(NamedTuple):
+class Received(NamedTuple):
     """What came from a server, and what it said of the whole file."""
 
     resumed: bool
@@ -59,7 +59,7 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteProg
     """
     try:
         with files.open_exclusive(files.partial_path(path)) as file:
-            part = Part(files.partial_path(path), file)
+            part = PartialFile(files.partial_path(path), file)
             try:
                 _fetch(url, part, problem, report)
                 part.finish(path)
@@ -69,7 +69,7 @@ def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteProg
         raise GPT2Error(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-class Part:
+class PartialFile:
     """What is there of a file, and beside it which version of the file that is; one process at a time has it."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
@@ -87,7 +87,7 @@ class Part:
         """Starts anew, with this version."""
         self.file.truncate(0)
         self.version = version
-        version_of(self.path).write_text(version, encoding="utf-8")
+        version_file(self.path).write_text(version, encoding="utf-8")
 
     def finish(self, path: Path) -> None:
         files.move_into_place(self.path, path)
@@ -98,40 +98,40 @@ class Part:
         if not self.finished and not self.size:
             self.path.unlink()
         if self.finished or not self.size:
-            version_of(self.path).unlink(missing_ok=True)
+            version_file(self.path).unlink(missing_ok=True)
 
     def _known(self) -> str:
         with contextlib.suppress(OSError):
-            version = version_of(self.path).read_text(encoding="utf-8", errors="replace")
+            version = version_file(self.path).read_text(encoding="utf-8", errors="replace")
             return version if VERSION.fullmatch(version) else ""
         return ""
 
 
-def version_of(part: Path) -> Path:
+def version_file(part: Path) -> Path:
     """The file that says of which version a part is."""
     return part.with_name(f"{part.name}.version")
 
 
-def _fetch(url: str, part: Part, problem: Callable[[Path], str], report: ByteProgress) -> None:
+def _fetch(url: str, part: PartialFile, problem: Callable[[Path], str], report: ByteProgress) -> None:
     failure = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(2**attempt / 2)
         try:
             sent = _receive(url, part, report)
-        except TryAgain as error:
+        except RetryableError as error:
             failure = str(error)
             continue
-        failure = wrong_size(part.path, sent.size) or _wrong_md5(part.path, sent.md5) or problem(part.path)
+        failure = find_size_mismatch(part.path, sent.size) or _wrong_md5(part.path, sent.md5) or problem(part.path)
         if not failure:
             return
         part.clear()
         if not sent.resumed:  # else the part may have been of another file
-            raise Unavailable(failure)
-    raise Unavailable(f"{failure} ({ATTEMPTS} attempts)")
+            raise UnavailableError(failure)
+    raise UnavailableError(f"{failure} ({ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: Part, report: ByteProgress) -> Sent:
+def _receive(url: str, part: PartialFile, report: ByteProgress) -> Received:
     have = part.size if part.version else 0
     # Compressed on the way, a file could not be resumed, nor its length be checked.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": part.version} if have else {})
@@ -143,43 +143,43 @@ def _receive(url: str, part: Part, report: ByteProgress) -> Sent:
             if not start:
                 part.clear(_version(response))
             length = "0" if response.status_code == 416 else response.headers.get("Content-Length", "")
-            sent = Sent(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
+            sent = Received(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
             _append(response, part, start, sent.size, report)
     except (requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
-        raise TryAgain(_in_short(error)) from error
+        raise RetryableError(_in_short(error)) from error
     except requests.RequestException as error:
-        raise (TryAgain if _broke_off(error) else Unavailable)(_in_short(error)) from error
+        raise (RetryableError if _broke_off(error) else UnavailableError)(_in_short(error)) from error
     have = part.size
     if sent.size is not None and have < sent.size:
-        raise TryAgain(f"the connection ended after {have} of {sent.size} bytes")
+        raise RetryableError(f"the connection ended after {have} of {sent.size} bytes")
     return sent
 
 
-def _append(response: requests.Response, part: Part, start: int, size: int | None, report: ByteProgress) -> None:
+def _append(response: requests.Response, part: PartialFile, start: int, size: int | None, report: ByteProgress) -> None:
     done = start
     report(done, size)
     if response.status_code == 416:  # nothing comes after what is there
         return
     try:
-        for chunk in response.iter_content(CHUNK):
+        for chunk in response.iter_content(CHUNK_BYTES):
             part.file.write(chunk)
             done += len(chunk)
             report(done, size)
     except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
-        raise TryAgain(_in_short(error)) from error
+        raise RetryableError(_in_short(error)) from error
 
 
 def _check_status(response: requests.Response) -> None:
     status = f"{response.status_code} {response.reason}"
     if response.status_code >= 500 or response.status_code in (408, 429):
-        raise TryAgain(status)
+        raise RetryableError(status)
     if response.status_code in (403, 404, 410):  # object stores say 403 where listing is forbidden
-        raise NotFound(status)
+        raise NotFoundError(status)
     if response.status_code not in (200, 206):
-        raise Unavailable(status)
+        raise UnavailableError(status)
 
 
-def _range_start(response: requests.Response, part: Part) -> int:
+def _range_start(response: requests.Response, part: PartialFile) -> int:
     """Where the bytes begin that come; those before are in the part. Raises TryAgain if these do not fit together."""
     if response.status_code == 200:
         return 0
@@ -189,7 +189,7 @@ def _range_start(response: requests.Response, part: Part) -> int:
     header = "ETag" if part.version.startswith('"') else "Last-Modified"
     if not have or not fits or response.headers.get(header, part.version) != part.version:
         part.clear()
-        raise TryAgain("the part that was there did not fit the file")
+        raise RetryableError("the part that was there did not fit the file")
     return have
 
 
@@ -217,19 +217,19 @@ def _md5(response: requests.Response) -> bytes | None:
     return None
 
 
-def wrong_size(path: Path, size: int | None) -> str:
+def find_size_mismatch(path: Path, size: int | None) -> str:
     actual = path.stat().st_size
     return "" if size in (None, actual) else f"it has {actual} bytes instead of {size}"
 
 
 def _wrong_md5(path: Path, md5: bytes | None) -> str:
-    return "" if md5 in (None, digest(path, "md5")) else "its MD5 is not the one that the server gave"
+    return "" if md5 in (None, hash_file(path, "md5")) else "its MD5 is not the one that the server gave"
 
 
-def digest(path: Path, algorithm: str) -> bytes:
+def hash_file(path: Path, algorithm: str) -> bytes:
     hasher: Any = hashlib.new(algorithm, usedforsecurity=False)
     with files.reporting_read_errors(path), path.open("rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK), b""):
+        for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
             hasher.update(chunk)
     return hasher.digest()
 

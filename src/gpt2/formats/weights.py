@@ -53,7 +53,7 @@ class Weight(NamedTuple):
 Weights = Mapping[str, Weight]
 
 
-def in_memory(nested: Mapping[str, Any], layout: Callable[[str], Layout | None]) -> Weights:
+def wrap_arrays(nested: Mapping[str, Any], layout: Callable[[str], Layout | None]) -> Weights:
     """Weights that are in memory already, nested, as a reader would give them."""
     return {name: _held(np.asarray(array), layout(name)) for name, array in flatten(nested)}
 

@@ -52,7 +52,7 @@ def find_starting_point(settings: TrainingSettings, scratch: Path) -> StartingPo
     if settings.restore_from in (LATEST, FRESH):
         base = find_model(settings.model_name, settings.models_dir)
         return StartingPoint(
-            base.hparams, load_vocabulary(base), base.path, base.weights, False, begun, base.read_weights
+            base.hparams, load_vocabulary(base), base.path, base.weights_path, False, begun, base.read_weights
         )
     return _restored(settings, begun)
 
@@ -68,7 +68,7 @@ def _resumed(settings: TrainingSettings, folder: Path) -> StartingPoint:
             raise UsageError(
                 f"the run in {folder} has {found.hparams}, not {asked}; give its sizes or another run_name"
             )
-    return StartingPoint(found.hparams, load_vocabulary(found), folder, found.weights, True, False)
+    return StartingPoint(found.hparams, load_vocabulary(found), folder, found.weights_path, True, False)
 
 
 def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> StartingPoint:

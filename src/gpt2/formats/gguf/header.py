@@ -23,7 +23,7 @@ from gpt2.formats.malformed import MalformedFileError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # the first had counts of 32 bits, in llama.cpp's first two weeks of it
-LARGEST_HEADER = 1 << 25  # bytes; a vocabulary of 250,000 ids needs a third
+MAX_HEADER_BYTES = 1 << 25  # bytes; a vocabulary of 250,000 ids needs a third
 LONGEST_NAME = 1 << 12  # bytes, of a key or a tensor
 MOST_DIMENSIONS = 4
 ALIGNMENT = "general.alignment"
@@ -67,8 +67,8 @@ class _Bytes:
     """A file's bytes one after another, never more than there are; raises Broken for those that are not there."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file, self.left = file, min(size, LARGEST_HEADER)
-        self.whole = size <= LARGEST_HEADER
+        self.file, self.left = file, min(size, MAX_HEADER_BYTES)
+        self.whole = size <= MAX_HEADER_BYTES
 
     def take(self, size: int) -> bytes:
         self.left -= size

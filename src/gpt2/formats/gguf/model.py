@@ -25,10 +25,10 @@ from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Layout, Weight, Weights
 from gpt2.hparams import HParams
 
-ARCHITECTURE, TOKENIZER, SPLITTER = "gpt2", "gpt2", "gpt-2"  # as GGUF names them
+ARCHITECTURE, TOKENIZER_MODEL, PRE_TOKENIZER = "gpt2", "gpt2", "gpt-2"  # as GGUF names them
 SUFFIX = ".gguf"
 PIECE = 1 << 25  # bytes of numbers that are made at once
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # what a token is; ggml's docs/gguf.md
+NORMAL_TOKEN, CONTROL_TOKEN, USER_DEFINED, UNUSED_TOKEN = 1, 3, 4, 5  # what a token is; ggml's docs/gguf.md
 TOKENS, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
 SIZES = {
     "n_ctx": "context_length",
@@ -122,8 +122,8 @@ def _check_kind(file: Path, metadata: Mapping[str, Any]) -> None:
         "general.architecture": (ARCHITECTURE,),
         "general.type": ("model", None),
         "split.count": (1, None),
-        "tokenizer.ggml.model": (TOKENIZER,),
-        "tokenizer.ggml.pre": (SPLITTER, None),  # files of before it was written leave it out
+        "tokenizer.ggml.model": (TOKENIZER_MODEL,),
+        "tokenizer.ggml.pre": (PRE_TOKENIZER, None),  # files of before it was written leave it out
         key("attention.head_count_kv"): (heads if isinstance(heads, int) else 0, None),
     }
     for name, allowed in said.items():
@@ -281,24 +281,24 @@ def _types(file: Path, header: Header, advice: str) -> np.ndarray:
     tokens = header.metadata.get(TOKENS)
     if not isinstance(tokens, list) or not tokens or not isinstance(header.metadata.get(MERGES), list):
         raise DamagedFileError(file, f"{TOKENS} and {MERGES} should be lists of texts", advice)
-    kinds = header.metadata.get(TYPES, np.full(len(tokens), NORMAL))
+    kinds = header.metadata.get(TYPES, np.full(len(tokens), NORMAL_TOKEN))
     if not isinstance(kinds, np.ndarray) or kinds.dtype.kind not in "iu" or len(kinds) != len(tokens):
         raise DamagedFileError(file, f"{TYPES} should be a number for each of the {len(tokens)} tokens", advice)
-    if (kinds == UNUSED).all():
+    if (kinds == UNUSED_TOKEN).all():
         raise DamagedFileError(file, "none of its tokens is used", advice)
     return kinds
 
 
 def _n_vocab(kinds: np.ndarray) -> int:
     """The ids up to the last one that is used: converters fill up to the rows of a padded embedding."""
-    return int(np.flatnonzero(kinds != UNUSED)[-1]) + 1
+    return int(np.flatnonzero(kinds != UNUSED_TOKEN)[-1]) + 1
 
 
 def _vocabulary(file: Path, header: Header, kinds: np.ndarray, advice: str) -> Encoder:
     """The byte-level BPE that the file holds. Raises Damaged if it cannot be one."""
     tokens: list[str] = header.metadata[TOKENS][: _n_vocab(kinds)]
     characters = set(byte_characters().values())
-    ordinary = {token for token, kind in zip(tokens, kinds) if kind == NORMAL}
+    ordinary = {token for token, kind in zip(tokens, kinds) if kind == NORMAL_TOKEN}
     if missing := characters - ordinary:
         raise DamagedFileError(file, f"its vocabulary lacks {len(missing)} of the 256 bytes", advice)
     ids = {token: i for i, token in enumerate(tokens)}

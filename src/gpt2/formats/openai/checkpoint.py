@@ -21,21 +21,21 @@ import numpy as np
 from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error
 from gpt2.formats.malformed import MalformedFileError
-from gpt2.formats.openai.checkpoint_files import data_file, index_file, older_ones
+from gpt2.formats.openai.checkpoint_files import data_file, index_file, suggest_older_checkpoints
 from gpt2.formats.openai.leveldb_table import mask_crc, read_table
 from gpt2.formats.protobuf import read_fields
 from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 
-PIECE = 1 << 25  # bytes of a tensor that are read at once
-LARGEST_INDEX = 1 << 24  # bytes; that of 1558M has 30,000
-LARGEST_FILE = 1 << 63  # bytes
+PIECE_BYTES = 1 << 25  # bytes of a tensor that are read at once
+MAX_INDEX_BYTES = 1 << 24  # bytes; that of 1558M has 30,000
+MAX_FILE_BYTES = 1 << 63  # bytes
 FLOAT32 = "float32"
-TYPES = {1: FLOAT32, 2: "float64", 3: "int32", 7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
+DTYPES = {1: FLOAT32, 2: "float64", 3: "int32", 7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """What the index says of a variable."""
 
     dtype: str
@@ -72,7 +72,7 @@ class Checkpoint:
             needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
             with files.reporting_read_errors(path):
                 if path.stat().st_size < needed:
-                    raise damaged(path, f"it is shorter than the {needed} bytes that it should have")
+                    raise damaged_error(path, f"it is shorter than the {needed} bytes that it should have")
 
     def weight(self, name: str) -> Weight:
         """A float32 variable as the index describes it."""
@@ -86,36 +86,36 @@ class Checkpoint:
         return read_pieces(data_file(self.prefix, entry.shard, self.shards), name, entry)
 
 
-def read_pieces(path: Path, name: str, entry: Entry) -> Iterator[np.ndarray]:
+def read_pieces(path: Path, name: str, entry: IndexEntry) -> Iterator[np.ndarray]:
     """The rows [n, columns] of a float32 variable in order, about PIECE bytes at a time; columns is its last dimension.
 
     Raises Unreadable; Damaged, perhaps after the last piece, if they are not what the index says.
     """
     columns = entry.shape[-1] if entry.shape else 1
     rows = math.prod(entry.shape[:-1])
-    at_once = max(1, PIECE // (4 * max(1, columns)))
+    at_once = max(1, PIECE_BYTES // (4 * max(1, columns)))
     crc = 0
     with files.reporting_read_errors(path), path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size < entry.offset + entry.size:
-            raise damaged(path, f"it ends before the end of {name}")
+            raise damaged_error(path, f"it ends before the end of {name}")
         file.seek(entry.offset)
         for start in range(0, max(1, rows), at_once):
             piece = np.empty((min(at_once, rows - start), columns), "<f4")
             if read_into(file, piece) < piece.nbytes:
-                raise damaged(path, f"it has become shorter while {name} was read")
+                raise damaged_error(path, f"it has become shorter while {name} was read")
             crc = google_crc32c.extend(crc, piece)
             yield piece
     if mask_crc(crc) != entry.crc:
-        raise damaged(path, f"{name} has another checksum than it should")
+        raise damaged_error(path, f"{name} has another checksum than it should")
 
 
-def damaged(path: Path, reason: str) -> DamagedFileError:
+def damaged_error(path: Path, reason: str) -> DamagedFileError:
     """What to raise for a file of a checkpoint; it says how to use older ones of the same run, where they are."""
     prefix = path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
-    return DamagedFileError(path, reason, older_ones(prefix) or FETCH_AGAIN)
+    return DamagedFileError(path, reason, suggest_older_checkpoints(prefix) or FETCH_AGAIN)
 
 
-def check_data(index: Path, data: Path) -> None:
+def check_data_file(index: Path, data: Path) -> None:
     """Reads through the file of data, of a checkpoint that has one, and compares every checksum in the index.
 
     Raises Damaged, naming the first variable that differs, and Unreadable.
@@ -125,20 +125,20 @@ def check_data(index: Path, data: Path) -> None:
             pass
 
 
-def read_index(path: Path) -> tuple[int, dict[str, Entry]]:
+def read_index(path: Path) -> tuple[int, dict[str, IndexEntry]]:
     """How many files of data there are, and what an `.index` says of each variable.
 
     Raises Unreadable if it cannot be read, Damaged if it cannot be true.
     """
     try:
         with files.reporting_read_errors(path):
-            if path.stat().st_size > LARGEST_INDEX:
+            if path.stat().st_size > MAX_INDEX_BYTES:
                 raise MalformedFileError("it is far too large for an index")
             data = path.read_bytes()
         shards, entries = _parsed(data)
         _check_places(entries, shards)
     except MalformedFileError as error:
-        raise damaged(path, str(error)) from error
+        raise damaged_error(path, str(error)) from error
     return shards, entries
 
 
@@ -148,7 +148,7 @@ def read_weights(prefix: Path, hparams: HParams) -> Weights:
     Raises GPT2Error, naming file and variable, if the index is damaged or does not hold exactly these variables.
     """
     checkpoint = Checkpoint(prefix)
-    check_model(checkpoint.entries, hparams, prefix)
+    check_variables(checkpoint.entries, hparams, prefix)
     found = {name: checkpoint.weight(name)._replace(layout=layout(name)) for name in variable_shapes(hparams)}
     return {name: w._replace(shape=w.shape[-2:]) if w.layout else w for name, w in found.items()}
 
@@ -163,7 +163,7 @@ def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape) if layout(name) is Layout.IN_OUT else tuple(shape)
 
 
-def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
+def _parsed(data: bytes) -> tuple[int, dict[str, IndexEntry]]:
     """The number of shards, and what the index says of each variable. Raises Broken."""
     table = read_table(data)
     key, header = next(table, (None, b""))
@@ -178,7 +178,7 @@ def _parsed(data: bytes) -> tuple[int, dict[str, Entry]]:
         raise MalformedFileError("a name is not UTF-8") from error
 
 
-def _entry(message: bytes) -> Entry:
+def _entry(message: bytes) -> IndexEntry:
     """A BundleEntryProto. Raises Broken."""
     numbers = {1: 0, 3: 0, 4: 0, 5: 0, 6: 0}  # type, shard, offset, size, checksum: 0 is not written
     shape: tuple[int, ...] = ()
@@ -190,9 +190,9 @@ def _entry(message: bytes) -> Entry:
         else:
             raise MalformedFileError("a variable is kept in slices, or described in a way that is not known")
     kind, shard, offset, size, crc = numbers.values()
-    if offset + size >= LARGEST_FILE:
+    if offset + size >= MAX_FILE_BYTES:
         raise MalformedFileError("a variable lies beyond the end of any file")
-    return Entry(TYPES.get(kind, f"of the type {kind}"), shape, shard, offset, size, crc)
+    return IndexEntry(DTYPES.get(kind, f"of the type {kind}"), shape, shard, offset, size, crc)
 
 
 def _dimensions(message: bytes) -> Iterator[int]:
@@ -205,7 +205,7 @@ def _dimensions(message: bytes) -> Iterator[int]:
         yield size
 
 
-def _check_places(entries: Mapping[str, Entry], shards: int) -> None:
+def _check_places(entries: Mapping[str, IndexEntry], shards: int) -> None:
     """Raises Broken unless each variable has bytes of its own, as many as its shape needs."""
     for name, entry in entries.items():
         if entry.shard >= shards:
@@ -218,7 +218,7 @@ def _check_places(entries: Mapping[str, Entry], shards: int) -> None:
             raise MalformedFileError(f"{other} lies over {name}")
 
 
-def check_model(entries: Mapping[str, Entry], hparams: HParams, prefix: Path) -> None:
+def check_variables(entries: Mapping[str, IndexEntry], hparams: HParams, prefix: Path) -> None:
     """Raises GPT2Error, naming what is wrong, if these are not the variables of this model."""
     layers = {name.split("/")[1] for name in entries if name.startswith(f"{PREFIX}h")}
     if len(layers) != hparams.n_layer:

@@ -55,7 +55,7 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
     pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
     with files.reporting_read_errors(prefix.parent):
         shards = [shard for shard in sorted(prefix.parent.glob(pattern)) if files.is_file(shard)]
-    remedy = older_ones(prefix) or advice
+    remedy = suggest_older_checkpoints(prefix) or advice
     if not files.is_file(index):
         raise GPT2Error(f"{index} is missing; {remedy}")
     if not shards:
@@ -63,7 +63,7 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
     n_shards = int(shards[0].name[-5:])
     if len(shards) != n_shards:
         raise GPT2Error(f"{prefix.parent} holds {len(shards)} of the {n_shards} files {prefix.name}.data-*; {remedy}")
-    if not index_is_whole(index):
+    if not is_index_complete(index):
         raise GPT2Error(f"{index} is damaged; {remedy}")
     with files.reporting_read_errors(prefix.parent):
         size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
@@ -74,7 +74,7 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
         )
 
 
-def older_ones(prefix: Path) -> str:
+def suggest_older_checkpoints(prefix: Path) -> str:
     """What to type to use an older checkpoint of the same training run; empty if there is none."""
     kind, _, number = prefix.name.rpartition("-")
     matches = (re.fullmatch(rf"{re.escape(kind)}-(\d+)\.index", path.name) for path in prefix.parent.iterdir())
@@ -88,7 +88,7 @@ def older_ones(prefix: Path) -> str:
     )
 
 
-def index_is_whole(index: Path) -> bool:
+def is_index_complete(index: Path) -> bool:
     """Whether an `.index` file ends as the tables of TensorFlow's checkpoints do (LevelDB's magic number)."""
     with files.reporting_read_errors(index), index.open("rb") as file:
         file.seek(max(0, index.stat().st_size - 8))

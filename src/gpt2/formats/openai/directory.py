@@ -43,7 +43,7 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
     found = open_checkpoint(path, current_checkpoint(path))
-    check_files(found.weights, found.hparams, advice)
+    check_files(found.weights_path, found.hparams, advice)
     return found
 
 

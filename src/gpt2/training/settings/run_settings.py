@@ -17,7 +17,7 @@ from gpt2 import files
 from gpt2.data import documents
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import atomic_write, expand_path
-from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, same_model
+from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, list_aliases
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 from gpt2.training import distribution
 from gpt2.training.checkpoints import run_folder
@@ -143,7 +143,7 @@ def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
         return mine == its
     if name == "model_name":
         folders = [_folder(mine, given.get("models_dir", kept["models_dir"])), _folder(its, kept["models_dir"])]
-        return mine in same_model(its) or folders[0] == folders[1]
+        return mine in list_aliases(its) or folders[0] == folders[1]
     return name in PATHS and os.path.realpath(expand_path(mine)) == os.path.realpath(expand_path(its))
 
 
