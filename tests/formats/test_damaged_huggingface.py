@@ -12,7 +12,7 @@ import huggingface_dirs
 import pytest
 from damage import odd_json, odd_value, some_bytes
 from huggingface_dirs import VARIANTS, arrays_of
-from torch_files import Called, dumps, state_dict, stream, write_zip_of
+from torch_files import Call, dumps, state_dict, stream, write_zip_of_pickle
 
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
@@ -84,9 +84,7 @@ def odd_part(rng, part):
 
 def odd_state_dict(rng, parts):
     victim = rng.choice(list(parts))
-    other = rng.choice(
-        [None, "x", [], {}, -1, 1 << 90, (1, 2), Called("os system", ("exit 1",)), "part", "part", "part"]
-    )
+    other = rng.choice([None, "x", [], {}, -1, 1 << 90, (1, 2), Call("os system", ("exit 1",)), "part", "part", "part"])
     return parts | {victim: odd_part(rng, parts[victim]) if other == "part" else other}
 
 
@@ -97,7 +95,7 @@ def odd_pickle(rng, path, legacy, arrays):
     if legacy:
         path.write_bytes(stream(described, storages))
     else:
-        write_zip_of(path, described, storages)
+        write_zip_of_pickle(path, described, storages)
 
 
 def damage(rng, folder, form, arrays):

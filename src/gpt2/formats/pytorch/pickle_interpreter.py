@@ -1,10 +1,11 @@
-"""What a pickle of plain containers describes, by an interpreter that imports nothing and calls nothing of the file's.
+"""An interpreter for pickles of plain containers, which imports nothing and calls nothing that a file names.
 
-A pickle is a program for a machine with a stack (pickletools.py in Python's library describes it). This machine has
-the instructions that build None, numbers, text, bytes, tuples, lists and dictionaries. A name that the pickle asks for
-is looked up in the table that the caller gives and nowhere else; the first that is not in it ends the reading, before
-anything is built of it. Work and memory are bounded whatever a pickle claims: its size, the number of its instructions,
-and each length before it is read.
+A pickle is a program for a machine with a stack (described in pickletools.py of Python's library). This interpreter
+knows the instructions that build None, numbers, text, bytes, tuples, lists and dictionaries. A name in the pickle is
+looked up in the caller's table only. The first unknown name ends the load before anything is built from it.
+
+Work and memory are bounded, whatever a pickle claims: by its size, by its number of instructions, and by a check of
+each length before the bytes are read.
 """
 
 from __future__ import annotations
@@ -14,244 +15,286 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
 from gpt2.errors import printable_name
+from gpt2.formats.malformed import MalformedFileError
 
-LARGEST = 1 << 23  # bytes of a pickle; that of 1558M has 80,000
-MOST_INSTRUCTIONS = 1 << 19  # an empty dictionary is one byte there and 64 in memory
-LONGEST_NAME, LONGEST_SHOWN = 1 << 10, 100  # bytes, characters
-LONGEST_NUMBER = 16  # bytes
-NEWEST = 5  # protocol
-
-
-class Broken(ValueError):
-    """Why these bytes are no pickle of plain containers."""
+MAX_PICKLE_BYTES = 1 << 23  # the pickle of 1558M has 80,000 bytes
+MAX_INSTRUCTIONS = 1 << 19  # an empty dictionary takes one byte in the pickle and 64 in memory
+MAX_NAME_BYTES = 1 << 10
+MAX_SHOWN_CHARACTERS = 100  # of a name in a message
+MAX_INTEGER_BYTES = 16
+NEWEST_PROTOCOL = 5
 
 
-class Refused(Broken):
-    """It asks for something else than plain containers; the text is its name."""
+class MalformedPickleError(MalformedFileError):
+    """The reason why some bytes are not a pickle of plain containers."""
 
 
-class Builder(NamedTuple):
-    """What stands for a function or class that a pickle may call; `build` is given the arguments, and raises Broken."""
+class ForbiddenPickleError(MalformedPickleError):
+    """The pickle needs more than plain containers; the message names the function, class or instruction."""
+
+
+class AllowedFunction(NamedTuple):
+    """The replacement of a function or class that a pickle may call.
+
+    Attributes:
+        build: Called with the tuple of arguments; raises MalformedPickleError if they are wrong.
+    """
 
     build: Callable[[tuple[Any, ...]], Any]
 
 
-def no_persistent(_: Any) -> Any:
-    raise Broken("it refers to something outside of it")
+def reject_persistent_id(_: Any) -> Any:
+    """Raise MalformedPickleError, for pickles that must not refer to objects outside of them."""
+    raise MalformedPickleError("it refers to an object outside of the pickle")
 
 
-class Machine:
-    """Reads one pickle from where a file stands; the file then stands after it.
-
-    known: by the names `module.name`, what they stand for; a Builder is what may be called. persistent: gives what a
-    persistent id stands for, and raises Broken for one that it does not know.
-    """
+class PickleInterpreter:
+    """The state of one pickle that is being loaded: its stack, its memo and the number of bytes it may still use."""
 
     def __init__(
-        self, file: BinaryIO, known: Mapping[str, Any], persistent: Callable[[Any], Any] = no_persistent
+        self,
+        file: BinaryIO,
+        names: Mapping[str, Any],
+        load_persistent: Callable[[Any], Any] = reject_persistent_id,
     ) -> None:
-        self.file, self.known, self.persistent = file, known, persistent
-        self.left = LARGEST
+        """Prepare to load a pickle.
+
+        Args:
+            file: A file at the start of the pickle; `load` leaves it right after the pickle.
+            names: The objects that `module.name` stands for; an AllowedFunction can be called.
+            load_persistent: Returns the object of a persistent id; raises MalformedPickleError for an unknown id.
+        """
+        self.file = file
+        self.names = names
+        self.load_persistent = load_persistent
+        self.bytes_left = MAX_PICKLE_BYTES
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """What the pickle describes. Raises Broken, and Refused for what builds anything but plain containers."""
-        for _ in range(MOST_INSTRUCTIONS):
-            code = self.take(1)
+        """Return the object that the pickle describes.
+
+        Raises:
+            MalformedPickleError: If the pickle is damaged or too large.
+            ForbiddenPickleError: If it needs anything except plain containers and the known names.
+        """
+        for _ in range(MAX_INSTRUCTIONS):
+            code = self.read(1)
             if code == b".":
                 return self.pop()
             if code not in INSTRUCTIONS:
-                raise _not_known(code)
+                raise _unknown_instruction(code)
             INSTRUCTIONS[code](self)
-        raise Broken(f"it has more than {MOST_INSTRUCTIONS} instructions")
+        raise MalformedPickleError(f"it has more than {MAX_INSTRUCTIONS} instructions")
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """Return the next `size` bytes of the pickle."""
         self.spend(size)
         data = self.file.read(size)
         if len(data) < size:
-            raise Broken("it is cut off")
+            raise MalformedPickleError("it is cut off")
         return data
 
     def spend(self, size: int) -> None:
-        """Counts bytes that are read, or items that a call may look at."""
-        if size > self.left:
-            raise Broken("it is far too large for the description of a model")
-        self.left -= size
+        """Count bytes that are read, or items that a call may look at, against the limit."""
+        if size > self.bytes_left:
+            raise MalformedPickleError("it is far too large for the description of a model")
+        self.bytes_left -= size
 
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def read_number(self, layout: str) -> Any:
+        """Return the next number of the pickle, in a layout of the module `struct`."""
+        return struct.unpack(layout, self.read(struct.calcsize(layout)))[0]
 
-    def line(self) -> str:
-        line = self.file.readline(LONGEST_NAME)
+    def read_line(self) -> str:
+        """Return the next line of the pickle, without its newline."""
+        line = self.file.readline(MAX_NAME_BYTES)
         if not line.endswith(b"\n"):
-            raise Broken("a name in it does not end")
+            raise MalformedPickleError("one of its names does not end")
         self.spend(len(line))
         return line[:-1].decode("utf-8", errors="backslashreplace")
 
     def push(self, value: Any) -> None:
+        """Put a value on top of the stack."""
         self.stack.append(value)
 
     def pop(self) -> Any:
+        """Remove and return the top of the stack, which must lie above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise Broken("it takes more than it has built")
+            raise MalformedPickleError("it takes a value from an empty stack")
         return self.stack.pop()
 
-    def pop_many(self) -> list[Any]:
-        """All since the last mark, which goes too."""
+    def pop_to_mark(self) -> list[Any]:
+        """Remove the last mark and return all values above it, in the order in which they were pushed."""
         if not self.marks:
-            raise Broken("it takes more than it has built")
+            raise MalformedPickleError("it takes values from an empty stack")
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def find(self, module: Any, name: Any) -> Any:
-        """What stands for a name of the pickle's. Raises Refused for one that is not known."""
+    def look_up(self, module: Any, name: Any) -> Any:
+        """Return the object that a name in the pickle stands for.
+
+        Raises:
+            ForbiddenPickleError: If the name is unknown.
+        """
         if not isinstance(module, str) or not isinstance(name, str):
-            raise Broken("it asks for what is no name")
-        full = f"{module}.{name}"
-        if full not in self.known:
-            raise Refused(printable_name(full if len(full) <= LONGEST_SHOWN else f"{full[:LONGEST_SHOWN]}..."))
-        return self.known[full]
+            raise MalformedPickleError("it looks up a name that is not text")
+        full_name = f"{module}.{name}"
+        if full_name not in self.names:
+            is_long = len(full_name) > MAX_SHOWN_CHARACTERS
+            raise ForbiddenPickleError(
+                printable_name(f"{full_name[:MAX_SHOWN_CHARACTERS]}..." if is_long else full_name)
+            )
+        return self.names[full_name]
 
 
-def _not_known(code: bytes) -> Broken:
-    import pickletools  # here, where it only serves to name what is refused
+def _unknown_instruction(code: bytes) -> MalformedPickleError:
+    import pickletools  # imported here because only this message needs it
 
     names = {instruction.code: instruction.name for instruction in pickletools.opcodes}
     name = names.get(code.decode("latin-1"))
-    return Refused(f"the instruction {name}") if name else Broken(f"{code.hex()} is no instruction of a pickle")
+    if name:
+        return ForbiddenPickleError(f"the instruction {name}")
+    return MalformedPickleError(f"the byte {code.hex()} is not a pickle instruction")
 
 
-def _text(machine: Machine, layout: str) -> str:
+def _read_text(interpreter: PickleInterpreter, length_layout: str) -> str:
     try:
-        return machine.take(machine.number(layout)).decode("utf-8")
+        return interpreter.read(interpreter.read_number(length_layout)).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Broken("a text in it is not UTF-8") from error
+        raise MalformedPickleError("one of its texts is not valid UTF-8") from error
 
 
-def _long(machine: Machine) -> int:
-    size = machine.number("<B")
-    if size > LONGEST_NUMBER:
-        raise Broken("a number in it is far too large")
-    return int.from_bytes(machine.take(size), "little", signed=True)
+def _read_long(interpreter: PickleInterpreter) -> int:
+    size = interpreter.read_number("<B")
+    if size > MAX_INTEGER_BYTES:
+        raise MalformedPickleError("one of its integers is far too large")
+    return int.from_bytes(interpreter.read(size), "little", signed=True)
 
 
-def _instance(machine: Machine) -> None:
-    """INST: a class by its name and a call in one."""
-    machine.find(machine.line(), machine.line())
-    raise Refused("the instruction INST")
+def _inst(interpreter: PickleInterpreter) -> None:
+    """Reject INST, which looks a class up and calls it; the class is named in the error if it is unknown."""
+    interpreter.look_up(interpreter.read_line(), interpreter.read_line())
+    raise ForbiddenPickleError("the instruction INST")
 
 
-def _global_by_stack(machine: Machine) -> None:
-    name, module = machine.pop(), machine.pop()
-    machine.push(machine.find(module, name))
+def _stack_global(interpreter: PickleInterpreter) -> None:
+    name = interpreter.pop()
+    module = interpreter.pop()
+    interpreter.push(interpreter.look_up(module, name))
 
 
-def _call(machine: Machine) -> None:
-    arguments, function = machine.pop(), machine.pop()
-    if not isinstance(function, Builder) or not isinstance(arguments, tuple):
-        raise Broken("it calls what is no function")
-    machine.spend(len(arguments))  # for the same ones may be given to many calls
-    machine.spend(sum(len(argument) for argument in arguments if isinstance(argument, (str, tuple))))
-    machine.push(function.build(arguments))
+def _reduce(interpreter: PickleInterpreter) -> None:
+    arguments = interpreter.pop()
+    function = interpreter.pop()
+    if not isinstance(function, AllowedFunction) or not isinstance(arguments, tuple):
+        raise MalformedPickleError("it calls something that is not a function")
+    # A few bytes can pass the same large arguments to a function many times.
+    interpreter.spend(len(arguments))
+    interpreter.spend(sum(len(argument) for argument in arguments if isinstance(argument, (str, tuple))))
+    interpreter.push(function.build(arguments))
 
 
-def _set_state(machine: Machine) -> None:
-    """Attributes of an OrderedDict, such as a state dict's versions, which are not kept."""
-    machine.pop()
-    if not isinstance(_top(machine), dict):
-        raise Broken("it gives attributes to what has none")
+def _build(interpreter: PickleInterpreter) -> None:
+    """Ignore the attributes of an OrderedDict, such as the versions in a state dict."""
+    interpreter.pop()
+    if not isinstance(_top(interpreter), dict):
+        raise MalformedPickleError("it sets attributes of an object that has none")
 
 
-def _top(machine: Machine) -> Any:
-    value = machine.pop()
-    machine.push(value)
+def _top(interpreter: PickleInterpreter) -> Any:
+    value = interpreter.pop()
+    interpreter.push(value)
     return value
 
 
-def _append(machine: Machine, values: list[Any]) -> None:
-    if not isinstance(target := _top(machine), list):
-        raise Broken("it appends to what is no list")
+def _append(interpreter: PickleInterpreter, values: list[Any]) -> None:
+    if not isinstance(target := _top(interpreter), list):
+        raise MalformedPickleError("it appends to something that is not a list")
     target.extend(values)
 
 
-def _set_items(machine: Machine, items: list[Any]) -> None:
-    target = _top(machine)
+def _set_items(interpreter: PickleInterpreter, items: list[Any]) -> None:
+    target = _top(interpreter)
     if type(target) is not dict or len(items) % 2:
-        raise Broken("it sets items of what is no dictionary")
-    for key, value in zip(items[::2], items[1::2]):  # keys must be of kinds whose hashes take no time and differ
-        is_number = isinstance(key, int) and -1 << 63 <= key < 1 << 63
-        if not is_number and not isinstance(key, (str, bytes, float, type(None))):
-            raise Broken(f"a dictionary in it has a key that is no text or number, but {type(key).__name__}")
+        raise MalformedPickleError("it sets items of something that is not a dictionary")
+    for key, value in zip(items[::2], items[1::2]):
+        # Only types whose hash is fast and rarely collides are accepted.
+        is_small_integer = isinstance(key, int) and -1 << 63 <= key < 1 << 63
+        if not is_small_integer and not isinstance(key, (str, bytes, float, type(None))):
+            raise MalformedPickleError(
+                f"one of its dictionaries has a key that is neither text nor a 64-bit number, but {type(key).__name__}"
+            )
         target[key] = value
 
 
-def _two(machine: Machine) -> list[Any]:
-    last, first = machine.pop(), machine.pop()
-    return [first, last]
+def _pop_pair(interpreter: PickleInterpreter) -> list[Any]:
+    value = interpreter.pop()
+    key = interpreter.pop()
+    return [key, value]
 
 
-def _tuple(machine: Machine, size: int) -> None:
-    machine.push(tuple(reversed([machine.pop() for _ in range(size)])))
+def _tuple(interpreter: PickleInterpreter, size: int) -> None:
+    interpreter.push(tuple(reversed([interpreter.pop() for _ in range(size)])))
 
 
-def _remember(machine: Machine, number: int) -> None:
-    machine.memo[number] = _top(machine)
+def _memoize(interpreter: PickleInterpreter, index: int) -> None:
+    interpreter.memo[index] = _top(interpreter)
 
 
-def _recall(machine: Machine, number: int) -> None:
-    if number not in machine.memo:
-        raise Broken("it refers to what it has not built")
-    machine.push(machine.memo[number])
+def _get(interpreter: PickleInterpreter, index: int) -> None:
+    if index not in interpreter.memo:
+        raise MalformedPickleError("it refers to a value that it has not built")
+    interpreter.push(interpreter.memo[index])
 
 
-def _protocol(machine: Machine) -> None:
-    if (found := machine.number("<B")) > NEWEST:
-        raise Broken(f"it is of the protocol {found}, and {NEWEST} is the newest")
+def _protocol(interpreter: PickleInterpreter) -> None:
+    if (protocol := interpreter.read_number("<B")) > NEWEST_PROTOCOL:
+        raise MalformedPickleError(f"it has the pickle protocol {protocol}, but the newest is {NEWEST_PROTOCOL}")
 
 
-# By the names of pickletools.py. What torch.save never writes, such as the text forms of protocol 0, is not here.
-INSTRUCTIONS: dict[bytes, Callable[[Machine], Any]] = {
+# Named as in pickletools.py. Instructions that torch.save never writes, such as the text forms of protocol 0, are left
+# out.
+INSTRUCTIONS: dict[bytes, Callable[[PickleInterpreter], Any]] = {
     b"\x80": _protocol,  # PROTO
-    b"\x95": lambda m: m.number("<Q"),  # FRAME: a hint at what follows
-    b"(": lambda m: m.marks.append(len(m.stack)),  # MARK
-    b"N": lambda m: m.push(None),  # NONE
-    b"\x88": lambda m: m.push(True),  # NEWTRUE
-    b"\x89": lambda m: m.push(False),  # NEWFALSE
-    b"J": lambda m: m.push(m.number("<i")),  # BININT
-    b"K": lambda m: m.push(m.number("<B")),  # BININT1
-    b"M": lambda m: m.push(m.number("<H")),  # BININT2
-    b"\x8a": lambda m: m.push(_long(m)),  # LONG1
-    b"G": lambda m: m.push(m.number(">d")),  # BINFLOAT
-    b"\x8c": lambda m: m.push(_text(m, "<B")),  # SHORT_BINUNICODE
-    b"X": lambda m: m.push(_text(m, "<I")),  # BINUNICODE
-    b"\x8d": lambda m: m.push(_text(m, "<Q")),  # BINUNICODE8
-    b"C": lambda m: m.push(m.take(m.number("<B"))),  # SHORT_BINBYTES
-    b"B": lambda m: m.push(m.take(m.number("<I"))),  # BINBYTES
-    b"\x8e": lambda m: m.push(m.take(m.number("<Q"))),  # BINBYTES8
-    b")": lambda m: m.push(()),  # EMPTY_TUPLE
-    b"t": lambda m: m.push(tuple(m.pop_many())),  # TUPLE
-    b"\x85": lambda m: _tuple(m, 1),  # TUPLE1
-    b"\x86": lambda m: _tuple(m, 2),  # TUPLE2
-    b"\x87": lambda m: _tuple(m, 3),  # TUPLE3
-    b"]": lambda m: m.push([]),  # EMPTY_LIST
-    b"a": lambda m: _append(m, [m.pop()]),  # APPEND
-    b"e": lambda m: _append(m, m.pop_many()),  # APPENDS
-    b"}": lambda m: m.push({}),  # EMPTY_DICT
-    b"s": lambda m: _set_items(m, _two(m)),  # SETITEM
-    b"u": lambda m: _set_items(m, m.pop_many()),  # SETITEMS
-    b"q": lambda m: _remember(m, m.number("<B")),  # BINPUT
-    b"r": lambda m: _remember(m, m.number("<I")),  # LONG_BINPUT
-    b"\x94": lambda m: _remember(m, len(m.memo)),  # MEMOIZE
-    b"h": lambda m: _recall(m, m.number("<B")),  # BINGET
-    b"j": lambda m: _recall(m, m.number("<I")),  # LONG_BINGET
-    b"c": lambda m: m.push(m.find(m.line(), m.line())),  # GLOBAL
-    b"\x93": _global_by_stack,  # STACK_GLOBAL
-    b"i": _instance,  # INST
-    b"R": _call,  # REDUCE
-    b"b": _set_state,  # BUILD
-    b"Q": lambda m: m.push(m.persistent(m.pop())),  # BINPERSID
+    b"\x95": lambda i: i.read_number("<Q"),  # FRAME: the length of what follows, which is not needed
+    b"(": lambda i: i.marks.append(len(i.stack)),  # MARK
+    b"N": lambda i: i.push(None),  # NONE
+    b"\x88": lambda i: i.push(True),  # NEWTRUE
+    b"\x89": lambda i: i.push(False),  # NEWFALSE
+    b"J": lambda i: i.push(i.read_number("<i")),  # BININT
+    b"K": lambda i: i.push(i.read_number("<B")),  # BININT1
+    b"M": lambda i: i.push(i.read_number("<H")),  # BININT2
+    b"\x8a": lambda i: i.push(_read_long(i)),  # LONG1
+    b"G": lambda i: i.push(i.read_number(">d")),  # BINFLOAT
+    b"\x8c": lambda i: i.push(_read_text(i, "<B")),  # SHORT_BINUNICODE
+    b"X": lambda i: i.push(_read_text(i, "<I")),  # BINUNICODE
+    b"\x8d": lambda i: i.push(_read_text(i, "<Q")),  # BINUNICODE8
+    b"C": lambda i: i.push(i.read(i.read_number("<B"))),  # SHORT_BINBYTES
+    b"B": lambda i: i.push(i.read(i.read_number("<I"))),  # BINBYTES
+    b"\x8e": lambda i: i.push(i.read(i.read_number("<Q"))),  # BINBYTES8
+    b")": lambda i: i.push(()),  # EMPTY_TUPLE
+    b"t": lambda i: i.push(tuple(i.pop_to_mark())),  # TUPLE
+    b"\x85": lambda i: _tuple(i, 1),  # TUPLE1
+    b"\x86": lambda i: _tuple(i, 2),  # TUPLE2
+    b"\x87": lambda i: _tuple(i, 3),  # TUPLE3
+    b"]": lambda i: i.push([]),  # EMPTY_LIST
+    b"a": lambda i: _append(i, [i.pop()]),  # APPEND
+    b"e": lambda i: _append(i, i.pop_to_mark()),  # APPENDS
+    b"}": lambda i: i.push({}),  # EMPTY_DICT
+    b"s": lambda i: _set_items(i, _pop_pair(i)),  # SETITEM
+    b"u": lambda i: _set_items(i, i.pop_to_mark()),  # SETITEMS
+    b"q": lambda i: _memoize(i, i.read_number("<B")),  # BINPUT
+    b"r": lambda i: _memoize(i, i.read_number("<I")),  # LONG_BINPUT
+    b"\x94": lambda i: _memoize(i, len(i.memo)),  # MEMOIZE
+    b"h": lambda i: _get(i, i.read_number("<B")),  # BINGET
+    b"j": lambda i: _get(i, i.read_number("<I")),  # LONG_BINGET
+    b"c": lambda i: i.push(i.look_up(i.read_line(), i.read_line())),  # GLOBAL
+    b"\x93": _stack_global,  # STACK_GLOBAL
+    b"i": _inst,  # INST
+    b"R": _reduce,  # REDUCE
+    b"b": _build,  # BUILD
+    b"Q": lambda i: i.push(i.load_persistent(i.pop())),  # BINPERSID
 }

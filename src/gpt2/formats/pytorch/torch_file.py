@@ -1,11 +1,12 @@
-"""Reads what PyTorch's torch.save wrote, without PyTorch: plain containers, and tensors that are read when asked for.
+"""Reader of files that PyTorch's torch.save wrote, without PyTorch: plain containers, and tensors that load lazily.
 
-Since PyTorch 1.6 that is a zip file: `NAME/data.pkl` describes the object, `NAME/data/KEY` are the numbers. Before it
-was a stream: four pickles (a magic number, the protocol, the writer's machine, the object), one more of the keys in
-order, and of each key the count of its numbers and the numbers. (torch/serialization.py.)
+Since PyTorch 1.6, such a file is a zip file: `NAME/data.pkl` describes the object, and each `NAME/data/KEY` holds the
+numbers of one storage. Before, it was a stream: four pickles (a magic number, the protocol, the type sizes of the
+writer's machine, the object), one more pickle with the storage keys in order, and for each key the count of its numbers
+and the numbers. (torch/serialization.py.)
 
-A pickle may ask for any function of Python's to be called. Here it is read by `pickle_machine.py`, which can call
-nothing but what is in `KNOWN`; a file that asks for anything else is refused by its name.
+A pickle may request a call of any Python function. Here `pickle_interpreter.py` reads it, which can only call what is
+in `ALLOWED_NAMES`; if a file requests anything else, it is rejected with an error that names the function.
 """
 
 from __future__ import annotations
@@ -20,84 +21,108 @@ from typing import Any, BinaryIO, NamedTuple
 from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error, printable_name
 from gpt2.formats.pytorch import pickle_interpreter, zip_records
-from gpt2.formats.pytorch.pickle_interpreter import Broken, Builder, Machine, Refused
+from gpt2.formats.pytorch.pickle_interpreter import (
+    AllowedFunction,
+    ForbiddenPickleError,
+    MalformedPickleError,
+    PickleInterpreter,
+)
 from gpt2.formats.stored_tensor import FLOATS, NON_FLOATS, Storage, StoredTensor, checked_tensor
 
-MAGIC_NUMBER, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the stream
-MAGIC = MAGIC_NUMBER.to_bytes(10, "little")
-MOST_NUMBERS = 1 << 48  # of a storage; more are in no file
+STREAM_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+STREAM_MAGIC_BYTES = STREAM_MAGIC_NUMBER.to_bytes(10, "little")
+STREAM_PROTOCOL = 1001
+MAX_STORAGE_NUMBERS = 1 << 48
 
 
-class Kind(NamedTuple):
-    """What stands for a class of storages."""
+class StorageType(NamedTuple):
+    """The replacement of a PyTorch class such as torch.FloatStorage."""
 
     dtype: str
 
 
 def read(path: Path) -> Any:
-    """What a file of torch.save holds: dictionaries, lists, tuples, text, bytes, numbers, and a Tensor for each tensor.
+    """Return the object in a file that torch.save wrote.
 
-    Raises Unreadable; Damaged, naming the file; GPT2Error, naming what it asks for, if that is anything else.
+    Returns:
+        Dictionaries, lists, tuples, text, bytes and numbers, with a `StoredTensor` in place of each tensor.
+
+    Raises:
+        UnreadableFileError: If the file cannot be read.
+        DamagedFileError: If it is damaged or torch.save did not write it.
+        GPT2Error: If it contains anything except tensors and plain containers; the message names what.
     """
     with files.reporting_read_errors(path), path.open("rb") as file:
         try:
             start = file.read(32)
             file.seek(0)
             if start.startswith(zip_records.MAGIC):
-                return _of_zip(path, file)
-            if start.startswith(b"\x80") and MAGIC in start:
-                return _of_stream(path, file)
-        except Refused as error:
+                return _read_zip(path, file)
+            if start.startswith(b"\x80") and STREAM_MAGIC_BYTES in start:
+                return _read_stream(path, file)
+        except ForbiddenPickleError as error:
             raise GPT2Error(
-                f"{path} asks for {error}; of PyTorch's files only tensors and plain containers of them are read, such"
-                " as torch.save(model.state_dict(), ...) writes, and nothing is called that a file names"
+                f"{path} requests {error}, which is not allowed: PyTorch files may hold only tensors and plain"
+                " containers of them, as torch.save(model.state_dict(), ...) writes them; nothing that a file names is"
+                " ever called"
             ) from error
-        except Broken as error:
+        except MalformedPickleError as error:
             raise DamagedFileError(path, str(error)) from error
-    raise DamagedFileError(path, "it is no file that torch.save wrote")
+    raise DamagedFileError(path, "it is not a file that torch.save wrote")
 
 
-def _of_zip(path: Path, file: BinaryIO) -> Any:
+def _read_zip(path: Path, file: BinaryIO) -> Any:
     records = zip_records.read_records(path)
     names = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(names) != 1:
-        raise Broken("it is a zip file, and none that torch.save wrote: it should have one data.pkl")
-    storages = Storages(path)
-    found = Machine(io.BytesIO(_content(file, records, names[0])), KNOWN, storages.persistent).load()
-    prefix = names[0].removesuffix("data.pkl")
-    order = _content(file, records, f"{prefix}byteorder") if f"{prefix}byteorder" in records else b"little"
+        raise DamagedFileError(
+            path, "it is a zip file, but torch.save did not write it: it should have exactly one data.pkl"
+        )
+    storages = StorageTable(path)
+    description = io.BytesIO(_read_record(path, file, records, names[0]))
+    value = PickleInterpreter(description, ALLOWED_NAMES, storages.load_persistent).load()
+    folder = names[0].removesuffix("data.pkl")
+    order = b"little"
+    if f"{folder}byteorder" in records:
+        order = _read_record(path, file, records, f"{folder}byteorder")
     for key, storage in storages.by_key.items():
-        if (record := records.get(f"{prefix}data/{key}")) is None or record.size != storage.size:
-            size = "is missing" if record is None else f"has {record.size} bytes, but should have {storage.size}"
-            raise Broken(f"{storage.name} {size}")
-        storage.start, storage.crc, storage.big_endian = record.start, record.crc, order == b"big"
-    return found
+        record = records.get(f"{folder}data/{key}")
+        if record is None:
+            raise DamagedFileError(path, f"{storage.name} is missing")
+        if record.size != storage.size:
+            raise DamagedFileError(path, f"{storage.name} has {record.size} bytes, but should have {storage.size}")
+        storage.start = record.start
+        storage.crc = record.crc
+        storage.big_endian = order == b"big"
+    return value
 
 
-def _content(file: BinaryIO, records: Mapping[str, zip_records.Record], name: str) -> bytes:
-    """The bytes of a small record."""
+def _read_record(path: Path, file: BinaryIO, records: Mapping[str, zip_records.ZipRecord], name: str) -> bytes:
+    """Return the content of a small record."""
     record = records[name]
-    if record.size > pickle_interpreter.LARGEST:
-        raise Broken(f"{printable_name(name)} is far too large for the description of a model")
+    if record.size > pickle_interpreter.MAX_PICKLE_BYTES:
+        raise DamagedFileError(path, f"{printable_name(name)} is far too large for the description of a model")
     file.seek(record.start)
     data = file.read(record.size)
     if record.crc not in (None, zlib.crc32(data)):
-        raise Broken(f"{printable_name(name)} has another checksum than it should")
+        raise DamagedFileError(path, f"{printable_name(name)} does not match its checksum")
     return data
 
 
-def _of_stream(path: Path, file: BinaryIO) -> Any:
-    if (Machine(file, {}).load(), Machine(file, {}).load()) != (MAGIC_NUMBER, PROTOCOL):
-        raise Broken("it does not begin as torch.save's files do")
-    Machine(file, {}).load()  # sizes of types on the writer's machine, which files do not depend on
-    storages = Storages(path)
-    found = Machine(file, KNOWN, storages.persistent).load()
-    keys = Machine(file, {}).load()
+def _read_stream(path: Path, file: BinaryIO) -> Any:
+    magic_number = PickleInterpreter(file, {}).load()
+    protocol = PickleInterpreter(file, {}).load()
+    if (magic_number, protocol) != (STREAM_MAGIC_NUMBER, STREAM_PROTOCOL):
+        raise DamagedFileError(path, "it does not start as files of torch.save do")
+    PickleInterpreter(file, {}).load()  # the type sizes of the writer's machine, which the numbers do not depend on
+    storages = StorageTable(path)
+    value = PickleInterpreter(file, ALLOWED_NAMES, storages.load_persistent).load()
+    keys = PickleInterpreter(file, {}).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-        raise Broken("it does not say in which order its numbers are")
-    if missing := storages.by_key.keys() ^ set(keys):
-        raise Broken(
-            f"the tensors and the numbers in it do not belong together: first {printable_name(min(missing)[:80])}"
+        raise DamagedFileError(path, "its list of storages is damaged")
+    if unmatched := storages.by_key.keys() ^ set(keys):
+        raise DamagedFileError(
+            path, f"its tensors and its list of storages do not match: first {printable_name(min(unmatched)[:80])}"
         )
     end = os.fstat(file.fileno()).st_size
     for key in keys:
@@ -105,95 +130,109 @@ def _of_stream(path: Path, file: BinaryIO) -> Any:
         count = int.from_bytes(file.read(8), "little", signed=True)
         storage.start = file.tell()
         if count != storage.count:
-            raise Broken(f"{storage.name} has {count} numbers, but should have {storage.count}")
+            raise DamagedFileError(path, f"{storage.name} has {count} numbers, but should have {storage.count}")
         if storage.start + storage.size > end:
-            raise Broken(f"it ends before the end of {storage.name}")
+            raise DamagedFileError(path, f"it ends before the end of {storage.name}")
         file.seek(storage.size, os.SEEK_CUR)
-    return found
+    return value
 
 
-class Storages:
-    """Those that a pickle refers to, by their keys; where they lie is found afterwards."""
+class StorageTable:
+    """The storages that a pickle refers to, by their keys; their positions are filled in afterwards."""
 
     def __init__(self, path: Path) -> None:
+        """Start with an empty table.
+
+        Args:
+            path: The file that holds the storages.
+        """
         self.path = path
         self.by_key: dict[str, Storage] = {}
 
-    def persistent(self, said: Any) -> Storage:
-        """('storage', class, key, device, count), in streams also which part of another storage it is."""
-        match said:
-            case ("storage", Kind(dtype), str(key), str(), int(count)) if 0 <= count < MOST_NUMBERS:
+    def load_persistent(self, persistent_id: Any) -> Storage:
+        """Return the storage of a persistent id.
+
+        Args:
+            persistent_id: ("storage", class, key, device, count), in streams followed by the view of another storage,
+                for which only None is accepted.
+
+        Raises:
+            MalformedPickleError: If the id has another form or contradicts an earlier one.
+        """
+        match persistent_id:
+            case ("storage", StorageType(dtype), str(key), str(), int(count)) if 0 <= count < MAX_STORAGE_NUMBERS:
                 pass
-            case ("storage", Kind(dtype), str(key), str(), int(count), None) if 0 <= count < MOST_NUMBERS:
+            case ("storage", StorageType(dtype), str(key), str(), int(count), None) if 0 <= count < MAX_STORAGE_NUMBERS:
                 pass
             case _:
-                raise Broken("it refers to something that is no storage of numbers")
+                raise MalformedPickleError("it refers to an object that is not a storage of numbers")
         storage = self.by_key.setdefault(key, Storage(self.path, f"storage {key[:80]!r}", dtype, count))
         if (storage.dtype, storage.count) != (dtype, count):
-            raise Broken(f"it says two things about {storage.name}")
+            raise MalformedPickleError(f"it gives two sizes or types for {storage.name}")
         return storage
 
 
-def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+def _build_ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     if arguments:
-        raise Broken("a dictionary is made of something")
+        raise MalformedPickleError("an OrderedDict has arguments, which torch.save does not write")
     return {}
 
 
-def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
-    """Storage, number at which it begins, shape, strides; whether it has a gradient and its hooks do not matter."""
+def _build_tensor(arguments: tuple[Any, ...]) -> StoredTensor:
+    """Build a tensor from a storage, the index of its first number, shape and strides; the rest is ignored."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if _are_ints((*shape, *strides)):
             return checked_tensor(storage, offset, shape, strides)
-    raise Broken("a tensor is made of what is no storage")
+    raise MalformedPickleError("a tensor is not made of a storage, an offset, a shape and strides")
 
 
-def _parameter(arguments: tuple[Any, ...]) -> StoredTensor:
+def _build_parameter(arguments: tuple[Any, ...]) -> StoredTensor:
     match arguments:
         case (StoredTensor() as tensor, *_):
             return tensor
-    raise Broken("a parameter is made of what is no tensor")
+    raise MalformedPickleError("a parameter is not made of a tensor")
 
 
-def _size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
+def _build_size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     match arguments:
         case (tuple(shape),) if _are_ints(shape):
             return shape
-    raise Broken("a size is made of what is no numbers")
+    raise MalformedPickleError("a torch.Size is not made of integers")
 
 
-def _device(arguments: tuple[Any, ...]) -> str:
+def _build_device(arguments: tuple[Any, ...]) -> str:
     match arguments:
         case (str(kind),) | (str(kind), int()):
             return kind
-    raise Broken("a device is made of what is no name")
+    raise MalformedPickleError("a torch.device is not made of a name")
 
 
-def _bytes(arguments: tuple[Any, ...]) -> bytes:
-    """How protocol 2 writes them."""
+def _build_bytes(arguments: tuple[Any, ...]) -> bytes:
+    """Build bytes from Latin-1 text, as pickle protocol 2 writes them."""
     match arguments:
         case (str(text), "latin1") if not text or max(text) < "\u0100":
             return text.encode("latin-1")
-    raise Broken("bytes are made of what is no text")
+    raise MalformedPickleError("bytes are not made of Latin-1 text")
 
 
 def _are_ints(values: tuple[Any, ...]) -> bool:
     return all(type(value) is int for value in values)
 
 
-_KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")  # of storages
-_BUILDERS = {
-    "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.Size": _size,
-    "torch.device": _device,
-    "_codecs.encode": _bytes,
+# PyTorch's names of storage types, in the order of FLOATS and NON_FLOATS.
+_STORAGE_TYPES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_FUNCTIONS = {
+    "collections.OrderedDict": _build_ordered_dict,
+    "torch._utils._rebuild_tensor": _build_tensor,
+    "torch._utils._rebuild_tensor_v2": _build_tensor,
+    "torch._utils._rebuild_parameter": _build_parameter,
+    "torch.Size": _build_size,
+    "torch.device": _build_device,
+    "_codecs.encode": _build_bytes,
 }
-# All that a file may name.
-KNOWN: dict[str, Any] = {
-    **{f"torch.{name}Storage": Kind(dtype) for name, dtype in zip(_KINDS, (*FLOATS, *NON_FLOATS))},
+# All names that a file may use.
+ALLOWED_NAMES: dict[str, Any] = {
+    **{f"torch.{name}Storage": StorageType(dtype) for name, dtype in zip(_STORAGE_TYPES, (*FLOATS, *NON_FLOATS))},
     **{f"torch.{dtype}": dtype for dtype in (*FLOATS, *NON_FLOATS)},
-    **{name: Builder(build) for name, build in _BUILDERS.items()},
+    **{name: AllowedFunction(build) for name, build in _FUNCTIONS.items()},
 }

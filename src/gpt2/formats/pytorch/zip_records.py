@@ -1,9 +1,11 @@
-"""Where the records of a zip file lie that are stored as they are, as torch.save writes them.
+"""The positions of the uncompressed records of a zip file, as torch.save writes them.
 
-    local header, padding, bytes ... central directory, its end (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3)
+The layout is (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3):
 
-Files beyond 4 GiB say it in a second end and in extra fields. Compressed records are not read, so that no record is
-larger than its file.
+    local header, padding, bytes ... central directory, end of central directory
+
+Files beyond 4 GiB keep their sizes in a second end record and in extra fields. Compressed records are rejected, so no
+record can be larger than its file.
 """
 
 from __future__ import annotations
@@ -15,106 +17,127 @@ from typing import BinaryIO, NamedTuple
 
 from gpt2 import files
 from gpt2.errors import DamagedFileError
+from gpt2.formats.malformed import MalformedFileError
 
-MAGIC = b"PK\x03\x04"
-LOCAL, CENTRAL = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I")
-END, LOCATOR, END_64 = struct.Struct("<4s4H2IH"), struct.Struct("<4sIQI"), struct.Struct("<4sQ2H2I4Q")
-ZIP64 = 1  # the extra field with the numbers for which 32 bits are too few
-TOO_LARGE = 0xFFFFFFFF
-LONGEST_COMMENT = 0xFFFF
-LARGEST_DIRECTORY = 1 << 22  # bytes; that of 1558M has 60,000
+MAGIC = b"PK\x03\x04"  # the start of a local header, and so of a file
+CENTRAL_MAGIC = b"PK\x01\x02"
+END_MAGIC = b"PK\x05\x06"
+ZIP64_END_MAGIC = b"PK\x06\x06"
+ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
+
+LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+CENTRAL_HEADER = struct.Struct("<4s6H3I5H2I")
+END = struct.Struct("<4s4H2IH")
+ZIP64_LOCATOR = struct.Struct("<4sIQI")
+ZIP64_END = struct.Struct("<4sQ2H2I4Q")
+ZIP64_EXTRA_FIELD = 1  # the extra field with the numbers that need more than 32 bits
+IN_ZIP64_FIELD = 0xFFFFFFFF  # stands for a number that is stored in that field
+ENCRYPTED = 1  # a bit of the flags
+
+MAX_COMMENT_BYTES = 0xFFFF
+MAX_DIRECTORY_BYTES = 1 << 22  # the directory of 1558M has 60,000 bytes
 
 
-class Record(NamedTuple):
-    """Where its bytes are; crc: their CRC-32, None where PyTorch was told to compute none, and wrote 0."""
+class ZipRecord(NamedTuple):
+    """The position of a record's bytes.
+
+    Attributes:
+        start: The offset of the first byte in the file.
+        size: The number of bytes.
+        crc: The CRC-32 of the bytes, or None if PyTorch was configured to compute none, in which case it writes 0.
+    """
 
     start: int
     size: int
     crc: int | None
 
 
-def read_records(path: Path) -> dict[str, Record]:
-    """The records of a zip file by their names. Raises Unreadable, and Damaged for what is none or is compressed."""
+def read_records(path: Path) -> dict[str, ZipRecord]:
+    """Return the records of a zip file by their names.
+
+    Raises:
+        UnreadableFileError: If the file cannot be read.
+        DamagedFileError: If it is not a zip file or has compressed records.
+    """
     try:
         with files.reporting_read_errors(path), path.open("rb") as file:
-            start, size = _directory(file)
+            start, size = _find_directory(file)
             file.seek(start)
-            return _records(file, file.read(size), start)
-    except (_Broken, struct.error) as error:
-        said = error if isinstance(error, _Broken) else "it is cut off"
-        raise DamagedFileError(path, str(said)) from error
+            return _parse_directory(file, file.read(size), start)
+    except (MalformedFileError, struct.error) as error:
+        reason = error if isinstance(error, MalformedFileError) else "it is cut off"
+        raise DamagedFileError(path, str(reason)) from error
 
 
-class _Broken(ValueError):
-    """Why these bytes are no zip file."""
-
-
-def _directory(file: BinaryIO) -> tuple[int, int]:
-    """Where the central directory starts, and its size."""
+def _find_directory(file: BinaryIO) -> tuple[int, int]:
+    """Return the offset of the central directory and its size in bytes."""
     length = os.fstat(file.fileno()).st_size
-    before = max(0, length - END.size - LONGEST_COMMENT)
-    file.seek(before)
-    tail = file.read(END.size + LONGEST_COMMENT)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0:
-        raise _Broken("the end of its list of records is missing, so it is cut off")
-    *_, size, start, _ = END.unpack_from(tail, at)
-    end = before + at
-    file.seek(max(0, end - LOCATOR.size))
-    locator = file.read(LOCATOR.size)
-    if locator.startswith(b"PK\x06\x07"):
-        end = LOCATOR.unpack(locator)[2]
+    tail_start = max(0, length - END.size - MAX_COMMENT_BYTES)
+    file.seek(tail_start)
+    tail = file.read(END.size + MAX_COMMENT_BYTES)
+    end_in_tail = tail.rfind(END_MAGIC)
+    if end_in_tail < 0:
+        raise MalformedFileError("the end of its central directory is missing, so it is cut off")
+    *_, size, start, _ = END.unpack_from(tail, end_in_tail)
+    end = tail_start + end_in_tail
+    file.seek(max(0, end - ZIP64_LOCATOR.size))
+    locator = file.read(ZIP64_LOCATOR.size)
+    if locator.startswith(ZIP64_LOCATOR_MAGIC):
+        end = ZIP64_LOCATOR.unpack(locator)[2]
         file.seek(min(end, length))
-        signature, *_, size, start = END_64.unpack(file.read(END_64.size))
-        if signature != b"PK\x06\x06":
-            raise _Broken("the end of its list of records is not where it should be")
-    if start + size > end or size > LARGEST_DIRECTORY:
-        raise _Broken("its list of records is not where it should be")
+        signature, *_, size, start = ZIP64_END.unpack(file.read(ZIP64_END.size))
+        if signature != ZIP64_END_MAGIC:
+            raise MalformedFileError("the end of its central directory is not where it should be")
+    if start + size > end or size > MAX_DIRECTORY_BYTES:
+        raise MalformedFileError("its central directory is not where it should be")
     return start, size
 
 
-def _records(file: BinaryIO, directory: bytes, end: int) -> dict[str, Record]:
-    """What the central directory lists; `end`: where it starts, before which all records end."""
-    found: dict[str, Record] = {}
-    at = 0
-    while at < len(directory):
-        said = CENTRAL.unpack_from(directory, at)
-        signature, compression, crc, packed, size, header = said[0], said[4], *said[7:10], said[16]
-        n_name, n_extra, n_comment = said[10:13]
-        at += CENTRAL.size
-        name = directory[at : at + n_name].decode("utf-8", errors="backslashreplace")
-        extra = directory[at + n_name : at + n_name + n_extra]
-        at += n_name + n_extra + n_comment
-        size, packed, header = _large_ones(extra, [size, packed, header])
-        if signature != b"PK\x01\x02" or name in found or at > len(directory):
-            raise _Broken("its list of records is not what it should be")
-        if compression or size != packed or said[3] & 1:
-            raise _Broken(f"its record {name[:80]!r} is compressed or encrypted, which torch.save does not do")
-        start = _start(file, header, end)
-        if start + size > end:
-            raise _Broken(f"its record {name[:80]!r} is cut off")
-        found[name] = Record(start, size, crc or None)
-    return found
+def _parse_directory(file: BinaryIO, directory: bytes, directory_start: int) -> dict[str, ZipRecord]:
+    """Return the records that the central directory lists; all of them must end before it starts."""
+    records: dict[str, ZipRecord] = {}
+    offset = 0
+    while offset < len(directory):
+        header = CENTRAL_HEADER.unpack_from(directory, offset)
+        signature, _, _, flags, compression, _, _, crc = header[:8]
+        n_name, n_extra, n_comment = header[10:13]
+        name_start = offset + CENTRAL_HEADER.size
+        extra_start = name_start + n_name
+        offset = extra_start + n_extra + n_comment
+        name = directory[name_start:extra_start].decode("utf-8", errors="backslashreplace")
+        extra = directory[extra_start : extra_start + n_extra]
+        size, packed_size, local_header = _with_zip64(extra, [header[9], header[8], header[16]])
+        if signature != CENTRAL_MAGIC or name in records or offset > len(directory):
+            raise MalformedFileError("its central directory is damaged")
+        if compression or size != packed_size or flags & ENCRYPTED:
+            raise MalformedFileError(
+                f"its record {name[:80]!r} is compressed or encrypted, which torch.save does not do"
+            )
+        start = _data_start(file, local_header, directory_start)
+        if start + size > directory_start:
+            raise MalformedFileError(f"its record {name[:80]!r} is cut off")
+        records[name] = ZipRecord(start, size, crc or None)
+    return records
 
 
-def _large_ones(extra: bytes, numbers: list[int]) -> list[int]:
-    """The numbers, each that is too large for 32 bits taken from the extra field for such."""
-    at = 0
-    while at + 4 <= len(extra):
-        kind, size = struct.unpack_from("<2H", extra, at)
-        if kind == ZIP64:
-            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, at + 4))
-            return [next(large, n) if n == TOO_LARGE else n for n in numbers]
-        at += 4 + size
+def _with_zip64(extra: bytes, numbers: list[int]) -> list[int]:
+    """Return the numbers, with those that need more than 32 bits taken from the extra fields."""
+    offset = 0
+    while offset + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, offset)
+        if kind == ZIP64_EXTRA_FIELD:
+            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, offset + 4))
+            return [next(large, n) if n == IN_ZIP64_FIELD else n for n in numbers]
+        offset += 4 + size
     return numbers
 
 
-def _start(file: BinaryIO, header: int, end: int) -> int:
-    """Where a record's bytes start, which its own header says."""
-    if header + LOCAL.size > end:
-        raise _Broken("a record lies beyond its list of records")
-    file.seek(header)
-    said = LOCAL.unpack(file.read(LOCAL.size))
-    if said[0] != MAGIC:
-        raise _Broken("a record is not where it should be")
-    return header + LOCAL.size + said[9] + said[10]
+def _data_start(file: BinaryIO, local_header: int, directory_start: int) -> int:
+    """Return the offset of a record's bytes, which depends on the lengths in its local header."""
+    if local_header + LOCAL_HEADER.size > directory_start:
+        raise MalformedFileError("a record starts beyond its central directory")
+    file.seek(local_header)
+    signature, *_, n_name, n_extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
+    if signature != MAGIC:
+        raise MalformedFileError("a record is not where it should be")
+    return local_header + LOCAL_HEADER.size + n_name + n_extra
