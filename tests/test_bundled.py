@@ -1,4 +1,4 @@
-"""The model that is in the repository."""
+"""The model that comes with the repository."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ from gpt2.request import Request, Sampling
 from gpt2.training import forward
 
 FOLDER = Path(__file__).resolve().parents[1] / "models/shakespeare"
-# Not in the text that it was trained on.
+# Not part of its training text.
 HAMLET = """To be, or not to be, that is the question:
 Whether 'tis nobler in the mind to suffer
 The slings and arrows of outrageous fortune,
@@ -32,27 +32,27 @@ def test_it_is_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 8_000_000
 
 
-def test_it_knows_english_that_it_has_not_read(shakespeare):
+def test_it_predicts_text_that_it_was_not_trained_on(shakespeare):
     ids = [shakespeare.encoder.end_of_text, *shakespeare.encoder.encode(HAMLET)]
     weights = with_tensorflow(FOLDER).backend.weights
     nats = float(forward.mean_loss(weights, shakespeare.hparams, tf.constant([ids]))) * (len(ids) - 1)
-    assert nats / math.log(2) / len(HAMLET.encode()) < 2.6  # bits per byte; without any knowledge, 8
+    assert nats / math.log(2) / len(HAMLET.encode()) < 2.6  # bits per byte; an untrained model needs 8
 
 
-def test_it_writes_plays(shakespeare):
+def test_it_generates_plays(shakespeare):
     sampling = Sampling(top_k=40, temperature=0.8)
     [text] = generate.generate(shakespeare, [Request("ROMEO:", 200, sampling, seed=1)])
     assert any(line.endswith(":") and line[:1].isupper() for line in text.splitlines())
     assert "\ufffd" not in text and len(text) > 400
 
 
-def test_it_is_named_when_a_download_is_missing(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_model_names_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(GPT2Error, match="download it: .*or use one that is there: --model_name shakespeare"):
         model_dir.find_model("124M")
 
 
-def test_an_installed_one_is_found(tmp_path, monkeypatch, tiny_dir):
+def test_an_installed_model_is_found(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.setattr(model_dir, "INSTALLED_MODELS", tiny_dir.parent)
     monkeypatch.setattr(model_dir, "CHECKOUT", tmp_path)
     assert model_dir.find_model("tiny").path == tiny_dir

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or not there."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ from gpt2.errors import GPT2Error
 SRC = Path(files.__file__).parents[1]
 
 
-def test_what_is_no_regular_file_is_written_to(tmp_path):
-    """A device or a pipe must not become a file: for root, /dev/null would."""
+def test_a_pipe_is_written_to(tmp_path):
+    """A device or a pipe must not be replaced by a file: as root, this would destroy /dev/null."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    read = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
     reader.start()
     with files.atomic_write(pipe) as file:
         file.write(b"all of it")
     reader.join(10)
-    assert read == [b"all of it"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    assert received == [b"all of it"] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_folder_is_not_replaced(tmp_path):
@@ -34,7 +34,7 @@ def test_a_folder_is_not_replaced(tmp_path):
     assert tmp_path.is_dir()
 
 
-def test_an_error_leaves_what_was_there(tmp_path):
+def test_an_error_leaves_the_existing_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
     with pytest.raises(ZeroDivisionError), files.atomic_write(path) as file:
@@ -43,47 +43,47 @@ def test_an_error_leaves_what_was_there(tmp_path):
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
 
 
-WRITING = """
+HALF_WRITTEN = """
 import os, pathlib, signal, sys
 from gpt2 import files
-how = getattr(files, sys.argv[1])
-with how(pathlib.Path(sys.argv[2]), *sys.argv[3:]) as part:
+write = getattr(files, sys.argv[1])
+with write(pathlib.Path(sys.argv[2]), *sys.argv[3:]) as part:
     path = part if isinstance(part, pathlib.Path) else pathlib.Path(part.name)
     (path / "file" if path.is_dir() else path).write_bytes(b"half of ")
-    print("begun", flush=True)
+    print("started", flush=True)
     sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize(
-    "how", [("temporary_file", "out[1]"), ("atomic_write", "out[1]"), ("atomic_write_many", "folder", "file")]
+    "call", [("temporary_file", "out[1]"), ("atomic_write", "out[1]"), ("atomic_write_many", "folder", "file")]
 )
-def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path, how):
-    """What a living one is about to write is not, nor what others have called so."""
-    name, path, *last = how
+def test_the_next_write_removes_what_a_killed_process_left(tmp_path, call):
+    """It does not remove what a living process is writing, nor other files with similar names."""
+    function, path, *last = call
     path = tmp_path / path
-    own = [tmp_path / ".out[1].mine.part", tmp_path / ".out1.01234567.part"]
-    for file in own:
+    unrelated = [tmp_path / ".out[1].mine.part", tmp_path / ".out1.01234567.part"]
+    for file in unrelated:
         file.touch()
 
-    def left():
-        return [file for file in tmp_path.rglob(".*") if file not in own]
+    def temporary_files() -> list[Path]:
+        return [file for file in tmp_path.rglob(".*") if file not in unrelated]
 
-    def written():
-        with getattr(files, name)(path, *last) as part:
+    def write() -> None:
+        with getattr(files, function)(path, *last) as part:
             if isinstance(part, Path):
                 (part / "file" if last else part).write_bytes(b"all")
             else:
                 part.write(b"all")
 
-    command = [sys.executable, "-c", WRITING, name, str(path), *last]
+    command = [sys.executable, "-c", HALF_WRITTEN, function, str(path), *last]
     environment = os.environ | {"PYTHONPATH": str(SRC)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
     with subprocess.Popen(command, **pipes) as process:
-        assert process.stdout.readline() == b"begun\n"
-        written()
-        assert len(left()) == 1
+        assert process.stdout.readline() == b"started\n"
+        write()
+        assert len(temporary_files()) == 1
         process.send_signal(signal.SIGKILL)
-    assert len(left()) == 1
-    written()
-    assert not left() and all(file.exists() for file in own)
+    assert len(temporary_files()) == 1
+    write()
+    assert not temporary_files() and all(file.exists() for file in unrelated)

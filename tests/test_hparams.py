@@ -1,4 +1,4 @@
-"""The sizes of a model, read from hparams.json."""
+"""The sizes of a model, and reading them from hparams.json."""
 
 import json
 
@@ -9,7 +9,7 @@ from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams, load_hparams
 
 
-def test_sizes_are_the_published_ones():
+def test_the_released_models_have_their_published_sizes():
     assert {name: hparams.n_params for name, hparams in RELEASED_MODELS.items()} == {
         "124M": 124_439_808,
         "355M": 354_823_168,
@@ -19,7 +19,7 @@ def test_sizes_are_the_published_ones():
     assert [len(hparams.weight_shapes()) for hparams in RELEASED_MODELS.values()] == [148, 292, 436, 580]
 
 
-def test_a_missing_key_takes_the_original_default(tmp_path):
+def test_a_missing_key_takes_the_default_of_openai(tmp_path):
     path = tmp_path / "hparams.json"
     path.write_text('{"n_vocab": 7, "n_layer": 3}')
     assert load_hparams(path) == HParams(n_vocab=7, n_ctx=1024, n_embd=768, n_head=12, n_layer=3)
@@ -45,7 +45,7 @@ def test_a_missing_key_takes_the_original_default(tmp_path):
         (json.dumps({"n_vocab": 7, "n_embd": 10, "n_head": 3}), r"n_embd \(10\) must be a multiple of n_head \(3\)"),
     ],
 )
-def test_bad_hparams_are_refused_with_the_name_of_the_file(tmp_path, content, message):
+def test_invalid_hparams_are_rejected_with_the_name_of_the_file(tmp_path, content, message):
     path = tmp_path / "hparams.json"
     path.write_text(content)
     with pytest.raises(GPT2Error, match=message) as caught:

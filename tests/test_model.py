@@ -1,4 +1,4 @@
-"""The transformer against OpenAI's own outputs and against NumPy."""
+"""The transformer compared with OpenAI's outputs and with NumPy."""
 
 import json
 
@@ -12,13 +12,13 @@ from gpt2.engine import reference as numpy_gpt2
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_logits_are_those_of_the_original(small_model, number):
+def test_logits_equal_those_of_the_original(small_model, number):
     tokens = tf.constant([GOLDEN["tokens"][number]])
     logits, _, _ = model.model(small_model.backend.weights, small_model.hparams, tokens)
     np.testing.assert_allclose(logits[0, -1, :: GOLDEN["every"]], GOLDEN["last_logits"][number], rtol=0, atol=1e-4)
 
 
-def test_logits_are_those_of_numpy(tiny_model):
+def test_logits_equal_those_of_numpy(tiny_model):
     tokens = np.random.default_rng(0).integers(tiny_model.hparams.n_vocab, size=(3, 32))
     logits, _, _ = model.model(tiny_model.backend.weights, tiny_model.hparams, tf.constant(tokens, tf.int32))
     for row in range(3):
@@ -27,7 +27,7 @@ def test_logits_are_those_of_numpy(tiny_model):
 
 
 @pytest.mark.parametrize("split", [1, 5, 11])
-def test_a_cache_changes_nothing(tiny_model, split):
+def test_logits_with_and_without_a_cache_are_equal(tiny_model, split):
     weights, hparams = tiny_model.backend.weights, tiny_model.hparams
     tokens = tf.constant(np.random.default_rng(1).integers(hparams.n_vocab, size=(2, 12)), tf.int32)
     whole, _, _ = model.model(weights, hparams, tokens)
@@ -38,7 +38,7 @@ def test_a_cache_changes_nothing(tiny_model, split):
     np.testing.assert_allclose(tf.concat([first, rest], axis=1), whole, rtol=0, atol=1e-5)
 
 
-def test_only_used_slots_are_seen(tiny_model):
+def test_unused_cache_slots_are_masked(tiny_model):
     weights, hparams = tiny_model.backend.weights, tiny_model.hparams
     tokens = tf.constant([[1, 2, 3, 4]])
     _, keys, values = model.model(weights, hparams, tokens[:, :3])

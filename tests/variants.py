@@ -18,4 +18,4 @@ VARIANTS = [HParams(**SIZES, **fields) for fields in (*FIELDS, ALL)]
 
 def name_of(hparams: HParams) -> str:
     """For pytest's ids."""
-    return ",".join(f"{name}={value}" for name, value in hparams.variant().items())
+    return ",".join(f"{name}={value}" for name, value in hparams.variant_fields().items())

@@ -6,7 +6,7 @@
 >>> for text in generate(model, [Request("Hello, my name is", length=20, seed=1)]):
 ...     print(text)
 
-The story, in reading order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. Around it are
-rooms: `text`, `formats`, `engine`, `openai`, `data`, `training`, `cli`. TensorFlow is imported where it computes, not
-before.
+Read the modules in this order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. The
+packages around them: `text`, `formats`, `engine`, `data`, `training`, `evaluation`, `export`, `server`, `bulk`,
+`openai`, and `cli` with `commands`. TensorFlow is imported only where it computes.
 """

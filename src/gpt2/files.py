@@ -1,6 +1,6 @@
-"""Files: read with what is wrong said in one line, and written so that they are there whole or not at all.
+"""Read files with errors of one line, and write them so that they are complete or not there.
 
-The only place that makes temporary names, syncs and renames.
+This is the only module that makes temporary names, syncs to the disk and renames.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ from typing import IO, Any
 
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 
-ByteProgress = Callable[
-    [int, "int | None"], object
-]  # is told how many bytes are done, and of how many if that is known
-LARGEST_TEXT = 1 << 26  # bytes; of what is read at once, the largest is GPT-2's encoder.json with a million
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems say that have none
-PART = re.compile(r"\..+\.[0-9a-f]{8}\.part")
-UNFINISHED = ".saving-"  # how the name of a folder begins in which several files are being written
+# A progress callback, called with the bytes done and the total bytes, or None if the total is unknown.
+ByteProgress = Callable[[int, "int | None"], object]
+MAX_TEXT_FILE_BYTES = 1 << 26  # the largest such file is the encoder.json of GPT-2, with one million bytes
+NO_LOCK_ERRNOS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # the file system does not support locks
+TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
+UNFINISHED_PREFIX = ".saving-"  # of the temporary folder in which several files are written
 
 
 def no_callback(*_: object) -> None:
-    """For callers who want to be told nothing."""
+    """Do nothing; the default of callback parameters."""
 
 
 @contextlib.contextmanager
 def reporting_read_errors(path: Path) -> Iterator[None]:
-    """Raises Unreadable, naming the file, for what the system says while it is read."""
+    """Turn the system's errors in the block into UnreadableFileError, which names the file."""
     try:
         yield
     except OSError as error:
@@ -44,27 +43,36 @@ def reporting_read_errors(path: Path) -> Iterator[None]:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Which file it is, and which of the contents that it has had. Raises Unreadable."""
+    """Return a string that identifies a file and the version of its content; raise UnreadableFileError on failure."""
     with reporting_read_errors(path):
-        found = path.stat()
-    return f"{os.path.realpath(path)} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+        status = path.stat()
+    return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of this name. Raises Unreadable where that cannot be known, as in a loop of links."""
+    """Return whether a regular file has this name.
+
+    Raises:
+        UnreadableFileError: The system cannot tell, as in a loop of links.
+    """
     return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder of this name. Raises Unreadable where that cannot be known, as in a loop of links."""
+    """Return whether a folder has this name.
+
+    Raises:
+        UnreadableFileError: The system cannot tell, as in a loop of links.
+    """
     return stat.S_ISDIR(_mode(path))
 
 
 def _mode(path: Path) -> int:
+    """Return the mode bits of a file or folder, 0 if there is none."""
     try:
         with reporting_read_errors(path):
             return path.stat().st_mode
-    except ValueError:  # no name can hold a null character
+    except ValueError:  # no file name can contain a null character
         return 0
     except UnreadableFileError as error:
         if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
@@ -73,10 +81,15 @@ def _mode(path: Path) -> int:
 
 
 def read_text(path: Path) -> str:
-    """All of a file of UTF-8. Raises Unreadable, and Damaged for what is no such text or far too long."""
+    """Return the content of a UTF-8 file.
+
+    Raises:
+        UnreadableFileError: It cannot be read.
+        DamagedFileError: It is not UTF-8 or has more than MAX_TEXT_FILE_BYTES.
+    """
     with reporting_read_errors(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
-            raise DamagedFileError(path, f"it has more than {LARGEST_TEXT} bytes, which no file of its name needs")
+        if os.fstat(file.fileno()).st_size > MAX_TEXT_FILE_BYTES:
+            raise DamagedFileError(path, f"it has more than {MAX_TEXT_FILE_BYTES} bytes, too many for its kind")
         data = file.read()
     try:
         return data.decode("utf-8")
@@ -85,7 +98,12 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON says. Raises Unreadable, and Damaged for what is no JSON or nested too deep."""
+    """Return the value of a JSON file.
+
+    Raises:
+        UnreadableFileError: It cannot be read.
+        DamagedFileError: It is not JSON or is nested too deeply.
+    """
     text = read_text(path)
     try:
         return json.loads(text)
@@ -95,40 +113,45 @@ def read_json(path: Path) -> Any:
 
 @contextlib.contextmanager
 def creating_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder, with those above it; if the block fails, those that it made and that are empty go again.
+    """Create a folder and its parents; if the block fails, remove the created ones that are empty.
 
-    Raises GPT2Error if it cannot be made.
+    Raises:
+        GPT2Error: The folder cannot be created.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         try:
-            made = [path for path in (folder, *folder.parents) if not path.exists()]
+            created = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise GPT2Error(f"the folder {folder} cannot be made: {getattr(error, 'strerror', error)}") from error
+            raise GPT2Error(f"the folder {folder} cannot be created: {getattr(error, 'strerror', error)}") from error
         yield
     except BaseException:
-        for path in made:
+        for path in created:
             with contextlib.suppress(OSError, ValueError):
                 path.rmdir()
         raise
 
 
 def expand_path(path: str) -> Path:
-    """The path with `~` and $VARIABLES in it expanded; those that stand for nothing stay as they are."""
+    """Return the path with `~` and $VARIABLES expanded; unknown ones stay as they are."""
     return Path(os.path.expanduser(os.path.expandvars(path)))
 
 
 def partial_path(path: Path) -> Path:
-    """Where a file is kept from one process to the next until it is complete, as a download is."""
+    """Return the name of an incomplete file that later processes continue, such as a download."""
     return path.with_name(f"{path.name}.part")
 
 
 @contextlib.contextmanager
 def open_exclusive(path: Path) -> Iterator[IO[bytes]]:
-    """A file to append to, made if need be, which no other process has open by this means.
+    """Open a file for appending, creating it if needed, and lock it against other processes that use this function.
 
-    A process that dies gives it back. Raises GPT2Error if another one has it, OSError if it cannot be written.
+    The lock ends with the block or with the process.
+
+    Raises:
+        GPT2Error: Another process has locked the file.
+        OSError: The file cannot be written.
     """
     while True:
         with path.open("ab") as file:
@@ -136,81 +159,107 @@ def open_exclusive(path: Path) -> Iterator[IO[bytes]]:
                 _lock(file.fileno())
             except BlockingIOError as error:
                 raise GPT2Error(f"{path} is being written by another process; wait until that has ended") from error
-            if _is_called(file, path):  # else another process has renamed or removed it since it was opened
+            if _has_name(file, path):  # another process may have renamed or removed it since it was opened
                 yield file
                 return
 
 
 def _lock(file: int) -> bool:
-    """Takes an open file until it is closed, or its process ends; returns whether there are locks where it lies.
+    """Lock an open file until it is closed or the process ends.
 
-    Raises BlockingIOError if another process has it.
+    Args:
+        file: The file descriptor.
+
+    Returns:
+        Whether the file system supports locks.
+
+    Raises:
+        BlockingIOError: Another process has locked the file.
     """
-    import fcntl  # Windows has none
+    import fcntl  # does not exist on Windows
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in NO_LOCKS:
+        if error.errno not in NO_LOCK_ERRNOS:
             raise
         return False
     return True
 
 
-def _is_called(file: IO[bytes], path: Path) -> bool:
+def _has_name(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
 
 
-def move_into_place(part: Path, path: Path) -> None:
-    """Gives a complete file its name, in place of another one.
-
-    Waits until it is on the disk: a power failure must not leave a name without its content. Raises OSError.
-    """
-    with part.open("rb") as file:
+def _sync(path: Path) -> None:
+    """Wait until the content of a file is on the disk."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def move_into_place(part: Path, path: Path) -> None:
+    """Give a complete file its final name, replacing an existing file.
+
+    The file is synced first, because a power failure must not leave a name without its content.
+
+    Raises:
+        OSError: It cannot be synced or renamed.
+    """
+    _sync(part)
     os.replace(part, path)
 
 
+def _temporary_name(path: Path) -> Path:
+    """Return a new name, which TEMPORARY_NAME matches, after removing what killed processes left for this path."""
+    pattern = f".{glob.escape(path.name)}.*.part"
+    _remove_unlocked(part for part in path.parent.glob(pattern) if TEMPORARY_NAME.fullmatch(part.name))
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
 @contextlib.contextmanager
-def temporary_file(path: Path, on_disk: bool = True) -> Iterator[Path]:
-    """A path for something else to write to, which becomes `path` when the block ends well.
+def temporary_file(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Yield the path of an empty file to write to, which is renamed to `path` when the block succeeds.
 
-    on_disk: not before it is there; without it a power failure may leave a file that is torn, which whoever reads it
-    has to find out.
+    An error or Ctrl-C leaves an existing file unchanged. The next call removes what a killed process left.
 
-    An error or Ctrl-C leaves what was there before; what a process that was killed left of it is removed by the next.
-    Raises OSError.
+    Args:
+        path: The final name.
+        sync: Whether to wait until the file is on the disk before renaming it. Without it, a power failure may leave
+            a truncated file, which readers must detect.
+
+    Raises:
+        OSError: The file cannot be written.
     """
-    name = glob.escape(path.name)
-    _remove_abandoned(part for part in path.parent.glob(f".{name}.*.part") if PART.fullmatch(part.name))
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # PART knows it again
+    part = _temporary_name(path)
     part.touch()
     try:
-        with _held(part):
+        with _locked(part):
             yield part
-            move_into_place(part, path) if on_disk else os.replace(part, path)
+            move_into_place(part, path) if sync else os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """The same for a new folder: an empty one to write files and folders into, which becomes `folder` when the block
-    ends well; nothing but an empty folder may have that name. Raises OSError."""
-    name = glob.escape(folder.name)
-    _remove_abandoned(part for part in folder.parent.glob(f".{name}.*.part") if PART.fullmatch(part.name))
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")  # PART knows it again
+    """Yield an empty folder to write to, which is renamed to `folder` when the block succeeds.
+
+    Only an empty folder may already have that name.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    part = _temporary_name(folder)
     part.mkdir()
     try:
-        with _held(part):
+        with _locked(part):
             yield part
             for path in part.rglob("*"):
                 if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
+                    _sync(path)
             with contextlib.suppress(FileNotFoundError):
                 folder.rmdir()
             part.rename(folder)
@@ -219,38 +268,50 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """Holds a file or folder; whether no other process did so, False too where that cannot be known."""
-    number = os.open(path, os.O_RDONLY)
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file or folder; yield False if another process has locked it or the file system has no locks."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
-            alone = _lock(number)
+            is_locked = _lock(descriptor)
         except OSError:
-            alone = False
-        yield alone
+            is_locked = False
+        yield is_locked
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def _remove_abandoned(paths: Iterable[Path]) -> None:
-    """Removes what no process holds any more."""
+def _remove_unlocked(paths: Iterable[Path]) -> None:
+    """Remove the files and folders that no living process has locked."""
     for path in paths:
-        with contextlib.suppress(OSError), _held(path) as alone:
-            if alone:
+        with contextlib.suppress(OSError), _locked(path) as is_locked:
+            if is_locked:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed inside `written_aside` have left, and no other."""
-    _remove_abandoned(part for part in folder.glob(".*.part") if PART.fullmatch(part.name))
+    """Remove what killed processes left of `temporary_file` and `temporary_folder`, except what is still in use."""
+    _remove_unlocked(part for part in folder.glob(".*.part") if TEMPORARY_NAME.fullmatch(part.name))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove all temporary files and folders of this module. No other process may be writing in the folder."""
+    for path in [*folder.glob(f"{UNFINISHED_PREFIX}*"), *folder.glob(".*.part")]:
+        if path.name.startswith(UNFINISHED_PREFIX) or (TEMPORARY_NAME.fullmatch(path.name) and path.is_dir()):
+            shutil.rmtree(path, ignore_errors=True)
+        elif TEMPORARY_NAME.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which gets its name when the block ends well.
+    """Yield a file to write to, which gets its name when the block succeeds.
 
-    An error or Ctrl-C leaves what was there before. What is no regular file, such as /dev/null or a pipe, stays what
-    it is and is written to. Raises GPT2Error if it cannot be written.
+    An error or Ctrl-C leaves an existing file unchanged. If `path` exists and is not a regular file, such as
+    /dev/null or a pipe, it is written to directly.
+
+    Raises:
+        GPT2Error: The file cannot be written.
     """
     try:
         if path.exists() and not path.is_file():
@@ -265,45 +326,21 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def atomic_write_many(folder: Path, last: str) -> Iterator[Path]:
-    """A folder for several files, which are moved into `folder` when the block ends well, the one called `last` last.
+    """Yield a temporary folder for several files, which are moved into `folder` when the block succeeds.
 
-    That one says which of the others count, so that whatever happens in between leaves those before in use. What a
-    process that was killed left is removed by the next. Raises OSError.
+    The next call removes what a killed process left.
+
+    Args:
+        folder: Where the files go; created if needed.
+        last: The file that is moved last. It decides which of the other files count, so that an interruption leaves
+            the previous files in use.
+
+    Raises:
+        OSError: The files cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder.glob(f"{UNFINISHED}*"))
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder) as temporary, _held(Path(temporary)):
+    _remove_unlocked(folder.glob(f"{UNFINISHED_PREFIX}*"))
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED_PREFIX, dir=folder) as temporary, _locked(Path(temporary)):
         yield Path(temporary)
         for part in sorted(Path(temporary).iterdir(), key=lambda path: (path.name == last, path.name)):
             move_into_place(part, folder / part.name)
-
-
-class AppendedFile:
-    """A file that is appended to. What finds no room is kept, and written with what comes next."""
-
-    def __init__(self, path: Path, content: bytes = b"") -> None:
-        """Begins it with this content. Raises GPT2Error if it cannot be written."""
-        self.path, self.size, self.waiting = path, len(content), b""
-        with atomic_write(path) as file:
-            file.write(content)
-
-    def add(self, data: bytes = b"") -> None:
-        """Raises GPT2Error if it cannot be written now."""
-        self.waiting += data
-        try:
-            with self.path.open("r+b") as file:
-                file.truncate(self.size)  # what a full disk took of an earlier attempt
-                file.seek(self.size)
-                file.write(self.waiting)
-        except OSError as error:
-            raise GPT2Error(f"{self.path} cannot be written: {error.strerror or error}") from error
-        self.size, self.waiting = self.size + len(self.waiting), b""
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what a process that was killed inside `replacing_together`, `written_aside` or `replacing` has left."""
-    for path in [*folder.glob(f"{UNFINISHED}*"), *folder.glob(".*.part")]:
-        if path.name.startswith(UNFINISHED) or (PART.fullmatch(path.name) and path.is_dir()):
-            shutil.rmtree(path, ignore_errors=True)
-        elif PART.fullmatch(path.name):
-            path.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
-"""The transformer, whole: `(weights, hparams, tokens, cache) -> (logits, new keys and values)`.
+"""The whole transformer: `(weights, hparams, tokens, cache) -> (logits, new keys and values)`.
 
 Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", as in OpenAI's published code. Pure
-functions over a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
-The model knows no vocabulary and keeps no state: the caller holds the cache and writes into it what comes back.
+functions of a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
+The model has no vocabulary and no state: the caller owns the cache and writes the returned keys and values into it.
 
 Shapes: B batch, T new tokens, P cache slots, S = P + T, L layers, H heads, D head size, E embedding, V vocabulary,
-N = B*T rows of activations, I inputs and O outputs of a product. F = 4E and wte's width W = E, but for some variants.
+N = B*T rows of activations, I inputs and O outputs of a matrix product, F inner size of the MLP, W width of wte and
+wpe. In GPT-2, F = 4E and W = E; some variants differ.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import tensorflow as tf
 from gpt2.hparams import GELU, HParams
 
 Weights = Mapping[str, Any]
-Hidden = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
+HiddenStates = tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]
 Past = tuple[tf.Tensor, tf.Tensor]  # keys and values of one layer's cache [B, H, P, D]
 
-MASKED = -1e10  # what OpenAI's code puts in place of a masked score; exp() of it is exactly 0
+MASKED_SCORE = -1e10  # replaces a masked score, as in OpenAI's code; its exp() is exactly 0
 
 
-class Narrow(NamedTuple):
-    """A matrix, or wte, in a narrow type: a row for each output, times a scale of its own."""
+class NarrowMatrix(NamedTuple):
+    """A weight matrix or wte in bfloat16 or int8: one row for each output, with a scale for each row."""
 
     values: tf.Tensor  # [O, I] bfloat16 or int8
     scale: tf.Tensor  # [O] float32
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens before the new ones. Row b has used its first `lengths[b]` slots."""
+    """Keys and values of the tokens before the new ones; row b uses its first `lengths[b]` slots."""
 
     keys: Sequence[tf.Tensor]  # L x [B, H, P, D]
     values: Sequence[tf.Tensor]  # L x [B, H, P, D]
@@ -41,43 +42,48 @@ class Cache(NamedTuple):
 
 
 def gelu(x: tf.Tensor, exact: bool = False) -> tf.Tensor:
-    """Hendrycks and Gimpel 2016, in their approximation by tanh unless `exact`; any shape."""
+    """Apply GELU (Hendrycks and Gimpel 2016), approximated with tanh unless `exact`, to x of any shape."""
     if exact:
         return 0.5 * x * (1 + tf.math.erf(x / math.sqrt(2)))
     return 0.5 * x * (1 + tf.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
 
 
 def layer_norm(x: tf.Tensor, g: tf.Tensor, b: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """x [N, E], gain g and bias b [E] -> [N, E] (Ba et al. 2016)."""
+    """Normalize each row of x [N, E], then apply gain g and bias b [E] (Ba et al. 2016)."""
     mean = tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
     return (x - mean) * tf.math.rsqrt(variance + epsilon) * g + b
 
 
-def product(x: tf.Tensor, w: tf.Tensor | Narrow) -> tf.Tensor:
-    """x [N, I], w [I, O] -> [N, O], in w's type, or in x's if w is narrow: inside XLA it is widened as it is read."""
-    if isinstance(w, Narrow):
+def product(x: tf.Tensor, w: tf.Tensor | NarrowMatrix) -> tf.Tensor:
+    """Multiply x [N, I] by w [I, O].
+
+    Returns:
+        [N, O], in w's type. For a NarrowMatrix, in x's type: XLA widens the matrix while it reads it.
+    """
+    if isinstance(w, NarrowMatrix):
         return tf.matmul(x, tf.cast(w.values, x.dtype), transpose_b=True) * w.scale
     return tf.matmul(tf.cast(x, w.dtype), w)
 
 
-def linear(x: tf.Tensor, w: tf.Tensor | Narrow, b: tf.Tensor) -> tf.Tensor:
-    """x [N, I], w [I, O], b [O] -> [N, O]."""
+def linear(x: tf.Tensor, w: tf.Tensor | NarrowMatrix, b: tf.Tensor) -> tf.Tensor:
+    """Multiply x [N, I] by w [I, O] and add b [O]."""
     return tf.nn.bias_add(product(x, w), b)
 
 
-def embedding(wte: tf.Tensor | Narrow, tokens: tf.Tensor) -> tf.Tensor:
-    """wte [V, E], tokens [...] -> their rows of wte [..., E]."""
-    if isinstance(wte, Narrow):
+def embedding(wte: tf.Tensor | NarrowMatrix, tokens: tf.Tensor) -> tf.Tensor:
+    """Look up the rows of wte [V, W] for tokens [...]; return [..., W]."""
+    if isinstance(wte, NarrowMatrix):
         scale = tf.gather(wte.scale, tokens)
         return tf.cast(tf.gather(wte.values, tokens), scale.dtype) * scale[..., None]
     return tf.gather(wte, tokens)
 
 
 def causal_mask(time: tf.Tensor, cache: Cache | None = None) -> tf.Tensor:
-    """What each of T new tokens sees: of P slots those that are used, and of the new tokens those up to itself.
+    """Return which positions each of T new tokens attends to: the used cache slots, and new tokens up to itself.
 
-    [1, 1, T, T] bool; with a cache [B, 1, T, P+T].
+    Returns:
+        [1, 1, T, T] bool; with a cache, [B, 1, T, P+T].
     """
     new = tf.range(time)
     mask = (new[:, None] >= new)[None, None]  # [1, 1, T, T]
@@ -89,21 +95,29 @@ def causal_mask(time: tf.Tensor, cache: Cache | None = None) -> tf.Tensor:
 
 
 def score_scale(hparams: HParams, layer: int) -> float:
-    """By what the scores of a layer, counted from 0, are multiplied."""
+    """Return the factor of the attention scores of a layer, counted from 0."""
     return 1 / math.sqrt(hparams.head_size) / (layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1)
 
 
 def attend(
     q: tf.Tensor, k: Sequence[tf.Tensor], v: Sequence[tf.Tensor], scale: float | tf.Tensor, mask: tf.Tensor
 ) -> tf.Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017): q [B, H, T, D], mask [B or 1, 1, T, S] -> [B, H, T, D].
+    """Compute scaled dot-product attention (Vaswani et al. 2017).
 
-    k, v: S positions in one or more parts [B, H, -, D], the past before what is new. To join them would copy the past
-    for every token. scale: see `score_scale`.
+    Args:
+        q: Queries [B, H, T, D].
+        k: Keys of S positions in one or more parts [B, H, -, D], cached ones first. Concatenating the parts would
+            copy the cache for every token.
+        v: Values, in the same parts.
+        scale: See `score_scale`.
+        mask: [B or 1, 1, T, S] bool.
+
+    Returns:
+        [B, H, T, D].
     """
     q *= tf.cast(scale, q.dtype)
     scores = tf.concat([tf.matmul(q, part, transpose_b=True) for part in k], axis=-1)  # [B, H, T, S]
-    probs = tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), MASKED))
+    probs = tf.nn.softmax(tf.where(mask, tf.cast(scores, tf.float32), MASKED_SCORE))
     parts = tf.split(tf.cast(probs, q.dtype), [tf.shape(part)[2] for part in k], axis=-1)
     return tf.add_n([tf.matmul(p, part) for p, part in zip(parts, v)])
 
@@ -118,7 +132,11 @@ def attention(
     mask: tf.Tensor,
     past: Past | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
+    """Apply one layer's multi-head attention to x [B*T, E].
+
+    Returns:
+        The result [B*T, E], and the new keys and values [B, H, T, D].
+    """
     heads = [3, hparams.n_head, hparams.head_size]
     qkv = tf.reshape(linear(x, **c_attn), [batch, -1, *heads])  # [B*T, 3E] -> [B, T, 3, H, D]
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, H, T, D] each
@@ -128,7 +146,7 @@ def attention(
 
 
 def mlp(x: tf.Tensor, c_fc: Weights, c_proj: Weights, exact: bool) -> tf.Tensor:
-    """x [N, E] -> [N, E]."""
+    """Apply one layer's feed-forward network to x [N, E]; return [N, E]."""
     return linear(gelu(linear(x, **c_fc), exact), **c_proj)  # [N, E] -> [N, F] -> [N, E]
 
 
@@ -141,8 +159,13 @@ def block(
     mask: tf.Tensor,
     past: Past | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [B*T, E] -> [B*T, E], and the new keys and values [B, H, T, D]."""
-    epsilon, exact = hparams.layer_norm_epsilon, hparams.activation_function == GELU
+    """Apply one transformer layer to x [B*T, E].
+
+    Returns:
+        The activations [B*T, E], and the new keys and values [B, H, T, D].
+    """
+    epsilon = hparams.layer_norm_epsilon
+    exact = hparams.activation_function == GELU
     normed = layer_norm(x, **w["ln_1"], epsilon=epsilon)
     a, k, v = attention(normed, **w["attn"], hparams=hparams, scale=scale, batch=batch, mask=mask, past=past)
     x += tf.cast(a, x.dtype)
@@ -150,11 +173,20 @@ def block(
     return x + tf.cast(mlp(normed, **w["mlp"], exact=exact), x.dtype), k, v
 
 
-def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
-    """tokens [B, T] int32 -> activations before the output projection [B, T, W], new keys and values L x [B, H, T, D].
+def hidden_states(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> HiddenStates:
+    """Compute the activations before the output projection.
 
-    Row b's tokens stand at the positions lengths[b], lengths[b] + 1, ...; without a cache, at 0, 1, ...
+    Row b's tokens have the positions lengths[b], lengths[b] + 1, ...; without a cache 0, 1, ...
     Positions must be below n_ctx: on a GPU, TensorFlow silently reads zeros past the end of wpe.
+
+    Args:
+        weights: The model's weights.
+        hparams: The model's sizes.
+        tokens: [B, T] int32.
+        cache: Keys and values of the previous tokens.
+
+    Returns:
+        The activations [B, T, W], and the new keys and values L x [B, H, T, D].
     """
     batch, time = tf.unstack(tf.shape(tokens))
     positions = tf.range(time)[None]  # [1, T]
@@ -163,39 +195,50 @@ def hidden(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache |
     pasts = [None] * hparams.n_layer if cache is None else zip(cache.keys, cache.values)
     mask = causal_mask(time, cache)
     x = embedding(weights["wte"], tokens) + tf.gather(weights["wpe"], positions)  # [B, T, W]
-    x = enter(weights, tf.reshape(x, [-1, hparams.token_size]))  # [B*T, E]: one large product beats B small ones
+    x = project_in(weights, tf.reshape(x, [-1, hparams.token_size]))  # [B*T, E]: one large product beats B small ones
     keys, values = [], []
     for layer, past in enumerate(pasts):
         x, k, v = block(x, weights[f"h{layer}"], hparams, score_scale(hparams, layer), batch, mask, past)
         keys.append(k)
         values.append(v)
-    return tf.reshape(leave(weights, hparams, x), [batch, time, hparams.token_size]), keys, values
+    return tf.reshape(project_out(weights, hparams, x), [batch, time, hparams.token_size]), keys, values
 
 
-def enter(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    """Embeddings [N, W] -> what the first layer gets [N, E]: the same, but where W is not E."""
+def project_in(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+    """Project embeddings [N, W] to the first layer's input [N, E]; unchanged if W = E."""
     return linear(x, **weights["in_proj"]) if "in_proj" in weights else x
 
 
-def leave(weights: Weights, hparams: HParams, x: tf.Tensor) -> tf.Tensor:
-    """What the last layer gives [N, E] -> what the output projection gets [N, W]."""
+def project_out(weights: Weights, hparams: HParams, x: tf.Tensor) -> tf.Tensor:
+    """Apply ln_f to the last layer's output [N, E] and project it to the output projection's input [N, W]."""
     x = layer_norm(x, **weights["ln_f"], epsilon=hparams.layer_norm_epsilon)
     return linear(x, **weights["out_proj"]) if "out_proj" in weights else x
 
 
-def output(weights: Weights) -> tf.Tensor | Narrow:
-    """The output projection [V, W]: the token embedding, but of variants that have one of its own."""
+def output_projection(weights: Weights) -> tf.Tensor | NarrowMatrix:
+    """Return the output projection [V, W]: wte, except for variants with a separate one."""
     return weights["lm_head"] if "lm_head" in weights else weights["wte"]
 
 
 def logits(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    """x [B, T, W] -> [B, T, V]"""
-    w, flat = output(weights), tf.reshape(x, [-1, x.shape[-1]])  # [B*T, W]
-    flat = product(flat, w) if isinstance(w, Narrow) else tf.matmul(flat, w, transpose_b=True)  # [B*T, V]
+    """Multiply activations x [B, T, W] by the output projection; return logits [B, T, V]."""
+    w = output_projection(weights)
+    flat = tf.reshape(x, [-1, x.shape[-1]])  # [B*T, W]
+    flat = product(flat, w) if isinstance(w, NarrowMatrix) else tf.matmul(flat, w, transpose_b=True)  # [B*T, V]
     return tf.reshape(flat, [tf.shape(x)[0], -1, flat.shape[-1]])
 
 
-def model(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> Hidden:
-    """tokens [B, T] int32 -> logits [B, T, V], new keys and values L x [B, H, T, D]."""
-    x, keys, values = hidden(weights, hparams, tokens, cache)
+def model(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: Cache | None = None) -> HiddenStates:
+    """Run the model.
+
+    Args:
+        weights: The model's weights.
+        hparams: The model's sizes.
+        tokens: [B, T] int32.
+        cache: Keys and values of the previous tokens.
+
+    Returns:
+        Logits [B, T, V], and the new keys and values L x [B, H, T, D].
+    """
+    x, keys, values = hidden_states(weights, hparams, tokens, cache)
     return logits(weights, x), keys, values

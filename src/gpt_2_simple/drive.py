@@ -209,12 +209,16 @@ def _update_files(source: Path, target: Path, place_file: Callable[[Path, Path],
     """Place each finished file of `source` that differs in `target`."""
     paths = (path for path in sorted(source.rglob("*")) if path.is_file() and path.name != LOCK_FILE)
     names = [path.relative_to(source) for path in paths]
-    names = [n for n in names if n.suffix != ".part" and not any(p.startswith(files.UNFINISHED) for p in n.parts)]
+    names = [name for name in names if name.suffix != ".part" and not _is_unfinished(name)]
     filecmp.clear_cache()
     # Index files follow their data, so that equal index files mean equal data. Files that name a checkpoint come last.
     for name in sorted(names, key=lambda name: (name.name == STATE_FILE, name.suffix == ".index")):
         if not _is_same_file(source / name, target / name):
             place_file(source / name, target / name)
+
+
+def _is_unfinished(name: Path) -> bool:
+    return any(part.startswith(files.UNFINISHED_PREFIX) for part in name.parts)
 
 
 def _is_same_file(source: Path, target: Path) -> bool:
@@ -231,7 +235,7 @@ def _extract_archive(archive: Path, folder: Path, is_selected: Callable[[str], b
     """Extract the selected files of an archive of `folder` into a temporary folder alongside it."""
     with _reporting_copy_errors(archive, folder), files.creating_folder(folder.parent):
         files.remove_unfinished(folder.parent)  # left by killed processes
-        with tempfile.TemporaryDirectory(prefix=files.UNFINISHED, dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(prefix=files.UNFINISHED_PREFIX, dir=folder.parent) as temporary:
             with tarfile.open(archive) as tar:
                 members = [member for member in tar if is_selected(member.name)]
                 if hasattr(tarfile, "data_filter"):  # Python 3.12, 3.11.4, 3.10.12

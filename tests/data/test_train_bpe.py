@@ -114,7 +114,7 @@ def test_no_text(tmp_path, content, message):
 
 
 def test_what_is_no_folder(text, tmp_path):
-    with pytest.raises(GPT2Error, match="the folder .*text.txt cannot be made: File exists"):
+    with pytest.raises(GPT2Error, match="the folder .*text.txt cannot be created: File exists"):
         train_bpe.train(text, tmp_path / "text.txt", 257)
 
 

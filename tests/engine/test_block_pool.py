@@ -13,7 +13,7 @@ from gpt2.engine.kv_cache import BLOCK_SLOTS, blocks_for
 from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.model import Narrow
+from gpt2.model import NarrowMatrix
 from gpt2.request import PRECISIONS, Sampling
 
 PROMPTS = [[1, 2, 3], [250], [7] * 40, [9, 8], [30, 31, 32, 33, 34], [5] * 100]
@@ -83,7 +83,7 @@ def test_what_they_share_is_in_memory_once(backend):
 
 def widened(weights):
     """Narrow weights as float32 matrices [I, O] and wte [V, E]."""
-    if isinstance(weights, Narrow):
+    if isinstance(weights, NarrowMatrix):
         return np.asarray(weights.values, np.float32) * np.asarray(weights.scale)[:, None]
     if isinstance(weights, dict):
         kept = {name: widened(value) for name, value in weights.items()}

@@ -133,7 +133,7 @@ def test_what_is_there_is_not_overwritten(tmp_path, source):
         convert(source, tmp_path / "full", "gguf")
     with pytest.raises(GPT2Error, match="mine is there already"):
         convert(source, tmp_path / "full/mine", "gguf")
-    with pytest.raises(GPT2Error, match="the folder .*mine cannot be made: "):
+    with pytest.raises(GPT2Error, match="the folder .*mine cannot be created: "):
         convert(source, tmp_path / "full/mine/model", "openai")
     with pytest.raises(GPT2Error, match="cannot be written: File name too long"):
         convert(source, tmp_path / ("x" * 5000), "gguf")

@@ -71,8 +71,8 @@ class TensorFlowBackend:
     """See `engine.backend.Backend`: a model's compiled functions, shared by all batches; none keeps any state.
 
     weights: nested tensors or variables, used as they are: of variables, what they hold at each call counts; matrices
-    may be `model.Narrow`. device: what TensorFlow computes on, as `machine.start` says. With `compiled=False` the same
-    functions run op by op: slow, and the oracle for the others.
+    may be `model.NarrowMatrix`. device: the name that `tensorflow_startup.start_tensorflow` returns. With
+    `compiled=False` the same functions run op by op: slow, and the oracle for the others.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TensorFlowBackend:
         self.forward = function(self._forward, input_signature=signature)
         self.write = function(self._write, input_signature=[cache, new, places, places])
         # XLA widens a narrow weight while it multiplies; elsewhere a widened copy is made, which only a prefill repays.
-        narrow = compiled and isinstance(weights["wte"], model.Narrow)
+        narrow = compiled and isinstance(weights["wte"], model.NarrowMatrix)
         self.step = function(self._forward, input_signature=signature, jit_compile=True) if narrow else self.forward
 
     def new_pool(self) -> TensorBlockPool:
@@ -148,7 +148,7 @@ class TensorFlowBackend:
         cache = [self._past(tensor, table) for tensor in blocks]
         half = self.hparams.n_layer
         past = model.Cache(cache[:half], cache[half:], starts)
-        x, keys, values = model.hidden(self.weights, self.hparams, tokens, past)
+        x, keys, values = model.hidden_states(self.weights, self.hparams, tokens, past)
         x = tf.gather_nd(x, wanted)[:, None]  # [W, 1, E]: no logits for the rest of a prompt
         return model.logits(self.weights, x)[:, 0], [*keys, *values]
 
@@ -230,17 +230,17 @@ def as_tensors(weights: Weights, precision: str = DEFAULT_PRECISION) -> model.We
     return nest((name, _tensor(name, weight, precision)) for name, weight in weights.items())
 
 
-def _tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.Narrow:
+def _tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.NarrowMatrix:
     if weight.layout is None or precision == FLOAT32:
         wanted = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
         return tf.constant(weight.array() if weight.layout in (None, wanted) else weight.array().T)
     rows = weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array().T]
     parts = [_narrow(part, precision) for part in rows]
-    return parts[0] if len(parts) == 1 else model.Narrow(*(tf.concat(column, axis=0) for column in zip(*parts)))
+    return parts[0] if len(parts) == 1 else model.NarrowMatrix(*(tf.concat(column, axis=0) for column in zip(*parts)))
 
 
-def _narrow(w: np.ndarray, precision: str) -> model.Narrow:
+def _narrow(w: np.ndarray, precision: str) -> model.NarrowMatrix:
     """w [O, I] float32 -> the same in a narrow type, each row with a scale of its own."""
     if precision == INT8:
-        return model.Narrow(*map(tf.constant, to_int8(w)))
-    return model.Narrow(tf.cast(w, precision), tf.ones([len(w)]))
+        return model.NarrowMatrix(*map(tf.constant, to_int8(w)))
+    return model.NarrowMatrix(tf.cast(w, precision), tf.ones([len(w)]))

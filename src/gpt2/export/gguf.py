@@ -41,7 +41,7 @@ BLOCK = 32  # numbers of Q8_0 that share a scale
 def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what llama.cpp's gpt2 does not compute; UsageError for a dtype."""
     options.resolve_dtype(chosen, options.DTYPES, NAME)
-    if others := [f"{name} {value}" for name, value in hparams.variant().items() if name not in HELD]:
+    if others := [f"{name} {value}" for name, value in hparams.variant_fields().items() if name not in HELD]:
         raise GPT2Error(f"llama.cpp, which reads GGUF, computes no GPT-2 of {', '.join(others)}")
     require_end_of_text(vocabulary, "GGUF")
 

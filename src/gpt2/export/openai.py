@@ -22,7 +22,7 @@ NAME, IS_FILE = "openai", False
 def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
     """Raises GPT2Error, naming it, for what the old tools cannot read, unless it is chosen; UsageError for a dtype."""
     options.resolve_dtype(chosen, [options.FLOAT32], NAME)
-    others = [f"{name} {value}" for name, value in hparams.variant().items()]
+    others = [f"{name} {value}" for name, value in hparams.variant_fields().items()]
     if not isinstance(vocabulary, Encoder):
         others.append("a vocabulary that is no byte-level BPE")
     if others and not chosen.variant:

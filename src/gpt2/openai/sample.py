@@ -38,9 +38,10 @@ def top_p_logits(logits: tf.Tensor, p: Any) -> tf.Tensor:
 def _largest(logits: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     """logits [B, V], counts [B] -> the same with -1e10 for all but so many of each row."""
     values, ids = tf.math.top_k(logits, tf.reduce_max(counts))  # of equal ones those of lowest id
-    values = tf.where(tf.sequence_mask(counts, tf.shape(ids)[1]), values, blocks.MASKED)
+    values = tf.where(tf.sequence_mask(counts, tf.shape(ids)[1]), values, blocks.MASKED_SCORE)
     rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
-    return tf.tensor_scatter_nd_update(tf.fill(tf.shape(logits), blocks.MASKED), tf.stack([rows, ids], -1), values)
+    masked = tf.fill(tf.shape(logits), blocks.MASKED_SCORE)
+    return tf.tensor_scatter_nd_update(masked, tf.stack([rows, ids], -1), values)
 
 
 def sample_sequence(
@@ -102,7 +103,7 @@ def sample_text(
         """tokens [B, T] so far, of them those that are not in the cache [B, T'], the cache L x [B, H, P, D]."""
         used = tf.shape(keys[0])[2]
         cache = blocks.Cache(keys, values, tf.fill([batch], used))
-        x, new_keys, new_values = blocks.hidden(weights, hparams, waiting, cache)
+        x, new_keys, new_values = blocks.hidden_states(weights, hparams, waiting, cache)
         new = choose(blocks.logits(weights, x[:, -1:])[:, 0], tokens)
         tokens = tf.concat([tokens, new[:, None]], axis=1)
         full = used + tf.shape(waiting)[1] >= n_ctx  # then half a window is read again

@@ -120,7 +120,7 @@ def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, scale: tf.Tensor) -> tuple[
     for start, end in _slices(q):
         scores = tf.cast(tf.matmul(q[:, :, start:end], k[:, :, :end], transpose_b=True), tf.float32)
         seen = tf.range(start, end)[:, None] >= tf.range(end)
-        probs.append(tf.cast(tf.nn.softmax(scores + tf.where(seen, 0.0, model.MASKED)), q.dtype))
+        probs.append(tf.cast(tf.nn.softmax(scores + tf.where(seen, 0.0, model.MASKED_SCORE)), q.dtype))
         outputs.append(tf.matmul(probs[-1], v[:, :, :end]))
     return tf.concat(outputs, axis=2), probs
 

@@ -42,10 +42,10 @@ def loss_and_gradients(
     weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
     embedded = embed(weights, inputs)
     x = tf.reshape(drop(embedded, regime, seed, 0), [-1, hparams.token_size])
-    x, entering = _taped(model.enter, weights, ENTERING, x)
+    x, entering = _taped(model.project_in, weights, ENTERING, x)
     x, through_blocks = _blocks(weights, hparams, regime, x, seed, inputs.shape[0], spend)
-    x, leaving = _taped(lambda w, x: model.leave(w, hparams, x), weights, LEAVING, x)
-    loss, dx, d_head = _head(x, model.output(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
+    x, leaving = _taped(lambda w, x: model.project_out(w, hparams, x), weights, LEAVING, x)
+    loss, dx, d_head = _head(x, model.output_projection(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
     gradients: dict[str, Any] = {}
     for backward in (leaving, through_blocks, entering):
         dx, more = backward(dx)
@@ -64,13 +64,14 @@ def loss_and_gradients(
 def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout and gradients."""
     inputs, targets = tokens[:, :-1], tf.reshape(tokens[:, 1:], [-1])
-    x = model.enter(weights, tf.reshape(embed(weights, inputs), [-1, hparams.token_size]))
+    x = model.project_in(weights, tf.reshape(embed(weights, inputs), [-1, hparams.token_size]))
     mask = model.causal_mask(tf.shape(inputs)[1])
     for layer in range(hparams.n_layer):
         w = _cast(weights[f"h{layer}"], dtype)
         x = model.block(x, w, hparams, model.score_scale(hparams, layer), tf.shape(tokens)[0], mask)[0]
-    x = tf.cast(model.leave(weights, hparams, x), dtype)
-    logits = tf.cast(tf.matmul(x, tf.cast(model.output(weights), dtype), transpose_b=True), tf.float32)  # [N, V]
+    x = tf.cast(model.project_out(weights, hparams, x), dtype)
+    projection = tf.cast(model.output_projection(weights), dtype)  # [V, W]
+    logits = tf.cast(tf.matmul(x, projection, transpose_b=True), tf.float32)  # [N, V]
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
 
 

@@ -96,7 +96,7 @@ def write(path: Path, weights: Prepared) -> int:
     head += b" " * (-(BEGIN + len(head)) % ALIGNMENT)
     if not _has_room(path.parent, BEGIN + len(head) + at):
         return 0
-    with files.temporary_file(path, on_disk=False) as part, part.open("wb", buffering=0) as file:
+    with files.temporary_file(path, sync=False) as part, part.open("wb", buffering=0) as file:
         part.chmod(0o644)  # whatever the umask is
         numbers = b"".join(number.to_bytes(8, "little") for number in (len(head), google_crc32c.value(head)))
         content = [np.frombuffer(FORMAT + numbers + head, np.uint8)]

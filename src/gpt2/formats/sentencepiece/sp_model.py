@@ -37,8 +37,10 @@ def read(path: Path) -> SentencePiece:
     """Raises GPT2Error, naming the file, if it cannot be read or is damaged, or if the package is missing."""
     import_sentencepiece()
     with files.reporting_read_errors(path), path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size > files.LARGEST_TEXT:
-            raise DamagedFileError(path, f"it has more than {files.LARGEST_TEXT} bytes, which no vocabulary needs")
+        if os.fstat(file.fileno()).st_size > files.MAX_TEXT_FILE_BYTES:
+            raise DamagedFileError(
+                path, f"it has more than {files.MAX_TEXT_FILE_BYTES} bytes, which no vocabulary needs"
+            )
         model = file.read()
     try:
         spaces = _looked_through(model)

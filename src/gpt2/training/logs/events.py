@@ -14,8 +14,8 @@ from typing import Any
 import google_crc32c
 import tensorflow as tf
 
-from gpt2.files import AppendedFile
 from gpt2.formats.openai.leveldb_table import mask_crc
+from gpt2.training.logs.appended_file import AppendedFile
 
 
 class EventWriter:
@@ -33,7 +33,7 @@ class EventWriter:
     def restore(self) -> None:
         """Begins another file if this one was removed."""
         if not self.file.path.is_file():
-            waiting, self.file = self.file.waiting, self._begun()
+            waiting, self.file = self.file.pending, self._begun()
             self.file.add(waiting)
 
     def scalars(self, step: int, **values: float) -> None:

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpt2.files import AppendedFile, atomic_write, reporting_read_errors
+from gpt2.files import atomic_write, reporting_read_errors
+from gpt2.training.logs.appended_file import AppendedFile
 
 HISTORY_FILE, CURVE_FILE = "progress.jsonl", "loss.png"
 STEP_KEY, LOSS_KEY, SMOOTHED_LOSS_KEY, VALIDATION_LOSS_KEY = "step", "loss", "smoothed_loss", "validation_loss"

@@ -73,5 +73,5 @@ class TrainingLog:
     def flush(self) -> None:
         """Writes what found no room before."""
         for file in (self.history.file, self.events.file):
-            if file.waiting:
+            if file.pending:
                 file.add()
