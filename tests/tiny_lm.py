@@ -34,7 +34,7 @@ def write_vocabulary(folder: Path) -> Path:
     """An `sp.model` of sp-train's, with another file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.txt").write_text(TEXT * 20, encoding="utf-8")
-    return data.train(folder / "text.txt", str(folder / "sp"), PIECES, 1.0)
+    return data.train_vocabulary(folder / "text.txt", str(folder / "sp"), PIECES, 1.0)
 
 
 def write_model(folder: Path, sp_model: Path, hparams: HParams = HPARAMS, legacy: bool = False, **more: Any) -> Path:

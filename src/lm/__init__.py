@@ -1,1 +1,1 @@
-"""transformer-lm's `lm`: programs that begin with `import lm.inference as lmi` run unchanged, on the engine."""
+"""transformer-lm's package `lm`: programs that start with `import lm.inference as lmi` run unchanged on the engine."""

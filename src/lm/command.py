@@ -1,7 +1,7 @@
-"""transformer-lm's commands: sp-train, sp-encode, gpt-2, gpt-2-gen, gpt-2-lambada.
+"""transformer-lm's commands: sp-train, sp-encode, gpt-2 and gpt-2-gen, and gpt-2-lambada.
 
-Dashes and underscores are the same in their flags. What they print on stdout is what they always did; what is unknown
-or cannot be is refused before anything runs.
+Flags may be written with dashes or underscores. stdout is the same as in transformer-lm. Unknown flags and invalid
+values are rejected before any work starts.
 """
 
 from __future__ import annotations
@@ -26,91 +26,92 @@ from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 from gpt2.text.sentencepiece import import_sentencepiece
 
 if TYPE_CHECKING:
-    from lm.training import Data, Options
+    from lm.training import EncodedCorpus, TransformerLmOptions
 
 FOLDER, FILE = "a folder", "a file"
 FLAGS = {
-    "run_path": Flag(str, FOLDER, "the run's folder, a model directory; a run that is there goes on"),
+    "run_path": Flag(str, FOLDER, "the run's folder, which is a model directory; an existing run is resumed"),
     "dataset_path": Flag(str, FOLDER, "folder with train.npy and valid.npy, as sp-encode writes them"),
     "sp_model_path": Flag(str, FILE, "the vocabulary, as sp-train writes it"),
-    "epochs": Flag(int, WHOLE, "how often the training text is seen, in all"),
+    "epochs": Flag(int, WHOLE, "number of passes over the training text, in all"),
     "lr": Flag(float, NUMBER, "learning rate"),
-    "batch_size": Flag(int, WHOLE, "windows that are computed together, on each device"),
-    "g_accum_gradients": Flag(int, WHOLE, "batches of an update, on all devices together; one each if not given"),
+    "batch_size": Flag(int, WHOLE, "windows computed together, on each device"),
+    "g_accum_gradients": Flag(int, WHOLE, "batches per update, on all devices together; one per device if not given"),
     "gradient_checkpointing": TRAINING["memory_saving_gradients"],
     "warmup_steps": TRAINING["warmup_steps"],
-    "n_ctx": Flag(int, WHOLE, "window, tokens"),
-    "n_ctx_min": Flag(int, WHOLE, "not offered: windows of several lengths"),
+    "n_ctx": Flag(int, WHOLE, "window, in tokens"),
+    "n_ctx_min": Flag(int, WHOLE, "not supported: windows of several lengths"),
     "n_embed": Flag(int, WHOLE, "width of the embeddings"),
-    "n_head": Flag(int, WHOLE, "attention heads"),
-    "n_layer": Flag(int, WHOLE, "blocks"),
-    "n_hidden": Flag(int, WHOLE, "width of the blocks, n_embed if not given"),
-    "clean": Flag(parse_switch, YES_OR_NO, "remove the run that is in run_path first"),
-    "log_every": Flag(int, WHOLE, "a line after every so many updates"),
-    "save_every": Flag(int, WHOLE, "save after every so many updates"),
-    "validate_every": Flag(int, WHOLE, "validate after every so many updates, save_every if not given"),
-    "only_validate": Flag(parse_switch, YES_OR_NO, "show the losses of the run on valid.npy, and train nothing"),
-    "max_tokens": Flag(int, WHOLE, "end when the run has seen so many tokens in all"),
+    "n_head": Flag(int, WHOLE, "number of attention heads"),
+    "n_layer": Flag(int, WHOLE, "number of layers"),
+    "n_hidden": Flag(int, WHOLE, "width of the layers, n_embed if not given"),
+    "clean": Flag(parse_switch, YES_OR_NO, "remove the run in run_path first"),
+    "log_every": Flag(int, WHOLE, "updates between log lines"),
+    "save_every": Flag(int, WHOLE, "updates between checkpoints"),
+    "validate_every": Flag(int, WHOLE, "updates between validations, save_every if not given"),
+    "only_validate": Flag(parse_switch, YES_OR_NO, "print the run's losses on valid.npy and do not train"),
+    "max_tokens": Flag(int, WHOLE, "end when the run has seen this many tokens in all"),
     "use_amp": Flag(parse_switch, YES_OR_NO, "compute the matrix products in bfloat16"),
-    "sample_sentences": Flag(parse_switch, YES_OR_NO, "of no effect: windows begin anywhere"),
-    "verbose": Flag(parse_switch, YES_OR_NO, "of no effect"),
-    "master_port": Flag(str, "a port", "of no effect: several machines need TF_CONFIG"),
-    "master_addr": Flag(str, "an address", "of no effect"),
+    "sample_sentences": Flag(parse_switch, YES_OR_NO, "ignored: windows start anywhere"),
+    "verbose": Flag(parse_switch, YES_OR_NO, "ignored"),
+    "master_port": Flag(str, "a port", "ignored: set TF_CONFIG for several machines"),
+    "master_addr": Flag(str, "an address", "ignored"),
     "model_path": Flag(str, FOLDER, "a model directory of any format, or a name under models/"),
-    "prefix": Flag(str, "text", "what the text begins with"),
-    "tokens_to_generate": Flag(int, WHOLE, "how many new pieces"),
+    "prefix": Flag(str, "text", "text to continue"),
+    "tokens_to_generate": Flag(int, WHOLE, "number of new pieces"),
     "top_k": GENERAL["top_k"],
     "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; above 0 it replaces top_k"),
     **{name: GENERAL[name] for name in ("temperature", "seed", "precision", "threads")},
-    "lambada_path": Flag(str, FILE, "LAMBADA's .jsonl, or a text with a passage a line"),
-    "vocab_size": Flag(int, WHOLE, "how many pieces", 1),
+    "lambada_path": Flag(str, FILE, "LAMBADA's .jsonl, or a text file with one passage per line"),
+    "vocab_size": Flag(int, WHOLE, "number of pieces", 1),
     "character_coverage": Flag(float, NUMBER, "share of the text's characters that get pieces of their own"),
 }
 
 
-def train(**given: Any) -> None:
-    """Train a GPT-2 from nothing on what sp-encode wrote.
+def train(**parameters: Any) -> None:
+    """Train a new GPT-2 on the files that sp-encode writes.
 
-    The run's folder is a model directory that every command reads: --model_name RUN_PATH. The same command goes on
-    where the last one ended, its sizes repeated; Ctrl-C saves and ends.
+    The run's folder is a model directory that every command accepts: --model_name RUN_PATH. To resume a run, repeat the
+    command with the same sizes. Ctrl-C saves and ends.
     """
+    from gpt2.formats.model_dir import find_vocabulary
     from lm import training
 
-    options = training.Options(**given)
+    options = training.TransformerLmOptions(**parameters)
     for remark in options.remarks():
         print_error_line(remark)
-    vocabulary = training.load_vocabulary(options.sp_model_path)
-    print(training.params(options, vocabulary.n_vocab))
+    vocabulary = find_vocabulary(options.sp_model_path)
+    print(training.params_json(options, vocabulary.n_vocab))
     print(f"Loading dataset from {options.dataset_path}", flush=True)
-    data = training.Data(expand_path(options.dataset_path), vocabulary)
-    print(f"Train dataset has {len(data.train):,} tokens")
-    print(f"Validation dataset has {len(data.valid):,} tokens", flush=True)
+    corpus = training.EncodedCorpus(expand_path(options.dataset_path), vocabulary)
+    print(f"Train dataset has {len(corpus.train):,} tokens")
+    print(f"Validation dataset has {len(corpus.valid):,} tokens", flush=True)
     if options.only_validate:
-        with _bar("validation") as report:
-            losses = training.losses(options.folder, data, report)
+        with _count_bar("validation") as report:
+            losses = training.validation_losses(options.folder, corpus, report)
         for name, loss in sorted(losses.items()):
             print(f"{name:<20} {loss:.4f}")
         return
     if options.clean:
-        training.clean(options.folder)
-    _train(options, data)
+        training.remove_run(options.folder)
+    _train(options, corpus)
 
 
-def _train(options: Options, data: Data) -> None:
+def _train(options: TransformerLmOptions, corpus: EncodedCorpus) -> None:
     from gpt2.cli.training_report import TerminalReport
     from gpt2.training import run
     from lm import training
 
-    seen, done = training.seen_tokens(options)
-    settings = training.settings(options, data)
-    if seen:
-        print(f"Resuming from seen_tokens {seen:,}", flush=True)
-    if done and settings.stop_after == done:
-        print_error_line(f"{options.folder} has seen {seen:,} tokens already; give more epochs")
+    seen_tokens, updates = training.run_progress(options)
+    settings = training.training_settings(options, corpus)
+    if seen_tokens:
+        print(f"Resuming from seen_tokens {seen_tokens:,}", flush=True)
+    if updates and settings.stop_after == updates:
+        print_error_line(f"{options.folder} has seen {seen_tokens:,} tokens already; give more epochs")
         return
     run.train(settings, report=TerminalReport(settings.print_every))
-    seen, _ = training.seen_tokens(options)
-    if options.max_tokens and seen >= options.max_tokens:
+    seen_tokens, _ = training.run_progress(options)
+    if options.max_tokens and seen_tokens >= options.max_tokens:
         print(f"max_tokens {options.max_tokens} reached")
 
 
@@ -125,7 +126,7 @@ def generate(
     precision: str = DEFAULT_PRECISION,
     threads: int | None = None,
 ) -> None:
-    """Write what a model goes on with after PREFIX, which is not repeated. The text is unfiltered."""
+    """Generate text that continues PREFIX, and print it without the prefix. The text is unfiltered."""
     from gpt2 import generate
 
     sampling = Sampling(temperature, 0 if top_p > 0 else top_k, top_p)
@@ -139,121 +140,140 @@ def generate(
     print(next(generate.generate(model, [request])).removeprefix(" "))
 
 
-def lambada(
+def evaluate_lambada(
     model_path: str,
     lambada_path: str,
     precision: str = DEFAULT_PRECISION,
     threads: int | None = None,
 ) -> None:
-    """How often a model finds the last word of LAMBADA's passages, each piece of it the likeliest one, and how likely
-    the words are to it. Each passage begins after an end of text."""
+    """Measure how well a model predicts the last words of LAMBADA's passages.
+
+    A word counts as correct if each of its pieces is the likeliest one. Each passage follows an end-of-text token.
+    """
     from gpt2 import generate
     from lm import lambada
 
     check_precision(precision)
     check_threads(threads)
-    texts = lambada.passages(expand_path(lambada_path))
+    passages = lambada.read_passages(expand_path(lambada_path))
     model = generate.load(model_path, precision=precision, threads=threads)
-    with _bar("passages") as report:
-        found = lambada.evaluated(model, texts, report)
-    print(f"accuracy {found.accuracy:.4f} ({found.right} of {found.words} last words)")
-    print(f"perplexity {found.perplexity:.2f} for each last word")
+    with _count_bar("passages") as report:
+        result = lambada.evaluate(model, passages, report)
+    print(f"accuracy {result.accuracy:.4f} ({result.correct} of {result.words} last words)")
+    print(f"perplexity {result.perplexity:.2f} for each last word")
 
 
 @contextlib.contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on stderr for what is counted."""
+def _count_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar on stderr that counts items; the block gets its progress callback."""
     from tqdm import tqdm
 
-    with tqdm(desc=title, leave=False) as shown:
+    with tqdm(desc=title, leave=False) as progress_bar:
 
         def report(done: int, total: int | None) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
+            progress_bar.total = total
+            progress_bar.update(done - progress_bar.n)
 
         yield report
 
 
 def train_vocabulary(argv: Sequence[str] | None = None) -> None:
-    """What sp-train does."""
-    given = _corpora("sp-train", ("sp_text", "sp_model_prefix"), ("vocab_size", "character_coverage"), argv)
+    """Run sp-train: train a vocabulary on the train split of corpora."""
+    arguments = _parse_corpora("sp-train", ("sp_text", "sp_model_prefix"), ("vocab_size", "character_coverage"), argv)
     import_sentencepiece()
     from gpt2.cli.progress_bars import READING, bar
     from lm import data
 
-    text = expand_path(given["sp_text"])
+    text = expand_path(arguments["sp_text"])
     if is_file(text):
         print(f'Using existing "{text}", remove and re-run if it is stale.', flush=True)
     else:
-        print(f"Reading corpora: {given['corpora']}", flush=True)
-        paths = data.texts(given["corpora"], data.TRAIN)
+        print(f"Reading corpora: {arguments['corpora']}", flush=True)
+        paths = data.find_texts(arguments["corpora"], data.TRAIN)
         with bar(READING) as report:
-            data.gather(paths, text, report)
+            data.join_lines(paths, text, report)
     print_error_line("training the vocabulary, which may take minutes")
-    data.train(text, given["sp_model_prefix"], given["vocab_size"], given["character_coverage"])
+    data.train_vocabulary(text, arguments["sp_model_prefix"], arguments["vocab_size"], arguments["character_coverage"])
 
 
-def encode(argv: Sequence[str] | None = None) -> None:
-    """What sp-encode does."""
-    given = _corpora("sp-encode", ("sp_model", "output"), (), argv)
+def encode_corpora(argv: Sequence[str] | None = None) -> None:
+    """Run sp-encode: encode the splits of corpora."""
+    arguments = _parse_corpora("sp-encode", ("sp_model", "output"), (), argv)
     import_sentencepiece()
     from gpt2.cli.progress_bars import ENCODING, bar
-    from lm import data, training
+    from gpt2.formats.model_dir import find_vocabulary
+    from lm import data
 
     @contextlib.contextmanager
-    def begin(split: str, path: Path) -> Iterator[ByteProgress]:
+    def show_split(split: str, path: Path) -> Iterator[ByteProgress]:
         with bar(f"{ENCODING} {split}") as report:
             yield report
         print(f"Saving encoded split {split} to {path}", flush=True)
 
-    vocabulary = training.load_vocabulary(given["sp_model"])
-    print(f"Reading corpora: {given['corpora']}", flush=True)
-    data.encode(given["corpora"], vocabulary, expand_path(given["output"]), begin)
+    vocabulary = find_vocabulary(arguments["sp_model"])
+    print(f"Reading corpora: {arguments['corpora']}", flush=True)
+    data.encode_corpora(arguments["corpora"], vocabulary, expand_path(arguments["output"]), show_split)
 
 
-ABOUT = {
-    "sp-train": "Makes a SentencePiece vocabulary of the train split of corpora.",
-    "sp-encode": "Encodes the splits of corpora into OUTPUT/train.npy, valid.npy and test.npy.",
-    "corpora": "folders with train, valid and test, each with files .txt",
-    "sp_text": "file for the text that the vocabulary is made of; one that is there is used",
-    "sp_model_prefix": "beginning of the names of the vocabulary's files, PREFIX.model and PREFIX.vocab",
+DESCRIPTIONS = {
+    "sp-train": "Train a SentencePiece vocabulary on the train split of corpora.",
+    "sp-encode": "Encode the splits of corpora into OUTPUT/train.npy, valid.npy and test.npy.",
+}
+ARGUMENT_HELP = {
+    "corpora": "folders with the subfolders train, valid and test, each with .txt files",
+    "sp_text": "file for the vocabulary's training text; an existing file is used as it is",
+    "sp_model_prefix": "start of the names of the vocabulary's files, PREFIX.model and PREFIX.vocab",
     "sp_model": "the vocabulary, PREFIX.model",
     "output": "folder for the files of ids",
 }
 DEFAULTS = {"vocab_size": 50000, "character_coverage": 1.0}
 
 
-def _corpora(program: str, words: Sequence[str], flags: Sequence[str], argv: Sequence[str] | None) -> dict[str, Any]:
-    """The arguments of a command that begins with any number of corpora. Raises UsageError."""
-    parser = Parser(prog=program, description=ABOUT[program], allow_abbrev=False)
-    parser.add_argument("corpora", nargs="+", help=ABOUT["corpora"])
-    for word in words:
-        parser.add_argument(word, help=ABOUT[word])
+def _parse_corpora(
+    program: str, positionals: Sequence[str], flags: Sequence[str], argv: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the arguments of a command whose line starts with any number of corpora."""
+    parser = Parser(prog=program, description=DESCRIPTIONS[program], allow_abbrev=False)
+    parser.add_argument("corpora", nargs="+", help=ARGUMENT_HELP["corpora"])
+    for name in positionals:
+        parser.add_argument(name, help=ARGUMENT_HELP[name])
     for name in flags:
-        flag, names = FLAGS[name], [f"--{name.replace('_', '-')}", f"--{name}"]
-        about = f"{flag.help} ({DEFAULTS[name]})"
-        parser.add_argument(*names, type=argparse_type(flag), default=DEFAULTS[name], help=about, metavar=name.upper())
+        flag = FLAGS[name]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            f"--{name}",
+            type=argparse_type(flag),
+            default=DEFAULTS[name],
+            help=f"{flag.help} ({DEFAULTS[name]})",
+            metavar=name.upper(),
+        )
     return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
 
 
 def sp_train() -> int:
+    """Run the command sp-train and return its exit status."""
     return command.guarded(train_vocabulary)
 
 
 def sp_encode() -> int:
-    return command.guarded(encode)
+    """Run the command sp-encode and return its exit status."""
+    return command.guarded(encode_corpora)
 
 
 def gpt_2() -> int:
-    from lm.training import Options
+    """Run the command gpt-2 and return its exit status."""
+    from lm.training import TransformerLmOptions
 
-    train.__signature__ = inspect.signature(Options)  # type: ignore[attr-defined]  # its flags and their defaults
+    # The fields of TransformerLmOptions are the command's flags.
+    train.__signature__ = inspect.signature(TransformerLmOptions)  # type: ignore[attr-defined]
     return command.main(train, flags=FLAGS)
 
 
 def gpt_2_gen() -> int:
+    """Run the command gpt-2-gen and return its exit status."""
     return command.main(generate, flags=FLAGS)
 
 
 def gpt_2_lambada() -> int:
-    return command.main(lambada, flags=FLAGS)
+    """Run the command gpt-2-lambada and return its exit status."""
+    return command.main(evaluate_lambada, flags=FLAGS)

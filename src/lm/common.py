@@ -1,4 +1,4 @@
-"""What transformer-lm calls its tokens, for programs that import the names from here."""
+"""transformer-lm's names for its special tokens, for programs that import them from here."""
 
 from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, WORD_START
 from gpt2.text.sentencepiece import UNKNOWN_TOKEN as UNK

@@ -1,6 +1,7 @@
-"""Corpora -> a SentencePiece vocabulary, and files of its ids, as transformer-lm lays them out.
+"""Corpora into SentencePiece vocabularies and files of ids, laid out as transformer-lm does.
 
-A corpus is a folder with the folders train, valid and test, each with files `*.txt` in UTF-8 in it or below.
+A corpus is a folder with the subfolders train, valid and test. Each of them contains `*.txt` files in UTF-8, at any
+depth.
 """
 
 from __future__ import annotations
@@ -22,42 +23,65 @@ from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SP_MODEL_SUFFIX, U
 from gpt2.text.vocabulary import Vocabulary
 
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
-IDS = "{}.npy"  # of a split
-LONGEST_LINE = 16384  # bytes; longer ones do not count
+IDS_FILE = "{}.npy"  # takes the name of a split
+MAX_LINE_BYTES = 16384  # vocabularies are trained without longer lines
 
 
-def texts(corpora: Sequence[str], split: str) -> list[Path]:
-    """The files of a split of all corpora. Raises UsageError for a corpus that has none."""
-    found: list[Path] = []
+def find_texts(corpora: Sequence[str], split: str) -> list[Path]:
+    """Return the text files of a split of all corpora.
+
+    Raises:
+        UsageError: If a corpus has none.
+    """
+    paths: list[Path] = []
     for corpus in map(Path, corpora):
         files = sorted(path for path in (corpus / split).glob("**/*.txt") if path.is_file())
         if not files:
             raise UsageError(f"Corpus {split} split {printable_name(corpus / split)} looks empty, no text files found")
-        found += files
-    return found
+        paths += files
+    return paths
 
 
-def gather(paths: Sequence[Path], path: Path, report: ByteProgress = no_callback) -> None:
-    """Writes the lines of the files that are not blank into one, which appears when it is whole."""
-    size, done, held = documents.total_size(paths), 0, ""
-    report(done, size)
-    with atomic_write(path) as file:
-        for part in documents.read(paths, where=_after_line):
-            lines = (held + part.text + "\n" * part.last).split("\n")
-            held = "" if part.last else lines.pop()
+def join_lines(paths: Sequence[Path], output: Path, report: ByteProgress = no_callback) -> None:
+    """Write all lines of text files, except blank ones, into one file, which appears when it is complete.
+
+    Args:
+        paths: The text files.
+        output: File to write.
+        report: Progress callback, called with (done, total) bytes.
+    """
+    total = documents.total_size(paths)
+    done = 0
+    incomplete_line = ""
+    report(done, total)
+    with atomic_write(output) as file:
+        for part in documents.read(paths, where=_after_last_newline):
+            lines = (incomplete_line + part.text + "\n" * part.last).split("\n")
+            incomplete_line = "" if part.last else lines.pop()
             file.write("".join(f"{line}\n" for line in lines if line.strip()).encode("utf-8"))
             done += part.size
-            report(done, size)
+            report(done, total)
 
 
-def _after_line(text: str) -> int:
+def _after_last_newline(text: str) -> int:
     return text.rfind("\n") + 1
 
 
-def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -> Path:
-    """Trains a vocabulary of BPE on a file of lines, and writes PREFIX.model and PREFIX.vocab; returns the former.
+def train_vocabulary(text: Path, prefix: str, vocab_size: int, character_coverage: float) -> Path:
+    """Train a BPE vocabulary on the lines of a file, and write PREFIX.model and PREFIX.vocab.
 
-    Raises GPT2Error for a text that gives fewer pieces, UsageError for sizes that cannot be.
+    Args:
+        text: The text file.
+        prefix: Start of the paths of both files.
+        vocab_size: Number of pieces.
+        character_coverage: Share of the text's characters that get pieces of their own.
+
+    Returns:
+        The path of PREFIX.model.
+
+    Raises:
+        GPT2Error: If the text yields fewer pieces, or if the files cannot be written.
+        UsageError: If a value is out of range.
     """
     if vocab_size < 1 or not 0 < character_coverage <= 1:
         raise UsageError(
@@ -66,25 +90,29 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
         )
     model = Path(f"{prefix}{SP_MODEL_SUFFIX}")
     if not prefix or prefix.endswith(os.sep):
-        raise UsageError(f"sp_model_prefix must be the beginning of a file's name, not {prefix!r}")
+        raise UsageError(f"sp_model_prefix must be the start of a file name, not {prefix!r}")
     try:
-        with creating_folder(model.parent), atomic_write_many(model.parent, last=model.name) as folder, _ctrl_c_ends():
+        with (
+            creating_folder(model.parent),
+            atomic_write_many(model.parent, last=model.name) as folder,
+            _ctrl_c_ends_process(),
+        ):
             import_sentencepiece().SentencePieceTrainer.train(
                 input=str(text),
                 model_prefix=str(folder / model.stem),
                 vocab_size=vocab_size,
                 model_type="bpe",
-                max_sentence_length=LONGEST_LINE,
+                max_sentence_length=MAX_LINE_BYTES,
                 bos_id=-1,
                 eos_id=-1,
                 unk_piece=UNKNOWN_TOKEN,
                 control_symbols=[END_OF_LINE, END_OF_TEXT],
                 character_coverage=character_coverage,
-                minloglevel=2,  # errors; they come as exceptions too
+                minloglevel=2,  # errors only, which are also raised
             )
     except RuntimeError as error:
         raise GPT2Error(
-            f"no vocabulary of {vocab_size} could be made of {printable_name(text)}: {_reason(error)}"
+            f"a vocabulary of {vocab_size} pieces could not be trained on {printable_name(text)}: {_reason(error)}"
         ) from error
     except OSError as error:
         raise GPT2Error(f"{model} cannot be written: {error.strerror or error}") from error
@@ -92,52 +120,63 @@ def train(text: Path, prefix: str, vocab_size: int, character_coverage: float) -
 
 
 def _reason(error: RuntimeError) -> str:
-    """What the package says, without the places in its code and what it says to programmers."""
-    said = re.sub(r"^.*?\(\d+\) *\[.*?\] *", "", str(error).strip().split("\n")[0])
-    return re.sub(r"^(Internal|INTERNAL|Not found|NOT_FOUND): *", "", said) or type(error).__name__
+    """Return SentencePiece's message without source locations and status codes."""
+    message = re.sub(r"^.*?\(\d+\) *\[.*?\] *", "", str(error).strip().split("\n")[0])
+    return re.sub(r"^(Internal|INTERNAL|Not found|NOT_FOUND): *", "", message) or type(error).__name__
 
 
 @contextlib.contextmanager
-def _ctrl_c_ends() -> Iterator[None]:
-    """The package computes for minutes without Python, which would look at Ctrl-C only then: the system does instead.
+def _ctrl_c_ends_process() -> Iterator[None]:
+    """Let the system handle Ctrl-C: SentencePiece computes for minutes without returning to Python.
 
-    What is half done lies in a folder that the next one removes.
+    Unfinished files are in a temporary folder that the next call removes.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    previous_handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous_handler)
 
 
-def encode(
+def encode_corpora(
     corpora: Sequence[str],
     vocabulary: Vocabulary,
     output: Path,
-    begin: Callable[[str, Path], contextlib.AbstractContextManager[ByteProgress]],
+    show_split: Callable[[str, Path], contextlib.AbstractContextManager[ByteProgress]],
 ) -> None:
-    """Writes OUTPUT/train.npy, valid.npy and test.npy: of each file its lines, each with its end, and the end of text.
+    """Encode the splits of corpora into OUTPUT/train.npy, valid.npy and test.npy.
 
-    begin: called with a split and its file, gives what is told how many bytes of how many are encoded.
+    Each line is followed by an end-of-line token, each file by an end-of-text token.
+
+    Args:
+        corpora: The folders of the corpora.
+        vocabulary: The vocabulary.
+        output: Folder of the files, created if it does not exist.
+        show_split: Called with the name and the output file of each split. Returns a context manager around the split's
+            encoding, whose value is a progress callback for (done, total) bytes.
+
+    Raises:
+        GPT2Error: If a split holds no text, or if a file cannot be read or written.
+        UsageError: If a split of a corpus has no files.
     """
-    files = {split: texts(corpora, split) for split in SPLITS}
+    files = {split: find_texts(corpora, split) for split in SPLITS}
     with creating_folder(output):
         for split, paths in files.items():
-            path = output / IDS.format(split)
-            with begin(split, path) as report, token_file.write(path, vocabulary) as writer:
-                for batch in _encoded(paths, vocabulary, report):
+            path = output / IDS_FILE.format(split)
+            with show_split(split, path) as report, token_file.write(path, vocabulary) as writer:
+                for batch in _encode_texts(paths, vocabulary, report):
                     writer.append(batch)
                 if not writer.tokens:
                     raise GPT2Error(f"the {split} split holds no text")
 
 
-def _encoded(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteProgress) -> Iterator[Encoded]:
-    """What `data.encode` makes of files, without the end of text that it puts before the first one."""
-    end = pack_separator(vocabulary)
+def _encode_texts(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteProgress) -> Iterator[Encoded]:
+    """Yield batches of ids like `encode_files`, without the end-of-text token that it puts before the first file."""
+    leading = pack_separator(vocabulary)
     with contextlib.closing(encode_files(paths, vocabulary, "utf-8", documents.PLAIN_CSV, None, report)) as batches:
         for batch in batches:
-            yield batch._replace(ids=batch.ids.removeprefix(end))
-            end = b""
+            yield batch._replace(ids=batch.ids.removeprefix(leading))
+            leading = b""

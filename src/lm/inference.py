@@ -1,10 +1,10 @@
-"""transformer-lm's `lm.inference`: a model that takes and gives pieces of text.
+"""transformer-lm's module `lm.inference`: a model whose input and output are pieces of text.
 
 >>> import lm.inference as lmi
 >>> mw = lmi.ModelWrapper.load(Path("de345-root"))
 >>> mw.sp_model.DecodePieces(mw.generate_tokens(mw.tokenize("Das blaue Pferd"), tokens_to_generate=16, top_k=8))
 
-docs/transformer-lm.md says where it differs from the old one.
+docs/transformer-lm.md lists the differences from the original.
 """
 
 from __future__ import annotations
@@ -26,39 +26,41 @@ from gpt2.request import DEFAULT_PRECISION, Sampling, check_precision, require_i
 from gpt2.text.sentencepiece import SentencePiece
 from lm import scores, words
 from lm.common import END_OF_LINE, END_OF_TEXT
-
-Scored = list[tuple[float, str]]
+from lm.words import ScoredTexts
 
 
 class HParams(NamedTuple):
-    """The sizes, as transformer-lm calls them."""
+    """A model's sizes, under transformer-lm's names."""
 
     n_vocab: int
     n_ctx: int
     n_embed: int  # width of the embeddings
-    n_hidden: int  # of the layers
+    n_hidden: int  # width of the layers
     n_head: int
     n_layer: int
     gradient_checkpointing: bool = False
 
 
 class Model:
-    """What computes."""
+    """Stand-in for transformer-lm's PyTorch module: the library's model, with `hparams` but without layers."""
 
     def __init__(self, engine: generate.Model) -> None:
+        """Wrap a model of the library."""
         self.engine = engine
 
     @property
     def hparams(self) -> HParams:
-        own = self.engine.hparams
-        return HParams(own.n_vocab, own.n_ctx, own.token_size, own.n_embd, own.n_head, own.n_layer)
+        """The model's sizes."""
+        sizes = self.engine.hparams
+        return HParams(sizes.n_vocab, sizes.n_ctx, sizes.token_size, sizes.n_embd, sizes.n_head, sizes.n_layer)
 
 
 class ModelWrapper:
-    """A model and its vocabulary. Texts are lists of pieces, as `tokenize` gives them; an unknown piece is `<unk>`.
+    """A model and its vocabulary.
 
-    Where the old one failed this one goes on: an empty text begins with END_OF_TEXT, and of one that is longer than the
-    window its end counts, but where each piece is scored.
+    Texts are lists of pieces, as `tokenize` returns them; an unknown piece counts as `<unk>`. Where the original raised
+    an error, this class continues: an empty text starts with END_OF_TEXT, and generation from a text longer than the
+    window uses its end. Only methods that score each piece are limited to the window.
     """
 
     END_OF_LINE = END_OF_LINE
@@ -66,17 +68,30 @@ class ModelWrapper:
     prefix_too = False  # whether generate_tokens returns the prefix before the new pieces, as until 19 July 2020
 
     def __init__(self, model: Model, sp_model: Any, params: dict[str, Any] | None = None) -> None:
-        """sp_model: a SentencePieceProcessor. params: of the training."""
-        self.model, self.sp_model, self.params = model, sp_model, params or {}
+        """Wrap a model.
+
+        Args:
+            model: The model.
+            sp_model: A SentencePieceProcessor.
+            params: The training parameters, as in `params.json`.
+        """
+        self.model = model
+        self.sp_model = sp_model
+        self.params = params or {}
 
     @classmethod
     def load(
         cls, root: str | os.PathLike[str], *, precision: str = DEFAULT_PRECISION, threads: int | None = None
     ) -> ModelWrapper:
-        """A model directory of any format whose vocabulary is SentencePiece.
+        """Load a model directory of any format that has a SentencePiece vocabulary.
 
-        precision: of the weights in memory. threads: that compute; all cores if None. Raises GPT2Error if it is not
-        there, damaged, or of another vocabulary.
+        Args:
+            root: Path of the model directory.
+            precision: Precision of the weights in memory.
+            threads: Number of compute threads; all cores if None.
+
+        Raises:
+            GPT2Error: If the model is missing or damaged, or has another kind of vocabulary.
         """
         check_precision(precision)
         directory = find_model(os.fspath(root))
@@ -86,53 +101,72 @@ class ModelWrapper:
                 f"{directory.path} has no SentencePiece vocabulary, which lm needs; gpt2.generate takes any"
             )
         model = Model(generate.load_weights(directory, vocabulary, precision, threads=threads))
-        is_theirs = transformer_lm.is_model(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
-        params = transformer_lm.read_params(directory.path) if is_theirs else {"hparams": model.hparams._asdict()}
+        has_params = transformer_lm.is_model(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
+        params = transformer_lm.read_params(directory.path) if has_params else {"hparams": model.hparams._asdict()}
         return cls(model, vocabulary.processor, params)
 
     def tokenize(self, s: str) -> list[str]:
-        """Text -> pieces, the space of each word in front of it as `▁`; line ends and double spaces are lost."""
+        """Split a text into pieces. `▁` stands for the space before a word; newlines and repeated spaces are lost."""
         return self.sp_model.EncodeAsPieces(s)
 
     def token_to_id(self, token: str) -> int:
+        """Return the id of a piece, 0 if it is unknown."""
         return self.sp_model.PieceToId(token)
 
     def id_to_token(self, token_id: int) -> str:
+        """Return the piece of an id."""
         return self.sp_model.IdToPiece(int(token_id))
 
     def get_log_probs(self, tokens: Sequence[str]) -> scores.LogProbs:
-        """What each position says of the next piece: [len(tokens), n_vocab] float32, an array with a tensor's numpy,
-        exp and topk.
+        """Return the log-probabilities of the next piece at each position of a text.
 
-        Put END_OF_TEXT before the beginning of a text. Raises UsageError, a ValueError, for more than n_ctx pieces.
+        Args:
+            tokens: The pieces of the text. At the start of a text, put END_OF_TEXT before them.
+
+        Returns:
+            [len(tokens), n_vocab] float32: a NumPy array that also has a tensor's methods numpy, exp and topk.
+
+        Raises:
+            UsageError: If there are more than n_ctx pieces. It is a ValueError.
         """
-        return scores.of_all(self.model.engine, self._ids_of_a_window(tokens))
+        return scores.all_log_probs(self.model.engine, self._window_ids(tokens))
 
-    def get_occurred_log_probs(self, tokens: Sequence[str]) -> Scored:
-        """The log-probability of each piece from the second one on, and the piece."""
-        ids = self._ids_of_a_window(tokens)
+    def get_occurred_log_probs(self, tokens: Sequence[str]) -> ScoredTexts:
+        """Return the pieces of a text from the second one on, each after its log-probability.
+
+        Raises:
+            UsageError: If there are more than n_ctx pieces. It is a ValueError.
+        """
+        ids = self._window_ids(tokens)
         if len(ids) < 2:
             return []
-        (found,) = scores.of_texts(self.model.engine, [ids])
-        return list(zip(found.tolist(), tokens[1:]))
+        (log_probs,) = scores.text_log_probs(self.model.engine, [ids])
+        return list(zip(log_probs.tolist(), tokens[1:]))
 
-    def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> Scored:
-        """The log-probabilities of the top_k likeliest next pieces, and these, likeliest first; 0 means all."""
-        n = require_integer("top_k", top_k) or self.model.hparams.n_vocab
-        found = scores.following(self.model.engine, self._ids(tokens), n)
-        return sorted(((log_prob, self.id_to_token(token)) for token, log_prob in found), reverse=True)
+    def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> ScoredTexts:
+        """Return the `top_k` likeliest next pieces, each after its log-probability, likeliest first; 0 means all."""
+        count = require_integer("top_k", top_k) or self.model.hparams.n_vocab
+        top_ids = scores.top_next_ids(self.model.engine, self._ids(tokens), count)
+        return sorted(((log_prob, self.id_to_token(token)) for token, log_prob in top_ids), reverse=True)
 
     def get_next_top_p_nucleus(self, tokens: Sequence[str], top_p: float) -> scores.LogProbs:
-        """The log-probabilities of the next piece [n_vocab]: -inf of all but the likeliest whose probabilities together
-        reach top_p."""
+        """Return the log-probabilities of the next piece within the nucleus.
+
+        Args:
+            tokens: The pieces of the text.
+            top_p: Probability that the likeliest pieces have to reach together.
+
+        Returns:
+            [n_vocab] float32: -inf for all pieces outside of the nucleus.
+        """
         n_vocab = self.model.hparams.n_vocab
-        ids, values = zip(*scores.following(self.model.engine, self._ids(tokens), n_vocab))
-        before = np.cumsum(np.exp(values)) - np.exp(values)
-        kept = before <= top_p
-        kept[0] = True
-        found = np.full(n_vocab, -np.inf, np.float32)
-        found[np.array(ids)[kept]] = np.array(values)[kept]
-        return found.view(scores.LogProbs)
+        ids, log_probs = zip(*scores.top_next_ids(self.model.engine, self._ids(tokens), n_vocab))
+        probability_before = np.cumsum(np.exp(log_probs)) - np.exp(log_probs)
+        in_nucleus = probability_before <= top_p
+        in_nucleus[0] = True
+        filtered = np.full(n_vocab, -np.inf, np.float32)
+        filtered[np.array(ids)[in_nucleus]] = np.array(log_probs)[in_nucleus]
+        return filtered.view(scores.LogProbs)
 
     def generate_tokens(
         self,
@@ -142,33 +176,49 @@ class ModelWrapper:
         top_p: float = 0.0,
         temperature: float = 1.0,
     ) -> list[str]:
-        """The pieces that the model goes on with, tokens_to_generate of them.
+        """Generate pieces that continue a text.
 
-        top_k: among so many likeliest, 0 and more than there are mean all; top_p above 0 replaces it. temperature: 0 is
-        greedy. The random numbers follow from NumPy's, so that `numpy.random.seed` repeats them.
+        The random numbers are derived from NumPy's, so `numpy.random.seed` makes them repeatable.
+
+        Args:
+            tokens_prefix: The pieces of the text.
+            tokens_to_generate: Number of new pieces.
+            top_k: Sample among the k likeliest pieces; 0, or more than there are, means all.
+            top_p: Sample among the likeliest pieces whose probabilities reach p; above 0 it replaces `top_k`.
+            temperature: Divides the logits; 0 is greedy.
+
+        Returns:
+            The new pieces, after the prefix if `prefix_too` is true.
+
+        Raises:
+            UsageError: If a value is not allowed.
         """
         sampling = Sampling(temperature, 0 if top_p > 0 else top_k, min(1.0, max(0.0, top_p)))
         seed = int(np.random.randint(1 << 31))
-        row = TokenSequence(
-            self._ids(tokens_prefix), sampling, seed, length=require_integer("tokens_to_generate", tokens_to_generate)
-        )
-        new: list[str] = []
+        length = require_integer("tokens_to_generate", tokens_to_generate)
+        sequence = TokenSequence(self._ids(tokens_prefix), sampling, seed, length=length)
+        new_tokens: list[str] = []
         with Batch(self.model.engine.backend, self.model.engine.prefixes) as batch:
-            if row.length:
-                batch.add(row)
-            while len(new) < tokens_to_generate:
-                new += [self.id_to_token(choice.id) for choice in batch.step()]
-        return [*tokens_prefix, *new] if self.prefix_too else new
+            if sequence.length:
+                batch.add(sequence)
+            while len(new_tokens) < tokens_to_generate:
+                new_tokens += [self.id_to_token(choice.id) for choice in batch.step()]
+        return [*tokens_prefix, *new_tokens] if self.prefix_too else new_tokens
 
-    def get_occurred_word_log_probs(self, tokens: Sequence[str]) -> Scored:
-        """The log-probability of each word from the second piece on, among words, and the word: see `words.scored`."""
-        pieces = [self.id_to_token(i) for i in range(self.model.hparams.n_vocab)]
-        return words.scored(tokens, self.get_log_probs(tokens).numpy(), pieces, self.token_to_id)
+    def get_occurred_word_log_probs(self, tokens: Sequence[str]) -> ScoredTexts:
+        """Return the words of a text from the second piece on, each after its log-probability (see `score_words`).
+
+        Raises:
+            UsageError: If there are more than n_ctx pieces. It is a ValueError.
+        """
+        vocabulary = [self.id_to_token(i) for i in range(self.model.hparams.n_vocab)]
+        return words.score_words(tokens, self.get_log_probs(tokens).numpy(), vocabulary, self.token_to_id)
 
     def _ids(self, tokens: Sequence[str]) -> list[int]:
         return [self.token_to_id(token) for token in tokens] or [self.model.engine.encoder.end_of_text]
 
-    def _ids_of_a_window(self, tokens: Sequence[str]) -> list[int]:
+    def _window_ids(self, tokens: Sequence[str]) -> list[int]:
+        """Return the ids of a text that must fit the window."""
         if len(tokens) > self.model.hparams.n_ctx:
-            raise UsageError(f"there are {len(tokens)} pieces, and the window has {self.model.hparams.n_ctx}")
+            raise UsageError(f"there are {len(tokens)} pieces, but the window holds {self.model.hparams.n_ctx}")
         return self._ids(tokens)

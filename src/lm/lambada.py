@@ -1,4 +1,4 @@
-"""LAMBADA (Paperno et al. 2016): how often the last word of a passage is what the model would write."""
+"""LAMBADA (Paperno et al. 2016): how often a model predicts the last word of a passage."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ RANKS = scoring.ScoreOptions(ranks=True)
 JSON_LINES = ".jsonl"
 
 
-class Result(NamedTuple):
-    """right: of the last words, those of which each piece is the likeliest one; nats: of all pieces of last words."""
+class LambadaResult(NamedTuple):
+    """Totals over the last words of passages."""
 
-    right: int
+    correct: int  # words of which each piece is the likeliest one
     words: int
-    nats: float
+    nats: float  # sum of the negative log-probabilities of the words
 
     @property
     def accuracy(self) -> float:
-        return self.right / self.words
+        """The share of words that the model predicts."""
+        return self.correct / self.words
 
     @property
     def perplexity(self) -> float:
-        """For each word."""
+        """The perplexity per word."""
         return math.exp(min(self.nats / self.words, 700.0))
 
 
-def passages(path: Path) -> list[str]:
-    """Those of a file: of `.jsonl` the `text` of each line, else the lines. Raises GPT2Error for a file that has none,
-    is damaged or cannot be read."""
+def read_passages(path: Path) -> list[str]:
+    """Read the passages of a file: the "text" of each line of a `.jsonl`, the lines of any other file.
+
+    Raises:
+        GPT2Error: If the file cannot be read, is damaged, or holds no passages.
+    """
     lines = [line for line in files.read_text(path).split("\n") if line.strip()]
     if path.suffix == JSON_LINES:
         try:
@@ -49,33 +53,49 @@ def passages(path: Path) -> list[str]:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedFileError(path, 'each line should be a JSON object with a "text"') from error
     if not lines or not all(isinstance(line, str) for line in lines):
-        raise GPT2Error(f"{path} holds no passages; give LAMBADA's .jsonl, or a text with a passage a line")
+        raise GPT2Error(f"{path} holds no passages; give LAMBADA's .jsonl, or a text file with one passage per line")
     return lines
 
 
-def evaluated(model: Model, texts: Iterable[str], report: Callable[[int, int | None], object] = no_callback) -> Result:
-    """The last words of texts of at least two words; the others do not count. report: told how many are done."""
-    spans = [span for text in texts if (span := _span(model, text))]
+def evaluate(
+    model: Model, passages: Iterable[str], report: Callable[[int, int | None], object] = no_callback
+) -> LambadaResult:
+    """Score the last words of passages.
+
+    Args:
+        model: The model.
+        passages: The passages; those with fewer than two words are left out.
+        report: Progress callback, called with (done, total) passages.
+
+    Raises:
+        GPT2Error: If no passage has two words.
+    """
+    spans = [span for passage in passages if (span := _last_word(model, passage))]
     if not spans:
-        raise GPT2Error("there is no passage of two words")
-    right, nats = 0, 0.0
-    for number, found in enumerate(scoring.score_spans(model.backend, spans, RANKS), start=1):
-        right += bool(np.all(found.ranks == 1))
-        nats -= float(found.logprobs.sum())
-        report(number, len(spans))
-    return Result(right, len(spans), nats)
+        raise GPT2Error("there is no passage of at least two words")
+    correct = 0
+    nats = 0.0
+    for done, span_scores in enumerate(scoring.score_spans(model.backend, spans, RANKS), start=1):
+        correct += bool(np.all(span_scores.ranks == 1))
+        nats -= float(span_scores.logprobs.sum())
+        report(done, len(spans))
+    return LambadaResult(correct, len(spans), nats)
 
 
-def _span(model: Model, text: str) -> scoring.Span | None:
-    """The last word, after what is before it and an end of text; of more than a window the end."""
-    parts = re.fullmatch(r"(.*\S)\s+(\S+)\s*", text, re.DOTALL)
-    if parts is None:
+def _last_word(model: Model, passage: str) -> scoring.Span | None:
+    """Return the last word as the scored end of a span.
+
+    The span starts with an end-of-text token; of a passage longer than the window, it holds the end.
+    """
+    match = re.fullmatch(r"(.*\S)\s+(\S+)\s*", passage, re.DOTALL)
+    if match is None:
         return None
-    before, word = ([*_beginning(model), *model.encoder.encode(parts[1])], model.encoder.encode(f" {parts[2]}"))
-    ids = np.array([*before, *word][-model.hparams.n_ctx - 1 :])
+    context = [*_start_ids(model), *model.encoder.encode(match[1])]
+    word = model.encoder.encode(f" {match[2]}")
+    ids = np.array([*context, *word][-model.hparams.n_ctx - 1 :])
     return scoring.Span(ids, min(len(word), len(ids) - 1))
 
 
-def _beginning(model: Model) -> Iterator[int]:
-    with contextlib.suppress(GPT2Error):  # a vocabulary without an end of text
+def _start_ids(model: Model) -> Iterator[int]:
+    with contextlib.suppress(GPT2Error):  # the vocabulary has no end-of-text token
         yield model.encoder.end_of_text

@@ -1,4 +1,4 @@
-"""Log-probabilities of ids: of those that occur, and of all.
+"""Log-probabilities of a text's ids, and of all ids at each position.
 
 Shapes: T time, V vocabulary.
 """
@@ -22,57 +22,76 @@ GREEDY = Sampling(temperature=0)
 
 
 class LogProbs(np.ndarray):
-    """An array with those methods of PyTorch's tensors that programs use on log-probabilities."""
+    """A NumPy array with the methods of PyTorch's tensors that programs call on log-probabilities."""
 
     def numpy(self) -> np.ndarray:
+        """Return a plain array."""
         return self.view(np.ndarray)
 
     def detach(self) -> LogProbs:
+        """Return the array itself."""
         return self
 
     cpu = detach
 
     def exp(self) -> LogProbs:
+        """Return the exponentials of all elements."""
         return np.exp(self.numpy()).view(LogProbs)
 
     def topk(self, k: int) -> tuple[LogProbs, np.ndarray]:
-        """The k largest of the last dimension, largest first, and where they are."""
-        places: Any = np.argsort(-self.numpy(), axis=-1, kind="stable")[..., :k]
-        return np.take_along_axis(self.numpy(), places, axis=-1).view(LogProbs), places
+        """Return the k largest values of the last dimension in descending order, and their indices."""
+        indices: Any = np.argsort(-self.numpy(), axis=-1, kind="stable")[..., :k]
+        return np.take_along_axis(self.numpy(), indices, axis=-1).view(LogProbs), indices
 
 
-def of_all(model: Model, ids: Sequence[int]) -> LogProbs:
-    """What each position of a text of at most n_ctx ids says of the next one: ids [T] -> [T, V] float32."""
-    blocks, taken = model.prefixes.pool, []
-    found = np.empty((len(ids), model.hparams.n_vocab), np.float32)
+def all_log_probs(model: Model, ids: Sequence[int]) -> LogProbs:
+    """Return the log-probabilities of the next id at each position of a text, [T, V] float32.
+
+    Args:
+        model: The model.
+        ids: The ids of the text [T], at most n_ctx.
+    """
+    pool = model.prefixes.pool
+    blocks: list[int] = []
+    log_probs = np.empty((len(ids), model.hparams.n_vocab), np.float32)
     try:
         for _ in range(blocks_for(len(ids))):
-            taken.append(blocks.allocate())
+            blocks.append(pool.allocate())
         for start in range(0, len(ids), ECHO_CHUNK_IDS):
-            part = ids[start : start + ECHO_CHUNK_IDS]
-            logits = model.backend.extend(blocks, [Segment(taken, start, part, len(part))])
-            found[start : start + len(part)] = logits.values - logits.log_totals[:, None]
+            chunk = ids[start : start + ECHO_CHUNK_IDS]
+            logits = model.backend.extend(pool, [Segment(blocks, start, chunk, len(chunk))])
+            log_probs[start : start + len(chunk)] = logits.values - logits.log_totals[:, None]
     finally:
-        blocks.release(taken)
-    return found.view(LogProbs)
+        pool.release(blocks)
+    return log_probs.view(LogProbs)
 
 
-def following(model: Model, ids: Sequence[int], likeliest: int) -> list[tuple[int, float]]:
-    """The ids that are likeliest after a text, with their log-probabilities, the likeliest first. Of a text longer than
-    the window its end counts."""
+def top_next_ids(model: Model, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
+    """Return the likeliest next ids after a text with their log-probabilities, likeliest first.
+
+    Args:
+        model: The model.
+        ids: The ids of the text; if it is longer than the window, its end counts.
+        count: Number of ids to return.
+    """
     with Batch(model.backend, model.prefixes) as batch:
-        batch.add(TokenSequence(ids, GREEDY, length=1, top_logprobs=likeliest))
-        return list(_steps(batch)[0].likeliest)
+        batch.add(TokenSequence(ids, GREEDY, length=1, top_logprobs=count))
+        return list(_first_choices(batch)[0].likeliest)
 
 
-def of_texts(model: Model, texts: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
-    """The log-probabilities of each text's ids [T], 2 to n_ctx + 1 of them, from the second one on: [T - 1] float32."""
+def text_log_probs(model: Model, texts: Iterable[Sequence[int] | np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the log-probabilities of each text's ids from the second one on, [T - 1] float32.
+
+    Args:
+        model: The model.
+        texts: The ids of each text [T], from 2 to n_ctx + 1 of them.
+    """
     spans = (scoring.Span(np.asarray(ids), len(ids) - 1) for ids in texts)
-    return (found.logprobs for found in scoring.score_spans(model.backend, spans))
+    return (span_scores.logprobs for span_scores in scoring.score_spans(model.backend, spans))
 
 
-def _steps(batch: Batch) -> list[TokenChoice]:
-    """The choices of the first step that has some."""
+def _first_choices(batch: Batch) -> list[TokenChoice]:
+    """Step until the batch makes choices, and return them."""
     while not (choices := batch.step()):
         pass
     return choices

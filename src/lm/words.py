@@ -1,4 +1,4 @@
-"""Pieces -> words and their log-probabilities, as transformer-lm's web page scores them."""
+"""Log-probabilities of words, computed from those of their pieces as transformer-lm's web page does."""
 
 from __future__ import annotations
 
@@ -9,49 +9,57 @@ import numpy as np
 
 from gpt2.text.sentencepiece import WORD_START
 
-Scored = list[tuple[float, str]]
+ScoredTexts = list[tuple[float, str]]  # (log-probability, piece or word)
 
 
 def is_word(piece: str) -> bool:
-    """Whether it is part of a word, not punctuation alone."""
+    """Return whether a piece is part of a word, not punctuation alone."""
     return bool(re.search(r"\w", piece))
 
 
 def is_continuation(piece: str) -> bool:
-    """Whether it goes on with a word."""
+    """Return whether a piece continues a word."""
     return is_word(piece) and not piece.startswith(WORD_START)
 
 
-def scored(pieces: Sequence[str], log_probs: np.ndarray, known: Sequence[str], id_of: Callable[[str], int]) -> Scored:
-    """The words among the pieces, from the second piece on, each with its log-probability among words.
+def score_words(
+    pieces: Sequence[str], log_probs: np.ndarray, vocabulary: Sequence[str], id_of: Callable[[str], int]
+) -> ScoredTexts:
+    """Return the words of a text, from its second piece on, with their log-probabilities.
 
-    log_probs [T, V]: what stands before each next piece; known [V]: the pieces of the vocabulary. A word's is the sum
-    over its pieces, each among those that are parts of words, and that of its end: that what follows does not go on
-    with it. The last word has no such end. Punctuation is left out.
+    A word's log-probability is the sum of two parts: those of its pieces, each normalized over all pieces that can be
+    part of a word, and that of its end, which is the probability that the next piece does not continue it. The last
+    word has no second part. Punctuation is left out.
+
+    Args:
+        pieces: The T pieces of the text.
+        log_probs: Log-probabilities of the next piece at each position, [T, V].
+        vocabulary: All V pieces, in the order of their ids.
+        id_of: Function from a piece to its id.
     """
-    continues, words = (np.array([kind(piece) for piece in known]) for kind in (is_continuation, is_word))
-    found: Scored = []
-    word: list[str] = []
+    continues = np.array([is_continuation(piece) for piece in vocabulary])
+    in_words = np.array([is_word(piece) for piece in vocabulary])
+    scored: ScoredTexts = []
+    word_pieces: list[str] = []
     total = 0.0
 
-    def finish(of_its_end: float) -> None:
+    def finish_word(end_log_prob: float) -> None:
         nonlocal total
-        if word:
-            found.append((float(total + of_its_end), "".join(piece.lstrip(WORD_START) for piece in word)))
-        word.clear()
+        if word_pieces:
+            scored.append((float(total + end_log_prob), "".join(piece.lstrip(WORD_START) for piece in word_pieces)))
+        word_pieces.clear()
         total = 0.0
 
-    for before, piece in zip(log_probs, pieces[1:]):
+    for next_log_probs, piece in zip(log_probs, pieces[1:]):
         if not is_continuation(piece):
-            finish(_log_sum(before[~continues]))
+            finish_word(_log_sum_exp(next_log_probs[~continues]))
         if is_word(piece):
-            word.append(piece)
-            total += float(before[id_of(piece)]) - _log_sum(before[words])
-    finish(0.0)
-    return found
+            word_pieces.append(piece)
+            total += float(next_log_probs[id_of(piece)]) - _log_sum_exp(next_log_probs[in_words])
+    finish_word(0.0)
+    return scored
 
 
-def _log_sum(log_probs: np.ndarray) -> float:
-    """The logarithm of the sum of their exponentials."""
+def _log_sum_exp(log_probs: np.ndarray) -> float:
     largest = log_probs.max(initial=-np.inf)
     return float(largest + np.log(np.exp(log_probs - largest).sum())) if np.isfinite(largest) else -np.inf

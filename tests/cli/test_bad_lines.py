@@ -24,7 +24,7 @@ from gpt2.formats import transfer
 from gpt2.training import run
 from gpt_2_simple import command as simple
 from lm import command as lm
-from lm.training import Options
+from lm.training import TransformerLmOptions
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # that no line may take; most take a thousandth
@@ -42,7 +42,7 @@ def loaded(name):
     return getattr(module, Path(name).stem if name != "encode.py" else "encode_text")
 
 
-lm.train.__signature__ = inspect.signature(Options)
+lm.train.__signature__ = inspect.signature(TransformerLmOptions)
 SIMPLE = {flag.name: simple.flag_definition(flag.name) for flag in simple.FLAGS}
 
 
@@ -63,7 +63,7 @@ COMMANDS = {
     "download": (loaded("download_model.py"), FLAGS),
     "gpt_2": (lm.train, lm.FLAGS),
     "gpt_2_gen": (lm.generate, lm.FLAGS),
-    "gpt_2_lambada": (lm.lambada, lm.FLAGS),
+    "gpt_2_lambada": (lm.evaluate_lambada, lm.FLAGS),
     "convert": (loaded("scripts/convert.py"), FLAGS),
 }
 BEGINNINGS = {

@@ -59,7 +59,7 @@ def test_logits(tmp_path, sp_model, request, hparams, native):
 
     ids = [5, 9, 2, 7, 100, 1, 1, 30]
     expected = numpy_gpt2.logits(nest(arrays(found).items()), hparams, ids)
-    logs = scores.of_all(Model(load_vocabulary(found), backend), ids)
+    logs = scores.all_log_probs(Model(load_vocabulary(found), backend), ids)
     expected -= np.log(np.exp(expected).sum(-1, keepdims=True))
     np.testing.assert_allclose(logs, expected, atol=1e-4)
 

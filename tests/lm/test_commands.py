@@ -111,7 +111,7 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     )
     assert status == 0, err
     seen = updates * 96
-    assert f"Resuming from seen_tokens {seen:,}\n" in out and "sample_sentences is of no effect" in err
+    assert f"Resuming from seen_tokens {seen:,}\n" in out and "sample_sentences is ignored" in err
     whole = updates + -(-(3 * (tokens // 48) * 48 - seen) // 48)
     assert find_model("run").weights_path.name == f"model-{whole}"
     status, out, err = run(command.gpt_2, *common, "--epochs", "3")
@@ -126,14 +126,20 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     lines = out.split("\n", 2)
     assert status == 0 and lines[:2] == ["loading model from run", "generating text for prefix Das blaue"] and lines[2]
 
-    options = training.Options(*common[:3], n_ctx=12, n_embed=16, n_hidden=8, n_head=2, n_layer=1, max_tokens=10**6)
-    bound = training.Data(Path("enc"), load_vocabulary(found))
-    assert training.settings(dataclasses.replace(options, epochs=50, max_tokens=10**4), bound).stop_after > whole
-    assert training.settings(dataclasses.replace(options, epochs=50, max_tokens=200), bound).stop_after == whole
+    options = training.TransformerLmOptions(
+        *common[:3], n_ctx=12, n_embed=16, n_hidden=8, n_head=2, n_layer=1, max_tokens=10**6
+    )
+    bound = training.EncodedCorpus(Path("enc"), load_vocabulary(found))
+    assert (
+        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=10**4), bound).stop_after > whole
+    )
+    assert (
+        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=200), bound).stop_after == whole
+    )
     Path("theirs").mkdir()
     Path("theirs/params.json").write_text("{}")
     with pytest.raises(GPT2Error, match="theirs is a run of transformer-lm's own, .* train.py --model_name "):
-        training.settings(dataclasses.replace(options, run_path="theirs"), bound)
+        training.training_settings(dataclasses.replace(options, run_path="theirs"), bound)
 
 
 def theirs(folder):
@@ -178,7 +184,11 @@ def test_help(run, function):
         (command.sp_encode, ["a", "nosuch.model", "out"], "'nosuch.model' is neither in"),
         (command.gpt_2, ["a", "b"], "sp_model_path"),
         (command.gpt_2, ["a", "b", "c", "--bogus", "1"], "there is no flag --bogus"),
-        (command.gpt_2, ["a", "b", "c", "--n-ctx-min", "8"], "n_ctx_min, windows of several lengths, is not offered"),
+        (
+            command.gpt_2,
+            ["a", "b", "c", "--n-ctx-min", "8"],
+            "n_ctx_min, for windows of several lengths, is not supported",
+        ),
         (command.gpt_2, ["a", "b", "c", "--epochs", "0"], "epochs must be a whole number of at least 1"),
         (command.gpt_2_gen, ["nosuch", "a"], "'nosuch' is neither in"),
         (command.gpt_2_gen, ["nosuch", "a", "--top-p", "2"], "top_p must be a number from 0 to 1"),
@@ -220,7 +230,7 @@ def test_a_text_that_gives_too_few_pieces(run, corpus, tmp_path, monkeypatch):
     last = err.splitlines()[-1]
     assert (
         status == 1
-        and last.startswith("error: no vocabulary of 100000 could be made of text: ")
+        and last.startswith("error: a vocabulary of 100000 pieces could not be trained on text: ")
         and "Vocabulary size" in last
     )
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
@@ -228,26 +238,26 @@ def test_a_text_that_gives_too_few_pieces(run, corpus, tmp_path, monkeypatch):
 
 def test_clean_removes_nothing_but_runs(tmp_path, tiny_dir):
     shutil.copytree(tiny_dir, tmp_path / "precious")
-    with pytest.raises(GPT2Error, match="precious is no run, and clean would remove all"):
-        training.clean(tmp_path / "precious")
+    with pytest.raises(GPT2Error, match="precious is not a run, and clean would remove everything"):
+        training.remove_run(tmp_path / "precious")
     assert len(list((tmp_path / "precious").iterdir())) == len(list(tiny_dir.iterdir()))
-    training.clean(tmp_path / "nosuch")
+    training.remove_run(tmp_path / "nosuch")
     (tmp_path / "precious/.lm").touch()
-    training.clean(tmp_path / "precious")
+    training.remove_run(tmp_path / "precious")
     assert not (tmp_path / "precious").exists()
 
 
 def test_flags_are_all_described():
-    for function in (training.Options, command.generate, command.lambada):
+    for function in (training.TransformerLmOptions, command.generate, command.evaluate_lambada):
         assert set(inspect.signature(function).parameters) <= set(command.FLAGS)
-    assert cli.help_text(command.lambada, command.FLAGS)
+    assert cli.help_text(command.evaluate_lambada, command.FLAGS)
 
 
 def test_gather_joins_lines_that_were_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "PART", 10)
     path = tmp_path / "a.txt"
     path.write_text("eins zwei drei vier fünf\n\n \nsechs\nsieben acht neun zehn elf zwölf")
-    data.gather([path, path], tmp_path / "out")
+    data.join_lines([path, path], tmp_path / "out")
     assert (tmp_path / "out").read_text() == "eins zwei drei vier fünf\nsechs\nsieben acht neun zehn elf zwölf\n" * 2
 
 
@@ -258,7 +268,7 @@ def test_lambada(run, lm_dir, tmp_path):
     texts = []
     for first, second in itertools.product(tiny_lm.TEXT.split(), repeat=2):
         ids = [vocabulary.end_of_text, *vocabulary.encode(f"{first} {second}")]
-        ((token, _),) = scores.following(model, ids, 1)
+        ((token, _),) = scores.top_next_ids(model, ids, 1)
         word = vocabulary.token_text(token)
         if word.strip().isalpha() and vocabulary.encode(word) == [token]:
             texts.append(f"{first} {second}{word}")
@@ -267,9 +277,9 @@ def test_lambada(run, lm_dir, tmp_path):
     texts += ["Das blaue Pferd", "Wenn der\nSturm \n", "eins", " "]
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    found = lambada.evaluated(model, lambada.passages(path))
-    assert (found.right, found.words) == (3, 5) and found.perplexity > 1
-    nats = [lambada.evaluated(model, [text]).nats for text in texts[:5]]
+    found = lambada.evaluate(model, lambada.read_passages(path))
+    assert (found.correct, found.words) == (3, 5) and found.perplexity > 1
+    nats = [lambada.evaluate(model, [text]).nats for text in texts[:5]]
     assert found.nats == pytest.approx(sum(nats), abs=1e-3)
     status, out, _ = run(command.gpt_2_lambada, lm_dir, path)
     assert status == 0 and out.startswith("accuracy 0.6000 (3 of 5 last words)\nperplexity ")

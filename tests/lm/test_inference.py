@@ -96,7 +96,7 @@ def test_the_window_is_scored_to_its_end_and_no_further(mw, slow):
     np.testing.assert_allclose(mw.get_log_probs(pieces), slow(mw, pieces), atol=1e-4)
     assert len(mw.get_occurred_log_probs(pieces)) == 31
     for score in (mw.get_log_probs, mw.get_occurred_log_probs, mw.get_occurred_word_log_probs):
-        with pytest.raises(ValueError, match="there are 33 pieces, and the window has 32"):
+        with pytest.raises(ValueError, match="there are 33 pieces, but the window holds 32"):
             score([*pieces, "x"])
 
 
