@@ -25,7 +25,7 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2.data import documents
 from gpt2.data.workers import cores
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE_PATTERN
 
 COMMAND = Path(__file__).resolve().parents[1] / "encode.py"
 TOGETHER = 32  # parts, of a million characters each, that tiktoken gets as a batch
@@ -73,7 +73,7 @@ def run(text, out, vocabulary):
 def run_peer(text, ids, vocabulary):
     """Seconds of tiktoken in one thread and in all; ends the program if its ids are others."""
     ranks = data_gym_to_mergeable_bpe_ranks(str(vocabulary / MERGES_FILE), str(vocabulary / ENCODER_FILE))
-    peer = tiktoken.Encoding("gpt2", pat_str=PIECE, mergeable_ranks=ranks, special_tokens={})
+    peer = tiktoken.Encoding("gpt2", pat_str=PIECE_PATTERN, mergeable_ranks=ranks, special_tokens={})
     alone = together = 0
     at, batch = 1, []  # the ids begin with the end of text
     for part in documents.read([text]):

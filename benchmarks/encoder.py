@@ -16,7 +16,8 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE, load_encoder
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE_PATTERN
+from gpt2.formats.openai.vocabulary import load_encoder
 
 
 def megabytes_per_second(encode, text):
@@ -28,7 +29,7 @@ def megabytes_per_second(encode, text):
 def main(text_file, vocabulary, runs="9"):
     text, vocabulary = Path(text_file).read_text(encoding="utf-8"), Path(vocabulary)
     ranks = data_gym_to_mergeable_bpe_ranks(str(vocabulary / MERGES_FILE), str(vocabulary / ENCODER_FILE))
-    peer = tiktoken.Encoding("gpt2", pat_str=PIECE, mergeable_ranks=ranks, special_tokens={})
+    peer = tiktoken.Encoding("gpt2", pat_str=PIECE_PATTERN, mergeable_ranks=ranks, special_tokens={})
     encoder = load_encoder(vocabulary)
     first, ids = megabytes_per_second(encoder.encode, text)
     assert ids == megabytes_per_second(peer.encode_ordinary, text)[1], "the two encoders disagree"

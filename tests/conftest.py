@@ -18,9 +18,10 @@ import tiny
 from tiny import with_tensorflow
 
 from gpt2 import generate
-from gpt2.encoder import Encoder, load_encoder
+from gpt2.encoder import Encoder
 from gpt2.engine.native import build
 from gpt2.engine.tensorflow import TensorFlowBackend
+from gpt2.formats.openai.vocabulary import load_encoder
 
 
 def pytest_configure(config: pytest.Config) -> None:

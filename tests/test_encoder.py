@@ -1,4 +1,4 @@
-"""The byte-level BPE: ids of the original, any text there and back, and no text that takes for ever."""
+"""The byte-level BPE: the original's ids, round trips of any text, bounded time, and damaged vocabularies."""
 
 import json
 import pickle
@@ -13,25 +13,33 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiny import GOLDEN
 
 from gpt2 import encoder as encoder_module
-from gpt2.encoder import ASCII_PIECE, PIECE, Encoder, load_encoder, merge, merge_long, piece_pattern
+from gpt2.encoder import (
+    ASCII_PIECE_PATTERN,
+    PIECE_PATTERN,
+    Encoder,
+    compiled_piece_pattern,
+    merge_many_symbols,
+    merge_symbols,
+)
 from gpt2.errors import GPT2Error
+from gpt2.formats.openai.vocabulary import load_encoder
 
-# Characters on which the classes of the pattern, or Python's two regular expression engines, could disagree.
+# Characters on which the character classes of the two regular expression engines could disagree.
 ODD = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0'sStdrvelm09²½Ⅷaéß你🦄\u3000\u200b\ud800\udc00"))
 
 
 @pytest.fixture(scope="session")
-def peer(vocabulary):
-    """tiktoken's encoder with the same two files."""
+def tiktoken_encoder(vocabulary):
+    """Return tiktoken's encoder of the same two files."""
     ranks = data_gym_to_mergeable_bpe_ranks(str(vocabulary / "vocab.bpe"), str(vocabulary / "encoder.json"))
-    return tiktoken.Encoding("gpt2", pat_str=PIECE, mergeable_ranks=ranks, special_tokens={})
+    return tiktoken.Encoding("gpt2", pat_str=PIECE_PATTERN, mergeable_ranks=ranks, special_tokens={})
 
 
 PAIRS = st.tuples(st.text("abc", min_size=1, max_size=3), st.text("abc", min_size=1, max_size=3))
 
 
-class Counting(dict):
-    """Counts how often it is asked."""
+class CountingDict(dict):
+    """A dictionary that counts its lookups."""
 
     lookups = 0
 
@@ -45,7 +53,7 @@ class Counting(dict):
 
 
 def merge_slowly(symbols, ranks):
-    """OpenAI's loop: the pair of lowest rank, everywhere, from left to right."""
+    """Merge as OpenAI's loop does: the pair of lowest rank, everywhere, from left to right."""
     symbols = list(symbols)
     while True:
         pairs = set(zip(symbols, symbols[1:])) & set(ranks)
@@ -70,10 +78,10 @@ def test_golden_ids(encoder, prompt, ids):
     [
         ("", []),
         ("0", [15]),
-        ("'s'S", [338, 6, 50]),  # upper-case contractions stay whole: OpenAI's oversight, kept
+        ("'s'S", [338, 6, 50]),  # upper-case contractions are not split: OpenAI's oversight, kept
         ("<|endoftext|>", [27, 91, 437, 1659, 5239, 91, 29]),
-        ("\ud83e\udd84", [8582, 99, 226]),  # a pair of surrogates is the character it stands for
-        ("\ud83e", [4210]),  # half of one is U+FFFD
+        ("\ud83e\udd84", [8582, 99, 226]),  # a surrogate pair is one character
+        ("\ud83e", [4210]),  # an unpaired surrogate is U+FFFD
     ],
 )
 def test_ids_of_special_cases(encoder, text, ids):
@@ -88,14 +96,14 @@ def test_end_of_text_is_special_only_on_request(encoder):
 
 @settings(max_examples=300, deadline=None)
 @given(st.text() | ODD)
-def test_ids_are_those_of_tiktoken(encoder, peer, text):
-    assert encoder.encode(text) == peer.encode_ordinary(text)
+def test_ids_equal_those_of_tiktoken(encoder, tiktoken_encoder, text):
+    assert encoder.encode(text) == tiktoken_encoder.encode_ordinary(text)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.characters(max_codepoint=127)) | ODD.map(lambda text: text.encode("ascii", "ignore").decode()))
-def test_the_ascii_pattern_cuts_as_the_full_one(text):
-    assert ASCII_PIECE.findall(text) == piece_pattern().findall(text)
+def test_the_ascii_pattern_splits_like_the_full_one(text):
+    assert ASCII_PIECE_PATTERN.findall(text) == compiled_piece_pattern().findall(text)
 
 
 @settings(max_examples=300, deadline=None)
@@ -103,31 +111,31 @@ def test_the_ascii_pattern_cuts_as_the_full_one(text):
     st.text("abc", max_size=12),
     st.lists(PAIRS, unique=True),
 )
-def test_merges_are_those_of_the_slow_loop(text, pairs):
+def test_merges_equal_those_of_the_slow_loop(text, pairs):
     ranks = {pair: rank for rank, pair in enumerate([("a", "b"), ("c", "a"), *pairs])}
-    assert merge(text, ranks) == merge_long(text, ranks) == merge_slowly(text, ranks)
+    assert merge_symbols(text, ranks) == merge_many_symbols(text, ranks) == merge_slowly(text, ranks)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_text_comes_back(encoder, text):
+def test_decoding_restores_the_text(encoder, text):
     assert encoder.decode(encoder.encode(text)) == text
 
 
 @pytest.mark.parametrize("unit", ["a", "0", " ", "\n", "-", "é", "ab"])
-def test_long_repeats_are_not_quadratic(encoder, peer, unit, monkeypatch):
-    def short_only(symbols, ranks):
-        assert len(symbols) <= encoder_module.LONG_PIECE
-        return merge(symbols, ranks)
+def test_long_repeats_are_not_quadratic(encoder, tiktoken_encoder, unit, monkeypatch):
+    def merge_short_pieces_only(symbols, ranks):
+        assert len(symbols) <= encoder_module.LONG_PIECE_SYMBOLS
+        return merge_symbols(symbols, ranks)
 
-    monkeypatch.setattr(encoder_module, "merge", short_only)
-    monkeypatch.setattr(encoder, "ranks", Counting(encoder.ranks))
-    assert encoder.encode(unit * 10_000) == peer.encode_ordinary(unit * 10_000)
+    monkeypatch.setattr(encoder_module, "merge_symbols", merge_short_pieces_only)
+    monkeypatch.setattr(encoder, "ranks", CountingDict(encoder.ranks))
+    assert encoder.encode(unit * 10_000) == tiktoken_encoder.encode_ordinary(unit * 10_000)
     assert encoder.ranks.lookups < 20 * len(unit.encode()) * 10_000
 
 
 def test_the_piece_cache_is_bounded(encoder, monkeypatch):
-    monkeypatch.setattr(encoder_module, "CACHED_PIECES", 10)
+    monkeypatch.setattr(encoder_module, "MAX_CACHED_PIECES", 10)
     encoder.cache.clear()
     ids = encoder.encode(" ".join(map(str, range(100))) + " " + "x" * 100)
     assert len(encoder.cache) <= 10
@@ -138,7 +146,7 @@ def test_the_piece_cache_is_bounded(encoder, monkeypatch):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 50256)))
-def test_streamed_text_is_the_decoded_text(encoder, ids):
+def test_streamed_text_equals_the_decoded_text(encoder, ids):
     stream = encoder.stream()
     assert "".join([stream.feed([i]) for i in ids] + [stream.finish()]) == encoder.decode(ids)
 
@@ -150,7 +158,7 @@ def test_a_stream_holds_an_incomplete_character_back(encoder):
     assert stream.finish() == "\ufffd"
 
 
-def test_an_id_that_is_none_is_named(encoder):
+def test_an_unknown_id_is_named(encoder):
     with pytest.raises(GPT2Error, match="no id 50257; its ids are below 50257"):
         encoder.decode([50257])
 
@@ -190,7 +198,7 @@ def test_an_id_that_is_none_is_named(encoder):
     ],
     ids=lambda value: value if isinstance(value, str) else "damage",
 )
-def test_damaged_vocabularies_are_refused(tmp_path, vocabulary, name, damage, message):
+def test_damaged_vocabularies_are_rejected(tmp_path, vocabulary, name, damage, message):
     for file in ("encoder.json", "vocab.bpe"):
         text = (vocabulary / file).read_text(encoding="utf-8")
         (tmp_path / file).write_text(damage(text) if file == name else text, encoding="utf-8")
@@ -200,7 +208,7 @@ def test_damaged_vocabularies_are_refused(tmp_path, vocabulary, name, damage, me
 
 
 @pytest.mark.parametrize("name", ["encoder.json", "vocab.bpe"])
-def test_a_vocabulary_that_is_no_text(tmp_path, tiny_dir, name):
+def test_a_vocabulary_that_is_not_utf_8_is_rejected(tmp_path, tiny_dir, name):
     for file in ("encoder.json", "vocab.bpe"):
         data = (tiny_dir / file).read_bytes()
         (tmp_path / file).write_bytes(data if file != name else b"\xff\xfe" + data)
@@ -208,7 +216,7 @@ def test_a_vocabulary_that_is_no_text(tmp_path, tiny_dir, name):
         load_encoder(tmp_path)
 
 
-def test_a_vocabulary_without_end_of_text_says_so(tmp_path, tiny_dir):
+def test_a_vocabulary_without_end_of_text_raises_an_error(tmp_path, tiny_dir):
     ids = json.loads((tiny_dir / "encoder.json").read_text(encoding="utf-8"))
     ids.pop("<|endoftext|>")
     (tmp_path / "encoder.json").write_text(json.dumps(ids), encoding="utf-8")
@@ -219,7 +227,7 @@ def test_a_vocabulary_without_end_of_text_says_so(tmp_path, tiny_dir):
 
 @settings(max_examples=100, deadline=None)
 @given(st.text() | ODD)
-def test_packed_ids_are_the_ids(encoder, text):
+def test_packed_ids_equal_the_encoded_ids(encoder, text):
     assert encoder.pack(text) == array("H", encoder.encode(text)).tobytes()
 
 
@@ -229,7 +237,7 @@ def test_ids_above_uint16_are_packed_as_uint32():
     assert Encoder({"a": 65535}, []).pack("a") == array("H", [65535]).tobytes()
 
 
-def test_the_fingerprint_tells_vocabularies_apart(tiny_dir):
+def test_the_fingerprint_distinguishes_vocabularies(tiny_dir):
     encoder = load_encoder(tiny_dir)
     merges, ids_of = encoder.merges(), encoder.ids_of
     assert re.fullmatch("[0-9a-f]{16}", encoder.fingerprint)
@@ -243,7 +251,7 @@ def test_the_fingerprint_tells_vocabularies_apart(tiny_dir):
     assert len({encoder.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_an_encoder_goes_to_another_process_without_its_cache(encoder):
+def test_an_encoder_is_pickled_without_its_cache(encoder):
     encoder.encode("some words")
     copy = pickle.loads(pickle.dumps(encoder))
     assert not copy.cache and copy.fingerprint == encoder.fingerprint

@@ -13,8 +13,8 @@ import pytest
 import tiny
 
 from gpt2.data import dataset, documents, train_bpe
-from gpt2.encoder import load_encoder
 from gpt2.errors import GPT2Error
+from gpt2.formats.openai.vocabulary import load_encoder
 
 CASES, MANY = 60, 1500  # of each kind of damage, in every run and behind `slow`
 MEMORY = 64 << 20  # bytes, far above what small files need

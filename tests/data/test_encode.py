@@ -14,9 +14,10 @@ from encode import encode_text
 from gpt2.cli import command as cli
 from gpt2.data import dataset, documents, encode, workers
 from gpt2.data.documents import DocumentPart
-from gpt2.encoder import Encoder, load_encoder
+from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
+from gpt2.formats.openai.vocabulary import load_encoder
 
 TEXT = "It isn't so;  été 你好。🦄 12½\n\n\t" * 40
 
@@ -71,7 +72,7 @@ def test_batches_are_read_only_so_far_ahead(encoder):
 
 def test_what_a_worker_cannot_encode_is_an_error_here(encoder):
     poor = Encoder({"a": 0}, [])
-    with pytest.raises(GPT2Error, match="this vocabulary cannot write 'b'"):
+    with pytest.raises(GPT2Error, match="this vocabulary cannot encode 'b'"):
         list(workers.encode_batches([[DocumentPart("b", True, 1)]] * 2, poor, 2))
 
 

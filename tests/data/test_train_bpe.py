@@ -9,8 +9,9 @@ import pytest
 
 from gpt2.cli import command as cli
 from gpt2.data import train_bpe
-from gpt2.encoder import END_OF_TEXT, byte_characters, load_encoder
+from gpt2.encoder import END_OF_TEXT, byte_characters
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.formats.openai.vocabulary import load_encoder
 from scripts.train_tokenizer import train_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2 import encoder as encoder_module
-from gpt2.encoder import END_OF_TEXT, Encoder, load_encoder
+from gpt2.encoder import END_OF_TEXT, Encoder
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import vocabularies
+from gpt2.formats.openai.vocabulary import load_encoder
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 SAID = json.loads((GOLDEN / "huggingface.json").read_text(encoding="utf-8"))
@@ -205,7 +206,7 @@ def test_a_vocabulary_without_some_bytes(tmp_path, tmp_path_factory):
     said["added_tokens"].append({"id": said["model"]["vocab"][" "], "content": " ", "special": False})
     write_tokenizer(tmp_path, said)
     encoder = vocabularies.load(write(tmp_path, special_tokens_map={"additional_special_tokens": [" "]}))
-    with pytest.raises(GPT2Error, match="this vocabulary cannot write"):
+    with pytest.raises(GPT2Error, match="this vocabulary cannot encode"):
         encoder.encode("\0")
     saved = tmp_path_factory.mktemp("run")
     for name, content in encoder.files().items():

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tiny
 
 from gpt2 import model
-from gpt2.encoder import load_encoder
+from gpt2.formats.openai.vocabulary import load_encoder
 from gpt2.engine.tensorflow import as_tensors
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.model_dir import open_model_dir

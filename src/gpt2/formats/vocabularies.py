@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_FILE, load_encoder
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_TOKENS_FILE
 from gpt2.formats.huggingface import vocabulary
+from gpt2.formats.openai.vocabulary import load_encoder
 from gpt2.text.sentencepiece import SP_MODEL_FILE, SP_MODEL_SUFFIX
 from gpt2.text.vocabulary import Vocabulary
 
@@ -26,7 +27,7 @@ KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     (vocabulary.VOCAB_AND_MERGES, vocabulary.load_vocab_and_merges),
     ((SP_MODEL_FILE,), _read_sp_model),
 ]
-FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_FILE)
+FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_TOKENS_FILE)
 
 
 def has_vocabulary(path: Path) -> bool:

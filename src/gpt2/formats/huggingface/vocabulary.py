@@ -15,22 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.encoder import (
-    END_OF_TEXT,
-    PAIR_MERGES_FILE,
-    PAIR_PIECES_FILE,
-    SPECIAL_FILE,
-    Encoder,
-    check_merges,
-    check_pieces,
-    read_merges,
-)
+from gpt2.encoder import END_OF_TEXT, HUGGING_FACE_MERGES_FILE, HUGGING_FACE_PIECES_FILE, SPECIAL_TOKENS_FILE, Encoder
 from gpt2.errors import DamagedFileError, GPT2Error, summarize_names
+from gpt2.formats.openai.vocabulary import check_merges, check_pieces, read_merges
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 TOKENIZER_CONFIG_FILE, ADDED_FILE = "tokenizer_config.json", "added_tokens.json"
-VOCAB_AND_MERGES = (PAIR_PIECES_FILE, PAIR_MERGES_FILE)
+VOCAB_AND_MERGES = (HUGGING_FACE_PIECES_FILE, HUGGING_FACE_MERGES_FILE)
 LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 MOST_UNUSED = 4096  # ids that no piece has, among those that one has
 # Classes of tokenizers whose pair of files is GPT-2's, by the beginnings of their names.
@@ -60,13 +52,13 @@ def load_tokenizer(folder: Path) -> Encoder:
 
 def load_vocab_and_merges(folder: Path) -> Encoder:
     """The vocabulary in `vocab.json` and `merges.txt`. Raises GPT2Error, naming the file, if one is damaged."""
-    path = folder / PAIR_PIECES_FILE
+    path = folder / HUGGING_FACE_PIECES_FILE
     kind = _object(folder / TOKENIZER_CONFIG_FILE).get("tokenizer_class") or BYTE_LEVEL[0]
     if not isinstance(kind, str) or not kind.startswith(BYTE_LEVEL):
         raise _refused(folder / TOKENIZER_CONFIG_FILE, f"tokenizer_class {reprlib.repr(kind)}")
     ids_of = files.read_json(path)
     check_pieces(ids_of, path)
-    return _encoder(folder, path, ids_of, read_merges(folder / PAIR_MERGES_FILE, ids_of), {}, [])
+    return _encoder(folder, path, ids_of, read_merges(folder / HUGGING_FACE_MERGES_FILE, ids_of), {}, [])
 
 
 def _encoder(
@@ -211,7 +203,7 @@ def _special_names(folder: Path) -> Iterator[str]:
     for token in (_object(folder / TOKENIZER_CONFIG_FILE).get("added_tokens_decoder") or {}).values():
         if isinstance(token, dict) and token.get("special") and (text := _text(token)) is not None:
             yield text
-    for name in (SPECIAL_FILE, TOKENIZER_CONFIG_FILE):
+    for name in (SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE):
         for key, value in _object(folder / name).items():
             if key.endswith(("_token", "_special_tokens")):
                 yield from filter(None, map(_text, value if isinstance(value, list) else [value]))
@@ -224,7 +216,7 @@ def _end_token(folder: Path, ids_of: dict[str, int], special: dict[int, str]) ->
     an ordinary piece.
     """
     for role in ("eos_token", "bos_token"):
-        for name in (TOKENIZER_CONFIG_FILE, SPECIAL_FILE):
+        for name in (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE):
             if (text := _text(_object(folder / name).get(role))) in ids_of:
                 return str(text)
         for name in (GENERATION_FILE, CONFIG_FILE):

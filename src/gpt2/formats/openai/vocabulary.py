@@ -1,0 +1,123 @@
+"""Reads OpenAI's vocabulary files, `encoder.json` and `vocab.bpe`, and checks them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpt2 import files
+from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, looks_special, pieces_from_merges
+from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.text.byte_level import byte_characters
+
+FETCH_BOTH_AGAIN = "fetch both vocabulary files again"
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection, which takes a tenth of the loading time and finds nothing in a vocabulary."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_garbage_collection()
+def load_encoder(directory: Path) -> Encoder:
+    """Load the vocabulary of a model directory.
+
+    Raises:
+        GPT2Error: A file cannot be read or is damaged, for example because it is cut off. The message names the file.
+    """
+    path = directory / ENCODER_FILE
+    ids_of = files.read_json(path)
+    check_pieces(ids_of, path)
+    _check_complete(ids_of, path)
+    path = directory / MERGES_FILE
+    merges = read_merges(path, ids_of)
+    return Encoder(ids_of, merges, special=check_merges(merges, ids_of, path))
+
+
+def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
+    """Read the pairs of `vocab.bpe`, reusing the strings of `ids_of` to save memory.
+
+    Raises:
+        DamagedFileError: A line below the version line is not two pieces.
+    """
+    lines = files.read_text(path).split("\n")
+    has_version = lines[0].startswith("#version")
+    pairs = list(map(str.split, lines[has_version:]))
+    if not set(map(len, pairs)) <= {0, 2}:
+        wrong = next(i for i, pair in enumerate(pairs) if len(pair) not in (0, 2)) + has_version
+        reason = f"line {wrong + 1} should be two pieces, not {lines[wrong][:40]!r}"
+        raise DamagedFileError(path, reason, FETCH_BOTH_AGAIN)
+    same = dict(zip(ids_of, ids_of)).get
+    return [(same(left, left), same(right, right)) for left, right in filter(None, pairs)]
+
+
+def check_pieces(ids_of: Any, path: Path) -> None:
+    """Check that a JSON value maps pieces to ids, each to a different one.
+
+    Raises:
+        DamagedFileError: It does not.
+    """
+    if not isinstance(ids_of, dict) or not ids_of or set(map(type, ids_of.values())) != {int}:
+        raise DamagedFileError(path, "it should map pieces of text to ids", FETCH_BOTH_AGAIN)
+    if len(set(ids_of.values())) < len(ids_of):
+        raise DamagedFileError(path, "it gives one id to several pieces", FETCH_BOTH_AGAIN)
+    try:
+        "".join(ids_of).encode("utf-8")
+    except UnicodeEncodeError as error:
+        reason = "a piece contains an unpaired surrogate, which cannot occur in text"
+        raise DamagedFileError(path, reason, FETCH_BOTH_AGAIN) from error
+
+
+def _check_complete(ids_of: dict[str, int], path: Path) -> None:
+    """Raise DamagedFileError if a byte or an id is missing; OpenAI's vocabularies and those trained here have all."""
+    if missing := set(byte_characters().values()) - ids_of.keys():
+        raise DamagedFileError(path, f"it lacks {len(missing)} of the 256 bytes", FETCH_BOTH_AGAIN)
+    if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
+        reason = f"the ids of its {len(ids_of)} pieces should be 0 to {len(ids_of) - 1}"
+        raise DamagedFileError(path, reason, FETCH_BOTH_AGAIN)
+
+
+def check_merges(
+    merges: list[tuple[str, str]],
+    ids_of: dict[str, int],
+    path: Path,
+    pieces_file: str = ENCODER_FILE,
+    special: Collection[str] = (),
+) -> set[str]:
+    """Check that merges and pieces belong together.
+
+    Args:
+        merges: The pairs of pieces.
+        ids_of: Piece -> id.
+        path: The file of merges, for error messages.
+        pieces_file: The name of the file of pieces, for error messages.
+        special: Pieces that need no merge, besides those that look special.
+
+    Returns:
+        The special pieces: those that no merge makes.
+
+    Raises:
+        GPT2Error: A piece that is not special is made by no merge, or a merge makes an unknown piece.
+    """
+    merged = pieces_from_merges(merges)
+    unmerged = {piece for piece in ids_of if piece not in merged}
+    if unmade := sorted(piece for piece in unmerged.difference(special) if not looks_special(piece)):
+        raise GPT2Error(
+            f"{path} is cut off: it has {len(merges)} merges, and none of them makes"
+            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {pieces_file}; {FETCH_BOTH_AGAIN}"
+        )
+    if unknown := merged - ids_of.keys() - set(byte_characters().values()):
+        raise GPT2Error(
+            f"{path} is of another vocabulary: {pieces_file} lacks its piece {min(unknown)!r}; {FETCH_BOTH_AGAIN}"
+        )
+    return unmerged
