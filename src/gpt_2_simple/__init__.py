@@ -27,7 +27,7 @@ __all__ = [*gpt_2.__all__, *REEXPORTS]
 
 if package_conflict.of_the_old_package():
     warnings.warn(package_conflict.of_the_old_package(), stacklevel=2)
-tf1.offer()
+tf1.install_v1_names()
 
 
 def __getattr__(name: str) -> Any:

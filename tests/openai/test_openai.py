@@ -104,7 +104,7 @@ def test_what_is_refused(sess, sizes, given, said):
 
 
 def test_what_is_refused_elsewhere(sizes, tiny_dir):
-    with pytest.raises(GPT2Error, match="there is none: write it inside `with tf.Graph"):
+    with pytest.raises(GPT2Error, match="there is none: put it inside `with tf.Graph"):
         model.model(sizes, [[1]])
     with pytest.raises(UsageError, match="there is no hparam 'n_hidden'"):
         sizes.override_from_dict({"n_hidden": 5})

@@ -1,1 +1,1 @@
-"""OpenAI's modules `encoder`, `model` and `sample` for programs that were written on them, in TensorFlow 1's graphs."""
+"""OpenAI's modules `encoder`, `model` and `sample` in TensorFlow 1 graphs, for programs that import them."""

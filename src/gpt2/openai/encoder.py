@@ -1,4 +1,4 @@
-"""OpenAI's module `encoder`: the names that programs know over `gpt2.encoder`."""
+"""OpenAI's module `encoder`: its names on top of `gpt2.encoder`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,45 @@ bytes_to_unicode = encoder.byte_characters
 
 
 class Encoder(encoder.Encoder):
-    """errors: what `decode` does with bytes that are not UTF-8, as Python names it."""
+    """An encoder with the attributes of OpenAI's class."""
 
     def __init__(self, encoder: dict[str, int], bpe_merges: Sequence[tuple[str, str]], errors: str = "replace") -> None:
+        """Create an encoder.
+
+        Args:
+            encoder: The id of each piece.
+            bpe_merges: The merges, in the order of their ranks.
+            errors: How `decode` handles invalid UTF-8, as in `bytes.decode`.
+        """
         super().__init__(encoder, bpe_merges)
         self.errors = errors
-        self.encoder, self.decoder = encoder, {i: piece for piece, i in encoder.items()}
+        self.encoder = encoder
+        self.decoder = {i: piece for piece, i in encoder.items()}
         self.byte_encoder = self.characters
         self.byte_decoder = {character: byte for byte, character in self.characters.items()}
         self.bpe_ranks = self.ranks
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Ids -> text; raises GPT2Error for an id that the vocabulary does not have."""
+        """Return the text of ids.
+
+        Raises:
+            GPT2Error: If the vocabulary does not have an id.
+        """
         return self.decode_bytes(tokens).decode("utf-8", errors=self.errors)
 
 
 def get_encoder(model_name: str, models_dir: str = DEFAULT_MODELS_DIR) -> Encoder:
-    """The encoder of a model, by its name or its folder's path. Raises GPT2Error if it is not there or damaged."""
-    found = find_vocabulary(str(model_name), str(models_dir))
-    if not isinstance(found, encoder.Encoder):
-        raise UsageError(f"{model_name} has no byte-level BPE, which OpenAI's modules work with")
-    return Encoder(found.ids_of, found.merges())
+    """Return the encoder of a model.
+
+    Args:
+        model_name: Name of the model in `models_dir`, or the path of its folder.
+        models_dir: Folder that contains the models.
+
+    Raises:
+        GPT2Error: If the vocabulary is missing or damaged.
+        UsageError: If it is not a byte-level BPE vocabulary.
+    """
+    vocabulary = find_vocabulary(str(model_name), str(models_dir))
+    if not isinstance(vocabulary, encoder.Encoder):
+        raise UsageError(f"{model_name} has no byte-level BPE vocabulary, which OpenAI's modules need")
+    return Encoder(vocabulary.ids_of, vocabulary.merges())

@@ -1,7 +1,7 @@
-"""TensorFlow 1's names on TensorFlow 2, for programs that say `tf.placeholder` after `import tensorflow as tf`.
+"""TensorFlow 1's names on TensorFlow 2, for programs that use `tf.placeholder` after `import tensorflow as tf`.
 
-They work in a program's own files alone. An installed package that asks TensorFlow for such a name, to learn which one
-it has before it, is answered as ever.
+The names exist only for a program's own files. Installed packages look for such names to detect TensorFlow's version,
+so for them TensorFlow is unchanged.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ import wrapt
 
 from gpt2 import tensorflow_startup
 
-PACKAGES = {"site-packages", "dist-packages"}  # parts of the paths of installed code
-GRAPH = (
-    "write it inside `with tf.Graph().as_default():` or `with tf.compat.v1.Session() as sess:`, or say"
-    " tf.compat.v1.disable_eager_execution() at the program's beginning"
+INSTALLED_PACKAGES = {"site-packages", "dist-packages"}  # parts of the paths of installed code
+GRAPH_ADVICE = (
+    "put it inside `with tf.Graph().as_default():` or `with tf.compat.v1.Session() as sess:`, or call"
+    " tf.compat.v1.disable_eager_execution() at the start of the program"
 )
 
 
-def start() -> None:
-    """Imports TensorFlow, with these names."""
-    offer()
+def import_tensorflow() -> None:
+    """Import TensorFlow with TensorFlow 1's names."""
+    install_v1_names()
     tensorflow_startup.import_tensorflow()
 
 
-def offer() -> None:
-    """From now on, or from when the program imports TensorFlow."""
-    wrapt.register_post_import_hook(_add, "tensorflow")
+def install_v1_names() -> None:
+    """Add TensorFlow 1's names to TensorFlow, now or as soon as the program imports it."""
+    wrapt.register_post_import_hook(_add_names, "tensorflow")
 
 
-def _add(tf: ModuleType) -> None:
+def _add_names(tf: ModuleType) -> None:
     v1 = tf.compat.v1
     for module, old in ((tf, v1), (tf.train, v1.train), (tf.saved_model, v1.saved_model), (tf.summary, v1.summary)):
-        vars(module).setdefault("__getattr__", functools.partial(_old_name, module, old))
+        vars(module).setdefault("__getattr__", functools.partial(_find_old_name, module, old))
 
 
-def _old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
-    """What Python calls for an attribute that a module lacks."""
-    asks = Path(sys._getframe(1).f_globals.get("__file__") or "").parts
-    if name.startswith("_") or PACKAGES & {*asks} or not hasattr(old, name):
+def _find_old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
+    """Return an attribute that a module of TensorFlow 2 lacks from the module of TensorFlow 1; Python calls this."""
+    caller_path = Path(sys._getframe(1).f_globals.get("__file__") or "").parts
+    if name.startswith("_") or INSTALLED_PACKAGES & {*caller_path} or not hasattr(old, name):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-    if module.__name__.endswith(".summary"):  # whose other names are there, and mean something else
+    if module.__name__.endswith(".summary"):  # the names that both versions have mean different things
         raise AttributeError(f"tf.summary.{name} is TensorFlow 1's: write import tensorflow.compat.v1 as tf")
     if name == "placeholder" and sys.modules["tensorflow"].executing_eagerly():
-        raise AttributeError(f"tf.placeholder is part of a graph, and there is none: {GRAPH}")
+        raise AttributeError(f"tf.placeholder is part of a graph, and there is none: {GRAPH_ADVICE}")
     return getattr(old, name)
