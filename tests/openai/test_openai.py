@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from one_by_one import GREEDY, decode_slowly
 
-from gpt2.engine.batch import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.openai import encoder, model, sample
 
@@ -23,7 +23,7 @@ def sizes(tiny_dir):
 @pytest.fixture
 def expected(oracle):
     """Greedy ids of the library, found before there is a graph."""
-    return {len(prompt): decode_slowly(oracle, Row(prompt, GREEDY), 40) for prompt in PROMPTS}
+    return {len(prompt): decode_slowly(oracle, TokenSequence(prompt, GREEDY), 40) for prompt in PROMPTS}
 
 
 @pytest.fixture
