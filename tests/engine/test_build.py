@@ -16,7 +16,7 @@ from one_by_one import take
 from gpt2 import devices
 from gpt2.cli import diagnostics
 from gpt2.engine import load
-from gpt2.engine.native import build, calls, folder
+from gpt2.engine.native import build, cache_folder, calls
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
@@ -27,9 +27,9 @@ from gpt2.request import BFLOAT16, Sampling
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The folder for compiled libraries, which is not there yet."""
-    monkeypatch.delenv(folder.NAMED, raising=False)
+    monkeypatch.delenv(cache_folder.NAMED, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / folder.OWN
+    return tmp_path / "cache" / cache_folder.OWN
 
 
 class Compiler:
@@ -193,7 +193,7 @@ def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
 
 def test_a_whole_library_that_does_not_load_is_compiled_anew(cache, copier, tmp_path, monkeypatch):
     build.find()
-    moved = shutil.copytree(cache, tmp_path / "moved" / folder.OWN)  # what has been loaded is not looked at again
+    moved = shutil.copytree(cache, tmp_path / "moved" / cache_folder.OWN)  # what has been loaded is not looked at again
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
     (library,) = moved.glob("*.so")
     replaced(library, b"for a machine of another kind")
@@ -230,7 +230,7 @@ def test_a_folder_that_others_can_write_is_not_trusted(tmp_path, cache, copier, 
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
-    monkeypatch.setenv(folder.NAMED, str(open_to_all))
+    monkeypatch.setenv(cache_folder.NAMED, str(open_to_all))
     with pytest.raises(build.NoLibrary, match=f"{open_to_all} can be written by other users, .* let GPT2_NATIVE_CACHE"):
         build.find()
     assert copier.runs == 0 and not cache.exists()
@@ -249,23 +249,25 @@ def test_a_folder_of_somebody_else_is_not_trusted(cache, copier, monkeypatch):
 
 def test_a_named_folder_is_asked_first(tmp_path, cache, copier, monkeypatch):
     named = tmp_path / "named"
-    monkeypatch.setenv(folder.NAMED, str(named))
+    monkeypatch.setenv(cache_folder.NAMED, str(named))
     build.find()
     assert len(list(named.glob("*.so"))) == 1 and not cache.exists()
     (tmp_path / "file").touch()
-    monkeypatch.setenv(folder.NAMED, str(tmp_path / "file/folder"))  # one that cannot be written, without a library
+    monkeypatch.setenv(
+        cache_folder.NAMED, str(tmp_path / "file/folder")
+    )  # one that cannot be written, without a library
     build.find()
     assert len(list(cache.glob("*.so"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
     with pytest.raises(build.NoLibrary, match="cache/gpt-2-tensorflow cannot be written; GPT2_NATIVE_CACHE can name"):
         build.find()
-    monkeypatch.setenv(folder.NAMED, "named")
+    monkeypatch.setenv(cache_folder.NAMED, "named")
     with pytest.raises(build.NoLibrary, match="GPT2_NATIVE_CACHE must be a path from the root, not 'named'"):
         build.find()
 
 
 def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypatch, copier):
-    monkeypatch.delenv(folder.NAMED, raising=False)
+    monkeypatch.delenv(cache_folder.NAMED, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -279,7 +281,7 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises(build.NoLibrary, match="there is no home folder .*; GPT2_NATIVE_CACHE can name a folder"):
         build.find()
-    monkeypatch.setenv(folder.NAMED, str(tmp_path / "named"))
+    monkeypatch.setenv(cache_folder.NAMED, str(tmp_path / "named"))
     build.find()
     assert copier.runs == 2
 

@@ -19,7 +19,7 @@ from gpt2 import devices
 from gpt2.engine import load, quantize
 from gpt2.engine.backend import RandomWordsRequest, Segment
 from gpt2.engine.kv_cache import BLOCK_SLOTS, PrefixCache, blocks_for
-from gpt2.engine.native import build, calls, memory, packing
+from gpt2.engine.native import build, calls, huge_pages, packing
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.weights import Layout, Weight
@@ -264,7 +264,7 @@ def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name)
 
 def test_memory_for_weights_that_cannot_be_had():
     with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes cannot be had"):
-        memory.Chunks().zeros((1 << 60,), np.uint8)
+        huge_pages.Chunks().zeros((1 << 60,), np.uint8)
 
 
 def test_more_threads_than_cores(native, native_tiny, tiny_dir):
@@ -277,7 +277,7 @@ import os, pathlib, resource, signal, sys
 import numpy as np
 from gpt2.engine.backend import Segment
 from gpt2.engine.load import load_backend
-from gpt2.engine.native.memory import Chunks
+from gpt2.engine.native.huge_pages import Chunks
 from gpt2.formats.model_dir import open_model_dir
 {inspect.getsource(extended)}
 def loaded(threads):

@@ -113,11 +113,11 @@ def _writer(threads: int | None) -> str:
 
 
 def _kept(clear: bool) -> str:
-    from gpt2.engine.native import store
+    from gpt2.engine.native import packed_store
 
     if clear:
-        store.clear()
-    paths = store.kept()
+        packed_store.clear()
+    paths = packed_store.kept()
     if not paths:
         return "packed weights are kept of no model"
     sizes = sum(path.stat().st_size for path in paths)

@@ -11,7 +11,7 @@ from gpt2 import devices, tensorflow_startup
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.native.store import Store
+from gpt2.engine.native.packed_store import Store
 from gpt2.errors import GPT2Error
 from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir

@@ -18,8 +18,8 @@ from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool
 from gpt2.engine.native import packing
 from gpt2.engine.native.blocks import NativeBlockPool
 from gpt2.engine.native.calls import check, library_int
+from gpt2.engine.native.packed_store import Store
 from gpt2.engine.native.packing import TYPES, Packed
-from gpt2.engine.native.store import Store
 from gpt2.formats.weights import Weights, nest
 from gpt2.hparams import GELU, SIZES, HParams
 from gpt2.request import DEFAULT_PRECISION

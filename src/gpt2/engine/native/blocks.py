@@ -8,7 +8,7 @@ import mmap
 import numpy as np
 
 from gpt2.engine.kv_cache import BlockPool
-from gpt2.engine.native.memory import CHUNK, chunk
+from gpt2.engine.native.huge_pages import CHUNK, chunk
 
 IN_CHUNK = 32  # blocks of a small model, which are not to take the addresses of a large one
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt2 import devices, files
-from gpt2.engine.native import folder
-from gpt2.engine.native.folder import NoLibrary
+from gpt2.engine.native import cache_folder
+from gpt2.engine.native.cache_folder import NoLibrary
 from gpt2.files import no_callback
 
 SOURCES = Path(__file__).parent
@@ -88,7 +88,7 @@ def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
 
 def _kept(name: str) -> ctypes.CDLL | None:
     """The first library of this name, or of all that match it, that can be loaded. Raises NoLibrary, OSError."""
-    for library in folder.libraries(name):
+    for library in cache_folder.libraries(name):
         with contextlib.suppress(OSError):  # whole, but made where libraries are others
             return ctypes.CDLL(str(library))
     return None
@@ -113,7 +113,7 @@ def _first_compiled(compilers: list[str], name: str, notify: Callable[[str], Non
     reasons = []
     for compiler in compilers:
         try:
-            return _compiled(compiler, folder.writable() / f"{name}-{_identity(compiler)}", notify)
+            return _compiled(compiler, cache_folder.writable() / f"{name}-{_identity(compiler)}", notify)
         except NoLibrary as reason:
             reasons.append(reason)
     raise reasons[0]
@@ -121,7 +121,7 @@ def _first_compiled(compilers: list[str], name: str, notify: Callable[[str], Non
 
 def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
     """A new one, unless the same was tried before in vain, which takes as long. Raises NoLibrary, OSError."""
-    library, failure = library.with_suffix(folder.LIBRARY), library.with_suffix(folder.FAILURE)
+    library, failure = library.with_suffix(cache_folder.LIBRARY), library.with_suffix(cache_folder.FAILURE)
     try_again = f"; to try again, delete {failure}"
     if failure.exists():
         raise NoLibrary(failure.read_text(encoding="utf-8", errors="replace") + try_again)
@@ -146,8 +146,8 @@ def try_again() -> None:
     """Forgets which compilers have failed."""
     _tried.cache_clear()
     with contextlib.suppress(OSError, NoLibrary):
-        for path in folder.folders():
-            for failure in path.glob(f"*{folder.FAILURE}"):
+        for path in cache_folder.folders():
+            for failure in path.glob(f"*{cache_folder.FAILURE}"):
                 failure.unlink()
 
 
@@ -159,14 +159,14 @@ def compile_library(compiler: str, library: Path) -> None:
     import subprocess
     import tempfile
 
-    with files.atomic_write_many(library.parent, last=library.with_suffix(folder.CHECKSUM).name) as temporary:
+    with files.atomic_write_many(library.parent, last=library.with_suffix(cache_folder.CHECKSUM).name) as temporary:
         made = temporary / library.name
         with tempfile.TemporaryDirectory(dir=temporary) as cache:  # or Zig leaves some 60 MB lying about
             command = [*command_of(compiler), *options(), str(SOURCES / MAIN), "-o", str(made)]
             environment = {ZIG_CACHE: cache, **os.environ}
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS, env=environment)
         made.chmod(0o755)  # whatever the umask is
-        made.with_suffix(folder.CHECKSUM).write_bytes(folder.checksum(made))
+        made.with_suffix(cache_folder.CHECKSUM).write_bytes(cache_folder.checksum(made))
 
 
 def options() -> list[str]:

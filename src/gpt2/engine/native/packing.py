@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt2.engine.native.calls import check, panel_width
-from gpt2.engine.native.memory import CHUNKS
+from gpt2.engine.native.huge_pages import CHUNKS
 from gpt2.engine.native.threads import in_threads
 from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.request import BFLOAT16, FLOAT32, INT8

@@ -18,21 +18,21 @@ from gpt2 import files
 from gpt2.cli import command, diagnostics
 from gpt2.engine import load
 from gpt2.engine.backend import Segment
-from gpt2.engine.native import build, folder, memory, packing, store
+from gpt2.engine.native import build, cache_folder, huge_pages, packed_store, packing
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS
 
 OTHER = {"layout": "of another processor", "notify": files.no_callback}
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-SRC = Path(store.__file__).resolve().parents[3]
+SRC = Path(packed_store.__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def cache(native, tmp_path, monkeypatch):
     """A folder of the cache's own, in which models of any size are kept."""
     place = tmp_path / "cache"
-    monkeypatch.setenv(folder.NAMED, str(place))
-    monkeypatch.setattr(store, "LEAST", 0)
+    monkeypatch.setenv(cache_folder.NAMED, str(place))
+    monkeypatch.setattr(packed_store, "LEAST", 0)
     return place
 
 
@@ -58,7 +58,7 @@ def kept(cache):
 @pytest.mark.parametrize("in_huge_pages", [True, False])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_was_kept_gives_the_same_bits(cache, packed, tiny_dir, monkeypatch, precision, in_huge_pages):
-    monkeypatch.setattr(store, "in_huge_pages", lambda _: in_huge_pages)
+    monkeypatch.setattr(packed_store, "in_huge_pages", lambda _: in_huge_pages)
     found = [logits(tiny_dir, precision) for _ in range(3)]
     assert found == [logits(tiny_dir, precision, cache=False)] * 3
     assert len(packed) == 2  # the first time, and without the cache
@@ -77,7 +77,7 @@ def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tin
     for precision in PRECISIONS:
         logits(tiny_dir, precision)
     assert len(kept(cache)) == 3
-    monkeypatch.setattr(store.Store, "__init__", lambda self, *_: vars(self).update(OTHER))
+    monkeypatch.setattr(packed_store.Store, "__init__", lambda self, *_: vars(self).update(OTHER))
     logits(tiny_dir)
     assert len(kept(cache)) == len(packed) == 4
 
@@ -127,9 +127,9 @@ def refuse(*_):
 @pytest.mark.parametrize(
     "where, name, does",
     [
-        (store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0)),
-        (store, "_write_whole", refuse),
-        (folder, "writable", refuse),
+        (packed_store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0)),
+        (packed_store, "_write_whole", refuse),
+        (cache_folder, "writable", refuse),
     ],
 )
 def test_a_disk_that_is_full_or_read_only_does_no_harm(cache, tiny_dir, monkeypatch, where, name, does):
@@ -146,11 +146,11 @@ def test_those_that_were_not_used_for_longest_make_room(cache, tmp_path, monkeyp
     first, second, _third = (path.name for path in sorted(kept(cache), key=lambda path: path.stat().st_mtime))
     logits(models[0])  # used again
     size = kept(cache)[0].stat().st_size
-    monkeypatch.setattr(store, "LIMIT", 3 * size + size // 2)
+    monkeypatch.setattr(packed_store, "LIMIT", 3 * size + size // 2)
     logits(models[3])
     names = {path.name for path in kept(cache)}
     assert len(names) == 3 and first in names and second not in names
-    monkeypatch.setattr(store, "LIMIT", size // 2)
+    monkeypatch.setattr(packed_store, "LIMIT", size // 2)
     logits(models[1])
     assert not kept(cache)  # one alone is too large
 
@@ -166,9 +166,9 @@ def test_what_a_killed_process_left_is_removed(cache, tiny_dir):
 def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypatch):
     weights = open_model_dir(tiny_dir).read()
     unknown = {name: weight._replace(identity=None) for name, weight in weights.items()}
-    assert store.Store(build.load()).name(unknown, "int8") is None
-    monkeypatch.setattr(store, "LEAST", 1 << 20)
-    assert store.Store(build.load()).name(weights, "int8") is None
+    assert packed_store.Store(build.load()).name(unknown, "int8") is None
+    monkeypatch.setattr(packed_store, "LEAST", 1 << 20)
+    assert packed_store.Store(build.load()).name(weights, "int8") is None
 
 
 def test_other_formats_name_their_numbers_by_their_files(tmp_path):
@@ -187,7 +187,7 @@ import sys
 sys.path.insert(0, {str(SRC)!r})
 from pathlib import Path
 from gpt2.engine import load
-from gpt2.engine.native import store
+from gpt2.engine.native import packed_store
 from gpt2.formats.model_dir import open_model_dir
 import numpy as np
 from gpt2.engine.backend import Segment
@@ -216,8 +216,8 @@ def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monke
 
     path, smaps, enabled = tmp_path / "file", tmp_path / "smaps", tmp_path / "enabled"
     path.write_bytes(bytes(1 << 20))
-    monkeypatch.setattr(memory, "SMAPS", smaps)
-    monkeypatch.setattr(memory, "HUGE_PAGES", enabled)
+    monkeypatch.setattr(huge_pages, "SMAPS", smaps)
+    monkeypatch.setattr(huge_pages, "HUGE_PAGES", enabled)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         begin = np.frombuffer(mapped, np.uint8).ctypes.data
         for kb, there in ((1024, True), (0, False)):
@@ -227,9 +227,9 @@ def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monke
                 f"{begin:x}-{begin + (1 << 20):x} r--s 0 0:0 1 {path}\nRss: 1 kB\nFilePmdMapped: {kb:8} kB\n"
                 "fffffff000-fffffff100 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
             )
-            assert memory.in_huge_pages(mapped) is there
+            assert huge_pages.in_huge_pages(mapped) is there
         enabled.write_text("always madvise [never]\n")
-        assert memory.in_huge_pages(mapped)  # memory would be no better
+        assert huge_pages.in_huge_pages(mapped)  # memory would be no better
         del begin
 
 

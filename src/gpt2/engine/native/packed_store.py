@@ -29,9 +29,9 @@ import google_crc32c
 import numpy as np
 
 from gpt2 import files
-from gpt2.engine.native import folder
-from gpt2.engine.native.folder import NoLibrary
-from gpt2.engine.native.memory import CHUNKS, in_huge_pages
+from gpt2.engine.native import cache_folder
+from gpt2.engine.native.cache_folder import NoLibrary
+from gpt2.engine.native.huge_pages import CHUNKS, in_huge_pages
 from gpt2.engine.native.packing import TYPES, Packed, Prepared
 from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import Weights
@@ -62,12 +62,12 @@ class Store:
         if name is None:
             return make()
         with contextlib.suppress(OSError, NoLibrary):
-            for path in folder.trusted(name):
+            for path in cache_folder.trusted(name):
                 with contextlib.suppress(OSError, Broken):
                     return read(path)
         made = make()
         with contextlib.suppress(OSError, NoLibrary):
-            path = folder.writable() / name
+            path = cache_folder.writable() / name
             if size := write(path, made):
                 self.notify(f"packed weights are kept for the next start: {size / 1e6:,.0f} MB in {path.parent}")
         return made
@@ -203,7 +203,7 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 def kept() -> list[Path]:
     """The files that there are."""
     with contextlib.suppress(OSError, NoLibrary):
-        return [path for place in folder.folders() if place.exists() for path in sorted(place.glob(f"*{SUFFIX}"))]
+        return [path for place in cache_folder.folders() if place.exists() for path in sorted(place.glob(f"*{SUFFIX}"))]
     return []
 
 
