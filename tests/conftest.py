@@ -27,7 +27,7 @@ from gpt2.formats.openai.vocabulary import load_encoder
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles the native library, if it has to be, before any command that a test looks at would say so."""
     if not hasattr(config, "workerinput"):
-        with contextlib.suppress(build.NoLibrary):
+        with contextlib.suppress(build.NoLibraryError):
             build.load()
 
 
@@ -78,7 +78,7 @@ def native() -> ctypes.CDLL:
     """The native library, for tests that need it and with it a compiler."""
     try:
         return build.load()
-    except build.NoLibrary as reason:
+    except build.NoLibraryError as reason:
         pytest.skip(f"no native library: {reason}")
 
 

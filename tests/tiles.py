@@ -17,7 +17,7 @@ OPTIONS = (*FOR_THEM, "-include", str(HERE / "tiles_allowed.h"))
 
 def need_compiler(command):
     """Skips a test whose compiler knows them not, or by other names than ours."""
-    macros = [*command, build.NATIVE, *FOR_THEM, "-dM", "-E", "-x", "c++", os.devnull]
+    macros = [*command, build.NATIVE_OPTION, *FOR_THEM, "-dM", "-E", "-x", "c++", os.devnull]
     if "__AMX_BF16__" not in subprocess.run(macros, capture_output=True, text=True).stdout:
         pytest.skip("this compiler is older than the matrix unit")
 
@@ -25,6 +25,6 @@ def need_compiler(command):
 def carry_out(command, library):
     """From here on this process can do what the unit does. library: where to leave what it takes."""
     if devices.AMX_FLAG not in devices.cpu_flags():
-        options = ["-std=c++17", "-O2", build.NATIVE, "-shared", "-fPIC"]
+        options = ["-std=c++17", "-O2", build.NATIVE_OPTION, "-shared", "-fPIC"]
         subprocess.run([*command, *options, HERE / "tiles_by_signal.cc", "-o", library], check=True)
         ctypes.CDLL(str(library))

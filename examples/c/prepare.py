@@ -43,4 +43,4 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     target = Path(sys.argv[2])
     write_weights(Path(sys.argv[1]), target / "weights.bin")
-    build.compile_library(next(build.compilers()), (target / "libgpt2.so").resolve())
+    build.compile_library(next(build.find_compilers()), (target / "libgpt2.so").resolve())

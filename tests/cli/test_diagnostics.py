@@ -19,7 +19,7 @@ def test_findings(tiny_dir):
 
 def test_what_writes_text_is_said(native, tmp_path, monkeypatch):
     assert "text is written by the native step, compiled for this machine" in list(diagnostics.examine(str(tmp_path)))
-    monkeypatch.setenv(build.SWITCH, "0")
+    monkeypatch.setenv(build.SWITCH_VARIABLE, "0")
     build._tried.cache_clear()
     without = list(diagnostics.examine(str(tmp_path)))
     build._tried.cache_clear()

@@ -27,7 +27,7 @@ from gpt2.request import BFLOAT16, Sampling
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The folder for compiled libraries, which is not there yet."""
-    monkeypatch.delenv(cache_folder.NAMED, raising=False)
+    monkeypatch.delenv(cache_folder.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / cache_folder.OWN
 
@@ -73,7 +73,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
     monkeypatch.setattr(build, "load", build.find)
     no_compiler(monkeypatch)
     for _ in range(2):
-        with pytest.raises(build.NoLibrary, match="^there is no C.. compiler; pip install ziglang brings one$"):
+        with pytest.raises(build.NoLibraryError, match="^there is no C.. compiler; pip install ziglang brings one$"):
             build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
     assert without.name == f"TensorFlow: {build.NO_COMPILER}"
@@ -85,24 +85,26 @@ def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, mon
     build._tried.cache_clear()
     compiler.does("echo 'x.h:1: error: no such thing' >&2", "exit 1")
     for _ in range(2):
-        with pytest.raises(build.NoLibrary, match=r"cxx failed: x.h:1: error: no such thing; .* delete .*\.failed$"):
+        with pytest.raises(
+            build.NoLibraryError, match=r"cxx failed: x.h:1: error: no such thing; .* delete .*\.failed$"
+        ):
             build.find()
     assert compiler.runs == 1
     next(cache.glob("*.failed")).unlink()
     for _ in range(2):
-        with pytest.raises(build.NoLibrary, match="no such thing"):
+        with pytest.raises(build.NoLibraryError, match="no such thing"):
             build.load()
     assert compiler.runs == 2
-    build.try_again()  # as the doctor does
-    with pytest.raises(build.NoLibrary, match="no such thing"):
+    build.forget_failures()  # as the doctor does
+    with pytest.raises(build.NoLibraryError, match="no such thing"):
         build.load()
     os.utime(compiler.path, (2, 2))  # another version of it
-    with pytest.raises(build.NoLibrary, match="no such thing"):
+    with pytest.raises(build.NoLibraryError, match="no such thing"):
         build.find()
     assert compiler.runs == 4
-    build.try_again()
-    monkeypatch.setenv(build.SWITCH, "0")
-    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE=0"):
+    build.forget_failures()
+    monkeypatch.setenv(build.SWITCH_VARIABLE, "0")
+    with pytest.raises(build.NoLibraryError, match="GPT2_NATIVE=0"):
         build.find()
 
 
@@ -140,14 +142,14 @@ def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkey
         assert calls.panel_width(build.find()) > 0
     assert [compiler.runs for compiler in (*failing, zig)] == [1, 1, 1]
     monkeypatch.setattr(build, "ZIG", "no_such_package")
-    with pytest.raises(build.NoLibrary, match="one failed: error: too old; to try again, delete"):
+    with pytest.raises(build.NoLibraryError, match="one failed: error: too old; to try again, delete"):
         build.find()
 
 
 def test_what_cannot_be_loaded_counts_as_failed(cache, compiler):
     compiler.does('echo nonsense > "$out"')
     for _ in range(2):
-        with pytest.raises(build.NoLibrary, match="what .*cxx made cannot be loaded: .*; to try again, delete"):
+        with pytest.raises(build.NoLibraryError, match="what .*cxx made cannot be loaded: .*; to try again, delete"):
             build.find()
     assert compiler.runs == 1
 
@@ -212,7 +214,7 @@ def test_a_library_belongs_to_a_compiler_and_a_c_library(cache, copier, monkeypa
     no_compiler(monkeypatch)
     assert calls.panel_width(build.find()) > 0  # whichever made it
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "1.0"))
-    with pytest.raises(build.NoLibrary, match="there is no C.. compiler"):
+    with pytest.raises(build.NoLibraryError, match="there is no C.. compiler"):
         build.find()
 
 
@@ -230,8 +232,10 @@ def test_a_folder_that_others_can_write_is_not_trusted(tmp_path, cache, copier, 
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
-    monkeypatch.setenv(cache_folder.NAMED, str(open_to_all))
-    with pytest.raises(build.NoLibrary, match=f"{open_to_all} can be written by other users, .* let GPT2_NATIVE_CACHE"):
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(open_to_all))
+    with pytest.raises(
+        build.NoLibraryError, match=f"{open_to_all} can be written by other users, .* let GPT2_NATIVE_CACHE"
+    ):
         build.find()
     assert copier.runs == 0 and not cache.exists()
 
@@ -243,31 +247,33 @@ def test_a_folder_of_somebody_else_is_not_trusted(cache, copier, monkeypatch):
     else:
         me = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    with pytest.raises(build.NoLibrary, match=f"{cache} belongs to another user, so that nothing in it is run"):
+    with pytest.raises(build.NoLibraryError, match=f"{cache} belongs to another user, so that nothing in it is run"):
         build.find()
 
 
 def test_a_named_folder_is_asked_first(tmp_path, cache, copier, monkeypatch):
     named = tmp_path / "named"
-    monkeypatch.setenv(cache_folder.NAMED, str(named))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(named))
     build.find()
     assert len(list(named.glob("*.so"))) == 1 and not cache.exists()
     (tmp_path / "file").touch()
     monkeypatch.setenv(
-        cache_folder.NAMED, str(tmp_path / "file/folder")
+        cache_folder.FOLDER_VARIABLE, str(tmp_path / "file/folder")
     )  # one that cannot be written, without a library
     build.find()
     assert len(list(cache.glob("*.so"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
-    with pytest.raises(build.NoLibrary, match="cache/gpt-2-tensorflow cannot be written; GPT2_NATIVE_CACHE can name"):
+    with pytest.raises(
+        build.NoLibraryError, match="cache/gpt-2-tensorflow cannot be written; GPT2_NATIVE_CACHE can name"
+    ):
         build.find()
-    monkeypatch.setenv(cache_folder.NAMED, "named")
-    with pytest.raises(build.NoLibrary, match="GPT2_NATIVE_CACHE must be a path from the root, not 'named'"):
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "named")
+    with pytest.raises(build.NoLibraryError, match="GPT2_NATIVE_CACHE must be a path from the root, not 'named'"):
         build.find()
 
 
 def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypatch, copier):
-    monkeypatch.delenv(cache_folder.NAMED, raising=False)
+    monkeypatch.delenv(cache_folder.FOLDER_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -279,9 +285,9 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(build.NoLibrary, match="there is no home folder .*; GPT2_NATIVE_CACHE can name a folder"):
+    with pytest.raises(build.NoLibraryError, match="there is no home folder .*; GPT2_NATIVE_CACHE can name a folder"):
         build.find()
-    monkeypatch.setenv(cache_folder.NAMED, str(tmp_path / "named"))
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "named"))
     build.find()
     assert copier.runs == 2
 
@@ -299,7 +305,7 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
     monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", devices.AMX_FLAG})
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
-    assert build.options() == [*build.OPTIONS, *expected] and asked == [devices.REQUEST_AMX_SYSCALL]
+    assert build.compiler_options() == [*build.OPTIONS, *expected] and asked == [devices.REQUEST_AMX_SYSCALL]
     assert ("the system does not let" in diagnostics.processor()) == bool(expected)
     for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
         monkeypatch.setattr(devices.sys, "platform", name)
@@ -311,8 +317,8 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
 def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
     if devices.AMX_FLAG in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
         pytest.skip("this processor has it, or less than what comes with it")
-    compiler = next(build.compilers())
-    tiles.need_compiler(build.command_of(compiler))
+    compiler = next(build.find_compilers())
+    tiles.need_compiler(build.compiler_command(compiler))
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *tiles.FOR_THEM))
     monkeypatch.setattr(devices, "is_amx_permitted", lambda: True)
     build.compile_library(compiler, tmp_path / "native.so")

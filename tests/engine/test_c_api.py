@@ -17,7 +17,7 @@ from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import PRECISIONS, Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE, HEADERS = ROOT / "examples" / "c", build.SOURCES
+EXAMPLE, HEADERS = ROOT / "examples" / "c", build.SOURCE_FOLDER
 MODEL = ROOT / "models/shakespeare"
 PROMPT, COUNT = [49, 50, 51, 10, 20], 40
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -96,10 +96,10 @@ def crossed(tmp_path):
     _, cc, cxx = (shutil.which(tool) or pytest.skip(f"there is no {tool}") for tool in TOOLS)
 
     def program(source, extensions):
-        options = [each for each in build.OPTIONS if each not in (build.NATIVE, "-shared", "-w")]
+        options = [each for each in build.OPTIONS if each not in (build.NATIVE_OPTION, "-shared", "-w")]
         strict = [extensions, "-Wall", "-Wextra", "-Werror"]
         objects = [tmp_path / "library.o", compiled([cc, "-c"], source, tmp_path / "program.o")]
-        library = [build.SOURCES / build.MAIN, "-c", "-o", objects[0]]
+        library = [build.SOURCE_FOLDER / build.MAIN_SOURCE, "-c", "-o", objects[0]]
         subprocess.run([cxx, *options, *strict, *library], check=True)
         subprocess.run([cxx, "-static", *objects, "-o", tmp_path / source.stem], check=True)
         return tmp_path / source.stem

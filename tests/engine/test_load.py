@@ -52,7 +52,7 @@ def test_a_driver_is_no_use_without_tensorflow(native, monkeypatch, tiny_dir):
 
 def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny_dir):
     def no_library(*_):
-        raise build.NoLibrary(build.NO_COMPILER)
+        raise build.NoLibraryError(build.NO_COMPILER)
 
     def no_tensorflow(*_, **__):
         raise ModuleNotFoundError("no module", name="tensorflow")
@@ -70,6 +70,6 @@ def test_threads_are_those_asked_for_or_all_cores(native, tiny_dir):
 
 def test_all_backends_that_there_are(native, tiny_dir, monkeypatch):
     weights, hparams = tiny.read_model(tiny_dir), open_model_dir(tiny_dir).hparams
-    assert [backend.name for backend in load.backends(weights, hparams)] == ["TensorFlow", "the native step"]
-    monkeypatch.setattr(build, "load", lambda *_: (_ for _ in ()).throw(build.NoLibrary("none")))
-    assert [backend.name for backend in load.backends(weights, hparams)] == ["TensorFlow"]
+    assert [backend.name for backend in load.all_backends(weights, hparams)] == ["TensorFlow", "the native step"]
+    monkeypatch.setattr(build, "load", lambda *_: (_ for _ in ()).throw(build.NoLibraryError("none")))
+    assert [backend.name for backend in load.all_backends(weights, hparams)] == ["TensorFlow"]

@@ -264,7 +264,7 @@ def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name)
 
 def test_memory_for_weights_that_cannot_be_had():
     with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes cannot be had"):
-        huge_pages.Chunks().zeros((1 << 60,), np.uint8)
+        huge_pages.ChunkAllocator().zeros((1 << 60,), np.uint8)
 
 
 def test_more_threads_than_cores(native, native_tiny, tiny_dir):

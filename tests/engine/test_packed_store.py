@@ -31,8 +31,8 @@ SRC = Path(packed_store.__file__).resolve().parents[3]
 def cache(native, tmp_path, monkeypatch):
     """A folder of the cache's own, in which models of any size are kept."""
     place = tmp_path / "cache"
-    monkeypatch.setenv(cache_folder.NAMED, str(place))
-    monkeypatch.setattr(packed_store, "LEAST", 0)
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
+    monkeypatch.setattr(packed_store, "MIN_BYTES", 0)
     return place
 
 
@@ -40,7 +40,7 @@ def cache(native, tmp_path, monkeypatch):
 def packed(monkeypatch):
     """How often weights were packed."""
     times = []
-    honest = packing.prepared
+    honest = packing.pack_weights
     monkeypatch.setattr(packing, "prepared", lambda *args: times.append(1) or honest(*args))
     return times
 
@@ -58,7 +58,7 @@ def kept(cache):
 @pytest.mark.parametrize("in_huge_pages", [True, False])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_was_kept_gives_the_same_bits(cache, packed, tiny_dir, monkeypatch, precision, in_huge_pages):
-    monkeypatch.setattr(packed_store, "in_huge_pages", lambda _: in_huge_pages)
+    monkeypatch.setattr(packed_store, "is_in_huge_pages", lambda _: in_huge_pages)
     found = [logits(tiny_dir, precision) for _ in range(3)]
     assert found == [logits(tiny_dir, precision, cache=False)] * 3
     assert len(packed) == 2  # the first time, and without the cache
@@ -77,7 +77,7 @@ def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tin
     for precision in PRECISIONS:
         logits(tiny_dir, precision)
     assert len(kept(cache)) == 3
-    monkeypatch.setattr(packed_store.Store, "__init__", lambda self, *_: vars(self).update(OTHER))
+    monkeypatch.setattr(packed_store.PackedStore, "__init__", lambda self, *_: vars(self).update(OTHER))
     logits(tiny_dir)
     assert len(kept(cache)) == len(packed) == 4
 
@@ -129,7 +129,7 @@ def refuse(*_):
     [
         (packed_store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0)),
         (packed_store, "_write_whole", refuse),
-        (cache_folder, "writable", refuse),
+        (cache_folder, "find_writable_folder", refuse),
     ],
 )
 def test_a_disk_that_is_full_or_read_only_does_no_harm(cache, tiny_dir, monkeypatch, where, name, does):
@@ -146,11 +146,11 @@ def test_those_that_were_not_used_for_longest_make_room(cache, tmp_path, monkeyp
     first, second, _third = (path.name for path in sorted(kept(cache), key=lambda path: path.stat().st_mtime))
     logits(models[0])  # used again
     size = kept(cache)[0].stat().st_size
-    monkeypatch.setattr(packed_store, "LIMIT", 3 * size + size // 2)
+    monkeypatch.setattr(packed_store, "MAX_TOTAL_BYTES", 3 * size + size // 2)
     logits(models[3])
     names = {path.name for path in kept(cache)}
     assert len(names) == 3 and first in names and second not in names
-    monkeypatch.setattr(packed_store, "LIMIT", size // 2)
+    monkeypatch.setattr(packed_store, "MAX_TOTAL_BYTES", size // 2)
     logits(models[1])
     assert not kept(cache)  # one alone is too large
 
@@ -166,9 +166,9 @@ def test_what_a_killed_process_left_is_removed(cache, tiny_dir):
 def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypatch):
     weights = open_model_dir(tiny_dir).read()
     unknown = {name: weight._replace(identity=None) for name, weight in weights.items()}
-    assert packed_store.Store(build.load()).name(unknown, "int8") is None
-    monkeypatch.setattr(packed_store, "LEAST", 1 << 20)
-    assert packed_store.Store(build.load()).name(weights, "int8") is None
+    assert packed_store.PackedStore(build.load()).name(unknown, "int8") is None
+    monkeypatch.setattr(packed_store, "MIN_BYTES", 1 << 20)
+    assert packed_store.PackedStore(build.load()).name(weights, "int8") is None
 
 
 def test_other_formats_name_their_numbers_by_their_files(tmp_path):
@@ -191,7 +191,7 @@ from gpt2.engine.native import packed_store
 from gpt2.formats.model_dir import open_model_dir
 import numpy as np
 from gpt2.engine.backend import Segment
-store.LEAST = 0
+packed_store.MIN_BYTES = 0
 {inspect.getsource(logits)}
 print(logits(Path({str(tiny_dir)!r})).hex())
 """
@@ -216,8 +216,8 @@ def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monke
 
     path, smaps, enabled = tmp_path / "file", tmp_path / "smaps", tmp_path / "enabled"
     path.write_bytes(bytes(1 << 20))
-    monkeypatch.setattr(huge_pages, "SMAPS", smaps)
-    monkeypatch.setattr(huge_pages, "HUGE_PAGES", enabled)
+    monkeypatch.setattr(huge_pages, "SMAPS_FILE", smaps)
+    monkeypatch.setattr(huge_pages, "HUGE_PAGES_FILE", enabled)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         begin = np.frombuffer(mapped, np.uint8).ctypes.data
         for kb, there in ((1024, True), (0, False)):
@@ -227,9 +227,9 @@ def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monke
                 f"{begin:x}-{begin + (1 << 20):x} r--s 0 0:0 1 {path}\nRss: 1 kB\nFilePmdMapped: {kb:8} kB\n"
                 "fffffff000-fffffff100 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
             )
-            assert huge_pages.in_huge_pages(mapped) is there
+            assert huge_pages.is_in_huge_pages(mapped) is there
         enabled.write_text("always madvise [never]\n")
-        assert huge_pages.in_huge_pages(mapped)  # memory would be no better
+        assert huge_pages.is_in_huge_pages(mapped)  # memory would be no better
         del begin
 
 

@@ -158,7 +158,7 @@ def test_hundreds_of_random_schedules(backend, seed, monkeypatch):
 
 def path_of(compiler):
     """Where it is, if it is there; "zig" is in a package."""
-    in_package = (path for path in build.compilers() if Path(path).stem == compiler)
+    in_package = (path for path in build.find_compilers() if Path(path).stem == compiler)
     return shutil.which(compiler) or next(in_package, None)
 
 
@@ -193,8 +193,8 @@ def other_build(request, native, tmp_path_factory):
     library = tmp_path_factory.mktemp("build") / "native.so"
     with pytest.MonkeyPatch.context() as patch:
         if options == tiles.OPTIONS:
-            tiles.need_compiler(build.command_of(compiler))
-            tiles.carry_out(build.command_of(compiler), library.with_name("tiles.so"))
+            tiles.need_compiler(build.compiler_command(compiler))
+            tiles.carry_out(build.compiler_command(compiler), library.with_name("tiles.so"))
             patch.setattr(devices, "is_amx_permitted", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once

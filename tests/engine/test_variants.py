@@ -7,7 +7,7 @@ from variants import SIZES, VARIANTS, name_of
 from gpt2.engine import reference
 from gpt2.engine.backend import Segment
 from gpt2.engine.kv_cache import blocks_for
-from gpt2.engine.load import backends
+from gpt2.engine.load import all_backends
 from gpt2.engine.native.backend import NativeBackend
 from gpt2.engine.native.build import load
 from gpt2.formats.openai import checkpoint
@@ -32,7 +32,7 @@ def computed(backend, cuts):
 def test_both_backends_compute_variants(hparams):
     weights = reference.random_weights(hparams, seed=3)
     expected = reference.logits(weights, hparams, TOKENS)
-    for backend in backends(weights, hparams):
+    for backend in all_backends(weights, hparams):
         for cuts in ([], [1, 2, 3, 140, 141]):
             np.testing.assert_allclose(computed(backend, cuts), expected, rtol=0, atol=1e-5, err_msg=backend.name)
 

@@ -7,7 +7,7 @@ import tiny
 from reference_scorer import Slow
 
 from gpt2 import generate
-from gpt2.engine.load import backends
+from gpt2.engine.load import all_backends
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 
 
@@ -16,7 +16,7 @@ def scorers(tiny_dir) -> list[generate.Model]:
     """The tiny model on all backends."""
     found = open_model_dir(tiny_dir)
     vocabulary = load_vocabulary(found)
-    return [generate.Model(vocabulary, one) for one in backends(tiny.read_model(tiny_dir), found.hparams)]
+    return [generate.Model(vocabulary, one) for one in all_backends(tiny.read_model(tiny_dir), found.hparams)]
 
 
 @pytest.fixture(scope="session")

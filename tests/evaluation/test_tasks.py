@@ -98,13 +98,13 @@ def long_scorers(tmp_path, slow):
     from reference_scorer import Slow
 
     from gpt2 import generate
-    from gpt2.engine.load import backends
+    from gpt2.engine.load import all_backends
     from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 
     directory = open_model_dir(tiny.write_model(tmp_path / "long", n_ctx=256))
     weights = tiny.read_model(directory.path)
     vocabulary = load_vocabulary(directory)
-    found = [generate.Model(vocabulary, one) for one in backends(weights, directory.hparams)]
+    found = [generate.Model(vocabulary, one) for one in all_backends(weights, directory.hparams)]
     return found, Slow(weights, directory.hparams)
 
 

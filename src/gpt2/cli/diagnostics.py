@@ -78,7 +78,7 @@ def examine(
 def largest_error(directory: ModelDir | None, threads: int | None = None) -> float:
     """Largest difference between our logits and NumPy's, prefilled at once and decoded token by token, by each backend
     that there is. Raises GPT2Error if there is none."""
-    from gpt2.engine.load import backends
+    from gpt2.engine.load import all_backends
 
     hparams = directory.hparams if directory else RANDOM_MODEL
     if directory:
@@ -88,7 +88,7 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
     tokens = np.random.default_rng(0).integers(hparams.n_vocab, size=min(TESTED_TOKENS, hparams.n_ctx))
     expected = reference.logits(weights, hparams, tokens.tolist())
     errors = []
-    for backend in backends(weights, hparams, threads):
+    for backend in all_backends(weights, hparams, threads):
         blocks = backend.new_pool()
         whole, growing = ([blocks.allocate() for _ in range(blocks_for(len(tokens)))] for _ in range(2))
         for i in range(len(tokens)):
@@ -103,10 +103,10 @@ def _writer(threads: int | None) -> str:
     from gpt2.engine.load import native_library
     from gpt2.engine.native import build
 
-    build.try_again()
+    build.forget_failures()
     try:
         native_library(threads=threads)
-    except build.NoLibrary as reason:
+    except build.NoLibraryError as reason:
         other = "TensorFlow" if tensorflow_startup.is_tensorflow_installed() else "nothing"
         return f"{other}; not the native step, which is faster: {reason}"
     return "the native step, compiled for this machine"
@@ -116,8 +116,8 @@ def _kept(clear: bool) -> str:
     from gpt2.engine.native import packed_store
 
     if clear:
-        packed_store.clear()
-    paths = packed_store.kept()
+        packed_store.remove_files()
+    paths = packed_store.list_files()
     if not paths:
         return "packed weights are kept of no model"
     sizes = sum(path.stat().st_size for path in paths)

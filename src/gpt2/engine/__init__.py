@@ -1,1 +1,1 @@
-"""Ids in, ids out: what computes a model, and the rows that are written together."""
+"""The engine: token ids in, token ids out. Backends compute the model, a batch decides what they compute."""

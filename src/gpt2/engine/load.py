@@ -1,4 +1,4 @@
-"""Which backend a model gets: the native one where it can be had, else TensorFlow's."""
+"""The choice of a backend for a model: the native one if there is one for this machine, else TensorFlow's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gpt2 import devices, tensorflow_startup
 from gpt2.engine.backend import Backend
 from gpt2.engine.native import build
 from gpt2.engine.native.backend import NativeBackend
-from gpt2.engine.native.packed_store import Store
+from gpt2.engine.native.cache_folder import NoLibraryError
+from gpt2.engine.native.packed_store import PackedStore
 from gpt2.errors import GPT2Error
 from gpt2.files import no_callback
 from gpt2.formats.directory import ModelDir
@@ -22,13 +23,19 @@ from gpt2.request import DEFAULT_PRECISION
 
 
 def native_library(notify: Callable[[str], None] = no_callback, threads: int | None = None) -> ctypes.CDLL:
-    """Raises build.NoLibrary, saying why.
+    """Return the native library, if this machine computes on its CPU.
 
-    Where there is a driver for GPUs TensorFlow is started, with so many threads, since it alone knows whether it can
-    use one; elsewhere it is not imported.
+    If there is a GPU driver, TensorFlow is started to see whether it can use a GPU; otherwise it is not imported.
+
+    Args:
+        notify: Called with a line before anything that takes especially long.
+        threads: The number of TensorFlow's threads, if it is started.
+
+    Raises:
+        NoLibraryError: There is no library, or a GPU that TensorFlow can use.
     """
     if tensorflow_startup.can_use_gpu(threads):
-        raise build.NoLibrary("the native step is for CPUs")
+        raise NoLibraryError("it computes on CPUs only")
     return build.load(notify)
 
 
@@ -40,52 +47,71 @@ def load_backend(
     threads: int | None = None,
     cache: bool = True,
 ) -> Backend:
-    """Reads the weights and keeps them as the backend needs them.
+    """Load a model's weights into the best backend of this machine.
 
-    Raises GPT2Error if they are damaged or nothing here can compute, UsageError for `threads`.
-    native: whether to try the native library, which everything works without. notify: told what takes long. threads:
-    that compute; all cores if None. cache: whether what is packed may be kept, and found, for the next process
-    (`native.store`).
+    Args:
+        directory: The model's files.
+        precision: The weights' precision in memory.
+        native: Whether to try the native library, which is optional.
+        notify: Called with a line before anything that takes especially long.
+        threads: How many threads compute; None for one per core.
+        cache: Whether packed weights may be stored, and loaded, for the next process (`native.packed_store`).
+
+    Returns:
+        The backend.
+
+    Raises:
+        GPT2Error: The weights are damaged, or no backend works on this machine.
+        UsageError: The number of threads is not allowed.
     """
     devices.check_threads(threads)
-    weights, hparams = directory.read(), directory.hparams
+    weights = directory.read()
+    hparams = directory.hparams
     try:
         if not native:
-            raise build.NoLibrary("not asked for")
+            raise NoLibraryError("it was not requested")
         library = native_library(notify, threads)
-    except build.NoLibrary as reason:
-        device = _start(threads, reason)
+    except NoLibraryError as error:
+        device = _start_tensorflow(threads, error)
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
-        return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {reason}")
-    backend = NativeBackend(library, weights, hparams, precision, threads, Store(library, notify) if cache else None)
-    _give_back_memory()
+        return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {error}")
+    store = PackedStore(library, notify) if cache else None
+    backend = NativeBackend(library, weights, hparams, precision, threads, store)
+    _trim_memory()
     return backend
 
 
-def backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
-    """All backends that there are here, each with these weights: nested, float32, of OpenAI's layout."""
-    held: Weights = wrap_arrays(weights, checkpoint.layout)
+def all_backends(weights: Mapping[str, Any], hparams: HParams, threads: int | None = None) -> Iterator[Backend]:
+    """Yield every backend that works on this machine, each with the same weights.
+
+    Args:
+        weights: Nested, float32, in OpenAI's layout.
+        hparams: The model's sizes.
+        threads: How many threads compute; None for one per core.
+    """
+    named: Weights = wrap_arrays(weights, checkpoint.layout)
     if tensorflow_startup.is_tensorflow_installed():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
-        yield TensorFlowBackend(as_tensors(held), hparams)
-    with contextlib.suppress(build.NoLibrary):
-        yield NativeBackend(native_library(threads=threads), held, hparams, threads=threads)
+        yield TensorFlowBackend(as_tensors(named), hparams)
+    with contextlib.suppress(NoLibraryError):
+        yield NativeBackend(native_library(threads=threads), named, hparams, threads=threads)
 
 
-def _start(threads: int | None, no_library: build.NoLibrary) -> str:
+def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
+    """Start TensorFlow and return its device; errors also say why the native library is not used."""
     try:
         return tensorflow_startup.start_tensorflow(threads, return_memory=True)
     except GPT2Error as error:
-        raise GPT2Error(f"{error}. Not the native step: {no_library}") from error
+        raise GPT2Error(f"{error}. There is no native step either: {no_library}") from error
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
-        raise GPT2Error(f"TensorFlow is not installed. Not the native step: {no_library}") from error
+        raise GPT2Error(f"TensorFlow is not installed, and there is no native step: {no_library}") from error
 
 
-def _give_back_memory() -> None:
-    """What loading needed on the way: the C library keeps it otherwise (glibc's malloc_trim; others have none)."""
+def _trim_memory() -> None:
+    """Give memory that only loading needed back to the system, which glibc does not do unasked."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,6 @@
-"""GPT-2 in NumPy and float64, without a cache: slow, obvious, and what the fast paths are compared with.
+"""GPT-2 in NumPy and float64, without a cache: slow and obvious, the oracle of the fast paths.
 
-It shares nothing with `model.py` but the names of the weights, and does not use TensorFlow.
+It shares only the weights' names with `model.py`, and does not use TensorFlow.
 
 Shapes: T time, H heads, D head size, E embedding, V vocabulary.
 """
@@ -39,50 +39,67 @@ def _gelu(x: np.ndarray, exact: bool) -> np.ndarray:
 def _attention(
     x: np.ndarray, c_attn: Mapping, c_proj: Mapping, n_head: int, divisor: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """x [T, E] -> what is added to x [T, E], and how much each position took from each [H, T, T]."""
+    """Return the attention's output [T, E] for x [T, E], and the attention weights [H, T, T]."""
     q, k, v = np.split(_linear(x, **c_attn), 3, axis=-1)  # [T, E] each
     visible = np.tri(len(x), dtype=bool)  # [T, T]
-    shares, mixed = [], []
+    weights = []
+    outputs = []
     for q_h, k_h, v_h in zip(*(np.split(part, n_head, axis=-1) for part in (q, k, v))):  # [T, D] each
         scores = np.where(visible, q_h @ k_h.T / math.sqrt(q_h.shape[-1]) / divisor, -np.inf)
-        shares.append(_softmax(scores))
-        mixed.append(shares[-1] @ v_h)
-    return _linear(np.concatenate(mixed, axis=-1), **c_proj), np.stack(shares)
+        weights.append(_softmax(scores))
+        outputs.append(weights[-1] @ v_h)
+    return _linear(np.concatenate(outputs, axis=-1), **c_proj), np.stack(weights)
 
 
 class Trace(NamedTuple):
-    """What is computed of a text on the way to its logits."""
+    """The intermediate values of a text.
 
-    attention: list[np.ndarray]  # of each layer [H, T, T]: how much each position takes from each, sums of 1
-    hidden: list[np.ndarray]  # before the first layer and after each of them [T, E]
+    Attributes:
+        attention: Each layer's attention weights [H, T, T]; each row sums to 1.
+        hidden: The hidden states [T, E] before the first layer and after each layer.
+    """
+
+    attention: list[np.ndarray]
+    hidden: list[np.ndarray]
 
 
 def trace(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> Trace:
-    """Tokens of one text [T], weights as nested dictionaries of arrays -> all that stands between them and `unembed`.
+    """Compute a text up to its last hidden state, in the weights' type.
 
-    It is computed in the type that the weights have.
+    Args:
+        weights: Nested dictionaries of arrays.
+        hparams: The model's sizes.
+        tokens: The ids of one text [T].
+
+    Returns:
+        The attention weights and hidden states.
     """
     epsilon = hparams.layer_norm_epsilon
     x = weights["wte"][list(tokens)] + weights["wpe"][: len(tokens)]  # [T, E]
     if hparams.is_factorized:
         x = _linear(x, **weights["in_proj"])
-    attention, hidden = [], [x]
+    attention = []
+    hidden = [x]
     for layer in range(hparams.n_layer):
-        w, divisor = weights[f"h{layer}"], layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1
-        added, shares = _attention(
+        w = weights[f"h{layer}"]
+        divisor = layer + 1 if hparams.scale_attn_by_inverse_layer_idx else 1
+        attended, attention_weights = _attention(
             _norm(x, **w["ln_1"], epsilon=epsilon), **w["attn"], n_head=hparams.n_head, divisor=divisor
         )
-        x = x + added
+        x = x + attended
         inner = _linear(_norm(x, **w["ln_2"], epsilon=epsilon), **w["mlp"]["c_fc"])
         x = x + _linear(_gelu(inner, hparams.activation_function == GELU), **w["mlp"]["c_proj"])
-        attention.append(shares)
+        attention.append(attention_weights)
         hidden.append(x)
     return Trace(attention, hidden)
 
 
 def unembed(weights: Mapping[str, Any], hparams: HParams, x: np.ndarray) -> np.ndarray:
-    """What stands after a layer [T, E] -> logits [T, V]; after the last one the model's, after another its guess so far
-    (the "logit lens", nostalgebraist 2020)."""
+    """Return the logits [T, V] of hidden states [T, E].
+
+    After the last layer these are the model's; after another layer they are its guess so far (the "logit lens",
+    nostalgebraist 2020).
+    """
     x = _norm(x, **weights["ln_f"], epsilon=hparams.layer_norm_epsilon)
     if hparams.is_factorized:
         x = _linear(x, **weights["out_proj"])
@@ -90,19 +107,26 @@ def unembed(weights: Mapping[str, Any], hparams: HParams, x: np.ndarray) -> np.n
 
 
 def logits(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> np.ndarray:
-    """Tokens of one text [T] -> logits [T, V] float64; weights as nested dictionaries of anything NumPy can read."""
+    """Return the logits [T, V] float64 of the ids [T] of one text.
+
+    The weights are nested dictionaries of anything that NumPy can convert to an array.
+    """
     weights = _float64(weights)
     return unembed(weights, hparams, trace(weights, hparams, tokens).hidden[-1])
 
 
 def read(weights: Weights) -> dict[str, Any]:
-    """A model's weights, of whatever format, as `trace` takes them. Raises GPT2Error for damage."""
+    """Return a model's weights, from any format, as `trace` takes them.
+
+    Raises:
+        GPT2Error: A weight is damaged.
+    """
     return nest((name, _array(name, weight)) for name, weight in weights.items())
 
 
 def _array(name: str, weight: Weight) -> np.ndarray:
-    wanted = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
-    return weight.array() if weight.layout in (None, wanted) else weight.array().T
+    layout = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
+    return weight.array() if weight.layout in (None, layout) else weight.array().T
 
 
 def _float64(weights: Any) -> Any:
@@ -112,7 +136,7 @@ def _float64(weights: Any) -> Any:
 
 
 def random_weights(hparams: HParams, seed: int) -> dict[str, Any]:
-    """Weights that make every part of the model matter, nested, float32."""
+    """Return nested float32 weights of a size at which every part of the model matters."""
     rng = np.random.default_rng(seed)
     values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.weight_shapes().items()}
     return nest((name, 1 + 0.1 * x if name.endswith("/g") else 0.08 * x) for name, x in values.items())

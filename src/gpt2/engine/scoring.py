@@ -1,9 +1,9 @@
-"""How likely ids are that are known already. Nothing is chosen, and of the logits those of one step alone are kept.
+"""Log-probabilities of given ids. Nothing is chosen, and only the logits of one step are in memory.
 
-Spans are computed one after the other in steps of some length: a long one in several, several short ones in one. What a
-span has in common with the beginning of the one before it is computed once, as of a question with several answers.
+Spans of ids are computed in order, in steps of a fixed number of ids: a long span in several steps, several short ones
+in one. The prefix that a span shares with the one before it is computed once, such as a question with several answers.
 
-Shapes: T ids of a span, S of them scored, N likeliest ids, V vocabulary.
+Shapes: T ids of a span, S scored ids, N most likely ids, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,156 +18,191 @@ from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Segment
 from gpt2.engine.kv_cache import BLOCK_SLOTS, MIN_SHARED_IDS, BlockPool, blocks_for, common_prefix_length
 
-# Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%) and more save nothing; from
-# 32 MB on the C library asks the system for new pages in every step, which takes several times as long now and then.
-AT_ONCE = 128
-SPANS = 16  # that are computed at once: each takes at least a block of the cache
+# Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%), and more save nothing: from
+# 32 MB on the C library requests new pages from the system in every step, which sometimes takes several times as long.
+STEP_IDS = 128
+MAX_ACTIVE_SPANS = 16  # computed at the same time: each takes at least a block of the cache
 
 
 class Span(NamedTuple):
-    """Ids that follow each other [T], at most n_ctx + 1 of them: the last is not fed.
+    """Consecutive ids, the last of which are scored.
 
-    scored: how many of the last ones, each given all those before it; from 1 to T - 1.
+    Attributes:
+        ids: [T], at most n_ctx + 1 ids: the last one is not computed.
+        n_scored: How many of the last ids are scored, each given all ids before it; from 1 to T - 1.
     """
 
     ids: np.ndarray
-    scored: int
+    n_scored: int
 
 
 class ScoreOptions(NamedTuple):
-    """What is wanted besides the log-probabilities. likeliest: how many of the likeliest ids at each place."""
+    """What is computed in addition to log-probabilities.
+
+    Attributes:
+        ranks: Whether each id's rank is computed.
+        top_logprobs: How many of the most likely ids are returned for each position.
+    """
 
     ranks: bool = False
-    likeliest: int = 0
+    top_logprobs: int = 0
 
 
 class SpanScores(NamedTuple):
-    """Of the ids of a span that are scored."""
+    """The scores of a span's scored ids.
 
-    logprobs: np.ndarray  # [S] float32
-    ranks: np.ndarray  # [S] int32: 1 for the likeliest, one more for each that is likelier; [0] if not asked for
-    likeliest: np.ndarray  # [S, N] int32, the likeliest first
-    likeliest_logprobs: np.ndarray  # [S, N] float32
-
-
-LOGPROBS = ScoreOptions()
-
-
-def score_spans(backend: Backend, spans: Iterable[Span], asked: ScoreOptions = LOGPROBS) -> Iterator[SpanScores]:
-    """What the backend says of each span, in their order; a few are drawn before the first is returned.
-
-    Log-probabilities are those of the raw logits. Raises MemoryError where there is none for a window.
+    Attributes:
+        logprobs: [S] float32, natural logarithms.
+        ranks: [S] int32, 1 plus the number of more likely ids; [0] unless requested.
+        top_ids: [S, N] int32, most likely first.
+        top_logprobs: [S, N] float32.
     """
-    blocks = backend.new_pool()
-    queue = _Queue(spans, blocks)
-    while plan := queue.plan():
-        logits, line = backend.extend(blocks, plan), 0
-        for one, piece in zip(queue.reading, plan):
-            one.take(piece, Logits(*(part[line : line + piece.n_logits] for part in logits)), asked)
-            line += piece.n_logits
-        yield from queue.done()
+
+    logprobs: np.ndarray
+    ranks: np.ndarray
+    top_ids: np.ndarray
+    top_logprobs: np.ndarray
 
 
-class _Queue:
-    """The spans that are being computed, in their order, and the one that comes next."""
+LOGPROBS_ONLY = ScoreOptions()
 
-    def __init__(self, spans: Iterable[Span], blocks: BlockPool) -> None:
-        self.waiting, self.blocks = map(_Reading, spans), blocks
-        self.reading: deque[_Reading] = deque()
-        self.newest: _Reading | None = None  # keeps its blocks for the next, which may begin alike
-        self.following = next(self.waiting, None)
 
-    def plan(self) -> list[Segment]:
-        """The next ids of as many spans as a step has room for; none when all is done. Raises MemoryError."""
-        plan: list[Segment] = []
-        left = AT_ONCE
-        while left and (len(plan) < len(self.reading) or self._begin()):
-            plan.append(self.reading[len(plan)].part(left, self.blocks))
-            left -= len(plan[-1].ids)
-        return plan
+def score_spans(backend: Backend, spans: Iterable[Span], options: ScoreOptions = LOGPROBS_ONLY) -> Iterator[SpanScores]:
+    """Yield the scores of each span in order; a few spans are taken before the first is complete.
 
-    def _begin(self) -> bool:
-        """Whether one more span could begin."""
-        new, newest = self.following, self.newest
-        if new is None or len(self.reading) == SPANS or not new.begin(newest, self.blocks):
+    Log-probabilities are those of the raw logits.
+
+    Raises:
+        MemoryError: There is not enough memory for a window.
+    """
+    pool = backend.new_pool()
+    queue = _SpanQueue(spans, pool)
+    while segments := queue.next_segments():
+        logits = backend.extend(pool, segments)
+        first = 0
+        for active, segment in zip(queue.active, segments):
+            end = first + segment.n_logits
+            active.add_logits(segment, Logits(logits.values[first:end], logits.log_totals[first:end]), options)
+            first = end
+        yield from queue.pop_complete()
+
+
+class _SpanQueue:
+    """The spans that are being computed, in order, and the one that follows."""
+
+    def __init__(self, spans: Iterable[Span], pool: BlockPool) -> None:
+        self.pending = map(_ActiveSpan, spans)
+        self.pool = pool
+        self.active: deque[_ActiveSpan] = deque()
+        self.newest: _ActiveSpan | None = None  # retains its blocks for the next one, which may share a prefix
+        self.following = next(self.pending, None)
+
+    def next_segments(self) -> list[Segment]:
+        """Return the next ids of as many spans as fit a step; none when all are complete.
+
+        Raises:
+            MemoryError: There is not enough memory for a block.
+        """
+        segments: list[Segment] = []
+        n_left = STEP_IDS
+        while n_left and (len(segments) < len(self.active) or self._activate_next()):
+            segment = self.active[len(segments)].next_segment(n_left, self.pool)
+            segments.append(segment)
+            n_left -= len(segment.ids)
+        return segments
+
+    def _activate_next(self) -> bool:
+        """Start the following span if possible, and return whether it was."""
+        new = self.following
+        previous = self.newest
+        if new is None or len(self.active) == MAX_ACTIVE_SPANS or not new.start(previous, self.pool):
             return False
-        self.reading.append(new)
-        self.newest, self.following = new, next(self.waiting, None)
-        if newest is not None and newest.is_done:
-            newest.leave(self.blocks)
+        self.active.append(new)
+        self.newest = new
+        self.following = next(self.pending, None)
+        if previous is not None and previous.is_complete:
+            previous.release(self.pool)
         return True
 
-    def done(self) -> Iterator[SpanScores]:
-        """What is known of the spans that are complete, which leave."""
-        while self.reading and self.reading[0].is_done:
-            one = self.reading.popleft()
-            if one is not self.newest:
-                one.leave(self.blocks)
-            yield one.score_spans()
+    def pop_complete(self) -> Iterator[SpanScores]:
+        """Remove the leading complete spans and yield their scores."""
+        while self.active and self.active[0].is_complete:
+            span = self.active.popleft()
+            if span is not self.newest:
+                span.release(self.pool)
+            yield span.scores()
 
 
-class _Reading:
-    """A span on its way into the cache."""
+class _ActiveSpan:
+    """A span and how much of it has been computed."""
 
     def __init__(self, span: Span) -> None:
-        self.ids, self.scored = span
-        self.fed = np.asarray(self.ids[:-1], np.int32)
-        self.first = len(self.fed) - self.scored  # the place whose logits are the first that are wanted
-        assert 1 <= self.scored <= len(self.fed), "something is scored, and something stands before it"
+        self.ids = span.ids
+        self.inputs = np.asarray(span.ids[:-1], np.int32)
+        self.first_scored = len(self.inputs) - span.n_scored  # the first position that needs logits
+        assert 1 <= span.n_scored <= len(self.inputs), "an id is scored, and an id precedes it"
         self.blocks: list[int] = []
-        self.filled = 0
+        self.n_computed = 0
         self.parts: list[SpanScores] = []
 
     @property
-    def is_done(self) -> bool:
-        return self.filled == len(self.fed)
+    def is_complete(self) -> bool:
+        return self.n_computed == len(self.inputs)
 
-    def begin(self, before: _Reading | None, blocks: BlockPool) -> bool:
-        """Takes over what it has in common with the one before; whether it can begin, as that has got so far."""
-        common = min(common_prefix_length(before.fed, self.fed), self.first) if before else 0
-        if before is None or common < MIN_SHARED_IDS:
+    def start(self, previous: _ActiveSpan | None, pool: BlockPool) -> bool:
+        """Share the previous span's prefix; return False until that span is computed far enough."""
+        n_common = 0
+        if previous is not None:
+            n_common = min(common_prefix_length(previous.inputs, self.inputs), self.first_scored)
+        if previous is None or n_common < MIN_SHARED_IDS:
             return True
-        if before.filled < common:
+        if previous.n_computed < n_common:
             return False
-        whole, rest = divmod(common, BLOCK_SLOTS)
-        self.blocks = before.blocks[:whole]
-        blocks.share(self.blocks)
-        if rest:
-            self.blocks.append(blocks.copy_block(before.blocks[whole]))
-        self.filled = common
+        n_whole, n_rest = divmod(n_common, BLOCK_SLOTS)
+        self.blocks = previous.blocks[:n_whole]
+        pool.share(self.blocks)
+        if n_rest:
+            self.blocks.append(pool.copy_block(previous.blocks[n_whole]))
+        self.n_computed = n_common
         return True
 
-    def part(self, most: int, blocks: BlockPool) -> Segment:
-        """The next ids, at most so many, and the blocks that they need. Raises MemoryError."""
-        end = min(len(self.fed), self.filled + most)
+    def next_segment(self, max_ids: int, pool: BlockPool) -> Segment:
+        """Return the next ids, at most max_ids, with the blocks that they need.
+
+        Raises:
+            MemoryError: There is not enough memory for a block.
+        """
+        end = min(len(self.inputs), self.n_computed + max_ids)
         while len(self.blocks) < blocks_for(end):
-            self.blocks.append(blocks.allocate())
-        return Segment(
-            self.blocks, self.filled, self.fed[self.filled : end], max(0, end - max(self.filled, self.first))
-        )
+            self.blocks.append(pool.allocate())
+        n_logits = max(0, end - max(self.n_computed, self.first_scored))
+        return Segment(self.blocks, self.n_computed, self.inputs[self.n_computed : end], n_logits)
 
-    def take(self, piece: Segment, logits: Logits, asked: ScoreOptions) -> None:
-        """What the piece's places say of the ids after them."""
-        self.filled += len(piece.ids)
-        if piece.n_logits:
-            targets = self.ids[self.filled - piece.n_logits + 1 : self.filled + 1]
-            self.parts.append(score_logits(np.asarray(targets), logits, asked))
+    def add_logits(self, segment: Segment, logits: Logits, options: ScoreOptions) -> None:
+        """Score the ids that follow the segment's positions."""
+        self.n_computed += len(segment.ids)
+        if segment.n_logits:
+            targets = self.ids[self.n_computed - segment.n_logits + 1 : self.n_computed + 1]
+            self.parts.append(score_logits(np.asarray(targets), logits, options))
 
-    def score_spans(self) -> SpanScores:
+    def scores(self) -> SpanScores:
         return SpanScores(*map(np.concatenate, zip(*self.parts)))
 
-    def leave(self, blocks: BlockPool) -> None:
-        blocks.release(self.blocks)
+    def release(self, pool: BlockPool) -> None:
+        pool.release(self.blocks)
         self.blocks = []
 
 
-def score_logits(ids: np.ndarray, logits: Logits, asked: ScoreOptions) -> SpanScores:
-    """What S places' logits [S, V] say of the ids [S] that follow."""
-    values, totals = logits
-    own = values[np.arange(len(ids)), ids]
-    ranks = 1 + np.count_nonzero(values > own[:, None], axis=1) if asked.ranks else np.zeros(0)
-    likeliest = np.zeros((len(ids), 0), np.int32)
-    if asked.likeliest:
-        likeliest = np.array([sample.top_ids(row, asked.likeliest) for row in values], np.int32)
-    others = np.take_along_axis(values, likeliest, axis=1) - totals[:, None]
-    return SpanScores(own - totals, ranks.astype(np.int32), likeliest, others)
+def score_logits(ids: np.ndarray, logits: Logits, options: ScoreOptions) -> SpanScores:
+    """Return the scores of ids [S] by the logits of the S positions before them."""
+    values = logits.values
+    log_totals = logits.log_totals
+    chosen = values[np.arange(len(ids)), ids]
+    ranks = np.zeros(0, np.int32)
+    if options.ranks:
+        ranks = (1 + np.count_nonzero(values > chosen[:, None], axis=1)).astype(np.int32)
+    top_ids = np.zeros((len(ids), 0), np.int32)
+    if options.top_logprobs:
+        top_ids = np.array([sample.top_ids(row, options.top_logprobs) for row in values], np.int32)
+    top_logprobs = np.take_along_axis(values, top_ids, axis=1) - log_totals[:, None]
+    return SpanScores(chosen - log_totals, ranks, top_ids, top_logprobs)

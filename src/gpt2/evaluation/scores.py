@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.scoring import LOGPROBS, ScoreOptions, Span, SpanScores, score_spans
+from gpt2.engine.scoring import LOGPROBS_ONLY, ScoreOptions, Span, SpanScores, score_spans
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Model
 from gpt2.request import require_integer
@@ -104,7 +104,7 @@ class ScoredTokens(NamedTuple):
 
 
 def score(
-    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, options: ScoreOptions = LOGPROBS
+    model: Model, texts: Iterable[str | Iterable[str]], protocol: Protocol, options: ScoreOptions = LOGPROBS_ONLY
 ) -> Iterator[ScoredTokens]:
     """Score all tokens of all texts, in their order.
 
@@ -128,7 +128,7 @@ def _encode_parts(vocabulary: Vocabulary, text: str | Iterable[str]) -> Iterator
 
 
 def score_ids(
-    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, options: ScoreOptions = LOGPROBS
+    model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, options: ScoreOptions = LOGPROBS_ONLY
 ) -> Iterator[ScoredTokens]:
     """Score texts that are given as ids, in parts of any length; see `score`."""
     if protocol.window > model.hparams.n_ctx:

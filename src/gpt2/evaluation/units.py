@@ -84,8 +84,8 @@ def iterate_tokens(scores: Iterable[ScoredTokens], vocabulary: Vocabulary) -> It
                 continue
             logprob = float(span_scores.logprobs[position])
             rank = int(span_scores.ranks[position]) if len(span_scores.ranks) else None
-            top_ids = span_scores.likeliest[position].tolist()
-            top_logprobs = span_scores.likeliest_logprobs[position].tolist()
+            top_ids = span_scores.top_ids[position].tolist()
+            top_logprobs = span_scores.top_logprobs[position].tolist()
             top_tokens = tuple((vocabulary.token_text(top), value) for top, value in zip(top_ids, top_logprobs))
             yield ScoredToken(text_index, token_text, token_bytes, logprob, rank, top_tokens)
 

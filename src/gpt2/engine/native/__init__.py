@@ -1,4 +1,4 @@
-"""Prefill and decode step as one call of a library in C++, for CPUs: every weight is read once, and nothing waits.
+"""A prefill or a decode step as one call of a library in C++, for CPUs: every weight is read once per call.
 
-Optional: where there is no compiler, `engine.tensorflow` does the same with TensorFlow alone.
+The library is optional: without a compiler, `engine.tensorflow` computes the same with TensorFlow alone.
 """

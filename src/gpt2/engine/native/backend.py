@@ -1,12 +1,15 @@
 """A backend whose prefill and decode step are one call of the native library each, in float32, bfloat16 or int8.
 
-Without TensorFlow, from the files to the logits.
+It needs no TensorFlow, from the files to the logits.
+
+Shapes: N segments, K ids of all segments, W positions that need logits, V vocabulary.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,47 +19,112 @@ from gpt2 import devices
 from gpt2.engine.backend import Logits, RandomWordsRequest, Segment
 from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool
 from gpt2.engine.native import packing
-from gpt2.engine.native.blocks import NativeBlockPool
-from gpt2.engine.native.calls import check, library_int
-from gpt2.engine.native.packed_store import Store
-from gpt2.engine.native.packing import TYPES, Packed
+from gpt2.engine.native.calls import library_int, raise_library_error
+from gpt2.engine.native.huge_pages import CHUNK_BYTES, allocate_chunk
+from gpt2.engine.native.packed_store import PackedStore
+from gpt2.engine.native.packing import PACKED_DTYPES, PackedMatrix
 from gpt2.formats.weights import Weights, nest
 from gpt2.hparams import GELU, SIZES, HParams
 from gpt2.request import DEFAULT_PRECISION
 from gpt2.sample import numbers_per_token
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
-HEAD, NO_BLOCK = 3, -1  # numbers that describe a piece, as in forward.h, and what stands where it has no block
-MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
-OUTSIDE = ("wte", "in_proj", "out_proj", "lm_head")  # matrices that are in no layer, of which a model has some
+SEGMENT_HEADER = 3  # numbers that describe a segment before its blocks, as in forward.h
+NO_BLOCK = -1  # fills a segment's line after its last block
+LAYER_MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
+OTHER_MATRICES = ("wte", "in_proj", "out_proj", "lm_head")  # outside the layers; a model has some of them
+MAX_CHUNK_BLOCKS = 32  # so that a small model's cache does not take the addresses of a large one's
 
 
-class COutside(ctypes.Structure):
-    """`gpt2_matrix` in gpt2.h."""
+class CMatrix(ctypes.Structure):
+    """The `gpt2_matrix` of gpt2.h."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("w", "scale", "bias")]
 
 
 class CModel(ctypes.Structure):
-    """`gpt2_model` in gpt2.h."""
+    """The `gpt2_model` of gpt2.h."""
 
     _fields_ = [
         *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")),
         *((name, ctypes.c_long) for name in ("n_inner", "n_token_embd", "exact_gelu", "scale_by_layer", "threads")),
         ("epsilon", ctypes.c_double),
-        *((name, COutside) for name in OUTSIDE),
+        *((name, CMatrix) for name in OTHER_MATRICES),
         ("matrices", POINTERS),
         *((name, ctypes.c_void_p) for name in ("wpe", "ln_f")),
         ("vectors", POINTERS),
     ]
 
 
-class NativeBackend:
-    """See `engine.backend.Backend`. Raises GPT2Error if the weights turn out to be damaged, MemoryError.
+class CCache(ctypes.Structure):
+    """The `gpt2_cache` of gpt2.h."""
 
-    precision: of the weights in memory. threads: all cores if None; fewer compute where the system grants no more.
-    store: where packed weights may be found, and are left for the next process.
+    _fields_ = [("n_blocks", ctypes.c_long), ("blocks", ctypes.c_void_p)]
+
+
+class NativeBlockPool(BlockPool):
+    """Blocks in chunks of huge pages; the pages of a discarded block go back to the system.
+
+    The library writes into the blocks itself; cache.h describes their layout.
     """
+
+    def __init__(self, block_bytes: int) -> None:
+        """Create a pool without memory.
+
+        Args:
+            block_bytes: Memory of one block.
+        """
+        super().__init__(block_bytes)
+        self.stride = -(-block_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self.chunk_blocks = min(MAX_CHUNK_BLOCKS, max(1, CHUNK_BYTES // self.stride))
+        self.chunks: list[tuple[mmap.mmap, int]] = []  # each with the offset of its first block
+        self.touched_bytes: dict[int, int] = {}  # of each block, from its start
+        self.addresses: np.ndarray = np.zeros(0, np.uint64)  # of the blocks that have memory, else 0
+
+    def has_memory(self, block: int) -> bool:
+        """See `BlockPool`."""
+        return block < len(self.addresses) and bool(self.addresses[block])
+
+    def provide_memory(self, block: int, max_bytes: int | None = None) -> None:
+        """See `BlockPool`."""
+        if self.has_memory(block):
+            return
+        while len(self.chunks) * self.chunk_blocks <= block:
+            self.chunks.append(allocate_chunk(self.chunk_blocks * self.stride))
+        memory = self._memory(block)
+        start = self.touched_bytes.get(block, 0)
+        end = self.block_bytes if max_bytes is None else start + -(-max_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        memory[start : end : mmap.PAGESIZE] = 0
+        self.touched_bytes[block] = end
+        if end >= self.block_bytes:
+            self._set_address(block, memory.ctypes.data)
+
+    def discard_memory(self, block: int) -> None:
+        """See `BlockPool`."""
+        self._set_address(block, 0)
+        del self.touched_bytes[block]
+        chunk, start = self.chunks[block // self.chunk_blocks]
+        if hasattr(mmap, "MADV_DONTNEED"):
+            chunk.madvise(mmap.MADV_DONTNEED, start + block % self.chunk_blocks * self.stride, self.stride)
+
+    def copy_memory(self, source: int, target: int) -> None:
+        """See `BlockPool`."""
+        self._memory(target)[:] = self._memory(source)
+
+    def _memory(self, block: int) -> np.ndarray:
+        chunk, start = self.chunks[block // self.chunk_blocks]
+        return np.frombuffer(chunk, np.uint8, self.block_bytes, start + block % self.chunk_blocks * self.stride)
+
+    def _set_address(self, block: int, address: int) -> None:
+        """Replace the array of addresses: a call in another thread may be reading the old one."""
+        addresses = np.zeros(max(len(self.addresses), len(self.chunks) * self.chunk_blocks), np.uint64)
+        addresses[: len(self.addresses)] = self.addresses
+        addresses[block] = address
+        self.addresses = addresses
+
+
+class NativeBackend:
+    """The native library with a model's weights; see `engine.backend.Backend`."""
 
     name = "the native step"
     device = devices.CPU
@@ -68,22 +136,34 @@ class NativeBackend:
         hparams: HParams,
         precision: str = DEFAULT_PRECISION,
         threads: int | None = None,
-        store: Store | None = None,
+        store: PackedStore | None = None,
     ) -> None:
+        """Pack the weights, or load them packed.
+
+        Args:
+            library: The library that `build.load` returns.
+            weights: The model's weights.
+            hparams: The model's sizes.
+            precision: The weights' precision in memory.
+            threads: How many threads compute; None for one per core. Fewer compute if the system grants no more.
+            store: Where packed weights are looked for, and stored for the next process; None for nowhere.
+
+        Raises:
+            GPT2Error: The weights are damaged.
+            MemoryError: There is not enough memory for them.
+        """
         self.hparams = hparams
         assert library_int(library, "gpt2_slots") == BLOCK_SLOTS
-        size, address = ctypes.c_long, ctypes.c_void_p
-        self.forward, self.words = library.gpt2_forward, library.gpt2_random_words
-        self.forward.argtypes = [ctypes.c_int, *[address] * 3, size, size, address, size, address, address]
-        self.words.argtypes = [address, address, address, size, address, size, address]
-        self.forward.restype = self.words.restype = ctypes.c_char_p
-        self.type = list(TYPES).index(precision)
+        self.type = list(PACKED_DTYPES).index(precision)
+        self.numbers_per_token = numbers_per_token(hparams.n_vocab)
+        self._declare(library)
         threads = threads or devices.available_cores()
-        make = functools.partial(packing.prepared, library, weights, precision, threads)
-        self.kept = nest((store.prepared(weights, precision, make) if store else make()).items())  # see `pointers`
-        blocks = [self.kept[f"h{layer}"] for layer in range(hparams.n_layer)]
-        self.vectors = [_vectors(block) for block in blocks]
-        self.ln_f = np.concatenate([self.kept["ln_f"]["g"], self.kept["ln_f"]["b"]])
+        pack = functools.partial(packing.pack_weights, library, weights, precision, threads)
+        packed = store.load_or_pack(weights, precision, pack) if store else pack()
+        self.packed = nest(packed.items())  # the arrays that the model points into
+        layers = [self.packed[f"h{layer}"] for layer in range(hparams.n_layer)]
+        self.vectors = [_layer_vectors(layer) for layer in layers]
+        self.ln_f = np.concatenate([self.packed["ln_f"]["g"], self.packed["ln_f"]["b"]])
         self.model = CModel(
             n_inner=hparams.mlp_size,
             n_token_embd=hparams.token_size,
@@ -92,80 +172,117 @@ class NativeBackend:
             threads=threads,
             epsilon=hparams.layer_norm_epsilon,
             **{name: getattr(hparams, name) for name in SIZES},
-            **{name: _outside(self.kept[name]) for name in OUTSIDE if name in self.kept},
-            matrices=pointers([block[part][name]["w"].values for block in blocks for part, name in MATRICES]),
-            wpe=self.kept["wpe"].ctypes.data,
+            **{name: _c_matrix(self.packed[name]) for name in OTHER_MATRICES if name in self.packed},
+            matrices=pointers([layer[part][name]["w"].values for layer in layers for part, name in LAYER_MATRICES]),
+            wpe=self.packed["wpe"].ctypes.data,
             ln_f=self.ln_f.ctypes.data,
             vectors=pointers(self.vectors),
         )
         if hparams.tie_word_embeddings:
             self.model.lm_head = self.model.wte
+        self.block_bytes = library.gpt2_block_bytes(self.type, ctypes.byref(self.model))
+
+    def _declare(self, library: ctypes.CDLL) -> None:
+        """Declare the types of the library's functions."""
+        size = ctypes.c_long
+        address = ctypes.c_void_p
+        self.forward = library.gpt2_forward
+        self.forward.argtypes = [ctypes.c_int, *[address] * 3, size, size, address, size, address, address]
+        self.forward.restype = ctypes.c_char_p
+        self.words = library.gpt2_random_words
+        self.words.argtypes = [address, address, address, size, address, size, address]
+        self.words.restype = ctypes.c_char_p
+        library.gpt2_block_bytes.argtypes = [ctypes.c_int, address]
         library.gpt2_block_bytes.restype = size
-        self.block_bytes = library.gpt2_block_bytes(ctypes.c_int(self.type), ctypes.byref(self.model))
 
     def new_pool(self) -> NativeBlockPool:
+        """See `Backend`."""
         return NativeBlockPool(self.block_bytes)
 
-    def extend(self, blocks: BlockPool, pieces: Sequence[Segment]) -> Logits:
-        """See `Backend`. Raises MemoryError too."""
-        assert isinstance(blocks, NativeBlockPool)
-        width = HEAD + max(len(piece.blocks) for piece in pieces)
-        lines: np.ndarray = np.zeros((len(pieces), width), np.int32)
-        for line, piece in zip(lines, pieces):
-            line[:HEAD] = piece.start, len(piece.ids), piece.n_logits
-            line[HEAD : HEAD + len(piece.blocks)] = piece.blocks
-            line[HEAD + len(piece.blocks) :] = NO_BLOCK
-        tokens = np.concatenate([piece.ids for piece in pieces]).astype(np.int32)
-        wanted = sum(piece.n_logits for piece in pieces)
-        logits = np.empty([wanted, self.hparams.n_vocab], np.float32), np.empty(wanted, np.float32)
-        cache, _addresses = blocks.seen()
-        at_lines, at_tokens, *at_logits = (array.ctypes.data for array in (lines, tokens, *logits))
-        model, seen = ctypes.byref(self.model), ctypes.byref(cache)
-        check(self.forward(self.type, model, seen, at_lines, *lines.shape, at_tokens, len(tokens), *at_logits))
-        return Logits(*logits)
-
-    def random_words(self, wanted: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
+    def extend(self, pool: BlockPool, segments: Sequence[Segment]) -> Logits:
         """See `Backend`."""
-        of_all = iter(self._words([words for words in wanted if words.ids is None], None))
-        some = [words for words in wanted if words.ids is not None]
-        of_some = iter(self._words(some, [words.ids for words in some if words.ids is not None]))
-        return [next(of_all) if words.ids is None else next(of_some) for words in wanted]
+        assert isinstance(pool, NativeBlockPool)
+        width = SEGMENT_HEADER + max([len(segment.blocks) for segment in segments])
+        lines: np.ndarray = np.full((len(segments), width), NO_BLOCK, np.int32)  # [N, width]
+        n_logits = 0
+        for line, segment in zip(lines, segments):
+            line[:SEGMENT_HEADER] = segment.start, len(segment.ids), segment.n_logits
+            line[SEGMENT_HEADER : SEGMENT_HEADER + len(segment.blocks)] = segment.blocks
+            n_logits += segment.n_logits
+        ids = np.concatenate([segment.ids for segment in segments]).astype(np.int32)  # [K]
+        values = np.empty([n_logits, self.hparams.n_vocab], np.float32)  # [W, V]
+        log_totals = np.empty(n_logits, np.float32)  # [W]
+        addresses = pool.addresses  # which the pool may replace during the call
+        cache = CCache(len(addresses), addresses.ctypes.data)
+        error = self.forward(
+            self.type,
+            ctypes.byref(self.model),
+            ctypes.byref(cache),
+            lines.ctypes.data,
+            *lines.shape,
+            ids.ctypes.data,
+            len(ids),
+            values.ctypes.data,
+            log_totals.ctypes.data,
+        )
+        if error:
+            raise_library_error(error)
+        return Logits(values, log_totals)
 
-    def _words(self, wanted: list[RandomWordsRequest], ids: list[np.ndarray] | None) -> list[np.ndarray]:
-        """Those of the ids, or of all ids where there are none."""
-        if not wanted:
-            return []
-        n_vocab = self.hparams.n_vocab
-        keys = np.array([words.numbers.key for words in wanted])
-        firsts = np.array([words.token * numbers_per_token(n_vocab) for words in wanted], np.uint64)
-        counts = np.array([n_vocab] * len(wanted) if ids is None else [len(some) for some in ids], np.int64)
-        all_ids = None if ids is None else np.concatenate(ids).astype(np.int32)
-        found = np.empty(counts.sum(), np.uint32)
-        at_keys, at_firsts, at_counts, at_found = (array.ctypes.data for array in (keys, firsts, counts, found))
-        at_ids = None if all_ids is None else all_ids.ctypes.data
-        threads = self.model.threads if all_ids is None else 1  # few words are drawn before other threads wake
-        check(self.words(at_keys, at_firsts, at_counts, len(wanted), at_ids, threads, at_found))
-        return np.split(found, np.cumsum(counts)[:-1])
+    def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
+        """See `Backend`."""
+        whole = [request for request in requests if request.ids is None]
+        partial = [request for request in requests if request.ids is not None]
+        words_of_whole = iter(self._draw_words(whole, None) if whole else [])
+        ids = [request.ids for request in partial if request.ids is not None]
+        words_of_partial = iter(self._draw_words(partial, ids) if partial else [])
+        return [next(words_of_whole) if request.ids is None else next(words_of_partial) for request in requests]
+
+    def _draw_words(self, requests: list[RandomWordsRequest], ids: list[np.ndarray] | None) -> list[np.ndarray]:
+        """Return the words of the ids of each request, or of the whole vocabulary if ids is None."""
+        keys = np.array([request.numbers.key for request in requests])
+        first_numbers = np.array([request.token * self.numbers_per_token for request in requests], np.uint64)
+        if ids is None:
+            counts = np.full(len(requests), self.hparams.n_vocab, np.int64)
+            all_ids = None
+            threads = self.model.threads
+        else:
+            counts = np.array([len(some_ids) for some_ids in ids], np.int64)
+            all_ids = np.concatenate(ids).astype(np.int32)
+            threads = 1  # a few words are drawn before other threads wake up
+        words = np.empty(counts.sum(), np.uint32)
+        error = self.words(
+            keys.ctypes.data,
+            first_numbers.ctypes.data,
+            counts.ctypes.data,
+            len(requests),
+            None if all_ids is None else all_ids.ctypes.data,
+            threads,
+            words.ctypes.data,
+        )
+        if error:
+            raise_library_error(error)
+        return np.split(words, np.cumsum(counts)[:-1])
 
 
 def pointers(arrays: Sequence[np.ndarray]) -> Any:
-    """Their addresses, as C wants them; whoever uses them must keep the arrays."""
+    """Return the arrays' addresses as a C array; the caller has to hold the arrays as long as it is used."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
-def _outside(matrix: Packed | Mapping) -> COutside:
-    """A matrix, or one with a bias; the caller keeps it."""
-    packed, bias = (matrix, None) if isinstance(matrix, Packed) else (matrix["w"], matrix["b"])
-    return COutside(*(None if array is None else array.ctypes.data for array in (*packed, bias)))
+def _c_matrix(matrix: PackedMatrix | Mapping) -> CMatrix:
+    """Return a matrix, with its bias if it has one, for C; the caller has to hold it."""
+    packed, bias = (matrix, None) if isinstance(matrix, PackedMatrix) else (matrix["w"], matrix["b"])
+    return CMatrix(*(None if array is None else array.ctypes.data for array in (*packed, bias)))
 
 
-def _vectors(block: Mapping) -> np.ndarray:
-    """All that is not a matrix in a layer, one after another, in the order in which forward.h takes it apart."""
+def _layer_vectors(layer: Mapping) -> np.ndarray:
+    """Return all of a layer that is not a matrix, in the order in which forward.h takes it apart."""
     norms_and_biases = [
-        *(block["ln_1"][name] for name in "gb"),
-        *(block["attn"][name]["b"] for name in ("c_attn", "c_proj")),
-        *(block["ln_2"][name] for name in "gb"),
-        *(block["mlp"][name]["b"] for name in ("c_fc", "c_proj")),
+        *(layer["ln_1"][name] for name in "gb"),
+        *(layer["attn"][name]["b"] for name in ("c_attn", "c_proj")),
+        *(layer["ln_2"][name] for name in "gb"),
+        *(layer["mlp"][name]["b"] for name in ("c_fc", "c_proj")),
     ]
-    scales = [block[part][name]["w"].scale for part, name in MATRICES]
+    scales = [layer[part][name]["w"].scale for part, name in LAYER_MATRICES]
     return np.concatenate([*norms_and_biases, *scales])

@@ -17,165 +17,190 @@ from pathlib import Path
 
 from gpt2 import devices, files
 from gpt2.engine.native import cache_folder
-from gpt2.engine.native.cache_folder import NoLibrary
+from gpt2.engine.native.cache_folder import NoLibraryError
 from gpt2.files import no_callback
 
-SOURCES = Path(__file__).parent
-MAIN = "library.cc"
+SOURCE_FOLDER = Path(__file__).parent
+MAIN_SOURCE = "library.cc"
 COMPILERS = ("c++", "g++", "clang++")
-ZIG = "ziglang"  # a package that carries a compiler, Clang under another name: the extra `compiler`
-ZIG_CACHE = "ZIG_GLOBAL_CACHE_DIR"  # an environment variable of Zig's
+ZIG = "ziglang"  # a package that carries a compiler, which is Clang: the extra `compiler`
+ZIG_CACHE_VARIABLE = "ZIG_GLOBAL_CACHE_DIR"
 NO_COMPILER = f"there is no C++ compiler; pip install {ZIG} brings one"
-# For this processor; of the two, Clang has long had one for ARM and the other for x86.
-NATIVE = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
+# For this very processor: Clang has long had only the first of the two options for ARM, and the second for x86.
+NATIVE_OPTION = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 OPTIONS = (
     "-std=c++17",
     "-O3",
-    NATIVE,
+    NATIVE_OPTION,
     "-fno-math-errno",
     "-ffp-contract=off",
     "-fPIC",
-    "-fvisibility=hidden",  # or GCC makes a template's thread_local one for all libraries of a process
+    "-fvisibility=hidden",  # otherwise all libraries of a process share a template's thread_local with GCC
     "-shared",
     "-w",
     "-pthread",
 )
-WITHOUT_TILES = "-U__AMX_BF16__"  # what pairs.h goes by; there is no kernel for Intel's matrix unit then
-SWITCH = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
-SECONDS = 1800  # that a compiler may take; Zig compiles its C++ library too
+WITHOUT_TILES = "-U__AMX_BF16__"  # the macro that pairs.h checks: without it there is no kernel for Intel's AMX
+SWITCH_VARIABLE = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
+COMPILER_TIMEOUT = 1800  # seconds; Zig compiles its C++ library as well
 
 
 def load(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
-    """The library, compiled if this is the first time on this machine. Raises NoLibrary.
+    """Return the library, compiled if this is its first use on this machine.
 
-    notify: told that a compiler is at work, which takes seconds.
+    Args:
+        notify: Called with a line before compiling, which takes seconds.
+
+    Raises:
+        NoLibraryError: There is none.
     """
-    found = _tried(notify)
-    if isinstance(found, NoLibrary):
-        raise NoLibrary(str(found))
-    return found
+    library = _find_once(notify)
+    if isinstance(library, NoLibraryError):
+        raise NoLibraryError(str(library))
+    return library
 
 
 @functools.cache
-def _tried(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibrary:
-    """Once in a process: a compiler that fails may take long to do so."""
+def _find_once(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibraryError:
+    """Return what `find` does, once in a process: a failing compiler may take long."""
     try:
         return find(notify)
-    except NoLibrary as reason:
-        return reason
+    except NoLibraryError as error:
+        return error
 
 
 def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
-    """What `load` does when it is first called."""
-    if os.environ.get(SWITCH) == "0":
-        raise NoLibrary(f"{SWITCH}=0")
+    """Return the library as `load` does on its first call."""
+    if os.environ.get(SWITCH_VARIABLE) == "0":
+        raise NoLibraryError(f"{SWITCH_VARIABLE}=0")
     if sys.platform not in ("linux", "darwin"):
-        raise NoLibrary(f"not written for {sys.platform}")
-    name, found = f"native-{_fingerprint()}", []
+        raise NoLibraryError(f"it does not support {sys.platform} yet")
+    name = f"native-{_fingerprint()}"
+    available = []
     try:
-        for compiler in compilers():
-            found.append(compiler)
-            if library := _kept(f"{name}-{_identity(compiler)}"):
+        for compiler in find_compilers():
+            available.append(compiler)
+            if library := _load_compiled(f"{name}-{_compiler_identity(compiler)}"):
                 return library
-        if found:
-            return _first_compiled(found, name, notify)
-        if library := _kept(f"{name}-*"):
+        if available:
+            return _compile_with_first(available, name, notify)
+        if library := _load_compiled(f"{name}-*"):
             return library
-        raise NoLibrary(NO_COMPILER)
+        raise NoLibraryError(NO_COMPILER)
     except OSError as error:
-        raise NoLibrary(str(error)) from error
+        raise NoLibraryError(str(error)) from error
 
 
-def _kept(name: str) -> ctypes.CDLL | None:
-    """The first library of this name, or of all that match it, that can be loaded. Raises NoLibrary, OSError."""
-    for library in cache_folder.libraries(name):
-        with contextlib.suppress(OSError):  # whole, but made where libraries are others
+def _load_compiled(name: str) -> ctypes.CDLL | None:
+    """Return the first compiled library of this name, or that matches it, that can be loaded."""
+    for library in cache_folder.find_libraries(name):
+        with contextlib.suppress(OSError):  # a whole file that was linked to other system libraries
             return ctypes.CDLL(str(library))
     return None
 
 
-def compilers() -> Iterator[str]:
-    """Those that there are, in the order in which they are tried: $CXX alone, or the usual ones and Zig last."""
+def find_compilers() -> Iterator[str]:
+    """Yield the compilers in the order in which they are tried: $CXX alone, or the usual ones and Zig last."""
     if chosen := shutil.which(os.environ.get("CXX", "")):
         yield chosen
         return
-    different: dict[str, str] = {}
-    for found in filter(None, map(shutil.which, COMPILERS)):
-        different.setdefault(os.path.realpath(found), found)
-    yield from different.values()
+    by_real_path: dict[str, str] = {}
+    for path in filter(None, map(shutil.which, COMPILERS)):
+        by_real_path.setdefault(os.path.realpath(path), path)
+    yield from by_real_path.values()
     package = importlib.util.find_spec(ZIG)
     if package and package.origin:
         yield from filter(None, [shutil.which(Path(package.origin).with_name("zig"))])
 
 
-def _first_compiled(compilers: list[str], name: str, notify: Callable[[str], None]) -> ctypes.CDLL:
-    """By the first of the compilers that can; raises NoLibrary with what the first said if none can, OSError."""
-    reasons = []
+def _compile_with_first(compilers: list[str], name: str, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """Return the library from the first compiler that succeeds.
+
+    Raises:
+        NoLibraryError: None succeeds; the error is the first compiler's.
+        OSError: A file cannot be written.
+    """
+    errors = []
     for compiler in compilers:
         try:
-            return _compiled(compiler, cache_folder.writable() / f"{name}-{_identity(compiler)}", notify)
-        except NoLibrary as reason:
-            reasons.append(reason)
-    raise reasons[0]
+            path = cache_folder.find_writable_folder() / f"{name}-{_compiler_identity(compiler)}"
+            return _compile_and_load(compiler, path, notify)
+        except NoLibraryError as error:
+            errors.append(error)
+    raise errors[0]
 
 
-def _compiled(compiler: str, library: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
-    """A new one, unless the same was tried before in vain, which takes as long. Raises NoLibrary, OSError."""
-    library, failure = library.with_suffix(cache_folder.LIBRARY), library.with_suffix(cache_folder.FAILURE)
-    try_again = f"; to try again, delete {failure}"
+def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """Return a new library, unless the same compiler has failed before, which would take as long again.
+
+    Raises:
+        NoLibraryError: The compiler fails, or has failed.
+        OSError: A file cannot be written.
+    """
+    library = path.with_suffix(cache_folder.LIBRARY_SUFFIX)
+    failure = path.with_suffix(cache_folder.FAILURE_SUFFIX)
+    advice = f"; to try again, delete {failure}"
     if failure.exists():
-        raise NoLibrary(failure.read_text(encoding="utf-8", errors="replace") + try_again)
-    import subprocess  # once in a machine's life
+        raise NoLibraryError(failure.read_text(encoding="utf-8", errors="replace") + advice)
+    import subprocess  # only needed once on a machine
 
-    takes = "a minute or more" if _is_zig(compiler) else "some seconds"
-    notify(f"compiling the decode step for this machine; this happens once and takes {takes}")
+    duration = "a minute or more" if _is_zig(compiler) else "some seconds"
+    notify(f"compiling the decode step for this machine; this happens once and takes {duration}")
     try:
         compile_library(compiler, library)
     except subprocess.SubprocessError as error:
-        reason = f"{compiler} failed: {_reason(error)}"
+        reason = f"{compiler} failed: {_first_error_line(error)}"
     else:
         try:
             return ctypes.CDLL(str(library))
         except OSError as error:
-            reason = f"what {compiler} made cannot be loaded: {error}"
+            reason = f"the library that {compiler} compiled cannot be loaded: {error}"
     failure.write_text(reason, encoding="utf-8")
-    raise NoLibrary(reason + try_again)
+    raise NoLibraryError(reason + advice)
 
 
-def try_again() -> None:
-    """Forgets which compilers have failed."""
-    _tried.cache_clear()
-    with contextlib.suppress(OSError, NoLibrary):
-        for path in cache_folder.folders():
-            for failure in path.glob(f"*{cache_folder.FAILURE}"):
+def forget_failures() -> None:
+    """Forget which compilers have failed."""
+    _find_once.cache_clear()
+    with contextlib.suppress(OSError, NoLibraryError):
+        for folder in cache_folder.cache_folders():
+            for failure in folder.glob(f"*{cache_folder.FAILURE_SUFFIX}"):
                 failure.unlink()
 
 
 def compile_library(compiler: str, library: Path) -> None:
-    """Makes the library and its checksum, which are there whole or not at all: another process may be doing the same.
+    """Compile the library and write its checksum, both or neither: another process may be doing the same.
 
-    Raises subprocess.SubprocessError, OSError.
+    Raises:
+        subprocess.SubprocessError: The compiler fails.
+        OSError: A file cannot be written.
     """
     import subprocess
     import tempfile
 
-    with files.atomic_write_many(library.parent, last=library.with_suffix(cache_folder.CHECKSUM).name) as temporary:
-        made = temporary / library.name
-        with tempfile.TemporaryDirectory(dir=temporary) as cache:  # or Zig leaves some 60 MB lying about
-            command = [*command_of(compiler), *options(), str(SOURCES / MAIN), "-o", str(made)]
-            environment = {ZIG_CACHE: cache, **os.environ}
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=SECONDS, env=environment)
-        made.chmod(0o755)  # whatever the umask is
-        made.with_suffix(cache_folder.CHECKSUM).write_bytes(cache_folder.checksum(made))
+    with files.atomic_write_many(library.parent, last=library.with_suffix(cache_folder.CHECKSUM_SUFFIX).name) as folder:
+        output = folder / library.name
+        with tempfile.TemporaryDirectory(dir=folder) as cache:  # Zig would leave 60 MB behind
+            command = [*compiler_command(compiler), *compiler_options()]
+            command += [str(SOURCE_FOLDER / MAIN_SOURCE), "-o", str(output)]
+            environment = {ZIG_CACHE_VARIABLE: cache, **os.environ}
+            subprocess.run(
+                command, check=True, capture_output=True, text=True, timeout=COMPILER_TIMEOUT, env=environment
+            )
+        output.chmod(0o755)  # whatever the umask is
+        output.with_suffix(cache_folder.CHECKSUM_SUFFIX).write_bytes(cache_folder.checksum(output))
 
 
-def options() -> list[str]:
-    """What compilers are told on this machine. They ask the processor, which does not know what the system allows."""
+def compiler_options() -> list[str]:
+    """Return the compiler's options on this machine.
+
+    Compilers ask the processor what it supports, which does not know whether the system permits AMX.
+    """
     return [*OPTIONS] if devices.is_amx_permitted() else [*OPTIONS, WITHOUT_TILES]
 
 
-def command_of(compiler: str) -> list[str]:
-    """How a compiler is called: Zig is told that it is one, and to leave its own C++ library's names out."""
+def compiler_command(compiler: str) -> list[str]:
+    """Return how a compiler is called: Zig needs to be told to act as one, and to strip its C++ library's symbols."""
     return [compiler, "c++", "-s"] if _is_zig(compiler) else [compiler]
 
 
@@ -184,20 +209,23 @@ def _is_zig(compiler: str) -> bool:
 
 
 def _fingerprint() -> str:
-    """Of all that the library depends on but the compiler: a home or an image may move to another machine."""
-    sources = [path.read_bytes() for path in sorted(SOURCES.glob("*.*")) if path.suffix in (".h", ".cc")]
-    parts = [*sources, repr((options(), platform.machine(), _cpu(), platform.libc_ver())).encode()]
+    """Hash all that the library depends on except the compiler: a home or an image may move to another machine."""
+    sources = [path.read_bytes() for path in sorted(SOURCE_FOLDER.glob("*.*")) if path.suffix in (".h", ".cc")]
+    parts = [*sources, repr((compiler_options(), platform.machine(), _processor(), platform.libc_ver())).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _identity(compiler: str) -> str:
-    """Of a compiler's version; to ask it would take longer than all else. An image keeps whole seconds only."""
+def _compiler_identity(compiler: str) -> str:
+    """Hash the compiler's file, since asking for its version would take too long.
+
+    Whole seconds are enough of its time: images of containers keep no more.
+    """
     path = os.path.realpath(compiler)
-    found = os.stat(path)
-    return hashlib.sha256(repr((path, found.st_size, int(found.st_mtime))).encode()).hexdigest()[:8]
+    status = os.stat(path)
+    return hashlib.sha256(repr((path, status.st_size, int(status.st_mtime))).encode()).hexdigest()[:8]
 
 
-def _cpu() -> str:
+def _processor() -> str:
     try:
         info = devices.CPU_INFO_FILE.read_text(encoding="utf-8")
     except OSError:
@@ -205,6 +233,6 @@ def _cpu() -> str:
     return " ".join(re.findall(r"^(?:flags|Features|model name)\s*:.*", info, re.MULTILINE)[:2])
 
 
-def _reason(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or str(error)
-    return next((line for line in str(said).splitlines() if "error" in line), str(said).strip().split("\n")[0])
+def _first_error_line(error: Exception) -> str:
+    output = str(getattr(error, "stderr", None) or error)
+    return next((line for line in output.splitlines() if "error" in line), output.strip().split("\n")[0])

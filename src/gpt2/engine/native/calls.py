@@ -1,4 +1,4 @@
-"""What the native library's functions and numbers are to Python."""
+"""What the native library's errors and exported numbers mean to Python."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import ctypes
 NO_MEMORY = b"no memory"  # as library.cc says it
 
 
-def check(wrong: bytes | None) -> None:
-    """Raises what a function of the library returned, if it did."""
-    if wrong == NO_MEMORY:
+def raise_library_error(message: bytes) -> None:
+    """Raise the error that a function of the library has returned.
+
+    Raises:
+        MemoryError: There was not enough memory.
+        ValueError: An argument was out of range.
+    """
+    if message == NO_MEMORY:
         raise MemoryError
-    if wrong:
-        raise ValueError(wrong.decode())
+    raise ValueError(message.decode())
 
 
 def library_int(library: ctypes.CDLL, name: str) -> int:
+    """Return an integer that the library exports."""
     return ctypes.c_int.in_dll(library, name).value
-
-
-def panel_width(library: ctypes.CDLL) -> int:
-    """WIDTH in vectors.h, which depends on the processor."""
-    return library_int(library, "gpt2_width")

@@ -1,13 +1,14 @@
-"""Packed weights kept for the next process: one file a model, beside the compiled library.
+"""Packed weights stored for the next process: one file per model, next to the compiled library.
 
     FORMAT, size and CRC32C of the header (8 bytes each), the header, the arrays
 
-The header is JSON: of each weight its arrays' types, shapes, places and CRC32C.
+The header is JSON: for each weight its arrays' types, shapes, offsets and CRC32C.
 
-A file is mapped, so that processes share what they read, and nothing is read twice. Its name is a hash of all that it
-depends on: the weights' checksums (of formats that have none, which file it was), the precision, and the library that
-packed them, whose layout is the processor's. It is there whole or not at all, every checksum is compared when it is
-loaded, and what somebody else could have put there is not used; whatever goes wrong with it, weights are packed anew.
+A file is memory-mapped, so that processes share it and nothing is read twice. Its name is a hash of all that it depends
+on: the weights' checksums (for formats without checksums, the identity of their file), the precision, and the library
+that packed them, whose layout is the processor's. A file is written whole or not at all, every checksum is verified
+when it is loaded, and files that other users can write are never used. If anything is wrong with a file, the weights
+are packed again.
 """
 
 from __future__ import annotations
@@ -30,106 +31,121 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.engine.native import cache_folder
-from gpt2.engine.native.cache_folder import NoLibrary
-from gpt2.engine.native.huge_pages import CHUNKS, in_huge_pages
-from gpt2.engine.native.packing import TYPES, Packed, Prepared
+from gpt2.engine.native.cache_folder import NoLibraryError
+from gpt2.engine.native.huge_pages import CHUNKS, is_in_huge_pages
+from gpt2.engine.native.packing import PACKED_DTYPES, PackedMatrix, PackedWeights
 from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import Weights
 
 SUFFIX = ".packed"
 FORMAT = b"gpt2 packed 1\n"
-BEGIN = len(FORMAT) + 16  # of the header
-LEAST = 64 << 20  # bytes: what is smaller is packed in no time
-LIMIT = 10 << 30  # of all files together
+HEADER_START = len(FORMAT) + 16
+MIN_BYTES = 64 << 20  # smaller models are packed fast enough
+MAX_TOTAL_BYTES = 10 << 30  # of all files together
 ALIGNMENT = 64
-AT_ONCE = 16 << 20  # bytes that are written: the system then keeps a file in huge pages, where it can
+WRITE_BYTES = 16 << 20  # per write: a file of large writes is kept in huge pages where the system can
 
 
-class Broken(ValueError):
-    """Why a file is not used."""
+class PackedFileError(ValueError):
+    """A file of packed weights is damaged."""
 
 
-class Store:
-    """What a library has packed; `prepared` never fails because of it. notify: told where something new is kept."""
+class PackedStore:
+    """The weights that a library has packed before; nothing fails because of it."""
 
     def __init__(self, library: ctypes.CDLL, notify: Callable[[str], None] = files.no_callback) -> None:
+        """Create a store.
+
+        Args:
+            library: The library that packs.
+            notify: Called with a line after weights have been stored.
+        """
         self.notify = notify
-        self.layout = Path(library._name).name  # which has a hash of its sources and of the processor
+        self.layout = Path(library._name).name  # contains a hash of the library's sources and of the processor
 
-    def prepared(self, weights: Weights, precision: str, make: Callable[[], Prepared]) -> Prepared:
-        """The packed weights as they were kept or, where they are not, as `make` makes them."""
-        name = self.name(weights, precision)
+    def load_or_pack(self, weights: Weights, precision: str, pack: Callable[[], PackedWeights]) -> PackedWeights:
+        """Return the stored packed weights; if there are none, pack and store them."""
+        name = self.file_name(weights, precision)
         if name is None:
-            return make()
-        with contextlib.suppress(OSError, NoLibrary):
-            for path in cache_folder.trusted(name):
-                with contextlib.suppress(OSError, Broken):
+            return pack()
+        with contextlib.suppress(OSError, NoLibraryError):
+            for path in cache_folder.find_trusted_files(name):
+                with contextlib.suppress(OSError, PackedFileError):
                     return read(path)
-        made = make()
-        with contextlib.suppress(OSError, NoLibrary):
-            path = cache_folder.writable() / name
-            if size := write(path, made):
-                self.notify(f"packed weights are kept for the next start: {size / 1e6:,.0f} MB in {path.parent}")
-        return made
+        packed = pack()
+        with contextlib.suppress(OSError, NoLibraryError):
+            path = cache_folder.find_writable_folder() / name
+            if size := write(path, packed):
+                self.notify(f"packed weights are stored for the next start: {size / 1e6:,.0f} MB in {path.parent}")
+        return packed
 
-    def name(self, weights: Weights, precision: str) -> str | None:
-        """Of the file; None for weights that are not worth one, or of which it is not known which they are."""
-        size = sum(math.prod(weight.shape) for weight in weights.values()) * TYPES[precision].itemsize
-        if size < LEAST or any(weight.identity is None for weight in weights.values()):
+    def file_name(self, weights: Weights, precision: str) -> str | None:
+        """Return the name of the file; None for small models, and for weights that cannot be identified."""
+        size = sum(math.prod(weight.shape) for weight in weights.values()) * PACKED_DTYPES[precision].itemsize
+        if size < MIN_BYTES or any(weight.identity is None for weight in weights.values()):
             return None
-        which = [(name, weight.shape, str(weight.layout), weight.identity) for name, weight in weights.items()]
-        key = repr((self.layout, precision, sys.byteorder, which))
+        identities = [(name, weight.shape, str(weight.layout), weight.identity) for name, weight in weights.items()]
+        key = repr((self.layout, precision, sys.byteorder, identities))
         return hashlib.sha256(key.encode()).hexdigest()[:32] + SUFFIX
 
 
-def write(path: Path, weights: Prepared) -> int:
-    """Makes room and writes them -> bytes; 0 if there is no room. Raises OSError."""
-    header: dict[str, list] = {}
-    at = 0
+def write(path: Path, weights: PackedWeights) -> int:
+    """Write packed weights after removing old files to make room for them.
+
+    Returns:
+        The size of the file in bytes; 0 if there is no room for it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    entries: dict[str, list] = {}
+    offset = 0
     for name, weight in weights.items():
-        header[name] = []
-        for array in _arrays(weight):
-            crc = google_crc32c.value(_bytes(array))
-            header[name].append([array.dtype.str, array.shape, at, crc])
-            at += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    head = json.dumps(header, separators=(",", ":")).encode("ascii")
-    head += b" " * (-(BEGIN + len(head)) % ALIGNMENT)
-    if not _has_room(path.parent, BEGIN + len(head) + at):
+        entries[name] = []
+        for array in _arrays_of(weight):
+            crc = google_crc32c.value(_bytes_of(array))
+            entries[name].append([array.dtype.str, array.shape, offset, crc])
+            offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    header = json.dumps(entries, separators=(",", ":")).encode("ascii")
+    header += b" " * (-(HEADER_START + len(header)) % ALIGNMENT)
+    if not _make_room(path.parent, HEADER_START + len(header) + offset):
         return 0
     with files.temporary_file(path, sync=False) as part, part.open("wb", buffering=0) as file:
         part.chmod(0o644)  # whatever the umask is
-        numbers = b"".join(number.to_bytes(8, "little") for number in (len(head), google_crc32c.value(head)))
-        content = [np.frombuffer(FORMAT + numbers + head, np.uint8)]
-        _write_all(file, (array for weight in [*content, *weights.values()] for array in _arrays(weight)))
+        numbers = b"".join(number.to_bytes(8, "little") for number in (len(header), google_crc32c.value(header)))
+        content = [np.frombuffer(FORMAT + numbers + header, np.uint8)]
+        _write_arrays(file, (array for weight in [*content, *weights.values()] for array in _arrays_of(weight)))
     return path.stat().st_size
 
 
-def _has_room(place: Path, size: int) -> bool:
-    """Whether so many bytes may be written there, once files that have not been used for longest are removed."""
-    files.remove_abandoned(place)
-    oldest_first = sorted(place.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    there = sum(path.stat().st_size for path in oldest_first)
-    while oldest_first and there + size > LIMIT:
-        there -= oldest_first[0].stat().st_size
+def _make_room(folder: Path, size: int) -> bool:
+    """Remove the files that have not been used for longest, and return whether there is room for a new one."""
+    files.remove_abandoned(folder)
+    oldest_first = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
+    total = sum(path.stat().st_size for path in oldest_first)
+    while oldest_first and total + size > MAX_TOTAL_BYTES:
+        total -= oldest_first[0].stat().st_size
         oldest_first.pop(0).unlink()
-    return there + size <= LIMIT and shutil.disk_usage(place).free > 2 * size  # a disk is not filled by this
+    return total + size <= MAX_TOTAL_BYTES and shutil.disk_usage(folder).free > 2 * size  # no disk is filled up
 
 
-def _write_all(file: Any, arrays: Iterator[np.ndarray]) -> None:
-    """Each padded to ALIGNMENT, AT_ONCE at a time whatever the arrays' sizes."""
-    waiting, used = memoryview(bytearray(AT_ONCE)), 0
+def _write_arrays(file: Any, arrays: Iterator[np.ndarray]) -> None:
+    """Write the arrays, each padded to ALIGNMENT, in pieces of WRITE_BYTES whatever the arrays' sizes."""
+    buffer = memoryview(bytearray(WRITE_BYTES))
+    used = 0
     for array in arrays:
-        data = _bytes(array).data
-        padding = bytes(-len(data) % ALIGNMENT)
-        for part in (data, memoryview(padding)):
+        data = _bytes_of(array).data
+        padding = memoryview(bytes(-len(data) % ALIGNMENT))
+        for part in (data, padding):
             while len(part):
-                count = min(len(part), AT_ONCE - used)
-                waiting[used : used + count] = part[:count]
-                used, part = used + count, part[count:]
-                if used == AT_ONCE:
-                    _write_whole(file, waiting)
+                count = min(len(part), WRITE_BYTES - used)
+                buffer[used : used + count] = part[:count]
+                used += count
+                part = part[count:]
+                if used == WRITE_BYTES:
+                    _write_whole(file, buffer)
                     used = 0
-    _write_whole(file, waiting[:used])
+    _write_whole(file, buffer[:used])
 
 
 def _write_whole(file: Any, data: memoryview) -> None:
@@ -137,77 +153,91 @@ def _write_whole(file: Any, data: memoryview) -> None:
         data = data[file.write(data) :]
 
 
-def read(path: Path) -> Prepared:
-    """What a file holds: mapped where the system keeps it in huge pages, else in memory that has them. Raises Broken,
-    after it has removed the file, and OSError."""
+def read(path: Path) -> PackedWeights:
+    """Return the weights in a file: mapped if the system keeps it in huge pages, else copied to memory that is.
+
+    Raises:
+        PackedFileError: The file is damaged; it has been removed.
+        OSError: The file cannot be read.
+    """
     try:
         with path.open("rb", buffering=0) as file:
-            found, mapped = _mapped(file)
-            if not in_huge_pages(mapped):
-                found = _copied(file, found, mapped)
-    except (Broken, ValueError, TypeError, KeyError, RecursionError) as error:
+            arrays, mapped = _map_arrays(file)
+            if not is_in_huge_pages(mapped):
+                arrays = _copy_arrays(file, arrays, mapped)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         with contextlib.suppress(OSError):
             path.unlink()
-        raise Broken(str(error)) from error
+        raise PackedFileError(str(error)) from error
     with contextlib.suppress(OSError):
-        os.utime(path)  # used now
-    return {name: Packed(*arrays) if len(arrays) == 2 else arrays[0] for name, arrays in found.items()}
+        os.utime(path)  # the files used last are retained
+    return {name: PackedMatrix(*some) if len(some) == 2 else some[0] for name, some in arrays.items()}
 
 
-def _mapped(file: Any) -> tuple[dict[str, list[np.ndarray]], mmap.mmap]:
-    """The arrays by the weights' names, their checksums compared. Raises Broken, ValueError and others."""
+def _map_arrays(file: Any) -> tuple[dict[str, list[np.ndarray]], mmap.mmap]:
+    """Return the arrays by the weights' names, with verified checksums, and the mapped file.
+
+    Raises:
+        ValueError: The file is damaged. TypeError, KeyError and RecursionError mean the same.
+    """
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
-    size, head_crc = (int.from_bytes(mapped[at : at + 8], "little") for at in (BEGIN - 16, BEGIN - 8))
-    head = mapped[BEGIN : BEGIN + size]
-    if mapped[: len(FORMAT)] != FORMAT or len(head) != size or google_crc32c.value(head) != head_crc:
-        raise Broken("it does not begin as such files do")
-    found: dict[str, list[np.ndarray]] = {}
-    for name, entries in json.loads(head).items():
-        found[name] = []
-        for dtype, shape, at, crc in entries:
-            array = np.frombuffer(mapped, dtype, math.prod(shape), BEGIN + size + at).reshape(shape)
-            if google_crc32c.value(_bytes(array)) != crc:
-                raise Broken(f"{name} has another checksum than it should")
-            found[name].append(array)
-    return found, mapped
+    size = int.from_bytes(mapped[HEADER_START - 16 : HEADER_START - 8], "little")
+    header_crc = int.from_bytes(mapped[HEADER_START - 8 : HEADER_START], "little")
+    header = mapped[HEADER_START : HEADER_START + size]
+    if mapped[: len(FORMAT)] != FORMAT or len(header) != size or google_crc32c.value(header) != header_crc:
+        raise PackedFileError("its header is damaged")
+    arrays: dict[str, list[np.ndarray]] = {}
+    for name, entries in json.loads(header).items():
+        arrays[name] = []
+        for dtype, shape, offset, crc in entries:
+            array = np.frombuffer(mapped, dtype, math.prod(shape), HEADER_START + size + offset).reshape(shape)
+            if google_crc32c.value(_bytes_of(array)) != crc:
+                raise PackedFileError(f"the checksum of {name} does not match")
+            arrays[name].append(array)
+    return arrays, mapped
 
 
-def _copied(file: Any, found: dict[str, list[np.ndarray]], mapped: mmap.mmap) -> dict[str, list[np.ndarray]]:
-    """The same arrays, read into memory of huge pages; what was mapped does not count as memory beside them."""
-    begin = np.frombuffer(mapped, np.uint8).ctypes.data
+def _copy_arrays(file: Any, arrays: dict[str, list[np.ndarray]], mapped: mmap.mmap) -> dict[str, list[np.ndarray]]:
+    """Return copies of the arrays in huge pages; the mapped pages are freed before."""
+    start = np.frombuffer(mapped, np.uint8).ctypes.data
     if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
-    copied: dict[str, list[np.ndarray]] = {}
-    for name, arrays in found.items():
-        copied[name] = []
-        for array in arrays:
-            new = CHUNKS.zeros(array.shape, array.dtype)
-            file.seek(array.ctypes.data - begin)
-            if read_into(file, new) < new.nbytes:
-                raise Broken("it has become shorter")
-            copied[name].append(new)
-    return copied
+    copies: dict[str, list[np.ndarray]] = {}
+    for name, originals in arrays.items():
+        copies[name] = []
+        for array in originals:
+            copy = CHUNKS.zeros(array.shape, array.dtype)
+            file.seek(array.ctypes.data - start)
+            if read_into(file, copy) < copy.nbytes:
+                raise PackedFileError("the file has become shorter")
+            copies[name].append(copy)
+    return copies
 
 
-def _arrays(weight: np.ndarray | Packed) -> tuple[np.ndarray, ...]:
-    return tuple(weight) if isinstance(weight, Packed) else (weight,)
+def _arrays_of(weight: np.ndarray | PackedMatrix) -> tuple[np.ndarray, ...]:
+    return tuple(weight) if isinstance(weight, PackedMatrix) else (weight,)
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
+def _bytes_of(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def kept() -> list[Path]:
-    """The files that there are."""
-    with contextlib.suppress(OSError, NoLibrary):
-        return [path for place in cache_folder.folders() if place.exists() for path in sorted(place.glob(f"*{SUFFIX}"))]
+def list_files() -> list[Path]:
+    """Return the files of packed weights."""
+    with contextlib.suppress(OSError, NoLibraryError):
+        folders = [folder for folder in cache_folder.cache_folders() if folder.exists()]
+        return [path for folder in folders for path in sorted(folder.glob(f"*{SUFFIX}"))]
     return []
 
 
-def clear() -> None:
-    """Removes them. Raises OSError."""
-    for path in kept():
+def remove_files() -> None:
+    """Remove all files of packed weights.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    for path in list_files():
         path.unlink(missing_ok=True)

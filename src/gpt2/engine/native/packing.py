@@ -1,4 +1,7 @@
-"""A model's weights -> what the native library reads of them."""
+"""Packing of a model's weights into the layout that the native library reads.
+
+Shapes: O outputs, I inputs; WIDTH and GROUP as in panels.h.
+"""
 
 from __future__ import annotations
 
@@ -7,63 +10,88 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.native.calls import check, panel_width
+from gpt2.engine.native.calls import library_int, raise_library_error
 from gpt2.engine.native.huge_pages import CHUNKS
-from gpt2.engine.native.threads import in_threads
+from gpt2.engine.native.threads import map_in_threads
 from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.request import BFLOAT16, FLOAT32, INT8
 
-WORD = 4  # bytes of a group, as in panels.h
-READERS = 4  # threads, at most, that read and pack a weight each, of which there are so many in float32 meanwhile
-# What a packed weight is to NumPy, in the order of `gpt2_type` in gpt2.h.
-TYPES: dict[str, np.dtype] = {
+GROUP_BYTES = 4  # of neighboring inputs of one output, as in panels.h
+MAX_PACKING_THREADS = 4  # each of them holds a weight in float32
+# NumPy's types of packed weights, in the order of `gpt2_type` in gpt2.h.
+PACKED_DTYPES: dict[str, np.dtype] = {
     FLOAT32: np.dtype(np.float32),
     BFLOAT16: np.dtype(np.uint16),
     INT8: np.dtype(np.uint8),
 }
 
 
-class Packed(NamedTuple):
-    """A matrix as the native library reads it."""
+class PackedMatrix(NamedTuple):
+    """A matrix as the native library reads it.
 
-    values: np.ndarray  # [O / WIDTH, I / GROUP, WIDTH, GROUP] (panels.h)
-    scale: np.ndarray  # [O] float32, by which each output is multiplied
+    Attributes:
+        values: [O / WIDTH, I / GROUP, WIDTH, GROUP], see panels.h.
+        scale: [O] float32, the factor of each output.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray
 
 
-class Packer:
-    """What the native library keeps of weights: matrices packed, all else as it is."""
+PackedWeights = dict[str, "np.ndarray | PackedMatrix"]
+
+
+class WeightPacker:
+    """Packs matrices, and leaves all other weights as they are."""
 
     def __init__(self, library: ctypes.CDLL, precision: str) -> None:
-        self.pack, self.width = library.gpt2_pack, panel_width(library)
-        size, address = ctypes.c_long, ctypes.c_void_p
+        """Create a packer.
+
+        Args:
+            library: The native library, whose processor determines the layout.
+            precision: The packed weights' precision.
+        """
+        self.pack = library.gpt2_pack
+        size = ctypes.c_long
+        address = ctypes.c_void_p
         self.pack.argtypes = [ctypes.c_int, address, size, size, ctypes.c_int, size, address, address]
         self.pack.restype = ctypes.c_char_p
-        self.type, self.dtype = list(TYPES).index(precision), TYPES[precision]
+        self.width = library_int(library, "gpt2_width")  # WIDTH in vectors.h
+        self.type = list(PACKED_DTYPES).index(precision)
+        self.dtype = PACKED_DTYPES[precision]
 
-    def prepared(self, weight: Weight) -> np.ndarray | Packed:
-        return weight.array() if weight.layout is None else self.packed(weight)
+    def pack_weight(self, weight: Weight) -> np.ndarray | PackedMatrix:
+        """Return a weight as the library reads it."""
+        return weight.array() if weight.layout is None else self.pack_matrix(weight)
 
-    def packed(self, weight: Weight) -> Packed:
-        """A matrix, packed piece by piece where its outputs are rows."""
-        outputs, depth = weight.shape if weight.layout is Layout.OUT_IN else weight.shape[::-1]
-        group = WORD // self.dtype.itemsize
-        width = self.width
-        values = CHUNKS.zeros((-(-outputs // width), -(-depth // group), width, group), self.dtype)
-        scale: np.ndarray = np.ones(outputs, np.float32)
+    def pack_matrix(self, weight: Weight) -> PackedMatrix:
+        """Return a packed matrix; one whose rows are outputs is read piece by piece."""
+        rows_are_outputs = weight.layout is Layout.OUT_IN
+        n_outputs, n_inputs = weight.shape if rows_are_outputs else weight.shape[::-1]
+        group = GROUP_BYTES // self.dtype.itemsize
+        shape = (-(-n_outputs // self.width), -(-n_inputs // group), self.width, group)
+        values = CHUNKS.zeros(shape, self.dtype)
+        scale: np.ndarray = np.ones(n_outputs, np.float32)
         first = 0
-        for piece in weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array()]:
-            piece, n = np.ascontiguousarray(piece), len(piece) if weight.layout is Layout.OUT_IN else outputs
-            places = values.ctypes.data, scale.ctypes.data
-            in_out = weight.layout is Layout.IN_OUT
-            check(self.pack(self.type, piece.ctypes.data, n, depth, in_out, first, *places))
-            first += n
-        return Packed(values, scale)
+        for piece in weight.pieces() if rows_are_outputs else [weight.array()]:
+            piece = np.ascontiguousarray(piece)
+            n_packed = len(piece) if rows_are_outputs else n_outputs
+            is_in_out = weight.layout is Layout.IN_OUT
+            addresses = values.ctypes.data, scale.ctypes.data
+            error = self.pack(self.type, piece.ctypes.data, n_packed, n_inputs, is_in_out, first, *addresses)
+            if error:
+                raise_library_error(error)
+            first += n_packed
+        return PackedMatrix(values, scale)
 
 
-Prepared = dict[str, "np.ndarray | Packed"]  # of the weights' names
+def pack_weights(library: ctypes.CDLL, weights: Weights, precision: str, threads: int) -> PackedWeights:
+    """Return the weights as the library reads them, by their names.
 
-
-def prepared(library: ctypes.CDLL, weights: Weights, precision: str, threads: int) -> Prepared:
-    """Raises GPT2Error for weights that turn out to be damaged, MemoryError."""
-    made = in_threads(Packer(library, precision).prepared, weights.values(), min(READERS, threads))
-    return dict(zip(weights, made))
+    Raises:
+        GPT2Error: A weight is damaged.
+        MemoryError: There is not enough memory.
+    """
+    packer = WeightPacker(library, precision)
+    packed = map_in_threads(packer.pack_weight, weights.values(), min(MAX_PACKING_THREADS, threads))
+    return dict(zip(weights, packed))

@@ -1,4 +1,4 @@
-"""Things done in threads side by side."""
+"""A parallel map over a few items that works even if the system grants no thread."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(work: Callable[[Item], Result], items: Collection[Item], most: int) -> list[Result]:
-    """What `work` makes of each item, in their order, in at most so many threads.
+def map_in_threads(work: Callable[[Item], Result], items: Collection[Item], max_threads: int) -> list[Result]:
+    """Return the results of calling `work` with each item, in the items' order.
 
-    The one that calls is among them, so that nothing fails where the system grants no other. Raises what `work` raised,
-    of several items that fail the first one's; no other begins then. concurrent.futures would do the same and brings
-    logging, which takes a while to import.
+    The calling thread works as well, so that nothing fails if the system grants no other. concurrent.futures would do
+    the same, but it imports logging, which takes a while.
+
+    Args:
+        work: Called with one item at a time in each thread.
+        items: The items.
+        max_threads: How many threads work at most.
+
+    Raises:
+        BaseException: The error of the first item that failed; no further item is started after an error.
     """
     results: list[Any] = [None] * len(items)
     errors: dict[int, BaseException] = {}
-    waiting, lock = iter(enumerate(items)), threading.Lock()
+    pending = iter(enumerate(items))
+    lock = threading.Lock()
 
     def run() -> None:
-        for place, item in _each(waiting, lock):
+        for index, item in _take_each(pending, lock):
             try:
-                results[place] = work(item)
+                results[index] = work(item)
             except BaseException as error:  # Ctrl-C is one
-                errors[place] = error
+                errors[index] = error
             if errors:
                 return
 
-    others = [threading.Thread(target=run, daemon=True) for _ in range(min(most, len(items)) - 1)]
-    started = [thread for thread in others if _starts(thread)]
+    others = [threading.Thread(target=run, daemon=True) for _ in range(min(max_threads, len(items)) - 1)]
+    started = [thread for thread in others if _try_to_start(thread)]
     try:
         run()
     except BaseException as error:  # between two items
@@ -43,8 +51,8 @@ def in_threads(work: Callable[[Item], Result], items: Collection[Item], most: in
     return results
 
 
-def _each(iterator: Iterator[Item], lock: threading.Lock) -> Iterator[Item]:
-    """The items that are left, of which each goes to one thread only."""
+def _take_each(iterator: Iterator[Item], lock: threading.Lock) -> Iterator[Item]:
+    """Yield the remaining items, each in one thread only."""
     nothing: Any = object()
     while True:
         with lock:
@@ -54,9 +62,9 @@ def _each(iterator: Iterator[Item], lock: threading.Lock) -> Iterator[Item]:
         yield item
 
 
-def _starts(thread: threading.Thread) -> bool:
+def _try_to_start(thread: threading.Thread) -> bool:
     try:
         thread.start()
-    except RuntimeError:  # the system has no more of them
+    except RuntimeError:  # the system grants no more threads
         return False
     return True
