@@ -1,6 +1,6 @@
-"""Model directories of Hugging Face's layout, a few kilobytes each, written with NumPy alone.
+"""Small model directories in Hugging Face's layout, a few kilobytes each, written with NumPy alone.
 
-tests/golden/make_huggingface.py has transformers read the same ones; so nothing here imports TensorFlow.
+tests/golden/make_huggingface.py loads the same directories with transformers, so nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gpt2.formats.weights import flatten
 from gpt2.hparams import HParams
 
 TEXT = "the cat sat on the mat and the dog sat on the log"
-IDS = [116, 260, 7, 81, 263, 220, 256]  # of the prompt whose logits are compared
+PROMPT_IDS = [116, 260, 7, 81, 263, 220, 256]  # the logits after this prompt are compared
 CONFIG = {
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",
@@ -30,7 +30,7 @@ CONFIG = {
     "n_layer": 2,
     "activation_function": "gelu_new",
 }
-# Changes of the config by which GPT-2's variants differ, and those that change nothing.
+# Changes of the config: those that make a variant of GPT-2, and those that have no effect.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "gelu": {"activation_function": "gelu"},
@@ -55,7 +55,7 @@ SAFETENSORS_TYPES = {"<f8": "F64", "<f4": "F32", "<f2": "F16", "<u2": "BF16", "<
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """256 bytes, the pieces of TEXT's words, and `<|endoftext|>`."""
+    """Return ids and merges of the 256 bytes, the pieces of the words in TEXT, and `<|endoftext|>`."""
     pieces, merges = list(byte_characters().values()), []
     for word in dict.fromkeys("Ġ" + word for word in TEXT.split()):
         for end in range(2, len(word) + 1):
@@ -66,13 +66,13 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def tokenizer_json(**changes: Any) -> dict[str, Any]:
-    """What a `tokenizer.json` says; changes: of its parts, and of those of its model."""
+    """Return the content of a `tokenizer.json`, with changed parts; a change of `model` is merged into it."""
     ids, merges = vocabulary()
     end = {"id": ids[END_OF_TEXT], "content": END_OF_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
     model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": ""}
     model |= {"end_of_word_suffix": "", "fuse_unk": False, "vocab": ids, "merges": [" ".join(pair) for pair in merges]}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    said = {
+    tokenizer = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -83,39 +83,43 @@ def tokenizer_json(**changes: Any) -> dict[str, Any]:
         "decoder": byte_level,
         "model": model | changes.pop("model", {}),
     }
-    return said | changes
+    return tokenizer | changes
 
 
 def hparams_of(config: Mapping[str, Any]) -> HParams:
+    """Return the hyperparameters of a config."""
     names = ("n_embd", "n_head", "n_layer", "n_inner", "layer_norm_epsilon", "tie_word_embeddings")
-    same = {name: config[name] for name in (*names, "scale_attn_by_inverse_layer_idx") if name in config}
-    return HParams(config["vocab_size"], config["n_positions"], **same)
+    options = {name: config[name] for name in (*names, "scale_attn_by_inverse_layer_idx") if name in config}
+    return HParams(config["vocab_size"], config["n_positions"], **options)
 
 
-def arrays_of(config: Mapping[str, Any], prefix: str = "transformer.", seed: int = 1) -> dict[str, np.ndarray]:
-    """Random weights as float32, by transformers' names."""
-    found = {tensor_name(name): array for name, array in flatten(random_weights(hparams_of(config), seed))}
-    return {name if name == "lm_head.weight" else prefix + name: array for name, array in found.items()}
+def random_tensors(config: Mapping[str, Any], prefix: str = "transformer.", seed: int = 1) -> dict[str, np.ndarray]:
+    """Return random float32 weights by transformers' names."""
+    arrays = {tensor_name(name): array for name, array in flatten(random_weights(hparams_of(config), seed))}
+    return {name if name == "lm_head.weight" else prefix + name: array for name, array in arrays.items()}
 
 
-def stored(array: np.ndarray, kind: str) -> np.ndarray:
-    return bfloat16(array) if kind == "bfloat16" else array.astype(np.dtype(kind).newbyteorder("<"))
+def convert(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Return a float32 array as the numbers of a file of this type."""
+    return bfloat16(array) if dtype == "bfloat16" else array.astype(np.dtype(dtype).newbyteorder("<"))
 
 
 def safetensors(arrays: Mapping[str, np.ndarray], metadata: bool = True) -> bytes:
+    """Return the content of a safetensors file."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}} if metadata else {}
-    at = 0
+    start = 0
     for name, array in arrays.items():
-        kind, end = SAFETENSORS_TYPES[array.dtype.str], at + array.nbytes
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, end]}
-        at = end
+        dtype = SAFETENSORS_TYPES[array.dtype.str]
+        end = start + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+        start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for array in arrays.values())
 
 
 def write_file(path: Path, arrays: Mapping[str, np.ndarray], legacy: bool = False) -> None:
-    """A file of weights; its name says of which kind."""
+    """Write a file of weights; its suffix determines its format."""
     if path.suffix == ".safetensors":
         path.write_bytes(safetensors(arrays))
     else:
@@ -123,26 +127,26 @@ def write_file(path: Path, arrays: Mapping[str, np.ndarray], legacy: bool = Fals
 
 
 def write_weights(directory: Path, arrays: Mapping[str, np.ndarray], name: str, shards: int, legacy: bool) -> None:
-    """One file, or shards of it and their index."""
+    """Write one file, or shards of it and their index."""
     if shards == 1:
         write_file(directory / name, arrays, legacy)
         return
     stem, suffix = name.split(".")
-    places = {}
+    shard_of = {}
     for shard in range(shards):
         file = f"{stem}-{shard + 1:05}-of-{shards:05}.{suffix}"
         part = dict(list(arrays.items())[shard::shards])
         write_file(directory / file, part, legacy)
-        places |= dict.fromkeys(part, file)
-    index = {"metadata": {"total_size": sum(array.nbytes for array in arrays.values())}, "weight_map": places}
+        shard_of |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": sum(array.nbytes for array in arrays.values())}, "weight_map": shard_of}
     (directory / f"{name}.index.json").write_text(json.dumps(index))
 
 
 def write_vocabulary(directory: Path, pair: bool = False) -> int:
-    """`tokenizer.json`, or the older pair of files; returns how many ids there are."""
+    """Write `tokenizer.json`, or the older pair of files, and return the number of ids."""
     ids, merges = vocabulary()
     if pair:
-        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
+        lines = ["#version: 0.2", *(" ".join(merge) for merge in merges), ""]
         (directory / "vocab.json").write_text(json.dumps(ids))
         (directory / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     else:
@@ -155,19 +159,34 @@ def write(
     changes: Mapping[str, Any] | None = None,
     *,
     file: str = "model.safetensors",
-    kind: str = "float32",
+    dtype: str = "float32",
     shards: int = 1,
     legacy: bool = False,
     prefix: str = "transformer.",
     pair: bool = False,
     seed: int = 1,
 ) -> Path:
-    """A directory with random weights. changes: of the config; kind: of the numbers; pair: of vocabulary files."""
+    """Write a directory with random weights.
+
+    Args:
+        directory: The directory, which is created.
+        changes: Changes of the config.
+        file: The name of the weights file.
+        dtype: The type of the numbers in it.
+        shards: The number of files that the weights are split into.
+        legacy: Whether a PyTorch file has the older form, a stream.
+        prefix: The prefix of the tensors' names.
+        pair: Whether the vocabulary is the older pair of files.
+        seed: The seed of the weights.
+
+    Returns:
+        The directory.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     n_vocab = write_vocabulary(directory, pair)
     config = {"vocab_size": n_vocab, **CONFIG, "bos_token_id": n_vocab - 1, "eos_token_id": n_vocab - 1}
     config |= changes or {}
     (directory / "config.json").write_text(json.dumps(config))
-    arrays = {name: stored(array, kind) for name, array in arrays_of(config, prefix, seed).items()}
+    arrays = {name: convert(array, dtype) for name, array in random_tensors(config, prefix, seed).items()}
     write_weights(directory, arrays, file, shards, legacy)
     return directory

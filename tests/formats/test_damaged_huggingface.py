@@ -1,4 +1,4 @@
-"""Hugging Face's and PyTorch's files damaged in thousands of ways: one line each, bounded memory, nothing run."""
+"""Hugging Face's and PyTorch's files with random damage: a one-line error, bounded memory, and no code is run."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import tracemalloc
 import huggingface_dirs
 import pytest
 from damage import odd_json, odd_value, some_bytes
-from huggingface_dirs import VARIANTS, arrays_of
+from huggingface_dirs import VARIANTS, random_tensors
 from torch_files import Call, dumps, state_dict, stream, write_zip_of_pickle
 
 from gpt2.errors import GPT2Error
@@ -28,18 +28,18 @@ FORMS = {
 MANY = [200, pytest.param(2000, marks=pytest.mark.slow)]
 
 
-def opened(folder):
-    """All that the files say: hparams, weights and vocabulary."""
+def read_all(folder):
+    """Read everything, and return the hparams and the weights."""
     found = open_model_dir(folder)
     vocabulary = load_vocabulary(found)
-    with contextlib.suppress(GPT2Error):  # such a vocabulary need not have all bytes
+    with contextlib.suppress(GPT2Error):  # a damaged vocabulary may lack some bytes
         vocabulary.encode("the cat <|endoftext|> ä")
     return found.hparams, {name: weight.array() for name, weight in found.read().items()}
 
 
-def lie(rng, said):
-    """One of an object's values, or of those in it, is another one now."""
-    target = said
+def replace_value(rng, value):
+    """Return the JSON of an object in which one value, at any depth, is replaced by an odd one."""
+    target = value
     while (
         isinstance(
             target[key := rng.choice(list(target) if isinstance(target, dict) else range(len(target)))],
@@ -53,18 +53,18 @@ def lie(rng, said):
     ):
         target = target[key]
     target[key] = "VICTIM"
-    return json.dumps(said).replace('"VICTIM"', odd_value(rng), 1)
+    return json.dumps(value).replace('"VICTIM"', odd_value(rng), 1)
 
 
 def odd_header(rng, content):
-    """A header of safetensors of the right length that lies."""
+    """Return a safetensors file whose header has the right length and an odd value."""
     size = int.from_bytes(content[:8], "little")
-    text = lie(rng, json.loads(content[8 : 8 + size])).encode()
+    text = replace_value(rng, json.loads(content[8 : 8 + size])).encode()
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
-def odd_part(rng, part):
-    """A tensor that is not where it says, or what."""
+def odd_view(rng, view):
+    """Return a tensor with a wrong position, size or type."""
     huge = rng.choice([-1, 0, 1, 7, 1 << 31, 1 << 62, 1 << 100])
     changed = rng.choice(
         [
@@ -73,40 +73,40 @@ def odd_part(rng, part):
             {"count": huge},
             {"offset": huge},
             {"shape": (huge,) * rng.randrange(4)},
-            {"shape": part.shape[::-1]},
-            {"strides": (huge,) * len(part.strides)},
-            {"strides": part.strides[::-1]},
-            {"strides": (0,) * len(part.strides)},
+            {"shape": view.shape[::-1]},
+            {"strides": (huge,) * len(view.strides)},
+            {"strides": view.strides[::-1]},
+            {"strides": (0,) * len(view.strides)},
         ]
     )
-    return part._replace(**changed)
+    return view._replace(**changed)
 
 
-def odd_state_dict(rng, parts):
-    victim = rng.choice(list(parts))
-    other = rng.choice([None, "x", [], {}, -1, 1 << 90, (1, 2), Call("os system", ("exit 1",)), "part", "part", "part"])
-    return parts | {victim: odd_part(rng, parts[victim]) if other == "part" else other}
+def odd_state_dict(rng, views):
+    victim = rng.choice(list(views))
+    other = rng.choice([None, "x", [], {}, -1, 1 << 90, (1, 2), Call("os system", ("exit 1",)), "view", "view", "view"])
+    return views | {victim: odd_view(rng, views[victim]) if other == "view" else other}
 
 
 def odd_pickle(rng, path, legacy, arrays):
-    """A file of torch.save whose pickle has been changed, and all around it is right."""
-    parts, storages = state_dict(arrays)
-    described = dumps(odd_state_dict(rng, parts)) if rng.random() < 0.5 else some_bytes(rng, dumps(parts))
+    """Write a file of torch.save with a damaged pickle; everything else in it is intact."""
+    views, storages = state_dict(arrays)
+    pickled = dumps(odd_state_dict(rng, views)) if rng.random() < 0.5 else some_bytes(rng, dumps(views))
     if legacy:
-        path.write_bytes(stream(described, storages))
+        path.write_bytes(stream(pickled, storages))
     else:
-        write_zip_of_pickle(path, described, storages)
+        write_zip_of_pickle(path, pickled, storages)
 
 
 def damage(rng, folder, form, arrays):
-    """One of the folder's files is another one now; returns its name."""
+    """Damage one of the files in the folder and return its name."""
     path = rng.choice([path for path in sorted(folder.iterdir()) if path.suffix != ".txt"])
     content, kind = path.read_bytes(), rng.randrange(5)
     if kind == 0:
         other = rng.choice(sorted(folder.iterdir()))
         path.write_bytes(other.read_bytes())
     elif kind in (1, 2) and path.suffix == ".json":
-        path.write_bytes(odd_json(rng, content) if kind == 1 else lie(rng, json.loads(content)).encode())
+        path.write_bytes(odd_json(rng, content) if kind == 1 else replace_value(rng, json.loads(content)).encode())
     elif kind in (1, 2) and path.suffix == ".safetensors":
         path.write_bytes(odd_header(rng, content))
     elif kind in (1, 2) and "-of-" not in path.name:
@@ -118,21 +118,21 @@ def damage(rng, folder, form, arrays):
 
 @pytest.mark.parametrize("cases", MANY)
 @pytest.mark.parametrize("form", FORMS)
-def test_damage_is_said_in_one_line_or_is_a_model(tmp_path, form, cases):
-    """Of most kinds of files nothing tells a weight that changed; what is not a model is always noticed."""
+def test_damage_gives_a_one_line_error_or_a_valid_model(tmp_path, form, cases):
+    """Most kinds of files have no checksum for changed weights, but anything that is not a model is always noticed."""
     whole = huggingface_dirs.write(tmp_path / "whole", VARIANTS["untied"], **FORMS[form])
-    arrays = arrays_of(json.loads((whole / "config.json").read_text()))
-    expected, _ = opened(whole)
+    arrays = random_tensors(json.loads((whole / "config.json").read_text()))
+    expected, _ = read_all(whole)
     rng, loaded, modules = random.Random(form), 0, set(sys.modules)
     for case in range(cases):
         folder = shutil.copytree(whole, tmp_path / "model")
         name = damage(rng, folder, form, arrays)
         tracemalloc.start()
         try:
-            hparams, weights = opened(folder)
+            hparams, weights = read_all(folder)
         except GPT2Error as error:
-            said = str(error)
-            assert "\n" not in said and len(said) < 6000 and str(folder) in said, (case, name, said)
+            message = str(error)
+            assert "\n" not in message and len(message) < 6000 and str(folder) in message, (case, name, message)
         else:
             loaded += 1
             assert {w: a.shape for w, a in weights.items()} == hparams.weight_shapes(), (case, name)

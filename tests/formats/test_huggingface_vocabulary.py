@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face: the ids of its own library, tokens that were added, what ends a text, what is refused."""
+"""Tokenizers of Hugging Face: the ids of its own library, added tokens, the end of a text, and what is rejected."""
 
 import json
 import pickle
@@ -18,41 +18,41 @@ from gpt2.formats import vocabularies
 from gpt2.formats.openai.vocabulary import load_encoder
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-SAID = json.loads((GOLDEN / "huggingface.json").read_text(encoding="utf-8"))
-ODD = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1f\x85\xa0'sStdrvelm09²½Ⅷaéß你🦄\u3000\u200b<>|endoftx"))
+EXPECTED = json.loads((GOLDEN / "huggingface.json").read_text(encoding="utf-8"))
+ODD_TEXT = st.text(st.sampled_from(" \n\t\r\x0b\x0c\x1c\x1f\x85\xa0'sStdrvelm09²½Ⅷaéß你🦄\u3000\u200b<>|endoftx"))
 
 
-def write_tokenizer(folder, said=None, **changes):
-    (folder / "tokenizer.json").write_text(json.dumps(said or tokenizer_json(**changes)), encoding="utf-8")
+def write_tokenizer(folder, content=None, **changes):
+    (folder / "tokenizer.json").write_text(json.dumps(content or tokenizer_json(**changes)), encoding="utf-8")
     return folder
 
 
 def write(folder, **files):
-    """Files of JSON by their names without `.json`."""
-    for name, said in files.items():
-        (folder / f"{name}.json").write_text(json.dumps(said), encoding="utf-8")
+    """Write JSON files, given by their names without `.json`, and return the folder."""
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
 
 
 @pytest.fixture(params=["tokenizer", "pair"])
 def folder(request, tmp_path):
-    """A folder with a vocabulary alone, in either form."""
+    """Return a folder with only a vocabulary, in either form."""
     huggingface_dirs.write_vocabulary(tmp_path, pair=request.param == "pair")
     return tmp_path
 
 
-def test_ids_are_those_of_transformers():
-    """Of the files that it wrote itself."""
+def test_ids_match_transformers():
+    """The vocabulary is the one that transformers wrote."""
     encoder = vocabularies.load(GOLDEN / "huggingface")
-    assert encoder.end_of_text == SAID["end"]
-    for text, ids in zip(SAID["texts"], SAID["ids"]):
+    assert encoder.end_of_text == EXPECTED["end"]
+    for text, ids in zip(EXPECTED["texts"], EXPECTED["ids"]):
         assert encoder.encode(text) == ids, text
         assert encoder.decode(ids) == text
 
 
 @pytest.fixture(scope="module")
 def both(vocabulary, tmp_path_factory):
-    """GPT-2's vocabulary read here and by Hugging Face's library, from the same file, which that library wrote."""
+    """Return GPT-2's vocabulary as read here and by Hugging Face's library, from a file that the library wrote."""
     ids_of, merges = load_encoder(vocabulary).ids_of, load_encoder(vocabulary).merges()
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ids_of, merges))
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,14 +63,14 @@ def both(vocabulary, tmp_path_factory):
 
 
 @settings(max_examples=300, deadline=None)
-@given(ODD)
-def test_ids_are_those_of_the_library(both, text):
+@given(ODD_TEXT)
+def test_ids_match_the_library(both, text):
     ours, theirs = both
     assert ours.encode(text) == theirs.encode(text).ids
 
 
 def test_the_same_vocabulary_in_each_form(both, vocabulary, tmp_path):
-    """OpenAI's two files, transformers' two and its one: the same fingerprint, so that files of ids fit all of them."""
+    """All three forms have the same fingerprint, so token files fit each of them."""
     expected = load_encoder(vocabulary)
     for ours, theirs in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
         (tmp_path / theirs).write_bytes((vocabulary / ours).read_bytes())
@@ -80,27 +80,27 @@ def test_the_same_vocabulary_in_each_form(both, vocabulary, tmp_path):
 
 
 def test_merges_may_be_pairs(tmp_path):
-    said = tokenizer_json()
-    said["model"]["merges"] = [merge.split(" ") for merge in said["model"]["merges"]]
-    write_tokenizer(tmp_path, said)
+    tokenizer = tokenizer_json()
+    tokenizer["model"]["merges"] = [merge.split(" ") for merge in tokenizer["model"]["merges"]]
+    write_tokenizer(tmp_path, tokenizer)
     assert vocabularies.load(tmp_path).encode(" the cat") == [258, 261]
 
 
 def test_older_forms_of_the_tokenizer(tmp_path):
-    """No type of the model, no use_regex, a sequence of one splitter."""
-    said = tokenizer_json()
-    del said["model"]["type"], said["pre_tokenizer"]["use_regex"]
-    said["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [said["pre_tokenizer"]]}
-    assert vocabularies.load(write_tokenizer(tmp_path, said)).encode(" the cat") == [258, 261]
+    """Older files lack the model's type and use_regex, or wrap the pre-tokenizer in a sequence."""
+    tokenizer = tokenizer_json()
+    del tokenizer["model"]["type"], tokenizer["pre_tokenizer"]["use_regex"]
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [tokenizer["pre_tokenizer"]]}
+    assert vocabularies.load(write_tokenizer(tmp_path, tokenizer)).encode(" the cat") == [258, 261]
 
 
-TEXT_ALONE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": []}
-WITH_BEGINNING = {**TEXT_ALONE, "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *TEXT_ALONE["single"]]}
+TEXT_ONLY = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": []}
+WITH_START_TOKEN = {**TEXT_ONLY, "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, *TEXT_ONLY["single"]]}
 
 
 def test_a_template_that_adds_nothing(tmp_path):
-    """transformers 5 makes one of the older pair of files."""
-    write_tokenizer(tmp_path, post_processor=TEXT_ALONE)
+    """transformers 5 writes one when it converts the older pair of files."""
+    write_tokenizer(tmp_path, post_processor=TEXT_ONLY)
     assert vocabularies.load(tmp_path).encode(" the cat") == [258, 261]
 
 
@@ -108,7 +108,7 @@ ADDED = {"id": 280, "content": "<pad>", "special": True}
 
 
 @pytest.mark.parametrize(
-    "place",
+    "add_tokens",
     [
         lambda folder: write(folder, added_tokens={"<pad>": 280, "[für]": 281}),
         lambda folder: write(
@@ -118,23 +118,23 @@ ADDED = {"id": 280, "content": "<pad>", "special": True}
         lambda folder: write_tokenizer(folder, added_tokens=[ADDED, {**ADDED, "id": 281, "content": "[für]"}]),
     ],
 )
-def test_added_tokens_are_pieces_with_their_ids(folder, place):
-    """Their text is text, whatever bytes its characters stand for."""
-    place(folder)
+def test_added_tokens_are_pieces_with_their_ids(folder, add_tokens):
+    """They decode to their own text, not to the bytes that its characters spell."""
+    add_tokens(folder)
     encoder = vocabularies.load(folder)
     assert encoder.n_vocab == 282
     assert encoder.decode([280, 281, 258]) == "<pad>[für] the"
-    assert encoder.encode("<pad>") == [27, 79, 64, 67, 29]  # ordinary text, as that of the end is
+    assert encoder.encode("<pad>") == [27, 79, 64, 67, 29]  # ordinary text, like <|endoftext|>
 
 
-def test_tokens_without_a_row_of_the_embedding_are_left_out(folder):
-    """Padding that a tokenizer was given after the model was trained, and which the model does not know."""
+def test_tokens_without_a_row_in_the_embedding_are_left_out(folder):
+    """A padding token may be added after the training, so the model does not know it."""
     write(folder, added_tokens={"<pad>": 280}, config={"vocab_size": 280})
     assert vocabularies.load(folder).n_vocab == 280
 
 
-def test_ids_between_that_have_no_piece(folder):
-    """The model may choose them all the same."""
+def test_unused_ids_get_a_piece(folder):
+    """The model may still choose them."""
     write(folder, added_tokens={"<pad>": 283})
     encoder = vocabularies.load(folder)
     assert encoder.n_vocab == 284 and encoder.decode([281, 283]) == "<unused 281><pad>"
@@ -144,7 +144,7 @@ def test_ids_between_that_have_no_piece(folder):
 
 
 @pytest.mark.parametrize(
-    "place",
+    "add_tokens",
     [
         lambda folder: write(folder, added_tokens={"Größe": 280}, special_tokens_map={"cls_token": "Größe"}),
         lambda folder: write(
@@ -153,8 +153,8 @@ def test_ids_between_that_have_no_piece(folder):
         lambda folder: write_tokenizer(folder, added_tokens=[{**ADDED, "content": "Größe"}]),
     ],
 )
-def test_no_warning_of_what_is_called_special(folder, place):
-    place(folder)
+def test_no_warning_for_declared_special_tokens(folder, add_tokens):
+    add_tokens(folder)
     assert vocabularies.load(folder).decode([280]) == "Größe"
 
 
@@ -176,35 +176,35 @@ ENDS = [
 
 
 @pytest.mark.parametrize("files, end", ENDS)
-def test_what_ends_a_text(folder, files, end):
+def test_the_end_token(folder, files, end):
     write(folder, added_tokens={"</s>": 280, "<s>": 281}, **files)
     encoder = vocabularies.load(folder)
     assert encoder.end_token == end and encoder.end_of_text == encoder.ids_of[end]
     assert encoder.encode(f"a{end}b", special=True) == [64, encoder.end_of_text, 65]
 
 
-def test_a_vocabulary_whose_end_is_another(folder, tmp_path_factory):
-    """It survives a process and a run's folder, and its files of ids are not those of another end."""
+def test_a_vocabulary_with_another_end_token(folder, tmp_path_factory):
+    """It survives pickling and a run's folder, and its fingerprint differs from that of other end tokens."""
     write(folder, added_tokens={"</s>": 280, "TL;DR": 281}, config={"eos_token_id": 280})
-    with pytest.warns(UserWarning, match="the tokens that were added, TL;DR, are not looked for in text"):
+    with pytest.warns(UserWarning, match="the added tokens TL;DR are not recognized in text"):
         encoder = vocabularies.load(folder)
-    again = pickle.loads(pickle.dumps(encoder))
+    unpickled = pickle.loads(pickle.dumps(encoder))
     saved = tmp_path_factory.mktemp("run")
     for name, content in encoder.files().items():
         (saved / name).write_bytes(content)
         assert name in vocabularies.FILES
-    for found in (again, vocabularies.load(saved)):
+    for found in (unpickled, vocabularies.load(saved)):
         assert (found.end_token, found.end_of_text, found.ids_of) == ("</s>", 280, encoder.ids_of)
         assert found.fingerprint == encoder.fingerprint
     assert Encoder(encoder.ids_of, encoder.merges()).fingerprint != encoder.fingerprint
 
 
 def test_a_vocabulary_without_some_bytes(tmp_path, tmp_path_factory):
-    said = tokenizer_json()
-    lost = encoder_module.byte_characters()[0]
-    said["model"]["vocab"][" "] = said["model"]["vocab"].pop(lost)
-    said["added_tokens"].append({"id": said["model"]["vocab"][" "], "content": " ", "special": False})
-    write_tokenizer(tmp_path, said)
+    tokenizer = tokenizer_json()
+    pieces = tokenizer["model"]["vocab"]
+    pieces[" "] = pieces.pop(encoder_module.byte_characters()[0])
+    tokenizer["added_tokens"].append({"id": pieces[" "], "content": " ", "special": False})
+    write_tokenizer(tmp_path, tokenizer)
     encoder = vocabularies.load(write(tmp_path, special_tokens_map={"additional_special_tokens": [" "]}))
     with pytest.raises(GPT2Error, match="this vocabulary cannot encode"):
         encoder.encode("\0")
@@ -233,31 +233,31 @@ OTHERS = [
     ({"normalizer": {"type": "NFKC"}}, "has normalizer NFKC"),
     ({"normalizer": {"type": "Lowercase"}}, "has normalizer Lowercase"),
     ({"post_processor": {"type": "RobertaProcessing"}}, "has post_processor RobertaProcessing"),
-    ({"post_processor": WITH_BEGINNING}, "has post_processor TemplateProcessing"),
+    ({"post_processor": WITH_START_TOKEN}, "has post_processor TemplateProcessing"),
     ({"decoder": {"type": "WordPiece"}}, "has decoder WordPiece"),
 ]
 
 
-@pytest.mark.parametrize("changes, said", OTHERS)
-def test_what_is_no_byte_level_bpe_is_refused_by_name(tmp_path, changes, said):
+@pytest.mark.parametrize("changes, message", OTHERS)
+def test_other_kinds_of_tokenizers_are_rejected_by_name(tmp_path, changes, message):
     write_tokenizer(tmp_path, **changes)
     with pytest.raises(GPT2Error) as raised:
         vocabularies.load(tmp_path)
-    assert str(raised.value) == f"{tmp_path / 'tokenizer.json'} {said}; only GPT-2's byte-level BPE is read"
+    assert str(raised.value) == f"{tmp_path / 'tokenizer.json'} {message}; only GPT-2's byte-level BPE is supported"
 
 
 @pytest.mark.parametrize(
-    "config, said",
+    "config, message",
     [
         ({"tokenizer_class": "CTRLTokenizer"}, "has tokenizer_class 'CTRLTokenizer'"),
         ({"tokenizer_class": 3}, "has tokenizer_class 3"),
         ({"add_prefix_space": True}, "has add_prefix_space"),
     ],
 )
-def test_the_pair_of_another_tokenizer(tmp_path, config, said):
+def test_the_pair_of_files_of_another_tokenizer_is_rejected(tmp_path, config, message):
     huggingface_dirs.write_vocabulary(tmp_path, pair=True)
     write(tmp_path, tokenizer_config=config)
-    with pytest.raises(GPT2Error, match=f"tokenizer_config.json {said}; only GPT-2's byte-level BPE is read"):
+    with pytest.raises(GPT2Error, match=f"tokenizer_config.json {message}; only GPT-2's byte-level BPE is supported"):
         vocabularies.load(tmp_path)
 
 
@@ -267,7 +267,7 @@ DAMAGED = [
     ({"model": {"vocab": {"a": 1.5}}}, "it should map pieces of text to ids"),
     ({"model": {"vocab": {"a": 0, "b": 0}}}, "it gives one id to several pieces"),
     ({"model": {"vocab": {}}}, "it should map pieces of text to ids"),
-    ({"model": {"vocab": {"a": -1}, "merges": []}}, "it has ids below 0"),
+    ({"model": {"vocab": {"a": -1}, "merges": []}}, "it has negative ids"),
     ({"model": {"merges": None}}, "a merge should be two pieces, not None"),
     ({"model": {"merges": ["a"]}}, "a merge should be two pieces, not 'a'"),
     ({"model": {"merges": ["a b c"]}}, "a merge should be two pieces"),
@@ -278,36 +278,36 @@ DAMAGED = [
     ({"added_tokens": ["x"]}, "an added token should be a text and its id, not 'x'"),
     ({"added_tokens": [{"id": "1", "content": "x"}]}, "an added token should be a text and its id"),
     ({"added_tokens": [{"id": 3, "content": "<new>"}]}, "it gives one id to several pieces"),
-    ({"added_tokens": [{"id": 3, "content": END_OF_TEXT}]}, "another id than the piece of its name"),
+    ({"added_tokens": [{"id": 3, "content": END_OF_TEXT}]}, "a different id from the piece of the same name"),
     ({"added_tokens": [{"id": 280, "content": "\ud800"}]}, "an unpaired surrogate"),
 ]
 
 
-@pytest.mark.parametrize("changes, said", DAMAGED)
-def test_damage(tmp_path, changes, said):
+@pytest.mark.parametrize("changes, message", DAMAGED)
+def test_damage(tmp_path, changes, message):
     changes = dict(changes)
     if changes.get("model") == 1:
         write_tokenizer(tmp_path, {**tokenizer_json(), **changes})
     else:
         write_tokenizer(tmp_path, **changes)
-    with pytest.raises(GPT2Error, match=f"tokenizer.json .*{said}") as raised:
+    with pytest.raises(GPT2Error, match=f"tokenizer.json .*{message}") as raised:
         vocabularies.load(tmp_path)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    "name, said, why",
+    "name, content, message",
     [
         ("added_tokens", {"x": "y"}, "it should map texts to ids"),
         ("added_tokens", {"x": -1}, "it should map texts to ids"),
         ("added_tokens", [], "it should be a JSON object"),
-        ("tokenizer_config", {"added_tokens_decoder": {"x": {"content": "y"}}}, "should give ids texts"),
-        ("tokenizer_config", {"added_tokens_decoder": {"1": {}}}, "should give ids texts"),
-        ("tokenizer_config", {"added_tokens_decoder": [1]}, "should give ids texts"),
+        ("tokenizer_config", {"added_tokens_decoder": {"x": {"content": "y"}}}, "should map ids to texts"),
+        ("tokenizer_config", {"added_tokens_decoder": {"1": {}}}, "should map ids to texts"),
+        ("tokenizer_config", {"added_tokens_decoder": [1]}, "should map ids to texts"),
         ("special_tokens_map", 1, "it should be a JSON object"),
         ("config", "x", "it should be a JSON object"),
     ],
 )
-def test_damage_of_the_files_beside(folder, name, said, why):
-    with pytest.raises(DamagedFileError, match=f"{name}.json is damaged: .*{why}"):
-        vocabularies.load(write(folder, **{name: said}))
+def test_damage_of_the_other_files(folder, name, content, message):
+    with pytest.raises(DamagedFileError, match=f"{name}.json is damaged: .*{message}"):
+        vocabularies.load(write(folder, **{name: content}))

@@ -33,9 +33,9 @@ TEXTS = [
 
 
 def logits(model: torch.nn.Module) -> np.ndarray:
-    """Of the last position of huggingface_dirs.IDS, float32."""
+    """Return the float32 logits [V] after huggingface_dirs.PROMPT_IDS."""
     with torch.no_grad():
-        return model.eval()(torch.tensor([huggingface_dirs.IDS])).logits[0, -1].float().numpy()
+        return model.eval()(torch.tensor([huggingface_dirs.PROMPT_IDS])).logits[0, -1].float().numpy()
 
 
 def variants() -> dict[str, np.ndarray]:
@@ -52,7 +52,7 @@ def variants() -> dict[str, np.ndarray]:
 
 
 def save(model: transformers.GPT2LMHeadModel, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
-    """The files of one model in each form; those of PyTorch are what transformers wrote before safetensors."""
+    """Save one model in each form; the PyTorch files are what transformers wrote before safetensors."""
     shutil.rmtree(SAVED, ignore_errors=True)
     SAVED.mkdir()
     tokenizer.save_pretrained(SAVED)
@@ -75,14 +75,14 @@ def main() -> None:
         outputs["saved"] = logits(model)
         save(model, tokenizer)
     np.savez_compressed(HERE / "huggingface.npz", **outputs)
-    said = {
+    expected = {
         "transformers": transformers.__version__,
         "torch": torch.__version__,
         "texts": TEXTS,
         "ids": [tokenizer(text)["input_ids"] for text in TEXTS],
         "end": tokenizer.eos_token_id,
     }
-    (HERE / "huggingface.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    (HERE / "huggingface.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

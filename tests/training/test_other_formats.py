@@ -27,7 +27,7 @@ def directory(place):
 
 @pytest.mark.parametrize("file, kind", [("model.safetensors", "bfloat16"), ("pytorch_model.bin", "float32")])
 def test_a_run_begins_with_the_models_weights_and_is_a_model_directory(run, place, file, kind):
-    directory = huggingface_dirs.write(place / "model", huggingface_dirs.VARIANTS["all"], file=file, kind=kind)
+    directory = huggingface_dirs.write(place / "model", huggingface_dirs.VARIANTS["all"], file=file, dtype=kind)
     status, _, errors = run(model_name=directory, stop_after=1, learning_rate=1e-9)
     assert status == 0, errors
     for name, weight in open_model_dir(directory).read().items():

@@ -1,1 +1,1 @@
-"""Models in Hugging Face's layout: config.json, tokenizer and safetensors or PyTorch files."""
+"""Models in Hugging Face's layout: config.json, a tokenizer, and safetensors or PyTorch files."""

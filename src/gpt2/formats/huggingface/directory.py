@@ -1,7 +1,7 @@
 """Model directories as Hugging Face's transformers writes them: `config.json`, weights, and a tokenizer's files.
 
-The weights are `model.safetensors` or `pytorch_model.bin`, or several such files and an index of them. Matrices of
-GPT-2 are [inputs, outputs] there as in OpenAI's checkpoints (its class Conv1D), so that nothing is transposed.
+The weights are `model.safetensors` or `pytorch_model.bin`, or several such files (shards) and an index of them. As in
+OpenAI's checkpoints, GPT-2's matrices are [inputs, outputs] there (class Conv1D), so nothing is transposed.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from gpt2.errors import FETCH_AGAIN, DamagedFileError, GPT2Error, printable_name
 from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.huggingface import safetensors
-from gpt2.formats.huggingface.vocabulary import CONFIG_FILE
+from gpt2.formats.huggingface.special_tokens import CONFIG_FILE
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.pytorch import torch_file
 from gpt2.formats.stored_tensor import FLOATS, StoredTensor
 from gpt2.formats.weights import LM_HEAD, PREFIX, WTE, Weight, Weights
 from gpt2.hparams import GELU, GELU_NEW, HParams
 
-INDEX = ".index.json"
-WEIGHTS_FILES = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+INDEX_SUFFIX = ".index.json"
+WEIGHTS_FILES = (
+    "model.safetensors",
+    f"model.safetensors{INDEX_SUFFIX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX_SUFFIX}",
+)
 VOCABULARY_FILES = "tokenizer.json, or vocab.json and merges.txt"
-# Each size's name, and the one by which transformers knows it too.
-SIZES = {
+# HParams field -> its keys in `config.json`; if there are several, the first one counts.
+SIZE_KEYS = {
     "n_vocab": ("vocab_size",),
     "n_ctx": ("n_positions", "max_position_embeddings", "n_ctx"),
     "n_embd": ("n_embd", "hidden_size"),
@@ -37,14 +42,15 @@ SIZES = {
     "n_layer": ("n_layer", "num_hidden_layers"),
     "n_inner": ("n_inner",),
 }
-VARIANT = ("layer_norm_epsilon", "tie_word_embeddings", "scale_attn_by_inverse_layer_idx")
-# transformers/activations.py has several names for each of the two.
+DEFAULT_N_VOCAB = 50257
+VARIANT_KEYS = ("layer_norm_epsilon", "tie_word_embeddings", "scale_attn_by_inverse_layer_idx")
+# The names that transformers/activations.py has for each of the two functions.
 ACTIVATIONS = {
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"), GELU_NEW),
     **dict.fromkeys(("gelu", "gelu_python"), GELU),
 }
-# What GPT-2 has not, and the values that say that this one has it not either; the first is transformers' default.
-NOT_HAD: dict[str, tuple[Any, ...]] = {
+# Keys of features that GPT-2 does not have, with the values that turn them off; the first is transformers' default.
+UNSUPPORTED_FEATURES: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (True,),
     "add_cross_attention": (False, None),
     "is_encoder_decoder": (False, None),
@@ -52,29 +58,37 @@ NOT_HAD: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
     "auto_map": (None, {}),
 }
-# Masks that older versions saved, and heads that stand beside the one that gives logits.
-UNUSED = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(multiple_choice_head|v_head)\..*")
-LEAVES = {"w": "weight", "g": "weight", "b": "bias"}
-POINTER = b"version https://git-lfs"
+# Attention masks that older versions saved, and heads other than the language model's.
+IGNORED_TENSORS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(multiple_choice_head|v_head)\..*")
+LEAF_NAMES = {"w": "weight", "g": "weight", "b": "bias"}  # OpenAI's name -> transformers'
+TENSOR_PREFIX = "transformer."
+GIT_LFS_MAGIC = b"version https://git-lfs"
 
 
 def is_model(path: Path) -> bool:
-    """Whether the folder is such a directory, be it whole or not."""
+    """Return whether the folder looks like a model of this format, complete or not."""
     return files.is_file(path / CONFIG_FILE)
 
 
 def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
-    """Checks that all files are there; reads config and vocabulary.
+    """Check that all files exist, and read the config and the vocabulary.
 
-    An embedding that is padded beyond the vocabulary's ids is cut to them. Raises GPT2Error naming what is missing or
-    damaged, or what this model has and GPT-2 has not. advice: what to do about what is missing.
+    If the embedding is padded beyond the ids of the vocabulary, the padding is cut off.
+
+    Args:
+        path: A folder for which `is_model` is true.
+        advice: What to do about missing files; ends the error message.
+
+    Raises:
+        GPT2Error: If a file is missing or damaged, or if the model has a feature that GPT-2 does not have.
     """
     hparams = read_config(path / CONFIG_FILE)
-    weights = next((path / name for name in WEIGHTS_FILES if files.is_file(path / name)), None)
-    if weights is None:
-        raise GPT2Error(f"{path} lacks {' or '.join(name for name in WEIGHTS_FILES if INDEX not in name)}; {advice}")
+    weights_path = next((path / name for name in WEIGHTS_FILES if files.is_file(path / name)), None)
+    if weights_path is None:
+        unsharded = [name for name in WEIGHTS_FILES if not name.endswith(INDEX_SUFFIX)]
+        raise GPT2Error(f"{path} lacks {' or '.join(unsharded)}; {advice}")
     if not vocabularies.has_vocabulary(path):
-        raise GPT2Error(f"{path} has no vocabulary: copy {VOCABULARY_FILES} of the model it was trained from into it")
+        raise GPT2Error(f"{path} has no vocabulary: copy {VOCABULARY_FILES} into it from the model it was trained from")
     vocabulary = vocabularies.load(path)
     if vocabulary.n_vocab > hparams.n_vocab:
         raise GPT2Error(
@@ -82,29 +96,30 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
             " they belong to different models"
         )
     hparams = dataclasses.replace(hparams, n_vocab=vocabulary.n_vocab)
-    return ModelDir(path, hparams, weights, read_weights, lambda: vocabulary)
+    return ModelDir(path, hparams, weights_path, read_weights, lambda: vocabulary)
 
 
 def read_config(path: Path) -> HParams:
-    """What a `config.json` says; n_vocab is as it says, padding included.
+    """Return the hyperparameters in a `config.json`; n_vocab is the file's, padding included.
 
-    Raises GPT2Error, naming the file, if it is damaged or not of a GPT-2.
+    Raises:
+        GPT2Error: If the file is damaged or does not describe a GPT-2; the message names the file.
     """
-    said = files.read_json(path)
-    if not isinstance(said, dict):
+    config = files.read_json(path)
+    if not isinstance(config, dict):
         raise DamagedFileError(path, "it should be a JSON object")
-    kind = said.get("model_type", "gpt2" if "n_embd" in said else None)  # the first versions did not write it
-    if kind != "gpt2":
-        raise GPT2Error(f"{path} is of a model of the type {_shown(kind)}; only gpt2 is read")
-    for name, ours in NOT_HAD.items():
-        if said.get(name, ours[0]) not in ours:
-            raise GPT2Error(f"{path}: this model has {name} {_shown(said[name])}, which GPT-2 has not")
-    found = {ours: said[name] for ours, names in SIZES.items() for name in reversed(names) if name in said}
-    values = {"n_vocab": 50257} | found | {name: said[name] for name in VARIANT if name in said}
-    activation = said.get("activation_function", GELU_NEW)
+    model_type = config.get("model_type", "gpt2" if "n_embd" in config else None)  # the first versions lack the key
+    if model_type != "gpt2":
+        raise GPT2Error(f"{path} describes a model of the type {_shorten(model_type)}; only gpt2 is supported")
+    for name, off_values in UNSUPPORTED_FEATURES.items():
+        if config.get(name, off_values[0]) not in off_values:
+            raise GPT2Error(f"{path}: this model has {name} {_shorten(config[name])}, which GPT-2 does not have")
+    sizes = {field: config[key] for field, keys in SIZE_KEYS.items() for key in reversed(keys) if key in config}
+    values = {"n_vocab": DEFAULT_N_VOCAB} | sizes | {key: config[key] for key in VARIANT_KEYS if key in config}
+    activation = config.get("activation_function", GELU_NEW)
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise GPT2Error(f"{path}: activation_function must be one of {known}, not {_shown(activation)}")
+        raise GPT2Error(f"{path}: activation_function must be one of {known}, not {_shorten(activation)}")
     try:
         return HParams(**values, activation_function=ACTIVATIONS[activation])
     except GPT2Error as error:
@@ -112,38 +127,46 @@ def read_config(path: Path) -> HParams:
 
 
 def read_weights(path: Path, hparams: HParams) -> Weights:
-    """The weights by OpenAI's names, from a file of weights or an index of several; read when they are asked for.
+    """Return the weights by OpenAI's names; their numbers are read on request.
 
-    Raises GPT2Error, naming file and weight, for what is damaged, missing, or not a GPT-2's.
+    Args:
+        path: A file of weights, or the index of several.
+        hparams: The model's hyperparameters.
+
+    Raises:
+        GPT2Error: If a weight is damaged, missing or not a GPT-2's; the message names the file and the weight.
     """
-    tensors = _without_prefix(_tensors(path), path)
+    tensors = _strip_prefix(_read_tensors(path), path)
     layers = {name.split(".")[1] for name in tensors if name.startswith("h.")}
     if len(layers) != hparams.n_layer:
         raise GPT2Error(f"{path} holds {len(layers)} layers, but its {CONFIG_FILE} says n_layer {hparams.n_layer}")
-    wanted = {name: tensor_name(name) for name in hparams.weight_shapes()}
-    if missing := [name for name in wanted.values() if name not in tensors]:
-        raise GPT2Error(f"{path} lacks {len(missing)} of {len(wanted)} weights of {hparams}, first {missing[0]}")
-    known = {*wanted.values(), tensor_name(LM_HEAD)}  # where wte is the output too, transformers does not look at it
-    if others := [name for name in tensors if name not in known and not UNUSED.fullmatch(name)]:
-        raise GPT2Error(
-            f"{path} holds {len(others)} weights that a GPT-2 with this {CONFIG_FILE} has not, first"
-            f" {_shown(others[0])}"
-        )
     shapes = hparams.weight_shapes()
-    return {name: _weight(path, name, tensors[theirs], shapes[name]) for name, theirs in wanted.items()}
+    tensor_names = {name: tensor_name(name) for name in shapes}
+    if missing := [name for name in tensor_names.values() if name not in tensors]:
+        raise GPT2Error(f"{path} lacks {len(missing)} of {len(shapes)} weights of {hparams}, first {missing[0]}")
+    known = {*tensor_names.values(), tensor_name(LM_HEAD)}  # transformers ignores the head of a tied embedding
+    if unknown := [name for name in tensors if name not in known and not IGNORED_TENSORS.fullmatch(name)]:
+        raise GPT2Error(
+            f"{path} holds {len(unknown)} weights that a GPT-2 with this {CONFIG_FILE} does not have, first"
+            f" {_shorten(unknown[0])}"
+        )
+    return {name: _make_weight(path, name, tensors[theirs], shapes[name]) for name, theirs in tensor_names.items()}
 
 
 def tensor_name(name: str) -> str:
-    """OpenAI's name of a weight -> transformers', without the prefix `transformer.`.
+    """Return transformers' name of a weight, without the prefix `transformer.`.
 
     >>> tensor_name("model/h0/attn/c_attn/w"), tensor_name("model/wte")
     ('h.0.attn.c_attn.weight', 'wte.weight')
+
+    Args:
+        name: The weight's name in OpenAI's checkpoints.
     """
     *parts, leaf = re.sub(r"^h(\d+)/", r"h/\1/", name.removeprefix(PREFIX)).split("/")
-    return ".".join([*parts, LEAVES[leaf]] if leaf in LEAVES else [*parts, leaf, "weight"])
+    return ".".join([*parts, LEAF_NAMES[leaf]] if leaf in LEAF_NAMES else [*parts, leaf, "weight"])
 
 
-def _weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> Weight:
+def _make_weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> Weight:
     if name in (WTE, LM_HEAD) and len(tensor.shape) == 2 and tensor.shape[0] > shape[0]:  # padded
         tensor = tensor._replace(shape=(shape[0], tensor.shape[1]))
     if tensor.shape != shape:
@@ -155,56 +178,56 @@ def _weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...])
     return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity)
 
 
-def _tensors(path: Path) -> dict[str, StoredTensor]:
-    """All tensors of a file of weights, or of those that an index names."""
-    if path.name.endswith(INDEX):
-        return _sharded(path)
-    _check_is_there(path)
+def _read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return all tensors of a file of weights, or of the files that an index names."""
+    if path.name.endswith(INDEX_SUFFIX):
+        return _read_shards(path)
+    _check_exists(path)
     if path.suffix == ".safetensors":
         return safetensors.read(path)
-    found = torch_file.read(path)
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-        raise DamagedFileError(path, "it holds no weights with names")
-    if others := [name for name, value in found.items() if not isinstance(value, StoredTensor)]:
-        raise GPT2Error(f"{path} should hold weights alone, but {_shown(others[0])} is none")
-    return found
+    tensors = torch_file.read(path)
+    if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
+        raise DamagedFileError(path, "it does not hold a dictionary of named weights")
+    if others := [name for name, value in tensors.items() if not isinstance(value, StoredTensor)]:
+        raise GPT2Error(f"{path} should hold only weights, but {_shorten(others[0])} is not a tensor")
+    return tensors
 
 
-def _sharded(path: Path) -> dict[str, StoredTensor]:
-    said = files.read_json(path)
-    places = said.get("weight_map") if isinstance(said, dict) else None
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise DamagedFileError(path, "it does not say in which files the weights are")
-    found: dict[str, StoredTensor] = {}
-    suffix = Path(path.name.removesuffix(INDEX)).suffix
-    for name in dict.fromkeys(places.values()):
-        if not re.fullmatch(r"[\w.-]+", name) or Path(name).suffix != suffix:
-            raise DamagedFileError(path, f"{_shown(name)} is no name of a file of weights beside it")
-        for tensor, content in _tensors(path.with_name(name)).items():
-            if places.get(tensor, name) != name or tensor in found:
-                raise DamagedFileError(path, f"{_shown(tensor)} is in two files")
-            found[tensor] = content
-    if missing := places.keys() - found.keys():
-        raise DamagedFileError(path, f"{_shown(min(missing))} is not in {places[min(missing)]}")
-    return found
+def _read_shards(path: Path) -> dict[str, StoredTensor]:
+    index = files.read_json(path)
+    shard_of = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise DamagedFileError(path, "it does not say which file holds which weight")
+    tensors: dict[str, StoredTensor] = {}
+    suffix = Path(path.name.removesuffix(INDEX_SUFFIX)).suffix
+    for shard in dict.fromkeys(shard_of.values()):
+        if not re.fullmatch(r"[\w.-]+", shard) or Path(shard).suffix != suffix:
+            raise DamagedFileError(path, f"{_shorten(shard)} is not the name of a weights file in the same folder")
+        for name, tensor in _read_tensors(path.with_name(shard)).items():
+            if shard_of.get(name, shard) != shard or name in tensors:
+                raise DamagedFileError(path, f"{_shorten(name)} is in two files")
+            tensors[name] = tensor
+    if missing := shard_of.keys() - tensors.keys():
+        raise DamagedFileError(path, f"{_shorten(min(missing))} is not in {shard_of[min(missing)]}")
+    return tensors
 
 
-def _check_is_there(path: Path) -> None:
-    """Raises GPT2Error for a file that is missing, or only stands for one that git has not fetched."""
+def _check_exists(path: Path) -> None:
+    """Raise GPT2Error if a file is missing or is a placeholder whose content git has not fetched."""
     if not files.is_file(path):
         raise GPT2Error(f"{path} is missing; fetch or copy it")
     with files.reporting_read_errors(path), path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise GPT2Error(f"{path} is only a pointer of Git LFS to the weights; fetch them with: git lfs pull")
+        if file.read(len(GIT_LFS_MAGIC)) == GIT_LFS_MAGIC:
+            raise GPT2Error(f"{path} is only a Git LFS pointer to the weights; fetch them with: git lfs pull")
 
 
-def _without_prefix(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
-    """By their names in the transformer itself, which stand behind `transformer.` where it has a head."""
-    found = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-    if len(found) < len(tensors):
-        raise DamagedFileError(path, "it holds a weight twice, with and without transformer. before its name")
-    return found
+def _strip_prefix(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    """Remove the prefix `transformer.`, which the names have if the file was saved from a model with a head."""
+    stripped = {name.removeprefix(TENSOR_PREFIX): tensor for name, tensor in tensors.items()}
+    if len(stripped) < len(tensors):
+        raise DamagedFileError(path, f"it holds a weight twice, with and without the prefix {TENSOR_PREFIX}")
+    return stripped
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     return printable_name(value)[:100] if isinstance(value, str) else reprlib.repr(value)

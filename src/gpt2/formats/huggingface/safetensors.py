@@ -1,10 +1,12 @@
-"""Reads safetensors files, Hugging Face's format of named tensors, with NumPy alone.
+"""Reader of safetensors files, Hugging Face's format of named tensors, with NumPy alone.
 
-    size of the header (8 bytes), the header (JSON: of each tensor its type, shape, and where its bytes are), the bytes
+The layout is (github.com/huggingface/safetensors, README):
 
-The package of this name gives no bfloat16 to NumPy, and maps a file into memory, where one that becomes shorter ends
-the process. As the format demands, the tensors must follow one another without gaps and fill the file, so that one that
-was cut off is known before anything of it is used. (github.com/huggingface/safetensors, README.)
+    size of the header (8 bytes), header (JSON: type, shape and position of each tensor), bytes of the tensors
+
+The package `safetensors` cannot give bfloat16 to NumPy. It also maps the file into memory, so the process dies if the
+file is truncated meanwhile. As the format demands, the tensors must follow one another without gaps and fill the file.
+This shows a truncated file before any of it is used.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, printable_name
 from gpt2.formats.stored_tensor import MAX_DIMENSIONS, Storage, StoredTensor, checked_tensor, contiguous_strides
 
-LARGEST_HEADER = 1 << 22  # bytes; that of 1558M has 70,000
-LARGEST = 1 << 48  # of a dimension
-METADATA = "__metadata__"  # texts beside the tensors
-TYPES = {
+SIZE_BYTES = 8  # the size of the header, in front of it
+MAX_HEADER_BYTES = 1 << 22  # the header of 1558M has 70,000
+MAX_DIMENSION = 1 << 48
+METADATA = "__metadata__"  # an entry of the header that is not a tensor
+DTYPES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -37,59 +40,74 @@ TYPES = {
 
 
 def read(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a file by their names. Raises Unreadable; Damaged, if what it says cannot be true."""
+    """Return the tensors of a file by their names; their numbers are read on request.
+
+    Raises:
+        UnreadableFileError: If the file cannot be read.
+        DamagedFileError: If its header is damaged or does not fit the file.
+    """
     with files.reporting_read_errors(path), path.open("rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        size = int.from_bytes(file.read(8), "little")
-        if end < 8 or size > min(LARGEST_HEADER, end - 8):
-            raise DamagedFileError(path, "it does not begin as safetensors files do, or it is cut off")
-        header = file.read(size)
+        file_size = os.fstat(file.fileno()).st_size
+        header_size = int.from_bytes(file.read(SIZE_BYTES), "little")
+        if file_size < SIZE_BYTES or header_size > min(MAX_HEADER_BYTES, file_size - SIZE_BYTES):
+            raise DamagedFileError(path, "it does not start as safetensors files do, or it is cut off")
+        encoded = file.read(header_size)
     try:
-        said = json.loads(header.decode("utf-8"), object_pairs_hook=_unique)
+        header = json.loads(encoded.decode("utf-8"), object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(path, f"its header is not JSON that can be read: {error}") from error
-    if not isinstance(said, dict):
-        raise DamagedFileError(path, "its header does not name tensors")
-    said.pop(METADATA, None)
-    tensors = {name: _tensor(path, name, entry, 8 + size) for name, entry in said.items()}
-    _check_places(path, [tensor.storage for tensor in tensors.values()], 8 + size, end)
+        raise DamagedFileError(path, f"its header is not valid JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise DamagedFileError(path, "its header is not a JSON object")
+    header.pop(METADATA, None)
+    data_start = SIZE_BYTES + header_size
+    tensors = {name: _parse_entry(path, name, entry, data_start) for name, entry in header.items()}
+    _check_positions(path, [tensor.storage for tensor in tensors.values()], data_start, file_size)
     return tensors
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return result
 
 
-def _tensor(path: Path, name: str, said: Any, start: int) -> StoredTensor:
-    """start: of the bytes of all tensors."""
-    match said:
-        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(first), int(end)]} if len(said) == 3:
+def _parse_entry(path: Path, name: str, entry: Any, data_start: int) -> StoredTensor:
+    """Return the tensor that an entry of the header describes.
+
+    Args:
+        path: The file.
+        name: The tensor's name.
+        entry: The tensor's entry, as JSON.
+        data_start: The offset in the file that the entry's own offsets count from.
+    """
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(first), int(end)]} if len(entry) == 3:
             pass
         case _:
-            raise DamagedFileError(path, f"its header does not say what {printable_name(name)[:80]} is")
-    named = printable_name(name)[:200]
-    if kind not in TYPES:
+            raise DamagedFileError(path, f"its header does not describe {printable_name(name)[:80]}")
+    shown_name = printable_name(name)[:200]
+    if dtype not in DTYPES:
         raise DamagedFileError(
-            path, f"{named} is of the type {printable_name(kind)[:20]}, which is not read", "convert it to F32 or F16"
+            path,
+            f"{shown_name} has the type {printable_name(dtype)[:20]}, which is not supported",
+            "convert it to F32 or F16",
         )
-    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < LARGEST for n in shape):
-        raise DamagedFileError(path, f"{named} has a shape that cannot be")
+    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < MAX_DIMENSION for n in shape):
+        raise DamagedFileError(path, f"{shown_name} has an impossible shape")
     count = contiguous_strides((1, *shape))[0]
-    storage = Storage(path, named, TYPES[kind], count, start + first)
+    storage = Storage(path, shown_name, DTYPES[dtype], count, data_start + first)
     if end - first != storage.size:
-        raise DamagedFileError(path, f"{named} has {end - first} bytes, but its shape needs {storage.size}")
+        raise DamagedFileError(path, f"{shown_name} has {end - first} bytes, but its shape needs {storage.size}")
     return checked_tensor(storage, 0, tuple(shape), contiguous_strides(shape))
 
 
-def _check_places(path: Path, storages: list[Storage], start: int, end: int) -> None:
-    """Raises Damaged unless the storages lie one behind the other from `start` to `end`."""
-    placed = sorted(storages, key=lambda storage: (storage.start, storage.size))
-    for before, after in itertools.pairwise([Storage(path, "the header", "uint8", 0, start), *placed]):
-        if before.start + before.size != after.start:
-            raise DamagedFileError(path, f"{after.name} does not begin where {before.name} ends")
-    said = placed[-1].start + placed[-1].size if placed else start
-    if said != end:
-        raise DamagedFileError(path, f"it has {end} bytes, but its header speaks of {said}")
+def _check_positions(path: Path, storages: list[Storage], start: int, file_size: int) -> None:
+    """Raise DamagedFileError unless the storages follow one another without gaps from `start` to the end."""
+    ordered = sorted(storages, key=lambda storage: (storage.start, storage.size))
+    for previous, storage in itertools.pairwise([Storage(path, "the header", "uint8", 0, start), *ordered]):
+        if previous.start + previous.size != storage.start:
+            raise DamagedFileError(path, f"{storage.name} does not start where {previous.name} ends")
+    end = ordered[-1].start + ordered[-1].size if ordered else start
+    if end != file_size:
+        raise DamagedFileError(path, f"it has {file_size} bytes, but its header describes {end}")
