@@ -1,4 +1,4 @@
-"""Models of transformer-lm small enough for tests: a vocabulary that is trained here, and files as torch.save's."""
+"""Tiny models of transformer-lm for tests, with a vocabulary that is trained here."""
 
 from __future__ import annotations
 
@@ -31,37 +31,40 @@ WIDER = HParams(n_vocab=PIECES, n_ctx=32, n_embd=48, n_head=4, n_layer=2, n_toke
 
 
 def write_vocabulary(folder: Path) -> Path:
-    """An `sp.model` of sp-train's, with another file beside it."""
+    """Train a vocabulary as sp-train does, and return the path of its `sp.model`; the text lies in the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "text.txt").write_text(TEXT * 20, encoding="utf-8")
     return data.train_vocabulary(folder / "text.txt", str(folder / "sp"), PIECES, 1.0)
 
 
-def write_model(folder: Path, sp_model: Path, hparams: HParams = HPARAMS, legacy: bool = False, **more: Any) -> Path:
-    """A model directory of random weights; more: what `write_weights` takes."""
+def write_model(folder: Path, sp_model: Path, hparams: HParams = HPARAMS, legacy: bool = False, **options: Any) -> Path:
+    """Write a model directory with random weights; `options` are those of `write_weights`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(sp_model, folder / "sp.model")
     sizes = {"n_vocab": hparams.n_vocab, "n_ctx": hparams.n_ctx, "n_embed": hparams.token_size}
     sizes |= {"n_hidden": hparams.n_embd, "n_head": hparams.n_head, "n_layer": hparams.n_layer}
     params = {"argv": "gpt-2", "lr": 1e-3, "hparams": {**sizes, "gradient_checkpointing": False}}
     (folder / "params.json").write_text(json.dumps(params), encoding="utf-8")
-    write_weights(folder / "model.pt", theirs(random_weights(hparams, seed=1)), legacy, **more)
+    write_weights(folder / "model.pt", to_state_dict(random_weights(hparams, seed=1)), legacy, **options)
     return folder
 
 
-def theirs(weights: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Nested weights -> transformer-lm's names and layout."""
-    named = dict(flatten(weights))
+def to_state_dict(weights: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Convert nested weights to transformer-lm's names and layout."""
     return {
         directory.state_dict_key(name): np.ascontiguousarray(value.T if name.endswith("/w") else value)
-        for name, value in named.items()
+        for name, value in flatten(weights)
     }
 
 
 def write_weights(
-    path: Path, state: dict[str, np.ndarray], legacy: bool = False, prefix: str = "", seen: str = "seen_tokens"
+    path: Path,
+    state: dict[str, np.ndarray],
+    legacy: bool = False,
+    prefix: str = "",
+    progress_key: str = "seen_tokens",
 ) -> None:
-    """What torch.save writes of {"state_dict": state, seen: 1234}, in the form of 2020 or in the older one."""
-    parts, storages = torch_files.state_dict({f"{prefix}{name}": value for name, value in state.items()})
+    """Write {"state_dict": state, progress_key: 1234} as torch.save does, in the form of 2020 or in the older one."""
+    views, storages = torch_files.state_dict({f"{prefix}{name}": value for name, value in state.items()})
     write = torch_files.write_stream if legacy else torch_files.write_zip
-    write(path, {"state_dict": parts, seen: 1234}, storages)
+    write(path, {"state_dict": views, progress_key: 1234}, storages)

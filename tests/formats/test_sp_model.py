@@ -1,4 +1,4 @@
-"""Damaged files of SentencePiece: one line each, and never the end of the process."""
+"""Damaged SentencePiece files: each gives a one-line error and never crashes the process."""
 
 import random
 import subprocess
@@ -14,14 +14,14 @@ from gpt2.formats.sentencepiece.sp_model import read
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 TEXTS = [tiny_lm.TEXT, "ﬁ…中文 \u3000 ½ ü\u0308 \0 \x7f\n", "x" * 300]
-HANGS = 300  # seconds
+TIMEOUT_SECONDS = 300
 
 
 def test_a_vocabulary_in_a_folder_or_by_its_path(sp_model, tmp_path):
-    (tmp_path / "own").mkdir()
+    (tmp_path / "folder").mkdir()
     content = sp_model.read_bytes()
-    (tmp_path / "own/sp.model").write_bytes(content)
-    found = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "own")]
+    (tmp_path / "folder/sp.model").write_bytes(content)
+    found = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "folder")]
     assert found[0].files() == found[1].files() == {"sp.model": content}
     assert vocabularies.has_vocabulary(sp_model) and not vocabularies.has_vocabulary(tmp_path)
 
@@ -29,28 +29,28 @@ def test_a_vocabulary_in_a_folder_or_by_its_path(sp_model, tmp_path):
 def damaged(content: bytes, rng: random.Random) -> bytes:
     changed = bytearray(content)
     match rng.randrange(6):
-        case 0:  # some bits anywhere
+        case 0:  # a few bits anywhere
             for _ in range(rng.choice([1, 1, 3, 30])):
                 changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
         case 1:  # in the table of characters, which is most of the file
-            at = rng.randrange(len(changed) // 2, len(changed) - 8)
-            changed[at : at + 4] = rng.randbytes(4)
+            start = rng.randrange(len(changed) // 2, len(changed) - 8)
+            changed[start : start + 4] = rng.randbytes(4)
         case 2:
             del changed[rng.randrange(len(changed)) :]
         case 3:
-            at = rng.randrange(len(changed))
-            del changed[at : at + rng.choice([1, 2, 4, 100])]
+            start = rng.randrange(len(changed))
+            del changed[start : start + rng.choice([1, 2, 4, 100])]
         case 4:
-            at = rng.randrange(min(len(changed), 3000))  # in the pieces
-            changed[at] = rng.randrange(256)
+            index = rng.randrange(min(len(changed), 3000))  # in the pieces
+            changed[index] = rng.randrange(256)
         case 5:
-            at = rng.randrange(len(changed))
-            changed[at:at] = rng.randbytes(rng.choice([1, 4, 50]))
+            index = rng.randrange(len(changed))
+            changed[index:index] = rng.randbytes(rng.choice([1, 4, 50]))
     return bytes(changed)
 
 
-def use(path: Path) -> str:
-    """What is said of a file, and nothing if it can be used."""
+def error_of(path: Path) -> str:
+    """Use a vocabulary, and return the name of the error's class, or an empty string if there is none."""
     try:
         vocabulary = read(path)
         for text in TEXTS:
@@ -64,13 +64,13 @@ def use(path: Path) -> str:
 
 
 def try_all(path: str, out: str, first: int, count: int) -> None:
-    """To be run in a process of its own."""
+    """Try `count` kinds of damage; run in a separate process."""
     content, file = Path(path).read_bytes(), Path(out)
-    said = []
+    errors = []
     for seed in range(first, first + count):
         file.write_bytes(damaged(content, random.Random(seed)))
-        said.append(use(file))
-    print(said.count(""), said.count("DamagedFileError"), len(said))
+        errors.append(error_of(file))
+    print(errors.count(""), errors.count("DamagedFileError"), len(errors))
 
 
 def run(sp_model, tmp_path, first, count):
@@ -80,7 +80,7 @@ def run(sp_model, tmp_path, first, count):
         [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"],
         capture_output=True,
         text=True,
-        timeout=HANGS,
+        timeout=TIMEOUT_SECONDS,
     )
 
 
@@ -98,7 +98,9 @@ def test_much_damage(sp_model, tmp_path):
 
 
 def field(number: int, content: bytes) -> bytes:
-    size, groups = len(content), []
+    """Return a field of a protocol buffer that holds bytes."""
+    size = len(content)
+    groups = []
     while size > 127:
         groups.append(size & 127 | 128)
         size >>= 7
@@ -106,28 +108,28 @@ def field(number: int, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "charsmap, said",
+    "charsmap, message",
     [
         (b"\4\0\0\0", "cut off"),
         (b"\xff\xff\xff\x7f" + bytes(2000), "cut off"),
         (b"\2\4\0\0" + bytes(1030), "cut off"),
         (b"\0\4\0\0" + b"\0\xfc\xff\x0f" * 256 + b"a\0", "points beyond its end"),
-        (b"\0\4\0\0" + b"\0\1\0\0" + b"\xff\xff\0\x80" * 255 + b"a\0", "names texts that are not there"),
+        (b"\0\4\0\0" + b"\0\1\0\0" + b"\xff\xff\0\x80" * 255 + b"a\0", "refers to texts beyond its end"),
         (b"\0\4\0\0" + bytes(1024) + b"a", "cut off"),
     ],
 )
-def test_tables_of_characters_that_lead_elsewhere(sp_model, tmp_path, charsmap, said):
-    for number in (3, 5):  # of what is read, and of what is written
+def test_wrong_offsets_in_tables_of_characters_are_rejected(sp_model, tmp_path, charsmap, message):
+    for number in (3, 5):  # the normalizer and the denormalizer
         path = tmp_path / "sp.model"
         path.write_bytes(sp_model.read_bytes() + field(number, field(2, charsmap)))
         with pytest.raises(
-            DamagedFileError, match=f"sp.model is damaged: the table of its normaliser .*{said}; delete it and"
+            DamagedFileError, match=f"sp.model is damaged: the table of its normalizer .*{message}; delete it and"
         ):
             read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a vocabulary", b"{}", b"\x0a\x03\x0a\x01a", b"\x0a" * 1000])
-def test_what_is_none(tmp_path, content):
+def test_other_files_are_rejected(tmp_path, content):
     pytest.importorskip("sentencepiece")
     path = tmp_path / "sp.model"
     path.write_bytes(content)
@@ -135,7 +137,7 @@ def test_what_is_none(tmp_path, content):
         read(path)
 
 
-def test_what_cannot_be_read(tmp_path):
+def test_an_unreadable_path(tmp_path):
     pytest.importorskip("sentencepiece")
     with pytest.raises(UnreadableFileError, match="cannot be read: Is a directory"):
         read(tmp_path)

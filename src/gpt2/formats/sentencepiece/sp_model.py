@@ -1,7 +1,7 @@
-"""Reads `sp.model`, a SentencePiece vocabulary: a protocol buffer (the package's sentencepiece_model.proto).
+"""Reader of `sp.model`, a SentencePiece vocabulary: a protocol buffer (the package's sentencepiece_model.proto).
 
-The package checks most of what a file says, but it follows the offsets in the table of characters wherever they lead:
-those are checked here first, and what it would say on stderr is held back.
+The package checks most of a file, but it follows the offsets in the table of character replacements without checking
+them. So they are checked here first. What the package would print on stderr is suppressed.
 """
 
 from __future__ import annotations
@@ -16,101 +16,114 @@ import numpy as np
 from gpt2 import files, tensorflow_startup
 from gpt2.errors import FETCH_AGAIN, DamagedFileError
 from gpt2.formats.malformed import MalformedFileError
-from gpt2.formats.protobuf import read_fields
+from gpt2.formats.protobuf import LENGTH_DELIMITED, read_fields
 from gpt2.text.sentencepiece import SentencePiece, import_sentencepiece
 
-PIECE, NORMALIZER, DENORMALIZER = 1, 3, 5  # fields of a model
-CHARSMAP, ADDS_SPACE, TRIMS = 2, 3, 4  # of a normaliser
-ONE_BYTE = 128  # what is below is one byte long
-BLOCK = 256  # units of a double array that the children of one are among
-IS_VALUE, HAS_VALUE = 1 << 31, 1 << 8  # bits of a unit
+# Field numbers of a model.
+PIECE = 1
+NORMALIZER = 3
+DENORMALIZER = 5
+# Field numbers of a normalizer.
+CHARSMAP = 2
+ADDS_SPACE = 3
+TRIMS = 4
+PIECE_TAG = PIECE << 3 | LENGTH_DELIMITED
+MAX_ONE_BYTE_VARINT = 127
+# A unit of a double array (32 bits).
+CHILDREN = 256  # the children of a unit lie within an aligned block of this many units
+IS_VALUE = 1 << 31
+HAS_VALUE = 1 << 8
 
 
-class Spaces(NamedTuple):
-    """What a file says of spaces: see `SentencePiece`."""
+class SpaceHandling(NamedTuple):
+    """How a model's normalizer treats spaces; the fields are arguments of `SentencePiece`."""
 
     adds_space: bool = True
     trims: bool = True
 
 
 def read(path: Path) -> SentencePiece:
-    """Raises GPT2Error, naming the file, if it cannot be read or is damaged, or if the package is missing."""
+    """Return the vocabulary in a file.
+
+    Raises:
+        UnreadableFileError: If the file cannot be read.
+        DamagedFileError: If it is damaged or is not a SentencePiece vocabulary.
+        GPT2Error: If the package `sentencepiece` is missing.
+    """
     import_sentencepiece()
     with files.reporting_read_errors(path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > files.MAX_TEXT_FILE_BYTES:
-            raise DamagedFileError(
-                path, f"it has more than {files.MAX_TEXT_FILE_BYTES} bytes, which no vocabulary needs"
-            )
+            raise DamagedFileError(path, f"it has more than {files.MAX_TEXT_FILE_BYTES} bytes, too many for its kind")
         model = file.read()
     try:
-        spaces = _looked_through(model)
+        spaces = _check_model(model)
         with tensorflow_startup.hold_back_stderr():
             vocabulary = SentencePiece(model, *spaces)
         _check_pieces(vocabulary)
-    except (MalformedFileError, RuntimeError) as error:
-        reason = (
-            str(error)
-            if isinstance(error, MalformedFileError)
-            else "it is no SentencePiece vocabulary, or not all of one"
-        )
-        raise DamagedFileError(path, reason, FETCH_AGAIN) from error
+    except MalformedFileError as error:
+        raise DamagedFileError(path, str(error), FETCH_AGAIN) from error
+    except RuntimeError as error:  # from the package, whose message names a line of its source
+        raise DamagedFileError(path, "it is not a SentencePiece vocabulary, or it is cut off", FETCH_AGAIN) from error
     return vocabulary
 
 
-def _looked_through(model: bytes) -> Spaces:
-    """Raises Broken for what the package would follow blindly."""
+def _check_model(model: bytes) -> SpaceHandling:
+    """Check the tables that the package would follow blindly, and return how the model treats spaces."""
     if not model:
         raise MalformedFileError("it is empty")
-    spaces = Spaces()
+    spaces = SpaceHandling()
     for number, value in read_fields(model[_end_of_short_pieces(model) :]):
         if number in (NORMALIZER, DENORMALIZER) and isinstance(value, bytes):
-            said = dict(read_fields(value))
-            _check_charsmap(said.get(CHARSMAP, b""))
+            normalizer = dict(read_fields(value))
+            _check_charsmap(normalizer.get(CHARSMAP, b""))
             if number == NORMALIZER:
-                spaces = Spaces(bool(said.get(ADDS_SPACE, 1)), bool(said.get(TRIMS, 1)))
+                spaces = SpaceHandling(bool(normalizer.get(ADDS_SPACE, 1)), bool(normalizer.get(TRIMS, 1)))
     return spaces
 
 
 def _end_of_short_pieces(model: bytes) -> int:
-    """Where the pieces end with which a file begins; there are tens of thousands, and nothing in them is followed."""
-    at, tag = 0, PIECE << 3 | 2
-    while at + 1 < len(model) and model[at] == tag and model[at + 1] < ONE_BYTE:
-        at += 2 + model[at + 1]
-    return at
+    """Return the offset after the leading pieces, tens of thousands of fields that need no check."""
+    offset = 0
+    while offset + 1 < len(model) and model[offset] == PIECE_TAG and model[offset + 1] <= MAX_ONE_BYTE_VARINT:
+        offset += 2 + model[offset + 1]
+    return offset
 
 
 def _check_charsmap(charsmap: int | bytes) -> None:
-    """The characters that are written in another way: the size of a double array (Aoe 1989, as the library darts-clone
-    has it), its units of 32 bits, and the texts that its values are offsets of, each with a NUL at its end.
+    """Raise MalformedFileError if an offset in a table of character replacements leads outside of it.
 
-    A unit's children are at its place, changed by its offset and by their byte: all must be in the array.
+    The table consists of the size of a double array (Aoe 1989, in the form of the library darts-clone), its units of 32
+    bits, and the replacement texts, each followed by a NUL. A unit is a value, which is an offset into the texts, or an
+    inner unit. The children of an inner unit lie at its index XOR its offset XOR their byte, so all of these indices
+    must be in the array.
     """
     if not isinstance(charsmap, bytes):
-        raise MalformedFileError("the table of its normaliser is none")
+        raise MalformedFileError("the table of its normalizer is a number")
     if not charsmap:
         return
     size = int.from_bytes(charsmap[:4], "little")
     array, texts = charsmap[4 : 4 + size], charsmap[4 + size :]
-    if not size or size % 4 or texts[-1:] != b"\0":  # with texts behind it, the array is whole
-        raise MalformedFileError("the table of its normaliser is cut off")
+    if not size or size % 4 or texts[-1:] != b"\0":  # if texts follow the array, the array is complete
+        raise MalformedFileError("the table of its normalizer is cut off")
     units = np.frombuffer(array, "<u4").astype(np.int64)
     offsets = (units >> 10) << ((units & 1 << 9) >> 6)
     bases = np.arange(len(units)) ^ offsets
     inner = units & IS_VALUE == 0
-    if np.any((bases[inner] | BLOCK - 1) >= len(units)):
-        raise MalformedFileError("the table of its normaliser points beyond its end")
+    if np.any((bases[inner] | CHILDREN - 1) >= len(units)):
+        raise MalformedFileError("the table of its normalizer points beyond its end")
     values = units[bases[inner & (units & HAS_VALUE != 0)]] & IS_VALUE - 1
     if np.any(values >= len(texts)):
-        raise MalformedFileError("the table of its normaliser names texts that are not there")
+        raise MalformedFileError("the table of its normalizer refers to texts beyond its end")
 
 
 def _check_pieces(vocabulary: SentencePiece) -> None:
-    """Raises Broken for a piece that is no text, or whose score cannot be compared with others."""
-    processor, ids = vocabulary.processor, range(vocabulary.n_vocab)
+    """Raise MalformedFileError if a piece is not UTF-8 or if its score cannot be compared."""
+    processor = vocabulary.processor
+    ids = range(vocabulary.n_vocab)
     try:
         for token in ids:
             processor.id_to_piece(token)
     except UnicodeDecodeError as error:
         raise MalformedFileError("a piece is not UTF-8") from error
     if not all(map(math.isfinite, map(processor.get_score, ids))):
-        raise MalformedFileError("the score of a piece is not a number")
+        raise MalformedFileError("the score of a piece is NaN or infinite")

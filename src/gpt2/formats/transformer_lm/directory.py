@@ -1,7 +1,7 @@
-"""Model directories of lopuhin/transformer-lm: `params.json model.pt sp.model`.
+"""Model directories of lopuhin/transformer-lm: `params.json`, `model.pt` and `sp.model`.
 
-A GPT-2 whose layers may be wider or narrower (n_hidden) than its embeddings (n_embed); its matrices are PyTorch's,
-[O, I]. `model.pt` is a zip file or, from a PyTorch before 1.6, a stream.
+The model is a GPT-2 whose layers may be wider or narrower (n_hidden) than its embeddings (n_embed). Its matrices are
+PyTorch's, [O, I]. `model.pt` is a zip file or, from PyTorch before 1.6, a stream.
 """
 
 from __future__ import annotations
@@ -21,72 +21,90 @@ from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 from gpt2.text.sentencepiece import SP_MODEL_FILE
 
-PARAMS_FILE, WEIGHTS_FILE = "params.json", "model.pt"
-PICKLED_MODULE = "model.pkl"  # a whole module, in place of its weights
-HPARAMS, STATE_DICT = "hparams", "state_dict"
-SEEN_TOKENS, STEP = "seen_tokens", "step"  # how far training had come; the latter in older files
+PARAMS_FILE = "params.json"
+WEIGHTS_FILE = "model.pt"
+PICKLED_MODULE_FILE = "model.pkl"  # a whole PyTorch module, which some programs save instead of its weights
+HPARAMS = "hparams"  # a key of `params.json`
+# Keys of `model.pt`; the last two count what the training has seen, in new and in older files.
+STATE_DICT = "state_dict"
+SEEN_TOKENS = "seen_tokens"
+STEP = "step"
+# transformer-lm's name of a hyperparameter -> the field of HParams.
 SIZES = {"n_vocab": "n_vocab", "n_ctx": "n_ctx", "n_hidden": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
-KNOWN = (*SIZES, "n_embed", "gradient_checkpointing")
-OF_SEVERAL_GPUS = "module."  # before every name, as older files of several GPUs have them
-SMALLEST_ITEM = 2  # bytes of a weight
+KNOWN_HPARAMS = (*SIZES, "n_embed", "gradient_checkpointing")
+MULTI_GPU_PREFIX = "module."  # the prefix of all names in older files of a training on several GPUs
+MIN_WEIGHT_BYTES = 2  # the size of a float16
 
 
 def is_model(path: Path) -> bool:
-    """Whether the folder is such a directory, be it whole or not."""
+    """Return whether the folder looks like a model of this format, complete or not."""
     return files.is_file(path / PARAMS_FILE)
 
 
 def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
-    """Checks that all files are there and of a plausible size; reads the hparams.
+    """Check that all files exist with a plausible size, and read the hyperparameters.
 
-    Raises GPT2Error naming what is missing, cut off, unreadable or unknown. advice: what to do about that.
+    Args:
+        path: A folder for which `is_model` is true.
+        advice: What to do about missing or damaged files; ends the error message.
+
+    Raises:
+        GPT2Error: If a file is missing, cut off or unreadable, or if a hyperparameter is unknown.
     """
-    weights = path / WEIGHTS_FILE
+    weights_path = path / WEIGHTS_FILE
     missing = [name for name in (WEIGHTS_FILE, SP_MODEL_FILE) if not files.is_file(path / name)]
-    if WEIGHTS_FILE in missing and files.is_file(path / PICKLED_MODULE):
+    if WEIGHTS_FILE in missing and files.is_file(path / PICKLED_MODULE_FILE):
         raise GPT2Error(
-            f"{path} has {PICKLED_MODULE}, a pickled program, and no {WEIGHTS_FILE}: only weights are read, as"
-            f" torch.save({{'{STATE_DICT}': model.state_dict()}}, '{WEIGHTS_FILE}') writes them with transformer-lm"
+            f"{path} has {PICKLED_MODULE_FILE}, a pickled module, but no {WEIGHTS_FILE}: only files of weights are"
+            " supported; save them with transformer-lm:"
+            f" torch.save({{'{STATE_DICT}': model.state_dict()}}, '{WEIGHTS_FILE}')"
         )
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
-    hparams = _hparams(path / PARAMS_FILE)
-    with files.reporting_read_errors(weights):
-        size, least = weights.stat().st_size, SMALLEST_ITEM * hparams.n_params
-    if size < least:
+    hparams = _read_hparams(path / PARAMS_FILE)
+    with files.reporting_read_errors(weights_path):
+        size = weights_path.stat().st_size
+    min_size = MIN_WEIGHT_BYTES * hparams.n_params
+    if size < min_size:
         raise GPT2Error(
-            f"{weights} is cut off or of another model: {size} bytes, but {PARAMS_FILE} needs at least {least};"
-            f" {advice}"
+            f"{weights_path} is cut off or belongs to another model: it has {size} bytes, but {PARAMS_FILE} needs at"
+            f" least {min_size}; {advice}"
         )
-    return ModelDir(path, hparams, weights, read_weights, lambda: sp_model.read(path / SP_MODEL_FILE))
+    return ModelDir(path, hparams, weights_path, read_weights, lambda: sp_model.read(path / SP_MODEL_FILE))
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """All that `params.json` says, and how many tokens the model has seen, if its file says so. Raises GPT2Error."""
-    params, state = _params(path / PARAMS_FILE), torch_file.read(path / WEIGHTS_FILE)
-    seen = {name: state[name] for name in (SEEN_TOKENS, STEP) if isinstance(state, dict) and name in state}
-    return {**params, **seen}
+    """Return the content of `params.json`, and the number of tokens or steps of the training if `model.pt` has it.
+
+    Raises:
+        GPT2Error: If one of the two files is damaged or cannot be read.
+    """
+    params = _read_params_file(path / PARAMS_FILE)
+    state = torch_file.read(path / WEIGHTS_FILE)
+    progress = {name: state[name] for name in (SEEN_TOKENS, STEP) if isinstance(state, dict) and name in state}
+    return {**params, **progress}
 
 
-def _params(path: Path) -> dict[str, Any]:
+def _read_params_file(path: Path) -> dict[str, Any]:
     params = files.read_json(path)
     if not isinstance(params, dict) or not isinstance(params.get(HPARAMS), dict):
-        raise DamagedFileError(path, f"it should be a JSON object with {HPARAMS}, which are another", FETCH_AGAIN)
+        raise DamagedFileError(path, f"it should be a JSON object that contains an object {HPARAMS}", FETCH_AGAIN)
     return params
 
 
-def _hparams(path: Path) -> HParams:
-    said = _params(path)[HPARAMS]
-    if unknown := sorted(set(said) - set(KNOWN)):
+def _read_hparams(path: Path) -> HParams:
+    values = _read_params_file(path)[HPARAMS]
+    if unknown := sorted(set(values) - set(KNOWN_HPARAMS)):
         raise GPT2Error(
-            f"{path}: transformer-lm's models have no {summarize_names(unknown)}; known are {', '.join(KNOWN)}"
+            f"{path}: transformer-lm's models do not have {summarize_names(unknown)}; its {HPARAMS} may have"
+            f" {', '.join(KNOWN_HPARAMS)}"
         )
-    said = {"n_hidden": said.get("n_embed")} | said
-    if missing := [name for name in (*SIZES, "n_embed") if said.get(name) is None]:
+    values = {"n_hidden": values.get("n_embed")} | values
+    if missing := [name for name in (*SIZES, "n_embed") if values.get(name) is None]:
         raise DamagedFileError(path, f"its {HPARAMS} lack {summarize_names(missing)}", FETCH_AGAIN)
-    sizes: dict[str, Any] = {ours: said[name] for name, ours in SIZES.items()}
-    if said["n_embed"] != said["n_hidden"]:
-        sizes["n_token_embd"] = said["n_embed"]
+    sizes: dict[str, Any] = {field: values[name] for name, field in SIZES.items()}
+    if values["n_embed"] != values["n_hidden"]:
+        sizes["n_token_embd"] = values["n_embed"]
     try:
         return HParams(**sizes)
     except GPT2Error as error:
@@ -94,37 +112,45 @@ def _hparams(path: Path) -> HParams:
 
 
 def read_weights(path: Path, hparams: HParams) -> Weights:
-    """The weights of `model.pt`, all of which are described; their numbers are read when they are asked for.
+    """Return the weights of `model.pt` by OpenAI's names; their numbers are read on request.
 
-    Raises GPT2Error, naming the file and the weight, if it is damaged or does not hold exactly these weights.
+    Args:
+        path: The file.
+        hparams: The model's hyperparameters.
+
+    Raises:
+        GPT2Error: If the file is damaged or does not hold exactly these weights; the message names file and weight.
     """
-    state = _state_dict(path)
+    state = _read_state_dict(path)
     shapes = hparams.weight_shapes()
-    names = {name: state_dict_key(name) for name in shapes}
-    if missing := [their for their in names.values() if their not in state]:
-        raise GPT2Error(f"{path} lacks {len(missing)} of {len(names)} weights of {hparams}: {summarize_names(missing)}")
-    if surplus := sorted(set(state) - set(names.values())):
-        raise GPT2Error(f"{path} has weights that transformer-lm's model has not: {summarize_names(surplus)}")
-    return {name: _weight(path, their, state[their], *_as_there(name, shapes[name])) for name, their in names.items()}
+    keys = {name: state_dict_key(name) for name in shapes}
+    if missing := [key for key in keys.values() if key not in state]:
+        raise GPT2Error(f"{path} lacks {len(missing)} of {len(keys)} weights of {hparams}: {summarize_names(missing)}")
+    if unknown := sorted(set(state) - set(keys.values())):
+        raise GPT2Error(f"{path} has weights that transformer-lm's model does not have: {summarize_names(unknown)}")
+    return {name: _make_weight(path, key, state[key], *_stored_form(name, shapes[name])) for name, key in keys.items()}
 
 
-def _state_dict(path: Path) -> dict[str, Any]:
-    found = torch_file.read(path)
-    state = found.get(STATE_DICT) if isinstance(found, dict) else None
+def _read_state_dict(path: Path) -> dict[str, Any]:
+    content = torch_file.read(path)
+    state = content.get(STATE_DICT) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise DamagedFileError(
             path, f"it should hold a dictionary with a {STATE_DICT}, as transformer-lm writes it", FETCH_AGAIN
         )
-    if all(name.startswith(OF_SEVERAL_GPUS) for name in state):
-        return {name.removeprefix(OF_SEVERAL_GPUS): value for name, value in state.items()}
+    if all(name.startswith(MULTI_GPU_PREFIX) for name in state):
+        return {name.removeprefix(MULTI_GPU_PREFIX): value for name, value in state.items()}
     return state
 
 
 def state_dict_key(name: str) -> str:
-    """What transformer-lm calls a weight.
+    """Return transformer-lm's name of a weight.
 
-    >>> key("model/h0/attn/c_attn/w"), key("model/h0/ln_1/g"), key("model/wte")
+    >>> state_dict_key("model/h0/attn/c_attn/w"), state_dict_key("model/h0/ln_1/g"), state_dict_key("model/wte")
     ('blocks.0.attn.c_attn.weight', 'blocks.0.ln_1.g', 'wte.weight')
+
+    Args:
+        name: The weight's name in OpenAI's checkpoints.
     """
     path, _, leaf = name.removeprefix(PREFIX).rpartition("/")
     if not path:
@@ -134,17 +160,15 @@ def state_dict_key(name: str) -> str:
     return f"{path}.{leaf if is_norm else {'w': 'weight', 'b': 'bias'}[leaf]}"
 
 
-def _as_there(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Layout | None]:
-    """A weight's shape and layout in the file."""
-    ours = checkpoint.layout(name)
-    return (shape[::-1], Layout.OUT_IN) if ours is Layout.IN_OUT else (shape, ours)
+def _stored_form(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], Layout | None]:
+    """Return a weight's shape and layout in the file, given its name and shape in OpenAI's checkpoints."""
+    layout = checkpoint.layout(name)
+    return (shape[::-1], Layout.OUT_IN) if layout is Layout.IN_OUT else (shape, layout)
 
 
-def _weight(path: Path, name: str, tensor: Any, shape: tuple[int, ...], layout: Layout | None) -> Weight:
+def _make_weight(path: Path, name: str, tensor: Any, shape: tuple[int, ...], layout: Layout | None) -> Weight:
     if not isinstance(tensor, StoredTensor) or tensor.dtype not in FLOATS:
-        raise GPT2Error(f"{path}: {name} is no tensor of floating-point numbers")
+        raise GPT2Error(f"{path}: {name} is not a tensor of floating-point numbers")
     if tensor.shape != shape:
-        raise GPT2Error(
-            f"{path}: {name} has the shape {list(tensor.shape)}, but {PARAMS_FILE} beside it needs {list(shape)}"
-        )
+        raise GPT2Error(f"{path}: {name} has the shape {list(tensor.shape)}, but {PARAMS_FILE} needs {list(shape)}")
     return Weight(shape, layout, tensor.pieces, tensor.identity)
