@@ -1,4 +1,4 @@
-"""The command `gpt_2_simple`: what it makes of a command line, and what it does."""
+"""The command `gpt_2_simple`: how it parses command lines, and what it does."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, tiny_dir):
+def workdir(tmp_path, monkeypatch, tiny_dir):
     monkeypatch.chdir(tmp_path)
     Path("shakespeare.txt").write_text(TEXT, encoding="utf-8")
     shutil.copytree(tiny_dir, Path("models/124M"))
@@ -26,25 +26,25 @@ def place(tmp_path, monkeypatch, tiny_dir):
     [
         "finetune x.txt --steps 5",
         "--steps 5 finetune x.txt",
-        "finetune --steps 5 x.txt",  # these three never worked in the old parser
+        "finetune --steps 5 x.txt",  # the old parser rejected this line and the next two
         "--mode finetune --dataset x.txt --steps 5",
         "--dataset x.txt finetune --steps=5",
         "finetune --dataset x.txt --steps 5",
         "--mode finetune --steps 5 x.txt",
     ],
 )
-def test_words_and_flags_in_any_order(line):
-    dataset, given = parse(line.split())
-    assert (dataset, given["steps"]) == ("x.txt", 5)
+def test_positionals_and_flags_in_any_order(line):
+    dataset, values = parse(line.split())
+    assert (dataset, values["steps"]) == ("x.txt", 5)
 
 
-def test_abbreviations_of_the_old_flags_and_what_scripts_type():
+def test_abbreviated_flags_and_spellings_that_scripts_use():
     line = "generate --nsample 3 --pre x --tem 1 --sample_d= --include False --fold out --seed None"
-    given = parse(line.split())[1]
-    assert (given["nsamples"], given["prefix"], given["temperature"], given["folder"]) == (3, "x", 1.0, "out")
-    assert given["sample_delim"] == "" and given["include_prefix"] is False and "seed" not in given
+    values = parse(line.split())[1]
+    assert (values["nsamples"], values["prefix"], values["temperature"], values["folder"]) == (3, "x", 1.0, "out")
+    assert values["sample_delim"] == "" and values["include_prefix"] is False and "seed" not in values
     assert parse(["generate", "--sample_delim", ""])[1]["sample_delim"] == ""
-    assert parse(["finetune", "x.csv", "--learn", "0.1"])[1]["learning_rate"] == 0.1  # ours have some too
+    assert parse(["finetune", "x.csv", "--learn", "0.1"])[1]["learning_rate"] == 0.1  # an added flag
     with pytest.raises(UsageError, match="unrecognized arguments: --n 3"):
         parse(["generate", "--n", "3"])
 
@@ -62,7 +62,7 @@ def test_the_old_defaults():
 
 
 @pytest.mark.parametrize(
-    "line, said",
+    "line, message",
     [
         ("", "Mode must be 'finetune' or 'generate', not None"),
         ("train x", "Mode must be 'finetune' or 'generate', not 'train'"),
@@ -77,40 +77,38 @@ def test_the_old_defaults():
         ("finetune nothing.txt --steps 1", "neither a file nor a folder"),
     ],
 )
-def test_mistakes_are_one_line(place, capsys, line, said):
+def test_errors_are_one_line(workdir, capsys, line, message):
     shutil.copytree("models/124M", "checkpoint/run1")
     assert cmd(argv=line.split()) in (1, 2)
     out, err = capsys.readouterr()
-    last = err.splitlines()[-1]
-    assert "loss" not in out and said in last
-    assert last.startswith("error: ") and "Traceback" not in err
+    error_line = err.splitlines()[-1]
+    assert "loss" not in out and message in error_line
+    assert error_line.startswith("error: ") and "Traceback" not in err
     assert not Path("gen").exists()
 
 
 def test_help(capsys):
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         command._parser().parse_args(["--help"])
-    assert not end.value.code
+    assert not exit_info.value.code
     out = capsys.readouterr().out
     assert all(f"--{name}" in out for name, *_ in command.FLAGS)
 
 
-def test_finetune_and_generate(place, capsys):
+def test_finetune_and_generate(workdir, capsys):
     assert cmd(argv=["finetune", "shakespeare.txt", "--steps", "20", "--seed", "1", "--learning_rate", "0.01"]) == 0
     out = capsys.readouterr().out
-    assert len(re.findall(r"^\[\d+ \| [\d.]+\] loss=", out, re.MULTILINE)) == 2  # every tenth
+    assert len(re.findall(r"^\[\d+ \| [\d.]+\] loss=", out, re.MULTILINE)) == 2  # every tenth update
     assert "Saving checkpoint/run1/model-20" in out
     Path("gen").mkdir()
-    Path("gen/mine.txt").write_text("not to be lost")
-    wanted = (
-        "--temperature 1.0 --nsamples 20 --batch_size 20 --length 5 --prefix <|startoftext|> --include_prefix False"
-    )
-    wanted += " --truncate <|endoftext|> --nfiles 5 --seed 1"
-    assert cmd(argv=["generate", *wanted.split()]) == 0
-    assert Path("gen/mine.txt").read_text() == "not to be lost"
+    Path("gen/mine.txt").write_text("keep this")
+    flags = "--temperature 1.0 --nsamples 20 --batch_size 20 --length 5 --prefix <|startoftext|> --include_prefix False"
+    flags += " --truncate <|endoftext|> --nfiles 5 --seed 1"
+    assert cmd(argv=["generate", *flags.split()]) == 0
+    assert Path("gen/mine.txt").read_text() == "keep this"
     files = sorted(Path("gen").glob("gpt2_gentext_*.txt"))
     contents = [file.read_text(encoding="utf-8") for file in files]
-    assert len(files) == 5 and len(set(contents)) == 5  # all within a second or two
+    assert len(files) == 5 and len(set(contents)) == 5  # although they are written within a second or two
     for content in contents:
         assert content.count("=" * 20 + "\n") == 20
         assert "<|startoftext|>" not in content and "<|endoftext|>" not in content
@@ -118,13 +116,13 @@ def test_finetune_and_generate(place, capsys):
     assert len(list(Path("pretrained").iterdir())) == 1
 
 
-def test_a_model_that_is_not_there_is_downloaded(place, monkeypatch, tiny_dir):
-    asked = []
+def test_a_missing_model_is_downloaded(workdir, monkeypatch, tiny_dir):
+    downloads = []
 
     def download(model_dir, model_name):
-        asked.append((model_dir, model_name))
+        downloads.append((model_dir, model_name))
         shutil.copytree(tiny_dir, Path(model_dir, model_name))
 
     monkeypatch.setattr(command, "download_gpt2", download)
     assert cmd(argv=["finetune", "shakespeare.txt", "--steps", "1", "--model_name", "355M"]) == 0
-    assert asked == [("models", "355M")]
+    assert downloads == [("models", "355M")]

@@ -1,4 +1,4 @@
-"""The functions of gpt-2-simple: their signatures, and that they do what they did, or better."""
+"""The functions of gpt-2-simple: their signatures, and what they do."""
 
 import importlib
 import inspect
@@ -30,15 +30,15 @@ from gpt2.training.logs.training_log import TrainingLog
 from gpt_2_simple import drive, generating
 
 ROOT = Path(__file__).resolve().parents[2]
-OLD = json.loads((ROOT / "tests/golden/gpt_2_simple.json").read_text(encoding="utf-8"))
+OLD_SIGNATURES = json.loads((ROOT / "tests/golden/gpt_2_simple.json").read_text(encoding="utf-8"))
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
 QUICK = {"steps": 2, "accumulate_gradients": 2, "sample_every": 0, "learning_rate": 0.01, "seed": 1}
 GREEDY = {"temperature": 0, "length": 8, "return_as_list": True}
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, tiny_dir):
-    """A working directory with a text and, as the pretrained models, the tiny one under two names."""
+def workdir(tmp_path, monkeypatch, tiny_dir):
+    """A working directory with a text and two pretrained models: the tiny one, and one with its weights negated."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     for name in ("124M", "other"):
@@ -53,7 +53,7 @@ def _negated(directory):
 
 
 @pytest.fixture
-def sess(place):
+def sess(workdir):
     return gpt2.start_tf_sess()
 
 
@@ -63,22 +63,21 @@ def trained(sess):
     return sess
 
 
-@pytest.mark.parametrize("name", OLD)
-def test_signatures_begin_with_the_old_ones(name):
+@pytest.mark.parametrize("name", OLD_SIGNATURES)
+def test_signatures_start_with_the_old_parameters(name):
     parameters = list(inspect.signature(getattr(gpt2, name)).parameters.values())
-    for found, (old, *default) in zip(parameters, OLD[name], strict=False):
-        assert found.name == old and found.kind == found.POSITIONAL_OR_KEYWORD
-        if default:
-            assert found.default == default[0]
+    for parameter, (old_name, *old_default) in zip(parameters, OLD_SIGNATURES[name], strict=False):
+        assert parameter.name == old_name and parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+        if old_default:
+            assert parameter.default == old_default[0]
         else:
-            assert found.default is found.empty
-    ours = parameters[len(OLD[name]) :]
-    assert len(parameters) >= len(OLD[name])
-    assert all(parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in ours)
+            assert parameter.default is parameter.empty
+    added = parameters[len(OLD_SIGNATURES[name]) :]
+    assert len(parameters) >= len(OLD_SIGNATURES[name])
+    assert all(parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) for parameter in added)
 
 
-def test_the_readme_of_the_old_package(place, capsys):
-    """Its snippets, shortened."""
+def test_the_examples_in_the_old_readme(workdir, capsys):
     sess = gpt2.start_tf_sess()
     gpt2.finetune(sess, "text.txt", model_name="124M", steps=2)
     gpt2.generate(sess, length=20)
@@ -93,7 +92,7 @@ def test_the_readme_of_the_old_package(place, capsys):
     assert isinstance(single_text, str) and single_text and not capsys.readouterr().out
 
 
-def test_both_ways_to_import(place):
+def test_both_ways_to_import_without_tensorflow(workdir):
     code = "from gpt_2_simple import gpt_2; import gpt_2_simple; assert gpt_2.finetune is gpt_2_simple.finetune"
     run = subprocess.run(
         [sys.executable, "-c", f"{code}; import sys; assert 'tensorflow' not in sys.modules"],
@@ -104,7 +103,7 @@ def test_both_ways_to_import(place):
     assert run.returncode == 0, run.stderr
 
 
-def test_greedy_text_is_that_of_the_library(sess, tiny_model):
+def test_greedy_text_equals_the_library_s(sess, tiny_model):
     gpt2.load_gpt2(sess, model_name="124M")
     ids = tiny_model.encoder.encode("the cat")
     for _ in range(8):
@@ -113,56 +112,56 @@ def test_greedy_text_is_that_of_the_library(sess, tiny_model):
     assert gpt2.generate(sess, prefix="the cat", **GREEDY) == [tiny_model.encoder.decode(ids)]
 
 
-def test_what_is_printed_written_and_returned(sess, capsys):
+def test_texts_are_printed_written_and_returned(sess, capsys):
     gpt2.load_gpt2(sess, model_name="124M")
     capsys.readouterr()
-    shown = {"seed": 3, "length": 5, "nsamples": 3, "batch_size": 2, "prefix": "the cat"}
-    texts = gpt2.generate(sess, return_as_list=True, **shown)
+    options = {"seed": 3, "length": 5, "nsamples": 3, "batch_size": 2, "prefix": "the cat"}
+    texts = gpt2.generate(sess, return_as_list=True, **options)
     assert len(set(texts)) == 3 and all(text.startswith("the cat") for text in texts)
-    assert gpt2.generate(sess, **shown) is None
+    assert gpt2.generate(sess, **options) is None
     expected = "".join(f"{text}\n{'=' * 20}\n" for text in texts)
     assert capsys.readouterr().out == expected
-    assert gpt2.generate(sess, destination_path="out.txt", return_as_list=True, **shown) == texts
+    assert gpt2.generate(sess, destination_path="out.txt", return_as_list=True, **options) == texts
     assert Path("out.txt").read_text(encoding="utf-8") == expected and not capsys.readouterr().out
-    assert gpt2.generate_to_file(sess, **shown, sample_delim="--\n") is None
+    assert gpt2.generate_to_file(sess, **options, sample_delim="--\n") is None
     assert Path("gpt_2_gen_texts.txt").read_text() == expected.replace("=" * 20, "--")
-    gpt2.generate(sess, **{**shown, "nsamples": 1})
-    assert capsys.readouterr().out == texts[0] + "\n"  # one text has no delimiter
+    gpt2.generate(sess, **{**options, "nsamples": 1})
+    assert capsys.readouterr().out == texts[0] + "\n"  # a single text has no delimiter
 
 
-def test_the_prefix_and_where_a_text_ends(sess, monkeypatch):
+def test_prefix_and_truncate(sess, monkeypatch):
     gpt2.load_gpt2(sess, model_name="124M")
-    asked = []
-    real = generating.Request
+    requests = []
+    real_request = generating.Request
 
-    def request(*arguments):
-        asked.append(real(*arguments))
-        return asked[-1]
+    def record_request(*arguments):
+        requests.append(real_request(*arguments))
+        return requests[-1]
 
-    monkeypatch.setattr(generating, "Request", request)
-    (whole,) = gpt2.generate(sess, prefix="the cat", **GREEDY)
-    new = whole.removeprefix("the cat")
+    monkeypatch.setattr(generating, "Request", record_request)
+    (text,) = gpt2.generate(sess, prefix="the cat", **GREEDY)
+    new = text.removeprefix("the cat")
     assert gpt2.generate(sess, prefix="the cat", include_prefix=False, **GREEDY) == [new.lstrip("\n")]
     end = new[2:4]
-    until = new[: new.index(end)]
-    assert gpt2.generate(sess, prefix="the cat", truncate=end, **GREEDY) == ["the cat" + until]
-    assert gpt2.generate(sess, prefix="the cat", truncate=end, include_prefix=False, **GREEDY) == [until]
+    new_before_end = new[: new.index(end)]
+    assert gpt2.generate(sess, prefix="the cat", truncate=end, **GREEDY) == ["the cat" + new_before_end]
+    assert gpt2.generate(sess, prefix="the cat", truncate=end, include_prefix=False, **GREEDY) == [new_before_end]
     assert gpt2.generate(sess, prefix="the cat", truncate="e c", **GREEDY) == ["th"]
-    across = "t" + new[:1]  # begins in the prefix, ends in what is new
+    across = "t" + new[:1]  # starts in the prefix and ends in the new text
     assert gpt2.generate(sess, prefix="the cat", truncate=across, **GREEDY) == ["the ca"]
     assert gpt2.generate(sess, prefix="", **GREEDY) == gpt2.generate(sess, **GREEDY)
-    assert asked[2].stop == (end,), "nothing is written that would be thrown away"
+    assert requests[2].stop == (end,), "generation stops where the text is truncated"
 
 
-def test_length_counts_new_tokens_and_by_default_fills_the_window(sess, monkeypatch):
-    asked = []
-    real = generating.Request
-    monkeypatch.setattr(generating, "Request", lambda *given: asked.append(given[1]) or real(given[0], 1))
+def test_length_counts_new_tokens_and_its_default_includes_the_prefix(sess, monkeypatch):
+    lengths = []
+    real_request = generating.Request
+    monkeypatch.setattr(generating, "Request", lambda *args: lengths.append(args[1]) or real_request(args[0], 1))
     gpt2.load_gpt2(sess, model_name="124M")
-    n = len(sess.model.encoder.encode("the cat"))
-    for length, prefix, expected in [(1023, None, 1023), (1023, "the cat", 1023 - n), (50, "the cat", 50)]:
+    n_prefix = len(sess.model.encoder.encode("the cat"))
+    for length, prefix, expected in [(1023, None, 1023), (1023, "the cat", 1023 - n_prefix), (50, "the cat", 50)]:
         gpt2.generate(sess, length=length, prefix=prefix, return_as_list=True)
-        assert asked.pop() == expected
+        assert lengths.pop() == expected
     monkeypatch.undo()
     longer = gpt2.generate(sess, length=80, prefix="the cat", temperature=0, return_as_list=True)[0]
     assert len(longer) > len(gpt2.generate(sess, prefix="the cat", **GREEDY)[0]), "the window of 32 slides"
@@ -170,13 +169,13 @@ def test_length_counts_new_tokens_and_by_default_fills_the_window(sess, monkeypa
 
 def test_top_p_replaces_top_k_and_one_seed_gives_one_text_at_any_batch_size(sess):
     gpt2.load_gpt2(sess, model_name="124M")
-    shown = {"seed": 5, "length": 10, "return_as_list": True, "nsamples": 4}
-    assert gpt2.generate(sess, top_k=1, top_p=0.9, **shown) == gpt2.generate(sess, top_p=0.9, **shown)
-    assert gpt2.generate(sess, **shown) == gpt2.generate(sess, batch_size=3, **shown)
+    options = {"seed": 5, "length": 10, "return_as_list": True, "nsamples": 4}
+    assert gpt2.generate(sess, top_k=1, top_p=0.9, **options) == gpt2.generate(sess, top_p=0.9, **options)
+    assert gpt2.generate(sess, **options) == gpt2.generate(sess, batch_size=3, **options)
     assert gpt2.generate(sess, length=10, return_as_list=True) != gpt2.generate(sess, length=10, return_as_list=True)
 
 
-def test_models_and_sessions_side_by_side(place):
+def test_models_and_sessions_side_by_side(workdir):
     one, other = gpt2.start_tf_sess(), gpt2.start_tf_sess()
     gpt2.load_gpt2(one, model_name="124M")
     gpt2.load_gpt2(other, model_name="other")
@@ -187,7 +186,7 @@ def test_models_and_sessions_side_by_side(place):
     one.close()
     with pytest.raises(GPT2Error, match="there is no run checkpoint/run1"):
         gpt2.generate(one, **GREEDY)
-    assert gpt2.generate(one, model_name="124M", **GREEDY) == first  # a session without a model loads what is named
+    assert gpt2.generate(one, model_name="124M", **GREEDY) == first  # loads the model
 
 
 def test_finetune_load_another_and_finetune_again(trained, capsys):
@@ -195,7 +194,7 @@ def test_finetune_load_another_and_finetune_again(trained, capsys):
     gpt2.load_gpt2(trained, model_name="other")
     assert gpt2.generate(trained, **GREEDY) != before
     gpt2.finetune(trained, "text.txt", run_name="run2", **QUICK)
-    assert gpt2.generate(trained, run_name="run2", **GREEDY) == before  # the same run by another name
+    assert gpt2.generate(trained, run_name="run2", **GREEDY) == before  # trained like run1
     gpt2.finetune(trained, "text.txt", **{**QUICK, "steps": 1}, overwrite=True, max_checkpoints=3)
     assert "Loading checkpoint checkpoint/run1/model-2" in capsys.readouterr().out
     assert Path("checkpoint/run1/counter").read_text() == "3\n"
@@ -206,16 +205,16 @@ def test_finetune_load_another_and_finetune_again(trained, capsys):
         gpt2.load_gpt2(trained, checkpoint="model-9")
 
 
-def test_the_arguments_count_not_what_the_run_was_begun_with(trained, capsys):
+def test_arguments_replace_the_settings_of_an_existing_run(trained, capsys):
     gpt2.finetune(trained, "text.txt", steps=1, sample_every=0, use_memory_saving_gradients=1)
     records = [json.loads(line) for line in Path("checkpoint/run1/progress.jsonl").read_text().splitlines()]
     assert records[-1]["learning_rate"] == 0.0001 != records[0]["learning_rate"]
     assert "with accumulate_gradients 5 instead of the run's 2" in capsys.readouterr().err
 
 
-def test_a_run_keeps_its_model_whatever_is_named(trained, capsys):
+def test_a_run_keeps_its_model_whatever_model_name_is_given(trained, capsys):
     gpt2.finetune(trained, "text.txt", run_name="run2", model_name="other", **QUICK)
-    gpt2.finetune(trained, "text.txt", run_name="run2", **QUICK)  # 124M is what finetune says if nobody says anything
+    gpt2.finetune(trained, "text.txt", run_name="run2", **QUICK)  # model_name has its default, 124M
     assert "goes on with the model that it was begun with, other, not with 124M" in capsys.readouterr().err
     assert json.loads(Path("checkpoint/run2/settings.json").read_text())["settings"]["model_name"] == "other"
     tiny.write_model(Path("models/wider"), n_embd=64)
@@ -224,7 +223,7 @@ def test_a_run_keeps_its_model_whatever_is_named(trained, capsys):
             gpt2.finetune(trained, "text.txt", run_name="run2", model_name="wider", **QUICK)
         with pytest.raises(GPT2Error, match="oter"):
             gpt2.finetune(trained, "text.txt", run_name="run2", model_name="oter", **QUICK)
-        Path("checkpoint/run2/settings.json").unlink(missing_ok=True)  # as the old package leaves it
+        Path("checkpoint/run2/settings.json").unlink(missing_ok=True)  # the old package did not write this file
     gpt2.finetune(trained, "text.txt", run_name="run2", model_name="other", **QUICK)
     assert Path("checkpoint/run2/counter").read_text() == "6\n"
 
@@ -252,13 +251,13 @@ def test_idioms_of_existing_programs(trained):
     fresh.close()
 
 
-def test_tensorflow_is_there_for_who_asks():
+def test_tensorflow_is_reexported():
     assert gpt2.tf is tf
     with pytest.raises(AttributeError, match="module 'gpt_2_simple' has no attribute 'tg'"):
         gpt2.tg  # noqa: B018
 
 
-def test_a_program_that_switches_eager_execution_off(place):
+def test_a_program_that_disables_eager_execution(workdir):
     code = """
 import tensorflow as tf
 tf.compat.v1.disable_eager_execution()
@@ -275,30 +274,31 @@ assert not tf.executing_eagerly()
     assert run.returncode == 0, run.stderr
 
 
-def test_calls_that_overlap_leave_new_threads_as_the_program_wants_them():
+def test_overlapping_calls_restore_the_mode_of_new_threads():
     code = """
 import threading
 import tensorflow as tf
 from gpt_2_simple.session import run_eagerly
 tf.compat.v1.disable_eager_execution()
-tf.config.list_logical_devices()  # TensorFlow has started, so that each thread has a mode of its own
-began, overlaps, may_end, modes = threading.Event(), threading.Event(), threading.Event(), []
-inside = run_eagerly(lambda say, until: (say.set(), until.wait(), modes.append(tf.executing_eagerly())))
+tf.config.list_logical_devices()  # starts TensorFlow, so that each thread has a mode of its own
+first_started, second_started, second_may_end = threading.Event(), threading.Event(), threading.Event()
+modes = []
+call = run_eagerly(lambda started, until: (started.set(), until.wait(), modes.append(tf.executing_eagerly())))
 
-def begins_within_the_first_and_ends_after_it():
+def start_during_the_first_call_and_end_after_it():
     modes.append(tf.executing_eagerly())
-    began.wait()
-    inside(overlaps, may_end)
+    first_started.wait()
+    call(second_started, second_may_end)
 
-other = threading.Thread(target=begins_within_the_first_and_ends_after_it)
-other.start()
+second = threading.Thread(target=start_during_the_first_call_and_end_after_it)
+second.start()
 while not modes:
     pass
-one = threading.Thread(target=inside, args=(began, overlaps))
-one.start()
-one.join()
-may_end.set()
-other.join()
+first = threading.Thread(target=call, args=(first_started, second_started))
+first.start()
+first.join()
+second_may_end.set()
+second.join()
 after = threading.Thread(target=lambda: modes.append(tf.executing_eagerly()))
 after.start()
 after.join()
@@ -316,7 +316,7 @@ def test_memory_saving_works_with_accumulation(trained):
     np.testing.assert_allclose(*losses, rtol=1e-6)
 
 
-def test_csv_rows_stand_between_the_two_tokens(sess):
+def test_csv_rows_are_enclosed_in_the_two_tokens(sess):
     Path("rows.csv").write_text('text\n"one\nrow"\nanother, one\n\n' * 1 + "third\n" * 60, encoding="utf-8")
     gpt2.encode_csv("rows.csv")
     lines = Path("csv_encoded.txt").read_text(encoding="utf-8")
@@ -333,7 +333,7 @@ def test_csv_rows_stand_between_the_two_tokens(sess):
     gpt2.finetune(sess, "text_encoded.npz", run_name="run2", **QUICK)
 
 
-def test_csv_of_any_encoding_and_size(place):
+def test_csv_of_any_encoding_and_size(workdir):
     Path("rows.csv").write_bytes(f'text\n"{"é" * 200_000}"\n'.encode("utf-16"))
     with pytest.warns(UserWarning, match="read as utf-16, as the byte-order mark says: rows.csv"):
         gpt2.encode_csv("rows.csv", start_token="", end_token="")
@@ -344,7 +344,7 @@ def test_csv_of_any_encoding_and_size(place):
     assert Path("csv_encoded.txt").read_text(encoding="utf-8") == "caf\ufffd\n"
 
 
-def test_csv_that_cannot_be(place):
+def test_invalid_csv_and_output_paths(workdir):
     Path("rows.csv").write_text("a\n")
     with pytest.raises(GPT2Error, match="'nosuch.csv' is neither a file nor"):
         gpt2.encode_csv("nosuch.csv")
@@ -365,7 +365,7 @@ def test_ctrl_c_saves_and_returns(sess, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "call, said",
+    "call, message",
     [
         (lambda sess: gpt2.load_gpt2(sess), "there is no run checkpoint/run1; create it with finetune"),
         (lambda sess: gpt2.load_gpt2(sess, model_name="355M"), "download"),
@@ -380,45 +380,45 @@ def test_ctrl_c_saves_and_returns(sess, monkeypatch):
         (lambda sess: gpt2.copy_file_to_gdrive("text.txt"), "You must mount first using mount_gdrive"),
     ],
 )
-def test_mistakes_are_raised_never_exits(sess, call, said):
-    with pytest.raises(GPT2Error, match=said):
+def test_errors_are_raised_and_never_exit(sess, call, message):
+    with pytest.raises(GPT2Error, match=message):
         call(sess)
 
 
-LONG = "x" * 300
+LONG_NAME = "x" * 300
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda sess: gpt2.load_gpt2(sess, checkpoint_dir=LONG),
-        lambda sess: gpt2.load_gpt2(sess, model_name="124M", checkpoint=LONG),
-        lambda sess: gpt2.download_gpt2(LONG, base_urls=("http://127.0.0.1:9",)),
-        lambda sess: gpt2.download_file_with_progress("http://127.0.0.1:9", LONG, "124M", "hparams.json"),
-        lambda sess: gpt2.copy_checkpoint_to_gdrive(checkpoint_folder=LONG),
-        lambda sess: gpt2.copy_checkpoint_from_gdrive(LONG),
-        lambda sess: gpt2.copy_file_to_gdrive(LONG),
-        lambda sess: gpt2.copy_file_from_gdrive(LONG),
-        lambda sess: gpt2.encode_csv(LONG),
+        lambda sess: gpt2.load_gpt2(sess, checkpoint_dir=LONG_NAME),
+        lambda sess: gpt2.load_gpt2(sess, model_name="124M", checkpoint=LONG_NAME),
+        lambda sess: gpt2.download_gpt2(LONG_NAME, base_urls=("http://127.0.0.1:9",)),
+        lambda sess: gpt2.download_file_with_progress("http://127.0.0.1:9", LONG_NAME, "124M", "hparams.json"),
+        lambda sess: gpt2.copy_checkpoint_to_gdrive(checkpoint_folder=LONG_NAME),
+        lambda sess: gpt2.copy_checkpoint_from_gdrive(LONG_NAME),
+        lambda sess: gpt2.copy_file_to_gdrive(LONG_NAME),
+        lambda sess: gpt2.copy_file_from_gdrive(LONG_NAME),
+        lambda sess: gpt2.encode_csv(LONG_NAME),
     ],
 )
-def test_names_that_are_too_long(sess, mounted, call):
+def test_names_that_are_too_long_leave_no_files(sess, mounted, call):
     before = set(Path().rglob("*"))
     with pytest.raises(GPT2Error, match="File name too long|is neither a file nor"):
         call(sess)
     assert set(Path().rglob("*")) == before
 
 
-def test_downloads(place, monkeypatch):
+def test_downloads(workdir, monkeypatch):
     assert gpt2.is_gpt2_downloaded() and gpt2.is_gpt2_downloaded(model_name="117M")
     assert not gpt2.is_gpt2_downloaded(model_name="355M") and not gpt2.is_gpt2_downloaded("elsewhere")
-    asked = []
-    monkeypatch.setattr(download, "download_model", lambda *given: asked.append(given[:-1]))
+    calls = []
+    monkeypatch.setattr(download, "download_model", lambda *args: calls.append(args[:-1]))
     gpt2.download_gpt2(model_name="355M")
-    assert asked == [("355M", Path("models"), download.BASE_URLS)]
+    assert calls == [("355M", Path("models"), download.BASE_URLS)]
 
 
-def test_a_file_from_a_server(place):
+def test_download_of_one_file(workdir):
     with serve({"models/124M/hparams.json": b"{}"}) as server:
         gpt2.download_file_with_progress(server.url, "models/124M", "124M", "hparams.json")
         assert Path("models/124M/hparams.json").read_text() == "{}"
@@ -427,13 +427,13 @@ def test_a_file_from_a_server(place):
 
 
 @pytest.fixture
-def mounted(place, monkeypatch):
-    monkeypatch.setattr(drive, "MOUNT_POINT", place / "drive")
-    (place / "drive/MyDrive").mkdir(parents=True)
-    return place / "drive/MyDrive"
+def mounted(workdir, monkeypatch):
+    monkeypatch.setattr(drive, "MOUNT_POINT", workdir / "drive")
+    (workdir / "drive/MyDrive").mkdir(parents=True)
+    return workdir / "drive/MyDrive"
 
 
-def test_to_drive_and_back(sess, mounted):
+def test_copies_to_drive_and_back(sess, mounted):
     gpt2.finetune(sess, "text.txt", **QUICK)
     expected = gpt2.generate(sess, **GREEDY)
     gpt2.copy_checkpoint_to_gdrive()
@@ -448,19 +448,19 @@ def test_to_drive_and_back(sess, mounted):
     Path("text.txt").unlink()
     gpt2.copy_file_from_gdrive("text.txt")
     assert Path("text.txt").read_text() == TEXT
-    gpt2.copy_checkpoint_to_gdrive(copy_folder=True, checkpoint_folder="checkpoint/run1")  # again, and as version 0.4
+    gpt2.copy_checkpoint_to_gdrive(copy_folder=True, checkpoint_folder="checkpoint/run1")  # version 0.4
     assert gpt2.get_tarfile_name("checkpoint/run1") == "checkpoint_run1.tar"
 
 
-def test_training_saves_to_drive_on_the_way(sess, mounted, monkeypatch):
+def test_training_updates_the_copy_on_drive(sess, mounted, monkeypatch):
     copies = []
-    real = drive.mirror_run
+    real_mirror = drive.mirror_run
 
-    def mirror(source, target):
-        real(source, target)
+    def record_mirror(source, target):
+        real_mirror(source, target)
         copies.append(sorted(path.name for path in target.glob("model-*.index")))
 
-    monkeypatch.setattr("gpt_2_simple.finetuning.mirror_run", mirror)
+    monkeypatch.setattr("gpt_2_simple.finetuning.mirror_run", record_mirror)
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": 4}, save_every=2, copy_to_gdrive=True)
     assert copies == [["model-2.index"], ["model-4.index"]]
     assert not list(mounted.rglob(".lock"))
@@ -469,7 +469,7 @@ def test_training_saves_to_drive_on_the_way(sess, mounted, monkeypatch):
     assert gpt2.generate(copied, **GREEDY) == gpt2.generate(sess, **GREEDY)
 
 
-def test_copies_of_a_run_that_goes_on_leave_its_lock_alone(sess, mounted):
+def test_copies_of_a_run_in_progress_leave_its_lock_alone(sess, mounted):
     gpt2.finetune(sess, "text.txt", **QUICK)
     lock = Path("checkpoint/run1/.lock")
     lock.touch()
@@ -482,7 +482,7 @@ def test_copies_of_a_run_that_goes_on_leave_its_lock_alone(sess, mounted):
         assert [name for name in tar.getnames() if ".lock" in name] == []
 
 
-def test_colab_mounts(place, monkeypatch):
+def test_colab_mounts(workdir, monkeypatch):
     mounts = []
     colab = types.ModuleType("google.colab")
     colab.drive = types.SimpleNamespace(mount=mounts.append)
@@ -491,32 +491,32 @@ def test_colab_mounts(place, monkeypatch):
     assert mounts == ["/content/drive"]
 
 
-def test_the_old_package_beside_this_one_is_named(monkeypatch, tiny_dir):
+def test_a_warning_names_the_old_package_alongside_this_one(monkeypatch, tiny_dir):
     assert not package_conflict.of_the_old_package()
     monkeypatch.setattr(package_conflict.metadata, "version", lambda name: "0.8.1")
-    named = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
-    with pytest.warns(UserWarning, match=named):
+    warning = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
+    with pytest.warns(UserWarning, match=warning):
         importlib.reload(gpt2)
-    assert any(re.search(named, line) for line in itertools.islice(diagnostics.examine(str(tiny_dir.parent)), 4))
+    assert any(re.search(warning, line) for line in itertools.islice(diagnostics.examine(str(tiny_dir.parent)), 4))
 
 
-def test_six_rounds_leave_the_memory_as_it_was(sess, tmp_path):
+def test_six_rounds_do_not_leak_memory(sess, tmp_path):
     if not Path("/proc/self/statm").exists():
         pytest.skip("there is no /proc to read the memory from")
     tiny.write_model(tmp_path / "models/larger", n_ctx=64, n_embd=256)
 
-    def resident():
+    def resident_bytes():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-    seen = []
+    sizes = []
     for _ in range(6):
         gpt2.finetune(sess, "text.txt", model_name="larger", **{**QUICK, "restore_from": "fresh"})
         gpt2.generate(sess, length=5, return_as_list=True)
         gpt2.load_gpt2(sess, model_name="124M")
         gpt2.generate(sess, length=5, return_as_list=True)
         shutil.rmtree("checkpoint")
-        seen.append(resident())
-    assert seen[-1] - seen[2] < 30_000_000, seen  # a model and its optimiser are 20 MB each round
+        sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[2] < 30_000_000, sizes  # a leaked model and optimizer would add 20 MB per round
 
 
 def test_a_session_keeps_its_model_when_training_fails(trained):

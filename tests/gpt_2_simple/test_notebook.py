@@ -1,4 +1,4 @@
-"""examples/finetune.ipynb, executed on the model that is in the repository."""
+"""examples/finetune.ipynb, executed with the repository's own model."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,8 @@ SHORT = 'MODEL, TEXT, URL, RUN, STEPS, LENGTH = "shakespeare", "text.txt", "", "
 def test_the_notebook_runs(tmp_path, monkeypatch):
     notebook = nbformat.read(ROOT / "examples/finetune.ipynb", as_version=4)
     nbformat.validate(notebook)
-    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    assert first.source.startswith('REPOSITORY = "') and '%pip install -q "git+{REPOSITORY}"' in first.source
+    first_cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first_cell.source.startswith('REPOSITORY = "') and '%pip install -q "git+{REPOSITORY}"' in first_cell.source
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     assert all(name in parameters.source for name in SHORT.split(" = ")[0].split(", "))
     parameters.source = SHORT

@@ -1,4 +1,4 @@
-"""transformer-lm's commands, from the corpus to the text."""
+"""transformer-lm's commands, from a corpus to generated text."""
 
 import dataclasses
 import inspect
@@ -23,13 +23,26 @@ from gpt2.formats.model_dir import find_model, load_vocabulary
 from lm import command, data, lambada, scores, training
 
 pytest.importorskip("sentencepiece")
-SMALL = ["--n-ctx", "12", "--n-embed", "16", "--n_hidden", "8", "--n-head", "2", "--n-layer", "1", "--batch-size", "4"]
-ALL = [command.sp_train, command.sp_encode, command.gpt_2, command.gpt_2_gen, command.gpt_2_lambada]
+SMALL_SIZES = [
+    "--n-ctx",
+    "12",
+    "--n-embed",
+    "16",
+    "--n_hidden",
+    "8",
+    "--n-head",
+    "2",
+    "--n-layer",
+    "1",
+    "--batch-size",
+    "4",
+]
+COMMANDS = [command.sp_train, command.sp_encode, command.gpt_2, command.gpt_2_gen, command.gpt_2_lambada]
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """run(function, *arguments) -> (status, stdout, stderr) of a command"""
+    """Return run(function, *arguments), which returns the (status, stdout, stderr) of a command."""
 
     def run(function, *arguments):
         monkeypatch.setattr(sys, "argv", [function.__name__.replace("_", "-"), *map(str, arguments)])
@@ -50,8 +63,8 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
-    """transformer-lm's own test: sp-train, sp-encode, gpt-2, again with other settings, its validation, gpt-2-gen."""
+def test_the_pipeline_from_corpus_to_text(run, corpus, tmp_path, monkeypatch):
+    """transformer-lm's own test: sp-train, sp-encode, gpt-2, gpt-2 with other settings, its validation, gpt-2-gen."""
     monkeypatch.chdir(tmp_path)
     status, out, _ = run(command.sp_train, corpus, "sp-text.txt", "sp-model", "--vocab-size", "120")
     assert status == 0 and out == f"Reading corpora: ['{corpus}']\n"
@@ -64,9 +77,9 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     saved = [f"Saving encoded split {split} to enc/{split}.npy" for split in ("train", "valid", "test")]
     assert status == 0 and out.splitlines() == [f"Reading corpora: ['{corpus}']", *saved]
     assert np.load("enc/train.npy").dtype == np.uint16
-    assert np.load("enc/train.npy").tolist() == theirs(corpus / "train")
+    assert np.load("enc/train.npy").tolist() == encode_as_transformer_lm(corpus / "train")
 
-    common = ["run", "enc/", "sp-model.model", *SMALL]
+    common = ["run", "enc/", "sp-model.model", *SMALL_SIZES]
     status, out, err = run(
         command.gpt_2,
         *common,
@@ -87,9 +100,9 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     updates = 2 * (tokens // 96)
     assert f"Train dataset has {tokens:,} tokens\nValidation dataset has " in out
     assert json.loads(out[: out.index("\nLoading")])["hparams"]["n_hidden"] == 8
-    found = find_model("run")
-    assert found.weights_path.name == f"model-{updates}" and load_vocabulary(found).n_vocab == 120
-    assert found.hparams.as_dict() == {
+    directory = find_model("run")
+    assert directory.weights_path.name == f"model-{updates}" and load_vocabulary(directory).n_vocab == 120
+    assert directory.hparams.as_dict() == {
         "n_vocab": 120,
         "n_ctx": 12,
         "n_embd": 8,
@@ -110,12 +123,12 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
         "3",
     )
     assert status == 0, err
-    seen = updates * 96
-    assert f"Resuming from seen_tokens {seen:,}\n" in out and "sample_sentences is ignored" in err
-    whole = updates + -(-(3 * (tokens // 48) * 48 - seen) // 48)
-    assert find_model("run").weights_path.name == f"model-{whole}"
+    seen_tokens = updates * 96
+    assert f"Resuming from seen_tokens {seen_tokens:,}\n" in out and "sample_sentences is ignored" in err
+    all_updates = updates + -(-(3 * (tokens // 48) * 48 - seen_tokens) // 48)
+    assert find_model("run").weights_path.name == f"model-{all_updates}"
     status, out, err = run(command.gpt_2, *common, "--epochs", "3")
-    assert status == 0 and "has seen" in err and find_model("run").weights_path.name == f"model-{whole}"
+    assert status == 0 and "has seen" in err and find_model("run").weights_path.name == f"model-{all_updates}"
 
     status, out, err = run(command.gpt_2, *common, "--only-validate")
     losses = dict(line.split() for line in out.splitlines()[-2:])
@@ -129,21 +142,23 @@ def test_from_the_corpus_to_the_text(run, corpus, tmp_path, monkeypatch):
     options = training.TransformerLmOptions(
         *common[:3], n_ctx=12, n_embed=16, n_hidden=8, n_head=2, n_layer=1, max_tokens=10**6
     )
-    bound = training.EncodedCorpus(Path("enc"), load_vocabulary(found))
+    encoded = training.EncodedCorpus(Path("enc"), load_vocabulary(directory))
     assert (
-        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=10**4), bound).stop_after > whole
+        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=10**4), encoded).stop_after
+        > all_updates
     )
     assert (
-        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=200), bound).stop_after == whole
+        training.training_settings(dataclasses.replace(options, epochs=50, max_tokens=200), encoded).stop_after
+        == all_updates
     )
-    Path("theirs").mkdir()
-    Path("theirs/params.json").write_text("{}")
-    with pytest.raises(GPT2Error, match="theirs is a run of transformer-lm's own, .* train.py --model_name "):
-        training.training_settings(dataclasses.replace(options, run_path="theirs"), bound)
+    Path("original").mkdir()
+    Path("original/params.json").write_text("{}")
+    with pytest.raises(GPT2Error, match="original is a run of transformer-lm's own, .* train.py --model_name "):
+        training.training_settings(dataclasses.replace(options, run_path="original"), encoded)
 
 
-def theirs(folder):
-    """What transformer-lm's sp-encode writes of a folder, its files in order."""
+def encode_as_transformer_lm(folder):
+    """Return the ids that transformer-lm's sp-encode writes for a folder, with its files sorted by name."""
     import sentencepiece
 
     model = sentencepiece.SentencePieceProcessor(model_file="sp-model.model")
@@ -167,15 +182,15 @@ def slow_loss(run, path):
     return float(np.mean(losses))
 
 
-@pytest.mark.parametrize("function", ALL)
+@pytest.mark.parametrize("function", COMMANDS)
 def test_help(run, function):
-    with pytest.raises(SystemExit) if function in ALL[:2] else memoryview(b""):
+    with pytest.raises(SystemExit) if function in COMMANDS[:2] else memoryview(b""):
         status, out, _ = run(function, "--help")
         assert status == 0 and out.startswith("usage: ")
 
 
 @pytest.mark.parametrize(
-    "function, arguments, said",
+    "function, arguments, message",
     [
         (command.sp_train, ["a", "b"], "the following arguments are required: sp_text|sp_model_prefix"),
         (command.sp_train, ["a", "b", "c", "--bogus"], "--bogus.*; sp-train --help lists the flags"),
@@ -195,15 +210,15 @@ def test_help(run, function):
         (command.gpt_2_lambada, ["nosuch", "nosuch.jsonl"], "nosuch.jsonl cannot be read: No such file"),
     ],
 )
-def test_mistakes(run, function, arguments, said, tmp_path, monkeypatch):
+def test_errors_are_one_line(run, function, arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = run(function, *arguments)
-    assert status in (1, 2) and re.search(said, err) and err.count("\n") == 1, err
-    assert re.fullmatch(r"(Reading corpora:|loading model from) .*\n|", out), "as it always began"
+    assert status in (1, 2) and re.search(message, err) and err.count("\n") == 1, err
+    assert re.fullmatch(r"(Reading corpora:|loading model from) .*\n|", out), "the first line is transformer-lm's"
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("function", ALL[:2])
+@pytest.mark.parametrize("function", COMMANDS[:2])
 def test_a_missing_package(run, function, corpus, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
@@ -224,19 +239,19 @@ def test_a_missing_package_of_a_model(run, lm_dir, monkeypatch):
     )
 
 
-def test_a_text_that_gives_too_few_pieces(run, corpus, tmp_path, monkeypatch):
+def test_a_text_with_too_few_pieces(run, corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = run(command.sp_train, corpus, "text", "sp", "--vocab-size", "100000")
-    last = err.splitlines()[-1]
+    error_line = err.splitlines()[-1]
     assert (
         status == 1
-        and last.startswith("error: a vocabulary of 100000 pieces could not be trained on text: ")
-        and "Vocabulary size" in last
+        and error_line.startswith("error: a vocabulary of 100000 pieces could not be trained on text: ")
+        and "Vocabulary size" in error_line
     )
     assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
-def test_clean_removes_nothing_but_runs(tmp_path, tiny_dir):
+def test_clean_removes_only_runs(tmp_path, tiny_dir):
     shutil.copytree(tiny_dir, tmp_path / "precious")
     with pytest.raises(GPT2Error, match="precious is not a run, and clean would remove everything"):
         training.remove_run(tmp_path / "precious")
@@ -247,13 +262,13 @@ def test_clean_removes_nothing_but_runs(tmp_path, tiny_dir):
     assert not (tmp_path / "precious").exists()
 
 
-def test_flags_are_all_described():
+def test_all_flags_are_described():
     for function in (training.TransformerLmOptions, command.generate, command.evaluate_lambada):
         assert set(inspect.signature(function).parameters) <= set(command.FLAGS)
     assert cli.help_text(command.evaluate_lambada, command.FLAGS)
 
 
-def test_gather_joins_lines_that_were_cut(tmp_path, monkeypatch):
+def test_join_lines_completes_lines_that_parts_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "PART", 10)
     path = tmp_path / "a.txt"
     path.write_text("eins zwei drei vier fünf\n\n \nsechs\nsieben acht neun zehn elf zwölf")
@@ -262,7 +277,7 @@ def test_gather_joins_lines_that_were_cut(tmp_path, monkeypatch):
 
 
 def test_lambada(run, lm_dir, tmp_path):
-    """Three words that the model would write itself, and two that it would not; what is no two words does not count."""
+    """The model predicts three last words and not the other two; texts with fewer than two words are ignored."""
     model = generate.load(str(lm_dir))
     vocabulary = model.encoder
     texts = []
@@ -277,9 +292,9 @@ def test_lambada(run, lm_dir, tmp_path):
     texts += ["Das blaue Pferd", "Wenn der\nSturm \n", "eins", " "]
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
-    found = lambada.evaluate(model, lambada.read_passages(path))
-    assert (found.correct, found.words) == (3, 5) and found.perplexity > 1
+    result = lambada.evaluate(model, lambada.read_passages(path))
+    assert (result.correct, result.words) == (3, 5) and result.perplexity > 1
     nats = [lambada.evaluate(model, [text]).nats for text in texts[:5]]
-    assert found.nats == pytest.approx(sum(nats), abs=1e-3)
+    assert result.nats == pytest.approx(sum(nats), abs=1e-3)
     status, out, _ = run(command.gpt_2_lambada, lm_dir, path)
     assert status == 0 and out.startswith("accuracy 0.6000 (3 of 5 last words)\nperplexity ")

@@ -1,4 +1,4 @@
-"""OpenAI's modules in graph mode: their numbers beside those of the library, and what they refuse."""
+"""OpenAI's modules in graph mode: their numbers match the library's, and invalid arguments are rejected."""
 
 import json
 
@@ -22,7 +22,7 @@ def sizes(tiny_dir):
 
 @pytest.fixture
 def expected(oracle):
-    """Greedy ids of the library, found before there is a graph."""
+    """The library's greedy ids, computed eagerly before a graph exists."""
     return {len(prompt): decode_slowly(oracle, TokenSequence(prompt, GREEDY), 40) for prompt in PROMPTS}
 
 
@@ -33,7 +33,7 @@ def sess(tiny_dir):
         yield session
 
 
-def test_greedy_ids_are_the_library_s_beyond_the_window_too(expected, sess, sizes):
+def test_greedy_ids_match_the_library_also_beyond_the_window(expected, sess, sizes):
     context = v1.placeholder(tf.int32, [2, None])
     length, temperature = v1.placeholder(tf.int32, []), v1.placeholder(tf.float32, [])
     output = sample.sample_sequence(
@@ -50,29 +50,36 @@ def test_greedy_ids_are_the_library_s_beyond_the_window_too(expected, sess, size
     assert sess.run(output, {context: [[1, 2]] * 2, length: 0, temperature: 1.0}).tolist() == [[1, 2]] * 2
 
 
-def test_logits_with_a_past_are_those_without(sess, sizes):
+def test_logits_with_a_past_match_those_without(sess, sizes):
     tokens = tf.constant([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
-    whole, first = model.model(sizes, tokens), model.model(sizes, tokens[:, :3])
+    full = model.model(sizes, tokens)
+    first = model.model(sizes, tokens[:, :3])
     rest = model.model(sizes, tokens[:, 3:], past=first["present"])
     sess.restored()
-    whole, first, rest = sess.run([whole, first, rest])
-    np.testing.assert_allclose(np.concatenate([first["logits"], rest["logits"]], 1), whole["logits"], atol=1e-5)
-    np.testing.assert_allclose(np.concatenate([first["present"], rest["present"]], -2), whole["present"], atol=1e-5)
-    assert list(whole["present"].shape) == model.past_shape(hparams=sizes, batch_size=2, sequence=5)
+    full, first, rest = sess.run([full, first, rest])
+    np.testing.assert_allclose(np.concatenate([first["logits"], rest["logits"]], 1), full["logits"], atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([first["present"], rest["present"]], -2), full["present"], atol=1e-5)
+    assert list(full["present"].shape) == model.past_shape(hparams=sizes, batch_size=2, sequence=5)
 
 
-def kept(logits):
+def kept_ids(logits):
     return [np.flatnonzero(row > -1e9).tolist() for row in logits]
 
 
 def test_filters(sess):
     logits = tf.constant([[1.0, 3, 3, 2], [0, 0, 0, 0]])
     probs = tf.math.log([[0.15, 0.5, 0.05, 0.3], [0.97, 0.01, 0.01, 0.01]])
-    found = sess.run([sample.top_k_logits(logits, k) for k in (0, 1, 3, tf.constant(2), 9)])
+    filtered = sess.run([sample.top_k_logits(logits, k) for k in (0, 1, 3, tf.constant(2), 9)])
     everything = [[0, 1, 2, 3]] * 2
-    assert [kept(x) for x in found] == [everything, [[1], [0]], [[1, 2, 3], [0, 1, 2]], [[1, 2], [0, 1]], everything]
-    found = sess.run([sample.top_p_logits(probs, p) for p in (0, 0.6, tf.constant(0.9), 1.0)])
-    assert [kept(x) for x in found] == [everything, [[1, 3], [0]], [[0, 1, 3], [0]], everything]
+    assert [kept_ids(x) for x in filtered] == [
+        everything,
+        [[1], [0]],
+        [[1, 2, 3], [0, 1, 2]],
+        [[1, 2], [0, 1]],
+        everything,
+    ]
+    filtered = sess.run([sample.top_p_logits(probs, p) for p in (0, 0.6, tf.constant(0.9), 1.0)])
+    assert [kept_ids(x) for x in filtered] == [everything, [[1, 3], [0]], [[0, 1, 3], [0]], everything]
 
 
 def test_draws_follow_the_filtered_probabilities(sess, sizes):
@@ -88,7 +95,7 @@ def test_draws_follow_the_filtered_probabilities(sess, sizes):
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "arguments, message",
     [
         ({}, "Specify exactly one of start_token and context!"),
         ({"start_token": 1, "context": [[1]]}, "Specify exactly one"),
@@ -98,12 +105,12 @@ def test_draws_follow_the_filtered_probabilities(sess, sizes):
         ({"start_token": 1, "hparams": model.default_hparams()}, "n_vocab must be"),
     ],
 )
-def test_what_is_refused(sess, sizes, given, said):
-    with pytest.raises(GPT2Error, match=said):
-        sample.sample_sequence(**{"hparams": sizes, "length": 5, **given})
+def test_invalid_arguments_are_rejected(sess, sizes, arguments, message):
+    with pytest.raises(GPT2Error, match=message):
+        sample.sample_sequence(**{"hparams": sizes, "length": 5, **arguments})
 
 
-def test_what_is_refused_elsewhere(sizes, tiny_dir):
+def test_errors_outside_of_sample_sequence(sizes, tiny_dir):
     with pytest.raises(GPT2Error, match="there is none: put it inside `with tf.Graph"):
         model.model(sizes, [[1]])
     with pytest.raises(UsageError, match="there is no hparam 'n_hidden'"):

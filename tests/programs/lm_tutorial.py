@@ -1,6 +1,6 @@
-"""As the cells of a German tutorial: so many tokens, up to a full stop, next-word probabilities.
+"""Cells of a German tutorial: N tokens, text up to a full stop, next-word probabilities.
 
-Takes the model's folder, a prefix and the piece at which the second function stops.
+Arguments: the model's folder, a prefix, and the piece at which the second function stops.
 """
 
 import json
@@ -38,9 +38,16 @@ def gpt2_gen_until(mw, prefix, stop_token=".", top_k=8):
 sentence = gpt2_gen(mw, prefix, n_tokens_to_generate=16, top_k=8)
 until = gpt2_gen_until(mw, prefix, stop_token=stop, top_k=8)
 lmi.ModelWrapper.prefix_too = True  # as the tutorial's version of July 2020 did
-whole = gpt2_gen(mw, prefix, n_tokens_to_generate=16, top_k=8)
+with_prefix = gpt2_gen(mw, prefix, n_tokens_to_generate=16, top_k=8)
 top = [(token, float(np.exp(log_prob))) for log_prob, token in mw.get_next_top_k(mw.tokenize(prefix), 10)]
 occurred = mw.get_occurred_log_probs([mw.END_OF_TEXT] + mw.tokenize(prefix))
 shape = list(mw.get_log_probs(mw.tokenize(prefix)).shape)
-found = {"sentence": sentence, "until": until, "whole": whole, "top": top, "occurred": occurred, "shape": shape}
-print(json.dumps({**found, "n_ctx": mw.model.hparams.n_ctx}), file=sys.stderr)
+results = {
+    "sentence": sentence,
+    "until": until,
+    "with_prefix": with_prefix,
+    "top": top,
+    "occurred": occurred,
+    "shape": shape,
+}
+print(json.dumps({**results, "n_ctx": mw.model.hparams.n_ctx}), file=sys.stderr)

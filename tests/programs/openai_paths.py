@@ -1,4 +1,4 @@
-"""As programs that reach OpenAI's modules in other ways than from beside them, and models in other folders."""
+"""Programs that import OpenAI's modules by other paths, and load models from other folders."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import sys
 
 import asks_for_tensorflow_1
 import tensorflow as tf
-from generator.gpt2.src import encoder as theirs
+from generator.gpt2.src import encoder as generator_encoder
 from generator.gpt2.src import sample
 
 from src import model
@@ -17,7 +17,7 @@ import encoder
 
 texts = [encoder.get_encoder("run1", "../checkpoint"), encoder.get_encoder("tiny", models_dir="../models")]
 os.chdir("..")
-texts += [theirs.get_encoder("checkpoint/run1"), encoder.get_encoder("tiny")]
+texts += [generator_encoder.get_encoder("checkpoint/run1"), encoder.get_encoder("tiny")]
 ids = [enc.encode("the cat") for enc in texts]
 enc = texts[0]
 assert all(enc.decoder[enc.encoder[piece]] == piece for piece in enc.encoder)
@@ -25,20 +25,20 @@ assert all(enc.byte_decoder[enc.byte_encoder[byte]] == byte for byte in range(25
 assert enc.decode(ids[0]) == "the cat" and enc.bpe_ranks[("Ġ", "t")] < enc.bpe_ranks[("Ġt", "h")]
 hparams = model.default_hparams()
 sizes = [hparams.n_ctx, hparams.n_embd, hparams.n_head, hparams.n_layer, hparams.n_vocab]
-said = []
+messages = []
 for name in ("placeholder", "summary.merge_all", "summary.nothing"):
     try:
         eval(f"tf.{name}")
     except AttributeError as error:
-        said.append(str(error))
-found = {
+        messages.append(str(error))
+results = {
     "ids": ids,
     "sizes": sizes,
-    "said": said,
-    "library": asks_for_tensorflow_1.found(),
-    "own": hasattr(tf, "Session"),
+    "messages": messages,
+    "library": asks_for_tensorflow_1.has_session(),
+    "program": hasattr(tf, "Session"),
 }
-tf.compat.v1.disable_eager_execution()  # the line that the error names: the default graph, and no `with`
+tf.compat.v1.disable_eager_execution()  # as the error message advises; no `with` block is needed
 with open("models/tiny/hparams.json") as file:
     hparams.override_from_dict(json.load(file))
 sess = tf.InteractiveSession()
@@ -47,6 +47,6 @@ output = sample.sample_sequence(hparams=hparams, length=5, context=context, batc
 other = tf.Session(config=tf.ConfigProto(log_device_placement=False))
 for each in (sess, other):
     tf.train.Saver().restore(each, tf.train.latest_checkpoint("models/tiny"))
-found["written"] = [output.eval({context: ids[:1]}).tolist(), other.run(output, {context: ids[:1]}).tolist()]
-found["rest"] = [hasattr(tf, name) for name in ("contrib", "__wrapped__")] + [callable(sample.top_k_logits)]
-json.dump(found, sys.stdout)
+results["generated"] = [output.eval({context: ids[:1]}).tolist(), other.run(output, {context: ids[:1]}).tolist()]
+results["rest"] = [hasattr(tf, name) for name in ("contrib", "__wrapped__")] + [callable(sample.top_k_logits)]
+json.dump(results, sys.stdout)

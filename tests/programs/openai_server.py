@@ -1,6 +1,6 @@
-"""As the bots and servers on OpenAI's modules: one graph, one session, one tensor, run for each message.
+"""A bot or server on OpenAI's modules: one graph, one session, and one tensor, which is run for each message.
 
-Nothing in it is of TensorFlow 2.
+It uses only names of TensorFlow 1.
 """
 
 import json
@@ -17,7 +17,7 @@ import sample
 import tensorflow as tf
 
 
-class Writer:
+class Generator:
     def __init__(self, model_name, models_dir, length, **settings):
         self.enc = encoder.get_encoder(model_name, models_dir)
         hparams = model.default_hparams()
@@ -44,13 +44,13 @@ class Writer:
         return [self.enc.decode(ids) for ids in out][0]
 
 
-def serve(writer):
+def serve(generator):
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             text = self.rfile.read(int(self.headers["Content-Length"])).decode()
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(writer(text).encode())
+            self.wfile.write(generator(text).encode())
 
         def log_message(self, *_):
             pass
@@ -62,6 +62,6 @@ def serve(writer):
 
 if __name__ == "__main__":
     model_name, models_dir, prompts = sys.argv[1], sys.argv[2], json.load(sys.stdin)
-    url = serve(Writer(model_name, models_dir, length=40, temperature=1, top_k=1, top_p=1))
+    url = serve(Generator(model_name, models_dir, length=40, temperature=1, top_k=1, top_p=1))
     answers = [urllib.request.urlopen(url, prompt.encode()).read().decode() for prompt in prompts]
     json.dump(answers, sys.stdout)

@@ -1,4 +1,4 @@
-"""As the train.py of the forks and programs that export a model; with the one line that changes: TensorFlow's import.
+"""The forks' train.py, and programs that export a model. One line is new: TensorFlow's import.
 
 Everything is in the default graph of an interactive session.
 """
@@ -44,17 +44,17 @@ sess.run(tf.global_variables_initializer())
 fresh = float(loss.eval({context: [data[:24]] * 2}))
 saver.restore(sess, tf.train.latest_checkpoint(FOLDER))
 losses = []
-for at in range(12):
+for position in range(12):
     sess.run(reset)
     for offset in (0, 5):
-        batch = [data[at + offset : at + offset + 24], data[at + offset + 7 : at + offset + 31]]
+        batch = [data[position + offset : position + offset + 24], data[position + offset + 7 : position + offset + 31]]
         value, _ = sess.run([accumulate, summaries], {context: batch})
     sess.run(step)
     losses.append(float(value))
-written = sess.run(samples, {context: [data[:1]] * 2})
+sampled = sess.run(samples, {context: [data[:1]] * 2})
 saver.save(sess, os.path.join(OUT, "model"), global_step=12)
 
-# Export, for a server that knows nothing of these modules.
+# Export for a server that does not have these modules.
 greedy = sample.sample_sequence(hparams=hparams, length=5, context=context, top_k=1)
 expected = sess.run(greedy, {context: [[1, 2, 3], [4, 5, 6]]})
 tf.saved_model.simple_save(sess, os.path.join(OUT, "served"), {"context": context}, {"sample": greedy})
@@ -62,4 +62,4 @@ frozen = tf.graph_util.convert_variables_to_constants(sess, sess.graph.as_graph_
 with tf.Session(graph=tf.Graph()) as other:
     tensors = tf.import_graph_def(frozen, return_elements=[context.name, greedy.name])
     assert (other.run(tensors[1], {tensors[0]: [[1, 2, 3], [4, 5, 6]]}) == expected).all()
-json.dump({"fresh": fresh, "losses": losses, "shape": list(written.shape), "served": expected.tolist()}, sys.stdout)
+json.dump({"fresh": fresh, "losses": losses, "shape": list(sampled.shape), "served": expected.tolist()}, sys.stdout)

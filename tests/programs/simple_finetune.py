@@ -1,4 +1,4 @@
-"""As a script that spells every parameter of finetune out, with its model in any folder, and goes on with the run."""
+"""A script that passes every parameter of finetune, with a model in any folder, and resumes the run."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 import gpt_2_simple as gpt2
 
 sess = gpt2.start_tf_sess()
-given = dict(
+parameters = dict(
     dataset="text.txt",
     steps=2,
     model_name="",
@@ -31,13 +31,13 @@ given = dict(
     optimizer="adam",
     overwrite=False,
 )
-gpt2.finetune(sess, **given)
+gpt2.finetune(sess, **parameters)
 first = gpt2.generate(sess, run_name="authors/one", return_as_list=True, length=60, temperature=1.0, seed=1)
-gpt2.finetune(sess, **{**given, "restore_from": "latest", "model_dir": "models", "model_name": "124M"}, reuse=True)
+gpt2.finetune(sess, **{**parameters, "restore_from": "latest", "model_dir": "models", "model_name": "124M"}, reuse=True)
 try:
-    gpt2.finetune(sess, **{**given, "restore_from": "latest", "model_name": "wider", "model_dir": "models"})
+    gpt2.finetune(sess, **{**parameters, "restore_from": "latest", "model_name": "wider", "model_dir": "models"})
 except ValueError as error:
-    refused = str(error)
+    error_message = str(error)
 gpt2.tf.compat.v1.reset_default_graph()
 gpt2.tf.reset_default_graph()
 sess = gpt2.reset_session(sess)
@@ -47,4 +47,4 @@ files = [
     os.path.exists(f"{folder}/authors/one/{name}")
     for folder, name in (("checkpoint", "counter"), ("samples", "samples-2"))
 ]
-print(json.dumps({"texts": [first, second], "files": files, "refused": refused}), file=sys.stderr)
+print(json.dumps({"texts": [first, second], "files": files, "error": error_message}), file=sys.stderr)

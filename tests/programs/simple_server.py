@@ -1,4 +1,4 @@
-"""As the web server that many copied: against the old package's growing memory, every eighth request begins anew."""
+"""A widely copied web server: it reloads the model every eighth request, because the old package leaked memory."""
 
 import gc
 import json

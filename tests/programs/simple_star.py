@@ -1,6 +1,6 @@
-"""As programs that reach behind the functions: the star import's names, and a graph of their own in the session.
+"""Programs that use more than the functions: names of the star import, and their own graph in the session.
 
-The old package had switched eager execution off; that is the one line that such a program needs now.
+One line is new: the old package disabled eager execution itself.
 """
 
 from gpt_2_simple import *
@@ -26,6 +26,6 @@ saver.restore(sess, tf.train.latest_checkpoint(folder))
 tokens = enc.encode("the cat")
 out = sess.run(output, feed_dict={context: [tokens]})
 assert a_sample is sample and an_encoder is encoder and callable(tqdm) and re and datetime.now()
-a_sample.sample_sequence = None  # replaced: the package's own functions do not go through it
+a_sample.sample_sequence = None  # the package's own functions do not use it
 again = generate(sess, prefix="the cat", length=5, top_k=1, return_as_list=True)[0]
 print(json.dumps({"texts": [first, enc.decode(out[0]), again]}), file=sys.stderr)
