@@ -88,28 +88,12 @@ def train_vocabulary(text: Path, prefix: str, vocab_size: int, character_coverag
             f"vocab_size must be at least 1 and character_coverage above 0 and at most 1, not {vocab_size} and"
             f" {character_coverage}"
         )
-    model = Path(f"{prefix}{SP_MODEL_SUFFIX}")
     if not prefix or prefix.endswith(os.sep):
         raise UsageError(f"sp_model_prefix must be the start of a file name, not {prefix!r}")
+    model = Path(f"{prefix}{SP_MODEL_SUFFIX}")
     try:
-        with (
-            creating_folder(model.parent),
-            atomic_write_many(model.parent, last=model.name) as folder,
-            _ctrl_c_ends_process(),
-        ):
-            import_sentencepiece().SentencePieceTrainer.train(
-                input=str(text),
-                model_prefix=str(folder / model.stem),
-                vocab_size=vocab_size,
-                model_type="bpe",
-                max_sentence_length=MAX_LINE_BYTES,
-                bos_id=-1,
-                eos_id=-1,
-                unk_piece=UNKNOWN_TOKEN,
-                control_symbols=[END_OF_LINE, END_OF_TEXT],
-                character_coverage=character_coverage,
-                minloglevel=2,  # errors only, which are also raised
-            )
+        with creating_folder(model.parent), atomic_write_many(model.parent, last=model.name) as folder:
+            _run_trainer(text, folder / model.stem, vocab_size, character_coverage)
     except RuntimeError as error:
         raise GPT2Error(
             f"a vocabulary of {vocab_size} pieces could not be trained on {printable_name(text)}: {_reason(error)}"
@@ -117,6 +101,23 @@ def train_vocabulary(text: Path, prefix: str, vocab_size: int, character_coverag
     except OSError as error:
         raise GPT2Error(f"{model} cannot be written: {error.strerror or error}") from error
     return model
+
+
+def _run_trainer(text: Path, prefix: Path, vocab_size: int, character_coverage: float) -> None:
+    with _ctrl_c_ends_process():
+        import_sentencepiece().SentencePieceTrainer.train(
+            input=str(text),
+            model_prefix=str(prefix),
+            vocab_size=vocab_size,
+            model_type="bpe",
+            max_sentence_length=MAX_LINE_BYTES,
+            bos_id=-1,
+            eos_id=-1,
+            unk_piece=UNKNOWN_TOKEN,
+            control_symbols=[END_OF_LINE, END_OF_TEXT],
+            character_coverage=character_coverage,
+            minloglevel=2,  # errors only, which are also raised
+        )
 
 
 def _reason(error: RuntimeError) -> str:

@@ -176,7 +176,13 @@ def training_settings(options: TransformerLmOptions, corpus: EncodedCorpus) -> T
         raise GPT2Error(
             f"{corpus.paths[TRAIN]} has {len(corpus.train)} tokens, fewer than the {tokens_in_update} of one update"
         )
-    values: dict[str, Any] = {
+    values = _setting_values(options, corpus) | {"stop_after": _last_update(options, epoch_updates)}
+    return run_settings.combine_settings(values)
+
+
+def _setting_values(options: TransformerLmOptions, corpus: EncodedCorpus) -> dict[str, Any]:
+    """Return the settings that do not depend on the run's progress."""
+    return {
         "run_name": options.folder.name,
         "checkpoint_dir": str(options.folder.parent),
         "dataset": str(corpus.paths[TRAIN]),
@@ -195,14 +201,12 @@ def training_settings(options: TransformerLmOptions, corpus: EncodedCorpus) -> T
         "val_batch_size": options.batch_size,
         "val_batch_count": max(1, -(-len(corpus.valid) // (options.n_ctx * options.batch_size))),
         "precision": BFLOAT16 if options.use_amp else FLOAT32,
-        "stop_after": _last_update(options, epoch_updates),
         "n_ctx": options.n_ctx,
         "n_embd": options.layer_width,
         "n_token_embd": options.n_embed,
         "n_head": options.n_head,
         "n_layer": options.n_layer,
     }
-    return run_settings.combine_settings(values)
 
 
 def _last_update(options: TransformerLmOptions, epoch_updates: int) -> int:
