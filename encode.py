@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
 
 from gpt2.cli import command
-from gpt2.data.documents import COMBINE
+from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
 from gpt2.text.undecodable import check_encoding
 
@@ -17,7 +17,7 @@ def encode_text(
     out,
     model_name=DEFAULT_MODEL,
     models_dir=DEFAULT_MODELS_DIR,
-    combine=COMBINE,
+    combine=DEFAULT_COMBINE_CHARACTERS,
     encoding="utf-8",
     csv_header=False,
     workers=None,

@@ -24,7 +24,7 @@ import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2.data import documents
-from gpt2.data.workers import cores
+from gpt2.devices import available_cores
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE_PATTERN
 
 COMMAND = Path(__file__).resolve().parents[1] / "encode.py"
@@ -85,7 +85,7 @@ def run_peer(text, ids, vocabulary):
         at += len(expected)
         if len(batch) == TOGETHER or part.last:
             start = time.perf_counter()
-            peer.encode_ordinary_batch(batch, num_threads=cores())
+            peer.encode_ordinary_batch(batch, num_threads=available_cores())
             together += time.perf_counter() - start
             batch = []
     assert at == len(ids) - 1, f"there are {len(ids)} ids, not {at + 1}"
@@ -100,8 +100,12 @@ def main(source, vocabulary, size=str(10**9), folder=None):
         ids = np.load(out, mmap_mode="r")
         alone, together = run_peer(text, ids, Path(vocabulary))
         megabytes = text.stat().st_size / 1e6
-    print(f"{megabytes:.0f} MB, {len(ids):,} tokens, {cores()} cores; all ids are those of tiktoken")
-    for name, took in (("encode.py", seconds), ("tiktoken, 1 thread", alone), (f"tiktoken, {cores()}", together)):
+    print(f"{megabytes:.0f} MB, {len(ids):,} tokens, {available_cores()} cores; all ids are those of tiktoken")
+    for name, took in (
+        ("encode.py", seconds),
+        ("tiktoken, 1 thread", alone),
+        (f"tiktoken, {available_cores()}", together),
+    ):
         print(f"{name}: {took:.1f} s, {megabytes / took:.1f} MB/s, {len(ids) / took / 1e6:.2f} million tokens/s")
     print(f"ratio to one thread {alone / seconds:.2f}, to all {together / seconds:.2f}; memory {peak / 1e6:.0f} MB")
     figures = {"tokens_per_s": len(ids) / seconds, "tiktoken_1": len(ids) / alone, "tiktoken": len(ids) / together}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt2.cli.progress_bars import ENCODING, FETCHING, bar, bars
-from gpt2.data.documents import COMBINE, CsvFormat, find_text_files, first_column
-from gpt2.data.text_file import TextFiles
+from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat, find_text_files, first_column
+from gpt2.data.text_file import TextFileReader
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import atomic_write, creating_folder, expand_path
 from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
 START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"  # enclose each row of a .csv
-CSV_FORMAT = CsvFormat(header=True, start=START_TOKEN)  # the end token precedes the next document
+CSV_FORMAT = CsvFormat(header=True, prefix=START_TOKEN)  # the end token precedes the next document
 
 
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
@@ -86,7 +86,7 @@ def encode_csv(
     paths = find_text_files(csv_path)
     if len(paths) > 1:
         raise UsageError(f"csv_path must be one file, but {csv_path!r} matches {len(paths)} files")
-    text_files = TextFiles("utf-8")
+    text_files = TextFileReader("utf-8")
     with atomic_write(Path(out_path)) as out, text_files.open(paths[0]) as (_, text):
         for cell in first_column(text, header):
             out.write(f"{start_token}{cell}{end_token}\n".encode())
@@ -98,7 +98,7 @@ def encode_dataset(
     model_dir: str = "models",
     out_path: str = "text_encoded.npz",
     model_name: str = "124M",
-    combine: int = COMBINE,
+    combine: int = DEFAULT_COMBINE_CHARACTERS,
 ) -> None:
     """Encode text of any size into a training set, on all cores.
 
@@ -120,4 +120,4 @@ def encode_dataset(
     encoder = find_vocabulary(model_name, model_dir)
     print("Writing", out_path)
     with bar(ENCODING) as report:
-        encode.encode(file_path, out_path, encoder, rows=CSV_FORMAT, combine=combine, report=report)
+        encode.encode(file_path, out_path, encoder, csv_format=CSV_FORMAT, combine=combine, report=report)

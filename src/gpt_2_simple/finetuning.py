@@ -112,7 +112,7 @@ def finetune(
         optimizer=optimizer,
         steps=steps if steps > 0 else None,
         csv_header=CSV_FORMAT.header,
-        csv_start=CSV_FORMAT.start,
+        csv_start=CSV_FORMAT.prefix,
         **extra_settings,
     )
     if model_name != DEFAULT_MODEL:  # the default may mean that the caller named no model, so the run's is used

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt2.data import documents, token_file
 from gpt2.data.encode import encode_files
-from gpt2.data.workers import Encoded, pack_separator
+from gpt2.data.workers import EncodedBatch, pack_separator
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, atomic_write, atomic_write_many, creating_folder, no_callback
 from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SP_MODEL_SUFFIX, UNKNOWN_TOKEN, import_sentencepiece
@@ -55,7 +55,7 @@ def join_lines(paths: Sequence[Path], output: Path, report: ByteProgress = no_ca
     incomplete_line = ""
     report(done, total)
     with atomic_write(output) as file:
-        for part in documents.read(paths, where=_after_last_newline):
+        for part in documents.read(paths, find_cut=_after_last_newline):
             lines = (incomplete_line + part.text + "\n" * part.last).split("\n")
             incomplete_line = "" if part.last else lines.pop()
             file.write("".join(f"{line}\n" for line in lines if line.strip()).encode("utf-8"))
@@ -174,7 +174,7 @@ def encode_corpora(
                     raise GPT2Error(f"the {split} split holds no text")
 
 
-def _encode_texts(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteProgress) -> Iterator[Encoded]:
+def _encode_texts(paths: Sequence[Path], vocabulary: Vocabulary, report: ByteProgress) -> Iterator[EncodedBatch]:
     """Yield batches of ids like `encode_files`, without the end-of-text token that it puts before the first file."""
     leading = pack_separator(vocabulary)
     with contextlib.closing(encode_files(paths, vocabulary, "utf-8", documents.PLAIN_CSV, None, report)) as batches:

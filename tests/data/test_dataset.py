@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpt2.data import dataset, documents, encode, token_file, windows
-from gpt2.data.workers import Encoded
+from gpt2.data.workers import EncodedBatch
 from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error, UsageError
 
@@ -58,7 +58,7 @@ def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
     ids = dataset.load(str(tmp_path), encoder)
     assert ids.dtype == np.uint16
     assert ids.tolist() == stream(encoder, "one", "two", "three", "four\n")
-    assert dataset.load(f"{tmp_path}/*.csv", encoder, rows=documents.CsvFormat(header=True)).tolist() == stream(
+    assert dataset.load(f"{tmp_path}/*.csv", encoder, csv_format=documents.CsvFormat(header=True)).tolist() == stream(
         encoder, "three"
     )
 
@@ -89,7 +89,7 @@ def test_kinds_of_files_may_be_mixed(encoder, write, tmp_path, name):
     else:
         write(name, row(EOT, *two, EOT) if name == "b.npy" else [np.array(two[:1]), np.array(two[1:], np.int64)])
     if name == "b.npy":
-        with pytest.warns(UserWarning, match=r"b.npy has no b.json beside it that names its vocabulary"):
+        with pytest.warns(UserWarning, match=r"b.npy has no sidecar b.json that names its vocabulary"):
             ids = dataset.load(str(tmp_path), encoder)
     else:
         ids = dataset.load(str(tmp_path), encoder)
@@ -111,24 +111,26 @@ def test_a_token_file_is_read_where_it_is_and_its_sidecar_checked(encoder, other
     with pytest.raises(GPT2Error, match="ids of another vocabulary than the model's; encode its text again: python3"):
         dataset.load(str(tmp_path / "data.npy"), other)
     np.save(tmp_path / "data.npy", row(1, 2, 3))
-    with pytest.raises(GPT2Error, match="it has 3 ids, but data.json beside it says 4"):
+    with pytest.raises(GPT2Error, match="it has 3 ids, but its sidecar data.json says 4"):
         dataset.load(str(tmp_path / "data.npy"), encoder)
 
 
 def test_stored_ids_are_those_of_an_array(encoder, write):
     """For all that training does with them."""
     array = np.random.default_rng(1).integers(50257, size=1000).astype(">i4")
-    with pytest.warns(UserWarning, match="has no a.json beside it"):
+    with pytest.warns(UserWarning, match="has no sidecar a.json"):
         ids = dataset.load(write("a.npy", array), encoder)
     for at in (slice(None), slice(3, 9), slice(-5, None), slice(7, 2), slice(0, 1000, 17), slice(100, 900)):
         assert np.array_equal(ids[at], array[at]) and len(ids[at]) == len(array[at])
     assert [ids[0], ids[-1], ids[np.int64(5)]] == array[[0, -1, 5]].tolist()
-    assert np.array_equal(windows.batch(ids, 11, 6, 1, 5), windows.batch(array, 11, 6, 1, 5))
+    assert np.array_equal(windows.random_windows(ids, 11, 6, 1, 5), windows.random_windows(array, 11, 6, 1, 5))
     own, other = windows.hold_out(ids, 0.1), windows.hold_out(array, 0.1)
     assert len(own.train) == 900 and np.array_equal(
-        windows.batch(own.train, 11, 6, 1, 5), windows.batch(other.train, 11, 6, 1, 5)
+        windows.random_windows(own.train, 11, 6, 1, 5), windows.random_windows(other.train, 11, 6, 1, 5)
     )
-    for mine, its in zip(windows.spread(own.validation, 11, 4, 3), windows.spread(other.validation, 11, 4, 3)):
+    for mine, its in zip(
+        windows.spread_windows(own.validation, 11, 4, 3), windows.spread_windows(other.validation, 11, 4, 3)
+    ):
         assert np.array_equal(mine, its)
 
 
@@ -139,7 +141,7 @@ def test_a_token_file_that_is_cut_off_in_use_is_an_error(encoder, write, tmp_pat
     os.truncate(out, 1000)
     assert np.asarray(ids[:400]).shape == (400,)
     with pytest.raises(GPT2Error, match="data.npy was cut off while it was in use; encode its text again: python3"):
-        windows.batch(ids[8000:], 100, 2, 1, 1)
+        windows.random_windows(ids[8000:], 100, 2, 1, 1)
 
 
 def test_another_file_of_the_name_changes_nothing(encoder, write, tmp_path):
@@ -171,7 +173,7 @@ def test_headers_that_claim_what_is_not_there(encoder, write, name, shape):
         with zipfile.ZipFile(archive, "w") as files:
             files.writestr("arr_0.npy", file.getvalue())
         file = archive
-    with pytest.raises(GPT2Error, match="a.np. is damaged or no file of ids"):
+    with pytest.raises(GPT2Error, match="a.np. is damaged or not a file of ids"):
         dataset.load(write(name, file.getvalue()), encoder)
 
 
@@ -180,7 +182,7 @@ def test_no_sidecar(encoder, write, tmp_path):
     write("a.json", "[" * 4000)
     assert dataset.load(str(tmp_path), encoder).tolist() == stream(encoder, "[" * 4000)
     os.mkfifo(tmp_path / "b.json")
-    with pytest.warns(UserWarning, match="b.npy has no b.json"):
+    with pytest.warns(UserWarning, match="b.npy has no sidecar b.json"):
         dataset.load(write("b.npy", row(1)), encoder)
 
 
@@ -194,7 +196,7 @@ def test_sidecars_are_no_text(encoder, write, tmp_path):
 @pytest.mark.parametrize("content", [row(5, 50257), np.array([3, -1])])
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
 def test_ids_that_the_model_does_not_have(encoder, write, name, content, monkeypatch):
-    monkeypatch.setattr(token_file, "BLOCK", 1)
+    monkeypatch.setattr(token_file, "BLOCK_IDS", 1)
     path = write(name, content if name == "a.npy" else [row(1), content])
     with pytest.raises(
         GPT2Error, match=f"a.np. holds the id {content[1]}, the model's are below 50257; encode its text"
@@ -217,7 +219,7 @@ def test_ids_that_the_model_does_not_have(encoder, write, name, content, monkeyp
     ],
 )
 def test_damaged_files(encoder, write, name, content):
-    with pytest.raises(GPT2Error, match=r"a.np. is damaged or no file of ids: [^\n]*; encode its text again[^\n]*$"):
+    with pytest.raises(GPT2Error, match=r"a.np. is damaged or not a file of ids: [^\n]*; encode its text again[^\n]*$"):
         dataset.load(write(name, content), encoder)
 
 
@@ -253,7 +255,7 @@ def test_an_unknown_encoding(encoder, write):
 
 def test_the_sidecar_replaces_no_other_file(encoder, write, tmp_path):
     path = write("data.json", '"a text"')
-    with pytest.raises(GPT2Error, match="needs .*data.json for its sidecar, and that is another file"):
+    with pytest.raises(GPT2Error, match="the sidecar of .*data.npy would replace .*data.json; choose another name"):
         encode.encode(path, str(tmp_path / "data"), encoder)
     assert [file.name for file in tmp_path.iterdir()] == ["data.json"]
 
@@ -263,7 +265,7 @@ def test_an_interrupted_file_leaves_what_was_there(encoder, tmp_path):
         path = tmp_path / name
         path.write_bytes(b"before")
         with pytest.raises(KeyboardInterrupt), token_file.write(path, encoder) as writer:
-            writer.append(Encoded(bytes(10), 1, 10))
+            writer.append(EncodedBatch(bytes(10), 1, 10))
             raise KeyboardInterrupt
         assert path.read_bytes() == b"before"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "a.npz"]
@@ -292,5 +294,5 @@ def test_the_old_tools_format(encoder, write, tmp_path, combine, chunks):
 
 def test_documents_in_parts_have_the_same_ids(encoder, write, monkeypatch):
     text = "Some words, 12 of them; isn't it?\n\n" * 30
-    monkeypatch.setattr(documents, "PART", 50)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 50)
     assert dataset.load(write("a.txt", text), encoder).tolist() == stream(encoder, text)

@@ -52,7 +52,7 @@ def test_a_text_may_be_cut_at_every_boundary(encoder, text):
 
 @pytest.mark.parametrize("size", [11, 16, 40, 1000])
 def test_parts_have_the_ids_of_the_whole(encoder, size):
-    parts = list(documents.cut(documents.sliced(NASTY, size), size))
+    parts = list(documents.split_document(documents.slice_text(NASTY, size), size))
     assert "".join(part for part, _ in parts) == NASTY
     assert [i for part, _ in parts for i in encoder.encode(part)] == encoder.encode(NASTY)
     assert [last for _, last in parts] == [False] * (len(parts) - 1) + [True]
@@ -64,7 +64,7 @@ def test_parts_have_the_ids_of_the_whole(encoder, size):
 @example("x" * 40, 4)
 @example("xxxx", 2)
 def test_parts_are_the_text_and_bounded(text, size):
-    parts = list(documents.cut(documents.sliced(text, size), size))
+    parts = list(documents.split_document(documents.slice_text(text, size), size))
     assert "".join(part for part, _ in parts) == text
     assert all(len(part) < 3 * size for part, _ in parts)
     assert [last for _, last in parts] == [False] * (len(parts) - 1) + [True] * bool(text)
@@ -111,7 +111,10 @@ def test_what_is_no_regular_file_is_left_out_and_named(write, tmp_path):
         with pytest.warns(UserWarning) as warned:
             assert documents.find_text_files(str(path)) == ([a] if str(path).endswith("/*") else [a, b])
         (message,) = [str(warning.message) for warning in warned]
-        assert re.match("left out, as no regular files: .*" + left_out.replace("(", r"\(").replace(")", r"\)"), message)
+        assert re.match(
+            "skipped, because they are not regular files: .*" + left_out.replace("(", r"\(").replace(")", r"\)"),
+            message,
+        )
         assert message.endswith(" and 2 more") != str(path).endswith("/*")
 
 
@@ -159,7 +162,9 @@ def test_no_file_that_cannot_be_read_is_lost_in_silence(write, tmp_path, monkeyp
         with pytest.raises(GPT2Error, match="the folder .*deep cannot be read: Permission denied"):
             documents.find_text_files(what)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(GPT2Error, match="the permission to read is missing: .*a.txt; give it, or leave them out"):
+    with pytest.raises(
+        GPT2Error, match="no permission to read: .*a.txt; change the permissions, or leave these files out"
+    ):
         documents.find_text_files(str(path))
 
 
@@ -176,7 +181,7 @@ def test_names_of_any_bytes_are_said_in_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
 @pytest.mark.filterwarnings("ignore:NUL")
 def test_files_that_are_cut_off_or_grow_while_they_are_read(write, monkeypatch, name):
-    monkeypatch.setattr(documents, "PART", 100)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
     content = "".join(f"line {i}\n" for i in range(20_000)).encode()
     content = gzip.compress(content) if name.endswith(".gz") else content
     for size in (len(content) // 2, 2 * len(content)):
@@ -211,18 +216,18 @@ def test_a_file_is_a_document(write):
 
 @pytest.mark.parametrize("part", [3, 1 << 20])
 def test_csv_rows_are_documents(write, monkeypatch, part):
-    monkeypatch.setattr(documents, "PART", part)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", part)
     path = write("a.CSV", 'text,by\n"one, ""1""",x\n\n,y\n   \n"two\r\nlines",z\nthree')
     assert texts([path]) == ["text", 'one, "1"', "two\nlines", "three"]
-    assert texts([path], rows=documents.CsvFormat(header=True)) == ['one, "1"', "two\nlines", "three"]
+    assert texts([path], csv_format=documents.CsvFormat(header=True)) == ['one, "1"', "two\nlines", "three"]
 
 
 def test_a_header_alone(write):
-    assert texts([write("a.csv", "text\n")], rows=documents.CsvFormat(header=True)) == []
+    assert texts([write("a.csv", "text\n")], csv_format=documents.CsvFormat(header=True)) == []
 
 
 def test_csv_that_is_none(write, monkeypatch):
-    monkeypatch.setattr(documents, "ROW_LIMIT", 20)
+    monkeypatch.setattr(documents, "MAX_ROW_CHARACTERS", 20)
     for content in ('"never\nclosed\nand\nso\nit\ngoes\non', "x" * 30, '"a\n",' * 30):
         with pytest.raises(GPT2Error, match="a.csv cannot be read: a row of more than 20 characters: a quotation mark"):
             texts([write("a.csv", content)])
@@ -300,7 +305,7 @@ def test_ids_are_not_text(write):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
 def test_sizes_add_up_to_the_files(write, monkeypatch, name):
-    monkeypatch.setattr(documents, "PART", 100)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
     content = b"some words\n" * 3000
     path = write(name, gzip.compress(content) if name.endswith(".gz") else content)
     parts = list(documents.read([path, path]))

@@ -38,7 +38,7 @@ def stream(encoder, *texts):
 
 
 def test_two_processes_write_what_one_does(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PART", 100)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
     texts = [TEXT, "", "x" * 99, TEXT[:7], TEXT * 2]
     for i, text in enumerate(texts):
         (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
@@ -66,7 +66,7 @@ def test_batches_are_read_only_so_far_ahead(encoder):
 
     encoded = workers.encode_batches(batches(), encoder, 2)
     next(encoded)
-    assert len(read) <= 2 * workers.AHEAD + 1
+    assert len(read) <= 2 * workers.BATCHES_AHEAD_PER_PROCESS + 1
     encoded.close()
 
 
@@ -77,16 +77,16 @@ def test_what_a_worker_cannot_encode_is_an_error_here(encoder):
 
 
 def test_a_worker_that_is_killed_is_an_error_here(encoder):
-    pool = workers.Pool(encoder, 1)
+    pool = workers.EncoderPool(encoder, 1)
     pool.submit([DocumentPart("a", True, 1)]).result()
     os.kill(pool.started[0].pid, signal.SIGKILL)
-    with pytest.raises(GPT2Error, match="ended with status -9; if memory was short, use fewer: --workers 1"):
+    with pytest.raises(GPT2Error, match="ended with status -9; if memory ran out, use fewer: --workers 1"):
         pool.submit([DocumentPart("a", True, 1)]).result()
     pool.close()
 
 
 def test_a_pool_that_is_closed_leaves_no_process(encoder):
-    pool = workers.Pool(encoder, 1)
+    pool = workers.EncoderPool(encoder, 1)
     future = pool.submit([DocumentPart("a " * 1_000_000, True, 1)])
     pool.submit([DocumentPart("a", True, 1)])
     pool.close()

@@ -28,7 +28,7 @@ def theirs(vocabulary, texts):
 
 @pytest.mark.parametrize("part", [7, 50, 1000, 1 << 20])
 def test_what_is_cut_has_the_ids_of_the_whole(vocabulary, tmp_path, monkeypatch, part):
-    monkeypatch.setattr(documents, "PART", part)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", part)
     texts = [tiny_lm.TEXT, "Ohne Zeilenende", tiny_lm.TEXT + "\n\n", "Das blaue " * 20, "Tür\n"]
     for i, text in enumerate(texts):
         (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
@@ -40,10 +40,10 @@ def test_what_is_cut_has_the_ids_of_the_whole(vocabulary, tmp_path, monkeypatch,
 
 
 def test_a_long_line_without_an_end_is_cut_between_words(vocabulary, tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PART", 64)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 64)
     text = "Das blaue Pferd war in der Straße " * 50
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
-    parts = list(documents.read([tmp_path / "a.txt"], where=vocabulary.last_safe_cut))
+    parts = list(documents.read([tmp_path / "a.txt"], find_cut=vocabulary.last_safe_cut))
     assert len(parts) > 10 and "".join(part.text for part in parts) == text
     assert [i for part in parts for i in vocabulary.encode(part.text)] == vocabulary.encode(text)
 
@@ -57,5 +57,5 @@ def test_files_of_ids_as_sp_encode_writes_them(vocabulary, tmp_path):
     """Without an end of text before them, and without a sidecar."""
     ids = theirs(vocabulary, [tiny_lm.TEXT])[1:]
     np.save(tmp_path / "train.npy", np.array(ids, np.uint16))
-    with pytest.warns(UserWarning, match="train.npy has no train.json beside it that names its vocabulary"):
+    with pytest.warns(UserWarning, match="train.npy has no sidecar train.json that names its vocabulary"):
         assert np.asarray(dataset.load(str(tmp_path / "train.npy"), vocabulary)).tolist() == ids

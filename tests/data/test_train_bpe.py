@@ -100,7 +100,9 @@ def test_sizes_that_cannot_be(text, tmp_path, n_vocab):
 
 
 def test_a_models_own_vocabulary_is_not_replaced(text, tiny_dir):
-    with pytest.raises(GPT2Error, match="tiny holds a model, which another vocabulary would spoil; choose another"):
+    with pytest.raises(
+        GPT2Error, match="tiny holds a model, which does not work with another vocabulary; choose another"
+    ):
         train_bpe.train(text, tiny_dir, 300)
 
 

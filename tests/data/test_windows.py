@@ -10,24 +10,24 @@ IDS = np.arange(1000, dtype=np.uint16)
 
 
 def test_windows_follow_from_the_seed_and_the_step():
-    first = windows.batch(IDS, 11, 6, seed=1, step=5)
+    first = windows.random_windows(IDS, 11, 6, seed=1, step=5)
     assert first.shape == (6, 11) and first.dtype == np.int32
     assert (np.diff(first, axis=1) == 1).all()
-    assert (windows.batch(IDS, 11, 6, seed=1, step=5) == first).all()
-    assert (windows.batch(IDS, 11, 6, seed=1, step=6) != first).any()
-    assert (windows.batch(IDS, 11, 6, seed=2, step=5) != first).any()
+    assert (windows.random_windows(IDS, 11, 6, seed=1, step=5) == first).all()
+    assert (windows.random_windows(IDS, 11, 6, seed=1, step=6) != first).any()
+    assert (windows.random_windows(IDS, 11, 6, seed=2, step=5) != first).any()
 
 
 def test_every_place_is_drawn_the_first_and_the_last_too():
-    starts = {int(w[0]) for step in range(50) for w in windows.batch(IDS[:13], 11, 4, seed=1, step=step)}
+    starts = {int(w[0]) for step in range(50) for w in windows.random_windows(IDS[:13], 11, 4, seed=1, step=step)}
     assert starts == {0, 1, 2}
-    assert windows.batch(IDS[:11], 11, 1, seed=1, step=1).tolist() == [list(range(11))]
+    assert windows.random_windows(IDS[:11], 11, 1, seed=1, step=1).tolist() == [list(range(11))]
 
 
 def test_too_little_text_is_named():
-    windows.check(IDS, 1000, "it")
+    windows.check_length(IDS, 1000, "it")
     with pytest.raises(GPT2Error, match="it has 1000 tokens, but one window is 1001"):
-        windows.check(IDS, 1001, "it")
+        windows.check_length(IDS, 1001, "it")
 
 
 def test_what_is_held_out_is_the_end():
@@ -37,7 +37,7 @@ def test_what_is_held_out_is_the_end():
 
 @pytest.mark.parametrize("batches, count", [(100, 99), (3, 12), (1, 4)])
 def test_validation_is_spread_evenly_and_predicts_no_token_twice(batches, count):
-    found = np.concatenate(list(windows.spread(IDS, 11, 4, batches)))
+    found = np.concatenate(list(windows.spread_windows(IDS, 11, 4, batches)))
     assert found.shape == (count, 11)
     targets = found[:, 1:].ravel()
     assert len(set(targets.tolist())) == len(targets)
@@ -47,7 +47,7 @@ def test_validation_is_spread_evenly_and_predicts_no_token_twice(batches, count)
 
 def test_noise_replaces_its_share():
     tokens = np.full((100, 100), 7, np.int32)
-    noisy = windows.noisy(tokens, 0.3, 1000, seed=1, step=1)
+    noisy = windows.add_noise(tokens, 0.3, 1000, seed=1, step=1)
     assert (noisy != tokens).mean() == pytest.approx(0.3, abs=0.02)
-    assert (windows.noisy(tokens, 0.3, 1000, seed=1, step=1) == noisy).all()
+    assert (windows.add_noise(tokens, 0.3, 1000, seed=1, step=1) == noisy).all()
     assert noisy.min() >= 0 and noisy.max() < 1000

@@ -269,7 +269,7 @@ def test_all_flags_are_described():
 
 
 def test_join_lines_completes_lines_that_parts_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(documents, "PART", 10)
+    monkeypatch.setattr(documents, "PART_CHARACTERS", 10)
     path = tmp_path / "a.txt"
     path.write_text("eins zwei drei vier fünf\n\n \nsechs\nsieben acht neun zehn elf zwölf")
     data.join_lines([path, path], tmp_path / "out")

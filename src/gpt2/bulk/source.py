@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 
 from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
 from gpt2.bulk.rows import PROMPT, Record
-from gpt2.data.text_file import TextFiles
+from gpt2.data.text_file import TextFileReader
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import reporting_read_errors
 
@@ -97,7 +97,7 @@ Found = tuple[dict[str, Any], bool, str]
 
 
 def _of_text(source: PromptSource, progress: SourceProgress) -> Iterator[Found]:
-    files = TextFiles(source.encoding)
+    files = TextFileReader(source.encoding)
     with _stdin(source) if source.path == STDIN else files.open(Path(source.path)) as (file, text):
         text.reconfigure(errors=KEEP, newline="" if source.form == CSV else "\n")
         growth = _Growth(file, source)

@@ -1,1 +1,1 @@
-"""Text -> files of ids, and the windows of them that training sees. No TensorFlow."""
+"""Turns text into files of ids, and ids into the windows that training uses. Does not import TensorFlow."""

@@ -1,7 +1,7 @@
 """The training set in memory: text files, `.npy` and `.npz` -> one row of ids.
 
-Every document stands between two ends of text: EOT d1 EOT d2 EOT ... dn EOT. A vocabulary without an end of text joins
-the documents with nothing.
+Every document has an end of text before and after it: EOT d1 EOT d2 EOT ... dn EOT. If the vocabulary has no
+end-of-text token, the documents follow each other directly.
 """
 
 from __future__ import annotations
@@ -23,63 +23,77 @@ def load(
     path: str,
     encoder: Vocabulary,
     encoding: str = "utf-8",
-    rows: documents.CsvFormat = documents.PLAIN_CSV,
+    csv_format: documents.CsvFormat = documents.PLAIN_CSV,
     workers: int | None = None,
 ) -> token_file.Ids:
-    """A training set -> its ids [tokens], two or four bytes each; `path` is what `documents.find` takes.
+    """Load a training set.
 
-    One `.npy` stays where it is; anything else is read into memory, text encoded by so many processes (all cores if it
-    is worth it). Raises GPT2Error for files that are damaged, empty or of another vocabulary, UsageError for an unknown
-    encoding.
+    A single `.npy` is read lazily. Everything else is loaded into memory, and text is encoded.
+
+    Args:
+        path: A file, folder or pattern, as `documents.find_text_files` takes it.
+        encoder: The vocabulary.
+        encoding: The encoding of the text files.
+        csv_format: How the rows of `.csv` files become documents.
+        workers: Number of processes that encode text; None for all cores if there is enough text.
+
+    Returns:
+        Ids [tokens] of two or four bytes each.
+
+    Raises:
+        GPT2Error: A file is damaged, holds ids of another vocabulary, or there is no text.
+        UsageError: The encoding is unknown.
     """
-    paths = [found for found in documents.find_text_files(path) if not token_file.is_sidecar(found)]
+    paths = [file for file in documents.find_text_files(path) if not token_file.is_sidecar(file)]
     ids: token_file.Ids
-    if [_kind(found) for found in paths] == [".npy"]:
+    if [_kind(file) for file in paths] == [".npy"]:
         ids = token_file.read(paths[0], encoder)
     else:
-        row = JoinedIds(encoder)
+        joined = JoinedIds(encoder)
         for kind, group in itertools.groupby(paths, key=_kind):
             if kind == "text":
-                encoded = encode_files(list(group), encoder, encoding, rows, workers)
-                row.add(batch.ids for batch in encoded)
+                encoded = encode_files(list(group), encoder, encoding, csv_format, workers)
+                joined.add(batch.ids for batch in encoded)
                 continue
             for file in group:
-                blocks = token_file.read_npz if kind == ".npz" else _blocks
-                row.add(block.astype(row.type).tobytes() for block in blocks(file, encoder))
-        ids = row.array()
+                blocks = token_file.read_npz if kind == ".npz" else _npy_blocks
+                joined.add(block.astype(joined.type).tobytes() for block in blocks(file, encoder))
+        ids = joined.array()
     if not len(ids):
         raise GPT2Error(f"{printable_name(path)} holds no text; give a file of text or a folder of such files")
     return ids
 
 
 class JoinedIds:
-    """Ids that grow in memory, every stream of documents between two ends of text, which neighbours share."""
+    """Streams of documents joined in memory, with exactly one end of text between neighbors and at both ends."""
 
     def __init__(self, encoder: Vocabulary) -> None:
+        """Start without documents."""
         self.type = type_code(encoder.n_vocab)
-        self.end = pack_separator(encoder)
+        self.separator = pack_separator(encoder)
         self.bytes = bytearray()
 
     def add(self, blocks: Iterable[bytes]) -> None:
-        """Appends a stream, which may have the ends of text at its own two ends or lack them."""
-        self._end()
+        """Append a stream of packed ids, which may start and end with an end of text or not."""
+        self._add_separator()
         start = len(self.bytes)
         for block in blocks:
-            self.bytes += block.removeprefix(self.end) if len(self.bytes) == start else block
-        self._end()
+            self.bytes += block.removeprefix(self.separator) if len(self.bytes) == start else block
+        self._add_separator()
 
-    def _end(self) -> None:
-        if not self.bytes.endswith(self.end):
-            self.bytes += self.end
+    def _add_separator(self) -> None:
+        if not self.bytes.endswith(self.separator):
+            self.bytes += self.separator
 
     def array(self) -> np.ndarray:
-        """The row as it is, not copied; without any id if there are no documents in it."""
-        return np.frombuffer(self.bytes, self.type) if len(self.bytes) > len(self.end) else np.zeros(0, self.type)
+        """Return the ids [tokens] without copying them; empty if there are no documents."""
+        has_documents = len(self.bytes) > len(self.separator)
+        return np.frombuffer(self.bytes, self.type) if has_documents else np.zeros(0, self.type)
 
 
 def _kind(path: Path) -> str:
-    return path.suffix.lower() if documents.is_ids(path) else "text"
+    return path.suffix.lower() if documents.is_token_file(path) else "text"
 
 
-def _blocks(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
+def _npy_blocks(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
     return token_file.read(path, encoder).blocks()

@@ -1,10 +1,10 @@
-"""Text files -> documents: of any size, in bounded memory.
+r"""Text files -> documents of any size, in bounded memory.
 
-A plain file is one document, a `.csv` one document a row (its first column), and either may be compressed (`.gz`).
-How the bytes become characters: see `text_file`.
+A plain file is one document. Each row of a `.csv` is one document, its first column. Both may be compressed (`.gz`).
+`text_file` describes how bytes become characters.
 
 >>> list(read([Path("poem.txt")]))
-[Part(text='Roses are red,\\n', last=True, size=15)]
+[DocumentPart(text='Roses are red,\n', last=True, size=15)]
 """
 
 from __future__ import annotations
@@ -22,80 +22,86 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gpt2.data.text_file import NUL, TextFiles
+from gpt2.data.text_file import NUL_REMARK, TextFileReader
 from gpt2.encoder import last_safe_cut
 from gpt2.errors import GPT2Error, printable_name, summarize_names
 from gpt2.files import expand_path
 
-PART = 1 << 20  # characters
-COMBINE = 50000  # characters of a chunk in an .npz, the old tools' default
-ROW_LIMIT = 16 * PART  # of a row of CSV: more is a quotation mark that was not closed, or no CSV
-IDS = (".npy", ".npz")  # files of ids, not of text
-LastCut = Callable[[str], int]  # see Vocabulary.last_safe_cut
+PART_CHARACTERS = 1 << 20  # about as many are read together
+DEFAULT_COMBINE_CHARACTERS = 50000  # of a chunk in an .npz, as in the old tools
+MAX_ROW_CHARACTERS = 16 * PART_CHARACTERS  # a longer CSV row has an unclosed quotation mark or is not CSV
+TOKEN_FILE_SUFFIXES = (".npy", ".npz")
+FindCut = Callable[[str], int]  # see Vocabulary.last_safe_cut
 
 
 class CsvFormat(NamedTuple):
-    """What is made of the rows of a `.csv`: whether the first one is left out, and what is put before each document."""
+    """How the rows of a `.csv` become documents."""
 
-    header: bool = False
-    start: str = ""
+    header: bool = False  # whether the first row is skipped
+    prefix: str = ""  # text put before each document
 
 
 PLAIN_CSV = CsvFormat()
 
 
 class DocumentPart(NamedTuple):
-    """Text of a document; `read` gives the parts of a document one after the other."""
+    """A part of a document; `read` yields the parts of a document one after the other."""
 
     text: str
-    last: bool  # whether its document ends with it
+    last: bool  # whether the document ends with it
     size: int  # bytes of the file that were read for it
 
 
 def find_text_files(path: str) -> list[Path]:
-    """The files that `path` means, sorted: a file, all in a folder and below it, or those whose names match a pattern.
+    """Return the files that a path or pattern stands for, sorted.
 
-    Hidden files and folders are left out; `~` and $VARIABLES are expanded; `**` in a pattern stands for any number of
-    folders. What is no regular file, which may never end, is left out with a warning; so are links to folders, which
-    may go in circles.
+    Hidden files and folders are skipped. Files that are not regular, reading which may never end, are skipped with a
+    warning, and so are links to folders, which may form a circle.
 
-    Raises GPT2Error if there is no file, if one cannot be read, and if `path` itself is no regular file.
+    Args:
+        path: A file, a folder (all files in it and below it) or a pattern, in which `**` stands for any number of
+            folders. `~` and $VARIABLES are expanded.
+
+    Raises:
+        GPT2Error: No file was found, one cannot be read, or `path` itself is not a regular file.
     """
-    named = str(expand_path(path)) if path else path
-    if os.path.isdir(named):
-        found = _regular(Path(parent, name) for parent, names, links in _walk(named) for name in (*names, *links))
-        if not found:
+    expanded = str(expand_path(path)) if path else path
+    if os.path.isdir(expanded):
+        walk = _walk(expanded)
+        paths = _regular_files(Path(parent, name) for parent, names, links in walk for name in (*names, *links))
+        if not paths:
             raise GPT2Error(
-                f"the folder {printable_name(named)} holds no files; give a file of text or a folder of such files"
+                f"the folder {printable_name(expanded)} holds no files; give a file of text or a folder of such files"
             )
-    elif os.path.lexists(named):
-        if instead := _instead(Path(named)):
+    elif os.path.lexists(expanded):
+        if kind := _special_kind(Path(expanded)):
             raise GPT2Error(
-                f"{printable_name(named)} is {instead}, not a regular file; give a file or a folder of files"
+                f"{printable_name(expanded)} is {kind}, not a regular file; give a file or a folder of files"
             )
-        found = [Path(named)]
-    elif not (found := _regular(Path(name) for name in _matches(named))):
+        paths = [Path(expanded)]
+    elif not (paths := _regular_files(Path(name) for name in _matches(expanded))):
         raise GPT2Error(f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches one")
-    if unreadable := [file for file in found if not os.access(file, os.R_OK)]:
-        raise GPT2Error(f"the permission to read is missing: {summarize_names(unreadable)}; give it, or leave them out")
-    return found
+    if unreadable := [file for file in paths if not os.access(file, os.R_OK)]:
+        names = summarize_names(unreadable)
+        raise GPT2Error(f"no permission to read: {names}; change the permissions, or leave these files out")
+    return paths
 
 
 def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """A folder and each below it, with the names of its files and of its links to folders, hidden ones left out."""
+    """Yield each folder from this one down, with its file names and its links to folders; skip hidden ones."""
 
-    def unreadable(error: OSError) -> None:
-        said = f"the folder {printable_name(error.filename)} cannot be read: {error.strerror}"
-        raise GPT2Error(f"{said}; mend that, or give what is beside it by name or as 'data/*.txt'") from error
+    def raise_unreadable(error: OSError) -> None:
+        message = f"the folder {printable_name(error.filename)} cannot be read: {error.strerror}"
+        raise GPT2Error(f"{message}; fix that, or give the other files by name or as 'data/*.txt'") from error
 
-    for parent, folders, names in os.walk(folder, onerror=unreadable):
+    for parent, folders, names in os.walk(folder, onerror=raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         yield parent, [name for name in names if not name.startswith(".")], links
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """The files that match, as `glob.glob` has it but that `**` follows no links to folders: it gives those."""
+    """Yield the files that match, like `glob.glob`, but where `**` meets a link to a folder, yield the link itself."""
     recursive = re.fullmatch(r"(|.*?/)\*\*(?:/+(.*)|)", pattern, re.DOTALL)
     if not recursive:
         yield from (name for name in glob.glob(pattern) if not os.path.isdir(name))
@@ -106,16 +112,16 @@ def _matches(pattern: str) -> Iterator[str]:
             yield from _matches(os.path.join(glob.escape(parent), recursive[2] or "*"))
 
 
-def _regular(paths: Iterable[Path]) -> list[Path]:
-    """The regular files among them, sorted; one warning names the others."""
-    instead = {path: _instead(path) for path in sorted(set(paths))}
-    if left_out := [f"{printable_name(path)} ({what})" for path, what in instead.items() if what]:
-        warnings.warn(f"left out, as no regular files: {summarize_names(left_out)}", stacklevel=3)
-    return [path for path, what in instead.items() if not what]
+def _regular_files(paths: Iterable[Path]) -> list[Path]:
+    """Return the regular files, sorted; one warning names the others."""
+    kinds = {path: _special_kind(path) for path in sorted(set(paths))}
+    if skipped := [f"{printable_name(path)} ({kind})" for path, kind in kinds.items() if kind]:
+        warnings.warn(f"skipped, because they are not regular files: {summarize_names(skipped)}", stacklevel=3)
+    return [path for path, kind in kinds.items() if not kind]
 
 
-def _instead(path: Path) -> str | None:
-    """What there is instead of a regular file."""
+def _special_kind(path: Path) -> str | None:
+    """Return what a path is if it is not a regular file, such as "a pipe"; None if it is one."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -128,12 +134,13 @@ def _instead(path: Path) -> str | None:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
-def is_ids(path: Path) -> bool:
-    return path.suffix.lower() in IDS
+def is_token_file(path: Path) -> bool:
+    """Return whether a file holds ids, by the end of its name."""
+    return path.suffix.lower() in TOKEN_FILE_SUFFIXES
 
 
 def total_size(paths: Iterable[Path]) -> int:
-    """Bytes, as they are on the disk; what is gone has none, and is named when it is read."""
+    """Return the files' total bytes on the disk; a missing file counts as 0, because reading it names it."""
     size = 0
     for path in paths:
         with contextlib.suppress(OSError):
@@ -142,56 +149,76 @@ def total_size(paths: Iterable[Path]) -> int:
 
 
 def read(
-    paths: Sequence[Path], encoding: str = "utf-8", rows: CsvFormat = PLAIN_CSV, where: LastCut = last_safe_cut
+    paths: Sequence[Path],
+    encoding: str = "utf-8",
+    csv_format: CsvFormat = PLAIN_CSV,
+    find_cut: FindCut = last_safe_cut,
 ) -> Iterator[DocumentPart]:
-    """The documents of text files, in parts of about PART characters; what is empty gives none.
+    """Yield the documents of text files, in parts of about PART_CHARACTERS; empty documents are skipped.
 
-    where: the vocabulary's `last_safe_cut`; by default that of byte-level BPE. Warnings name the files in which there
-    is something odd (see `TextFiles`). Raises UsageError for an unknown encoding, GPT2Error, naming the file, for one
-    that is damaged or holds ids.
+    Warnings name the files with unusual content (see `TextFileReader`).
+
+    Args:
+        paths: The files.
+        encoding: Name of an encoding that Python knows.
+        csv_format: How the rows of `.csv` files become documents.
+        find_cut: The vocabulary's `last_safe_cut`; by default that of byte-level BPE.
+
+    Raises:
+        UsageError: The encoding is unknown.
+        GPT2Error: A file is damaged or holds ids. The message names the file.
     """
-    files = TextFiles(encoding)
+    reader = TextFileReader(encoding)
     for path in paths:
-        if is_ids(path):
+        if is_token_file(path):
             raise GPT2Error(f"{printable_name(path)} holds ids, not text; leave it out")
-        with files.open(path) as (file, text):
-            before = 0
-            for document in _rows(text, rows) if _is_csv(path) else [_blocks(text)]:
-                for part, last in cut(document, PART, where):
+        with reader.open(path) as (file, text):
+            previous = 0  # the position in the file
+            for document in _csv_documents(text, csv_format) if _is_csv(path) else [_blocks(text)]:
+                for part, last in split_document(document, PART_CHARACTERS, find_cut):
                     if "\0" in part:
-                        files.notice(NUL, path)
-                    at = file.tell()
-                    yield DocumentPart(part, last, at - before)
-                    before = at
-    files.report()
+                        reader.notice(NUL_REMARK, path)
+                    position = file.tell()
+                    yield DocumentPart(part, last, position - previous)
+                    previous = position
+    reader.report()
 
 
 def _blocks(text: io.TextIOWrapper) -> Iterator[str]:
-    return iter(lambda: text.read(PART), "")
+    return iter(lambda: text.read(PART_CHARACTERS), "")
 
 
 def _is_csv(path: Path) -> bool:
     return path.name.lower().removesuffix(".gz").endswith(".csv")
 
 
-def _rows(text: io.TextIOWrapper, asked: CsvFormat) -> Iterator[Iterable[str]]:
-    """The first column, a document each, rows in which it is blank left out."""
-    for first in first_column(text, asked.header):
-        if first.strip():
-            yield sliced(asked.start + first, PART)
+def _csv_documents(text: io.TextIOWrapper, csv_format: CsvFormat) -> Iterator[Iterable[str]]:
+    """Yield the first column of each row as a document in blocks; skip rows in which it is blank."""
+    for cell in first_column(text, csv_format.header):
+        if cell.strip():
+            yield slice_text(csv_format.prefix + cell, PART_CHARACTERS)
 
 
 def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
-    """Of the rows of CSV that are not empty, without the first one if that is a header; raises csv.Error."""
-    csv.field_size_limit(ROW_LIMIT)  # the module's own limit is far less than a document may have
-    length = 0  # of the row, so far
+    """Yield the first column of CSV rows that are not empty.
+
+    Args:
+        text: The file.
+        header: Whether the first row is skipped.
+
+    Raises:
+        csv.Error: The file is not CSV.
+    """
+    csv.field_size_limit(MAX_ROW_CHARACTERS)  # the module's own limit is much lower
+    length = 0  # of the current row, so far
 
     def lines() -> Iterator[str]:
         nonlocal length
-        while line := text.readline(ROW_LIMIT):
+        while line := text.readline(MAX_ROW_CHARACTERS):
             length += len(line)
-            if length >= ROW_LIMIT:
-                raise csv.Error(f"a row of more than {ROW_LIMIT} characters: a quotation mark is not closed, or no CSV")
+            if length >= MAX_ROW_CHARACTERS:
+                limit = f"a row of more than {MAX_ROW_CHARACTERS} characters"
+                raise csv.Error(f"{limit}: a quotation mark is not closed, or the file is not CSV")
             yield line
 
     for number, row in enumerate(csv.reader(lines())):
@@ -200,24 +227,35 @@ def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
             yield row[0]
 
 
-def cut(blocks: Iterable[str], size: int, where: LastCut = last_safe_cut) -> Iterator[tuple[str, bool]]:
-    """A document in blocks of `size` characters -> its parts, of about as many, and whether each is the last.
+def split_document(
+    blocks: Iterable[str], part_characters: int, find_cut: FindCut = last_safe_cut
+) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of a document, and whether each is the last.
 
-    Where there is no such place in twice as many, such as two million times the same letter, the ids at the cut are
-    others than those of the whole: BPE takes 200 bytes of memory for each character of a piece.
+    If no safe cut is found within twice the size of a part, as in two million repetitions of one letter, the document
+    is cut anyway, and the ids at the cut differ from those of the whole. BPE would take 200 bytes of memory for each
+    character of such a piece.
+
+    Args:
+        blocks: The document in blocks of `part_characters` characters.
+        part_characters: The approximate length of a part.
+        find_cut: The vocabulary's `last_safe_cut`.
     """
-    held, found = "", False
+    pending = ""
+    has_text = False
     for block in blocks:
-        held, found = held + block, True
-        if len(held) < size:
+        pending += block
+        has_text = True
+        if len(pending) < part_characters:
             continue
-        at = where(held) or (len(held) if len(held) >= 2 * size else 0)
-        if at:
-            yield held[:at], False
-            held = held[at:]
-    if found:
-        yield held, True
+        cut = find_cut(pending) or (len(pending) if len(pending) >= 2 * part_characters else 0)
+        if cut:
+            yield pending[:cut], False
+            pending = pending[cut:]
+    if has_text:
+        yield pending, True
 
 
-def sliced(text: str, size: int) -> Iterator[str]:
-    return (text[start : start + size] for start in range(0, len(text), size))
+def slice_text(text: str, block_characters: int) -> Iterator[str]:
+    """Yield a text in blocks of this length; the last one may be shorter."""
+    return (text[start : start + block_characters] for start in range(0, len(text), block_characters))

@@ -1,4 +1,4 @@
-"""Text files -> a file of ids, on all cores and in bounded memory whatever their size."""
+"""Text files -> a file of ids, on all cores and in bounded memory, whatever their size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 from gpt2 import devices
 from gpt2.data import documents, token_file
-from gpt2.data.workers import Encoded, batches, encode_batches, pack_separator
+from gpt2.data.workers import EncodedBatch, encode_batches, group_parts, pack_separator
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, expand_path, no_callback
 from gpt2.text.vocabulary import Vocabulary
 
-SMALL = 8 << 20  # bytes of text that this process encodes in the time in which others start
+SINGLE_PROCESS_BYTES = 8 << 20  # this process encodes as much text in the time that others take to start
 
 
-class Written(NamedTuple):
-    """What a file of ids holds."""
+class EncodedFile(NamedTuple):
+    """A file of ids and the number of tokens and documents in it."""
 
     path: Path
     tokens: int
@@ -27,12 +27,13 @@ class Written(NamedTuple):
 
 
 def out_path(out: str) -> Path:
-    """The name of the file of ids that is written for `out`: `.npy` is appended if it is neither that nor `.npz`.
+    """Return the path of the file of ids for `out`: `.npy` is appended unless it ends in `.npy` or `.npz`.
 
-    Raises UsageError if it is the name of a folder.
+    Raises:
+        UsageError: It is the name of a folder.
     """
     path = expand_path(out)
-    if path.name and not documents.is_ids(path):
+    if path.name and not documents.is_token_file(path):
         path = path.with_name(f"{path.name}.npy")
     if not path.name or out.endswith(os.sep) or path.is_dir():
         raise UsageError(f"out must be the name of a file, such as data.npy, not {out!r}")
@@ -44,63 +45,78 @@ def encode(
     out: str,
     encoder: Vocabulary,
     encoding: str = "utf-8",
-    rows: documents.CsvFormat = documents.PLAIN_CSV,
-    combine: int = documents.COMBINE,
+    csv_format: documents.CsvFormat = documents.PLAIN_CSV,
+    combine: int = documents.DEFAULT_COMBINE_CHARACTERS,
     workers: int | None = None,
     report: ByteProgress = no_callback,
-) -> Written:
-    """Encodes the text files that `in_text` means (see `documents.find`) into the file `out_path(out)`.
+) -> EncodedFile:
+    """Encode text files into a file of ids: EOT d1 EOT d2 EOT ... dn EOT.
 
-    The ids are EOT d1 EOT d2 EOT ... dn EOT; in a `.npz`, in chunks of at least `combine` characters. workers: so many
-    processes; all cores, if it is worth it, if None. report: told how many bytes of how many are encoded.
+    Args:
+        in_text: A file, folder or pattern, as `documents.find_text_files` takes it.
+        out: Where to write; see `out_path`.
+        encoder: The vocabulary.
+        encoding: The encoding of the text files.
+        csv_format: How the rows of `.csv` files become documents.
+        combine: Minimum characters of a chunk in a `.npz`.
+        workers: Number of processes; None for all cores if there is enough text.
+        report: Called with (done, total) bytes.
 
-    Raises GPT2Error if there is no text or the file cannot be written, UsageError for an unknown encoding and if `out`
-    is no file's name.
+    Raises:
+        GPT2Error: There is no text, or the file cannot be written.
+        UsageError: The encoding is unknown, or `out` is not the name of a file.
     """
     path = out_path(out)
-    # A folder may hold what was made of it before. Of links that lead in a circle, Path.resolve would raise.
-    own = {os.path.realpath(path), os.path.realpath(token_file.sidecar_of(path))}
+    # The folder of the text may contain the output of an earlier call. Path.resolve would raise for a loop of links.
+    outputs = {os.path.realpath(path), os.path.realpath(token_file.sidecar_of(path))}
     paths = [
         file
         for file in documents.find_text_files(in_text)
-        if os.path.realpath(file) not in own or not _is_written(file)
+        if os.path.realpath(file) not in outputs or not _is_output(file)
     ]
-    at_least = combine if path.suffix.lower() == ".npz" else documents.PART
-    encoded = encode_files(paths, encoder, encoding, rows, workers, report, at_least)
+    min_characters = combine if path.suffix.lower() == ".npz" else documents.PART_CHARACTERS
+    encoded = encode_files(paths, encoder, encoding, csv_format, workers, report, min_characters)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
         for batch in encoded:
             writer.append(batch)
         if not writer.tokens:
             raise GPT2Error(f"{printable_name(in_text)} holds no text; give a file of text or a folder of such files")
-    return Written(path, writer.tokens, writer.documents)
+    return EncodedFile(path, writer.tokens, writer.documents)
 
 
-def _is_written(path: Path) -> bool:
-    return documents.is_ids(path) or token_file.is_sidecar(path)
+def _is_output(path: Path) -> bool:
+    return documents.is_token_file(path) or token_file.is_sidecar(path)
 
 
 def encode_files(
     paths: Sequence[Path],
     encoder: Vocabulary,
     encoding: str,
-    rows: documents.CsvFormat,
+    csv_format: documents.CsvFormat,
     workers: int | None,
     report: ByteProgress = no_callback,
-    at_least: int = documents.PART,
-) -> Generator[Encoded, None, None]:
-    """Text files -> the ids of their documents, an end of text before, between and after them.
+    min_characters: int = documents.PART_CHARACTERS,
+) -> Generator[EncodedBatch, None, None]:
+    """Yield the ids of the documents in text files, with an end of text before, between and after them.
 
-    A batch is of at least so many characters but the last; there is none if there is no text.
+    Args:
+        paths: The files.
+        encoder: The vocabulary.
+        encoding: The encoding of the text files.
+        csv_format: How the rows of `.csv` files become documents.
+        workers: Number of processes; None for all cores if there is enough text.
+        report: Called with (done, total) bytes.
+        min_characters: Minimum characters of a batch; the last one may be shorter. No text gives no batch.
     """
     size = documents.total_size(paths)
-    start = pack_separator(encoder)
-    parts = batches(documents.read(paths, encoding, rows, encoder.last_safe_cut), at_least)
-    processes = workers or (devices.available_cores() if size > SMALL else 1)
+    leading = pack_separator(encoder)
+    parts = group_parts(documents.read(paths, encoding, csv_format, encoder.last_safe_cut), min_characters)
+    processes = workers or (devices.available_cores() if size > SINGLE_PROCESS_BYTES else 1)
     done = 0
     report(done, size)
     with contextlib.closing(encode_batches(parts, encoder, processes)) as encoded:
         for batch in encoded:
-            yield batch._replace(ids=start + batch.ids)
-            start = b""
+            yield batch._replace(ids=leading + batch.ids)
+            leading = b""
             done += batch.size
             report(done, size)

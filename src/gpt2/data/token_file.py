@@ -1,6 +1,6 @@
-"""Files of ids: `.npy`, one row of ids of which training reads what it needs, and the `.npz` of the old tools.
+"""Files of ids: `.npy`, one row of ids that is read piece by piece, and the old tools' `.npz`.
 
-Beside `data.npy` lies `data.json`, its sidecar, which says of which vocabulary the ids are.
+`data.npy` has a sidecar, `data.json`, that names the vocabulary of its ids.
 """
 
 from __future__ import annotations
@@ -17,47 +17,62 @@ from typing import IO, Any, overload
 
 import numpy as np
 
-from gpt2.data.workers import Encoded
+from gpt2.data.workers import EncodedBatch
 from gpt2.errors import GPT2Error, printable_name
 from gpt2.files import atomic_write
 from gpt2.text.vocabulary import Vocabulary, type_code
 
-BLOCK = 1 << 22  # ids that are in memory together
-ENCODE = "python3 encode.py TEXT"
+BLOCK_IDS = 1 << 22  # ids that are in memory together
+MAX_SIDECAR_BYTES = 1 << 12  # more than a sidecar has; another .json file may have gigabytes
+MAX_REASON_CHARACTERS = 200  # of an error message that may quote a damaged file
+ENCODE_COMMAND = "python3 encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
 
 class TokenWriter:
-    """Appends batches of ids to a file, and counts them."""
+    """Appends batches of ids to a file and counts them; the base class of the two formats.
+
+    Attributes:
+        tokens: How many ids have been written.
+        documents: How many documents have been written.
+    """
 
     def __init__(self, file: Any, encoder: Vocabulary) -> None:
-        self.file, self.encoder = file, encoder
-        self.tokens = self.documents = 0
+        """Start with no ids in `file`, a binary file or an archive."""
+        self.file = file
+        self.encoder = encoder
+        self.tokens = 0
+        self.documents = 0
 
-    def append(self, encoded: Encoded) -> None:
-        ids = np.frombuffer(encoded.ids, type_code(self.encoder.n_vocab))
+    def append(self, batch: EncodedBatch) -> None:
+        """Write the ids of a batch."""
+        ids = np.frombuffer(batch.ids, type_code(self.encoder.n_vocab))
         self.write(ids)
         self.tokens += len(ids)
-        self.documents += encoded.documents
+        self.documents += batch.documents
 
     def write(self, ids: np.ndarray) -> None:
+        """Write ids [N] without counting them."""
         raise NotImplementedError
 
 
 class NpyWriter(TokenWriter):
-    """A `.npy` of little-endian uint16, or uint32, whose header is written again when its length is known."""
+    """Writes a `.npy` of little-endian uint16 or uint32, whose header is rewritten when its length is known."""
 
     def __init__(self, file: IO[bytes], encoder: Vocabulary) -> None:
+        """Write a first header."""
         super().__init__(file, encoder)
         self.type = np.dtype(type_code(encoder.n_vocab)).newbyteorder("<")
         self._write_header()
 
     def write(self, ids: np.ndarray) -> None:
+        """Write ids [N] without counting them."""
         self.file.write(ids.astype(self.type, copy=False).data)
 
     def finish(self) -> None:
+        """Write the final header."""
         self.file.seek(0)
-        self._write_header()  # as long as the first one: NumPy leaves room in it for an array that grows
+        self._write_header()  # as long as the first one: NumPy pads it for an array that grows
         self.file.flush()
 
     def _write_header(self) -> None:
@@ -65,6 +80,7 @@ class NpyWriter(TokenWriter):
         np.lib.format.write_array_header_1_0(self.file, fields)
 
     def sidecar(self) -> dict[str, str | int]:
+        """Return the content of the sidecar."""
         return {
             "vocabulary": self.encoder.fingerprint,
             "n_vocab": self.encoder.n_vocab,
@@ -74,11 +90,12 @@ class NpyWriter(TokenWriter):
 
 
 class NpzWriter(TokenWriter):
-    """A `.npz` with an array of int64 for each batch, as `numpy.savez_compressed` writes it but one at a time."""
+    """Writes a `.npz` with one int64 array for each batch, like `numpy.savez_compressed`, but array by array."""
 
     arrays = 0
 
     def write(self, ids: np.ndarray) -> None:
+        """Write ids [N] as the next array, without counting them."""
         with self.file.open(f"arr_{self.arrays}.npy", "w", force_zip64=True) as file:
             np.lib.format.write_array(file, ids.astype("<i8"), allow_pickle=False)
         self.arrays += 1
@@ -86,176 +103,212 @@ class NpzWriter(TokenWriter):
 
 @contextlib.contextmanager
 def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
-    """A file of ids that appears when the block has ended well: the old tools' if `path` ends in `.npz`, else a `.npy`.
+    """Yield the writer of a file that gets its name when the block succeeds: a `.npz` if `path` ends so, else a `.npy`.
 
-    Raises GPT2Error if it cannot be written; before anything else, if the name of its sidecar is that of another file.
+    Raises:
+        GPT2Error: The file cannot be written. The name of its sidecar belongs to another file; this is checked before
+            anything is written.
     """
     if path.suffix.lower() == ".npz":
         with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             yield NpzWriter(archive, encoder)
         return
-    beside = sidecar_of(path)
-    if beside.exists() and not is_sidecar(beside):
-        raise GPT2Error(
-            f"{printable_name(path)} needs {printable_name(beside)} for its sidecar, and that is another file; choose"
-            " another name"
-        )
+    sidecar_path = sidecar_of(path)
+    if sidecar_path.exists() and not is_sidecar(sidecar_path):
+        name = printable_name(sidecar_path)
+        raise GPT2Error(f"the sidecar of {printable_name(path)} would replace {name}; choose another name")
     with atomic_write(path) as file:
         writer = NpyWriter(file, encoder)
         yield writer
         writer.finish()
-        # First: if all ends in between, the old ids have a sidecar that does not fit, and are refused.
-        with atomic_write(beside) as sidecar:
+        # The sidecar is written first: after an interruption in between, the old ids do not fit it and are rejected.
+        with atomic_write(sidecar_path) as sidecar:
             sidecar.write(json.dumps(writer.sidecar(), indent=2).encode("ascii") + b"\n")
 
 
 def sidecar_of(path: Path) -> Path:
+    """Return the path of a token file's sidecar."""
     return path.with_suffix(".json")
 
 
 def read_sidecar(path: Path) -> dict[str, str | int] | None:
-    """What a sidecar says; None if there is none or the file is something else."""
+    """Return the content of a sidecar; None if the file does not exist or is something else."""
     try:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            said = json.loads(file.read(1 << 12))  # far more than a sidecar holds; a text may have gigabytes
+            content = json.loads(file.read(MAX_SIDECAR_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
-    return said if isinstance(said, dict) and set(said) >= SIDECAR_KEYS else None
+    return content if isinstance(content, dict) and set(content) >= SIDECAR_KEYS else None
 
 
 def is_sidecar(path: Path) -> bool:
+    """Return whether a file is the sidecar of a token file."""
     return path.suffix == ".json" and read_sidecar(path) is not None
 
 
 class TokenFile:
-    """A `.npy` that stays open: another file that gets its name changes nothing."""
+    """A `.npy` that stays open, so that replacing the file changes nothing.
+
+    Args:
+        path: The file.
+        encoder: The vocabulary of its ids.
+
+    Raises:
+        ValueError: The file is cut off. A damaged header raises exceptions of any kind.
+    """
 
     def __init__(self, path: Path, encoder: Vocabulary) -> None:
-        self.path, self.encoder = path, encoder
+        """Open the file and read its header."""
+        self.path = path
+        self.encoder = encoder
         self.file = path.open("rb", buffering=0)
         weakref.finalize(self, self.file.close)
         self.dtype, self.tokens = _read_header(self.file)
         self.start = self.file.tell()
-        there = os.fstat(self.file.fileno()).st_size - self.start
-        if there < self.tokens * self.dtype.itemsize:
-            raise ValueError(f"it is cut off: {there} bytes are not {self.tokens} ids")
+        size = os.fstat(self.file.fileno()).st_size - self.start
+        if size < self.tokens * self.dtype.itemsize:
+            raise ValueError(f"it is cut off: {size} bytes are not {self.tokens} ids")
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """Ids [count]; raises GPT2Error if the file has become shorter or holds ids that the vocabulary has not."""
+        """Return the ids [count] from position `start`.
+
+        Raises:
+            GPT2Error: The file has become shorter, or holds an id that the vocabulary does not have.
+        """
         ids = np.empty(count, self.dtype)
-        left, at = ids.view(np.uint8).data, self.start + start * ids.itemsize
+        unread = ids.view(np.uint8).data
+        offset = self.start + start * ids.itemsize
         try:
-            while left and (done := os.preadv(self.file.fileno(), [left], at)):
-                left, at = left[done:], at + done
+            while unread and (n_bytes := os.preadv(self.file.fileno(), [unread], offset)):
+                unread = unread[n_bytes:]
+                offset += n_bytes
         except OSError as error:
             raise GPT2Error(f"{printable_name(self.path)} cannot be read: {error.strerror}") from error
-        if left:
-            raise GPT2Error(f"{printable_name(self.path)} was cut off while it was in use; {_again(self.path)}")
+        if unread:
+            raise GPT2Error(f"{printable_name(self.path)} was cut off while it was in use; {_encode_again(self.path)}")
         check_ids(ids, self.path, self.encoder)
         return ids
 
 
 class StoredIds:
-    """The ids of a `.npy` [tokens], in their file: a slice is the same for fewer, and is read when made an array.
+    """The ids of a `.npy` [tokens] as a lazy array: a slice is also lazy, and is read when converted to an array.
 
-    So the file may be larger than memory. Were it mapped instead, a file that is cut off would end the program.
+    The file may therefore be larger than memory. It is not memory-mapped, because truncating a mapped file would crash
+    the program.
     """
 
-    def __init__(self, file: TokenFile, places: range) -> None:
-        self.file, self.places = file, places
+    def __init__(self, file: TokenFile, positions: range) -> None:
+        """Refer to the ids at these positions of the file."""
+        self.file = file
+        self.positions = positions
 
     @property
     def dtype(self) -> np.dtype:
+        """The type of the ids."""
         return self.file.dtype
 
     def __len__(self) -> int:
-        return len(self.places)
+        """Return the number of ids."""
+        return len(self.positions)
 
     @overload
-    def __getitem__(self, at: slice) -> StoredIds: ...
+    def __getitem__(self, index: slice) -> StoredIds: ...
     @overload
-    def __getitem__(self, at: int) -> int: ...
-    def __getitem__(self, at: slice | int) -> StoredIds | int:
-        if isinstance(at, slice):
-            return StoredIds(self.file, self.places[at])
-        return int(self.file.read(self.places[at], 1)[0])
+    def __getitem__(self, index: int) -> int: ...
+    def __getitem__(self, index: slice | int) -> StoredIds | int:
+        """Return a lazy slice, or read one id."""
+        if isinstance(index, slice):
+            return StoredIds(self.file, self.positions[index])
+        return int(self.file.read(self.positions[index], 1)[0])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.places.step == 1:
-            ids = self.file.read(self.places.start, len(self))
+        """Read the ids."""
+        if self.positions.step == 1:
+            ids = self.file.read(self.positions.start, len(self))
         else:
             ids = np.array([self[i] for i in range(len(self))], self.dtype)
         return ids if dtype is None else ids.astype(dtype, copy=False)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), BLOCK):
-            yield np.asarray(self[start : start + BLOCK])
+        """Yield all ids in blocks [at most BLOCK_IDS]."""
+        for start in range(0, len(self), BLOCK_IDS):
+            yield np.asarray(self[start : start + BLOCK_IDS])
 
 
 Ids = np.ndarray | StoredIds
 
 
 def read(path: Path, encoder: Vocabulary) -> StoredIds:
-    """The ids of a `.npy` [tokens], which are read where they are used.
+    """Return the ids of a `.npy`, lazily.
 
-    Raises GPT2Error if it is damaged or of another vocabulary. Without a sidecar its ids are looked through instead,
-    and a warning says so.
+    If the file has no sidecar, all its ids are checked instead, and a warning says so.
+
+    Raises:
+        GPT2Error: The file is damaged or holds ids of another vocabulary.
     """
     try:
         file = TokenFile(path, encoder)
-    except Exception as error:  # whatever NumPy makes of a header that is none
+    except Exception as error:  # NumPy raises exceptions of any kind for an invalid header
         raise damaged(path, str(error)) from error
     ids = StoredIds(file, range(file.tokens))
-    beside = sidecar_of(path)
-    said = read_sidecar(beside)
-    if said is None:
+    sidecar_name = printable_name(sidecar_of(path).name)
+    sidecar = read_sidecar(sidecar_of(path))
+    if sidecar is None:
         for _ in ids.blocks():
-            pass
-        warnings.warn(
-            f"{printable_name(path)} has no {printable_name(beside.name)} beside it that names its vocabulary",
-            stacklevel=2,
+            pass  # reading checks the ids
+        warnings.warn(f"{printable_name(path)} has no sidecar {sidecar_name} that names its vocabulary", stacklevel=2)
+    elif sidecar["vocabulary"] != encoder.fingerprint:
+        raise GPT2Error(
+            f"{printable_name(path)} holds ids of another vocabulary than the model's; {_encode_again(path)}"
         )
-    elif said["vocabulary"] != encoder.fingerprint:
-        raise GPT2Error(f"{printable_name(path)} holds ids of another vocabulary than the model's; {_again(path)}")
-    elif said["tokens"] != len(ids):
-        raise damaged(path, f"it has {len(ids)} ids, but {printable_name(beside.name)} beside it says {said['tokens']}")
+    elif sidecar["tokens"] != len(ids):
+        raise damaged(path, f"it has {len(ids)} ids, but its sidecar {sidecar_name} says {sidecar['tokens']}")
     return ids
 
 
 def read_npz(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
-    """The ids of a `.npz` in the order of the file, in blocks [ids]; raises GPT2Error if it is damaged."""
+    """Yield the ids of a `.npz` in the order of the file, in blocks [at most BLOCK_IDS].
+
+    Raises:
+        GPT2Error: The file is damaged or holds an id that the vocabulary does not have.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 with archive.open(name) as file:
-                    dtype, left = _read_header(file)
-                    while left:
-                        ids = np.frombuffer(file.read(min(left, BLOCK) * dtype.itemsize), dtype)
+                    dtype, unread = _read_header(file)
+                    while unread:
+                        ids = np.frombuffer(file.read(min(unread, BLOCK_IDS) * dtype.itemsize), dtype)
                         if not len(ids):
-                            raise ValueError(f"{name} is cut off: {left} ids are missing")
-                        left -= len(ids)
+                            raise ValueError(f"{name} is cut off: {unread} ids are missing")
+                        unread -= len(ids)
                         check_ids(ids, path, encoder)
                         yield ids
-                    file.read(1)  # at its end, the checksum is looked at
+                    file.read(1)  # reaching the end checks the checksum
     except GPT2Error:
         raise
-    except Exception as error:  # whatever the packages make of an archive that is none
+    except Exception as error:  # the packages raise exceptions of any kind for an invalid archive
         raise damaged(path, str(error)) from error
 
 
 def check_ids(ids: np.ndarray, path: Path, encoder: Vocabulary) -> None:
-    """Raises GPT2Error if one of the ids is not below n_vocab."""
+    """Check that all ids are below n_vocab.
+
+    Raises:
+        GPT2Error: One of them is not.
+    """
     for i in (int(ids.max()), int(ids.min())) if len(ids) else ():
         if not 0 <= i < encoder.n_vocab:
             raise GPT2Error(
-                f"{printable_name(path)} holds the id {i}, the model's are below {encoder.n_vocab}; {_again(path)}"
+                f"{printable_name(path)} holds the id {i}, the model's are below {encoder.n_vocab};"
+                f" {_encode_again(path)}"
             )
 
 
 def _read_header(file: IO[bytes]) -> tuple[np.dtype, int]:
-    """The type and the number of the ids that follow in a `.npy`; raises errors of any kind if it is damaged."""
+    """Return the type and number of the ids in a `.npy`; a damaged one raises exceptions of any kind."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
     if len(shape) != 1 or shape[0] < 0 or dtype.kind not in "iu":
@@ -264,11 +317,10 @@ def _read_header(file: IO[bytes]) -> tuple[np.dtype, int]:
 
 
 def damaged(path: Path, reason: str) -> GPT2Error:
-    said = (
-        printable_name(reason.split("\n")[0][:200]) or "it ends too early"
-    )  # what is quoted of a file may be anything
-    return GPT2Error(f"{printable_name(path)} is damaged or no file of ids: {said}; {_again(path)}")
+    """Return the error for a damaged file; only the first line of the reason is used, as it may quote the file."""
+    first_line = printable_name(reason.split("\n")[0][:MAX_REASON_CHARACTERS]) or "it ends too early"
+    return GPT2Error(f"{printable_name(path)} is damaged or not a file of ids: {first_line}; {_encode_again(path)}")
 
 
-def _again(path: Path) -> str:
-    return f"encode its text again: {ENCODE} {printable_name(path)} --model_name NAME"
+def _encode_again(path: Path) -> str:
+    return f"encode its text again: {ENCODE_COMMAND} {printable_name(path)} --model_name NAME"

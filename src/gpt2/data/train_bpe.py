@@ -1,4 +1,4 @@
-"""A vocabulary of one's own: byte-level BPE (Sennrich et al. 2016, on bytes as Radford et al. 2019) trained on text.
+"""Trains a byte-level BPE vocabulary (Sennrich et al. 2016, on bytes as Radford et al. 2019) on text.
 
 The files are OpenAI's, `encoder.json` and `vocab.bpe`, so that every command reads them.
 """
@@ -14,16 +14,18 @@ from pathlib import Path
 
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
-from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder, byte_characters, without_surrogates
+from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, atomic_write_many, creating_folder, no_callback
 from gpt2.formats.openai.checkpoint_files import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
+from gpt2.text.byte_level import byte_characters
+from gpt2.text.undecodable import without_surrogates
 
-LEAST = 256 + 1  # the bytes and the end of text
-MOST = 1 << 20  # more than any vocabulary has; the trainer takes memory for all of them before it reads
-MIN_FREQUENCY = 2  # a merge that is seen once teaches nothing
-BUFFERED = 1 << 16  # characters; the package reads 256 texts ahead
+MIN_VOCAB_SIZE = 256 + 1  # the bytes and the end of text
+MAX_VOCAB_SIZE = 1 << 20  # larger than any vocabulary; the trainer allocates memory for all ids before it reads text
+MIN_FREQUENCY = 2  # a pair that occurs once is not worth a merge
+BUFFER_CHARACTERS = 1 << 16  # of one text; the package tokenizers reads 256 texts ahead
 
 Merges = list[tuple[str, str]]
 
@@ -33,30 +35,41 @@ def train(
     out: Path,
     n_vocab: int,
     encoding: str = "utf-8",
-    rows: documents.CsvFormat = documents.PLAIN_CSV,
+    csv_format: documents.CsvFormat = documents.PLAIN_CSV,
     report: ByteProgress = no_callback,
 ) -> Encoder:
-    """Trains a vocabulary of `n_vocab` ids on the text that `path` means (see `documents.find`) and writes it to `out`.
+    """Train a vocabulary and write its files.
 
-    Ids: the 256 bytes, what the merges make in their order, `<|endoftext|>`. A text with too few merges gives fewer,
-    with a warning. report: told how many bytes of how many are read.
+    The ids are the 256 bytes, the results of the merges in their order, and `<|endoftext|>`. If the text has too few
+    merges, the vocabulary is smaller, with a warning. After an error, `out` is unchanged.
 
-    Raises UsageError for an n_vocab that cannot be, GPT2Error if there is no text, if a file of it is damaged, if `out`
-    holds a model, whose vocabulary it would replace, or if it cannot be written; `out` is then as it was.
+    Args:
+        path: A file, folder or pattern of text, as `documents.find_text_files` takes it.
+        out: Folder for the files.
+        n_vocab: Size of the vocabulary.
+        encoding: The encoding of the text files.
+        csv_format: How the rows of `.csv` files become documents.
+        report: Called with (done, total) bytes.
+
+    Raises:
+        UsageError: n_vocab is out of range.
+        GPT2Error: There is no text, a file is damaged, `out` contains a model, whose vocabulary would be replaced, or
+            `out` cannot be written.
     """
-    if not LEAST <= n_vocab <= MOST:
-        raise UsageError(f"n_vocab must be from {LEAST} (256 bytes and {END_OF_TEXT}) to {MOST}, not {n_vocab}")
+    if not MIN_VOCAB_SIZE <= n_vocab <= MAX_VOCAB_SIZE:
+        allowed = f"from {MIN_VOCAB_SIZE} (256 bytes and {END_OF_TEXT}) to {MAX_VOCAB_SIZE}"
+        raise UsageError(f"n_vocab must be {allowed}, not {n_vocab}")
     for name in (HPARAMS_FILE, STATE_FILE):
         if (out / name).exists():
-            raise GPT2Error(f"{out} holds a model, which another vocabulary would spoil; choose another folder")
+            raise GPT2Error(f"{out} holds a model, which does not work with another vocabulary; choose another folder")
     paths = [file for file in documents.find_text_files(path) if not is_sidecar(file)]
-    with contextlib.closing(_texts(paths, encoding, rows, report)) as texts:
+    with contextlib.closing(_read_texts(paths, encoding, csv_format, report)) as texts:
         first = next(texts, None)
         if first is None:
             raise GPT2Error(f"{printable_name(path)} holds no text; give a file of text or a folder of such files")
-        with creating_folder(out), _saved_in(out) as folder:
-            merges = _merges(itertools.chain([first], texts), n_vocab - LEAST)
-            encoder = _encoder(merges)
+        with creating_folder(out), _writing_into(out) as folder:
+            merges = _train_merges(itertools.chain([first], texts), n_vocab - MIN_VOCAB_SIZE)
+            encoder = _build_encoder(merges)
             for name, content in encoder.files().items():
                 (folder / name).write_bytes(content)
     if encoder.n_vocab < n_vocab:
@@ -66,32 +79,37 @@ def train(
     return encoder
 
 
-def _encoder(merges: Merges) -> Encoder:
+def _build_encoder(merges: Merges) -> Encoder:
     pieces = [*byte_characters().values(), *dict.fromkeys(left + right for left, right in merges), END_OF_TEXT]
     return Encoder({piece: i for i, piece in enumerate(pieces)}, merges)
 
 
-def _texts(
-    paths: list[Path], encoding: str, rows: documents.CsvFormat, report: ByteProgress
+def _read_texts(
+    paths: list[Path], encoding: str, csv_format: documents.CsvFormat, report: ByteProgress
 ) -> Generator[str, None, None]:
+    """Yield the text of the files in texts of about BUFFER_CHARACTERS."""
     size = documents.total_size(paths)
     done = 0
-    for part in documents.read(paths, encoding, rows):
-        for text, _ in documents.cut(documents.sliced(part.text, BUFFERED), BUFFERED):
+    for part in documents.read(paths, encoding, csv_format):
+        blocks = documents.slice_text(part.text, BUFFER_CHARACTERS)
+        for text, _ in documents.split_document(blocks, BUFFER_CHARACTERS):
             yield without_surrogates(text)
         done += part.size
         report(done, size)
 
 
-def _merges(texts: Iterator[str], n: int) -> Merges:
-    """The merges that make `n` new pieces, or as many as the texts give, by the package `tokenizers`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # only who trains a vocabulary needs it
+def _train_merges(texts: Iterator[str], n_merges: int) -> Merges:
+    """Return `n_merges` merges, or as many as the texts give, from the package tokenizers."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # only needed for training a vocabulary
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=len(alphabet) + n, min_frequency=MIN_FREQUENCY, initial_alphabet=alphabet, show_progress=False
+        vocab_size=len(alphabet) + n_merges,
+        min_frequency=MIN_FREQUENCY,
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
@@ -99,7 +117,7 @@ def _merges(texts: Iterator[str], n: int) -> Merges:
 
 
 @contextlib.contextmanager
-def _saved_in(out: Path) -> Iterator[Path]:
+def _writing_into(out: Path) -> Iterator[Path]:
     try:
         with atomic_write_many(out, last=ENCODER_FILE) as folder:
             yield folder

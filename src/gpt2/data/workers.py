@@ -1,7 +1,7 @@
-"""Text -> ids on all cores: child processes that encode, in order and with a bounded number of batches under way.
+"""Text -> ids on all cores: worker processes that encode batches in order, with a bounded number of them in progress.
 
-They are plain processes rather than multiprocessing's: those import the main module again, TensorFlow with it, and run
-a program that has no `if __name__ == "__main__"` once more; and a fork after TensorFlow was loaded may hang.
+They are plain child processes, because multiprocessing's would import the main module again, TensorFlow included, and
+would run a program without `if __name__ == "__main__"` a second time. Forking after TensorFlow was loaded may hang.
 """
 
 from __future__ import annotations
@@ -23,88 +23,106 @@ from gpt2.data.documents import DocumentPart
 from gpt2.errors import GPT2Error
 from gpt2.text.vocabulary import Vocabulary, type_code
 
-START = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.data.workers import serve; serve()"
-AHEAD = 2  # batches per process that are read before the first of them is encoded
+WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.data.workers import run_worker; run_worker()"
+BATCHES_AHEAD_PER_PROCESS = 2  # how many batches are read before the first of them is encoded
 
 
-class Encoded(NamedTuple):
-    """A batch of parts as ids, the end of text after each document that ends in it."""
+class EncodedBatch(NamedTuple):
+    """The ids of a batch of document parts, with the end of text after each document that ends in it."""
 
-    ids: bytes  # of type_code(n_vocab)
-    documents: int  # how many end in it
+    ids: bytes  # an array of type_code(n_vocab)
+    documents: int  # how many documents end in it
     size: int  # bytes of the files that were read for it
 
 
 def pack_separator(encoder: Vocabulary) -> bytes:
-    """What stands between documents, packed: the end of text, and nothing if the vocabulary has none."""
+    """Return the packed end-of-text id, which separates documents; empty if the vocabulary has none."""
     with contextlib.suppress(GPT2Error):
         return array(type_code(encoder.n_vocab), [encoder.end_of_text]).tobytes()
     return b""
 
 
-def batches(parts: Iterable[DocumentPart], characters: int) -> Iterator[list[DocumentPart]]:
-    """Parts together, of at least so many characters but the last batch."""
-    batch, length = [], 0
+def group_parts(parts: Iterable[DocumentPart], min_characters: int) -> Iterator[list[DocumentPart]]:
+    """Yield the parts in batches of at least `min_characters`; the last batch may be shorter."""
+    batch = []
+    length = 0
     for part in parts:
         batch.append(part)
         length += len(part.text)
-        if length >= characters:
+        if length >= min_characters:
             yield batch
-            batch, length = [], 0
+            batch = []
+            length = 0
     if batch:
         yield batch
 
 
 def encode_batch(encoder: Vocabulary, batch: Sequence[DocumentPart]) -> bytes:
-    end = pack_separator(encoder)
-    return b"".join([encoder.pack(_text(encoder, part)) + (end if part.last else b"") for part in batch])
+    """Return the packed ids of a batch, with the end of text after each document that ends in it."""
+    separator = pack_separator(encoder)
+    return b"".join([encoder.pack(_text(encoder, part)) + (separator if part.last else b"") for part in batch])
 
 
 def _text(encoder: Vocabulary, part: DocumentPart) -> str:
-    """Its text; a document's last line may need an end, which files often leave out."""
-    lacks = part.last and encoder.ends_lines and part.text and not part.text.endswith("\n")
-    return f"{part.text}\n" if lacks else part.text
+    """Return a part's text; if the vocabulary encodes line ends, end a document's last line with one."""
+    lacks_line_end = part.last and encoder.ends_lines and part.text and not part.text.endswith("\n")
+    return f"{part.text}\n" if lacks_line_end else part.text
 
 
 def encode_batches(
     batches: Iterable[list[DocumentPart]], encoder: Vocabulary, processes: int
-) -> Generator[Encoded, None, None]:
-    """Batches -> their ids in the same order, encoded by so many processes; by this one if it is 1.
+) -> Generator[EncodedBatch, None, None]:
+    """Yield the ids of batches in their order.
 
-    Raises GPT2Error if a process ends unexpectedly.
+    Args:
+        batches: The document parts.
+        encoder: The vocabulary.
+        processes: Number of worker processes; 1 encodes in this process.
+
+    Raises:
+        GPT2Error: A worker process ended unexpectedly.
     """
     if processes == 1:
         for batch in batches:
             yield _encoded(encode_batch(encoder, batch), batch)
         return
-    under_way: deque[Future[Encoded]] = deque()
-    with contextlib.closing(Pool(encoder, processes)) as pool:
+    in_progress: deque[Future[EncodedBatch]] = deque()
+    with contextlib.closing(EncoderPool(encoder, processes)) as pool:
         for batch in batches:
-            under_way.append(pool.submit(batch))
-            if len(under_way) > AHEAD * processes:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            in_progress.append(pool.submit(batch))
+            if len(in_progress) > BATCHES_AHEAD_PER_PROCESS * processes:
+                yield in_progress.popleft().result()
+        while in_progress:
+            yield in_progress.popleft().result()
 
 
-def _encoded(ids: bytes, batch: Sequence[DocumentPart]) -> Encoded:
-    return Encoded(ids, sum(part.last for part in batch), sum(part.size for part in batch))
+def _encoded(ids: bytes, batch: Sequence[DocumentPart]) -> EncodedBatch:
+    return EncodedBatch(ids, sum(part.last for part in batch), sum(part.size for part in batch))
 
 
-class Pool:
-    """Processes, each served by a thread of this one and started when it is first needed."""
+class EncoderPool:
+    """A pool of worker processes. Each is started when it is first needed and served by a thread of this process.
+
+    Args:
+        encoder: The vocabulary.
+        processes: Maximum number of worker processes.
+    """
 
     def __init__(self, encoder: Vocabulary, processes: int) -> None:
+        """Start no process yet."""
         self.encoder = pickle.dumps(encoder)
         self.threads = ThreadPoolExecutor(processes)
         self.idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self.started: list[subprocess.Popen[bytes]] = []
-        self.lock, self.closed = threading.Lock(), False
+        self.lock = threading.Lock()
+        self.closed = False
 
-    def submit(self, batch: list[DocumentPart]) -> Future[Encoded]:
+    def submit(self, batch: list[DocumentPart]) -> Future[EncodedBatch]:
+        """Encode a batch in the background."""
         return self.threads.submit(self._encode, batch)
 
     def close(self) -> None:
+        """Kill the processes and wait for their end; batches in progress fail."""
         with self.lock:
             self.closed = True
         for process in self.started:
@@ -116,22 +134,22 @@ class Pool:
                     _pipe(stream).close()
             process.wait()
 
-    def _encode(self, batch: list[DocumentPart]) -> Encoded:
+    def _encode(self, batch: list[DocumentPart]) -> EncodedBatch:
         try:
             process = self.idle.get_nowait()
         except queue.Empty:
             process = self._start()
-        answer = _ask(process, pickle.dumps(batch))
+        ids = _request(process, pickle.dumps(batch))
         self.idle.put(process)
-        return _encoded(answer, batch)
+        return _encoded(ids, batch)
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self.lock:
             if self.closed:
-                raise GPT2Error("no more text is encoded")
-            # In a session of its own, Ctrl-C does not reach it: this process sees to its end.
+                raise GPT2Error("the pool of worker processes is closed")
+            # A session of its own keeps Ctrl-C away from the worker; this process ends it.
             process = subprocess.Popen(
-                [sys.executable, "-c", START, *sys.path],
+                [sys.executable, "-c", WORKER_PROGRAM, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
@@ -142,7 +160,7 @@ class Pool:
 
 
 def _pipe(stream: Any) -> Any:
-    assert stream is not None, "both are pipes"
+    assert stream is not None, "stdin and stdout of a worker are pipes"
     return stream
 
 
@@ -152,29 +170,31 @@ def _send(process: subprocess.Popen[bytes], message: bytes) -> None:
         stdin.write(message)
         stdin.flush()
     except OSError as error:
-        raise _ended(process) from error
+        raise _ended_error(process) from error
 
 
-def _ask(process: subprocess.Popen[bytes], message: bytes) -> bytes:
+def _request(process: subprocess.Popen[bytes], message: bytes) -> bytes:
+    """Send a pickled batch to a worker and return the packed ids; raise GPT2Error if it failed."""
     _send(process, message)
     try:
         answer = pickle.load(_pipe(process.stdout))
     except (EOFError, OSError, pickle.UnpicklingError) as error:
-        raise _ended(process) from error
+        raise _ended_error(process) from error
     if isinstance(answer, str):
         raise GPT2Error(answer)
     return answer
 
 
-def _ended(process: subprocess.Popen[bytes]) -> GPT2Error:
-    process.kill()  # it may not have ended, if something else wrote to its stdout
+def _ended_error(process: subprocess.Popen[bytes]) -> GPT2Error:
+    process.kill()  # it is still running if something else wrote to its stdout
+    status = process.wait()
     return GPT2Error(
-        f"a process that encoded text ended with status {process.wait()}; if memory was short, use fewer: --workers 1"
+        f"a worker process that encoded text ended with status {status}; if memory ran out, use fewer: --workers 1"
     )
 
 
-def serve() -> None:
-    """What a worker does: an encoder from stdin, then batches of parts; their ids, or what failed, to stdout."""
+def run_worker() -> None:
+    """Run a worker process: read an encoder and then batches of parts from stdin, write ids or an error to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     encoder = pickle.load(sys.stdin.buffer)
     with contextlib.suppress(EOFError, BrokenPipeError):

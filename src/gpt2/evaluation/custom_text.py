@@ -22,7 +22,7 @@ class NamedText(NamedTuple):
 
 
 def read_files(
-    paths: Sequence[Path], encoding: str, csv_format: documents.CsvFormat, last_safe_cut: documents.LastCut
+    paths: Sequence[Path], encoding: str, csv_format: documents.CsvFormat, last_safe_cut: documents.FindCut
 ) -> Iterator[NamedText]:
     """Yield the texts of files: one text a file, or one a row of a .csv file; an empty file gives an empty text.
 
@@ -58,7 +58,7 @@ def _document(first: documents.DocumentPart, following: Iterator[documents.Docum
         yield part.text
 
 
-def read_stream(stream: IO[str], name: str, last_safe_cut: documents.LastCut) -> NamedText:
+def read_stream(stream: IO[str], name: str, last_safe_cut: documents.FindCut) -> NamedText:
     """Return the text of a stream, in parts that end where tokens end.
 
     Args:
@@ -66,8 +66,9 @@ def read_stream(stream: IO[str], name: str, last_safe_cut: documents.LastCut) ->
         name: The name of the text.
         last_safe_cut: `Vocabulary.last_safe_cut`: finds where a text may be cut without changing its tokens.
     """
-    blocks = iter(lambda: stream.read(documents.PART), "")
-    return NamedText(name, (text for text, _ in documents.cut(blocks, documents.PART, last_safe_cut)))
+    blocks = iter(lambda: stream.read(documents.PART_CHARACTERS), "")
+    parts = documents.split_document(blocks, documents.PART_CHARACTERS, last_safe_cut)
+    return NamedText(name, (text for text, _ in parts))
 
 
 def measure_texts(

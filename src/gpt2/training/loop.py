@@ -139,11 +139,11 @@ class Loop:
         """One update of all machines; takes why this one wants to stop after it."""
         started = time.monotonic()
         seed, step = self.progress.seed, self.progress.step + 1
-        tokens = windows.batch(self.split.train, self.window, math.prod(self.shape), seed, step)
+        tokens = windows.random_windows(self.split.train, self.window, math.prod(self.shape), seed, step)
         tokens = tokens.reshape(*self.shape, self.window)
         inputs, targets = tokens[..., :-1], tokens[..., 1:]
         if self.settings.noise:
-            inputs = windows.noisy(inputs, self.settings.noise, self.start.hparams.n_vocab, seed, step)
+            inputs = windows.add_noise(inputs, self.settings.noise, self.start.hparams.n_vocab, seed, step)
         rate = self.settings.rate(step, self.last)
         loss, stop = self.trainer.update(inputs, targets, rate, seed, stop)
         if not math.isfinite(loss):
@@ -186,7 +186,9 @@ class Loop:
         settings, progress = self.settings, self.progress
         nats = targets = 0.0
         length = 0  # bytes
-        batches = windows.spread(self.split.validation, self.window, settings.val_batch_size, settings.val_batch_count)
+        batches = windows.spread_windows(
+            self.split.validation, self.window, settings.val_batch_size, settings.val_batch_count
+        )
         for batch in batches:
             if self.ends:
                 return False
@@ -233,7 +235,8 @@ class Loop:
         length = settings.sample_length
         if length is None:
             length = min(SAMPLE_LENGTH, self.start.hparams.n_ctx - 1)
-        places = windows.random(seed, step, windows.SAMPLES).integers(len(self.split.train), size=settings.sample_num)
+        rng = windows.random_generator(seed, step, windows.SAMPLE_NUMBERS)
+        places = rng.integers(len(self.split.train), size=settings.sample_num)
         first = [int(self.split.train[place]) for place in places]
         sampling = Sampling(top_k=0 if settings.top_p else settings.top_k, top_p=settings.top_p)
         ids = [[token] for token in first]

@@ -180,10 +180,10 @@ def _data(settings: TrainingSettings, start: StartingPoint, report: TrainingRepo
         split = split._replace(validation=load(settings.val_dataset))
     elif settings.val_every:
         split = windows.hold_out(split.train, settings.val_split)
-    windows.check(split.train, window, settings.dataset)
+    windows.check_length(split.train, window, settings.dataset)
     if settings.val_every:
         held_out = f"the part of {settings.dataset} that val_split holds out"
-        windows.check(split.validation, window, settings.val_dataset or held_out)
+        windows.check_length(split.validation, window, settings.val_dataset or held_out)
     report.write_line(f"dataset has {len(split.train)} tokens")
     return split
 

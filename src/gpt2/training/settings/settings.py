@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt2.data.documents import COMBINE, CsvFormat
+from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat
 from gpt2.devices import check_threads
 from gpt2.errors import UsageError
 from gpt2.files import expand_path
@@ -49,7 +49,7 @@ class TrainingSettings:
 
     dataset: str = ""  # must be given; only a run that goes on has its own, see `run_settings`
     model_name: str = DEFAULT_MODEL
-    combine: int = COMBINE
+    combine: int = DEFAULT_COMBINE_CHARACTERS
     encoding: str = "utf-8"
     batch_size: int = 1
     learning_rate: float | None = None
