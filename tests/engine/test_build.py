@@ -29,7 +29,7 @@ def cache(tmp_path, monkeypatch):
     """The folder for compiled libraries, which is not there yet."""
     monkeypatch.delenv(cache_folder.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / cache_folder.OWN
+    return tmp_path / "cache" / cache_folder.OWN_FOLDER
 
 
 class Compiler:
@@ -82,7 +82,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
     """Not in the next process either."""
-    build._tried.cache_clear()
+    build._find_once.cache_clear()
     compiler.does("echo 'x.h:1: error: no such thing' >&2", "exit 1")
     for _ in range(2):
         with pytest.raises(
@@ -113,20 +113,20 @@ def zig(tmp_path, monkeypatch, native):
     """A package in the place of Zig's, whose product is the library that other tests use, and no other compiler."""
     no_compiler(monkeypatch)
     monkeypatch.setattr(build, "ZIG", "a_compiler_in_a_package")
-    monkeypatch.delenv(build.ZIG_CACHE, raising=False)
+    monkeypatch.delenv(build.ZIG_CACHE_VARIABLE, raising=False)
     package = tmp_path / "packages" / build.ZIG
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
     found = Compiler(package / "zig")
-    found.does('[ "$1" = c++ ] || exit 1', f"touch ${build.ZIG_CACHE}/$$", f'cp {native._name} "$out"')
+    found.does('[ "$1" = c++ ] || exit 1', f"touch ${build.ZIG_CACHE_VARIABLE}/$$", f'cp {native._name} "$out"')
     return found
 
 
 def test_zig_compiles_where_there_is_nothing_else(cache, zig):
     told = []
     for _ in range(2):
-        assert calls.panel_width(build.find(told.append)) > 0
+        assert calls.library_int(build.find(told.append), "gpt2_width") > 0
     assert zig.runs == 1 and [line[-16:] for line in told] == ["a minute or more"]
     assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}  # nothing of its cache
 
@@ -139,7 +139,7 @@ def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkey
     paths = [str(failing[0].path), str(tmp_path / "one_again"), str(failing[1].path)]
     monkeypatch.setattr(build, "COMPILERS", paths)
     for _ in range(2):
-        assert calls.panel_width(build.find()) > 0
+        assert calls.library_int(build.find(), "gpt2_width") > 0
     assert [compiler.runs for compiler in (*failing, zig)] == [1, 1, 1]
     monkeypatch.setattr(build, "ZIG", "no_such_package")
     with pytest.raises(build.NoLibraryError, match="one failed: error: too old; to try again, delete"):
@@ -149,7 +149,9 @@ def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkey
 def test_what_cannot_be_loaded_counts_as_failed(cache, compiler):
     compiler.does('echo nonsense > "$out"')
     for _ in range(2):
-        with pytest.raises(build.NoLibraryError, match="what .*cxx made cannot be loaded: .*; to try again, delete"):
+        with pytest.raises(
+            build.NoLibraryError, match="the library that .*cxx compiled cannot be loaded: .*; to try again, delete"
+        ):
             build.find()
     assert compiler.runs == 1
 
@@ -189,19 +191,21 @@ def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
     build.find()
     damage(*cache.glob("*.so"))
     for _ in range(2):
-        assert calls.panel_width(build.find()) > 0
+        assert calls.library_int(build.find(), "gpt2_width") > 0
     assert copier.runs == 2
 
 
 def test_a_whole_library_that_does_not_load_is_compiled_anew(cache, copier, tmp_path, monkeypatch):
     build.find()
-    moved = shutil.copytree(cache, tmp_path / "moved" / cache_folder.OWN)  # what has been loaded is not looked at again
+    moved = shutil.copytree(
+        cache, tmp_path / "moved" / cache_folder.OWN_FOLDER
+    )  # what has been loaded is not looked at again
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
     (library,) = moved.glob("*.so")
     replaced(library, b"for a machine of another kind")
     library.with_suffix(".sha256").write_text(hashlib.sha256(library.read_bytes()).hexdigest())
     for _ in range(2):
-        assert calls.panel_width(build.find()) > 0
+        assert calls.library_int(build.find(), "gpt2_width") > 0
     assert copier.runs == 2
 
 
@@ -212,7 +216,7 @@ def test_a_library_belongs_to_a_compiler_and_a_c_library(cache, copier, monkeypa
     build.find()
     assert copier.runs == len(list(cache.glob("*.so"))) == 2
     no_compiler(monkeypatch)
-    assert calls.panel_width(build.find()) > 0  # whichever made it
+    assert calls.library_int(build.find(), "gpt2_width") > 0  # whichever made it
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "1.0"))
     with pytest.raises(build.NoLibraryError, match="there is no C.. compiler"):
         build.find()
@@ -234,7 +238,7 @@ def test_a_folder_that_others_can_write_is_not_trusted(tmp_path, cache, copier, 
     open_to_all.chmod(0o777)
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(open_to_all))
     with pytest.raises(
-        build.NoLibraryError, match=f"{open_to_all} can be written by other users, .* let GPT2_NATIVE_CACHE"
+        build.NoLibraryError, match=f"{open_to_all} can be written by other users, .* set GPT2_NATIVE_CACHE"
     ):
         build.find()
     assert copier.runs == 0 and not cache.exists()
@@ -247,7 +251,7 @@ def test_a_folder_of_somebody_else_is_not_trusted(cache, copier, monkeypatch):
     else:
         me = os.geteuid()
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    with pytest.raises(build.NoLibraryError, match=f"{cache} belongs to another user, so that nothing in it is run"):
+    with pytest.raises(build.NoLibraryError, match=f"{cache} belongs to another user, so nothing in it is executed"):
         build.find()
 
 
@@ -263,12 +267,10 @@ def test_a_named_folder_is_asked_first(tmp_path, cache, copier, monkeypatch):
     build.find()
     assert len(list(cache.glob("*.so"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
-    with pytest.raises(
-        build.NoLibraryError, match="cache/gpt-2-tensorflow cannot be written; GPT2_NATIVE_CACHE can name"
-    ):
+    with pytest.raises(build.NoLibraryError, match="cache/gpt-2-tensorflow cannot be written; set GPT2_NATIVE_CACHE"):
         build.find()
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, "named")
-    with pytest.raises(build.NoLibraryError, match="GPT2_NATIVE_CACHE must be a path from the root, not 'named'"):
+    with pytest.raises(build.NoLibraryError, match="GPT2_NATIVE_CACHE must be an absolute path, not 'named'"):
         build.find()
 
 
@@ -285,7 +287,7 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
 
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    with pytest.raises(build.NoLibraryError, match="there is no home folder .*; GPT2_NATIVE_CACHE can name a folder"):
+    with pytest.raises(build.NoLibraryError, match="there is no home folder .*; set GPT2_NATIVE_CACHE to a folder"):
         build.find()
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "named"))
     build.find()

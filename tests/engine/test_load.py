@@ -26,7 +26,7 @@ def asked(monkeypatch, tmp_path):
 def test_where_there_is_a_driver_tensorflow_is_asked(native, asked, monkeypatch, tiny_dir):
     monkeypatch.setattr(tensorflow_startup, "visible_devices", lambda: ["CPU:0", "GPU:0"])
     backend = load.load_backend(open_model_dir(tiny_dir), threads=2)
-    assert (backend.device, backend.name) == ("a GPU", "TensorFlow: the native step is for CPUs")
+    assert (backend.device, backend.name) == ("a GPU", "TensorFlow: it computes on CPUs only")
     assert asked == [2, 2]
 
 
@@ -59,7 +59,9 @@ def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny
 
     monkeypatch.setattr(build, "load", no_library)
     monkeypatch.setattr(tensorflow_startup, "start_tensorflow", no_tensorflow)
-    with pytest.raises(GPT2Error, match="TensorFlow is not installed. Not the native step: .*pip install ziglang"):
+    with pytest.raises(
+        GPT2Error, match="TensorFlow is not installed, and there is no native step: .*pip install ziglang"
+    ):
         load.load_backend(open_model_dir(tiny_dir))
 
 

@@ -44,7 +44,7 @@ def packed(w, name, layout=Layout.OUT_IN, cuts=()):
     """A matrix [O, I] as the native library keeps it, given in rows cut at these places."""
     whole = w if layout is Layout.OUT_IN else w.T
     weight = Weight(whole.shape, layout, lambda: iter(np.split(whole, cuts)))
-    return packing.Packer(build.load(), name).packed(weight)
+    return packing.WeightPacker(build.load(), name).pack_matrix(weight)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (33, 64), (32, 1), (100, 32)])
@@ -54,7 +54,7 @@ def test_panels_hold_the_outputs_and_zeros_after_them(native, shape, layout, nam
     w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype(np.float32)
     w[:, 0] = 127  # so that the numbers are whole in int8 too
     panels, scale = packed(w, name, layout)
-    width = calls.panel_width(build.load())
+    width = calls.library_int(build.load(), "gpt2_width")
     found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / width, width]
     assert found.shape[1:] == (4 // panels.itemsize, -(-shape[0] // width), width)
     found = found.reshape(found.shape[0] * found.shape[1], -1)
@@ -163,7 +163,7 @@ from gpt2.engine.token_sequence import TokenSequence
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 backend = load_backend(open_model_dir(pathlib.Path(sys.argv[1])))
-prefixes = Prefixes(backend.new_pool(), 20 * backend.block_bytes)
+prefixes = PrefixCache(backend.new_pool(), 20 * backend.block_bytes)
 batch = Batch(backend, prefixes)
 for seed in range(int(sys.argv[2])):
     numbers = [batch.add(TokenSequence([seed] * length, Sampling(), seed, keep=True)) for length in (1, 30, 70)]
@@ -263,7 +263,7 @@ def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name)
 
 
 def test_memory_for_weights_that_cannot_be_had():
-    with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes cannot be had"):
+    with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes are not available"):
         huge_pages.ChunkAllocator().zeros((1 << 60,), np.uint8)
 
 
@@ -277,7 +277,7 @@ import os, pathlib, resource, signal, sys
 import numpy as np
 from gpt2.engine.backend import Segment
 from gpt2.engine.load import load_backend
-from gpt2.engine.native.huge_pages import Chunks
+from gpt2.engine.native.huge_pages import ChunkAllocator
 from gpt2.formats.model_dir import open_model_dir
 {inspect.getsource(extended)}
 def loaded(threads):
@@ -315,7 +315,7 @@ def test_where_the_system_grants_no_threads_those_there_are_compute(native, tiny
 FORK = """
 backend = loaded(threads=2)
 expected = extended(backend)
-chunks = Chunks()
+chunks = ChunkAllocator()
 kept = chunks.zeros((4,), np.uint8)  # in the chunk there is room for more
 child = os.fork()
 if not child:

@@ -41,7 +41,7 @@ def packed(monkeypatch):
     """How often weights were packed."""
     times = []
     honest = packing.pack_weights
-    monkeypatch.setattr(packing, "prepared", lambda *args: times.append(1) or honest(*args))
+    monkeypatch.setattr(packing, "pack_weights", lambda *args: times.append(1) or honest(*args))
     return times
 
 
@@ -70,7 +70,7 @@ def test_what_is_new_is_told(cache, tiny_dir):
     told = []
     for _ in range(2):
         logits(tiny_dir, notify=told.append)
-    assert told == [f"packed weights are kept for the next start: 0 MB in {cache}"]
+    assert told == [f"packed weights are stored for the next start: 0 MB in {cache}"]
 
 
 def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tiny_dir, monkeypatch):

@@ -197,7 +197,7 @@ def other_build(request, native, tmp_path_factory):
             tiles.carry_out(build.compiler_command(compiler), library.with_name("tiles.so"))
             patch.setattr(devices, "is_amx_permitted", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
-        patch.setenv(build.ZIG_CACHE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
+        patch.setenv(build.ZIG_CACHE_VARIABLE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
         build.compile_library(compiler, library)
     return ctypes.CDLL(str(library))
 

@@ -155,7 +155,6 @@ class NativeBackend:
         self.hparams = hparams
         assert library_int(library, "gpt2_slots") == BLOCK_SLOTS
         self.type = list(PACKED_DTYPES).index(precision)
-        self.numbers_per_token = numbers_per_token(hparams.n_vocab)
         self._declare(library)
         threads = threads or devices.available_cores()
         pack = functools.partial(packing.pack_weights, library, weights, precision, threads)
@@ -241,7 +240,8 @@ class NativeBackend:
     def _draw_words(self, requests: list[RandomWordsRequest], ids: list[np.ndarray] | None) -> list[np.ndarray]:
         """Return the words of the ids of each request, or of the whole vocabulary if ids is None."""
         keys = np.array([request.numbers.key for request in requests])
-        first_numbers = np.array([request.token * self.numbers_per_token for request in requests], np.uint64)
+        n_numbers = numbers_per_token(self.hparams.n_vocab)
+        first_numbers = np.array([request.token * n_numbers for request in requests], np.uint64)
         if ids is None:
             counts = np.full(len(requests), self.hparams.n_vocab, np.int64)
             all_ids = None
