@@ -1,4 +1,4 @@
-"""The library where TensorFlow is not installed: `pip install --no-deps .` beside a few small packages."""
+"""The library without TensorFlow: `pip install --no-deps .` and a few small packages."""
 
 import importlib.metadata
 import os
@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("numpy", "regex", "fire", "requests", "tqdm", "google-crc32c")
+REQUIRED_PACKAGES = ("numpy", "regex", "fire", "requests", "tqdm", "google-crc32c")
 PROGRAM = """
 import sys
 from gpt2.generate import generate, load
@@ -24,46 +25,48 @@ print("tensorflow" in sys.modules)
 """
 
 
-def with_dependencies(names):
-    """The distributions of these names, and of what they need, as far as they are installed."""
-    found, coming = {}, list(names)
-    while coming:
-        name = coming.pop()
+def with_dependencies(names: Iterable[str]) -> Iterable[importlib.metadata.Distribution]:
+    """Return the installed distributions of these names and of their dependencies."""
+    distributions = {}
+    pending = list(names)
+    while pending:
+        name = pending.pop()
         try:
-            found[name] = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:  # of another system or an older Python
+            distributions[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:  # needed on another system or an older Python
             continue
-        required = [line for line in found[name].requires or [] if "extra ==" not in line]
-        coming += {re.match(r"[\w.-]+", line)[0] for line in required} - set(found)
-    return found.values()
+        required = [line for line in distributions[name].requires or [] if "extra ==" not in line]
+        pending += {re.match(r"[\w.-]+", line)[0] for line in required} - set(distributions)
+    return distributions.values()
 
 
 @pytest.fixture
 def python(tmp_path):
-    """A Python that sees this library, installed, and the packages that it needs to write, and nothing else."""
+    """Return a Python with only this library and the packages that it needs to generate text."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    for distribution in with_dependencies(NEEDED):
+    for distribution in with_dependencies(REQUIRED_PACKAGES):
         for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
             (site / top).symlink_to(distribution.locate_file(top))
-    checkout = tmp_path / "checkout"  # which an installation writes into
+    checkout = tmp_path / "checkout"  # a copy, because an installation writes into it
     shutil.copytree(ROOT / "src", checkout / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     shutil.copytree(ROOT / "models/shakespeare", checkout / "models/shakespeare")
     for path in [*ROOT.glob("requirements*.txt"), *map(ROOT.joinpath, ("setup.py", "pyproject.toml", "MANIFEST.in"))]:
         shutil.copy(path, checkout)
     for name in ("README.md", "LICENSE"):
         shutil.copy(ROOT / name, checkout)
-    found = tmp_path / "venv/bin/python"
-    pip = [sys.executable, "-m", "pip", "--python", found, "install", "-q", "--no-deps"]
+    executable = tmp_path / "venv/bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", executable, "install", "-q", "--no-deps"]
     subprocess.run([*pip, checkout], check=True)
-    return found
+    return executable
 
 
-def ran(python, *arguments, **environment):
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def run_python(python: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python with these arguments and additional environment variables."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
         [python, *arguments],
-        env=kept | environment,
+        env=inherited | environment,
         cwd=python.parent,
         capture_output=True,
         text=True,
@@ -72,24 +75,24 @@ def ran(python, *arguments, **environment):
 
 
 @pytest.mark.slow
-def test_it_writes(native, python):
-    result = ran(python, "-c", PROGRAM)
+def test_it_generates_text(native, python):
+    result = run_python(python, "-c", PROGRAM)
     assert (result.returncode, result.stdout) == (0, "the native step True\n" * 2 + "False\n"), result.stderr
     command = [ROOT / "src/interactive_conditional_samples.py", "--model_name", "shakespeare", "--prompt", "ROMEO:"]
-    result = ran(python, *command, "--length", "20")
+    result = run_python(python, *command, "--length", "20")
     assert result.returncode == 0 and len(result.stdout) > 100, result.stderr
-    result = ran(python, ROOT / "scripts/doctor.py", "--models_dir", python.parent)
+    result = run_python(python, ROOT / "scripts/doctor.py", "--models_dir", python.parent)
     assert "TensorFlow is not installed: nothing here trains or uses a GPU\n" in result.stdout
     assert result.returncode == 0 and "self-test on random weights: the largest error" in result.stdout, result.stderr
 
 
 @pytest.mark.slow
-def test_what_needs_tensorflow_says_so(python):
+def test_commands_that_need_tensorflow_name_it(python):
     command = [ROOT / "src/interactive_conditional_samples.py", "--model_name", "shakespeare", "--prompt", "ROMEO:"]
-    result = ran(python, *command, GPT2_NATIVE="0")
+    result = run_python(python, *command, GPT2_NATIVE="0")
     assert result.returncode == 1
     assert result.stderr == "error: TensorFlow is not installed. Not the native step: GPT2_NATIVE=0\n"
-    result = ran(python, ROOT / "train.py", "--dataset", ROOT / "LICENSE", "--model_name", "shakespeare")
+    result = run_python(python, ROOT / "train.py", "--dataset", ROOT / "LICENSE", "--model_name", "shakespeare")
     assert result.returncode == 1 and result.stderr.endswith(
         "error: the package tensorflow is missing; type: pip install -r requirements.txt\n"
     )

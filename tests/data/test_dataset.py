@@ -1,4 +1,4 @@
-"""Files of text and of ids as one row of ids, and what is said of damaged ones."""
+"""Files of text and of ids become one row of ids, and damaged ones are rejected."""
 
 import gzip
 import io
@@ -21,7 +21,7 @@ EOT = 50256
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, text or bytes or arrays) -> path as a string"""
+    """Return a function: write(name, text or bytes or arrays) -> path as a string."""
 
     def write(name, content):
         path = tmp_path / name
@@ -37,8 +37,8 @@ def write(tmp_path):
 
 
 @pytest.fixture
-def other(encoder):
-    """GPT-2's vocabulary but for its first merge."""
+def other_encoder(encoder):
+    """Return GPT-2's vocabulary with its first merge moved to the end."""
     merges = list(encoder.ranks)
     return Encoder(encoder.ids_of, [*merges[1:], merges[0]])
 
@@ -51,7 +51,7 @@ def row(*values):
     return np.array(values, np.uint16)
 
 
-def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
+def test_documents_have_an_end_of_text_before_and_after(encoder, write, tmp_path):
     write("a.txt", "one")
     write("b.csv", "two,x\nthree,y\n")
     write("c.txt.gz", gzip.compress(b"four\r\n"))
@@ -63,7 +63,7 @@ def test_documents_stand_between_ends_of_text(encoder, write, tmp_path):
     )
 
 
-def test_without_an_end_of_text_documents_follow_one_another(encoder, write, tmp_path):
+def test_without_an_end_of_text_documents_follow_each_other_directly(encoder, write, tmp_path):
     ids_of = {piece: i for piece, i in encoder.ids_of.items() if i != EOT}
     write("a.txt", "one")
     write("b.txt", "two")
@@ -96,7 +96,7 @@ def test_kinds_of_files_may_be_mixed(encoder, write, tmp_path, name):
     assert ids.tolist() == [EOT, *one, EOT, *two, EOT, *three, EOT]
 
 
-def test_a_token_file_is_read_where_it_is_and_its_sidecar_checked(encoder, other, write, tmp_path):
+def test_a_token_file_is_read_lazily_and_its_sidecar_is_checked(encoder, other_encoder, write, tmp_path):
     out = encode.encode(write("a.txt", "some words"), str(tmp_path / "data"), encoder)
     assert out == (tmp_path / "data.npy", 4, 1)
     ids = dataset.load(str(tmp_path / "data.npy"), encoder)
@@ -109,14 +109,14 @@ def test_a_token_file_is_read_where_it_is_and_its_sidecar_checked(encoder, other
         "documents": 1,
     }
     with pytest.raises(GPT2Error, match="ids of another vocabulary than the model's; encode its text again: python3"):
-        dataset.load(str(tmp_path / "data.npy"), other)
+        dataset.load(str(tmp_path / "data.npy"), other_encoder)
     np.save(tmp_path / "data.npy", row(1, 2, 3))
     with pytest.raises(GPT2Error, match="it has 3 ids, but its sidecar data.json says 4"):
         dataset.load(str(tmp_path / "data.npy"), encoder)
 
 
-def test_stored_ids_are_those_of_an_array(encoder, write):
-    """For all that training does with them."""
+def test_stored_ids_behave_like_an_array(encoder, write):
+    """In every way that training uses them."""
     array = np.random.default_rng(1).integers(50257, size=1000).astype(">i4")
     with pytest.warns(UserWarning, match="has no sidecar a.json"):
         ids = dataset.load(write("a.npy", array), encoder)
@@ -124,18 +124,20 @@ def test_stored_ids_are_those_of_an_array(encoder, write):
         assert np.array_equal(ids[at], array[at]) and len(ids[at]) == len(array[at])
     assert [ids[0], ids[-1], ids[np.int64(5)]] == array[[0, -1, 5]].tolist()
     assert np.array_equal(windows.random_windows(ids, 11, 6, 1, 5), windows.random_windows(array, 11, 6, 1, 5))
-    own, other = windows.hold_out(ids, 0.1), windows.hold_out(array, 0.1)
-    assert len(own.train) == 900 and np.array_equal(
-        windows.random_windows(own.train, 11, 6, 1, 5), windows.random_windows(other.train, 11, 6, 1, 5)
+    stored_split = windows.hold_out(ids, 0.1)
+    array_split = windows.hold_out(array, 0.1)
+    assert len(stored_split.train) == 900 and np.array_equal(
+        windows.random_windows(stored_split.train, 11, 6, 1, 5), windows.random_windows(array_split.train, 11, 6, 1, 5)
     )
-    for mine, its in zip(
-        windows.spread_windows(own.validation, 11, 4, 3), windows.spread_windows(other.validation, 11, 4, 3)
+    for stored_batch, array_batch in zip(
+        windows.spread_windows(stored_split.validation, 11, 4, 3),
+        windows.spread_windows(array_split.validation, 11, 4, 3),
     ):
-        assert np.array_equal(mine, its)
+        assert np.array_equal(stored_batch, array_batch)
 
 
-def test_a_token_file_that_is_cut_off_in_use_is_an_error(encoder, write, tmp_path):
-    """It would end the program if it were mapped into memory."""
+def test_truncating_a_token_file_in_use_raises_an_error(encoder, write, tmp_path):
+    """It would crash the program if the file were memory-mapped."""
     out = encode.encode(write("a.txt", "some words " * 9000), str(tmp_path / "data"), encoder).path
     ids = dataset.load(str(out), encoder)
     os.truncate(out, 1000)
@@ -144,14 +146,14 @@ def test_a_token_file_that_is_cut_off_in_use_is_an_error(encoder, write, tmp_pat
         windows.random_windows(ids[8000:], 100, 2, 1, 1)
 
 
-def test_another_file_of_the_name_changes_nothing(encoder, write, tmp_path):
+def test_replacing_a_token_file_in_use_changes_nothing(encoder, write, tmp_path):
     path = write("a.txt", "some words")
     ids = dataset.load(str(encode.encode(path, str(tmp_path / "data"), encoder).path), encoder)
     encode.encode(write("a.txt", "other"), str(tmp_path / "data"), encoder)
     assert np.asarray(ids).tolist() == stream(encoder, "some words")
 
 
-def test_ids_that_are_changed_on_the_disk_are_seen_when_they_are_read(encoder, write, tmp_path):
+def test_invalid_ids_in_a_token_file_are_detected_when_they_are_read(encoder, write, tmp_path):
     out = encode.encode(write("a.txt", "some words " * 90), str(tmp_path / "data"), encoder).path
     data = bytearray(out.read_bytes())
     data[-2:] = b"\xff\xff"
@@ -164,7 +166,7 @@ def test_ids_that_are_changed_on_the_disk_are_seen_when_they_are_read(encoder, w
 
 @pytest.mark.parametrize("shape", [(10**15,), (-1,), (1, 10**15)])
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
-def test_headers_that_claim_what_is_not_there(encoder, write, name, shape):
+def test_headers_with_impossible_shapes(encoder, write, name, shape):
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
     file.write(bytes(100))
@@ -177,8 +179,8 @@ def test_headers_that_claim_what_is_not_there(encoder, write, name, shape):
         dataset.load(write(name, file.getvalue()), encoder)
 
 
-def test_no_sidecar(encoder, write, tmp_path):
-    """JSON that goes too deep, and what would be waited for."""
+def test_files_that_are_not_sidecars(encoder, write, tmp_path):
+    """JSON that is nested too deeply, and a pipe, which would block."""
     write("a.json", "[" * 4000)
     assert dataset.load(str(tmp_path), encoder).tolist() == stream(encoder, "[" * 4000)
     os.mkfifo(tmp_path / "b.json")
@@ -186,7 +188,7 @@ def test_no_sidecar(encoder, write, tmp_path):
         dataset.load(write("b.npy", row(1)), encoder)
 
 
-def test_sidecars_are_no_text(encoder, write, tmp_path):
+def test_sidecars_are_not_training_text(encoder, write, tmp_path):
     encode.encode(write("a.txt", "one"), str(tmp_path / "data"), encoder)
     write("text.json", '{"vocabulary": 1}')
     ids = dataset.load(f"{tmp_path}/*[!t]", encoder)
@@ -260,7 +262,7 @@ def test_the_sidecar_replaces_no_other_file(encoder, write, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["data.json"]
 
 
-def test_an_interrupted_file_leaves_what_was_there(encoder, tmp_path):
+def test_an_interruption_leaves_the_existing_file(encoder, tmp_path):
     for name in ("a.npy", "a.npz"):
         path = tmp_path / name
         path.write_bytes(b"before")
@@ -278,7 +280,7 @@ def test_a_file_that_cannot_be_written(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("combine, chunks", [(1, 4), (9, 2), (1000, 1)])
-def test_the_old_tools_format(encoder, write, tmp_path, combine, chunks):
+def test_the_format_of_the_old_tools(encoder, write, tmp_path, combine, chunks):
     write("a.csv", "one\ntwo two\nthree\nfour\n")
     written = encode.encode(str(tmp_path / "a.csv"), str(tmp_path / "b.npz"), encoder, combine=combine)
     with np.load(tmp_path / "b.npz") as archive:

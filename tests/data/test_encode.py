@@ -1,4 +1,4 @@
-"""Encoding with several processes, and the command."""
+"""Encoding with several worker processes, and the command encode.py."""
 
 import os
 import re
@@ -24,7 +24,7 @@ TEXT = "It isn't so;  été 你好。🦄 12½\n\n\t" * 40
 
 @pytest.fixture
 def run(capsys, vocabulary):
-    """run(*arguments) -> (status, stdout, stderr) of the command with GPT-2's vocabulary"""
+    """Return a function: run(*arguments) -> (status, stdout, stderr) of the command with GPT-2's vocabulary."""
 
     def run(*arguments):
         status = cli.main(encode_text, [*map(str, arguments), f"--model_name={vocabulary}"])
@@ -37,7 +37,7 @@ def stream(encoder, *texts):
     return [50256, *(i for text in texts for i in [*encoder.encode(text), 50256])]
 
 
-def test_two_processes_write_what_one_does(encoder, tmp_path, monkeypatch):
+def test_two_processes_write_the_same_ids_as_one(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
     texts = [TEXT, "", "x" * 99, TEXT[:7], TEXT * 2]
     for i, text in enumerate(texts):
@@ -56,27 +56,27 @@ def test_workers_do_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(source)}).returncode == 0
 
 
-def test_batches_are_read_only_so_far_ahead(encoder):
-    read = []
+def test_only_a_few_batches_are_read_ahead(encoder):
+    requested = []
 
     def batches():
         for i in range(50):
-            read.append(i)
+            requested.append(i)
             yield [DocumentPart("a", True, 1)]
 
     encoded = workers.encode_batches(batches(), encoder, 2)
     next(encoded)
-    assert len(read) <= 2 * workers.BATCHES_AHEAD_PER_PROCESS + 1
+    assert len(requested) <= 2 * workers.BATCHES_AHEAD_PER_PROCESS + 1
     encoded.close()
 
 
-def test_what_a_worker_cannot_encode_is_an_error_here(encoder):
-    poor = Encoder({"a": 0}, [])
+def test_an_encoding_error_in_a_worker_is_raised_here(encoder):
+    tiny_vocabulary = Encoder({"a": 0}, [])
     with pytest.raises(GPT2Error, match="this vocabulary cannot encode 'b'"):
-        list(workers.encode_batches([[DocumentPart("b", True, 1)]] * 2, poor, 2))
+        list(workers.encode_batches([[DocumentPart("b", True, 1)]] * 2, tiny_vocabulary, 2))
 
 
-def test_a_worker_that_is_killed_is_an_error_here(encoder):
+def test_a_killed_worker_raises_an_error_here(encoder):
     pool = workers.EncoderPool(encoder, 1)
     pool.submit([DocumentPart("a", True, 1)]).result()
     os.kill(pool.started[0].pid, signal.SIGKILL)
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_is_an_error_here(encoder):
     pool.close()
 
 
-def test_a_pool_that_is_closed_leaves_no_process(encoder):
+def test_a_closed_pool_leaves_no_process(encoder):
     pool = workers.EncoderPool(encoder, 1)
     future = pool.submit([DocumentPart("a " * 1_000_000, True, 1)])
     pool.submit([DocumentPart("a", True, 1)])
@@ -103,7 +103,7 @@ def test_transcript(run, encoder, tmp_path):
     assert (status, out) == (0, f"Reading files\nWriting {tmp_path / 'data.npy'}\n")
     assert "Encoding: 100%" in err and err.endswith("6 tokens of 2 documents\n")
     assert np.load(tmp_path / "data.npy").tolist() == stream(encoder, "one\n", "two")
-    again = run(tmp_path, tmp_path / "data")  # without what it wrote, but with the header
+    again = run(tmp_path, tmp_path / "data")  # skips its own output; the header is now a document
     assert again[0] == 0 and again[2].endswith("8 tokens of 3 documents\n")
 
 
@@ -131,25 +131,24 @@ def test_the_old_command_line(run, encoder, tmp_path):
         (["a.txt"], 2, "out"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing(run, tmp_path, monkeypatch, arguments, status, message):
+def test_errors_have_one_line_and_leave_no_files(run, tmp_path, monkeypatch, arguments, status, message):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("one")
     Path("empty.txt").write_text("")
-    found, _, err = run(*arguments)
+    exit_status, _, err = run(*arguments)
     (line,) = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
-    assert found == status and message in line
+    assert exit_status == status and message in line
     assert sorted(os.listdir()) == ["a.txt", "empty.txt"]
 
 
-def test_a_folder_is_no_name_for_a_file(run, tmp_path):
-    """That would be found out when all is encoded."""
+def test_a_folder_as_output_is_rejected_before_encoding(run, tmp_path):
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "out.npz").mkdir()
     status, out, err = run(tmp_path / "a.txt", tmp_path / "out.npz")
     assert (status, out) == (2, "") and "out must be the name of a file" in err
 
 
-def test_a_damaged_file_in_a_folder_leaves_nothing(run, tmp_path):
+def test_a_damaged_file_in_a_folder_leaves_no_output(run, tmp_path):
     for name, data in (("a.txt", b"one"), ("b.gz", b"no gzip")):
         (tmp_path / name).write_bytes(data)
     status, _, err = run(tmp_path, tmp_path / "out")
@@ -157,11 +156,11 @@ def test_a_damaged_file_in_a_folder_leaves_nothing(run, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.gz"]
 
 
-def test_ctrl_c_leaves_nothing(run, tmp_path, monkeypatch):
-    def interrupted(*_):
+def test_ctrl_c_leaves_no_output(run, tmp_path, monkeypatch):
+    def raise_interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workers, "encode_batch", interrupted)
+    monkeypatch.setattr(workers, "encode_batch", raise_interrupt)
     (tmp_path / "a.txt").write_text("one")
     assert run(tmp_path / "a.txt", tmp_path / "out")[0] == cli.INTERRUPTED
     assert os.listdir(tmp_path) == ["a.txt"]
@@ -175,12 +174,12 @@ def test_ctrl_c_ends_the_command_and_its_processes(tmp_path, vocabulary):
         while not re.search(rb"Encoding: +[1-9]", process.stderr.read1()):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate()  # which waits for all that hold the pipe, the workers too
+        _, err = process.communicate()  # waits for all processes that hold the pipe, the workers included
     assert process.returncode == cli.INTERRUPTED and b"Traceback" not in err
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_folder_with_a_vocabulary_alone_will_do(tmp_path, vocabulary, tiny_dir):
+def test_a_folder_with_only_a_vocabulary_is_enough(tmp_path, vocabulary, tiny_dir):
     assert model_dir.find_vocabulary(str(vocabulary)).n_vocab == 50257
     assert model_dir.find_vocabulary("tiny", str(tiny_dir.parent)).fingerprint == load_encoder(tiny_dir).fingerprint
     with pytest.raises(GPT2Error, match="lacks hparams.json"):

@@ -1,4 +1,4 @@
-"""Training data of a SentencePiece vocabulary: lines and documents end, whatever is cut for whoever encodes it."""
+"""Training data of a SentencePiece vocabulary: the ends of lines and documents, however the text is cut."""
 
 from itertools import chain
 
@@ -17,8 +17,8 @@ def vocabulary(sp_model):
     return read(sp_model)
 
 
-def theirs(vocabulary, texts):
-    """Each line and its end, each document and its end; an end before all."""
+def expected_ids(vocabulary, texts):
+    """Return the ids of each line with its end, and an end of text before, between and after the documents."""
     ids = [2]
     for text in texts:
         lines = text.split("\n") if not text.endswith("\n") else text.split("\n")[:-1]
@@ -27,16 +27,16 @@ def theirs(vocabulary, texts):
 
 
 @pytest.mark.parametrize("part", [7, 50, 1000, 1 << 20])
-def test_what_is_cut_has_the_ids_of_the_whole(vocabulary, tmp_path, monkeypatch, part):
+def test_parts_have_the_ids_of_the_whole(vocabulary, tmp_path, monkeypatch, part):
     monkeypatch.setattr(documents, "PART_CHARACTERS", part)
     texts = [tiny_lm.TEXT, "Ohne Zeilenende", tiny_lm.TEXT + "\n\n", "Das blaue " * 20, "Tür\n"]
     for i, text in enumerate(texts):
         (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
     for processes in (1, 2):
         encode.encode(f"{tmp_path}/*.txt", str(tmp_path / "out.npy"), vocabulary, workers=processes)
-        assert np.load(tmp_path / "out.npy").tolist() == theirs(vocabulary, texts)
-    assert np.asarray(dataset.load(str(tmp_path / "out.npy"), vocabulary)).tolist() == theirs(vocabulary, texts)
-    assert dataset.load(f"{tmp_path}/*.txt", vocabulary).tolist() == theirs(vocabulary, texts)
+        assert np.load(tmp_path / "out.npy").tolist() == expected_ids(vocabulary, texts)
+    assert np.asarray(dataset.load(str(tmp_path / "out.npy"), vocabulary)).tolist() == expected_ids(vocabulary, texts)
+    assert dataset.load(f"{tmp_path}/*.txt", vocabulary).tolist() == expected_ids(vocabulary, texts)
 
 
 def test_a_long_line_without_an_end_is_cut_between_words(vocabulary, tmp_path, monkeypatch):
@@ -50,12 +50,12 @@ def test_a_long_line_without_an_end_is_cut_between_words(vocabulary, tmp_path, m
 
 def test_rows_of_csv_are_documents(vocabulary, tmp_path):
     (tmp_path / "a.csv").write_text('"Das\nPferd",x\nTür\n', encoding="utf-8")
-    assert dataset.load(str(tmp_path / "a.csv"), vocabulary).tolist() == theirs(vocabulary, ["Das\nPferd", "Tür"])
+    assert dataset.load(str(tmp_path / "a.csv"), vocabulary).tolist() == expected_ids(vocabulary, ["Das\nPferd", "Tür"])
 
 
 def test_files_of_ids_as_sp_encode_writes_them(vocabulary, tmp_path):
-    """Without an end of text before them, and without a sidecar."""
-    ids = theirs(vocabulary, [tiny_lm.TEXT])[1:]
+    """They have no end of text at the start, and no sidecar."""
+    ids = expected_ids(vocabulary, [tiny_lm.TEXT])[1:]
     np.save(tmp_path / "train.npy", np.array(ids, np.uint16))
     with pytest.warns(UserWarning, match="train.npy has no sidecar train.json that names its vocabulary"):
         assert np.asarray(dataset.load(str(tmp_path / "train.npy"), vocabulary)).tolist() == ids

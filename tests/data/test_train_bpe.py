@@ -1,4 +1,4 @@
-"""A vocabulary of one's own, beside the library that trained it."""
+"""Training a vocabulary, compared with the library that trains it."""
 
 import os
 import sys
@@ -38,24 +38,24 @@ def text(tmp_path):
     return str(path)
 
 
-def peer_of(folder):
-    """The library's tokenizer with the two files."""
+def library_tokenizer(folder):
+    """Return the library's tokenizer of the two files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         model = tokenizers.models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe"))
-    peer = tokenizers.Tokenizer(model)
-    peer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return peer
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
 
 
-def test_ids_are_those_of_the_library(text, tmp_path):
+def test_ids_equal_those_of_the_library(text, tmp_path):
     encoder = train_bpe.train(text, tmp_path / "own", 330)
-    read, peer = load_encoder(tmp_path / "own"), peer_of(tmp_path / "own")
-    assert read.fingerprint == encoder.fingerprint and read.n_vocab == encoder.n_vocab == 330
+    loaded, library = load_encoder(tmp_path / "own"), library_tokenizer(tmp_path / "own")
+    assert loaded.fingerprint == encoder.fingerprint and loaded.n_vocab == encoder.n_vocab == 330
     for sample in [*SAMPLES, TEXT]:
-        assert read.encode(sample) == encoder.encode(sample) == peer.encode(sample).ids
-        assert read.decode(read.encode(sample)) == sample
-    assert len(read.encode(TEXT)) < 0.7 * len(TEXT.encode())
+        assert loaded.encode(sample) == encoder.encode(sample) == library.encode(sample).ids
+        assert loaded.decode(loaded.encode(sample)) == sample
+    assert len(loaded.encode(TEXT)) < 0.7 * len(TEXT.encode())
 
 
 def test_the_files_are_in_the_layout_of_openai(text, tmp_path):
@@ -83,23 +83,23 @@ def test_a_text_with_too_few_merges(tmp_path):
     assert load_encoder(tmp_path).encode("aab") == [257] and encoder.n_vocab == 259
 
 
-def test_halves_of_characters(tmp_path):
-    """Some encodings give them; the library takes none."""
+def test_unpaired_surrogates(tmp_path):
+    """Some encodings give them, and the library rejects them."""
     (tmp_path / "a.txt").write_bytes(b"abc +2AA- abc")
     assert train_bpe.train(str(tmp_path / "a.txt"), tmp_path, 259, "utf-7").encode("abc") == [257]
 
 
-def test_bytes_and_the_end_of_text_alone(text, tmp_path):
+def test_a_vocabulary_without_merges(text, tmp_path):
     assert train_bpe.train(text, tmp_path, 257).encode("é") == [127, 102]
 
 
 @pytest.mark.parametrize("n_vocab", [-1, 0, 256, 2**32 + 1])
-def test_sizes_that_cannot_be(text, tmp_path, n_vocab):
+def test_impossible_sizes_are_rejected(text, tmp_path, n_vocab):
     with pytest.raises(UsageError, match=rf"n_vocab must be from 257 \(256 bytes and .*\) to 1048576, not {n_vocab}"):
         train_bpe.train(text, tmp_path, n_vocab)
 
 
-def test_a_models_own_vocabulary_is_not_replaced(text, tiny_dir):
+def test_the_vocabulary_of_a_model_is_not_replaced(text, tiny_dir):
     with pytest.raises(
         GPT2Error, match="tiny holds a model, which does not work with another vocabulary; choose another"
     ):
@@ -116,7 +116,7 @@ def test_no_text(tmp_path, content, message):
     assert not (tmp_path / "own").exists()
 
 
-def test_what_is_no_folder(text, tmp_path):
+def test_a_file_instead_of_a_folder(text, tmp_path):
     with pytest.raises(GPT2Error, match="the folder .*text.txt cannot be created: File exists"):
         train_bpe.train(text, tmp_path / "text.txt", 257)
 
@@ -128,37 +128,37 @@ def test_the_command(text, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "own")) == ["encoder.json", "vocab.bpe"]
 
 
-def test_without_the_package(text, tmp_path, capsys, monkeypatch):
+def test_a_missing_package_is_named(text, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     assert cli.main(train_tokenizer, [text, str(tmp_path / "own")]) == 1
     assert "error: the package tokenizers is missing; type: pip install" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["text.txt"]
 
 
-@pytest.mark.parametrize("there", [None, "own", "own/vocabulary"])
-def test_what_fails_on_the_way_leaves_all_as_it_was(text, tmp_path, there):
+@pytest.mark.parametrize("existing", [None, "own", "own/vocabulary"])
+def test_a_failure_leaves_the_folders_unchanged(text, tmp_path, existing):
     (tmp_path / "u.gz").write_bytes(b"no gzip")
-    if there:
-        (tmp_path / there).mkdir(parents=True)
+    if existing:
+        (tmp_path / existing).mkdir(parents=True)
     with pytest.raises(GPT2Error, match="u.gz cannot be read"):
         train_bpe.train(str(tmp_path), tmp_path / "own/vocabulary", 300)
-    assert {path.name for path in tmp_path.rglob("*")} == {"text.txt", "u.gz", *(there or "").split("/")} - {""}
+    assert {path.name for path in tmp_path.rglob("*")} == {"text.txt", "u.gz", *(existing or "").split("/")} - {""}
 
 
 def test_both_files_are_replaced_or_none(text, tmp_path, monkeypatch):
     before = train_bpe.train(text, tmp_path / "own", 300).fingerprint
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", raise_disk_full)
     with pytest.raises(GPT2Error, match="the vocabulary in .*own cannot be written: No space left on device"):
         train_bpe.train(text, tmp_path / "own", 320)
     assert load_encoder(tmp_path / "own").fingerprint == before
     assert sorted(os.listdir(tmp_path / "own")) == ["encoder.json", "vocab.bpe"]
 
 
-def test_the_working_directory_is_asked_for_by_name(text, tmp_path, capsys, monkeypatch):
+def test_an_empty_folder_name_is_rejected(text, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(train_tokenizer, [text, ""]) == 2
     assert "error: out must be the name of a folder, not ''" in capsys.readouterr().err
