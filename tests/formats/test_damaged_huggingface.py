@@ -30,11 +30,11 @@ MANY = [200, pytest.param(2000, marks=pytest.mark.slow)]
 
 def read_all(folder):
     """Read everything, and return the hparams and the weights."""
-    found = open_model_dir(folder)
-    vocabulary = load_vocabulary(found)
+    model = open_model_dir(folder)
+    vocabulary = load_vocabulary(model)
     with contextlib.suppress(GPT2Error):  # a damaged vocabulary may lack some bytes
         vocabulary.encode("the cat <|endoftext|> ä")
-    return found.hparams, {name: weight.array() for name, weight in found.read().items()}
+    return model.hparams, {name: weight.array() for name, weight in model.read().items()}
 
 
 def replace_value(rng, value):

@@ -40,8 +40,8 @@ def weights(directory):
 
 
 def reference_logits(directory):
-    found = open_model_dir(directory)
-    return reference.logits(nest(weights(directory).items()), found.hparams, PROMPT_IDS)[-1]
+    model = open_model_dir(directory)
+    return reference.logits(nest(weights(directory).items()), model.hparams, PROMPT_IDS)[-1]
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_each_kind_of_file_gives_the_same_weights(tmp_path, monkeypatch, file, l
     directory = huggingface_dirs.write(
         tmp_path / "other", changes, file=file, legacy=legacy, shards=shards, prefix=prefix
     )
-    found = weights(directory)
-    assert found.keys() == expected.keys()
+    loaded = weights(directory)
+    assert loaded.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
+        assert loaded[name].dtype == np.float32
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
@@ -136,11 +136,11 @@ def test_padding_of_the_embedding_is_cut_off(tmp_path, tied):
     directory = huggingface_dirs.write(tmp_path, config)
     n_vocab = load_vocabulary(open_model_dir(directory)).n_vocab
     assert n_vocab < 320
-    found = weights(directory)
+    loaded = weights(directory)
     arrays = random_tensors(json.loads((directory / "config.json").read_text()))
-    np.testing.assert_array_equal(found["model/wte"], arrays["transformer.wte.weight"][:n_vocab])
+    np.testing.assert_array_equal(loaded["model/wte"], arrays["transformer.wte.weight"][:n_vocab])
     if not tied:
-        np.testing.assert_array_equal(found["model/lm_head"], arrays["lm_head.weight"][:n_vocab])
+        np.testing.assert_array_equal(loaded["model/lm_head"], arrays["lm_head.weight"][:n_vocab])
     assert logits(directory, native=True).shape == (n_vocab,)
 
 
@@ -158,9 +158,9 @@ def test_tied_heads_masks_and_other_heads_are_ignored(tmp_path):
     for file in ("model.safetensors", "pytorch_model.bin"):
         (directory / "model.safetensors").unlink(missing_ok=True)
         huggingface_dirs.write_file(directory / file, arrays | ignored)
-        found = weights(directory)
-        assert found.keys() == expected.keys()
-        assert all(np.array_equal(found[name], array) for name, array in expected.items())
+        loaded = weights(directory)
+        assert loaded.keys() == expected.keys()
+        assert all(np.array_equal(loaded[name], array) for name, array in expected.items())
 
 
 def test_older_configs(folder):
@@ -351,7 +351,7 @@ def test_every_truncated_safetensors_file_is_damaged(tmp_path):
         with pytest.raises(DamagedFileError):
             read_tensors(path)
     path.write_bytes(content)
-    assert {name: (found.shape, found.dtype) for name, found in read_tensors(path).items()} == {
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in read_tensors(path).items()} == {
         "a": ((2, 3), "float32"),
         "b": ((3,), "bfloat16"),
     }

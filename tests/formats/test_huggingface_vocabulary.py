@@ -74,9 +74,9 @@ def test_the_same_vocabulary_in_each_form(both, vocabulary, tmp_path):
     expected = load_encoder(vocabulary)
     for ours, theirs in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
         (tmp_path / theirs).write_bytes((vocabulary / ours).read_bytes())
-    for found in (both[0], vocabularies.load(tmp_path)):
-        assert found.fingerprint == expected.fingerprint
-        assert found.files() == expected.files()
+    for loaded in (both[0], vocabularies.load(tmp_path)):
+        assert loaded.fingerprint == expected.fingerprint
+        assert loaded.files() == expected.files()
 
 
 def test_merges_may_be_pairs(tmp_path):
@@ -193,9 +193,9 @@ def test_a_vocabulary_with_another_end_token(folder, tmp_path_factory):
     for name, content in encoder.files().items():
         (saved / name).write_bytes(content)
         assert name in vocabularies.FILES
-    for found in (unpickled, vocabularies.load(saved)):
-        assert (found.end_token, found.end_of_text, found.ids_of) == ("</s>", 280, encoder.ids_of)
-        assert found.fingerprint == encoder.fingerprint
+    for loaded in (unpickled, vocabularies.load(saved)):
+        assert (loaded.end_token, loaded.end_of_text, loaded.ids_of) == ("</s>", 280, encoder.ids_of)
+        assert loaded.fingerprint == encoder.fingerprint
     assert Encoder(encoder.ids_of, encoder.merges()).fingerprint != encoder.fingerprint
 
 

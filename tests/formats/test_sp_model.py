@@ -21,8 +21,8 @@ def test_a_vocabulary_in_a_folder_or_by_its_path(sp_model, tmp_path):
     (tmp_path / "folder").mkdir()
     content = sp_model.read_bytes()
     (tmp_path / "folder/sp.model").write_bytes(content)
-    found = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "folder")]
-    assert found[0].files() == found[1].files() == {"sp.model": content}
+    loaded = [model_dir.find_vocabulary(str(path)) for path in (sp_model, tmp_path / "folder")]
+    assert loaded[0].files() == loaded[1].files() == {"sp.model": content}
     assert vocabularies.has_vocabulary(sp_model) and not vocabularies.has_vocabulary(tmp_path)
 
 

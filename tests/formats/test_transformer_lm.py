@@ -37,10 +37,10 @@ def arrays(directory):
 @pytest.mark.parametrize("prefix, progress_key", [("", "seen_tokens"), ("module.", "step")])
 def test_every_form_gives_the_same_weights(tmp_path, sp_model, hparams, legacy, prefix, progress_key):
     folder = tiny_lm.write_model(tmp_path / "de", sp_model, hparams, legacy, prefix=prefix, progress_key=progress_key)
-    found = find_model(str(folder))
-    assert is_model(folder) and found.hparams == hparams and load_vocabulary(found).n_vocab == tiny_lm.PIECES
+    model = find_model(str(folder))
+    assert is_model(folder) and model.hparams == hparams and load_vocabulary(model).n_vocab == tiny_lm.PIECES
     expected = dict(flatten(numpy_gpt2.random_weights(hparams, seed=1)))
-    read = arrays(found)
+    read = arrays(model)
     assert list(read) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(read[name], value, err_msg=name)
@@ -52,14 +52,14 @@ def test_every_form_gives_the_same_weights(tmp_path, sp_model, hparams, legacy, 
 def test_logits(tmp_path, sp_model, request, hparams, native):
     if native:
         request.getfixturevalue("native")
-    found = find_model(str(tiny_lm.write_model(tmp_path / "de", sp_model, hparams)))
-    backend = load_backend(found, native=native)
+    model = find_model(str(tiny_lm.write_model(tmp_path / "de", sp_model, hparams)))
+    backend = load_backend(model, native=native)
     from gpt2.generate import Model
     from lm import scores
 
     ids = [5, 9, 2, 7, 100, 1, 1, 30]
-    expected = numpy_gpt2.logits(nest(arrays(found).items()), hparams, ids)
-    logs = scores.all_log_probs(Model(load_vocabulary(found), backend), ids)
+    expected = numpy_gpt2.logits(nest(arrays(model).items()), hparams, ids)
+    logs = scores.all_log_probs(Model(load_vocabulary(model), backend), ids)
     expected -= np.log(np.exp(expected).sum(-1, keepdims=True))
     np.testing.assert_allclose(logs, expected, atol=1e-4)
 
@@ -158,9 +158,9 @@ def try_many(folder, legacy, first, cases):
         (folder / name).write_bytes(damaged(rng, contents[name], name == "params.json"))
         tracemalloc.start()
         try:
-            found = find_model(str(folder))
-            for weight, array in arrays(found).items():
-                assert array.shape == found.hparams.weight_shapes()[weight]
+            model = find_model(str(folder))
+            for weight, array in arrays(model).items():
+                assert array.shape == model.hparams.weight_shapes()[weight]
         except GPT2Error as error:
             rejected += 1
             assert "\n" not in str(error) and str(folder) in str(error) and len(str(error)) < 2000, (seed, error)

@@ -186,7 +186,7 @@ class SentencePiece:
         return {SP_MODEL_FILE: self.model}
 
     def starts_with_space(self, token: int) -> bool:
-        """Return whether an id starts a word; false for a byte token, even for the one of the space."""
+        """Return whether an id starts a word; false for byte tokens, even for the byte of a space."""
         return self.token_bytes(token).startswith(b" ") and self.processor.id_to_piece(token).startswith(WORD_START)
 
     def token_bytes(self, token: int) -> bytes:

@@ -21,7 +21,7 @@ MAX_BOM_BYTES = max(map(len, BOM_ENCODINGS))
 
 
 class UndecodableCounter:
-    """Counts of the bytes that could not be decoded, per encoding and text.
+    """A counter of the bytes that could not be decoded, per encoding and text.
 
     Assign `encoding` and `text_name` before decoding the next text.
     """

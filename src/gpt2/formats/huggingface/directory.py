@@ -150,7 +150,7 @@ def read_weights(path: Path, hparams: HParams) -> Weights:
             f"{path} holds {len(unknown)} weights that a GPT-2 with this {CONFIG_FILE} does not have, first"
             f" {_shorten(unknown[0])}"
         )
-    return {name: _make_weight(path, name, tensors[theirs], shapes[name]) for name, theirs in tensor_names.items()}
+    return {name: _make_weight(path, name, tensors[key], shapes[name]) for name, key in tensor_names.items()}
 
 
 def tensor_name(name: str) -> str:

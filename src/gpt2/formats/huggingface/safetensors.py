@@ -22,7 +22,7 @@ from gpt2.errors import DamagedFileError, printable_name
 from gpt2.formats.stored_tensor import MAX_DIMENSIONS, Storage, StoredTensor, checked_tensor, contiguous_strides
 
 SIZE_BYTES = 8  # the size of the header, in front of it
-MAX_HEADER_BYTES = 1 << 22  # the header of 1558M has 70,000
+MAX_HEADER_BYTES = 1 << 22  # the header of the model 1558M has 70,000
 MAX_DIMENSION = 1 << 48
 METADATA = "__metadata__"  # an entry of the header that is not a tensor
 DTYPES = {

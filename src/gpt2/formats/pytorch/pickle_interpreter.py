@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 from gpt2.errors import printable_name
 from gpt2.formats.malformed import MalformedFileError
 
-MAX_PICKLE_BYTES = 1 << 23  # the pickle of 1558M has 80,000 bytes
+MAX_PICKLE_BYTES = 1 << 23  # the pickle of the model 1558M has 80,000
 MAX_INSTRUCTIONS = 1 << 19  # an empty dictionary takes one byte in the pickle and 64 in memory
 MAX_NAME_BYTES = 1 << 10
 MAX_SHOWN_CHARACTERS = 100  # of a name in a message
@@ -225,7 +225,8 @@ def _set_items(interpreter: PickleInterpreter, items: list[Any]) -> None:
         is_small_integer = isinstance(key, int) and -1 << 63 <= key < 1 << 63
         if not is_small_integer and not isinstance(key, (str, bytes, float, type(None))):
             raise MalformedPickleError(
-                f"one of its dictionaries has a key that is neither text nor a 64-bit number, but {type(key).__name__}"
+                f"one of its dictionaries has a key of the type {type(key).__name__};"
+                " keys must be text or 64-bit numbers"
             )
         target[key] = value
 

@@ -35,7 +35,7 @@ IN_ZIP64_FIELD = 0xFFFFFFFF  # stands for a number that is stored in that field
 ENCRYPTED = 1  # a bit of the flags
 
 MAX_COMMENT_BYTES = 0xFFFF
-MAX_DIRECTORY_BYTES = 1 << 22  # the directory of 1558M has 60,000 bytes
+MAX_DIRECTORY_BYTES = 1 << 22  # the directory of the model 1558M has 60,000
 
 
 class ZipRecord(NamedTuple):
