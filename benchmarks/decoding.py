@@ -42,7 +42,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines, ratios
 
-from gpt2.cli.diagnostics import processor
+from gpt2.cli.diagnostics import describe_processor
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 
@@ -202,12 +202,12 @@ def main():
         if max(*options.lengths, *options.prefill) + 3 > hparams.n_ctx:  # a prompt and a warm step come first
             sys.exit(f"error: --lengths and --prefill must be at most {hparams.n_ctx - 3} for this model")
         bandwidth = memory_bandwidth()
-        print(f"{processor()}; memory bandwidth {bandwidth / 1e9:.1f} GB/s, {hparams.n_params} weights")
+        print(f"{describe_processor()}; memory bandwidth {bandwidth / 1e9:.1f} GB/s, {hparams.n_params} weights")
         requests = requests_of(options, (bench.model / ENCODER_FILE).exists())
         ceiling = bandwidth / (hparams.n_params - hparams.n_ctx * hparams.n_embd)
         rows, failures = measure(bench, list(pythons)[1:], options, requests, ceiling)
     found = {
-        "processor": processor(),
+        "processor": describe_processor(),
         "bandwidth_gb_per_s": bandwidth / 1e9,
         "cores": CORES,
         "n_params": hparams.n_params,

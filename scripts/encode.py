@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command encode.py of the folder above, for those who look for it here."""
+"""Run encode.py of the folder above, for those who look for it here."""
 
 import runpy
 from pathlib import Path

@@ -1,42 +1,68 @@
 #!/usr/bin/env python3
-"""Command: samples of what a model writes from nothing."""
+"""The command that generates samples without a prompt."""
 
 import sys
 
-from gpt2.cli import command, sample_stream
+from gpt2.cli import command
+from gpt2.cli.models import ModelChoice
+from gpt2.cli.sample_stream import SampleStream
+from gpt2.errors import UsageError
+from gpt2.flags import (
+    BatchSize,
+    FrequencyPenalty,
+    Length,
+    MinP,
+    ModelName,
+    ModelsDir,
+    NoCache,
+    Precision,
+    PresencePenalty,
+    RepetitionPenalty,
+    SampleCount,
+    Seed,
+    Stop,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+)
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
-from gpt2.request import DEFAULT_PRECISION, Sampling
+from gpt2.request import DEFAULT_PRECISION, Request, Sampling
 
 
 def sample_model(
-    model_name=DEFAULT_MODEL,
-    seed=None,
-    nsamples=0,
-    batch_size=1,
-    length=None,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    models_dir=DEFAULT_MODELS_DIR,
-    stop=(),
-    repetition_penalty=1.0,
-    threads=None,
-    precision=DEFAULT_PRECISION,
-    frequency_penalty=0.0,
-    presence_penalty=0.0,
-    min_p=0.0,
-    no_cache=False,
-):
-    """Write samples that start from nothing, as many as nsamples says, for ever if it is 0.
+    model_name: ModelName = DEFAULT_MODEL,
+    seed: Seed = None,
+    nsamples: SampleCount = 0,
+    batch_size: BatchSize = 1,
+    length: Length = None,
+    temperature: Temperature = 1.0,
+    top_k: TopK = 0,
+    top_p: TopP = 1.0,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIR,
+    stop: Stop = (),
+    repetition_penalty: RepetitionPenalty = 1.0,
+    threads: Threads = None,
+    precision: Precision = DEFAULT_PRECISION,
+    frequency_penalty: FrequencyPenalty = 0.0,
+    presence_penalty: PresencePenalty = 0.0,
+    min_p: MinP = 0.0,
+    no_cache: NoCache = False,
+) -> None:
+    """Generate samples without a prompt: as many as nsamples says, or endlessly if it is 0.
 
-    A sample is `length` tokens long; by default the model's window, 1024. Samples are unfiltered.
+    A sample has `length` tokens; by default as many as the model's window, 1024. Samples are unfiltered.
     """
+    if nsamples == 0 and length == 0:
+        raise UsageError("nsamples 0 is endless, and length 0 generates nothing; give one of them another value")
     sampling = Sampling(temperature, top_k, top_p, repetition_penalty, frequency_penalty, presence_penalty, min_p)
-    sample_stream.unconditional(
-        sample_stream.Options(
-            model_name, models_dir, threads, precision, seed, nsamples, batch_size, length, sampling, stop, not no_cache
-        )
-    )
+    request = Request(prompt=None, length=length or 0, sampling=sampling, stop=stop)
+    model = ModelChoice(model_name, models_dir, precision, threads, not no_cache)
+    samples = SampleStream(model, request, seed, batch_size)
+    samples.load()
+    if length is None:
+        length = samples.n_ctx
+    samples.print_samples(None, length, nsamples or None)
 
 
 if __name__ == "__main__":

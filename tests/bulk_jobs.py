@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.cli import command
-from gpt2.cli.bulk_flags import BULK_FLAGS
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "generate.py"
 spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
@@ -24,7 +23,7 @@ FIXED = ["--seed=1", "--length=6", "--top_k=40"]
 
 def run(prompts: Any, out: Any, *flags: str) -> int:
     """The exit status of the command."""
-    return command.main(module.generate, [str(prompts), str(out), *flags], BULK_FLAGS)
+    return command.main(module.generate, [str(prompts), str(out), *flags])
 
 
 def command_line(*arguments: Any) -> list[str]:

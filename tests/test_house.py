@@ -16,7 +16,7 @@ FLOORS = [
     ["errors"],
     ["files"],
     ["hparams", "request", "interrupt", "devices", "text"],
-    ["encoder", "model", "sample", "tensorflow_startup"],
+    ["encoder", "model", "sample", "tensorflow_startup", "flags"],
     ["formats"],
     ["engine", "data", "openai"],
     ["generate"],
@@ -82,9 +82,9 @@ def test_no_modules_import_each_other_in_a_circle():
     TopologicalSorter({module: set(names) - {module} for module, names in graph.items()}).prepare()
 
 
-def test_the_front_of_the_house_is_eleven_files():
+def test_the_front_of_the_house_is_twelve_files():
     front = [path.name for path in (SRC / "gpt2").glob("*.py") if path.name != "__init__.py"]
-    assert len(front) <= 11, front
+    assert len(front) <= 12, front
 
 
 @pytest.mark.parametrize("folder", ["src", "scripts", "benchmarks", "tests"])

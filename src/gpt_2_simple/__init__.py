@@ -25,8 +25,8 @@ REEXPORTS |= {name: f"gpt2.openai.{name}" for name in ("encoder", "model", "samp
 
 __all__ = [*gpt_2.__all__, *REEXPORTS]
 
-if package_conflict.of_the_old_package():
-    warnings.warn(package_conflict.of_the_old_package(), stacklevel=2)
+if package_conflict.describe_conflict():
+    warnings.warn(package_conflict.describe_conflict(), stacklevel=2)
 tf1.install_v1_names()
 
 

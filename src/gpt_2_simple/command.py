@@ -9,19 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gpt2 import flags as shared
 from gpt2.cli import command
-from gpt2.cli.argument_parser import Parser, argparse_type
-from gpt2.cli.flags import FLAGS as GENERAL
-from gpt2.cli.flags import NUMBER, TEXT, WHOLE, YES_OR_NO, Flag, parse_switch
-from gpt2.cli.training_flags import FLAGS as TRAINING
+from gpt2.cli.argument_parser import RaisingArgumentParser, argparse_type
+from gpt2.cli.declarations import NUMBER, TEXT, TRUE_OR_FALSE, WHOLE_NUMBER, flag_of, flags_of
+from gpt2.cli.parsing import check_is_one_word
+from gpt2.cli.values import parse_switch
 from gpt2.errors import UsageError
 from gpt2.files import creating_folder, expand_path
+from gpt2.flags import Flag
 from gpt2.formats.model_dir import DEFAULT_MODEL
+from gpt2.training.settings.settings import TrainingSettings
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
 from gpt_2_simple.finetuning import finetune
 from gpt_2_simple.generating import generate_to_file
 from gpt_2_simple.session import load_gpt2, start_tf_sess
 
+TRAINING = flags_of(TrainingSettings)
 FINETUNE, GENERATE = "finetune", "generate"
 BOTH = "both"
 
@@ -80,25 +84,27 @@ OVERRIDES = {
         TEXT,
         "pretrained model: to start from (124M if not given), or to generate from instead of a run",
     ),
-    "model_dir": GENERAL["models_dir"],
-    "steps": Flag(int, WHOLE, "number of updates; -1 trains until Ctrl-C, which saves"),
-    "overwrite": Flag(parse_switch, YES_OR_NO, "new checkpoints replace all earlier ones of the run"),
-    "nfiles": Flag(int, WHOLE, "number of files to write"),
-    "nsamples": Flag(int, WHOLE, "number of texts in each file"),
+    "model_dir": flag_of(shared.ModelsDir),
+    "steps": Flag(int, WHOLE_NUMBER, "number of updates; -1 trains until Ctrl-C, which saves"),
+    "overwrite": Flag(parse_switch, TRUE_OR_FALSE, "new checkpoints replace all earlier ones of the run"),
+    "nfiles": Flag(int, WHOLE_NUMBER, "number of files to write"),
+    "nsamples": Flag(int, WHOLE_NUMBER, "number of texts in each file"),
     "folder": Flag(str, TEXT, "folder for the files; nothing in it is deleted"),
-    "length": Flag(int, WHOLE, "new tokens of a text; the default of 1023 includes the prefix"),
-    "top_k": GENERAL["top_k"],
-    "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; replaces top_k"),
-    "batch_size": Flag(int, WHOLE, "texts to generate, or windows to train on, at once"),
+    "length": Flag(int, WHOLE_NUMBER, "new tokens of a text; the default of 1023 includes the prefix"),
+    "temperature": flag_of(shared.Temperature),
+    "repetition_penalty": flag_of(shared.RepetitionPenalty),
+    "top_k": flag_of(shared.TopK),
+    "top_p": Flag(float, NUMBER, f"{flag_of(shared.TopP).help}; replaces top_k"),
+    "batch_size": Flag(int, WHOLE_NUMBER, "texts to generate, or windows to train on, at once"),
     "prefix": Flag(str, TEXT, "text that each text continues"),
     "truncate": Flag(str, TEXT, "end each text before this text"),
-    "include_prefix": Flag(parse_switch, YES_OR_NO, "whether the prefix is part of the texts"),
+    "include_prefix": Flag(parse_switch, TRUE_OR_FALSE, "whether the prefix is part of the texts"),
     "sample_delim": Flag(str, TEXT, "text after each text if a file has several"),
-    "seed": GENERAL["seed"],
-    "precision": GENERAL["precision"],
+    "seed": flag_of(shared.Seed),
+    "precision": flag_of(shared.Precision),
     "learning_rate": Flag(float, NUMBER, "learning rate of the optimizer, 0.0001 if not given"),
-    "accumulate_gradients": Flag(int, WHOLE, "batches averaged for one update, 5 if not given"),
-    "max_checkpoints": Flag(int, WHOLE, "number of checkpoints to keep, 1 if not given"),
+    "accumulate_gradients": Flag(int, WHOLE_NUMBER, "batches averaged for one update, 5 if not given"),
+    "max_checkpoints": Flag(int, WHOLE_NUMBER, "number of checkpoints to keep, 1 if not given"),
     "use_memory_saving_gradients": TRAINING["memory_saving_gradients"],
 }
 
@@ -169,7 +175,7 @@ def _expand_abbreviation(argument: str) -> str:
     all_names = [*old_names, *(f"--{flag.name}" for flag in ADDED_FLAGS)]
     if len(abbreviation) <= 2 or not abbreviation.startswith("--") or abbreviation in all_names:
         return argument
-    command.check_words(argument)
+    check_is_one_word(argument)
     for names in (old_names, all_names):
         matches = [name for name in names if name.startswith(abbreviation)]
         if len(matches) == 1:
@@ -182,8 +188,8 @@ def flag_definition(name: str) -> Flag:
     return OVERRIDES.get(name) or TRAINING[name]
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> RaisingArgumentParser:
+    parser = RaisingArgumentParser(
         prog="gpt_2_simple",
         usage="gpt_2_simple finetune DATASET [--FLAG VALUE ...], or gpt_2_simple generate [--FLAG VALUE ...]",
         description="Fine-tune GPT-2 on your own text, and generate text with the result.",

@@ -14,56 +14,64 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gpt2 import flags as shared
 from gpt2.cli import command
-from gpt2.cli.argument_parser import Parser, argparse_type
+from gpt2.cli.argument_parser import RaisingArgumentParser, argparse_type
 from gpt2.cli.command import print_error_line
-from gpt2.cli.flags import FLAGS as GENERAL
-from gpt2.cli.flags import NUMBER, WHOLE, YES_OR_NO, Flag, parse_switch
-from gpt2.cli.training_flags import FLAGS as TRAINING
+from gpt2.cli.declarations import NUMBER, TRUE_OR_FALSE, WHOLE_NUMBER, flag_of, flags_of
+from gpt2.cli.values import parse_switch
 from gpt2.devices import check_threads
 from gpt2.files import ByteProgress, expand_path, is_file
+from gpt2.flags import Flag
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 from gpt2.text.sentencepiece import import_sentencepiece
+from gpt2.training.settings.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from lm.training import EncodedCorpus, TransformerLmOptions
 
+TRAINING = flags_of(TrainingSettings)
 FOLDER, FILE = "a folder", "a file"
 FLAGS = {
     "run_path": Flag(str, FOLDER, "the run's folder, which is a model directory; an existing run is resumed"),
     "dataset_path": Flag(str, FOLDER, "folder with train.npy and valid.npy, as sp-encode writes them"),
     "sp_model_path": Flag(str, FILE, "the vocabulary, as sp-train writes it"),
-    "epochs": Flag(int, WHOLE, "number of passes over the training text, in all"),
+    "epochs": Flag(int, WHOLE_NUMBER, "number of passes over the training text, in all"),
     "lr": Flag(float, NUMBER, "learning rate"),
-    "batch_size": Flag(int, WHOLE, "windows computed together, on each device"),
-    "g_accum_gradients": Flag(int, WHOLE, "batches per update, on all devices together; one per device if not given"),
+    "batch_size": Flag(int, WHOLE_NUMBER, "windows computed together, on each device"),
+    "g_accum_gradients": Flag(
+        int, WHOLE_NUMBER, "batches per update, on all devices together; one per device if not given"
+    ),
     "gradient_checkpointing": TRAINING["memory_saving_gradients"],
     "warmup_steps": TRAINING["warmup_steps"],
-    "n_ctx": Flag(int, WHOLE, "window, in tokens"),
-    "n_ctx_min": Flag(int, WHOLE, "not supported: windows of several lengths"),
-    "n_embed": Flag(int, WHOLE, "width of the embeddings"),
-    "n_head": Flag(int, WHOLE, "number of attention heads"),
-    "n_layer": Flag(int, WHOLE, "number of layers"),
-    "n_hidden": Flag(int, WHOLE, "width of the layers, n_embed if not given"),
-    "clean": Flag(parse_switch, YES_OR_NO, "remove the run in run_path first"),
-    "log_every": Flag(int, WHOLE, "updates between log lines"),
-    "save_every": Flag(int, WHOLE, "updates between checkpoints"),
-    "validate_every": Flag(int, WHOLE, "updates between validations, save_every if not given"),
-    "only_validate": Flag(parse_switch, YES_OR_NO, "print the run's losses on valid.npy and do not train"),
-    "max_tokens": Flag(int, WHOLE, "end when the run has seen this many tokens in all"),
-    "use_amp": Flag(parse_switch, YES_OR_NO, "compute the matrix products in bfloat16"),
-    "sample_sentences": Flag(parse_switch, YES_OR_NO, "ignored: windows start anywhere"),
-    "verbose": Flag(parse_switch, YES_OR_NO, "ignored"),
+    "n_ctx": Flag(int, WHOLE_NUMBER, "window, in tokens"),
+    "n_ctx_min": Flag(int, WHOLE_NUMBER, "not supported: windows of several lengths"),
+    "n_embed": Flag(int, WHOLE_NUMBER, "width of the embeddings"),
+    "n_head": Flag(int, WHOLE_NUMBER, "number of attention heads"),
+    "n_layer": Flag(int, WHOLE_NUMBER, "number of layers"),
+    "n_hidden": Flag(int, WHOLE_NUMBER, "width of the layers, n_embed if not given"),
+    "clean": Flag(parse_switch, TRUE_OR_FALSE, "remove the run in run_path first"),
+    "log_every": Flag(int, WHOLE_NUMBER, "updates between log lines"),
+    "save_every": Flag(int, WHOLE_NUMBER, "updates between checkpoints"),
+    "validate_every": Flag(int, WHOLE_NUMBER, "updates between validations, save_every if not given"),
+    "only_validate": Flag(parse_switch, TRUE_OR_FALSE, "print the run's losses on valid.npy and do not train"),
+    "max_tokens": Flag(int, WHOLE_NUMBER, "end when the run has seen this many tokens in all"),
+    "use_amp": Flag(parse_switch, TRUE_OR_FALSE, "compute the matrix products in bfloat16"),
+    "sample_sentences": Flag(parse_switch, TRUE_OR_FALSE, "ignored: windows start anywhere"),
+    "verbose": Flag(parse_switch, TRUE_OR_FALSE, "ignored"),
     "master_port": Flag(str, "a port", "ignored: set TF_CONFIG for several machines"),
     "master_addr": Flag(str, "an address", "ignored"),
     "model_path": Flag(str, FOLDER, "a model directory of any format, or a name under models/"),
     "prefix": Flag(str, "text", "text to continue"),
-    "tokens_to_generate": Flag(int, WHOLE, "number of new pieces"),
-    "top_k": GENERAL["top_k"],
-    "top_p": Flag(float, NUMBER, f"{GENERAL['top_p'].help}; above 0 it replaces top_k"),
-    **{name: GENERAL[name] for name in ("temperature", "seed", "precision", "threads")},
+    "tokens_to_generate": Flag(int, WHOLE_NUMBER, "number of new pieces"),
+    "top_k": flag_of(shared.TopK),
+    "top_p": Flag(float, NUMBER, f"{flag_of(shared.TopP).help}; above 0 it replaces top_k"),
+    "temperature": flag_of(shared.Temperature),
+    "seed": flag_of(shared.Seed),
+    "precision": flag_of(shared.Precision),
+    "threads": flag_of(shared.Threads),
     "lambada_path": Flag(str, FILE, "LAMBADA's .jsonl, or a text file with one passage per line"),
-    "vocab_size": Flag(int, WHOLE, "number of pieces", 1),
+    "vocab_size": Flag(int, WHOLE_NUMBER, "number of pieces", 1),
     "character_coverage": Flag(float, NUMBER, "share of the text's characters that get pieces of their own"),
 }
 
@@ -233,7 +241,7 @@ def _parse_corpora(
     program: str, positionals: Sequence[str], flags: Sequence[str], argv: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return the arguments of a command whose line starts with any number of corpora."""
-    parser = Parser(prog=program, description=DESCRIPTIONS[program], allow_abbrev=False)
+    parser = RaisingArgumentParser(prog=program, description=DESCRIPTIONS[program], allow_abbrev=False)
     parser.add_argument("corpora", nargs="+", help=ARGUMENT_HELP["corpora"])
     for name in positionals:
         parser.add_argument(name, help=ARGUMENT_HELP[name])

@@ -127,7 +127,7 @@ def check_full_disks(place, tiny_dir, out, count, capsys):
         status = limited(limit, "in.jsonl", path, *flags(tiny_dir))
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert status == 1 and len(errors) == 1 and "File too large" in errors[0], (limit, errors)
-        assert bulk_jobs.command.DEBUG not in errors[0]
+        assert bulk_jobs.command.DEBUG_VARIABLE not in errors[0]
     assert run("in.jsonl", path, *flags(tiny_dir)) == 0
     assert content(path) == expected
     assert not list(place.glob(".*.part")) and not list(path.glob(".*.part") if path.is_dir() else [])

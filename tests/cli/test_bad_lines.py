@@ -17,8 +17,7 @@ import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2 import generate
 from gpt2.cli import command, sample_stream
-from gpt2.cli.flags import FLAGS
-from gpt2.cli.training_flags import FLAGS as TRAINING
+from gpt2.cli.declarations import flags_of
 from gpt2.errors import GPT2Error
 from gpt2.formats import transfer
 from gpt2.training import run
@@ -55,16 +54,16 @@ gpt_2_simple.__signature__ = inspect.Signature(
 )
 COMMANDS = {
     "gpt_2_simple": (gpt_2_simple, SIMPLE),
-    "unconditional": (generate_unconditional_samples.sample_model, FLAGS),
-    "interactive": (interactive_conditional_samples.interact_model, FLAGS),
-    "train": (loaded("train.py"), TRAINING),
-    "encode": (loaded("encode.py"), FLAGS),
-    "train_tokenizer": (loaded("scripts/train_tokenizer.py"), FLAGS),
-    "download": (loaded("download_model.py"), FLAGS),
+    "unconditional": (generate_unconditional_samples.sample_model, None),
+    "interactive": (interactive_conditional_samples.interact_model, None),
+    "train": (loaded("train.py"), None),
+    "encode": (loaded("encode.py"), None),
+    "train_tokenizer": (loaded("scripts/train_tokenizer.py"), None),
+    "download": (loaded("download_model.py"), None),
     "gpt_2": (lm.train, lm.FLAGS),
     "gpt_2_gen": (lm.generate, lm.FLAGS),
     "gpt_2_lambada": (lm.evaluate_lambada, lm.FLAGS),
-    "convert": (loaded("scripts/convert.py"), FLAGS),
+    "convert": (loaded("scripts/convert.py"), None),
 }
 BEGINNINGS = {
     "train": [["text.txt", "--model_name=tiny"]],
@@ -146,11 +145,11 @@ def here(place, monkeypatch):
 
 def some_value(rng, name, flag):
     if rng.random() < 0.7:  # of the right type
-        if flag.kind in (int, float):
+        if flag.parse in (int, float):
             return rng.choice(
-                ["0", "1", "2", "3", "-1", "300", "1000000000", "9" * 30] + ["nan", "1e-300"] * (flag.kind is float)
+                ["0", "1", "2", "3", "-1", "300", "1000000000", "9" * 30] + ["nan", "1e-300"] * (flag.parse is float)
             )
-        if flag.kind is str:
+        if flag.parse is str:
             return rng.choice(PATHS + NAMES + (DEVICES if name in READ else []))
     return rng.choice(rng.choice([NUMBERS, TEXTS, PATHS, NAMES, DEVICES if name in READ else ["1", "2", "3"]]))
 
@@ -158,7 +157,10 @@ def some_value(rng, name, flag):
 def some_line(rng, name):
     """A command line that may or may not be right, and mostly not."""
     function, flags = COMMANDS[name]
-    parameters = list(inspect.signature(function).parameters)
+    flags = (
+        flags_of(function) if flags is None else {name: flags[name] for name in inspect.signature(function).parameters}
+    )
+    parameters = list(flags)
     line = []
     if rng.random() < 0.7:
         line += rng.choice(BEGINNINGS.get(name, [["tiny"]]))
@@ -196,7 +198,7 @@ def checked(name, line, monkeypatch, capsys, place):
     errors = [said for said in err.splitlines() if said.startswith("error: ")]
     assert status in (0, 1, 2), shown
     assert len(errors) == (status != 0), shown
-    assert "Traceback" not in err and command.DEBUG not in err, shown
+    assert "Traceback" not in err and command.DEBUG_VARIABLE not in err, shown
     assert not status or err.splitlines()[-1] == errors[0], shown
     assert not any(len(said) > 12_000 for said in errors), shown
     new = [path for path in listing(place) if path not in before]

@@ -11,7 +11,7 @@ import generate_unconditional_samples
 import interactive_conditional_samples
 from gpt2 import generate
 from gpt2.cli import command as cli
-from gpt2.cli import sample_stream
+from gpt2.cli import prompts, sample_stream
 from gpt2.generate import Request
 from gpt2.request import Sampling
 
@@ -86,7 +86,7 @@ def test_more_threads_than_anybody_means_are_refused(run):
 
 def test_for_ever_with_nothing_is_refused(run):
     status, out, err = run(unconditional, "--length=0")
-    assert (status, out) == (2, "") and "nsamples 0 is for ever" in err
+    assert (status, out) == (2, "") and "nsamples 0 is endless" in err
 
 
 def test_a_seed_that_was_drawn_is_shown_and_repeats_the_run(capsys, tiny_dir):
@@ -193,7 +193,7 @@ def test_a_prompt_that_its_encoding_gives_up(run):
 
 @pytest.mark.parametrize("flags", [["--prompt_file=/dev/zero"], ["--prompt_file=-"], []])
 def test_a_prompt_without_an_end(run, flags, monkeypatch):
-    monkeypatch.setattr(sample_stream, "LONGEST", 1000)
+    monkeypatch.setattr(prompts, "MAX_PROMPT_BYTES", 1000)
     status, _, err = run(interactive, *flags, stdin=b"a" * 2000)
     assert status == 2 and "error: the prompt is longer than 1,000 bytes" in err
 

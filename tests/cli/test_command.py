@@ -6,20 +6,31 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
 import generate_unconditional_samples
 import interactive_conditional_samples
+from gpt2 import flags as shared
 from gpt2.cli import command as cli
-from gpt2.cli.flags import FLAGS, Flag, parse_switch
+from gpt2.cli import parsing
+from gpt2.cli.declarations import flags_of, parameters_of
 from gpt2.errors import GPT2Error, UsageError
+from gpt2.flags import Flag
 
 SRC = Path(cli.__file__).resolve().parents[2]
 SEEN = {}
 
 
-def show(model_name="124M", seed=None, nsamples=0, temperature=1.0, stop=(), prompt_file=None):
+def show(
+    model_name: shared.ModelName = "124M",
+    seed: shared.Seed = None,
+    nsamples: shared.SampleCount = 0,
+    temperature: shared.Temperature = 1.0,
+    stop: shared.Stop = (),
+    prompt_file: Annotated[str | None, Flag(expects="a file", help="file of the prompt")] = None,
+) -> None:
     """Show what was given."""
     SEEN.clear()
     SEEN.update(locals())
@@ -69,12 +80,12 @@ def test_values(argv, expected):
     ],
 )
 def test_what_is_split_without_fire_is_as_fire_splits_it(argv):
-    assert cli._plain(argv) == cli._fire(show, [*argv, "--", cli.SEPARATOR])
+    assert parsing.split_plain_line(argv) == parsing.split_with_fire(parameters_of(show), argv)
 
 
 @pytest.mark.parametrize("argv", [["345M"], ["-n", "4"], ["--seed", "1", "x"], ["--temperature", "-1"], ["--seed"]])
 def test_all_other_lines_are_split_by_fire(argv):
-    assert cli._plain(argv) is None
+    assert parsing.split_plain_line(argv) is None
 
 
 def test_a_plain_line_starts_without_what_only_others_need(native, tiny_dir):
@@ -108,7 +119,7 @@ print("\\nimported:", *{{"fire", "asyncio", "logging", "psutil", "subprocess", "
         (["--nsamples", "None"], "nsamples must be a whole number, not 'None'"),
         (["--temperature", "hot"], "temperature must be a number, not 'hot'"),
         (["-s", "4"], "ambiguous"),
-        (["a", "1", "2", "3", "4", "5", "6"], "there is no place for the argument '6'"),
+        (["a", "1", "2", "3", "4", "5", "6"], "unexpected argument '6'; --help lists the flags"),
         (["--", "--trace"], "after -- only --help has an effect, not '--trace'"),
         (["--", "--seed", "1"], "not '--seed 1'; leave the -- out"),
         (["--se\ned", "1"], r"there is no flag --se\ned; the flags are"),
@@ -140,7 +151,7 @@ def test_the_classic_flags_come_in_the_original_order(module):
     assert list(parameters)[:9] == original
     nsamples = 0 if module is generate_unconditional_samples else 1
     assert [p.default for p in parameters.values()][:9] == ["124M", None, nsamples, 1, None, 1, 0, 1, "models"]
-    assert set(parameters) <= set(FLAGS)
+    assert all(flag.help for flag in flags_of(command).values())
 
 
 @pytest.mark.parametrize(
@@ -155,14 +166,16 @@ def test_the_classic_flags_come_in_the_original_order(module):
     ],
 )
 def test_a_switch_needs_no_value(argv, expected):
-    def speak(loud=False, name=None):
+    def speak(
+        loud: Annotated[bool, Flag(help="speak up")] = False,
+        name: Annotated[str | None, Flag(expects="a name", help="whom to greet")] = None,
+    ) -> None:
         seen.append((loud, name))
 
     seen = []
-    flags = {"loud": Flag(parse_switch, "true or false", "speak up"), "name": Flag(str, "a name", "whom to greet")}
-    assert cli.main(speak, argv, flags) == 0
+    assert cli.main(speak, argv) == 0
     assert seen == [expected]
-    assert cli.main(speak, ["--loud=perhaps"], flags) == cli.USAGE
+    assert cli.main(speak, ["--loud=perhaps"]) == cli.EXIT_USAGE
 
 
 def raising(error):
@@ -179,7 +192,7 @@ def raising(error):
         (GPT2Error("it broke"), 1, "error: it broke\n"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'\n"),
         (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (GPT2_DEBUG=1 shows where)\n"),
-        (MemoryError("no 9 GB"), 1, "error: there is not enough memory: no 9 GB; a narrow precision takes less\n"),
+        (MemoryError("no 9 GB"), 1, "error: not enough memory: no 9 GB; a narrower precision needs less\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],
 )

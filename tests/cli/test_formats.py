@@ -13,7 +13,6 @@ import generate_unconditional_samples
 import gpt_2_simple
 import interactive_conditional_samples
 from gpt2.cli import command, serving
-from gpt2.cli.training_flags import FLAGS as TRAINING
 from gpt2.export.convert import convert
 from gpt2.formats.model_dir import open_model_dir
 
@@ -79,7 +78,7 @@ def test_encode_and_train(model, capsys):
     encode, train = loaded("encode.py", "encode_text"), loaded("train.py", "train")
     run(capsys, encode, "text.txt", "ids.npy", "--model_name", model)
     flags = ["--dataset", "ids.npy", "--model_name", model, "--steps", 1, "--sample_every", 0, "--learning_rate", 1e-9]
-    run(capsys, train, *flags, flags=TRAINING)
+    run(capsys, train, *flags)
     before, after = (open_model_dir(Path(path)).read() for path in (model, "checkpoint/run1"))
     for name, weight in after.items():
         other = before[name].array()
@@ -97,7 +96,7 @@ def test_gpt_2_simple(model, capsys):
 
 
 def test_serve(model):
-    served = serving.load(serving.Models([model], "models", "float32", None, 2, 2))
+    served = serving.load(serving.ServedModelsConfig([model], "models", "float32", None, 2, 2))
     assert served[0].card().n_vocab == served[0].model.encoder.n_vocab
 
 

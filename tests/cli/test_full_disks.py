@@ -101,7 +101,7 @@ def try_disks(count, seed, name, url, capsys):
             assert after == whole, shown
             continue
         assert status == 1 and len(errors) == 1 and "File too large" in errors[0], shown
-        assert command.DEBUG not in err, shown
+        assert command.DEBUG_VARIABLE not in err, shown
         if name == "download":  # files that are whole stay, and the part, which the next one goes on from
             assert all(whole.get(path, content) == content for path, content in after.items()), shown
         else:

@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_no_output(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(workers, "encode_batch", raise_interrupt)
     (tmp_path / "a.txt").write_text("one")
-    assert run(tmp_path / "a.txt", tmp_path / "out")[0] == cli.INTERRUPTED
+    assert run(tmp_path / "a.txt", tmp_path / "out")[0] == cli.EXIT_INTERRUPTED
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_the_command_and_its_processes(tmp_path, vocabulary):
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()  # waits for all processes that hold the pipe, the workers included
-    assert process.returncode == cli.INTERRUPTED and b"Traceback" not in err
+    assert process.returncode == cli.EXIT_INTERRUPTED and b"Traceback" not in err
     assert os.listdir(tmp_path) == ["a.txt"]
 
 

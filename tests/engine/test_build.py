@@ -308,7 +308,7 @@ def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
     assert build.compiler_options() == [*build.OPTIONS, *expected] and asked == [devices.REQUEST_AMX_SYSCALL]
-    assert ("the system does not let" in diagnostics.processor()) == bool(expected)
+    assert ("the system does not permit" in diagnostics.describe_processor()) == bool(expected)
     for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
         monkeypatch.setattr(devices.sys, "platform", name)
         monkeypatch.setattr(devices.platform, "machine", lambda kind=kind: kind)

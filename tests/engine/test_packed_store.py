@@ -240,6 +240,6 @@ def test_no_cache_and_the_doctor(cache, tiny_dir, tmp_path, monkeypatch):
     assert command.main(interactive.interact_model, flags) == 0
     assert len(kept(cache)) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # the user's is not to be cleared
-    assert f"packed weights are kept in {cache}: 1 files, 0 MB" in diagnostics._kept(clear=False)
-    assert diagnostics._kept(clear=True) == "packed weights are kept of no model"
+    assert f"packed weights are cached in {cache}: 1 files, 0 MB" in diagnostics.weight_cache(clear=False)
+    assert diagnostics.weight_cache(clear=True) == "no packed weights are cached"
     assert not kept(cache)

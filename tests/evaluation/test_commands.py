@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2.cli import command as cli
+from gpt2.cli.help_text import help_text
 from gpt2.evaluation import datasets, tasks
 from gpt2.evaluation.scores import protocol_of
 from scripts import evaluate, score
@@ -138,9 +139,9 @@ def test_tasks_by_path_and_by_download(evaluating, tmp_path, monkeypatch):
 
 
 def test_the_help_names_every_task_and_unit():
-    text = cli.help_text(evaluate.evaluate_model)
+    text = help_text(evaluate.evaluate_model)
     assert all(name in text for name in tasks.TASKS)
-    assert "each token, word, line or file" in cli.help_text(score.score_text)
+    assert "each token, word, line or file" in help_text(score.score_text)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_the_help_names_every_task_and_unit():
         (evaluate.evaluate_model, ["lambada", "--text", "x"], "give tasks, or a text"),
         (evaluate.evaluate_model, ["--text", "x", "--limit", "1"], "limit is for tasks"),
         (evaluate.evaluate_model, ["lambada,x"], "there is no task 'x'"),
-        (evaluate.evaluate_model, ["all", "--data", "x"], "data is that of one task"),
+        (evaluate.evaluate_model, ["all", "--data", "x"], "data is for a single task"),
     ],
 )
 def test_bad_usage(scoring, command, argv, message):
@@ -169,5 +170,5 @@ def test_bad_usage(scoring, command, argv, message):
 def test_what_is_not_there(scoring, evaluating, tmp_path):
     assert "is neither a file nor a folder" in scoring(str(tmp_path / "gone"), status=1)[1]
     err = evaluating("lambada", "--data", str(tmp_path / "gone"), status=1)[1]
-    assert err.count("\n") == 1 and "gone is not there" in err
+    assert err.count("\n") == 1 and "gone does not exist" in err
     assert cli.main(score.score_text, ["--text", "x", "--model_name", "nobody"]) == 1

@@ -15,7 +15,7 @@ import tiny
 import tiny_lm
 
 from gpt2 import generate
-from gpt2.cli import command as cli
+from gpt2.cli.help_text import help_text
 from gpt2.data import documents
 from gpt2.engine import reference
 from gpt2.errors import GPT2Error
@@ -265,7 +265,7 @@ def test_clean_removes_only_runs(tmp_path, tiny_dir):
 def test_all_flags_are_described():
     for function in (training.TransformerLmOptions, command.generate, command.evaluate_lambada):
         assert set(inspect.signature(function).parameters) <= set(command.FLAGS)
-    assert cli.help_text(command.evaluate_lambada, command.FLAGS)
+    assert help_text(command.evaluate_lambada, command.FLAGS)
 
 
 def test_join_lines_completes_lines_that_parts_cut(tmp_path, monkeypatch):

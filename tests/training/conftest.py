@@ -8,7 +8,6 @@ import pytest
 from runs import QUICK, TEXT
 
 from gpt2.cli import command as cli
-from gpt2.cli.training_flags import FLAGS
 from train import train
 
 
@@ -27,7 +26,7 @@ def run(place, tiny_dir, capsys):
     def run(**flags):
         model = {} if "from_scratch" in flags else {"model_name": tiny_dir}
         given = {"dataset": "text.txt", **model, **QUICK, **flags}
-        status = cli.main(train, [f"--{name}={value}" for name, value in given.items()], FLAGS)
+        status = cli.main(train, [f"--{name}={value}" for name, value in given.items()])
         return status, *capsys.readouterr()
 
     return run

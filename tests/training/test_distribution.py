@@ -17,7 +17,6 @@ import pytest
 import tensorflow as tf
 
 from gpt2.cli import command as cli
-from gpt2.cli.training_flags import FLAGS
 from gpt2.data import windows
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.training import distribution, run, starting_point
@@ -54,7 +53,7 @@ def arguments(model, **flags):
 
 def one_worker(model, **flags):
     """Trains in this process; returns the losses."""
-    assert cli.main(train, arguments(model, run_name="one", batch_size=4, **flags), FLAGS) == 0
+    assert cli.main(train, arguments(model, run_name="one", batch_size=4, **flags)) == 0
     return losses("one")
 
 
@@ -133,7 +132,7 @@ def test_a_signal_to_one_worker_stops_all_after_the_same_update(two_workers, tin
     wait_until(lambda: progress.is_file() and progress.read_text().count("\n") > 5)
     other.send_signal(signal.SIGTERM)
     (out, err), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
-    assert (chief.returncode, other.returncode) == (cli.FAILURE, cli.TERMINATED)
+    assert (chief.returncode, other.returncode) == (cli.EXIT_FAILURE, cli.EXIT_TERMINATED)
     step = max(losses("two"))
     assert out.endswith(f"interrupted\nSaving checkpoint/two/model-{step}\n")
     assert err.splitlines()[-1] == (

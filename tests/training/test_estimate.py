@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from gpt2.cli import command as cli
-from gpt2.cli.training_flags import FLAGS
 from gpt2.errors import GPT2Error
 from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams
@@ -65,7 +64,7 @@ def test_an_absurd_batch_is_one_line(tmp_path, monkeypatch, capsys, tiny_dir):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on the mat\n" * 40)
     flags = ["text.txt", f"--model_name={tiny_dir}", "--batch_size=1000000000"]
-    assert cli.main(train, flags, FLAGS) == 1
+    assert cli.main(train, flags) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: training will need about ") and err.count("\n") == 1
     assert not Path("checkpoint").exists()

@@ -43,7 +43,7 @@ def try_disks(count, seed, run, limited):
         limit = max(0, rng.choice(sizes) - rng.randrange(1, 60))
         status, out, err = limited(limit, **FLAGS)
         shown = f"{limit} bytes after {done} updates: {status}, {out[-500:]!r}, {err[-500:]!r}"
-        assert status in (0, 1) and err.count("error: ") == status and cli.DEBUG not in err, shown
+        assert status in (0, 1) and err.count("error: ") == status and cli.DEBUG_VARIABLE not in err, shown
         written = SAVED.findall(out)
         for step in written[: len(written) - status]:  # the last one failed then
             assert (FOLDER / f"model-{step}.index").is_file(), shown

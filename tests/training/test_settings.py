@@ -14,7 +14,6 @@ import pytest
 import tiny
 
 from gpt2.cli import command as cli
-from gpt2.cli.training_flags import FLAGS
 from gpt2.errors import UsageError
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
@@ -45,7 +44,7 @@ def typed(place, capsys):
     """typed(flag=value, ...) -> (status, stdout, stderr) of the command with these flags and no others"""
 
     def typed(**flags):
-        status = cli.main(train, [f"--{name}={value}" for name, value in flags.items()], FLAGS)
+        status = cli.main(train, [f"--{name}={value}" for name, value in flags.items()])
         return status, *capsys.readouterr()
 
     return typed
@@ -60,7 +59,7 @@ def two_updates(tmp_path_factory, tiny_dir):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         Path("text.txt").write_text(TEXT, encoding="utf-8")
-        assert cli.main(train, [f"--{name}={value}" for name, value in flags.items()], FLAGS) == 0
+        assert cli.main(train, [f"--{name}={value}" for name, value in flags.items()]) == 0
     return folder, flags
 
 
@@ -162,7 +161,7 @@ def test_a_run_that_was_moved_with_its_text(typed, begun, place, monkeypatch):
 
 def test_an_interrupted_run_goes_on_to_its_own_end(typed, begun):
     flags = {**begun, "run_name": "parts", "steps": 5, "lr_schedule": "linear"}
-    assert interrupted_after(2, lambda: typed(**flags))[0] == cli.INTERRUPTED
+    assert interrupted_after(2, lambda: typed(**flags))[0] == cli.EXIT_INTERRUPTED
     assert typed(run_name="parts")[0] == 0
     assert typed(**{**flags, "run_name": "whole"})[0] == 0
     assert losses("checkpoint/parts") == pytest.approx(losses("checkpoint/whole"), abs=1e-6)

@@ -56,7 +56,7 @@ def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
 def test_a_sample_stops_at_once(run, monkeypatch):
     calls = counted(monkeypatch, loop.Batch, "step", at=2)
     status, out, _ = run(stop_after=9, sample_every=3, sample_length=20)
-    assert (status, len(calls), saved_step()) == (cli.TERMINATED, 2, 3)
+    assert (status, len(calls), saved_step()) == (cli.EXIT_TERMINATED, 2, 3)
     assert "SAMPLE" not in out and not Path("samples/run1/samples-3").exists()
 
 
@@ -64,7 +64,7 @@ def test_a_validation_stops_at_once_and_is_made_up_for(run, monkeypatch):
     flags = {"stop_after": 5, "val_every": 2, "val_split": 0.3, "val_batch_size": 1, "val_batch_count": 3}
     with monkeypatch.context() as patch:
         calls = counted(patch, trainer.Trainer, "loss", at=4)  # the first batch of the second validation
-        assert run(**flags)[0] == cli.TERMINATED
+        assert run(**flags)[0] == cli.EXIT_TERMINATED
     assert len(calls) == 4 and saved_step() == 2
     assert run(**flags)[0] == 0
     assert [record["step"] for record in records() if "validation_loss" in record] == [0, 2, 4]
@@ -76,7 +76,7 @@ def test_the_second_ctrl_c_says_what_is_lost(run, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_checkpoint, "save", lambda *_: signal.raise_signal(signal.SIGINT))
         status, _, err = interrupt_after(5, lambda: run(stop_after=9))
-    assert status == cli.INTERRUPTED and saved_step() == 2
+    assert status == cli.EXIT_INTERRUPTED and saved_step() == 2
     said = "lose the 2 updates since the last save", "lost: the 3 updates since the last save"
     assert f"saving; press Ctrl-C again to {said[0]}\n" in err and f"\n{said[1]}\n" in err
 
@@ -109,7 +109,7 @@ def test_the_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatc
     if done:
         run(stop_after=done)
     counted(monkeypatch, loop.TrainingLog, "update", at=1, number=signal.SIGINT)
-    assert run(stop_after=9)[0] == cli.INTERRUPTED
+    assert run(stop_after=9)[0] == cli.EXIT_INTERRUPTED
     assert saved_step() == max(losses()) == done + 1
 
 
@@ -148,7 +148,7 @@ def test_a_terminal_that_is_closed(place, tiny_dir):
                     os.read(master, 4096)
                 time.sleep(0.01)
             os.close(master)
-            assert process.wait(LIMIT) == cli.HUNG_UP
+            assert process.wait(LIMIT) == cli.EXIT_HUNG_UP
         finally:
             process.kill()
     assert saved_step() == max(losses()) and not (FOLDER / ".lock").exists()

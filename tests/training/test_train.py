@@ -22,7 +22,7 @@ from tiny import with_tensorflow
 
 from gpt2 import files, generate
 from gpt2.cli import command as cli
-from gpt2.cli.training_flags import FLAGS
+from gpt2.cli.declarations import flags_of
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import flatten
@@ -63,7 +63,7 @@ def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
     assert run(run_name="whole", stop_after=6, **flags)[0] == 0
     for end in (2, 4, 6):  # the schedule needs its end, so all of them are ended by hand
         status, _, err = interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
-        assert status == cli.INTERRUPTED, err
+        assert status == cli.EXIT_INTERRUPTED, err
     assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
     assert_same_weights(weights("parts"), weights("whole"))
 
@@ -89,7 +89,7 @@ def test_steps_are_more_and_stop_after_is_all(run):
 def test_the_seed_is_kept_with_the_run(run):
     run(stop_after=2, seed=5)
     status = cli.main(
-        train, ["text.txt", "--stop_after=4", "--sample_every=0", "--batch_size=2", "--learning_rate=0.01"], FLAGS
+        train, ["text.txt", "--stop_after=4", "--sample_every=0", "--batch_size=2", "--learning_rate=0.01"]
     )
     assert status == 0
     run(stop_after=4, seed=5, run_name="whole")
@@ -210,11 +210,11 @@ def test_the_flags_and_defaults_are_nshepperds():
     assert {name: str(defaults[name]) for name in (pair.split("=")[0] for pair in original.split())} == dict(
         pair.split("=") for pair in original.split()
     )
-    assert set(defaults) <= set(FLAGS)
+    assert set(defaults) <= set(flags_of(TrainingSettings))
 
 
 def test_help_names_every_flag(capsys):
-    assert cli.main(train, ["--help"], FLAGS) == 0
+    assert cli.main(train, ["--help"]) == 0
     out = capsys.readouterr().out
     assert all(f"  --{field.name}" in out for field in dataclasses.fields(TrainingSettings))
 

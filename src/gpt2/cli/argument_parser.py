@@ -1,4 +1,4 @@
-"""Command lines that argparse reads, for the commands that always had it; their errors are those of the others."""
+"""Command lines that argparse parses, for old commands that always used it; errors look like those of the others."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gpt2.cli.flags import Flag
 from gpt2.errors import UsageError
+from gpt2.flags import Flag
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises UsageError instead of ending the process."""
+class RaisingArgumentParser(argparse.ArgumentParser):
+    """A parser that raises UsageError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UsageError with argparse's message."""
         raise UsageError(f"{message}; {self.prog} --help lists the flags")
 
 
 def argparse_type(flag: Flag) -> Callable[[str], Any]:
-    """A flag's type as argparse takes it, which says itself what is wrong with a value."""
+    """Return a function for argparse's `type` that converts a typed string, or says what is wrong with it."""
+    parse = flag.parse
+    assert parse is not None
 
     def convert(value: str) -> Any:
-        if value == "None" and flag.kind is not str:
+        if value == "None" and parse is not str:
             return None
         try:
-            return flag.kind(value)
+            return parse(value)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {flag.what}, not {value!r}") from None
+            raise argparse.ArgumentTypeError(f"must be {flag.expects}, not {value!r}") from None
 
     return convert

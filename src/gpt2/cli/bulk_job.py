@@ -1,196 +1,160 @@
-"""What the command generate.py does: a file of prompts, and a file of what a model writes for them."""
+"""The parts of a bulk job: its prompts, its output, the processes that generate, and its progress."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
+from gpt2.bulk import cluster, file_formats, job, journal, output, processes
+from gpt2.bulk import source as sources
+from gpt2.bulk.batch_worker import BatchWorker
+from gpt2.bulk.workers import InProcessExecutor, WorkerConfig, WorkerExecutor
 from gpt2.cli.command import print_error_line
-from gpt2.cli.models import ModelFlags, found, loaded
+from gpt2.cli.models import ModelChoice
+from gpt2.cli.progress_bars import WIDTH
 from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
 from gpt2.formats.directory import ModelDir
-from gpt2.request import Request, Sampling
+from gpt2.text.undecodable import check_encoding
 
-if TYPE_CHECKING:  # they need packages, which --help does not
+if TYPE_CHECKING:
     from gpt2.bulk.job import JobTotals
     from gpt2.bulk.output import Output
     from gpt2.bulk.source import PromptSource, SourceProgress
     from gpt2.bulk.workers import Executor
     from gpt2.text.vocabulary import Vocabulary
 
-STANDARD = "-"
+STDIN_OR_STDOUT = "-"
 
 
-class Files(NamedTuple):
-    """The flags that say what is read and written."""
+def open_prompts(
+    prompts: str, form: str | None, delimiter: str | None, encoding: str, header: bool, column: str | None
+) -> PromptSource:
+    """Return the source of the prompts, after checking that it can be read.
 
-    prompts: str
-    out: str
-    in_form: str | None
-    out_form: str | None
-    column: str | None
-    id_column: str
-    template: str | None
-    delimiter: str | None
-    encoding: str
-    no_header: bool
+    Args:
+        prompts: The path of a file, or "-" for stdin.
+        form: One of the forms of `file_formats`; None derives it from the file's extension.
+        delimiter: What separates prompts in a text file; None is the end of a line.
+        encoding: The encoding of the file.
+        header: Whether the first row of a .csv holds the names of the columns.
+        column: The column of the prompts; None is `prompt`, or the first column of a table.
 
-
-class Wanted(NamedTuple):
-    """The flags that say what is written for each prompt."""
-
-    length: int | None
-    sampling: Sampling
-    seed: int | None
-    stop: tuple[str, ...]
-    n: int
-    logprobs: int | None
-    ignore_eos: bool
-
-
-class Workers(NamedTuple):
-    """The flags that say who writes."""
-
-    batch_size: int
-    processes: int
-    ray: str | None
-
-
-def generate(chosen: ModelFlags, files: Files, wanted: Wanted, workers: Workers) -> None:
-    """Writes what the model makes of each prompt. Raises GPT2Error, at the end if rows have errors."""
-    from gpt2.bulk import job
-    from gpt2.bulk.row_queue import RowQueue
-    from gpt2.bulk.rows import RowDefaults
-    from gpt2.bulk.source import SourceProgress
-
-    if workers.processes > 1 and workers.ray is not None:
-        raise UsageError("give processes or ray, not both")
-    directory, vocabulary = found(chosen)
-    source = _source(files)
-    length = directory.hparams.n_ctx // 2 if wanted.length is None else wanted.length
-    request = Request(None, length, wanted.sampling, stop=wanted.stop, end_of_text=not wanted.ignore_eos)
-    with contextlib.ExitStack() as stack:
-        output, seed = stack.enter_context(_opened(files, wanted, chosen, source, directory))
-        request = dataclasses.replace(request, seed=seed)
-        asked = RowDefaults(
-            request, wanted.n, wanted.logprobs, files.column or "prompt", files.template, files.id_column
-        )
-        progress = SourceProgress()
-        ahead = RowQueue(job.rows(source, asked, progress), output.ended)
-        ahead.fill()  # what is wrong with the input is said before the model is loaded
-        hands = stack.enter_context(_hands(chosen, workers, directory, vocabulary))
-        print_error_line(f"seed {seed}")
-        totals = job.run(ahead, hands, output, stack.enter_context(_bar(len(output.ended), progress)))
-    _tell(totals, output)
-
-
-def _source(files: Files) -> PromptSource:
-    from gpt2.bulk import file_formats, source
-    from gpt2.text.undecodable import check_encoding
-
-    check_encoding(files.encoding)
-    path = files.prompts if files.prompts == STANDARD else str(expand_path(files.prompts))
-    form = file_formats.form_of(files.in_form, path)
-    found = source.PromptSource(path, form, files.delimiter, files.encoding, not files.no_header, files.column)
-    source.check(found)
-    return found
+    Raises:
+        GPT2Error: The file cannot be read.
+        UsageError: A value that is not allowed.
+    """
+    check_encoding(encoding)
+    path = prompts if prompts == STDIN_OR_STDOUT else str(expand_path(prompts))
+    source = sources.PromptSource(path, file_formats.form_of(form, path), delimiter, encoding, header, column)
+    sources.check(source)
+    return source
 
 
 @contextlib.contextmanager
-def _opened(
-    files: Files, wanted: Wanted, chosen: ModelFlags, source: PromptSource, directory: ModelDir
+def open_output(
+    path: str, source: PromptSource, directory: ModelDir, settings: Mapping[str, Any]
 ) -> Iterator[tuple[Output, int]]:
-    """The output, and the job's seed: the one of the flags, or of the job that goes on, or a new one."""
-    from gpt2.bulk import file_formats, job, journal, output
-    from gpt2.bulk import source as sources
+    """Yield the output of a new or a resumed job, and the job's seed.
 
-    seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
-    form, out = file_formats.form_of(files.out_form, files.out), expand_path(files.out)
-    made = None if form == file_formats.PARQUET else file_formats.written_as(form, directory.path.name, files.delimiter)
-    if made is None:
+    Args:
+        path: The path of the output, or "-" for stdout.
+        source: The prompts.
+        directory: The model, which some forms of the output name.
+        settings: Everything that the output depends on, by the flags' names. If `seed` is None, the seed is that of
+            the resumed job, or a new one.
+
+    Raises:
+        GPT2Error: The output cannot be written, or was started with other settings or another input.
+        UsageError: A value that is not allowed.
+    """
+    form = settings["out_form"]
+    delimiter = settings["delimiter"]
+    seed = secrets.randbits(32) if settings["seed"] is None else settings["seed"]
+    expanded = expand_path(path)
+    # Parquet has no form of a file: it is written into a folder.
+    file_form = None if form == file_formats.PARQUET else file_formats.written_as(form, directory.path.name, delimiter)
+    if file_form is None:
         sources.parquet()
-    if files.delimiter is not None and file_formats.TEXT not in (form, source.form):
-        raise UsageError("delimiter is what stands between texts, and neither file is one of text")
-    if files.out == STANDARD or (out.exists() and not out.is_file() and made is not None):
-        if made is None:
+    if delimiter is not None and file_formats.TEXT not in (form, source.form):
+        raise UsageError("delimiter separates texts in a text file, and neither the prompts nor the output is one")
+    if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and file_form is not None):
+        if file_form is None:
             raise UsageError("Parquet is written into a folder, not to stdout")
-        with contextlib.nullcontext(sys.stdout.buffer) if files.out == STANDARD else out.open("wb") as file:
-            yield output.Stream(file, made), seed
+        with contextlib.nullcontext(sys.stdout.buffer) if path == STDIN_OR_STDOUT else expanded.open("wb") as file:
+            yield output.Stream(file, file_form), seed
         return
-    with journal.opened(out) as kept:
-        if wanted.seed is None and kept.settings is not None:
-            seed = int(kept.settings.get("seed", seed))
-        job.begin(kept, out, _settings(files, wanted, chosen, source, form, directory) | {"seed": seed}, source)
-        with output.opened(out, made, kept) as opened:
+    with journal.opened(expanded) as job_journal:
+        if settings["seed"] is None and job_journal.settings is not None:
+            seed = int(job_journal.settings.get("seed", seed))
+        job.begin(job_journal, expanded, {**settings, "seed": seed}, source)
+        with output.opened(expanded, file_form, job_journal) as opened:
             yield opened, seed
 
 
-def _settings(
-    files: Files, wanted: Wanted, chosen: ModelFlags, source: PromptSource, out_form: str, directory: ModelDir
-) -> dict[str, Any]:
-    """All that the output depends on, by the flags' names."""
-    settings = {**wanted._asdict(), **dataclasses.asdict(wanted.sampling), "precision": chosen.precision}
-    settings |= {"model_name": [directory.path.name, directory.weights_path.name]}
-    settings |= {name: value for name, value in files._asdict().items() if name not in ("prompts", "out")}
-    settings |= {"in_form": source.form, "out_form": out_form, "stop": list(wanted.stop)}
-    return {name: value for name, value in settings.items() if name not in ("sampling", "logit_bias")}
-
-
 @contextlib.contextmanager
-def _hands(chosen: ModelFlags, workers: Workers, directory: ModelDir, vocabulary: Vocabulary) -> Iterator[Executor]:
-    """Whoever writes."""
-    from gpt2.bulk import cluster, processes
-    from gpt2.bulk.batch_worker import BatchWorker
-    from gpt2.bulk.workers import InProcessExecutor, WorkerConfig, WorkerExecutor
-
-    plan = WorkerConfig(str(directory.path.absolute()), chosen.precision, chosen.threads, workers.batch_size)
-    if workers.ray is not None:
-        with cluster.Cluster(plan, workers.ray) as machines:
+def start_executor(
+    choice: ModelChoice,
+    directory: ModelDir,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    n_processes: int,
+    ray_address: str | None,
+) -> Iterator[Executor]:
+    """Yield what generates the rows: a Ray cluster, several processes, or this process."""
+    config = WorkerConfig(str(directory.path.absolute()), choice.precision, choice.threads, batch_size)
+    if ray_address is not None:
+        with cluster.Cluster(config, ray_address) as workers:
+            n_machines = len(workers.actors)
+            print_error_line(f"{directory.path.name} on {n_machines} machines of the cluster at {ray_address}")
+            yield WorkerExecutor(workers, batch_size)
+    elif n_processes > 1:
+        threads = max(1, (choice.threads or available_cores()) // n_processes)
+        with processes.Processes(config._replace(threads=threads), n_processes) as workers:
             print_error_line(
-                f"{directory.path.name} on {len(machines.actors)} machines of the cluster at {workers.ray}"
+                f"{directory.path.name} in {n_processes} processes of {threads} threads ({choice.precision})"
             )
-            yield WorkerExecutor(machines, workers.batch_size)
-    elif workers.processes > 1:
-        threads = max(1, (chosen.threads or available_cores()) // workers.processes)
-        with processes.Processes(plan._replace(threads=threads), workers.processes) as crew:
-            print_error_line(
-                f"{directory.path.name} in {workers.processes} processes of {threads} threads ({chosen.precision})"
-            )
-            yield WorkerExecutor(crew, workers.batch_size)
+            yield WorkerExecutor(workers, batch_size)
     else:
-        yield InProcessExecutor(BatchWorker(loaded(directory, vocabulary, chosen), workers.batch_size))
+        yield InProcessExecutor(BatchWorker(choice.load(directory, vocabulary), batch_size))
 
 
 @contextlib.contextmanager
-def _bar(done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals], None]]:
-    """Shows what a job has come to: rows and tokens a second, and the time that is left where that can be guessed."""
+def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals], None]]:
+    """Yield a progress callback that shows rows, tokens per second and, where the input's size is known, time left.
+
+    Args:
+        n_done: Rows that earlier runs of the job have done.
+        progress: How much of the input has been read.
+    """
     from tqdm import tqdm
 
-    from gpt2.cli.progress_bars import WIDTH
-
     start = time.monotonic()
-    with tqdm(desc="Writing", unit=" rows", initial=done, ncols=WIDTH, mininterval=0.5) as bar:
+    with tqdm(desc="Generating", unit=" rows", initial=n_done, ncols=WIDTH, mininterval=0.5) as shown:
 
         def report(totals: JobTotals) -> None:
             share = progress.share()
-            bar.total = round(progress.rows / share) if share else None
-            bar.set_postfix_str(f"{totals.tokens / max(1e-9, time.monotonic() - start):.0f} tokens/s", refresh=False)
-            bar.update(done + totals.rows - bar.n)
+            shown.total = round(progress.rows / share) if share else None
+            tokens_per_second = totals.tokens / max(1e-9, time.monotonic() - start)
+            shown.set_postfix_str(f"{tokens_per_second:.0f} tokens/s", refresh=False)
+            shown.update(n_done + totals.rows - shown.n)
 
         yield report
 
 
-def _tell(totals: JobTotals, output: Output) -> None:
-    """Raises GPT2Error if rows have errors."""
+def report_totals(totals: JobTotals, output: Output) -> None:
+    """Print how many rows the output has.
+
+    Raises:
+        GPT2Error: Rows have errors.
+    """
     count = len(output.ended)
     print_error_line(f"{count:,} rows, {totals.rows:,} of them now")
     if output.errors:
-        named = f": {'; '.join(totals.errors)}" if totals.errors else ""
-        raise GPT2Error(f"{output.errors:,} of {count:,} rows have an error{named}")
+        first_errors = f": {'; '.join(totals.errors)}" if totals.errors else ""
+        raise GPT2Error(f"{output.errors:,} of {count:,} rows have an error{first_errors}")

@@ -1,5 +1,7 @@
-"""Two packages of one name: this one and the old gpt-2-simple put their files into a folder `gpt_2_simple`, so that
-either may have overwritten the other's."""
+"""The conflict with the old package gpt-2-simple, which installs a folder of the same name, `gpt_2_simple`.
+
+Whichever of the two is installed later overwrites files of the other.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,13 @@ from importlib import metadata
 OLD_PACKAGE = "gpt-2-simple"
 
 
-def of_the_old_package() -> str:
-    """What is wrong and what to do, if the old package is installed; nothing if it is not."""
+def describe_conflict() -> str:
+    """Return what is wrong and what to do, if the old package is installed; else an empty string."""
     try:
         version = metadata.version(OLD_PACKAGE)
     except metadata.PackageNotFoundError:
         return ""
     return (
         f"the old package {OLD_PACKAGE} {version} is installed too, and both are imported as gpt_2_simple: type"
-        f" pip uninstall {OLD_PACKAGE}, then install this one again"
+        f" pip uninstall {OLD_PACKAGE}, then install this package again"
     )

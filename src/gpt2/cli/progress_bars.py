@@ -1,4 +1,4 @@
-"""Progress bars on stderr, for library functions that report how far they are."""
+"""Progress bars on stderr, for library functions that report their progress to a callback."""
 
 from __future__ import annotations
 
@@ -8,32 +8,42 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 WIDTH = 100  # characters
-FETCHING, ENCODING, READING, SCORING, CONVERTING = "Fetching {}", "Encoding", "Reading", "Scoring", "Converting"
 BYTES = "B"
+# Titles; the first is filled in with a file's name.
+FETCHING = "Fetching {}"
+ENCODING = "Encoding"
+READING = "Reading"
+SCORING = "Scoring"
+CONVERTING = "Converting"
 
 
 @contextlib.contextmanager
 def bar(title: str, unit: str = BYTES) -> Iterator[Callable[[int, int | None], None]]:
-    """What is told so many bytes of so many, and shows it; nothing before it is told something."""
+    """Yield a progress callback, called with (done, total), that draws a bar from its first call on."""
     with bars(title + "{}", unit) as report:
         yield lambda done, total: report("", done, total)
 
 
 @contextlib.contextmanager
 def bars(title: str, unit: str = BYTES) -> Iterator[Callable[[str, int, int | None], None]]:
-    """The same for one thing after another, each named: a bar for each, whose title is filled with the name."""
-    shown: dict[str, tqdm] = {}
+    """Yield a progress callback, called with (name, done, total), that draws one bar after another.
+
+    Args:
+        title: The bars' title, with {} for the name.
+        unit: What `done` and `total` count.
+    """
+    current: dict[str, tqdm] = {}  # at most one bar, by its name
 
     def report(name: str, done: int, total: int | None) -> None:
-        if name not in shown:
+        if name not in current:
             close()
-            about = title.format(name)
-            shown[name] = tqdm(desc=about, total=total, initial=done, unit=unit, unit_scale=True, ncols=WIDTH)
-        shown[name].update(done - shown[name].n)
+            description = title.format(name)
+            current[name] = tqdm(desc=description, total=total, initial=done, unit=unit, unit_scale=True, ncols=WIDTH)
+        current[name].update(done - current[name].n)
 
     def close() -> None:
-        while shown:
-            shown.popitem()[1].close()
+        while current:
+            current.popitem()[1].close()
 
     try:
         yield report

@@ -1,4 +1,4 @@
-"""What the server says on its way, and the browser that it opens."""
+"""Loading the models of a server, running it, and opening its page in a browser."""
 
 from __future__ import annotations
 
@@ -20,96 +20,144 @@ if TYPE_CHECKING:
     from gpt2.server.served_model import ServedModel
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
-INSTALL = "pip install -r requirements-server.txt"
+INSTALL_COMMAND = "pip install -r requirements-server.txt"
+PORTS = 1 << 16
+LOOPBACK = "127.0.0.1"
+ALL_ADDRESSES = ("0.0.0.0", "")
 
 
-class Models(NamedTuple):
-    """Which are served, and how."""
+class ServedModelsConfig(NamedTuple):
+    """Which models a server serves, and how.
+
+    Attributes:
+        names: The names or paths of the models.
+        models_dir: The folder of the models.
+        precision: The precision of the weights in memory.
+        threads: The number of threads that compute; None is all cores.
+        batch_size: Texts of a model that are generated together.
+        queue_size: Requests that may wait for a model.
+        cache: Whether packed weights are cached on disk.
+    """
 
     names: Sequence[str]
     models_dir: str
     precision: str
     threads: int | None
-    rows: int
-    waiting: int
+    batch_size: int
+    queue_size: int
     cache: bool = True
 
 
-def limits(api_key: str | None, hosts: Sequence[str], origins: Sequence[str], body: int) -> AccessLimits:
-    """Raises GPT2Error where the server's packages are missing."""
+def access_limits(
+    api_key: str | None, hosts: Sequence[str], origins: Sequence[str], max_body_bytes: int
+) -> AccessLimits:
+    """Return which requests the server accepts.
+
+    Raises:
+        GPT2Error: Packages of the server are missing.
+    """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise GPT2Error(f"the server needs {', '.join(missing)}; type: {INSTALL}")
+        raise GPT2Error(f"the server needs {', '.join(missing)}; type: {INSTALL_COMMAND}")
     from gpt2.server.access import AccessLimits
 
-    return AccessLimits(hosts, origins, api_key, body)
+    return AccessLimits(hosts, origins, api_key, max_body_bytes)
 
 
 def run(
-    models: Models,
+    models: ServedModelsConfig,
     host: str,
     port: int,
-    browse: bool,
+    open_browser: bool,
     limits: AccessLimits,
-    most_tokens: int,
+    max_tokens: int,
     timeout: float,
     grace: float,
 ) -> None:
-    """Serves until Ctrl-C. Raises UsageError for values out of range, GPT2Error for a model or a port."""
+    """Load the models and serve them until Ctrl-C.
+
+    Args:
+        models: The models.
+        host: The address to listen on.
+        port: The port to listen on; 0 is any free port.
+        open_browser: Whether to open the page when the server is ready.
+        limits: Which requests the server accepts.
+        max_tokens: Maximum number of new tokens of a text.
+        timeout: Maximum duration of a request, in seconds.
+        grace: Seconds that running requests have to finish when the server is stopped.
+
+    Raises:
+        GPT2Error: A model is missing or damaged, or the port is in use.
+        UsageError: A value that is not allowed.
+    """
     from gpt2.server import run as server
     from gpt2.server.app import ServerOptions
 
     check_range("timeout", timeout, 0.1, 1e6, "seconds")
     check_range("grace", grace, 0, 1e6, "seconds")
-    if port >= 1 << 16:
-        raise UsageError(f"port must be below 65536, not {port}")
+    if port >= PORTS:
+        raise UsageError(f"port must be below {PORTS}, not {port}")
     listening = server.bound(host, port)
     served = load(models)
     url = _url(host, listening.getsockname()[1])
 
     def ready() -> None:
-        names = ", ".join(one.name for one in served)
-        print_error_line(f"{names} ({models.precision}) on {url}; {_reach(host, limits.api_key)}")
-        if browse:
+        names = ", ".join(model.name for model in served)
+        print_error_line(f"{names} ({models.precision}) on {url}; {_describe_access(host, limits.api_key)}")
+        if open_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    server.serve(served, listening, ServerOptions(limits, most_tokens, timeout), grace, ready)
+    server.serve(served, listening, ServerOptions(limits, max_tokens, timeout), grace, ready)
     print_error_line("stopped")
 
 
-def load(models: Models) -> list[ServedModel]:
-    """Finds all before it loads any. Raises GPT2Error."""
+def load(models: ServedModelsConfig) -> list[ServedModel]:
+    """Find all models before loading any of them.
+
+    Raises:
+        GPT2Error: A model is missing or damaged.
+        UsageError: Two models have the same name, or a value is not allowed.
+    """
     from gpt2.generate import load_weights
     from gpt2.server.scheduler import Scheduler
     from gpt2.server.served_model import ServedModel
 
     check_precision(models.precision)
     check_threads(models.threads)
-    found = [find_model(name, models.models_dir) for name in models.names]
-    names = [directory.path.name for directory in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two models are called {min(twice)}; clients could not choose: rename one's folder")
+    directories = [find_model(name, models.models_dir) for name in models.names]
+    names = [directory.path.name for directory in directories]
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two models are called {min(duplicates)}; clients could not choose: rename one's folder")
     served = []
-    for name, directory in zip(names, found):
+    for name, directory in zip(names, directories):
         vocabulary = load_vocabulary(directory)
         model = load_weights(directory, vocabulary, models.precision, print_error_line, models.threads, models.cache)
-        served.append(
-            ServedModel(name, model, Scheduler(model, models.rows, models.waiting), models.precision, directory)
-        )
+        scheduler = Scheduler(model, models.batch_size, models.queue_size)
+        served.append(ServedModel(name, model, scheduler, models.precision, directory))
     return served
 
 
 def _url(host: str, port: int) -> str:
-    name = "127.0.0.1" if host in ("0.0.0.0", "") else "[::1]" if host == "::" else f"[{host}]" if ":" in host else host
+    """Return a URL by which this machine reaches the server."""
+    if host in ALL_ADDRESSES:
+        name = LOOPBACK
+    elif host == "::":
+        name = "[::1]"
+    elif ":" in host:
+        name = f"[{host}]"
+    else:
+        name = host
     return f"http://{name}:{port}"
 
 
-def _reach(host: str, api_key: str | None) -> str:
-    """Who can come."""
+def _describe_access(host: str, api_key: str | None) -> str:
+    """Return who can reach the server, in words."""
     try:
-        alone = ipaddress.ip_address(host).is_loopback
+        is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        alone = host == "localhost"
-    if alone:
-        return "this machine alone can reach it (--host 0.0.0.0 lets others)"
-    return "whoever reaches this machine can use it" + (", with the key" if api_key else "; --api_key asks for a key")
+        is_loopback = host == "localhost"
+    if is_loopback:
+        return "only this machine can reach it (--host 0.0.0.0 lets others)"
+    if api_key:
+        return "everyone who can reach this machine and has the key can use it"
+    return "everyone who can reach this machine can use it; --api_key requires a key"

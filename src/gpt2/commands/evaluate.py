@@ -1,83 +1,144 @@
-"""What the command evaluate.py does: tasks, or texts of one's own, and the numbers that a model comes to."""
+"""The command evaluate.py: measures how good a model is, with the paper's tasks or on any text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 from gpt2 import files
-from gpt2.cli.models import ModelFlags, TextFlags, found, loaded, texts
+from gpt2.cli.models import ModelChoice
+from gpt2.cli.text_input import TextInput
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
+from gpt2.flags import (
+    CsvHeader,
+    Encoding,
+    Flag,
+    ModelName,
+    ModelsDir,
+    NoCache,
+    OptionalInText,
+    Precision,
+    Stride,
+    Text,
+    Threads,
+    Window,
+)
+from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
+from gpt2.request import DEFAULT_PRECISION
 
 if TYPE_CHECKING:  # it needs packages, which --help does not
     from gpt2.evaluation.task import Task, TaskResult
 
 
-class Trials(NamedTuple):
-    """The flags that say what a model is tried on, and how it is told."""
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """The flags of evaluate.py."""
 
-    tasks: str | None
-    data: str | None
-    data_dir: str | None
-    window: int | None
-    stride: int | None
-    limit: int | None
-    no_start: bool
-    json: bool
+    tasks: Annotated[
+        str | None, Flag(expects="names", help="tasks to run, separated by commas, or all; they are listed above")
+    ] = None
+    in_text: OptionalInText = None
+    text: Text = None
+    model_name: ModelName = DEFAULT_MODEL
+    models_dir: ModelsDir = DEFAULT_MODELS_DIR
+    data: Annotated[
+        str | None,
+        Flag(expects="a path", help="data of the one task, packed or unpacked, instead of downloading it"),
+    ] = None
+    data_dir: Annotated[
+        str | None,
+        Flag(expects="a folder", help="folder for downloaded data; ~/.cache/gpt-2-tensorflow/data if not given"),
+    ] = None
+    window: Window = None
+    stride: Stride = None
+    no_start: Annotated[
+        bool, Flag(help="do not put <|endoftext|> before a text; its first token is then not scored")
+    ] = False
+    limit: Annotated[
+        int | None, Flag(help="use only the first N examples or, of a text, the first N characters", minimum=1)
+    ] = None
+    json: Annotated[bool, Flag(help="print one JSON object per line, with every known number, instead of a table")] = (
+        False
+    )
+    precision: Precision = DEFAULT_PRECISION
+    threads: Threads = None
+    encoding: Encoding = "utf-8"
+    csv_header: CsvHeader = False
+    no_cache: NoCache = False
 
 
-def evaluate(chosen: ModelFlags, source: TextFlags, trials: Trials) -> None:
-    """Writes the numbers of tasks, or of texts of one's own, each with its protocol."""
-    from gpt2.cli.progress_bars import SCORING, bar
+def evaluate_model(flags: EvaluateFlags) -> None:
+    """Measure the perplexity of a text (--in_text), or run tasks; each result names its protocol.
+
+    The tasks are lambada, lambada-word, cbt-cn, cbt-ne, wikitext2, wikitext103, wikitext-as-it-is, ptb, enwik8, text8
+    and hellaswag. Their data is downloaded once, or given by --data. For the released sizes the paper's results are
+    shown alongside; docs/evaluation.md says which of them can be expected to agree.
+    """
+    from gpt2.cli.progress_bars import SCORING, bar  # they need packages, which --help does not
     from gpt2.evaluation import paper, report, tasks
     from gpt2.evaluation.custom_text import measure_texts
     from gpt2.evaluation.scores import protocol_of
     from gpt2.evaluation.task import TaskSettings
 
-    own = source.in_text is not None or source.text is not None
-    if own == (trials.tasks is not None):
-        names = ", ".join(tasks.TASKS)
-        raise UsageError(f"give tasks, or a text as in_text or text; the tasks are {names}, and all")
-    if own and trials.limit is not None:
-        raise UsageError("limit is for tasks; of a text of your own give as much as is wanted")
-    wanted = [] if trials.tasks is None else tasks.select_tasks(trials.tasks)
-    if trials.data is not None and len({task.data for task in wanted}) != 1:
-        raise UsageError("data is that of one task; give data_dir for several")
-    directory, vocabulary = found(chosen)
+    source = TextInput(flags.in_text, flags.text, flags.encoding, flags.csv_header)
+    selected = _select_tasks(flags, source)
+    choice = ModelChoice(flags.model_name, flags.models_dir, flags.precision, flags.threads, not flags.no_cache)
+    directory, vocabulary = choice.find()
     size = paper.released_size(directory.hparams)
-    protocol = protocol_of(directory.hparams.n_ctx, vocabulary, trials.window, trials.stride, not trials.no_start)
-    some, n_bytes = texts(source, vocabulary) if own else ([], None)
-    paths = {task.name: _data(task, trials) for task in wanted}
-    model = loaded(directory, vocabulary, chosen)
+    protocol = protocol_of(directory.hparams.n_ctx, vocabulary, flags.window, flags.stride, not flags.no_start)
+    texts, n_bytes = source.open(vocabulary) if source.is_given else ([], None)
+    paths = {task.name: _find_data(task, flags.data, flags.data_dir) for task in selected}
+    model = choice.load(directory, vocabulary)
 
-    def tell(result: TaskResult) -> None:
-        if trials.json:
+    def show(result: TaskResult) -> None:
+        if flags.json:
             print(report.as_json(result, str(directory.path), size), flush=True)
         else:
             print(*report.as_table(result, size), sep="\n", flush=True)
 
-    if own:
+    if source.is_given:
         with bar(SCORING) as progress:
-            result = measure_texts(model, some, protocol, progress, n_bytes)
-        tell(result)
-    settings = TaskSettings(trials.window, trials.stride, not trials.no_start, trials.limit)
-    for task in wanted:
+            result = measure_texts(model, texts, protocol, progress, n_bytes)
+        show(result)
+    settings = TaskSettings(flags.window, flags.stride, not flags.no_start, flags.limit)
+    for task in selected:
         with bar(f"{SCORING} {task.name}", unit="") as progress:
             result = tasks.run_task(model, task, paths[task.name], settings, progress)
-        tell(result)
+        show(result)
 
 
-def _data(task: Task, trials: Trials) -> Path:
-    """Where the task's data are, downloaded if need be."""
+def _select_tasks(flags: EvaluateFlags, source: TextInput) -> Sequence[Task]:
+    """Return the requested tasks, none if a text is given.
+
+    Raises:
+        UsageError: Neither or both of tasks and a text are given, a task is unknown, or a flag does not fit.
+    """
+    from gpt2.evaluation import tasks
+
+    if source.is_given == (flags.tasks is not None):
+        names = ", ".join(tasks.TASKS)
+        raise UsageError(f"give tasks, or a text as in_text or text; the tasks are {names}, and all")
+    if source.is_given and flags.limit is not None:
+        raise UsageError("limit is for tasks; shorten your own text instead")
+    selected = [] if flags.tasks is None else tasks.select_tasks(flags.tasks)
+    if flags.data is not None and len({task.data for task in selected}) != 1:
+        raise UsageError("data is for a single task; give data_dir for several")
+    return selected
+
+
+def _find_data(task: Task, data: str | None, data_dir: str | None) -> Path:
+    """Return the path of a task's data, downloaded if necessary."""
     from gpt2.cli.progress_bars import FETCHING, bars
     from gpt2.evaluation import datasets, tasks
 
-    if trials.data is not None:
-        path = expand_path(trials.data)
+    if data is not None:
+        path = expand_path(data)
         if not (files.is_file(path) or files.is_folder(path)):
-            raise GPT2Error(f"{path} is not there; without data, they are downloaded")
+            raise GPT2Error(f"{path} does not exist; without --data it is downloaded")
         return path
     with bars(FETCHING) as report:
-        folder = expand_path(trials.data_dir) if trials.data_dir else datasets.default_folder()
+        folder = expand_path(data_dir) if data_dir else datasets.default_folder()
         return tasks.find_data(task, folder, report)

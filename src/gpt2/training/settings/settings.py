@@ -6,16 +6,19 @@ The names and defaults are those of nshepperd's train.py, from `dataset` to `val
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
+import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat
 from gpt2.devices import check_threads
 from gpt2.errors import UsageError
 from gpt2.files import expand_path
+from gpt2.flags import CsvHeader, Encoding, Flag, ModelsDir, Threads
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
 from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_integer, check_number
@@ -29,76 +32,151 @@ ADAMW_DECAY = 0.01
 HEAD_ROWS = 1024  # rows of logits that are in memory at once
 QUERIES = 256  # of a slice of attention, which computes no scores for keys after its end
 FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
-AT_LEAST = {
-    **dict.fromkeys(("batch_size", "accumulate_gradients", "val_batch_size", "val_batch_count"), 1),
-    **dict.fromkeys(("sample_num", "print_every", "combine"), 1),
-    **dict.fromkeys(("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_token_embd"), 1),
-    **dict.fromkeys(("sample_every", "save_every", "val_every", "sample_length", "patience", "warmup_steps"), 0),
-    **dict.fromkeys(("steps", "stop_after", "seed", "keep"), 0),
-}
-CONVERSIONS: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool, "str": os.fspath}
+CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: int, float: float, bool: bool, str: os.fspath}
 MOST = (1 << 63) - 1  # of what is handed on as a 64-bit integer
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """A training run; `cli.training_flags` says what each of these means. Paths may be `Path`s.
+    """The settings of a training run, which are also the flags of train.py.
 
-    Raises UsageError for values that are not allowed or contradict each other.
+    Paths may be `Path`s. `dataset` must be given, except for a run that is resumed, see `run_settings`.
+
+    Raises:
+        UsageError: A value is not allowed, or two values contradict each other.
     """
 
-    dataset: str = ""  # must be given; only a run that goes on has its own, see `run_settings`
-    model_name: str = DEFAULT_MODEL
-    combine: int = DEFAULT_COMBINE_CHARACTERS
-    encoding: str = "utf-8"
-    batch_size: int = 1
-    learning_rate: float | None = None
-    accumulate_gradients: int = 1
-    memory_saving_gradients: bool = False
-    only_train_transformer_layers: bool = False
-    optimizer: str = ADAM
-    noise: float = 0.0
-    top_k: int = 40
-    top_p: float = 0.0
-    restore_from: str = LATEST
-    run_name: str = "run1"
-    sample_every: int = 100
-    sample_length: int | None = None
-    sample_num: int = 1
-    save_every: int = 1000
-    val_dataset: str | None = None
-    val_batch_size: int = 2
-    val_batch_count: int = 40
-    val_every: int = 0
-    stop_after: int | None = None
-    steps: int | None = None
-    seed: int | None = None
-    models_dir: str = DEFAULT_MODELS_DIR
-    checkpoint_dir: str = "checkpoint"
-    sample_dir: str = "samples"
-    print_every: int = 1
-    csv_header: bool = False
-    csv_start: str = ""
-    val_split: float = 0.1
-    patience: int = 0
-    save_minutes: float = 15.0
-    keep: int = 5
-    warmup_steps: int = 0
-    lr_schedule: str = "constant"
-    weight_decay: float | None = None
-    clip_norm: float = 0.0
-    dropout: float = 0.0
-    precision: str = FLOAT32
-    from_scratch: bool = False
-    vocabulary: str | None = None
-    n_vocab: int = 4096
-    n_ctx: int = 256
-    n_embd: int = 192
-    n_head: int = 6
-    n_layer: int = 6
-    n_token_embd: int | None = None
-    threads: int | None = None
-    multi_gpu: bool = True
+    dataset: Annotated[
+        str,
+        Flag(
+            expects="a path",
+            help="text to train on: a file, folder or glob, also .gz and .csv, or output of encode.py; optional when"
+            " resuming a run, like every other setting",
+        ),
+    ] = ""
+    model_name: Annotated[
+        str,
+        Flag(expects="a name", help="model to start from: a name under models_dir or the path of a model directory"),
+    ] = DEFAULT_MODEL
+    combine: Annotated[
+        int, Flag(help="ignored, for old command lines: documents always follow one another", minimum=1)
+    ] = DEFAULT_COMBINE_CHARACTERS
+    encoding: Encoding = "utf-8"
+    batch_size: Annotated[int, Flag(help="windows of n_ctx tokens computed together, on each device", minimum=1)] = 1
+    learning_rate: Annotated[
+        float | None,
+        Flag(
+            help=f"learning rate of the optimizer; by default {FINE_TUNING_RATE:f}, from scratch {NEW_MODEL_RATE};"
+            " 0.0006 suits sgd"
+        ),
+    ] = None
+    accumulate_gradients: Annotated[
+        int, Flag(help="number of batches whose gradients are averaged for each update", minimum=1)
+    ] = 1
+    memory_saving_gradients: Annotated[
+        bool, Flag(help="compute each layer twice instead of storing its activations: far less memory")
+    ] = False
+    only_train_transformer_layers: Annotated[bool, Flag(help="do not train the embeddings")] = False
+    optimizer: Annotated[
+        str,
+        Flag(expects="a name", help=f"{', '.join(OPTIMIZERS)}; sgd needs the least memory, then adafactor"),
+    ] = ADAM
+    noise: Annotated[
+        float, Flag(help="share of the input tokens that are replaced by random ones; the targets stay as they are")
+    ] = 0.0
+    top_k: Annotated[
+        int, Flag(help="for samples during training: sample from the k most likely tokens; 0 turns it off")
+    ] = 40
+    top_p: Annotated[float, Flag(help="for samples during training: nucleus sampling; above 0 it replaces top_k")] = 0.0
+    restore_from: Annotated[
+        str,
+        Flag(help="latest: resume the run, or start it; fresh: start it again; or the path of a checkpoint"),
+    ] = LATEST
+    run_name: Annotated[
+        str, Flag(expects="a name", help="name of the run's folder in checkpoint_dir and in sample_dir")
+    ] = "run1"
+    sample_every: Annotated[int, Flag(help="generate samples after every N updates; 0 turns it off", minimum=0)] = 100
+    sample_length: Annotated[
+        int | None, Flag(help="tokens of each sample; by default 1023, or what fits the window", minimum=0)
+    ] = None
+    sample_num: Annotated[int, Flag(help="number of samples each time", minimum=1)] = 1
+    save_every: Annotated[int, Flag(help="save after every N updates; 0 saves only every save_minutes", minimum=0)] = (
+        1000
+    )
+    val_dataset: Annotated[
+        str | None,
+        Flag(expects="a path", help="text to validate on; by default val_split holds out a part of dataset"),
+    ] = None
+    val_batch_size: Annotated[int, Flag(help="windows of text that are validated together", minimum=1)] = 2
+    val_batch_count: Annotated[
+        int,
+        Flag(help="number of validation batches, spread evenly over the text; fewer if it is short", minimum=1),
+    ] = 40
+    val_every: Annotated[int, Flag(help="validate after every N updates; 0 turns it off", minimum=0)] = 0
+    stop_after: Annotated[int | None, Flag(help="end when the run has made N updates in all", minimum=0)] = None
+    steps: Annotated[int | None, Flag(help="make N more updates, then end", minimum=0)] = None
+    seed: Annotated[
+        int | None,
+        Flag(help="seed of all random numbers; drawn and saved with the run if not given", minimum=0),
+    ] = None
+    models_dir: ModelsDir = DEFAULT_MODELS_DIR
+    checkpoint_dir: Annotated[str, Flag(expects="a folder", help="folder for the folders of all runs")] = "checkpoint"
+    sample_dir: Annotated[str, Flag(expects="a folder", help="folder for the samples of all runs")] = "samples"
+    print_every: Annotated[
+        int, Flag(help="where stdout is no terminal, print a line after every N updates", minimum=1)
+    ] = 1
+    csv_header: CsvHeader = False
+    csv_start: Annotated[str, Flag(help="text before each document of a .csv, such as <|startoftext|>")] = ""
+    val_split: Annotated[float, Flag(help="share of dataset, at its end, that is held out if val_every is given")] = 0.1
+    patience: Annotated[int, Flag(help="end after N validations without a better loss; 0 turns it off", minimum=0)] = 0
+    save_minutes: Annotated[float, Flag(help="save at least every N minutes")] = 15.0
+    keep: Annotated[int, Flag(help="number of checkpoints to keep; 0 keeps all", minimum=0)] = 5
+    warmup_steps: Annotated[
+        int, Flag(help="number of updates in which the learning rate rises to its full value", minimum=0)
+    ] = 0
+    lr_schedule: Annotated[
+        str,
+        Flag(
+            expects="a name",
+            help=f"learning rate after the warmup, until the last update: {' or '.join(SCHEDULES)}, down to 0",
+        ),
+    ] = "constant"
+    weight_decay: Annotated[
+        float | None, Flag(help="decoupled weight decay of matrices; by default 0.01 with adamw, else 0")
+    ] = None
+    clip_norm: Annotated[float, Flag(help="maximum norm of the gradients; 0 turns it off, 1 is usual")] = 0.0
+    dropout: Annotated[
+        float, Flag(help="share of activations that are set to zero; 0.1 or 0.2 helps with little text")
+    ] = 0.0
+    precision: Annotated[
+        str,
+        Flag(
+            expects="a name",
+            help=f"precision of the matrix products: {' or '.join(PRECISIONS)}, faster where supported",
+        ),
+    ] = FLOAT32
+    from_scratch: Annotated[bool, Flag(help="train a new model of the sizes below; a resumed run keeps its sizes")] = (
+        False
+    )
+    vocabulary: Annotated[
+        str | None,
+        Flag(
+            expects="a path",
+            help="the new model's vocabulary: a folder, or a SentencePiece .model; by default a vocabulary of n_vocab"
+            " tokens is trained on dataset",
+        ),
+    ] = None
+    n_vocab: Annotated[int, Flag(help="number of tokens of a new vocabulary", minimum=1)] = 4096
+    n_ctx: Annotated[int, Flag(help="window of a new model, in tokens", minimum=1)] = 256
+    n_embd: Annotated[int, Flag(help="embedding size of a new model", minimum=1)] = 192
+    n_head: Annotated[int, Flag(help="number of attention heads of a new model", minimum=1)] = 6
+    n_layer: Annotated[int, Flag(help="number of transformer blocks of a new model", minimum=1)] = 6
+    n_token_embd: Annotated[
+        int | None,
+        Flag(help="width of a new model's token embeddings; n_embd if not given, less saves memory", minimum=1),
+    ] = None
+    threads: Threads = None
+    multi_gpu: Annotated[bool, Flag(help="train on all GPUs of the machine, with batch_size windows on each")] = True
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -119,18 +197,19 @@ class TrainingSettings:
         Sampling(top_k=self.top_k, top_p=self.top_p)
 
     def _check_types(self) -> None:
+        types = {name: declaration.type for name, declaration in declared_settings().items()}
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
-            kind, _, optional = str(field.type).partition(" | ")
-            if value is None and optional:
+            kind = types[name]
+            if value is None and field.default is None:
                 continue
-            if kind == "int":
+            if kind is int:
                 check_integer(name, value)
-            elif kind == "float":
+            elif kind is float:
                 check_number(name, value)
-            elif kind == "bool" and not isinstance(value, bool):
+            elif kind is bool and not isinstance(value, bool):
                 raise UsageError(f"{name} must be True or False, not {value!r}")
-            elif kind == "str" and not isinstance(value, (str, os.PathLike)):
+            elif kind is str and not isinstance(value, (str, os.PathLike)):
                 raise UsageError(f"{name} must be text, not {value!r}")
             object.__setattr__(self, name, CONVERSIONS[kind](value))  # a Path and NumPy's numbers are let in
 
@@ -158,11 +237,13 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"{name} must be 0 (off) or more, not {value}")
-        for name, least in AT_LEAST.items():
+        for name, (_, flag) in declared_settings().items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be {least} or more, not {value}")
-            if value is not None and value > MOST:
+            if value is None or flag.minimum is None:
+                continue
+            if value < flag.minimum:
+                raise UsageError(f"{name} must be {flag.minimum} or more, not {value}")
+            if value > MOST:
                 raise UsageError(f"{name} must be below {MOST + 1}, not {value}")
 
     @property
@@ -205,3 +286,21 @@ class TrainingSettings:
             return peak
         share = min(1.0, (step - 1 - self.warmup_steps) / max(1, last - self.warmup_steps))
         return peak * (1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2)
+
+
+class Declaration(NamedTuple):
+    """How a setting is declared: the type of its values, None aside, and its flag."""
+
+    type: type
+    flag: Flag
+
+
+@functools.cache
+def declared_settings() -> dict[str, Declaration]:
+    """Return the declarations of all settings by their names."""
+    declarations = {}
+    for name, annotation in typing.get_type_hints(TrainingSettings, include_extras=True).items():
+        declared, flag = typing.get_args(annotation)
+        optional_type = typing.get_args(declared)  # (int, NoneType) for `int | None`
+        declarations[name] = Declaration(optional_type[0] if optional_type else declared, flag)
+    return declarations

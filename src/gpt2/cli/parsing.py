@@ -1,0 +1,186 @@
+"""Command line -> the values of a command's flags.
+
+fire splits command lines, so that positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` work as they did
+in the older tools. Lines of `--flag v` and `--flag=v` alone, which most are, are split here: to import fire, and
+asyncio with it, takes longer than everything else that a command does before its work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gpt2.cli.declarations import Command, Parameters, flags_of, parameters_of
+from gpt2.cli.values import parse_switch, parse_texts
+from gpt2.errors import UsageError
+from gpt2.flags import Flag
+
+Flags = Mapping[str, Flag]
+NOT_GIVEN = object()
+LONG_FLAG = re.compile(r"--([^=]*)(?:=(.*))?", re.DOTALL)  # name, and the value that follows "="
+# fire splits commands at a lone "-", which is how --prompt_file names stdin; no argument can hold a null character.
+FIRE_SEPARATOR = "--separator=\0"
+
+
+def parse(command: Command, argv: Sequence[str], flags: Flags | None = None) -> dict[str, Any] | None:
+    """Return the values of the flags that were typed, each of its flag's type.
+
+    Args:
+        command: The function whose parameters, or whose dataclass, declare the flags.
+        argv: The arguments, without the program's name.
+        flags: The flags by name, if the command's parameters have no annotations that declare them.
+
+    Returns:
+        The values by the flags' names, or None if help is requested.
+
+    Raises:
+        UsageError: An unknown flag, a flag without a value, an argument too many, a value of the wrong type or out of
+            range.
+    """
+    arguments, after_dashes = _split_at_dashes(argv)
+    if {"--help", "-h"} & {*arguments, *after_dashes}:
+        return None
+    if after_dashes:
+        raise UsageError(f"after -- only --help has an effect, not {' '.join(after_dashes)!r}; leave the -- out")
+    parameters = parameters_of(command)
+    flags = flags_of(command) if flags is None else {name: flags[name] for name in parameters}
+    arguments = _join_repeated(_complete_switches(arguments, flags), flags)
+    typed = split_plain_line(arguments)
+    if typed is None or not typed.keys() >= required_names(parameters):
+        typed = split_with_fire(parameters, arguments)
+    return {name: _convert(name, flags[name], value, parameters[name].default) for name, value in typed.items()}
+
+
+def required_names(parameters: Parameters) -> set[str]:
+    """Return the names of the flags that have no default."""
+    return {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+
+
+def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments before and after a lone `--`; fire takes the latter as its own flags."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return list(argv[:end]), list(argv[end + 1 :])
+
+
+def _complete_switches(arguments: list[str], flags: Flags) -> list[str]:
+    """Return the arguments, with True after each switch that was typed without a value.
+
+    Raises:
+        UsageError: An unknown flag, or a missing value.
+    """
+    completed = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"]):
+        match = LONG_FLAG.fullmatch(argument)
+        completed.append(argument)
+        if not match:
+            continue
+        name = match[1].replace("-", "_")
+        if name not in flags:
+            check_is_one_word(argument)
+            raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
+        if match[2] is not None:
+            continue
+        if flags[name].parse is parse_switch:
+            if following.lower() not in ("true", "false"):
+                completed.append("True")
+        elif following.startswith("--"):
+            raise UsageError(f"--{name} needs a value: {flags[name].expects}")
+    return completed
+
+
+def _join_repeated(arguments: list[str], flags: Flags) -> list[str]:
+    """Return the arguments with the values of each repeatable flag as one list; fire would take the last value only."""
+    others: list[str] = []
+    lists: dict[str, list[str]] = {}
+    words = iter(arguments)
+    for word in words:
+        match = LONG_FLAG.fullmatch(word)
+        name = match[1].replace("-", "_") if match else ""
+        if match and name in flags and flags[name].repeatable:
+            lists.setdefault(name, []).extend(parse_texts(next(words) if match[2] is None else match[2]))
+        else:
+            others.append(word)
+    return [*others, *(f"--{name}={values}" for name, values in lists.items())]
+
+
+def check_is_one_word(argument: str) -> None:
+    """Raise UsageError for a flag and its value in one argument, which quotation marks or an ENTRYPOINT may cause."""
+    if match := re.fullmatch(r"(--[\w-]+) +(.+)", argument):
+        flag, value = match.groups()
+        raise UsageError(
+            f"{argument!r} came as one argument: write {flag} {value} without quotation marks, or {flag}={value}"
+        )
+
+
+def split_plain_line(arguments: Sequence[str]) -> dict[str, str] | None:
+    """Return the values of a line of `--flag value` and `--flag=value` alone, the last of each; else None."""
+    typed: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        match = LONG_FLAG.fullmatch(word)
+        if not match:
+            return None
+        value = match[2]
+        if value is None:
+            value = next(words, "-")
+            if value.startswith("-"):
+                return None
+        typed[match[1].replace("-", "_")] = value
+    return typed
+
+
+def split_with_fire(parameters: Parameters, arguments: Sequence[str]) -> dict[str, str]:
+    """Return what fire makes of the arguments, with every value still a string.
+
+    Raises:
+        UsageError: fire cannot assign an argument, or a required one is missing.
+    """
+    import fire
+
+    typed: dict[str, Any] = {}
+    # fire passes the defaults of the flags that were not typed along with the others
+    signature = inspect.Signature(
+        [p if p.default is p.empty else p.replace(default=NOT_GIVEN) for p in parameters.values()]
+    )
+
+    @fire.decorators.SetParseFn(str)
+    def collect(*args: str, **kwargs: str) -> None:
+        typed.update(signature.bind(*args, **kwargs).arguments)
+
+    collect.__signature__ = signature
+    with contextlib.redirect_stderr(io.StringIO()) as output:
+        try:
+            fire.Fire(collect, command=[*arguments, "--", FIRE_SEPARATOR])
+        except fire.core.FireExit as error:
+            match = re.search(r"ERROR: (.*)", output.getvalue())
+            raise UsageError(_rephrase(match[1] if match else output.getvalue().strip())) from error
+    return {name: value for name, value in typed.items() if value is not NOT_GIVEN}
+
+
+def _rephrase(fire_error: str) -> str:
+    surplus = fire_error.removeprefix("Could not consume arg: ")
+    if surplus == fire_error:
+        return fire_error
+    return f"unexpected argument {surplus!r}; --help lists the flags"
+
+
+def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
+    """Return the value in the flag's type.
+
+    Raises:
+        UsageError: The value is of another type or too small.
+    """
+    if default is None and value == "None":
+        return None
+    assert flag.parse is not None  # flags_of filled it in
+    try:
+        converted = flag.parse(value)
+    except ValueError:
+        raise UsageError(f"{name} must be {flag.expects}, not {value!r}") from None
+    if flag.minimum is not None and converted < flag.minimum:
+        raise UsageError(f"{name} must be {flag.expects} of at least {flag.minimum}, not {value}")
+    return converted

@@ -1,0 +1,67 @@
+"""The text that a command reads: files, stdin, or the text itself."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpt2.cli.command import print_error_line
+from gpt2.errors import UsageError
+from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, check_encoding, count_undecodable, encoding_from_bom
+from gpt2.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # it needs packages, which --help does not
+    from gpt2.evaluation.custom_text import NamedText
+
+STDIN = "-"
+
+
+class TextInput(NamedTuple):
+    """The values of the flags that choose a text; stdin if neither files nor a text are given, or the file is `-`."""
+
+    in_text: str | None
+    text: str | None
+    encoding: str
+    csv_header: bool
+
+    @property
+    def is_given(self) -> bool:
+        """Whether files or a text are given."""
+        return self.in_text is not None or self.text is not None
+
+    def open(self, vocabulary: Vocabulary) -> tuple[Iterable[NamedText], int | None]:
+        """Return the texts, and their total size in bytes if it is known before they are read.
+
+        Raises:
+            GPT2Error: A file is missing.
+            UsageError: Both files and a text are given.
+        """
+        from gpt2.data import documents
+        from gpt2.evaluation.custom_text import NamedText, read_files
+
+        check_encoding(self.encoding)
+        if self.text is not None:
+            if self.in_text is not None:
+                raise UsageError("give in_text or text, not both")
+            return [NamedText("text", [self.text])], None
+        if self.in_text in (None, STDIN):
+            return _read_stdin(self.encoding, vocabulary.last_safe_cut), None
+        paths = documents.find_text_files(self.in_text)
+        is_plain = not any(path.suffix.lower() in (".gz", ".csv") for path in paths)
+        size = documents.total_size(paths) if is_plain else None
+        rows = documents.CsvFormat(header=self.csv_header)
+        return read_files(paths, self.encoding, rows, vocabulary.last_safe_cut), size
+
+
+def _read_stdin(encoding: str, last_safe_cut: Callable[[str], int]) -> Iterator[NamedText]:
+    from gpt2.evaluation.custom_text import read_stream
+
+    if sys.stdin.isatty():
+        print_error_line("the text is read from the terminal; Ctrl-D ends it")
+    undecodable = count_undecodable(encoding, "the standard input")
+    start = sys.stdin.buffer.peek(MAX_BOM_BYTES) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    actual_encoding = encoding_from_bom(start[:MAX_BOM_BYTES], encoding)
+    yield read_stream(io.TextIOWrapper(sys.stdin.buffer, actual_encoding, REPLACE_AND_COUNT), "stdin", last_safe_cut)
+    undecodable.report()

@@ -1,0 +1,41 @@
+"""The command train_tokenizer.py: trains a vocabulary for a language or a kind of text that GPT-2's does not suit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from gpt2.cli.command import print_error_line
+from gpt2.errors import UsageError
+from gpt2.files import expand_path
+from gpt2.flags import CsvHeader, Encoding, Flag, InText
+
+
+@dataclass(frozen=True)
+class TrainTokenizerFlags:
+    """The flags of train_tokenizer.py."""
+
+    in_text: InText
+    out: Annotated[str, Flag(expects="a path", help="the folder to write")]
+    n_vocab: Annotated[int, Flag(help="size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257")] = (
+        50257
+    )
+    encoding: Encoding = "utf-8"
+    csv_header: CsvHeader = False
+
+
+def train_tokenizer(flags: TrainTokenizerFlags) -> None:
+    """Train a byte-level BPE on text and write its encoder.json and vocab.bpe to the folder OUT.
+
+    The vocabulary is for models that are trained from scratch; a fine-tuned model keeps its own.
+    """
+    from gpt2.cli.progress_bars import READING, bar  # needs packages, which --help does not
+    from gpt2.data import documents, train_bpe
+
+    if not flags.out:
+        raise UsageError("out must be the name of a folder, not ''")
+    folder = expand_path(flags.out)
+    rows = documents.CsvFormat(header=flags.csv_header)
+    with bar(READING) as report:
+        encoder = train_bpe.train(flags.in_text, folder, flags.n_vocab, flags.encoding, rows, report)
+    print_error_line(f"{encoder.n_vocab:,} ids in {flags.out}")

@@ -1,0 +1,95 @@
+"""How a command declares its flags, and the flags that several commands share.
+
+A flag is an annotated field of a dataclass or an annotated parameter of a function:
+
+    length: Annotated[int | None, Flag(help="number of new tokens", minimum=0)] = None
+
+Its name, type and default are those of the field; `Flag` adds what Python's types cannot say. `gpt2.cli` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+from gpt2.request import PRECISIONS
+
+TEXT_FILES = "a file (.txt, .csv, either with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
+
+
+class Flag(NamedTuple):
+    """The annotation that makes a field a flag.
+
+    Attributes:
+        parse: Converts the typed string and raises ValueError if it is wrong; None derives it from the field's type.
+        expects: What the value is, in words, such as "a path"; empty derives it from the field's type.
+        help: The flag's line in `--help`.
+        minimum: The smallest number that is allowed, if the command line checks it.
+        repeatable: Whether the flag may be given more than once; its values are then collected in a tuple.
+    """
+
+    parse: Callable[[str], Any] | None = None
+    expects: str = ""
+    help: str = ""
+    minimum: int | None = None
+    repeatable: bool = False
+
+
+# Which model computes, and how.
+ModelName = Annotated[
+    str, Flag(expects="a name", help="the model: a name under models_dir, or the path of a model directory")
+]
+ModelsDir = Annotated[
+    str, Flag(expects="a folder", help="folder that contains the model folders; ~ and $VARIABLES are expanded")
+]
+Precision = Annotated[
+    str,
+    Flag(expects="a name", help=f"precision of the weights in memory: {', '.join(PRECISIONS)}; narrower is faster"),
+]
+Threads = Annotated[int | None, Flag(help="number of threads that compute; all cores if not given")]
+NoCache = Annotated[
+    bool, Flag(help="neither use packed weights in ~/.cache/gpt-2-tensorflow nor keep them there for the next start")
+]
+
+# How text is sampled.
+Seed = Annotated[
+    int | None,
+    Flag(help="seed of the random numbers: one seed, one text; drawn and shown if not given", minimum=0),
+]
+SampleCount = Annotated[int, Flag(help="number of samples to generate", minimum=0)]
+BatchSize = Annotated[int, Flag(help="samples computed together; affects speed and memory only", minimum=1)]
+Length = Annotated[int | None, Flag(help="number of new tokens")]
+Temperature = Annotated[
+    float, Flag(help="randomness: 0 always takes the most likely token, 1 samples as the model was trained")
+]
+TopK = Annotated[
+    int, Flag(help="sample from the k most likely tokens; 1 is deterministic, 40 is a good value, 0 turns it off")
+]
+TopP = Annotated[
+    float, Flag(help="sample from the most likely tokens whose probabilities add up to p; 0.9 is a good value")
+]
+MinP = Annotated[
+    float,
+    Flag(help="sample from tokens with at least this share of the most likely token's probability; 0 turns it off"),
+]
+RepetitionPenalty = Annotated[float, Flag(help="penalty for tokens already in the text; 1 turns it off, 1.2 is strong")]
+FrequencyPenalty = Annotated[
+    float, Flag(help="penalty for each time a token was generated, from -2 to 2; 0 turns it off")
+]
+PresencePenalty = Annotated[
+    float, Flag(help="penalty for tokens that were generated at least once, from -2 to 2; 0 turns it off")
+]
+Stop = Annotated[tuple[str, ...], Flag(help="end a sample before this text; several: \"['one', '\\n\\n']\"")]
+
+# Which text is read.
+InText = Annotated[str, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]
+OptionalInText = Annotated[str | None, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]
+Text = Annotated[str | None, Flag(help="the text itself, instead of a file")]
+Encoding = Annotated[str, Flag(expects="a name", help="encoding of the text that is read from files or stdin")]
+CsvHeader = Annotated[bool, Flag(help="skip the first row of each .csv")]
+
+# How much of a text the model sees while it scores it.
+Window = Annotated[int | None, Flag(help="tokens that the model sees at once; its n_ctx if not given", minimum=1)]
+Stride = Annotated[
+    int | None, Flag(help="tokens by which the window moves; small values give more context and take longer", minimum=1)
+]
