@@ -1,1 +1,1 @@
-"""Models in the formats of others: whole, read back and compared before they get their names."""
+"""Export of models to the formats of other programs; each is read back and compared before it gets its name."""

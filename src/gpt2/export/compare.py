@@ -1,4 +1,4 @@
-"""A model that was written, beside the one that was read: each weight, and how far rounding may have moved it."""
+"""Comparison of an exported model with the original: every weight, up to the rounding of the export's type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpt2.errors import GPT2Error
-from gpt2.export import options
+from gpt2.export.options import BFLOAT16, FLOAT16, FLOAT32, Q8_0
 from gpt2.files import ByteProgress
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
@@ -19,75 +19,95 @@ from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-ROWS = 1024  # that are compared at once
-Tolerance = Callable[[str, np.ndarray], Any]  # a weight's name and value -> by how much each number may differ
+ROWS_PER_COMPARISON = 1024  # limits the memory for temporary arrays
+Tolerance = Callable[[str, np.ndarray], Any]  # (weight name, values) -> largest allowed difference of each value
 
 
-def no_tolerance(name: str, value: np.ndarray) -> float:
+def no_tolerance(name: str, values: np.ndarray) -> float:
+    """Return 0: the values must be equal."""
     return 0.0
 
 
 def rounding_tolerance(dtype: str) -> Tolerance:
-    """Of matrices in a narrow type: half a unit of its last place, of its smallest numbers too."""
+    """Return the rounding error of a type: half a unit in the last place, also for subnormal numbers.
+
+    Args:
+        dtype: A name of DTYPES.
+    """
     return {
-        options.FLOAT32: no_tolerance,
-        options.FLOAT16: lambda _, value: np.abs(value) * 2.0**-11 + 2.0**-25,
-        options.BFLOAT16: lambda _, value: np.abs(value) * 2.0**-8 + 2.0**-134,
-        # Half a step of a block, whose scale is rounded to float16; steps of its row's largest number are no finer.
-        options.Q8_0: lambda _, value: np.abs(value).max(-1, keepdims=True) * (1 / 254 + 2.0**-11) + 127 * 2.0**-25,
+        FLOAT32: no_tolerance,
+        FLOAT16: lambda _, values: np.abs(values) * 2.0**-11 + 2.0**-25,
+        BFLOAT16: lambda _, values: np.abs(values) * 2.0**-8 + 2.0**-134,
+        # Half a step of a block plus the rounding of its scale to float16. A block's largest value, and so its step, is
+        # at most that of its row.
+        Q8_0: lambda _, values: np.abs(values).max(-1, keepdims=True) * (1 / 254 + 2.0**-11) + 127 * 2.0**-25,
     }[dtype]
 
 
-def verify_same(model: ModelDir, vocabulary: Vocabulary, path: Path, allowed: Tolerance) -> None:
-    """Opens what was written and compares all of it. Raises GPT2Error, naming what differs."""
-    found = open_model_dir(path)
-    if _rounded(found.hparams) != _rounded(model.hparams):
-        raise GPT2Error(f"what was written is another model: {found.hparams}, not {model.hparams}")
-    if load_vocabulary(found).fingerprint != vocabulary.fingerprint:
-        raise GPT2Error("what was written has another vocabulary")
-    weights, written = model.read(), found.read()
-    for name, weight in weights.items():
-        value, other = _rows(weight), _rows(written[name])
-        if value.shape != other.shape or not all(
-            _are_near(name, one, two, allowed) for one, two in _parts(value, other)
-        ):
-            raise GPT2Error(f"what was written differs in {name}")
+def verify_same(model: ModelDir, vocabulary: Vocabulary, path: Path, tolerance: Tolerance) -> None:
+    """Open an exported model and compare its hyperparameters, vocabulary and weights with the original.
+
+    Args:
+        model: The original model.
+        vocabulary: Its vocabulary.
+        path: The exported model.
+        tolerance: How far each value may differ.
+
+    Raises:
+        GPT2Error: Something differs; the message names it.
+    """
+    exported = open_model_dir(path)
+    if _with_float32_epsilon(exported.hparams) != _with_float32_epsilon(model.hparams):
+        raise GPT2Error(f"the exported model has other hyperparameters: {exported.hparams}, not {model.hparams}")
+    if load_vocabulary(exported).fingerprint != vocabulary.fingerprint:
+        raise GPT2Error("the exported model has another vocabulary")
+    exported_weights = exported.read()
+    for name, weight in model.read().items():
+        if not _is_close(name, _output_rows(weight), _output_rows(exported_weights[name]), tolerance):
+            raise GPT2Error(f"the exported model differs in {name}")
 
 
-def _parts(one: np.ndarray, two: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same rows of both, some at a time."""
-    for start in range(0, len(one), ROWS):
-        yield one[start : start + ROWS], two[start : start + ROWS]
+def _is_close(name: str, values: np.ndarray, exported: np.ndarray, tolerance: Tolerance) -> bool:
+    if values.shape != exported.shape:
+        return False
+    for start in range(0, len(values), ROWS_PER_COMPARISON):
+        rows = values[start : start + ROWS_PER_COMPARISON]
+        difference = np.abs(rows - exported[start : start + ROWS_PER_COMPARISON])
+        if not (difference <= tolerance(name, rows)).all():
+            return False
+    return True
 
 
-def _are_near(name: str, value: np.ndarray, other: np.ndarray, allowed: Tolerance) -> bool:
-    return bool((np.abs(value - other) <= allowed(name, value)).all())
-
-
-def _rounded(hparams: HParams) -> dict[str, Any]:
-    """The epsilon as float32 holds it, in which it is computed."""
+def _with_float32_epsilon(hparams: HParams) -> dict[str, Any]:
+    """Return the hyperparameters with the epsilon rounded to float32, the precision of the computation."""
     epsilon = float(np.float32(hparams.layer_norm_epsilon))
     return dataclasses.replace(hparams, layer_norm_epsilon=epsilon).as_dict()
 
 
-def _rows(weight: Weight) -> np.ndarray:
-    """Its numbers with the outputs of a matrix as rows, as narrow types are grouped."""
+def _output_rows(weight: Weight) -> np.ndarray:
+    """Return the values with a matrix's outputs as rows; quantized types group values along these rows."""
     return weight.array().T if weight.layout is Layout.IN_OUT else weight.array()
 
 
-def with_progress(model: ModelDir, report: ByteProgress) -> Weights:
-    """The model's weights, which tell how far they have been read, in bytes of float32."""
-    total, done = 4 * model.hparams.n_params, 0
+def with_progress(model: ModelDir, progress: ByteProgress) -> Weights:
+    """Return the model's weights, which report how much of them has been read.
 
-    def told(weight: Weight) -> Iterator[np.ndarray]:
+    Args:
+        model: The model.
+        progress: Called with (done, total) bytes, counted as float32.
+    """
+    total = 4 * model.hparams.n_params
+    done = 0
+
+    def read_pieces(weight: Weight) -> Iterator[np.ndarray]:
         nonlocal done
         for piece in weight.pieces():
             yield piece
             done += 4 * piece.size
-            report(min(done, total), total)
+            progress(min(done, total), total)
 
-    def telling(weight: Weight) -> Weight:
-        return weight._replace(read=lambda: told(weight))
+    def wrap(weight: Weight) -> Weight:
+        return weight._replace(read=lambda: read_pieces(weight))
 
     assert sum(math.prod(shape) for shape in model.hparams.weight_shapes().values()) == model.hparams.n_params
-    return {name: telling(weight) for name, weight in model.read().items()}
+    return {name: wrap(weight) for name, weight in model.read().items()}

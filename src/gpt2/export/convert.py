@@ -1,4 +1,4 @@
-"""A model of any format that is read here -> one of those that others read."""
+"""Conversion of a model in any supported format to a format that other programs read."""
 
 from __future__ import annotations
 
@@ -17,63 +17,89 @@ from gpt2.formats.model_dir import load_vocabulary
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-FORMATS = ("openai", "huggingface", "gguf", "saved_model")  # and the modules that write them
-TENSORFLOW_FORMATS = ("openai", "saved_model")
+FORMATS = ("openai", "huggingface", "gguf", "saved_model")  # each is written by the module of this name
+TENSORFLOW_FORMATS = ("openai", "saved_model")  # written with TensorFlow
 
 
 class ExportFormat(Protocol):
-    """What such a module has."""
+    """The interface of a module that writes a format."""
 
-    IS_FILE: bool  # whether it writes one file, not a folder
+    IS_FILE: bool  # True if the format is one file, False if it is a folder
 
-    def check(self, hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
-        """Raises GPT2Error, naming it, for what the format cannot hold, and UsageError for options."""
+    def check(self, hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
+        """Check that the format can hold a model.
+
+        Raises:
+            GPT2Error: The model has a feature that the format does not support; the message names it.
+            UsageError: The format does not support the options.
+        """
 
     def write(
-        self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions, report: ByteProgress
+        self, model: ModelDir, vocabulary: Vocabulary, path: Path, options: ExportOptions, progress: ByteProgress
     ) -> None:
-        """Writes the file, or into the empty folder. Raises GPT2Error and OSError."""
+        """Write the file, or the files into an empty folder.
 
-    def verify(self, model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions) -> None:
-        """Reads what was written. Raises GPT2Error unless it is the model, to the rounding of its numbers."""
+        Raises:
+            GPT2Error: A weight cannot be represented, or a file cannot be written.
+            OSError: A file cannot be written.
+        """
+
+    def verify(self, model: ModelDir, vocabulary: Vocabulary, path: Path, options: ExportOptions) -> None:
+        """Read the export back and compare it with the model, up to the rounding of its type.
+
+        Raises:
+            GPT2Error: They differ.
+        """
 
 
 def check_format(to: str) -> None:
-    """Raises UsageError unless it is one of FORMATS."""
+    """Raise UsageError unless `to` is one of FORMATS."""
     if to not in FORMATS:
         raise UsageError(f"to must be one of {', '.join(FORMATS)}, not {to!r}")
 
 
 def convert(
-    model: ModelDir, target: Path, to: str, chosen: ExportOptions = DEFAULT_OPTIONS, report: ByteProgress = no_callback
+    model: ModelDir,
+    target: Path,
+    to: str,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    progress: ByteProgress = no_callback,
 ) -> None:
-    """Writes the model to `target`, a folder or, for gguf, a file; nothing may be there but an empty folder.
+    """Write a model in another format.
 
-    It is read back and compared with the model before it gets this name; if anything fails, nothing is left. report:
-    told how many bytes of the weights, as float32, have been read of how many. Raises UsageError for an unknown format
-    and for options that it does not have, GPT2Error for a model that it cannot hold, one that is damaged, and for what
-    cannot be written.
+    The export is read back and compared with the model before it gets its name. If anything fails, nothing is left.
+
+    Args:
+        model: The model.
+        target: The new folder or, for gguf, the new file. Only an empty folder may exist under this name.
+        to: One of FORMATS.
+        options: Type, shard size, and whether variants are allowed.
+        progress: Called with (done, total) bytes of the weights that have been read, counted as float32.
+
+    Raises:
+        UsageError: The format is unknown or does not support the options.
+        GPT2Error: The format cannot hold the model, the model is damaged, or the export cannot be written.
     """
     check_format(to)
     vocabulary = load_vocabulary(model)
-    writer = cast(ExportFormat, importlib.import_module(f"gpt2.export.{to}"))
-    writer.check(model.hparams, vocabulary, chosen)
-    with _new(target, writer.IS_FILE) as part:
-        writer.write(model, vocabulary, part, chosen, report)
-        writer.verify(model, vocabulary, part, chosen)
+    export_format = cast(ExportFormat, importlib.import_module(f"gpt2.export.{to}"))
+    export_format.check(model.hparams, vocabulary, options)
+    with _new_path(target, export_format.IS_FILE) as path:
+        export_format.write(model, vocabulary, path, options, progress)
+        export_format.verify(model, vocabulary, path, options)
 
 
 @contextlib.contextmanager
-def _new(target: Path, is_file: bool) -> Iterator[Path]:
-    """A path to write to, which becomes `target`. Raises GPT2Error if there is something of that name."""
+def _new_path(target: Path, is_file: bool) -> Iterator[Path]:
+    """Yield a temporary path, which is renamed to `target` at the end of the block."""
     try:
-        there = target.exists() or target.is_symlink()
-        if there and is_file and target.is_dir():
+        exists = target.exists() or target.is_symlink()
+        if exists and is_file and target.is_dir():
             raise GPT2Error(f"{target} is a folder; give the name of a file in it, such as {target / 'model.gguf'}")
-        if there and not (target.is_dir() and not any(target.iterdir())):
-            raise GPT2Error(f"{target} is there already; give another name, or remove it")
-        aside = files.temporary_file if is_file else files.temporary_folder
-        with files.creating_folder(target.parent), aside(target) as part:
-            yield part
+        if exists and not (target.is_dir() and not any(target.iterdir())):
+            raise GPT2Error(f"{target} already exists; give another name, or remove it")
+        temporary = files.temporary_file if is_file else files.temporary_folder
+        with files.creating_folder(target.parent), temporary(target) as path:
+            yield path
     except OSError as error:
         raise GPT2Error(f"{target} cannot be written: {error.strerror or error}") from error

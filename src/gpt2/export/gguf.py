@@ -1,4 +1,4 @@
-"""One file in GGUF, of the architecture gpt2, as llama.cpp runs it."""
+"""Export to a GGUF file of architecture gpt2, for llama.cpp."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ import numpy as np
 
 from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
-from gpt2.export import compare, options
+from gpt2.export import compare
 from gpt2.export.byte_level import require_end_of_text, special_tokens
-from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
+from gpt2.export.options import (
+    BFLOAT16,
+    DEFAULT_OPTIONS,
+    DTYPES,
+    FLOAT16,
+    FLOAT32,
+    Q8_0,
+    ExportOptions,
+    cast_values,
+    read_rows,
+    resolve_dtype,
+)
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
@@ -31,18 +42,22 @@ from gpt2.formats.weights import Layout
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-NAME, IS_FILE = "gguf", True
-HELD = ("n_inner", "layer_norm_epsilon", "tie_word_embeddings")  # of what variants differ in
-TYPES = {options.FLOAT32: "F32", options.FLOAT16: "F16", options.BFLOAT16: "BF16", options.Q8_0: "Q8_0"}
-FILE_TYPES = {options.FLOAT32: 0, options.FLOAT16: 1, options.Q8_0: 7, options.BFLOAT16: 32}  # llama.cpp's llama_ftype
-BLOCK = 32  # numbers of Q8_0 that share a scale
+NAME = "gguf"
+IS_FILE = True
+SUPPORTED_VARIANTS = ("n_inner", "layer_norm_epsilon", "tie_word_embeddings")  # hparams that may differ from GPT-2's
+TENSOR_TYPES = {FLOAT32: "F32", FLOAT16: "F16", BFLOAT16: "BF16", Q8_0: "Q8_0"}  # names in GGMLQuantizationType
+FILE_TYPES = {FLOAT32: 0, FLOAT16: 1, Q8_0: 7, BFLOAT16: 32}  # llama.cpp's llama_ftype
+Q8_0_BLOCK = 32  # values that share a scale
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
-    """Raises GPT2Error, naming it, for what llama.cpp's gpt2 does not compute; UsageError for a dtype."""
-    options.resolve_dtype(chosen, options.DTYPES, NAME)
-    if others := [f"{name} {value}" for name, value in hparams.variant_fields().items() if name not in HELD]:
-        raise GPT2Error(f"llama.cpp, which reads GGUF, computes no GPT-2 of {', '.join(others)}")
+def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
+    """Check that llama.cpp's gpt2 architecture supports the model; see `ExportFormat.check`."""
+    resolve_dtype(options, DTYPES, NAME)
+    unsupported = [
+        f"{name} {value}" for name, value in hparams.variant_fields().items() if name not in SUPPORTED_VARIANTS
+    ]
+    if unsupported:
+        raise GPT2Error(f"llama.cpp, which reads GGUF, does not support a GPT-2 with {', '.join(unsupported)}")
     require_end_of_text(vocabulary, "GGUF")
 
 
@@ -50,74 +65,89 @@ def write(
     model: ModelDir,
     vocabulary: Vocabulary,
     path: Path,
-    chosen: ExportOptions = DEFAULT_OPTIONS,
-    report: ByteProgress = no_callback,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    progress: ByteProgress = no_callback,
 ) -> None:
-    """Writes the file, at most one weight in memory at a time. Raises GPT2Error for what float16 does not have."""
+    """Write the file, with at most one weight in memory at a time; see `ExportFormat.write`."""
+    shapes = {name: file_shape(name, shape) for name, shape in model.hparams.weight_shapes().items()}
+    dtypes = {name: _weight_dtype(name, shape, options) for name, shape in shapes.items()}
+    _write_header(model, vocabulary, path, options, shapes, dtypes)
+    weights = compare.with_progress(model, progress)
+    # The gguf package would need whole tensors in memory, and does not report full disks.
+    with path.open("ab") as file:
+        for name in shapes:
+            file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+            for rows in read_rows(weights[name], Layout.OUT_IN):
+                file.write(np.ascontiguousarray(_encode_values(name, rows, dtypes[name])).data)
+        file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
+
+
+def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, options: ExportOptions = DEFAULT_OPTIONS) -> None:
+    """Compare the file with the model; see `ExportFormat.verify`."""
+    tolerances = {dtype: compare.rounding_tolerance(dtype) for dtype in DTYPES}
+
+    def tolerance(name: str, values: np.ndarray) -> Any:
+        return tolerances[_weight_dtype(name, values.shape, options)](name, values)
+
+    compare.verify_same(model, vocabulary, path, tolerance)
+
+
+def _weight_dtype(name: str, shape: tuple[int, ...], options: ExportOptions) -> str:
+    """Return the type of a weight: vectors and positions stay float32, as llama.cpp requires.
+
+    Matrices whose rows cannot be split into Q8_0 blocks become float16 instead.
+    """
+    dtype = resolve_dtype(options, DTYPES, NAME)
+    if checkpoint.layout(name) is None:
+        return FLOAT32
+    return FLOAT16 if dtype == Q8_0 and shape[-1] % Q8_0_BLOCK else dtype
+
+
+def _byte_size(shape: tuple[int, ...], dtype: str) -> int:
+    from gguf.quants import quant_shape_to_byte_shape
+
+    return math.prod(quant_shape_to_byte_shape(shape, _tensor_type(dtype)))
+
+
+def _tensor_type(dtype: str) -> Any:
+    from gguf import GGMLQuantizationType
+
+    return GGMLQuantizationType[TENSOR_TYPES[dtype]]
+
+
+def _encode_values(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype != Q8_0:
+        return cast_values(name, values, dtype)
+    from gguf import quants
+
+    return quants.quantize(values, _tensor_type(dtype))
+
+
+def _write_header(
+    model: ModelDir,
+    vocabulary: Vocabulary,
+    path: Path,
+    options: ExportOptions,
+    shapes: dict[str, tuple[int, ...]],
+    dtypes: dict[str, str],
+) -> None:
     from gguf import GGUFWriter
 
-    weights = compare.with_progress(model, report)
-    shapes = {name: file_shape(name, shape) for name, shape in model.hparams.weight_shapes().items()}
-    kinds = {name: _type(name, shape, chosen) for name, shape in shapes.items()}
     writer = GGUFWriter(path, ARCHITECTURE)
     try:
-        _describe(writer, model, options.resolve_dtype(chosen, options.DTYPES, NAME))
-        _describe_vocabulary(writer, require_end_of_text(vocabulary, "GGUF"))
+        _add_metadata(writer, model, resolve_dtype(options, DTYPES, NAME))
+        _add_vocabulary(writer, require_end_of_text(vocabulary, "GGUF"))
         for name, shape in shapes.items():
-            size = _size(shape, kinds[name])
-            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, _kind(kinds[name]))
+            size = _byte_size(shape, dtypes[name])
+            writer.add_tensor_info(tensor_name(name), shape, np.dtype(np.float32), size, _tensor_type(dtypes[name]))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
     finally:
         writer.close()
-    with path.open("ab") as file:  # not by the package, which takes whole tensors, and says nothing of full disks
-        for name in shapes:
-            file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
-            for piece in options.read_rows(weights[name], Layout.OUT_IN):
-                file.write(np.ascontiguousarray(_stored(name, piece, kinds[name])).data)
-        file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, chosen: ExportOptions = DEFAULT_OPTIONS) -> None:
-    """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
-    roundings = {dtype: compare.rounding_tolerance(dtype) for dtype in options.DTYPES}
-    compare.verify_same(
-        model, vocabulary, path, lambda name, value: roundings[_type(name, value.shape, chosen)](name, value)
-    )
-
-
-def _type(name: str, shape: tuple[int, ...], chosen: ExportOptions) -> str:
-    """What a weight's numbers become: those of vectors and positions stay float32, as llama.cpp wants them, and Q8_0
-    has blocks."""
-    dtype = options.resolve_dtype(chosen, options.DTYPES, NAME)
-    if checkpoint.layout(name) is None:
-        return options.FLOAT32
-    return options.FLOAT16 if dtype == options.Q8_0 and shape[-1] % BLOCK else dtype
-
-
-def _size(shape: tuple[int, ...], dtype: str) -> int:
-    """In bytes."""
-    from gguf.quants import quant_shape_to_byte_shape
-
-    return math.prod(quant_shape_to_byte_shape(shape, _kind(dtype)))
-
-
-def _kind(dtype: str) -> Any:
-    from gguf import GGMLQuantizationType
-
-    return GGMLQuantizationType[TYPES[dtype]]
-
-
-def _stored(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype != options.Q8_0:
-        return options.cast_values(name, piece, dtype)
-    from gguf import quants
-
-    return quants.quantize(piece, _kind(dtype))
-
-
-def _describe(writer: Any, model: ModelDir, dtype: str) -> None:
+def _add_metadata(writer: Any, model: ModelDir, dtype: str) -> None:
     from gguf import GGML_QUANT_VERSION
 
     hparams = model.hparams
@@ -133,16 +163,15 @@ def _describe(writer: Any, model: ModelDir, dtype: str) -> None:
     writer.add_layer_norm_eps(hparams.layer_norm_epsilon)
 
 
-def _describe_vocabulary(writer: Any, encoder: Encoder) -> None:
+def _add_vocabulary(writer: Any, encoder: Encoder) -> None:
     special = special_tokens(encoder)
-    pieces = {i: piece for piece, i in encoder.ids_of.items()} | special
+    pieces = {token: piece for piece, token in encoder.ids_of.items()} | special
+    types = dict.fromkeys(pieces, NORMAL_TOKEN) | dict.fromkeys(special, CONTROL_TOKEN)
     ids = range(encoder.n_vocab)
     writer.add_tokenizer_model(TOKENIZER_MODEL)
     writer.add_tokenizer_pre(PRE_TOKENIZER)
-    writer.add_token_list([pieces.get(i, f"[PAD{i}]") for i in ids])
-    writer.add_token_types(
-        [CONTROL_TOKEN if i in special else NORMAL_TOKEN if i in pieces else UNUSED_TOKEN for i in ids]
-    )
+    writer.add_token_list([pieces.get(token, f"[PAD{token}]") for token in ids])
+    writer.add_token_types([types.get(token, UNUSED_TOKEN) for token in ids])
     writer.add_token_merges([f"{left} {right}" for left, right in encoder.merges()])
     writer.add_bos_token_id(encoder.end_of_text)
     writer.add_eos_token_id(encoder.end_of_text)

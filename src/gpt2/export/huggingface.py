@@ -1,4 +1,4 @@
-"""A folder as transformers saves a GPT-2: config.json, weights in safetensors, and the files of its tokenizer."""
+"""Export to a folder as transformers saves a GPT-2: config.json, safetensors weights and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ import numpy as np
 
 from gpt2.encoder import END_OF_TEXT, MERGES_FILE, Encoder
 from gpt2.errors import GPT2Error
-from gpt2.export import compare, options, safetensors
+from gpt2.export import compare, safetensors
 from gpt2.export.byte_level import require_byte_level, special_tokens
-from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
+from gpt2.export.options import (
+    BFLOAT16,
+    DEFAULT_OPTIONS,
+    FLOAT16,
+    FLOAT32,
+    ExportOptions,
+    cast_values,
+    read_rows,
+    resolve_dtype,
+)
 from gpt2.export.safetensors import LazyTensor
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
@@ -23,19 +32,21 @@ from gpt2.formats.weights import LM_HEAD, PREFIX, Layout, Weight
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-NAME, IS_FILE = "huggingface", False
-TYPES = {options.FLOAT32: "F32", options.FLOAT16: "F16", options.BFLOAT16: "BF16"}
-ONE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+NAME = "huggingface"
+IS_FILE = False
+TENSOR_TYPES = {FLOAT32: "F32", FLOAT16: "F16", BFLOAT16: "BF16"}  # names in safetensors
+WEIGHTS_FILE = "model.safetensors"
 SHARD_FILE = "model-{:05d}-of-{:05d}.safetensors"
-ENDS = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
+INDEX_FILE = "model.safetensors.index.json"
+WEIGHT_NAMES = {"w": "weight", "g": "weight", "b": "bias", "wte": "wte.weight", "wpe": "wpe.weight"}
 
 
-def check(hparams: HParams, vocabulary: Vocabulary, chosen: ExportOptions) -> None:
-    """Raises GPT2Error, naming it, for what transformers' GPT-2 has not; UsageError for a dtype."""
-    options.resolve_dtype(chosen, list(TYPES), NAME)
+def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
+    """Check that transformers' GPT-2 supports the model; see `ExportFormat.check`."""
+    resolve_dtype(options, list(TENSOR_TYPES), NAME)
     if hparams.is_factorized:
         raise GPT2Error(
-            f"transformers has no GPT-2 whose embeddings are narrower than its layers: n_token_embd is"
+            f"transformers does not support a GPT-2 whose embeddings are narrower than its layers: n_token_embd is"
             f" {hparams.token_size}, and n_embd {hparams.n_embd}"
         )
     require_byte_level(vocabulary, NAME)
@@ -45,74 +56,76 @@ def write(
     model: ModelDir,
     vocabulary: Vocabulary,
     folder: Path,
-    chosen: ExportOptions = DEFAULT_OPTIONS,
-    report: ByteProgress = no_callback,
+    options: ExportOptions = DEFAULT_OPTIONS,
+    progress: ByteProgress = no_callback,
 ) -> None:
-    """Writes all files into the folder, one weight in memory at a time. Raises GPT2Error for numbers that float16 does
-    not have."""
+    """Write all files, with at most one weight in memory at a time; see `ExportFormat.write`."""
     encoder = require_byte_level(vocabulary, NAME)
-    dtype = options.resolve_dtype(chosen, list(TYPES), NAME)
-    end = encoder.ids_of.get(END_OF_TEXT)
-    _write_weights(folder, list(_tensors(model, dtype, report)), chosen.shard_size)
-    _write_json(folder / "config.json", _config(model.hparams, dtype, end))
-    ends = {"bos_token_id": end, "eos_token_id": end}
-    _write_json(folder / "generation_config.json", {"_from_model_config": True, **ends})
+    dtype = resolve_dtype(options, list(TENSOR_TYPES), NAME)
+    end_of_text = encoder.ids_of.get(END_OF_TEXT)
+    _write_weights(folder, list(_lazy_tensors(model, dtype, progress)), options.shard_size)
+    _write_json(folder / "config.json", _config(model.hparams, dtype, end_of_text))
+    _write_json(
+        folder / "generation_config.json",
+        {"_from_model_config": True, "bos_token_id": end_of_text, "eos_token_id": end_of_text},
+    )
     _write_tokenizer(folder, encoder, model.hparams.n_ctx)
 
 
-def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, chosen: ExportOptions = DEFAULT_OPTIONS) -> None:
-    """Raises GPT2Error unless what was written is the model, to the rounding of its numbers."""
-    dtype = options.resolve_dtype(chosen, list(TYPES), NAME)
+def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, options: ExportOptions = DEFAULT_OPTIONS) -> None:
+    """Compare the folder with the model; see `ExportFormat.verify`."""
+    dtype = resolve_dtype(options, list(TENSOR_TYPES), NAME)
     compare.verify_same(model, vocabulary, folder, compare.rounding_tolerance(dtype))
 
 
 def tensor_name(name: str) -> str:
-    """A weight's name in transformers' GPT2LMHeadModel.
+    """Return a weight's name in transformers' GPT2LMHeadModel.
 
     >>> tensor_name("model/h3/attn/c_attn/w"), tensor_name("model/wte")
     ('transformer.h.3.attn.c_attn.weight', 'transformer.wte.weight')
     """
     if name == LM_HEAD:
         return "lm_head.weight"
-    *parts, end = name.removeprefix(PREFIX).split("/")
-    if parts and parts[0].removeprefix("h").isdecimal():
-        parts[:1] = ["h", parts[0].removeprefix("h")]
-    return ".".join(["transformer", *parts, ENDS[end]])
+    *scopes, weight = name.removeprefix(PREFIX).split("/")
+    if scopes and scopes[0].removeprefix("h").isdecimal():
+        scopes[:1] = ["h", scopes[0].removeprefix("h")]
+    return ".".join(["transformer", *scopes, WEIGHT_NAMES[weight]])
 
 
-def _tensors(model: ModelDir, dtype: str, report: ByteProgress) -> Iterator[LazyTensor]:
-    weights = compare.with_progress(model, report)
+def _lazy_tensors(model: ModelDir, dtype: str, progress: ByteProgress) -> Iterator[LazyTensor]:
+    weights = compare.with_progress(model, progress)
     for name, shape in model.hparams.weight_shapes().items():
-        yield LazyTensor(tensor_name(name), TYPES[dtype], shape, functools.partial(_pieces, name, weights[name], dtype))
+        read = functools.partial(_read_values, name, weights[name], dtype)
+        yield LazyTensor(tensor_name(name), TENSOR_TYPES[dtype], shape, read)
 
 
-def _pieces(name: str, weight: Weight, dtype: str) -> Iterator[np.ndarray]:
-    layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers' matrices stand as OpenAI's do
-    for piece in options.read_rows(weight, layout):
-        yield options.cast_values(name, piece, dtype)
+def _read_values(name: str, weight: Weight, dtype: str) -> Iterator[np.ndarray]:
+    layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers has the same layouts as OpenAI
+    for rows in read_rows(weight, layout):
+        yield cast_values(name, rows, dtype)
 
 
 def _write_weights(folder: Path, tensors: Sequence[LazyTensor], shard_size: int) -> None:
-    """In one file, or in several of at most so many bytes, unless one tensor has more."""
+    """Write one file, or several of at most `shard_size` bytes; a larger tensor gets a file of its own."""
     shards: list[list[LazyTensor]] = [[]]
     for tensor in tensors:
-        if shards[-1] and sum(one.size for one in shards[-1]) + tensor.size > shard_size:
+        if shards[-1] and sum(other.byte_size for other in shards[-1]) + tensor.byte_size > shard_size:
             shards.append([])
         shards[-1].append(tensor)
     if len(shards) == 1:
-        safetensors.write(folder / ONE_FILE, tensors)
+        safetensors.write(folder / WEIGHTS_FILE, tensors)
         return
-    files_of = {}
+    weight_map = {}
     for number, shard in enumerate(shards, start=1):
-        file = SHARD_FILE.format(number, len(shards))
-        safetensors.write(folder / file, shard)
-        files_of.update({tensor.name: file for tensor in shard})
-    total = {"total_size": sum(tensor.size for tensor in tensors)}
-    _write_json(folder / INDEX_FILE, {"metadata": total, "weight_map": files_of})
+        file_name = SHARD_FILE.format(number, len(shards))
+        safetensors.write(folder / file_name, shard)
+        weight_map.update({tensor.name: file_name for tensor in shard})
+    total_size = sum(tensor.byte_size for tensor in tensors)
+    _write_json(folder / INDEX_FILE, {"metadata": {"total_size": total_size}, "weight_map": weight_map})
 
 
-def _config(hparams: HParams, dtype: str, end: int | None) -> dict[str, Any]:
-    """As transformers' GPT2Config names it; dropout and deviation as in OpenAI's training."""
+def _config(hparams: HParams, dtype: str, end_of_text: int | None) -> dict[str, Any]:
+    """Return the fields of transformers' GPT2Config; dropout and initializer range are those of OpenAI's training."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -132,34 +145,40 @@ def _config(hparams: HParams, dtype: str, end: int | None) -> dict[str, Any]:
         "embd_pdrop": 0.1,
         "resid_pdrop": 0.1,
         "initializer_range": 0.02,
-        "bos_token_id": end,
-        "eos_token_id": end,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
         "use_cache": True,
         "torch_dtype": dtype,
     }
 
 
 def _write_tokenizer(folder: Path, encoder: Encoder, n_ctx: int) -> None:
-    """Both as OpenAI's two files under transformers' names, and in the one file of its tokenizers."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
+    """Write OpenAI's two vocabulary files under transformers' names, and tokenizer.json for the tokenizers library."""
     special = special_tokens(encoder)
-    ids = {special.get(i, piece): i for piece, i in encoder.ids_of.items()}
-    merges = encoder.merges()
+    ids = {special.get(token, piece): token for piece, token in encoder.ids_of.items()}
     _write_json(folder / "vocab.json", ids)
     (folder / "merges.txt").write_bytes(encoder.files()[MERGES_FILE])
+    _write_fast_tokenizer(folder / "tokenizer.json", ids, encoder.merges(), list(special.values()))
+    roles = ("bos_token", "eos_token", "unk_token") if END_OF_TEXT in ids else ()
+    tokens = dict.fromkeys(roles, END_OF_TEXT)
+    # Without an end-of-text token, GPT2Tokenizer would add one to the ids.
+    tokenizer_class = "GPT2Tokenizer" if roles else "PreTrainedTokenizerFast"
+    settings = {"add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": n_ctx}
+    _write_json(folder / "special_tokens_map.json", tokens)
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": tokenizer_class, **settings, **tokens})
+
+
+def _write_fast_tokenizer(
+    path: Path, ids: dict[str, int], merges: list[tuple[str, str]], special_tokens: list[str]
+) -> None:
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = ("bos_token", "eos_token", "unk_token") if END_OF_TEXT in ids else ()
-    tokens = {name: END_OF_TEXT for name in names}
-    kind = "GPT2Tokenizer" if names else "PreTrainedTokenizerFast"  # the first would add its end of text to the ids
-    settings = {"add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": n_ctx}
-    _write_json(folder / "special_tokens_map.json", tokens)
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": kind, **settings, **tokens})
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special_tokens])
+    tokenizer.save(str(path))
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""What can be chosen of how a model is written, and what its numbers become."""
+"""Export options, and the conversion of weights to the exported type."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.weights import Layout, Weight
 
 FLOAT32, FLOAT16, BFLOAT16, Q8_0 = DTYPES = ("float32", "float16", "bfloat16", "q8_0")
-ALSO = {"f32": FLOAT32, "f16": FLOAT16, "bf16": BFLOAT16}  # what GGUF calls them
+GGUF_DTYPE_NAMES = {"f32": FLOAT32, "f16": FLOAT16, "bf16": BFLOAT16}
 SHARD_SIZE = 5_000_000_000  # bytes
 
 
 class ExportOptions(NamedTuple):
-    """dtype: of the matrices in the file; a name of DTYPES, or GGUF's name of it.
-    shard_size: bytes of a file of weights, where they may be several.
-    variant: whether a layout that other tools read may hold what they cannot.
+    """How a model is written.
+
+    Attributes:
+        dtype: The type of the matrices: a name of DTYPES or GGUF's name of the same type.
+        shard_size: The maximum size in bytes of a weight file, for formats that allow several.
+        variant: Whether to write features that the format's other readers do not support.
     """
 
     dtype: str = FLOAT32
@@ -29,30 +32,47 @@ class ExportOptions(NamedTuple):
 DEFAULT_OPTIONS = ExportOptions()
 
 
-def resolve_dtype(options: ExportOptions, allowed: Sequence[str], to: str) -> str:
-    """The name in DTYPES. Raises UsageError unless it is one of those that a format allows."""
-    asked = options.dtype.lower()
-    name = ALSO.get(asked, asked)
-    if name not in allowed:
-        raise UsageError(f"dtype must be one of {', '.join(allowed)} for {to}, not {options.dtype!r}")
-    return name
+def resolve_dtype(options: ExportOptions, allowed: Sequence[str], format_name: str) -> str:
+    """Return the dtype by its name in DTYPES.
+
+    Raises:
+        UsageError: The format does not support this dtype.
+    """
+    dtype = options.dtype.lower()
+    dtype = GGUF_DTYPE_NAMES.get(dtype, dtype)
+    if dtype not in allowed:
+        raise UsageError(f"dtype must be one of {', '.join(allowed)} for {format_name}, not {options.dtype!r}")
+    return dtype
 
 
 def read_rows(weight: Weight, layout: Layout) -> Iterator[np.ndarray]:
-    """A weight's rows in order, some at a time, float32, its matrices in this layout."""
+    """Yield the rows of a weight in order, several at a time, as float32; matrices in the given layout."""
     return weight.pieces() if weight.layout in (None, layout) else iter([np.ascontiguousarray(weight.array().T)])
 
 
-def cast_values(name: str, piece: np.ndarray, dtype: str) -> np.ndarray:
-    """float32 -> little-endian float32, float16, or bfloat16 as uint16, to the nearest. Raises GPT2Error for a number
-    that is too large for float16."""
+def cast_values(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    """Round float32 values to the nearest value of a type.
+
+    Args:
+        name: The weight's name, for error messages.
+        values: The values, float32.
+        dtype: FLOAT32, FLOAT16 or BFLOAT16.
+
+    Returns:
+        Little-endian float32 or float16, or the bits of bfloat16 as uint16.
+
+    Raises:
+        GPT2Error: A value is too large for float16.
+    """
     if dtype == FLOAT32:
-        return piece.astype("<f4", copy=False)
+        return values.astype("<f4", copy=False)
     if dtype == BFLOAT16:
-        bits = np.ascontiguousarray(piece, "<f4").view("<u4")
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # of two that are as near, the even one
+        bits = np.ascontiguousarray(values, "<f4").view("<u4")
+        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # round half to even
     with np.errstate(over="ignore"):
-        half = piece.astype("<f2")
+        half = values.astype("<f2")
     if not np.isfinite(half).all():
-        raise GPT2Error(f"{name} holds {np.abs(piece).max():g}, and float16 ends at 65504: choose another dtype")
+        raise GPT2Error(
+            f"{name} holds {np.abs(values).max():g}, and the largest float16 is 65504: choose another dtype"
+        )
     return half

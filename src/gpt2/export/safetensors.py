@@ -1,8 +1,8 @@
-"""Writes files of safetensors, a weight after another.
+"""Writer of safetensors files that holds one tensor in memory at a time.
 
-    bytes of the header; the header, JSON of each tensor's type, shape and place; the tensors' bytes
-
-(The README of the safetensors project.) Its library would need all of a file's tensors in memory, and once more.
+A file is the length of the header (8 bytes, little-endian), the header (JSON with the type, shape and position of each
+tensor), and the tensors' values, as the README of the safetensors project describes. The project's own library would
+need all tensors of a file in memory, and a second copy of them.
 """
 
 from __future__ import annotations
@@ -15,36 +15,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-HEADER_ALIGNMENT = 8  # bytes, so that tensors lie as their numbers should
-ITEM_SIZES = {"F32": 4, "F16": 2, "BF16": 2}  # bytes
+HEADER_ALIGNMENT = 8  # bytes, so that the values after the header are aligned
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 class LazyTensor(NamedTuple):
-    """name, type as in ITEM_SIZES, shape, and its numbers in order: arrays that are little-endian and of that size."""
+    """A tensor whose values are read while they are written.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: Its type, a key of ITEM_BYTES.
+        shape: Its shape.
+        read: Yields its values in order, as little-endian arrays of the type's size.
+    """
 
     name: str
-    kind: str
+    dtype: str
     shape: tuple[int, ...]
     read: Callable[[], Iterator[np.ndarray]]
 
     @property
-    def size(self) -> int:
-        """In bytes."""
-        return math.prod(self.shape) * ITEM_SIZES[self.kind]
+    def byte_size(self) -> int:
+        """The size of its values in bytes."""
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 def write(path: Path, tensors: Sequence[LazyTensor]) -> None:
-    """Raises OSError."""
-    described: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers reads no file without
+    """Write tensors to a file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers rejects a file without this
     offset = 0
     for tensor in tensors:
-        places = [offset, offset + tensor.size]
-        described[tensor.name] = {"dtype": tensor.kind, "shape": list(tensor.shape), "data_offsets": places}
-        offset += tensor.size
-    header = json.dumps(described, separators=(",", ":")).encode("utf-8")
-    header += b" " * (-len(header) % HEADER_ALIGNMENT)
+        end = offset + tensor.byte_size
+        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    encoded += b" " * (-len(encoded) % HEADER_ALIGNMENT)
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors:
-            for piece in tensor.read():
-                file.write(np.ascontiguousarray(piece).data)
+            for values in tensor.read():
+                file.write(np.ascontiguousarray(values).data)
