@@ -1,44 +1,55 @@
-"""What scoring has to give, the slow and obvious way: the whole context through the NumPy reference for each token."""
+"""The slow, obvious way to score: for each token, the whole context goes through the NumPy reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from gpt2.engine import reference
+from gpt2.evaluation.scores import Protocol
+from gpt2.hparams import HParams
 
 
-def log_softmax(logits):
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the log-probabilities of logits [V]."""
     shifted = logits - logits.max()
     return shifted - np.log(np.exp(shifted).sum())
 
 
-class Slow:
-    """A model's log-probabilities; contexts that came before are looked up."""
+class ReferenceScorer:
+    """A model's log-probabilities; results are cached by context."""
 
-    def __init__(self, weights, hparams):
-        self.weights, self.hparams, self.known = weights, hparams, {}
+    def __init__(self, weights: Any, hparams: HParams) -> None:
+        self.weights = weights
+        self.hparams = hparams
+        self.cache: dict[tuple[int, ...], np.ndarray] = {}
 
-    def after(self, context):
-        """Of all ids [V], after this context."""
-        key = tuple(int(one) for one in context)
-        if key not in self.known:
-            self.known[key] = log_softmax(reference.logits(self.weights, self.hparams, key)[-1])
-        return self.known[key]
+    def next_logprobs(self, context: Sequence[int]) -> np.ndarray:
+        """Return the log-probabilities of all ids after a context [V]."""
+        key = tuple(int(token) for token in context)
+        if key not in self.cache:
+            self.cache[key] = log_softmax(reference.logits(self.weights, self.hparams, key)[-1])
+        return self.cache[key]
 
-    def logprobs(self, ids, protocol):
-        """Of each token of a text, by the words of `Protocol`; None of one that is not scored."""
-        before = [] if protocol.start is None else [protocol.start]
-        fed, found = [*before, *ids], []
-        for place in range(len(before), len(fed)):
-            if place == 0:
-                found.append(None)
+    def logprobs(self, ids: Sequence[int], protocol: Protocol) -> list[Any]:
+        """Return the log-probability of each token of a text, as `Protocol` defines it; None if it is not scored."""
+        start = [] if protocol.start is None else [protocol.start]
+        fed = [*start, *ids]
+        result: list[Any] = []
+        for position in range(len(start), len(fed)):
+            if position == 0:
+                result.append(None)
                 continue
-            begin = 0
-            if place > protocol.window:
-                number = (place - protocol.window - 1) // protocol.stride
-                last = min(protocol.window + (number + 1) * protocol.stride, len(fed) - 1)
-                begin = last - protocol.window
-            found.append(self.after(fed[begin:place])[fed[place]])
-        return found
+            first = 0
+            if position > protocol.window:
+                window_number = (position - protocol.window - 1) // protocol.stride
+                last = min(protocol.window + (window_number + 1) * protocol.stride, len(fed) - 1)
+                first = last - protocol.window
+            result.append(self.next_logprobs(fed[first:position])[fed[position]])
+        return result
 
-    def ending(self, context, ids):
-        """The sum over ids that follow a context."""
-        return sum(self.after([*context, *ids[:place]])[one] for place, one in enumerate(ids))
+    def continuation_logprob(self, context: Sequence[int], ids: Sequence[int]) -> float:
+        """Return the log-probability of ids after a context."""
+        return sum(self.next_logprobs([*context, *ids[:count]])[token] for count, token in enumerate(ids))

@@ -36,11 +36,11 @@ def stdin(monkeypatch, data):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8"))
 
 
-def test_every_token_of_a_text(scoring, scorer, slow):
+def test_every_token_of_a_text(scoring, scorer, reference):
     out, err = scoring("--text", TEXT, "--form", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     ids = scorer.encoder.encode(TEXT)
-    expected = slow.logprobs(ids, protocol_of(32, scorer.encoder, stride=16))
+    expected = reference.logprobs(ids, protocol_of(32, scorer.encoder, stride=16))
     assert [row["text"] for row in rows] == [scorer.encoder.token_text(token) for token in ids]
     np.testing.assert_allclose([row["logprob"] for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([row["bits"] for row in rows], -np.array(expected) / np.log(2), atol=1e-4)
@@ -90,9 +90,9 @@ def test_a_page_and_a_table_go_into_files(scoring, tmp_path):
     assert (tmp_path / "table.txt").read_text(encoding="utf-8").splitlines()[1] == "text:"
 
 
-def test_the_next_tokens(scoring, scorer, slow, monkeypatch):
+def test_the_next_tokens(scoring, scorer, reference, monkeypatch):
     prompt = "the cat sat"
-    logprobs = slow.after(scorer.encoder.encode(prompt))
+    logprobs = reference.next_logprobs(scorer.encoder.encode(prompt))
     out, err = scoring("--text", prompt, "--next", "3", "--form", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     best = np.argsort(-logprobs)[:3]
@@ -106,13 +106,13 @@ def test_the_next_tokens(scoring, scorer, slow, monkeypatch):
     assert scoring("--next", "2", "--form", "csv")[0].count("\n") == 3  # what a text may begin with
 
 
-def test_perplexity_of_files(evaluating, scorer, slow, tmp_path):
+def test_perplexity_of_files(evaluating, scorer, reference, tmp_path):
     texts = {"a.txt": "the cat sat on the mat\n" * 20, "b.txt": "the dog"}
     for name, text in texts.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     protocol = protocol_of(32, scorer.encoder, 32, 8)
     ids = [scorer.encoder.encode(text) for text in texts.values()]
-    nats = -sum(sum(slow.logprobs(one, protocol)) for one in ids)
+    nats = -sum(sum(reference.logprobs(one, protocol)) for one in ids)
     out, err = evaluating("--in_text", str(tmp_path), "--stride", "8", "--json")
     found = json.loads(out)
     np.testing.assert_allclose(found["numbers"]["perplexity per token"], np.exp(nats / sum(map(len, ids))), rtol=1e-4)

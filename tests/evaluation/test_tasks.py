@@ -35,11 +35,11 @@ PASSAGES = [
 ]
 
 
-def test_lambada_in_both_readings(scorers, slow, tmp_path):
+def test_lambada_in_both_readings(scorers, reference, tmp_path):
     path = write_lines(tmp_path / "lambada_test.jsonl", [{"text": text} for text in PASSAGES])
     encode = scorers[0].encoder.encode
     tokens = [encode("\n" + text.replace("“", '"').replace("”", '"').strip())[-33:] for text in PASSAGES]
-    last = [slow.after(ids[:-1]) for ids in tokens]
+    last = [reference.next_logprobs(ids[:-1]) for ids in tokens]
     words = []
     for text in PASSAGES:
         context, _, word = text.rpartition(" ")
@@ -52,14 +52,14 @@ def test_lambada_in_both_readings(scorers, slow, tmp_path):
         np.testing.assert_allclose(numbers["perplexity"], np.exp(-np.mean(own)), **CLOSE)
         assert numbers["accuracy, %"] == 100 * np.mean(hits) and found.counts == {"passages": 4}
         _, numbers = run(model, "lambada-word", path)
-        sums = [slow.ending(context, ending) for context, ending in words]
+        sums = [reference.continuation_logprob(context, ending) for context, ending in words]
         np.testing.assert_allclose(numbers["perplexity"], np.exp(-np.mean(sums)), **CLOSE)
 
 
-def test_a_hit_is_what_the_model_would_have_written(scorer, slow, tmp_path):
+def test_a_hit_is_what_the_model_would_have_written(scorer, reference, tmp_path):
     """The likeliest last token, and a last word of likeliest tokens, count; other ones do not."""
     encoder = scorer.encoder
-    likeliest = encoder.decode([int(slow.after(encoder.encode("\nthe cat sat on")).argmax())])
+    likeliest = encoder.decode([int(reference.next_logprobs(encoder.encode("\nthe cat sat on")).argmax())])
     assert likeliest.strip() == likeliest and encoder.encode("\nthe cat sat on" + likeliest)[:-1] == encoder.encode(
         "\nthe cat sat on"
     )
@@ -92,10 +92,10 @@ def packed(path, member, data):
 
 
 @pytest.fixture
-def long_scorers(tmp_path, slow):
+def long_scorers(tmp_path, reference):
     """The tiny model with a window that a whole question fits into."""
     import tiny
-    from reference_scorer import Slow
+    from reference_scorer import ReferenceScorer
 
     from gpt2 import generate
     from gpt2.engine.load import all_backends
@@ -105,18 +105,18 @@ def long_scorers(tmp_path, slow):
     weights = tiny.read_model(directory.path)
     vocabulary = load_vocabulary(directory)
     found = [generate.Model(vocabulary, one) for one in all_backends(weights, directory.hparams)]
-    return found, Slow(weights, directory.hparams)
+    return found, ReferenceScorer(weights, directory.hparams)
 
 
 @pytest.mark.parametrize("window", ["long", "short"])
-def test_the_childrens_book_test(scorers, slow, long_scorers, tmp_path, window):
-    models, direct = long_scorers if window == "long" else (scorers, slow)
+def test_the_childrens_book_test(scorers, reference, long_scorers, tmp_path, window):
+    models, direct = long_scorers if window == "long" else (scorers, reference)
     n_ctx, encode = models[0].hparams.n_ctx, models[0].encoder.encode
     before = " ".join(f"the cat {line}." for line in range(1, 21)) + ' "the '
     rows = [encode(f"{before}{one} didn't sit,\" said the dog.") for one in CANDIDATES]
     common = next(i for i in range(999) if len({row[i] for row in rows}) > 1)
     cut = max(0, max(map(len, rows)) - n_ctx - 1)
-    sums = [direct.ending(row[cut : max(common, cut + 1)], row[max(common, cut + 1) :]) for row in rows]
+    sums = [direct.continuation_logprob(row[cut : max(common, cut + 1)], row[max(common, cut + 1) :]) for row in rows]
     best = CANDIDATES[int(np.argmax(sums))]
     other = CANDIDATES[int(np.argmin(sums))]
     member = tasks.TASKS["cbt-cn"].member
@@ -128,12 +128,12 @@ def test_the_childrens_book_test(scorers, slow, long_scorers, tmp_path, window):
     assert run(models[0], "cbt-ne", tmp_path / "plain.txt")[1] == {"accuracy, %": 50}
 
 
-def test_hellaswag_by_sum_and_by_mean(scorers, slow, tmp_path):
+def test_hellaswag_by_sum_and_by_mean(scorers, reference, tmp_path):
     """The right one of the first is the likeliest by all of its tokens, that of the second by one on average."""
     encode = scorers[0].encoder.encode
     context, endings = "the cat sat", ["on", "and the dog sat on the log", "Q q", "on the mat"]
     ids = [encode(" " + ending) for ending in endings]
-    sums = [slow.ending(encode(context), one) for one in ids]
+    sums = [reference.continuation_logprob(encode(context), one) for one in ids]
     means = [total / len(one) for total, one in zip(sums, ids)]
     example = {"ind": 4, "activity_label": "x", "ctx_a": context, "ctx_b": "", "ctx": context, "endings": endings}
     labels = [int(np.argmax(sums)), int(np.argmax(means)), int(np.argmin(sums))]
@@ -150,7 +150,7 @@ WIKI = ' \n = The cat = \n \n The M @-@ 82 sat on 1 @,@ 500 mats , " the " dog \
 PLAIN = '\n= The cat =\n\nThe M-82 sat on 1,500 mats, "the" dog\'s log (and a mat).\n'
 
 
-def test_wikitext_is_detokenized_and_divided_by_its_own_words(scorers, slow, tmp_path):
+def test_wikitext_is_detokenized_and_divided_by_its_own_words(scorers, reference, tmp_path):
     member = tasks.TASKS["wikitext2"].member
     path = tmp_path / "wikitext-2-raw-v1.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -159,7 +159,7 @@ def test_wikitext_is_detokenized_and_divided_by_its_own_words(scorers, slow, tmp
     for model in scorers:
         protocol = protocol_of(32, model.encoder)
         ids = model.encoder.encode(PLAIN)
-        nats = -sum(slow.logprobs(ids, protocol))
+        nats = -sum(reference.logprobs(ids, protocol))
         found, numbers = run(model, "wikitext2", path)
         np.testing.assert_allclose(numbers["perplexity per token"], np.exp(nats / len(ids)), **CLOSE)
         np.testing.assert_allclose(numbers["perplexity per word"], np.exp(nats / len(WIKI.split())), **CLOSE)
@@ -172,7 +172,7 @@ def test_wikitext_is_detokenized_and_divided_by_its_own_words(scorers, slow, tmp
 
 
 @pytest.mark.parametrize("name", ["enwik8", "text8"])
-def test_of_enwik8_and_text8_the_last_twentieth_is_scored(scorer, slow, tmp_path, name):
+def test_of_enwik8_and_text8_the_last_twentieth_is_scored(scorer, reference, tmp_path, name):
     """From a whole character on."""
     data = ("the cat ☃ " * 100).encode()
     end = data[len(data) - len(data) // 20 :]
@@ -181,7 +181,7 @@ def test_of_enwik8_and_text8_the_last_twentieth_is_scored(scorer, slow, tmp_path
     path = tmp_path / f"{name}.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, data)
-    nats = -sum(slow.logprobs(scorer.encoder.encode(end.decode()), protocol_of(32, scorer.encoder)))
+    nats = -sum(reference.logprobs(scorer.encoder.encode(end.decode()), protocol_of(32, scorer.encoder)))
     _, numbers = run(scorer, name, path)
     np.testing.assert_allclose(numbers["bits per byte"], nats / np.log(2) / len(end), **CLOSE)
     np.testing.assert_allclose(numbers["bits per character"], nats / np.log(2) / len(end.decode()), **CLOSE)
