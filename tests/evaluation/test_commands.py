@@ -1,4 +1,4 @@
-"""scripts/score.py and scripts/evaluate.py: what they print, and what they say of mistakes in one line."""
+"""scripts/score.py and scripts/evaluate.py: their output, and their error messages of one line."""
 
 import io
 import json
@@ -21,8 +21,7 @@ TEXT = "the cat sat on the mat\nand the dog"
 def scoring(tiny_dir, capsys):
     def run(*argv, command=score.score_text, status=0):
         assert cli.main(command, [*argv, "--model_name", str(tiny_dir)]) == status
-        out, err = capsys.readouterr()
-        return out, err
+        return capsys.readouterr()
 
     return run
 
@@ -32,11 +31,11 @@ def evaluating(scoring):
     return lambda *argv, status=0: scoring(*argv, command=evaluate.evaluate_model, status=status)
 
 
-def stdin(monkeypatch, data):
+def set_stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), "utf-8"))
 
 
-def test_every_token_of_a_text(scoring, scorer, reference):
+def test_each_token_of_a_text(scoring, scorer, reference):
     out, err = scoring("--text", TEXT, "--form", "jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
     ids = scorer.encoder.encode(TEXT)
@@ -44,45 +43,45 @@ def test_every_token_of_a_text(scoring, scorer, reference):
     assert [row["text"] for row in rows] == [scorer.encoder.token_text(token) for token in ids]
     np.testing.assert_allclose([row["logprob"] for row in rows], expected, atol=1e-4)
     np.testing.assert_allclose([row["bits"] for row in rows], -np.array(expected) / np.log(2), atol=1e-4)
-    said = re.search(rf"{len(ids)} tokens scored: log-probability (-\d+\.\d+), .* stride 16", err)
-    np.testing.assert_allclose(float(said[1]), sum(expected), atol=1e-3)
+    summary = re.search(rf"{len(ids)} tokens scored: log-probability (-\d+\.\d+), .* stride 16", err)
+    np.testing.assert_allclose(float(summary[1]), sum(expected), atol=1e-3)
 
 
-def test_files_the_command_line_and_stdin_are_one(scoring, tmp_path, monkeypatch):
+def test_files_the_command_line_and_stdin_give_the_same_scores(scoring, tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     by_text = scoring("--text", TEXT, "--by", "line", "--form", "csv")[0]
     by_file = scoring(str(tmp_path / "text.txt"), "--by", "line", "--form", "csv")[0]
     assert by_file.replace(str(tmp_path / "text.txt"), "text") == by_text and by_text.count("\n") == 4
     for argv in ([], ["-"]):
-        stdin(monkeypatch, TEXT.encode())
+        set_stdin(monkeypatch, TEXT.encode())
         assert scoring(*argv, "--by", "line", "--form", "csv")[0].replace("stdin", "text") == by_text
 
 
-def test_what_is_not_utf_8_is_counted(scoring, tmp_path, monkeypatch):
+def test_bytes_that_are_not_utf_8_are_counted(scoring, tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_bytes(b"the \xff cat")
     out, err = scoring(str(tmp_path / "text.txt"), "--by", "file", "--form", "jsonl")
     assert "1 bytes of" in err and "are not utf-8; read as U+FFFD" in err
-    stdin(monkeypatch, b"the \xff cat")
+    set_stdin(monkeypatch, b"the \xff cat")
     out, err = scoring("--by", "word", "--form", "jsonl")
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["the", " \ufffd", " cat"]
     assert "1 bytes of the standard input are not utf-8" in err
 
 
-def test_nothing_and_almost_nothing(scoring, evaluating, tmp_path, monkeypatch):
+def test_empty_and_one_token_texts(scoring, evaluating, tmp_path, monkeypatch):
     for name, text in (("empty", ""), ("one", "x"), ("lines", "\n\n")):
         (tmp_path / name).write_text(text)
     assert scoring(str(tmp_path / "empty"), "--form", "jsonl")[0] == ""
     assert scoring("--text", "", "--form", "csv")[0].count("\n") == 1
-    stdin(monkeypatch, b"")
+    set_stdin(monkeypatch, b"")
     assert scoring("--form", "jsonl")[0] == ""
-    found = scoring(str(tmp_path), "--by", "file", "--form", "jsonl")[0]
-    assert [json.loads(line)["tokens"] for line in found.splitlines()] == [2, 1]
+    out, _ = scoring(str(tmp_path), "--by", "file", "--form", "jsonl")
+    assert [json.loads(line)["tokens"] for line in out.splitlines()] == [2, 1]
     out, _ = evaluating("--in_text", str(tmp_path / "empty"), "--json")
     assert set(json.loads(out)["numbers"].values()) == {None}
     assert "nan" in evaluating("--in_text", str(tmp_path / "one"), "--no_start")[0]
 
 
-def test_a_page_and_a_table_go_into_files(scoring, tmp_path):
+def test_a_page_and_a_table_are_written_to_files(scoring, tmp_path):
     out, err = scoring("--text", "<b>", "--out", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert out == "" and page.startswith("<!DOCTYPE html>") and "<b>" not in page and "Scoring" in err
@@ -102,8 +101,8 @@ def test_the_next_tokens(scoring, scorer, reference, monkeypatch):
     assert f"together {np.exp(logprobs[best]).sum():.2%} of the probability" in err
     table = scoring("--text", prompt, "--next", "20")[0].splitlines()
     assert len(table) == 21 and table[0].split() == ["rank", "probability", "logprob", "token"]
-    stdin(monkeypatch, b"")
-    assert scoring("--next", "2", "--form", "csv")[0].count("\n") == 3  # what a text may begin with
+    set_stdin(monkeypatch, b"")
+    assert scoring("--next", "2", "--form", "csv")[0].count("\n") == 3  # the most likely first tokens of a text
 
 
 def test_perplexity_of_files(evaluating, scorer, reference, tmp_path):
@@ -112,12 +111,12 @@ def test_perplexity_of_files(evaluating, scorer, reference, tmp_path):
         (tmp_path / name).write_text(text, encoding="utf-8")
     protocol = protocol_of(32, scorer.encoder, 32, 8)
     ids = [scorer.encoder.encode(text) for text in texts.values()]
-    nats = -sum(sum(reference.logprobs(one, protocol)) for one in ids)
+    nats = -sum(sum(reference.logprobs(text_ids, protocol)) for text_ids in ids)
     out, err = evaluating("--in_text", str(tmp_path), "--stride", "8", "--json")
-    found = json.loads(out)
-    np.testing.assert_allclose(found["numbers"]["perplexity per token"], np.exp(nats / sum(map(len, ids))), rtol=1e-4)
-    np.testing.assert_allclose(found["numbers"]["perplexity per word"], np.exp(nats / 122), rtol=1e-4)
-    assert found["counts"]["texts"] == 2 and found["counts"]["words"] == 122 and found["protocol"] == str(protocol)
+    report = json.loads(out)
+    np.testing.assert_allclose(report["numbers"]["perplexity per token"], np.exp(nats / sum(map(len, ids))), rtol=1e-4)
+    np.testing.assert_allclose(report["numbers"]["perplexity per word"], np.exp(nats / 122), rtol=1e-4)
+    assert report["counts"]["texts"] == 2 and report["counts"]["words"] == 122 and report["protocol"] == str(protocol)
     table, _ = evaluating("--in_text", str(tmp_path / "b.txt"))
     assert "perplexity per token" in table and "protocol: windows of 32 tokens, stride 32" in table
 
@@ -127,18 +126,18 @@ def test_tasks_by_path_and_by_download(evaluating, tmp_path, monkeypatch):
     out, _ = evaluating("lambada,lambada-word", "--data", str(tmp_path / "lambada_test.jsonl"))
     assert [line for line in out.splitlines() if not line.startswith(" ")] == ["lambada", "lambada-word"]
     assert "protocol: the last token of each passage" in out and "protocol: the last word of each" in out
-    asked = []
+    downloads = []
 
     def download(data, folder, report):
-        asked.append((data.name, folder))
+        downloads.append((data.name, folder))
         return tmp_path / data.name
 
     monkeypatch.setattr(datasets, "download", download)
     assert json.loads(evaluating("--tasks", "lambada", "--data_dir", str(tmp_path), "--json")[0])["task"] == "lambada"
-    assert asked == [("lambada_test.jsonl", tmp_path)]
+    assert downloads == [("lambada_test.jsonl", tmp_path)]
 
 
-def test_the_help_names_every_task_and_unit():
+def test_the_help_lists_every_task_and_unit():
     text = help_text(evaluate.evaluate_model)
     assert all(name in text for name in tasks.TASKS)
     assert "each token, word, line or file" in help_text(score.score_text)
@@ -167,7 +166,7 @@ def test_bad_usage(scoring, command, argv, message):
     assert message in err and err.count("\n") == 1 and not out
 
 
-def test_what_is_not_there(scoring, evaluating, tmp_path):
+def test_missing_files_and_models(scoring, evaluating, tmp_path):
     assert "is neither a file nor a folder" in scoring(str(tmp_path / "gone"), status=1)[1]
     err = evaluating("lambada", "--data", str(tmp_path / "gone"), status=1)[1]
     assert err.count("\n") == 1 and "gone does not exist" in err

@@ -88,27 +88,27 @@ def test_a_text_is_scored_while_it_is_read(scorer):
     assert next(parts_read) < 20
 
 
-@pytest.mark.parametrize("at_once, spans", [(3, 2), (128, 16)])
-def test_spans_with_a_common_prefix_are_scored_as_if_alone(scorers, reference, monkeypatch, at_once, spans):
-    monkeypatch.setattr(scoring, "AT_ONCE", at_once)
-    monkeypatch.setattr(scoring, "SPANS", spans)
+@pytest.mark.parametrize("step_ids, max_spans", [(3, 2), (128, 16)])
+def test_spans_with_a_common_prefix_are_scored_as_if_alone(scorers, reference, monkeypatch, step_ids, max_spans):
+    monkeypatch.setattr(scoring, "STEP_IDS", step_ids)
+    monkeypatch.setattr(scoring, "MAX_ACTIVE_SPANS", max_spans)
     rng = np.random.default_rng(1)
     context = rng.integers(0, 250, 20)
     lengths = ((20, 5), (20, 5), (20, 1), (3, 20), (20, 13), (20, 13), (0, 2), (0, 33))  # shared, own
     rows = [np.concatenate([context[:shared], rng.integers(0, 250, own)]) for shared, own in lengths]
     all_spans = [Span(row.astype(np.int32), min(4, len(row) - 1)) for row in [*rows, rows[-1], rows[0]]]
     for model in scorers:
-        all_scores = list(scoring.score_spans(model.backend, all_spans, ScoreOptions(ranks=True, likeliest=3)))
+        all_scores = list(scoring.score_spans(model.backend, all_spans, ScoreOptions(ranks=True, top_logprobs=3)))
         assert len(all_scores) == len(all_spans)
         for span, scores in zip(all_spans, all_scores):
-            for i in range(span.scored):
-                position = len(span.ids) - span.scored + i
+            for i in range(span.n_scored):
+                position = len(span.ids) - span.n_scored + i
                 token = span.ids[position]
                 expected = reference.next_logprobs(span.ids[:position])
                 np.testing.assert_allclose(scores.logprobs[i], expected[token], **CLOSE)
                 assert scores.ranks[i] == 1 + np.count_nonzero(expected > expected[token])
-                assert scores.likeliest[i].tolist() == np.argsort(-expected)[:3].tolist()
-                np.testing.assert_allclose(scores.likeliest_logprobs[i], np.sort(expected)[::-1][:3], **CLOSE)
+                assert scores.top_ids[i].tolist() == np.argsort(-expected)[:3].tolist()
+                np.testing.assert_allclose(scores.top_logprobs[i], np.sort(expected)[::-1][:3], **CLOSE)
 
 
 class RecordingBackend:
@@ -143,7 +143,7 @@ def test_common_prefixes_are_fed_once(scorer):
 
 def test_short_spans_share_a_step_and_a_long_span_takes_several(scorer, monkeypatch):
     backend = RecordingBackend(scorer.backend)
-    monkeypatch.setattr(scoring, "AT_ONCE", 16)
+    monkeypatch.setattr(scoring, "STEP_IDS", 16)
     spans = [
         Span(np.arange(start, start + size, dtype=np.int32), 1) for start, size in ((0, 33), (40, 6), (60, 6), (80, 6))
     ]
@@ -157,7 +157,7 @@ def test_blocks_are_released(scorer):
     spans = [Span(np.arange(number, number + 30, dtype=np.int32), 29) for number in range(40)]
     assert len(list(scoring.score_spans(backend, spans))) == 40
     (pool,) = backend.pools
-    assert len(pool.users) <= scoring.SPANS + 1 and pool.n_used <= 1
+    assert len(pool.users) <= scoring.MAX_ACTIVE_SPANS + 1 and pool.n_used <= 1
 
 
 def test_each_token_is_scored_once():
@@ -168,7 +168,7 @@ def test_each_token_is_scored_once():
             assert [token for scored_ids, _ in pairs for token in scored_ids.tolist()] == ids.tolist()
             for scored_ids, span in pairs:
                 if span is not None:
-                    assert span.ids[-span.scored :].tolist() == scored_ids.tolist()
+                    assert span.ids[-span.n_scored :].tolist() == scored_ids.tolist()
                     assert len(span.ids) <= window + 1
 
 
