@@ -1,8 +1,12 @@
-"""What is written, run by the programs that it is for. GPT2_PEERS names a Python that has transformers, PyTorch and
-llama-cpp-python; GPT2_PEERS_MODEL, if given, a model directory to take instead of the tiny one:
+"""Exported models, run by the programs that they are exported for.
 
-GPT2_PEERS=~/peers/bin/python GPT2_PEERS_MODEL=models/124M pytest tests/export/test_peers.py -s
+GPT2_PEERS is the path of a Python that has transformers, PyTorch and llama-cpp-python. GPT2_PEERS_MODEL is an optional
+model directory to use instead of the tiny model:
+
+    GPT2_PEERS=~/peers/bin/python GPT2_PEERS_MODEL=models/124M pytest tests/export/test_peers.py -s
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -21,6 +25,7 @@ from gpt2.engine.token_sequence import TokenSequence
 from gpt2.export import huggingface
 from gpt2.export.convert import convert
 from gpt2.export.options import ExportOptions
+from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 
 HERE = Path(__file__).parent
@@ -31,15 +36,15 @@ TEXTS = [*PROMPTS, " it's we'll 12 3.5\t\x1c x", "Hello<|endoftext|>world", "a" 
 @pytest.fixture(scope="module")
 def peers():
     if "GPT2_PEERS" not in os.environ:
-        pytest.skip("GPT2_PEERS names no Python that has the peers")
+        pytest.skip("GPT2_PEERS is not set to a Python that has the other programs")
 
-    def ask(program, path, request):
-        line = [os.environ["GPT2_PEERS"], str(HERE / program), str(path), json.dumps(request)]
-        result = subprocess.run(line, capture_output=True, text=True, timeout=1200)
+    def run(program, path, request):
+        command = [os.environ["GPT2_PEERS"], str(HERE / program), str(path), json.dumps(request)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=1200)
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout.splitlines()[-1])
 
-    return ask
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,8 @@ def source(tmp_path_factory):
     return write_variant(tmp_path_factory.mktemp("peers") / "source", n_ctx=128)
 
 
-def log_probabilities(model, ids):
-    """Of each id but the first, by our own backend."""
+def our_logprobs(model: ModelDir, ids: list[int]) -> np.ndarray:
+    """Return the log-probability of each id except the first, by our own backend."""
     with Batch(load_backend(model)) as batch:
         number = batch.add(TokenSequence(ids, GREEDY, echo=True))
         while not batch.step():
@@ -62,20 +67,21 @@ def compare_with_transformers(peers, model, tmp_path, options, tolerance):
     vocabulary, target = load_vocabulary(model), tmp_path / "target"
     target.mkdir()
     huggingface.write(model, vocabulary, target, options)
-    found = peers("peer_transformers.py", target, {"texts": TEXTS, "logits": str(tmp_path / "logits.npz")})
-    assert found["missing"] in ([], ["lm_head.weight"]) and found["end"] == "<|endoftext|>"
-    logits, off = np.load(tmp_path / "logits.npz"), 0.0
-    for number, (text, theirs) in enumerate(zip(TEXTS, found["texts"])):
+    results = peers("peer_transformers.py", target, {"texts": TEXTS, "logits": str(tmp_path / "logits.npz")})
+    assert results["missing"] in ([], ["lm_head.weight"]) and results["end"] == "<|endoftext|>"
+    logits = np.load(tmp_path / "logits.npz")
+    max_difference = 0.0
+    for number, (text, theirs) in enumerate(zip(TEXTS, results["texts"])):
         ids = vocabulary.encode(text, special=True)
         assert theirs["ids"] == ids and theirs["text"] == text
         ids = ids[: model.hparams.n_ctx]
         if len(ids) > 1:
-            lines = logits[str(number)].astype(np.float64)
-            every = lines - np.log(np.exp(lines).sum(-1, keepdims=True))
-            ours = log_probabilities(model, ids)
-            off = max(off, np.abs(every[np.arange(len(ids) - 1), ids[1:]] - ours).max())
-    print(f"\ntransformers, {options}: log-probabilities differ by at most {off:.2g}")
-    assert off < tolerance
+            rows = logits[str(number)].astype(np.float64)
+            logprobs = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
+            difference = np.abs(logprobs[np.arange(len(ids) - 1), ids[1:]] - our_logprobs(model, ids)).max()
+            max_difference = max(max_difference, difference)
+    print(f"\ntransformers, {options}: log-probabilities differ by at most {max_difference:.2g}")
+    assert max_difference < tolerance
 
 
 @pytest.mark.parametrize(
@@ -99,19 +105,22 @@ def test_transformers_on_variants(peers, tmp_path, variant):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "q8_0"])
 def test_llama_cpp(peers, source, tmp_path, dtype):
-    """Greedy ids: all of them in float32; how many, before the first that differs, in narrow types."""
+    """Greedy ids are all equal in float32; for other types, the length of the common prefix is printed."""
     path = tmp_path / "model.gguf"
     convert(source, path, "gguf", ExportOptions(dtype))
-    found, vocabulary = open_model_dir(path), load_vocabulary(source)
+    exported = open_model_dir(path)
+    vocabulary = load_vocabulary(source)
     length = min(60, source.hparams.n_ctx - max(len(vocabulary.encode(prompt)) for prompt in PROMPTS))
     theirs = peers("peer_llama.py", path, {"prompts": PROMPTS, "length": length})
-    ours = take(load_backend(found), [TokenSequence(vocabulary.encode(prompt), GREEDY) for prompt in PROMPTS], length)
+    ours = take(
+        load_backend(exported), [TokenSequence(vocabulary.encode(prompt), GREEDY) for prompt in PROMPTS], length
+    )
     for prompt, answer, ids in zip(PROMPTS, theirs, ours):
         assert answer["ids"] == vocabulary.encode(prompt)
-        same = next((n for n, (one, other) in enumerate(zip(answer["new"], ids)) if one != other), length)
-        print(f"\nllama.cpp, {dtype}: {same} of {length} greedy ids are the same")
-        assert same == length or dtype != "float32"
-        if same == length:
+        n_equal = next((n for n, (a, b) in enumerate(zip(answer["new"], ids)) if a != b), length)
+        print(f"\nllama.cpp, {dtype}: {n_equal} of {length} greedy ids are the same")
+        assert n_equal == length or dtype != "float32"
+        if n_equal == length:
             assert answer["text"] == vocabulary.decode(ids)
 
 

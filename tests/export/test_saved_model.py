@@ -1,9 +1,12 @@
-"""The SavedModel: in a process that has TensorFlow alone it writes what the library writes, and encodes as it does."""
+"""The SavedModel generates and encodes like the library, in a process that only imports TensorFlow."""
+
+from __future__ import annotations
 
 import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from one_by_one import GREEDY, take
 from variant_dirs import VARIANTS
 from variant_dirs import write as write_variant
 
-from gpt2.encoder import Encoder
+from gpt2.encoder import Encoder, byte_characters
 from gpt2.engine import reference
 from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import TokenSequence
@@ -24,21 +27,21 @@ from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.weights import flatten, nest
 
 PROMPTS = ["the cat", "", "größer! It's 東京 🙂\n\n  x", "a" * 60]
-ALONE = """
+PROGRAM = """
 import json, sys
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 prompts, length = json.loads(sys.argv[2]), int(sys.argv[3])
-rest = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+defaults = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 types = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "seed": tf.int64}
-def generate(**given):
-    values = {name: tf.constant(value, types[name]) for name, value in {**rest, **given}.items()}
-    found = model.signatures["generate"](text=tf.constant(prompts), length=tf.constant(length), **values)
-    return {"ids": found["ids"].numpy().tolist(), "text": [text.decode() for text in found["text"].numpy()]}
+def generate(**inputs):
+    values = {name: tf.constant(value, types[name]) for name, value in {**defaults, **inputs}.items()}
+    result = model.signatures["generate"](text=tf.constant(prompts), length=tf.constant(length), **values)
+    return {"ids": result["ids"].numpy().tolist(), "text": [text.decode() for text in result["text"].numpy()]}
 out = {"greedy": generate(temperature=0.0), "seeds": [generate(seed=s)["ids"] for s in (1, 1, 2)]}
 out["top"] = generate(top_k=1)["ids"]
 out["nucleus"] = generate(top_p=0.000001)["ids"]
-out["ours"] = [name for name in sys.modules if name.startswith("gpt2")]
+out["library_modules"] = [name for name in sys.modules if name.startswith("gpt2")]
 print(json.dumps(out))
 """
 
@@ -59,25 +62,25 @@ def folder(tmp_path_factory, source):
 def signatures(folder):
     loaded = tf.saved_model.load(str(folder))
     signatures = loaded.signatures
-    signatures.kept = loaded  # its variables
+    signatures.loaded = loaded  # keeps the variables alive
     return signatures
 
 
-def test_in_a_process_of_its_own(folder, source):
+def test_in_a_process_without_the_library(folder, source):
     vocabulary = load_vocabulary(source)
-    line = [sys.executable, "-c", ALONE, str(folder), json.dumps(PROMPTS), "40"]
-    result = subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300)
+    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(PROMPTS), "40"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    rows = [TokenSequence(vocabulary.encode(prompt) or [vocabulary.end_of_text], GREEDY) for prompt in PROMPTS]
-    expected = take(load_backend(source, native=False), rows, 40)
-    assert found["greedy"]["ids"] == found["top"] == found["nucleus"] == expected
-    assert found["greedy"]["text"] == [vocabulary.decode(ids) for ids in expected]
-    assert found["seeds"][0] == found["seeds"][1] != found["seeds"][2]
-    assert found["ours"] == []
+    output = json.loads(result.stdout)
+    sequences = [TokenSequence(vocabulary.encode(prompt) or [vocabulary.end_of_text], GREEDY) for prompt in PROMPTS]
+    expected = take(load_backend(source, native=False), sequences, 40)
+    assert output["greedy"]["ids"] == output["top"] == output["nucleus"] == expected
+    assert output["greedy"]["text"] == [vocabulary.decode(ids) for ids in expected]
+    assert output["seeds"][0] == output["seeds"][1] != output["seeds"][2]
+    assert output["library_modules"] == []
 
 
-def test_one_prompt_twice_is_two_texts(signatures):
+def test_equal_prompts_get_different_texts(signatures):
     values = {"length": np.int32(20), "temperature": np.float32(1), "top_k": np.int32(0), "top_p": np.float32(1)}
     values = {name: tf.constant(value) for name, value in values.items()}
     ids = signatures["generate"](text=tf.constant(["x", "x"]), seed=tf.constant(3, tf.int64), **values)["ids"].numpy()
@@ -87,16 +90,16 @@ def test_one_prompt_twice_is_two_texts(signatures):
 def test_scores(signatures, source):
     weights = nest((name, weight.array()) for name, weight in source.read().items())
     ids = np.random.default_rng(1).integers(source.hparams.n_vocab, size=(2, 32)).astype(np.int32)
-    found = signatures["score"](ids=tf.constant(ids))["logprobs"].numpy()
-    assert found.shape == (2, 31)
-    for row, logprobs in zip(ids, found):
+    result = signatures["score"](ids=tf.constant(ids))["logprobs"].numpy()
+    assert result.shape == (2, 31)
+    for row, logprobs in zip(ids, result):
         logits = reference.logits(weights, source.hparams, row)[:-1]
-        every = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        np.testing.assert_allclose(logprobs, every[np.arange(31), row[1:]], atol=1e-4)
+        expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        np.testing.assert_allclose(logprobs, expected[np.arange(31), row[1:]], atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "given, said",
+    "inputs, message",
     [
         ({"length": np.int32(-1)}, "length must be at least 0"),
         ({"temperature": np.float32(-1)}, "temperature must be at least 0"),
@@ -104,10 +107,10 @@ def test_scores(signatures, source):
         ({"top_p": np.float32(2)}, "top_p must be from 0 to 1"),
     ],
 )
-def test_what_is_refused(signatures, given, said):
+def test_invalid_inputs_are_rejected(signatures, inputs, message):
     values = {"length": np.int32(2), "temperature": np.float32(1), "top_k": np.int32(0), "top_p": np.float32(1)}
-    values = {name: tf.constant(value) for name, value in {**values, "seed": np.int64(0), **given}.items()}
-    with pytest.raises(tf.errors.InvalidArgumentError, match=said):
+    values = {name: tf.constant(value) for name, value in {**values, "seed": np.int64(0), **inputs}.items()}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         signatures["generate"](text=tf.constant(["x"]), **values)
     with pytest.raises(tf.errors.InvalidArgumentError, match="ids must be from 0 to"):
         signatures["score"](ids=tf.constant([[0, 99999]]))
@@ -115,13 +118,13 @@ def test_what_is_refused(signatures, given, said):
         signatures["score"](ids=tf.zeros([1, 33], tf.int32))
 
 
-def test_inputs_that_are_left_out_have_defaults(folder):
-    """As a server feeds it: the signature's own inputs by the names of its tensors."""
+def test_optional_inputs_have_defaults(folder):
+    """TensorFlow Serving feeds only the given inputs, by the tensor names in the signature."""
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
-        described = v1.saved_model.load(session, ["serve"], str(folder)).signature_def
+        signature_defs = v1.saved_model.load(session, ["serve"], str(folder)).signature_def
         for name in ("generate", "serving_default"):
-            signature = described[name]
+            signature = signature_defs[name]
             assert set(signature.inputs) == {"text", "length", "temperature", "top_k", "top_p", "seed"}
             assert set(signature.outputs) == {"text", "ids"}
             ids = session.run(signature.outputs["ids"].name, {signature.inputs["text"].name: ["the"]})
@@ -129,19 +132,19 @@ def test_inputs_that_are_left_out_have_defaults(folder):
 
 
 def test_variants(tmp_path):
-    """All at once; what is written is compared before it gets its name."""
+    """A model with all variants at the same time; `convert` compares the export with it."""
     changes = {name: value for variant in VARIANTS.values() for name, value in variant.items()}
     convert(write_variant(tmp_path / "source", **changes), tmp_path / "saved", "saved_model")
     assert (tmp_path / "saved/saved_model.pb").is_file()
 
 
 @pytest.fixture(scope="module")
-def to_ids(source):
-    return compiled(load_vocabulary(source))
+def graph_encoder(source):
+    return compile_encoder(load_vocabulary(source))
 
 
-def compiled(encoder):
-    """An encoder, and the graph's function of it."""
+def compile_encoder(encoder: Encoder) -> tuple[Encoder, Callable[[str], list[int]]]:
+    """Return an encoder, and the function that computes the same in a graph."""
     function = tf.function(GraphEncoder(encoder), input_signature=[tf.TensorSpec([], tf.string)])
     return encoder, lambda text: function(tf.constant(text.encode("utf-8", "surrogatepass"))).numpy().tolist()
 
@@ -173,25 +176,25 @@ SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=list(
 
 @SETTINGS
 @given(texts)
-def test_any_text(to_ids, text):
-    encoder, function = to_ids
+def test_any_text(graph_encoder, text):
+    encoder, function = graph_encoder
     assert function(text) == encoder.encode(text)
 
 
 @SETTINGS
 @given(texts)
-def test_any_text_in_the_vocabulary_of_gpt2(gpt2_to_ids, text):
-    encoder, function = gpt2_to_ids
+def test_any_text_in_the_vocabulary_of_gpt2(gpt2_graph_encoder, text):
+    encoder, function = gpt2_graph_encoder
     assert function(text) == encoder.encode(text)
 
 
 @pytest.fixture(scope="module")
-def gpt2_to_ids(encoder):
-    return compiled(encoder)
+def gpt2_graph_encoder(encoder):
+    return compile_encoder(encoder)
 
 
-def test_long_texts(gpt2_to_ids):
-    encoder, function = gpt2_to_ids
+def test_long_texts(gpt2_graph_encoder):
+    encoder, function = gpt2_graph_encoder
     rng = random.Random(1)
     letters = "abcdefghijklmnopqrstuvwxyz     '\n.,"
     for text in (
@@ -204,35 +207,28 @@ def test_long_texts(gpt2_to_ids):
         assert function(text) == encoder.encode(text)
 
 
-def test_every_character(gpt2_to_ids):
-    """Between letters, whose pieces it may join or part."""
-    encoder, function = gpt2_to_ids
+def test_every_character(gpt2_graph_encoder):
+    """Each character stands between letters, whose pieces it joins or separates."""
+    encoder, function = gpt2_graph_encoder
     characters = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
     for start in range(0, len(characters), 1 << 16):
         text = "".join(f"a{character} " for character in characters[start : start + (1 << 16) : 7])
         assert function(text) == encoder.encode(text)
 
 
-def test_merges_that_make_what_others_made():
-    """Ranks out of the order in which pieces grow, and runs of one piece."""
-    characters = {byte: character for byte, character in zip(range(256), load_characters())}
+def test_merges_of_merged_symbols():
+    """Ranks do not ascend with the length of the symbols, and symbols repeat."""
     merges = [("b", "a"), ("a", "a"), ("aa", "aa"), ("a", "ba"), ("aaaa", "a")]
-    known = [*characters.values(), *("".join(pair) for pair in merges)]
-    encoder, function = compiled(Encoder({piece: i for i, piece in enumerate(known)}, merges))
+    symbols = [*byte_characters().values(), *("".join(pair) for pair in merges)]
+    encoder, function = compile_encoder(Encoder({piece: i for i, piece in enumerate(symbols)}, merges))
     rng = random.Random(2)
     for _ in range(100):
         text = "".join(rng.choice("aaab ") for _ in range(rng.randrange(30)))
         assert function(text) == encoder.encode(text), text
 
 
-def load_characters():
-    from gpt2.encoder import byte_characters
-
-    return byte_characters().values()
-
-
-def test_weights_are_in_the_variables_alone(folder, source):
-    """The graph stays small, whatever the model's size."""
+def test_the_graph_holds_no_weights(folder, source):
+    """All weights are in the variables, so that the graph stays small for any model size."""
     shapes = dict(tf.train.list_variables(str(folder / "variables/variables")))
     assert sum(int(np.prod(shape)) for name, shape in shapes.items() if "weights" in name) == source.hparams.n_params
     assert len(dict(flatten(nest((name, 0) for name in source.hparams.weight_shapes())))) <= len(shapes)
