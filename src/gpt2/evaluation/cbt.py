@@ -1,4 +1,4 @@
-"""The Children's Book Test: which of ten words belongs in the blank (Hill et al. 2016)."""
+"""The Children's Book Test: choose the word that belongs in the blank, out of ten (Hill et al. 2016)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HellaSwag: which of four endings continues a text (Zellers et al. 2019)."""
+"""HellaSwag: choose the ending that continues a text, out of four (Zellers et al. 2019)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Multiple-choice tasks: is the correct answer the one that the model finds most likely?
+"""Multiple-choice tasks, measured by how often the correct answer is the most likely one.
 
 The common prefix of a question's answers is computed once (`engine.scoring`).
 """
