@@ -1,4 +1,4 @@
-// Writes ids greedily: how a program in C uses the native step, without Python and TensorFlow.
+// Generates ids greedily: how a C program uses the native step, without Python and TensorFlow.
 //
 //     python examples/c/prepare.py models/shakespeare .     # writes ./weights.bin and ./libgpt2.so
 //     cc -std=c99 -Isrc/gpt2/engine/native examples/c/greedy.c ./libgpt2.so -o greedy
@@ -24,7 +24,7 @@ int main(int count, char** arguments) {
   float *logits = zeros(model.n_vocab * sizeof *logits), log_total;
   int n = count - 4, *ids = zeros(n * sizeof *ids);
   for (int i = 0; i < n; i++) ids[i] = atoi(arguments[4 + i]);
-  for (int i = 0; i < new_ids; i++) {  // first the whole prompt, then the id that was just written
+  for (int i = 0; i < new_ids; i++) {  // first the whole prompt, then the newest id
     piece[0] += piece[1], piece[1] = i ? 1 : n, piece[2] = 1;
     check(gpt2_forward(type, &model, &cache, piece, 1, width, ids, piece[1], logits, &log_total));
     ids[0] = largest(logits, model.n_vocab);

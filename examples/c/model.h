@@ -1,4 +1,4 @@
-// A model for the native step (gpt2.h) out of the file that prepare.py writes: GPT-2 as OpenAI's, in one of three types.
+// A model for the native step (gpt2.h), read from the file that prepare.py writes: OpenAI's GPT-2 in one of three types.
 
 #ifndef MODEL_H
 #define MODEL_H
@@ -31,7 +31,7 @@ static float* read_floats(FILE* file, long n) {
   return numbers;
 }
 
-// Reads a matrix with n outputs and packs it; scale [n] is written.
+// Reads a matrix with n outputs and packs it; writes its scales to scale [n].
 static const void* read_matrix(FILE* file, int type, long n, long depth, int in_out, float* scale) {
   float* weights = read_floats(file, n * depth);
   void* packed = zeros(gpt2_packed_bytes(type, n, depth));
@@ -41,7 +41,7 @@ static const void* read_matrix(FILE* file, int type, long n, long depth, int in_
   return packed;
 }
 
-// The matrices of a layer into matrices [4]; what it returns is its vectors, in the order of gpt2.h.
+// Reads the matrices of a layer into matrices [4]; returns the vectors of the layer, in the order of gpt2.h.
 static const float* read_layer(FILE* file, int type, long e, const void** matrices) {
   const long f = 4 * e, biases = 9 * e + f;  // numbers before the scales
   float* v = zeros((biases + 5 * e + f) * sizeof(float));
@@ -81,7 +81,7 @@ static gpt2_model read_model(const char* path, int type, long threads) {
   return model;
 }
 
-// Blocks for so many texts of the longest kind; those of text i are i * blocks_of(model) and the following.
+// Allocates the blocks of n texts of the maximum length; those of text i start at i * blocks_of(model).
 static long blocks_of(const gpt2_model* model) { return (model->n_ctx + gpt2_slots - 1) / gpt2_slots; }
 
 static gpt2_cache new_cache(int type, const gpt2_model* model, long texts) {

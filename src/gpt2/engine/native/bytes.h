@@ -1,4 +1,4 @@
-// Products of int8 weights.
+// Products with int8 weights.
 
 #pragma once
 
@@ -6,39 +6,40 @@
 
 namespace gpt2 {
 
-// How this processor multiplies weights, four in a word and BIAS too large, by four whole numbers of a byte that it has
-// `Kept` in its own way. `dot` adds the four products to each of `sums`; its operands are what `weights` and `numbers` make.
+// This processor's way to multiply four weights in a word, each of them BIAS too large, by four rounded activations,
+// which are `Stored` in its own way. `dot` adds the four products to each of `sums`; its operands are results of
+// `weights` and `numbers`.
 #if defined(__AVX512VNNI__)
 struct Fours {
-  using Kept = int8_t;
+  using Stored = int8_t;
   static constexpr int BIAS = Biased::BIAS;
 
-  static void keep(Ints x, Kept* to) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
+  static void store(Ints x, Stored* to) { _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8((__m512i)x)); }
   static Ints weights(Ints words) { return words; }
-  static Ints numbers(const Kept* four) { return all_lanes(four); }
+  static Ints numbers(const Stored* four) { return all_lanes(four); }
   static Ints dot(Ints sums, Ints w, Ints x) { return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)w, (__m512i)x); }
 };
 #elif defined(__ARM_FEATURE_DOTPROD)
 struct Fours {
-  using Kept = int8_t;
+  using Stored = int8_t;
   static constexpr int BIAS = 0;
 
-  static void keep(Ints x, Kept* to) {
+  static void store(Ints x, Stored* to) {
     for (int i = 0; i < LANES; i++) to[i] = x[i];
   }
   static Ints weights(Ints words) { return words ^ int32_t(0x80808080); }
-  static Ints numbers(const Kept* four) { return all_lanes(four); }
+  static Ints numbers(const Stored* four) { return all_lanes(four); }
   static Ints dot(Ints sums, Ints w, Ints x) { return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)w, (int8x16_t)x); }
 };
 #else
-struct Fours {  // the first and the third, the second and the fourth
+struct Fours {  // the first and third weight together, the second and fourth together
   struct Two {
     Ints even, odd;
   };
-  using Kept = int16_t;
+  using Stored = int16_t;
   static constexpr int BIAS = Biased::BIAS;
 
-  static void keep(Ints x, Kept* to) {
+  static void store(Ints x, Stored* to) {
     constexpr uint64_t LOW = 0x0000ffff0000ffff;
     uint64_t two[LANES / 2];
     std::memcpy(two, &x, sizeof x);
@@ -48,7 +49,7 @@ struct Fours {  // the first and the third, the second and the fourth
     }
   }
   static Two weights(Ints words) { return {words & 0xff00ff, words >> 8 & 0xff00ff}; }
-  static Two numbers(const Kept* four) { return {all_lanes(four), all_lanes(four + 2)}; }
+  static Two numbers(const Stored* four) { return {all_lanes(four), all_lanes(four + 2)}; }
   static Ints dot(Ints sums, Two w, Two x) { return sums + (dot(w.even, x.even) + dot(w.odd, x.odd)); }
 
   static Ints dot(Ints a, Ints b) {
@@ -72,19 +73,19 @@ struct Fours {  // the first and the third, the second and the fourth
 };
 #endif
 
-// Activations in whole numbers of a byte, with a scale for each PART neighbours, as GGML's Q8_0 has them: what they cost in
-// quality is what the weights' own rounding does. The sums within a part are exact: all processors compute the same.
+// Activations rounded to 8 bits with a scale for each PART neighbors, as in GGML's Q8_0: this costs as much quality as
+// the rounding of the weights. The sums within a part are exact, so all processors compute the same.
 struct Bytes {
   static constexpr int PART = 32;
 #ifdef __AVX512F__
-  static constexpr int MAX_ROWS = 6;  // 2 x 6 sums within a part, as many of all parts and what is multiplied
+  static constexpr int MAX_ROWS = 6;  // 2 x 6 sums within a part, as many over all parts, and the factors
 #else
   static constexpr int MAX_ROWS = 4;
 #endif
-  struct Stored {  // PART of them
-    Fours::Kept of[PART];
+  struct Stored {  // PART activations
+    Fours::Stored of[PART];
     float scale;
-    int32_t bias;  // what makes up for that of the weights
+    int32_t bias;  // compensates that of the weights
   };
   const Stored* parts;
   long stride;
@@ -95,28 +96,29 @@ struct Bytes {
     for (long k = 0; k < n; k += PART) *to++ = rounded(x + k, n - k);
   }
 
-  static Stored rounded(const float* x, long n) {  // and zeros, if there are fewer than PART
+  // Rounds n numbers, and zeros if there are fewer than PART.
+  static Stored rounded(const float* x, long n) {
     constexpr int VECTORS = PART / LANES;
     Vec all[VECTORS];
     Ints most = {};
     for (int i = 0; i < VECTORS; i++) {
       all[i] = load(x + i * LANES, n - i * LANES);
-      const Ints size = (Ints)all[i] & 0x7fffffff;  // as whole numbers they have the same order, and NaN is the largest
+      const Ints size = (Ints)all[i] & 0x7fffffff;  // as integers they have the same order, and NaN is the largest
       most = size > most ? size : most;
     }
     const int32_t bits = largest_of(most);
     float largest;
     std::memcpy(&largest, &bits, sizeof largest);
-    const bool usual = largest > 1e-30f && largest < INFINITY;  // of smaller ones the inverse would be infinite
+    const bool is_normal = largest > 1e-30f && largest < INFINITY;  // the inverse of smaller ones would be infinite
     const float inverse = Biased::LARGEST / largest;
     Stored number;
     Ints total = {};
     for (int i = 0; i < VECTORS; i++) {
-      const Ints whole = usual ? nearest(all[i] * inverse) : Ints{};
-      Fours::keep(whole, number.of + i * LANES);
+      const Ints whole = is_normal ? nearest(all[i] * inverse) : Ints{};
+      Fours::store(whole, number.of + i * LANES);
       total += whole;
     }
-    number.scale = largest / Biased::LARGEST;  // NaN or infinite where a number is: so are the sums
+    number.scale = largest / Biased::LARGEST;  // NaN or infinite if a number is, and then so are the sums
     number.bias = -Fours::BIAS * sum_of(total);
     return number;
   }
@@ -130,9 +132,9 @@ struct Bytes {
       Ints whole[R][2];
       unrolled<R>([&](int r) ALWAYS_INLINE { whole[r][0] = whole[r][1] = Ints{} + a[r * stride].bias; });
       const long count = std::min<long>(PART, depth - k);
-#pragma GCC unroll 1  // or GCC sorts the sums anew, and has too few registers for that
+#pragma GCC unroll 1  // otherwise GCC reorders the sums and runs out of registers
       for (long i = 0; i < count; i += 4, w += 4 * WIDTH) {
-        ask_ahead(w), ask_ahead(w + 4 * LANES);
+        prefetch_next_page(w), prefetch_next_page(w + 4 * LANES);
         const auto left = Fours::weights(words(w)), right = Fours::weights(words(w + 4 * LANES));
         unrolled<R>([&](int r) ALWAYS_INLINE {
           const auto x = Fours::numbers(a[r * stride].of + i);

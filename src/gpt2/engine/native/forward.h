@@ -1,4 +1,4 @@
-// The whole transformer over packed weights, as all threads of a team walk through it.
+// The whole transformer over packed weights, computed by all threads of a team together.
 
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace gpt2 {
 
-// One layer: packed matrices, and one vector with gains, biases and the matrices' scales one after another.
+// A layer: packed matrices, and one vector of gains, biases and the matrices' scales, one after another.
 template <class W>
 struct Layer {
   const W *c_attn, *attn_proj, *c_fc, *mlp_proj;
@@ -19,18 +19,18 @@ struct Layer {
   float score_scale;
 };
 
-// A matrix outside of the layers, with its scales and, of some, a bias.
+// A matrix outside the layers, with its scales and an optional bias.
 template <class W>
 struct Matrix {
   const W* w;
   const float *scale, *bias;
 };
 
-// What is new of one text: `count` tokens, the first at position `start`; the last `wanted` of them want logits. The
-// numbers of the blocks that hold what was before and take what is new follow these three numbers.
-struct Piece {
+// The new tokens of a sequence: `count` tokens, the first at position `start`; logits are computed for the last
+// `n_logits` of them. The numbers of the sequence's blocks follow these three numbers.
+struct Segment {
   static constexpr int BLOCKS = 3;
-  int start, count, wanted;
+  int start, count, n_logits;
   const int *blocks, *tokens;
 };
 
@@ -39,19 +39,19 @@ struct Forward {
   long n_embd, n_head, n_vocab, n_inner, n_token_embd;
   float epsilon;
   bool exact_gelu;
-  std::vector<Piece> pieces;
+  std::vector<Segment> segments;
   C* const* blocks;
-  Matrix<W> wte, in_proj, out_proj, lm_head;  // in_proj and out_proj where n_token_embd is not n_embd
+  Matrix<W> wte, in_proj, out_proj, lm_head;  // in_proj and out_proj if n_token_embd is not n_embd
   const float *wpe, *ln_f;
   std::vector<Layer<W>> layers;
-  float *logits, *log_totals;  // [wanted, n_vocab] and [wanted]
+  float *logits, *log_totals;  // [outputs, n_vocab] and [outputs]
   Team* team;
 
-  enum Then { STORE, ADD, GELU, EXACT_GELU };
-  static constexpr long ROWS_AT_ONCE = 96;   // so many rows of activations stay in the second-level cache
-  static constexpr long FEW = 4;  // rows that every thread prepares for itself sooner than it waits for others
+  enum Finish { STORE, ADD, GELU, EXACT_GELU };
+  static constexpr long BLOCK_ROWS = 96;   // rows of activations that fit into the second-level cache
+  static constexpr long MAX_OWN_ROWS = 4;  // every thread prepares at most these rows itself rather than wait for others
 
-  struct New {
+  struct NewToken {
     int token, position;
   };
   struct Rows {
@@ -64,7 +64,7 @@ struct Forward {
     std::vector<float> memory;
 
     void resize(long rows, long n) {
-      this->stride = apart<float>(n);
+      this->stride = row_stride<float>(n);
       memory.resize(rows * this->stride);
       this->first = memory.data();
     }
@@ -74,7 +74,7 @@ struct Forward {
   template <class Weight>
   static constexpr bool ROUNDED = !std::is_same_v<Form<Weight>, Floats>;
 
-  // Rows in the form in which they meet weights or a cache, if that is not the one in which they were computed.
+  // Rows converted to the form that is multiplied by weights or a cache, if that is not float32.
   template <class Weight, bool = ROUNDED<Weight>>
   struct Converted {
     std::vector<typename Form<Weight>::Stored> memory;
@@ -85,7 +85,7 @@ struct Forward {
   struct Converted<Weight, false> {
     void resize(long, long) {}
   };
-  // Activations on their way into a product.
+  // The activations of a product.
   struct Operand {
     Activations normed;
     Converted<W> converted;
@@ -95,63 +95,65 @@ struct Forward {
       converted.resize(rows, widest);
     }
   };
-  static constexpr int QUERIES = Form<C>::MAX_ROWS;  // that attend at once
+  static constexpr int QUERIES = Form<C>::MAX_ROWS;  // that attend together
   struct Sums {
     Vec of[QUERIES][2];
   };
-  // What each thread has of its own. Sized before anything is computed, where an exception does no harm, and kept.
-  struct Own {
-    Operand few;
+  // Each thread's own memory. It is sized before anything is computed, where an exception does no harm, and reused.
+  struct Scratch {
+    Operand operand;
     std::vector<float> scores;
     std::vector<Sums> sums;
     Converted<C> converted;
   };
-  static Own& own() {
-    static thread_local Own mine;
-    return mine;
+  static Scratch& scratch() {
+    static thread_local Scratch own;
+    return own;
   }
 
-  std::vector<New> rows;     // of the activations
-  std::vector<long> first;   // of each piece's rows
-  std::vector<long> wanted;  // the rows that want logits
-  std::vector<long> first_wanted;  // of each piece's among them
+  std::vector<NewToken> rows;  // one for each row of activations
+  std::vector<long> first_row;  // of each segment
+  std::vector<long> outputs;  // the rows that need logits
+  std::vector<long> first_output;  // of each segment
   Activations x, wide, attended;
   Operand shared;
   Block<C> block;
   long head_size, widest;
-  long capacity;  // slots that the longest piece sees, in whole blocks
-  bool few;
+  long capacity;  // slots that the longest sequence sees, in whole blocks
+  bool is_small;  // at most MAX_OWN_ROWS rows
 
-  void prepare() {  // once, before the threads do
+  // Sizes the shared memory, once, before the threads prepare.
+  void prepare() {
     head_size = n_embd / n_head;
     widest = std::max(std::max(3 * n_embd, n_inner), n_token_embd);
     block = {n_head, head_size};
     capacity = 0;
-    for (const Piece& p : pieces) {
-      first.push_back(rows.size());
-      first_wanted.push_back(wanted.size());
+    for (const Segment& p : segments) {
+      first_row.push_back(rows.size());
+      first_output.push_back(outputs.size());
       for (int t = 0; t < p.count; t++) rows.push_back({p.tokens[t], p.start + t});
-      for (int t = p.wanted; t > 0; t--) wanted.push_back(rows.size() - t);
+      for (int t = p.n_logits; t > 0; t--) outputs.push_back(rows.size() - t);
       capacity = std::max(capacity, (p.start + p.count + Block<C>::SLOTS - 1) / Block<C>::SLOTS * Block<C>::SLOTS);
     }
     const long n = rows.size();
-    few = n <= FEW;
+    is_small = n <= MAX_OWN_ROWS;
     x.resize(n, n_embd);
     wide.resize(n, widest);
     attended.resize(n, n_embd);
-    shared.resize(few ? 0 : n, n_embd, widest);
+    shared.resize(is_small ? 0 : n, n_embd, widest);
   }
 
   void prepare_thread() const {
-    if (few) own().few.resize(rows.size(), n_embd, widest);
-    own().scores.resize(QUERIES * capacity);
-    own().sums.resize((head_size + WIDTH - 1) / WIDTH);
-    own().converted.resize(QUERIES, std::max(capacity, head_size));
+    if (is_small) scratch().operand.resize(rows.size(), n_embd, widest);
+    scratch().scores.resize(QUERIES * capacity);
+    scratch().sums.resize((head_size + WIDTH - 1) / WIDTH);
+    scratch().converted.resize(QUERIES, std::max(capacity, head_size));
   }
 
-  void run() {  // in every thread
-    const long n_logits = wanted.size();
-    Operand& operand = few ? own().few : shared;
+  // Computes the logits; called in every thread.
+  void run() {
+    const long n_logits = outputs.size();
+    Operand& operand = is_small ? scratch().operand : shared;
     enter(operand);
     for (size_t i = 0; i < layers.size(); i++) transform(operand, i);
     norm(operand, n_logits, ln_f, ln_f + n_embd);
@@ -161,8 +163,8 @@ struct Forward {
     team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
 
-  // What a layer adds to x. Of the last one's rows only their keys and values are needed where no logits are wanted: there
-  // x has the others alone from then on.
+  // Adds a layer's attention and MLP to x. In the last layer, rows that need no logits only need their keys and values:
+  // after its attention x holds the other rows only.
   void transform(Operand& operand, long i) {
     const Layer<W>& layer = layers[i];
     const long e = n_embd, f = n_inner;
@@ -173,12 +175,12 @@ struct Forward {
     long n = rows.size();
     norm(operand, n, g_1, b_1);
     product(operand, operand.normed, n, e, layer.c_attn, s_attn, b_attn, 3 * e, STORE, wide);
-    team->phase(pieces.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
-    if (is_last(i) && wanted.size() < rows.size()) {
-      n = wanted.size();
+    team->phase(segments.size() * n_head, [&](long task) { attend(i, task / n_head, task % n_head); });
+    if (is_last(i) && outputs.size() < rows.size()) {
+      n = outputs.size();
       team->phase(1, [&](long) {
         for (long row = 0; row < n; row++)
-          if (wanted[row] != row) std::copy(x[wanted[row]], x[wanted[row]] + e, x[row]);
+          if (outputs[row] != row) std::copy(x[outputs[row]], x[outputs[row]] + e, x[row]);
       });
     }
     product(operand, attended, n, e, layer.attn_proj, s_proj, b_proj, e, ADD, x);
@@ -189,7 +191,7 @@ struct Forward {
 
   bool is_last(long layer) const { return layer + 1 == long(layers.size()); }
 
-  // The new tokens' embeddings into x.
+  // Writes the new tokens' embeddings to x.
   void enter(Operand& operand) {
     const long n = rows.size(), width = n_token_embd;
     const Activations& embedded = in_proj.w ? wide : x;
@@ -197,45 +199,46 @@ struct Forward {
     if (in_proj.w) product(operand, wide, n, width, in_proj, n_embd, STORE, x);
   }
 
-  void embed(New at, float* out) {
+  void embed(NewToken at, float* out) {
     const long width = n_token_embd;
     for (long i = 0; i < width; i++)
       out[i] = to_float(wte.w[place<W>(i, at.token, width)]) * wte.scale[at.token] + wpe[at.position * width + i];
   }
 
-  // Does task(row) for each row of an operand.
+  // Calls task(row) for each row of an operand.
   template <class Task>
   void each(long n, const Task& task) {
-    if (!few) return team->phase(n, task);
+    if (!is_small) return team->phase(n, task);
     for (long row = 0; row < n; row++) task(row);
   }
 
-  void norm(Operand& to, long n, const float* gain, const float* bias) {  // the first n rows of x
+  // Normalizes the first n rows of x.
+  void norm(Operand& to, long n, const float* gain, const float* bias) {
     each(n, [&](long row) { layer_norm(x[row], gain, bias, epsilon, n_embd, to.normed[row]); });
   }
 
-  void product(Operand& operand, const Rows& a, long n, long depth, const Matrix<W>& by, long width, Then then,
+  void product(Operand& operand, const Rows& a, long n, long depth, const Matrix<W>& by, long width, Finish finish,
                const Rows& out) {
-    product(operand, a, n, depth, by.w, by.scale, by.bias, width, then, out);
+    product(operand, a, n, depth, by.w, by.scale, by.bias, width, finish, out);
   }
 
-  // out [n, width] = or += a [n, depth] times w, times scale, plus bias.
+  // Computes a [n, depth] times w, times scale, plus bias, and stores, adds or activates it to out [n, width].
   void product([[maybe_unused]] Operand& operand, const Rows& a, long n, long depth, const W* w, const float* scale,
-               const float* bias, long width, Then then, const Rows& out) {
+               const float* bias, long width, Finish finish, const Rows& out) {
     const auto finish_tile = [&](long column, long row, long count, Vec(*sums)[2]) {
       for (int half = 0; half < 2; half++, column += LANES)
-        finish(&sums[0][half], count, scale + column, bias ? bias + column : nullptr, width - column, then,
+        finish_columns(&sums[0][half], count, scale + column, bias ? bias + column : nullptr, width - column, finish,
                {out[row] + column, out.stride});
     };
     const auto with = [&](const auto& rows) { multiply(rows, n, depth, w, width, finish_tile); };
     as_operand(a, depth, operand.converted, [&](const auto& task) { each(n, task); }, with);
   }
 
-  template <class A, class Finish>
-  void multiply(const A& a, long n, long depth, const W* w, long width, const Finish& finish_tile) {
-    const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+  template <class A, class FinishTile>
+  void multiply(const A& a, long n, long depth, const W* w, long width, const FinishTile& finish_tile) {
+    const long panels = (width + WIDTH - 1) / WIDTH, blocks = (n + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const auto task = [&](long i) {
-      const long panel = i % panels, first = i / panels * ROWS_AT_ONCE, end = std::min(n, first + ROWS_AT_ONCE);
+      const long panel = i % panels, first = i / panels * BLOCK_ROWS, end = std::min(n, first + BLOCK_ROWS);
       Vec sums[A::MAX_ROWS][2];
       for (long row = first, rows; row < end; row += rows) {
         rows = std::min<long>(end - row, A::MAX_ROWS);
@@ -246,14 +249,14 @@ struct Forward {
     team->phase(panels * blocks, task);
   }
 
-  // LANES columns of a tile, of which `width` are in the matrix; the next row's sums are two vectors further.
-  static void finish(const Vec* sums, long count, const float* scale, const float* bias, long width, Then then,
-                     const Rows& out) {
+  // Finishes LANES columns of a tile, of which `width` are in the matrix; the next row's sums are two vectors further.
+  static void finish_columns(const Vec* sums, long count, const float* scale, const float* bias, long width,
+                             Finish finish, const Rows& out) {
     const Vec times = load(scale, width), plus = bias ? load(bias, width) : Vec{};
     const auto put = [&](const auto& last) {
       for (long r = 0; r < count; r++) store(out[r], last(sums[2 * r] * times + plus, out[r]), width);
     };
-    switch (then) {
+    switch (finish) {
       case STORE: return put([](Vec sum, const float*) { return sum; });
       case ADD: return put([&](Vec sum, const float* to) { return sum + load(to, width); });
       case GELU: return put([](Vec sum, const float*) { return gelu(sum); });
@@ -261,18 +264,18 @@ struct Forward {
     }
   }
 
-  // One head of one piece: its new keys and values into the cache, then the attention of each new token that anything
-  // depends on to all so far.
+  // Computes one head of one segment: writes its new keys and values into the cache, then computes the attention of
+  // each new token that is needed later to all tokens up to it.
   void attend(long layer, long number, long head) {
-    const Piece& p = pieces[number];
+    const Segment& p = segments[number];
     const auto keys_of = [&](long slot) { return blocks[p.blocks[slot / Block<C>::SLOTS]] + block.place_of(layer, head); };
-    const Rows qkv{wide[first[number]] + head * head_size, wide.stride};
+    const Rows qkv{wide[first_row[number]] + head * head_size, wide.stride};
     for (long t = 0; t < p.count; t++) {
       C* keys = keys_of(p.start + t);
-      block.keep(qkv[t] + n_embd, qkv[t] + 2 * n_embd, keys, (p.start + t) % Block<C>::SLOTS);
+      block.write(qkv[t] + n_embd, qkv[t] + 2 * n_embd, keys, (p.start + t) % Block<C>::SLOTS);
     }
-    const long skipped = is_last(layer) ? p.count - p.wanted : 0;
-    const long to = (is_last(layer) ? first_wanted : first)[number] - skipped;
+    const long skipped = is_last(layer) ? p.count - p.n_logits : 0;
+    const long to = (is_last(layer) ? first_output : first_row)[number] - skipped;
     for (long t = skipped, n; t < p.count; t += n) {
       n = std::min<long>(p.count - t, QUERIES);
       const Rows queries{qkv[t], qkv.stride}, out{attended[to + t] + head * head_size, attended.stride};
@@ -280,17 +283,17 @@ struct Forward {
     }
   }
 
-  // Queries q [n] that stand at `position` and after it -> out [n, head_size]. keys_of: the keys of the head in the block
-  // of a slot; its values follow them.
+  // Computes the attention of n queries, the first at `position`, to out [n, head_size]. keys_of(slot) returns the
+  // head's keys in the slot's block; its values follow them.
   template <class KeysOf>
   void attend_rows(const KeysOf& keys_of, float scale, const Rows& q, long n, long position, const Rows& out) const {
-    std::vector<float>& scores = own().scores;
+    std::vector<float>& scores = scratch().scores;
     const long end = position + n;
     Vec sums[QUERIES][2];
     const auto all_rows = [&](const auto& task) {
       for (long r = 0; r < n; r++) task(r);
     };
-    as_operand(q, head_size, own().converted, all_rows, [&](const auto& queries) {
+    as_operand(q, head_size, scratch().converted, all_rows, [&](const auto& queries) {
       for (long slot = 0; slot < end; slot += WIDTH) {
         const C* keys = keys_of(slot) + place<C>(0, slot % Block<C>::SLOTS, head_size);
         tile_of<false>(n, queries, 0, keys, head_size, sums);
@@ -302,8 +305,8 @@ struct Forward {
       const long used = (position + r + WIDTH) / WIDTH * WIDTH, all = (end - 1 + WIDTH) / WIDTH * WIDTH;
       std::fill(&scores[r * capacity + used], &scores[r * capacity] + all, 0.0f);
     }
-    as_operand({scores.data(), capacity}, end, own().converted, all_rows, [&](const auto& probabilities) {
-      std::vector<Sums>& all = own().sums;  // of each panel
+    as_operand({scores.data(), capacity}, end, scratch().converted, all_rows, [&](const auto& probabilities) {
+      std::vector<Sums>& all = scratch().sums;  // one for each panel
       std::fill(all.begin(), all.end(), Sums{});
       for (long slot = 0; slot < end; slot += Block<C>::SLOTS) {
         const C* values = keys_of(slot) + block.keys();
@@ -318,7 +321,8 @@ struct Forward {
     });
   }
 
-  // Does use(rows) with these rows [n, depth] in the form in which they meet weights or a cache; `all` does a task for each.
+  // Calls use(rows) with rows [n, depth] in the form that is multiplied by weights or a cache; `all` calls a task for
+  // each.
   template <class Weight, class All, class Use>
   static void as_operand(const Rows& rows, [[maybe_unused]] long depth, [[maybe_unused]] Converted<Weight>& converted,
                          [[maybe_unused]] const All& all, const Use& use) {

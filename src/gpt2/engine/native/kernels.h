@@ -1,8 +1,8 @@
-// Products with packed matrices, as panels.h describes them. No threads, no TensorFlow.
+// Products with packed matrices, as panels.h describes them; without threads.
 //
-// What comes out for a row is the same to the bit whatever rows stand beside it: each sum has one order, from the first
-// product to the last, however many rows share a tile. And on every processor that rounds a product and its sum once, but
-// for bfloat16 that are too small for normal numbers and for Intel's matrix unit.
+// A row's results have the same bits whatever other rows are computed with it: each sum has one order, from the first
+// product to the last, however many rows share a tile. They are also the same on all processors that round a product
+// and its sum once, except for denormal bfloat16 numbers, and except on Intel's matrix unit.
 
 #pragma once
 
@@ -12,11 +12,11 @@
 
 namespace gpt2 {
 
-// Rows of activations, in the forms in which they meet weights. `tile` leaves in sums[R][2], or adds to them, the product
-// of R of them [R, depth] with one panel [depth, WIDTH]. Where a form is not that in which they were computed, `round`
-// makes a row of it, `stride_of(depth)` of what is Stored.
+// The forms of activations that are multiplied by weights. `tile` writes the product of R rows [R, depth] and a panel
+// [depth, WIDTH] to sums[R][2], or adds it to them. If a form is not float32, `round` converts a row to
+// `stride_of(depth)` elements of type Stored.
 //
-// The form in which activations meet weights W, and queries and shares a cache of C:
+// The form of activations for weights W, and of queries and attention weights for a cache of type W:
 template <class W>
 struct Form {
   using Of = Floats;

@@ -1,4 +1,4 @@
-// What Python and others use, as gpt2.h describes it. No C++ exception leaves this file.
+// The functions that gpt2.h declares, for Python and other callers. No C++ exception leaves this file.
 
 #include <pthread.h>
 
@@ -14,40 +14,41 @@
 
 namespace gpt2 {
 
-// Never destroyed: at exit its threads still wait. A forked process has none of them and takes a new team.
+// Never destroyed, since its threads still wait at exit. A forked process has none of the threads and gets a new team.
 Team* team = new Team;
 const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
 
 #ifdef GPT2_TILES
-constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // as devices.py has them for build.py
-const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGISTERS) == 0;  // of a process, asked once
+constexpr long REQUEST_PERMISSION = 0x1023, TILE_REGISTERS = 18;  // the same numbers as in devices.py
+const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGISTERS) == 0;  // once per process
 #else
 const bool may_compute = true;
 #endif
 
-// `room`: blocks that the piece names, some perhaps for nothing.
-const char* wrong(const gpt2_model& model, const gpt2_cache& cache, const Piece& p, long room) {
-  if (p.count < 1 || p.wanted < 0 || p.wanted > p.count) return "counts must be from 1, and at least what is wanted";
+// Returns what is wrong with a segment, or NULL. max_blocks: how many block numbers the segment has room for.
+const char* find_error(const gpt2_model& model, const gpt2_cache& cache, const Segment& p, long max_blocks) {
+  if (p.count < 1 || p.n_logits < 0 || p.n_logits > p.count)
+    return "counts must be from 1, and at least the number of logits";
   const long end = p.start + long(p.count), slots = Block<float>::SLOTS;
-  if (p.start < 0 || end > std::min(room * slots, model.n_ctx)) return "positions out of range";
-  const auto there = [&](int block) { return block >= 0 && block < cache.n_blocks && cache.blocks[block]; };
-  if (!std::all_of(p.blocks, p.blocks + (end + slots - 1) / slots, there)) return "blocks out of range";
-  const auto known = [&](int id) { return id >= 0 && id < model.n_vocab; };
-  return std::all_of(p.tokens, p.tokens + p.count, known) ? nullptr : "ids outside the vocabulary";
+  if (p.start < 0 || end > std::min(max_blocks * slots, model.n_ctx)) return "positions out of range";
+  const auto is_valid_block = [&](int block) { return block >= 0 && block < cache.n_blocks && cache.blocks[block]; };
+  if (!std::all_of(p.blocks, p.blocks + (end + slots - 1) / slots, is_valid_block)) return "blocks out of range";
+  const auto is_valid_id = [&](int id) { return id >= 0 && id < model.n_vocab; };
+  return std::all_of(p.tokens, p.tokens + p.count, is_valid_id) ? nullptr : "ids outside the vocabulary";
 }
 
 template <class W, class C>
-void forward(const gpt2_model& model, const gpt2_cache& cache, std::vector<Piece> pieces, float* logits,
+void forward(const gpt2_model& model, const gpt2_cache& cache, std::vector<Segment> segments, float* logits,
              float* log_totals) {
   Forward<W, C> f;
   f.n_embd = model.n_embd, f.n_head = model.n_head, f.n_vocab = model.n_vocab;
   f.n_inner = model.n_inner, f.n_token_embd = model.n_token_embd;
   f.epsilon = model.epsilon, f.exact_gelu = model.exact_gelu;
-  f.pieces = std::move(pieces);
+  f.segments = std::move(segments);
   f.blocks = reinterpret_cast<C* const*>(cache.blocks);
-  const auto outside = [](const gpt2_matrix& m) { return Matrix<W>{static_cast<const W*>(m.w), m.scale, m.bias}; };
-  f.wte = outside(model.wte), f.lm_head = outside(model.lm_head);
-  f.in_proj = outside(model.in_proj), f.out_proj = outside(model.out_proj);
+  const auto to_matrix = [](const gpt2_matrix& m) { return Matrix<W>{static_cast<const W*>(m.w), m.scale, m.bias}; };
+  f.wte = to_matrix(model.wte), f.lm_head = to_matrix(model.lm_head);
+  f.in_proj = to_matrix(model.in_proj), f.out_proj = to_matrix(model.out_proj);
   f.wpe = model.wpe, f.ln_f = model.ln_f;
   for (long i = 0; i < model.n_layer; i++) {
     const auto matrix = [&](long k) { return static_cast<const W*>(model.matrices[4 * i + k]); };
@@ -60,17 +61,17 @@ void forward(const gpt2_model& model, const gpt2_cache& cache, std::vector<Piece
   team->run(model.threads, [&] { f.prepare_thread(); }, [&] { f.run(); });
 }
 
-// What work() returns, that is what is wrong with its input or nothing, or what it threw.
+// Returns the result of work(), an error message or NULL; exceptions become messages.
 template <class Work>
-const char* caught(const Work& work) noexcept {
+const char* catch_errors(const Work& work) noexcept {
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    return "no memory";  // which Python knows
-  } catch (const std::length_error&) {  // more than there are addresses for
+    return "no memory";  // calls.py knows this message
+  } catch (const std::length_error&) {  // more than the address space
     return "no memory";
   } catch (...) {
-    return "an exception that nobody foresaw";
+    return "an unexpected exception";
   }
 }
 
@@ -87,7 +88,7 @@ long gpt2_packed_bytes(int type, long n, long depth) {
 const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, void* to,
                       float* scales) {
   using namespace gpt2;
-  return caught([&]() -> const char* {
+  return catch_errors([&]() -> const char* {
     const Plain from{weights, n, depth, bool(in_out)};
     if (type == GPT2_FLOAT32) pack(from, first, (float*)to, scales);
     if (type == GPT2_BFLOAT16) pack(from, first, (bfloat16*)to, scales);
@@ -105,17 +106,17 @@ long gpt2_block_bytes(int type, const gpt2_model* model) {
   return type == GPT2_FLOAT32 ? bytes(float()) : bytes(bfloat16());
 }
 
-const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* cache, const int* pieces, long n,
+const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* cache, const int* segments, long n,
                          long width, const int* tokens, long n_tokens, float* logits, float* log_totals) {
   using namespace gpt2;
-  return caught([&]() -> const char* {
-    if (!may_compute) return "the system allows no AMX, for which this library was compiled";
+  return catch_errors([&]() -> const char* {
+    if (!may_compute) return "the system does not permit AMX, for which this library was compiled";
     if (model->n_layer < 1) return "a model has at least one layer";
-    std::vector<Piece> all;
-    for (; n > 0; n--, pieces += width) {
-      const Piece p{pieces[0], pieces[1], pieces[2], pieces + Piece::BLOCKS, tokens};
-      if (p.count > n_tokens) return "fewer tokens than the pieces count";
-      if (const char* what = wrong(*model, *cache, p, width - Piece::BLOCKS)) return what;
+    std::vector<Segment> all;
+    for (; n > 0; n--, segments += width) {
+      const Segment p{segments[0], segments[1], segments[2], segments + Segment::BLOCKS, tokens};
+      if (p.count > n_tokens) return "there are fewer tokens than the segments need";
+      if (const char* error = find_error(*model, *cache, p, width - Segment::BLOCKS)) return error;
       all.push_back(p);
       tokens += p.count, n_tokens -= p.count;
     }
@@ -129,7 +130,7 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
 const char* gpt2_random_words(const uint64_t* keys, const uint64_t* firsts, const long* counts, long n,
                               const int* ids, long threads, uint32_t* to) {
   using namespace gpt2;
-  return caught([&]() -> const char* {
+  return catch_errors([&]() -> const char* {
     std::vector<long> starts{0};
     for (long i = 0; i < n; i++) starts.push_back(starts.back() + counts[i]);
     const auto task = [&](long i) {

@@ -1,8 +1,8 @@
-// Weights as files have them -> packed matrices, as panels.h describes them.
+// Packs weights, as they lie in files, into the layout that panels.h describes.
 //
-// A model is packed whenever it is loaded, so that this is a third of what a start takes: a panel's columns are gathered
-// some rows at a time in a tile that stays in the first-level cache, whichever way they lie in the file, and leave it as
-// whole words.
+// A model is packed whenever it is loaded, which takes a third of the start: some rows of a panel's columns at a time
+// are gathered in a tile that stays in the first-level cache, whatever their order in the file, and written as whole
+// words.
 
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace gpt2 {
 
-// Where the weights [depth, n], or [n, depth] if the outputs are rows, lie in memory.
+// Unpacked weights in memory, [depth, n] if in_out, else [n, depth].
 struct Plain {
   const float* weights;
   long n, depth;
@@ -21,12 +21,12 @@ struct Plain {
   float operator()(long k, long column) const { return weights[in_out ? k * n + column : column * depth + k]; }
 };
 
-// Some rows of a panel: [DEEP, WIDTH].
+// Some rows of a panel: [ROWS, WIDTH].
 struct Tile {
-  static constexpr long DEEP = 32;
-  float of[DEEP][WIDTH];
+  static constexpr long ROWS = 32;
+  float of[ROWS][WIDTH];
 
-  // Rows k, k + 1, ... of `from`, its columns from `begin` on.
+  // Copies rows k, k + 1, ... of `from`, with its columns from `begin` on.
   void gather(const Plain& from, long k, long rows, long begin) {
     if (from.in_out) {
       for (long row = 0; row < rows; row++)
@@ -44,7 +44,7 @@ inline float packed(float x, float, float) { return x; }
 inline bfloat16 packed(float x, bfloat16, float) { return to_bfloat16(x); }
 inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + Biased::BIAS)}; }
 
-// The same for LANES numbers, each in the lowest bits of a word, and zeros above.
+// The same for LANES numbers, each in the lowest bits of a word, with zeros in the others.
 inline Words packed(Vec x, float, Vec) { return (Words)x; }
 inline Words packed(Vec x, bfloat16, Vec) {
   const Words bits = (Words)x;
@@ -54,33 +54,33 @@ inline Words packed(Vec x, Biased, Vec scale) {
   return (Words)(nearest(x / scale) + Biased::BIAS) & 255;  // rounded as by std::rint
 }
 
-// The scales in int8 of columns [begin, end), less than a panel perhaps: their largest weight becomes 127.
+// Computes the int8 scales of columns [begin, end), at most a panel: a column's largest weight becomes 127.
 inline void int8_scales(const Plain& from, long begin, long end, float* scales) {
   std::fill(scales, scales + (end - begin), 0.0f);
-  const auto most = [&](long i, float x) { scales[i] = std::max(scales[i], std::fabs(x)); };
+  const auto update = [&](long i, float x) { scales[i] = std::max(scales[i], std::fabs(x)); };
   Tile tile;
   for (long k = 0, rows; k < from.depth; k += rows) {
-    rows = std::min(Tile::DEEP, from.depth - k);
+    rows = std::min(Tile::ROWS, from.depth - k);
     if (end - begin == WIDTH) {
       tile.gather(from, k, rows, begin);
       for (long row = 0; row < rows; row++)
-        for (long i = 0; i < WIDTH; i++) most(i, tile.of[row][i]);
+        for (long i = 0; i < WIDTH; i++) update(i, tile.of[row][i]);
     } else {
       for (long i = begin; i < end; i++)
-        for (long row = k; row < k + rows; row++) most(i - begin, from(row, i));
+        for (long row = k; row < k + rows; row++) update(i - begin, from(row, i));
     }
   }
   for (long i = 0; i < end - begin; i++) scales[i] = scales[i] > 0 ? scales[i] / Biased::LARGEST : 1;
 }
 
-// A whole panel, its columns from `begin` on, as far as it is whole words -> the row from which on it is none.
+// Packs the whole words of a panel, whose columns start at `begin`, and returns the first row that is not packed.
 template <class W>
 long pack_words(const Plain& from, long begin, const float* scales, W* to) {
   constexpr int G = GROUP<W>, BITS = 8 * sizeof(W);
   const long whole = from.depth / G * G;
   Tile tile;
   for (long k = 0, rows; k < whole; k += rows) {
-    rows = std::min(Tile::DEEP, whole - k);
+    rows = std::min(Tile::ROWS, whole - k);
     tile.gather(from, k, rows, begin);
     for (long row = 0; row < rows; row += G, to += G * WIDTH)
       for (long lane = 0; lane < WIDTH; lane += LANES) {
@@ -95,15 +95,15 @@ long pack_words(const Plain& from, long begin, const float* scales, W* to) {
   return whole;
 }
 
-// Columns `first`, first + 1, ... of a packed matrix `to` that is all zeros there, and their scales.
+// Packs weights into the columns of `to` from `first` on, which are all zeros, and computes their scales.
 template <class W>
 void pack(const Plain& from, long first, W* to, float* scales) {
   for (long begin = 0, end; begin < from.n; begin = end) {
     end = std::min(from.n, (first + begin) / WIDTH * WIDTH + WIDTH - first);
-    float* own = scales + first + begin;
-    if (std::is_same_v<W, Biased>) int8_scales(from, begin, end, own);
+    float* panel_scales = scales + first + begin;
+    if (std::is_same_v<W, Biased>) int8_scales(from, begin, end, panel_scales);
     long k = 0;
-    if (end - begin == WIDTH) k = pack_words(from, begin, own, to + place<W>(0, first + begin, from.depth));
+    if (end - begin == WIDTH) k = pack_words(from, begin, panel_scales, to + place<W>(0, first + begin, from.depth));
     for (; k < from.depth; k++)
       for (long i = begin; i < end; i++)
         to[place<W>(k, first + i, from.depth)] = packed(from(k, i), W(), scales[first + i]);

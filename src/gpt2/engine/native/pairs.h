@@ -1,5 +1,5 @@
-// Products of bfloat16, two in a word, with activations that are rounded to bfloat16 on processors without an instruction
-// for it too.
+// Products with bfloat16 weights, two in a word. Activations are rounded to bfloat16 as well, also on processors
+// without an instruction for it.
 
 #pragma once
 
@@ -8,26 +8,27 @@
 namespace gpt2 {
 
 #ifdef __AVX512BF16__
-// Rounded in memory.
+// Activations that are stored rounded.
 struct Rounded {
   using Stored = bfloat16;
   const bfloat16* rows;
   long stride;
 
-  static long stride_of(long depth) { return apart<bfloat16>(depth); }
+  static long stride_of(long depth) { return row_stride<bfloat16>(depth); }
 
-  static void round(const float* x, long n, bfloat16* to) {  // and zeros up to a whole number of LANES
+  // Rounds n numbers, followed by zeros up to a multiple of LANES.
+  static void round(const float* x, long n, bfloat16* to) {
     for (long i = 0; i < n; i += LANES)
       _mm256_storeu_si256((__m256i*)(to + i), (__m256i)_mm512_cvtneps_pbh((__m512)load(x + i, n - i)));
   }
 };
 #endif
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old Clangs have another name for the first, and go without
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old Clangs name the first macro differently, and do without
 #define GPT2_TILES
-// On Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It adds the products
-// of even places, and those of odd ones, then both to what was there, and takes denormal numbers for zero. No other
-// instruction computes the same, so that single rows go through it too.
+// Products on Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It sums
+// the products of even positions and those of odd positions, then adds both to the previous sum, and treats denormal
+// numbers as zero. No other instruction computes the same, so single rows use it as well.
 struct Pairs : Rounded {
   static constexpr int ROWS = 16, DEPTH = 32;
   static constexpr int MAX_ROWS = 2 * ROWS;
@@ -44,12 +45,12 @@ struct Pairs : Rounded {
   }
 
  private:
-  // So many steps, each so many pairs deep. Tile registers: 0 to 3 are sums, of the first 16 rows and of those after them,
-  // left and right; 4 and 5 these rows; 6 and 7 weights.
+  // Computes `steps` steps of `pairs` pairs each. Tile registers: 0 and 1 are the sums of the first 16 rows, left and
+  // right; 2 and 3 those of the rows after them; 4 and 5 these rows; 6 and 7 weights.
   template <int R>
   void multiply(const bfloat16* a, const bfloat16* w, long steps, int pairs, bool add, Vec (*sums)[2]) const {
     constexpr bool LOWER = R > ROWS;
-    constexpr long TWO = sizeof *sums;  // bytes of two vectors, which a row of sums and one of a panel both are
+    constexpr long TWO = sizeof *sums;  // bytes of two vectors: of a row of sums, and of a row of a panel
     const long row = stride * sizeof *a;
     shape(std::min(R, ROWS), LOWER ? R - ROWS : 0, pairs);
     if (add) {
@@ -59,7 +60,7 @@ struct Pairs : Rounded {
       if (LOWER) _tile_loadd(3, &sums[ROWS][1], TWO);
     }
     for (; steps > 0; steps--, a += DEPTH, w += DEPTH * WIDTH) {
-      for (int line = 0; line < 2 * pairs; line++) ask_ahead(w + line * 2 * LANES);
+      for (int line = 0; line < 2 * pairs; line++) prefetch_next_page(w + line * 2 * LANES);
       _tile_loadd(6, w, TWO);
       _tile_loadd(7, w + 2 * LANES, TWO);
       _tile_loadd(4, a, row);
@@ -75,15 +76,15 @@ struct Pairs : Rounded {
     _tile_stored(1, &sums[0][1], TWO);
     if (LOWER) _tile_stored(2, &sums[ROWS][0], TWO);
     if (LOWER) _tile_stored(3, &sums[ROWS][1], TWO);
-    _tile_release();  // or the system would keep them for this thread
+    _tile_release();  // otherwise the system would save them for this thread
     asm volatile("" ::: "memory");  // as in `shape`
   }
 
-  // What the tile registers hold from here on: zeros.
+  // Sets the shapes of the tile registers and fills them with zeros.
   static void shape(int upper, int lower, int pairs) {
     struct alignas(64) {  // as the instruction reads it
       uint8_t palette = 1, start = 0, reserved[14] = {};
-      uint16_t bytes[16] = {};  // of a row
+      uint16_t bytes[16] = {};  // per row
       uint8_t rows[16] = {};
     } shapes;
     const auto set = [&](int tile, int rows, int words) {
@@ -107,7 +108,7 @@ struct Pairs : Rounded {
     Vec acc[R][2] = {};
     if (ADD) unrolled<R>([&](int r) ALWAYS_INLINE { acc[r][0] = sums[r][0], acc[r][1] = sums[r][1]; });
     for (long k = 0; k < depth; k += 2, w += 2 * WIDTH) {
-      ask_ahead(w), ask_ahead(w + 2 * LANES);
+      prefetch_next_page(w), prefetch_next_page(w + 2 * LANES);
       const __m512bh left = (__m512bh)words(w), right = (__m512bh)words(w + 2 * LANES);
       unrolled<R>([&](int r) ALWAYS_INLINE {
         const __m512bh x = (__m512bh)all_lanes(rows + (first + r) * stride + k);
@@ -124,7 +125,7 @@ struct Pairs : Floats {
 
   Pairs from(long k) const { return {rows + k, stride}; }
 
-  static long stride_of(long depth) { return apart<float>(depth); }
+  static long stride_of(long depth) { return row_stride<float>(depth); }
 
   static void round(const float* x, long n, float* to) {
     for (long i = 0; i < n; i++) to[i] = to_float(to_bfloat16(x[i]));

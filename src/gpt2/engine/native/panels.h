@@ -1,8 +1,8 @@
-// How a packed matrix lies in memory, and what products of all kinds do with it.
+// The layout of a packed matrix, and what all kinds of products with it share.
 //
-// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with zeros:
-// a 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbours in depth. A product reads each panel
-// from end to end, keeps a whole tile of results in registers and needs no sums across lanes.
+// A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with
+// zeros: a 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbors in depth. A product reads
+// each panel from start to end, keeps a whole tile of results in registers and needs no sums across lanes.
 
 #pragma once
 
@@ -20,16 +20,16 @@ long groups(long depth) {
   return (depth + GROUP<W> - 1) / GROUP<W>;
 }
 
-// Where element (k, column) of a packed matrix is.
+// Returns the index of element (k, column) in a packed matrix.
 template <class W>
 long place(long k, long column, long depth) {
   return ((column / WIDTH * groups<W>(depth) + k / GROUP<W>)*WIDTH + column % WIDTH) * GROUP<W> + k % GROUP<W>;
 }
 
-// Numbers from one row to the next of those that a product reads side by side: an odd number of cache lines, since rows
-// some 4096 bytes apart would all want the same few places in the first-level cache.
+// Returns the stride of rows that a product reads side by side: an odd number of cache lines, since rows about 4096
+// bytes apart would compete for the same few sets of the first-level cache.
 template <class T>
-long apart(long n) {
+long row_stride(long n) {
   constexpr long LINE = 64 / sizeof(T);
   return ((n + LINE - 1) / LINE | 1) * LINE;
 }
@@ -39,23 +39,23 @@ Ints words(const W* p) {
   return *reinterpret_cast<const Ints*>(p);
 }
 
-// The i-th element of each word.
+// Returns the i-th element of each word.
 template <class W>
 Vec element(Ints words, int i) {
   if constexpr (GROUP<W> == 1) return (Vec)words;
   if constexpr (GROUP<W> == 2) return (Vec)(i == 0 ? words << 16 : words & int32_t(0xffff0000));
 }
 
-// The 32 bits at p in every lane.
+// Returns the 32 bits at p in every lane.
 inline Ints all_lanes(const void* p) {
   int32_t word;
   std::memcpy(&word, p, sizeof word);
   return Ints{} + word;
 }
 
-// Asks for what a product reads a page later: processors look ahead by themselves, but not from one page to the next.
+// Prefetches what a product reads a page later: processors prefetch by themselves, but not across pages.
 template <class W>
-ALWAYS_INLINE inline void ask_ahead(const W* w) {
+ALWAYS_INLINE inline void prefetch_next_page(const W* w) {
   constexpr int PAGE = 4096;
   __builtin_prefetch(reinterpret_cast<const char*>(w) + PAGE, 0, 2);  // into the second-level cache
 }
@@ -65,7 +65,7 @@ ALWAYS_INLINE inline void unrolled(const F& f, std::integer_sequence<int, I...>)
   (f(I), ...);
 }
 
-// f(0) ... f(N - 1), one after another: of a loop GCC finds out too late that it needs no array in memory.
+// Calls f(0) ... f(N - 1). In a loop GCC would find out too late that no array in memory is needed.
 template <int N, class F>
 ALWAYS_INLINE inline void unrolled(const F& f) {
   unrolled(f, std::make_integer_sequence<int, N>());

@@ -1,4 +1,4 @@
-// The words of a Philox4x64-10 stream (Salmon et al. 2011), as NumPy counts them, at any place without those before it.
+// The words of a Philox4x64-10 stream (Salmon et al. 2011), as NumPy counts them, at any position without those before.
 
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace gpt2 {
 
-// Four numbers at once: those 4 * counter - 4 to 4 * counter - 1 of the stream, since NumPy counts before it draws.
+// Draws four numbers at once: 4 * counter - 4 to 4 * counter - 1 of the stream, since NumPy counts before it draws.
 struct Philox {
   uint64_t key[2];
 
@@ -23,7 +23,7 @@ struct Philox {
   }
 };
 
-// Two words of 32 bits make a number: the words of all ids below n, from the number `first` on.
+// Writes the words of all ids below n, from number `first` of the stream on; a number consists of two words of 32 bits.
 inline void random_words(const uint64_t* key, uint64_t first, long n, uint32_t* to) {
   const Philox philox{{key[0], key[1]}};
   for (long i = 0; i < n;) {
@@ -37,7 +37,7 @@ inline void random_words(const uint64_t* key, uint64_t first, long n, uint32_t* 
   }
 }
 
-// The same words of these n ids alone.
+// Writes the same words, but only those of n given ids.
 inline void random_words(const uint64_t* key, uint64_t first, long n, const int* ids, uint32_t* to) {
   const Philox philox{{key[0], key[1]}};
   for (long i = 0; i < n; i++) {

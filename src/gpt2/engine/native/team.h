@@ -1,7 +1,7 @@
-// Threads that work through one job together, phase by phase.
+// Threads that compute one job together, phase by phase.
 //
-// A decode step has some ninety phases of a few microseconds to a few hundred: between them the threads wait by
-// spinning, since to sleep and be woken takes longer than most phases. Between two jobs they sleep.
+// A decode step has about ninety phases of a few to a few hundred microseconds. Between phases the threads spin, since
+// to sleep and wake up takes longer than most phases. Between jobs they sleep.
 
 #pragma once
 
@@ -28,14 +28,14 @@ class Team {
  public:
   using Work = std::function<void()>;
 
-  // The number of the calling thread in its team.
+  // Returns the number of the calling thread in its team.
   static int& me() {
     static thread_local int number = 0;
     return number;
   }
 
-  // Runs prepare() and then job() in every one of `size` threads, this one among them, or in as many as the system
-  // grants; one job at a time. prepare() may throw: then no thread runs its job, and this throws the same.
+  // Runs prepare() and then job() in each of `size` threads, including this one, or in as many as the system grants;
+  // one job at a time. If prepare() throws, no thread runs its job, and the exception is rethrown here.
   void run(long size, const Work& prepare, const Work& job) {
     std::lock_guard<std::mutex> only(running_);
     {
@@ -54,8 +54,8 @@ class Team {
     if (failed_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
 
-  // To be called by all threads of a job: does task(0) ... task(n - 1), each once, and returns when all are done.
-  // A task must not throw: the others would wait for ever.
+  // Runs task(0) ... task(n - 1), each once, and returns when all are done; all threads of a job have to call it.
+  // A task must not throw: the other threads would wait forever.
   template <class Task>
   void phase(long n, const Task& task) {
     for (long i = me(); i < n; i = next_.fetch_add(1, std::memory_order_relaxed)) task(i);
@@ -78,7 +78,7 @@ class Team {
   void start(long count) {
     try {
       for (; started_ < count; started_++) std::thread(&Team::work, this, started_ + 1, jobs_).detach();
-    } catch (const std::exception&) {  // the system has no more of them
+    } catch (const std::exception&) {  // the system grants no more threads
     }
   }
 
@@ -99,10 +99,10 @@ class Team {
       std::unique_lock<std::mutex> lock(mutex_);
       woken_.wait(lock, [&] { return jobs_ != seen; });
       seen = jobs_;
-      const bool wanted = thread < size_;
+      const bool takes_part = thread < size_;
       const Work *prepare = prepare_, *job = job_;
       lock.unlock();
-      if (!wanted) continue;
+      if (!takes_part) continue;
       take_part(*prepare, *job);
       busy_--;
     }
@@ -110,7 +110,7 @@ class Team {
 
   std::mutex running_, mutex_;
   std::condition_variable woken_;
-  // Of the newest job; whoever is late for one that is over sees the next.
+  // Of the newest job: a thread that is too late for a job takes part in the next one.
   const Work *prepare_ = nullptr, *job_ = nullptr;
   unsigned jobs_ = 0;
   int started_ = 0;

@@ -1,8 +1,8 @@
-// Numbers in registers, and what a transformer does to rows of them besides products: layer norm, softmax, gelu. No
-// threads, no TensorFlow. Written with the vector extensions of GCC and Clang, which are compiled for the machine at hand.
+// Vectors of numbers, and what a transformer does to rows besides products: layer norm, softmax, gelu; without threads.
+// Written with the vector extensions of GCC and Clang, which are compiled for the machine's own processor.
 //
-// No compiler may contract a product and a sum by itself (build.py), or it could choose differently from one place to the
-// next: where they become one, `fma` says so.
+// No compiler may contract a product and a sum by itself (build.py): it could decide differently from one place to the
+// next. Where they are contracted, the code calls `fma`.
 
 #pragma once
 
@@ -23,7 +23,7 @@
 
 namespace gpt2 {
 
-// As many as a register of this processor holds: of larger vectors GCC makes a detour through memory.
+// The numbers that a register of this processor holds: GCC passes larger vectors through memory.
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX__)
@@ -39,7 +39,7 @@ typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4), may_alia
 struct bfloat16 {
   uint16_t bits;
 };
-struct Biased {  // an int8 plus 128, as the dot products of four bytes want one of their sides
+struct Biased {  // an int8 plus 128, as dot products of four bytes require one of their operands
   static constexpr int BIAS = 128, LARGEST = 127;  // the largest int8
   uint8_t bits;
 };
@@ -47,7 +47,7 @@ struct Biased {  // an int8 plus 128, as the dot products of four bytes want one
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 
-// The same for the first n numbers, and zeros, if there are fewer.
+// The same for the first n numbers, with zeros after them if n is below LANES.
 inline Vec load(const float* p, long n) {
   if (n >= LANES) return load(p);
   Vec x = {};
@@ -59,7 +59,7 @@ inline void store(float* p, Vec x, long n) {
   if (n > 0) std::memcpy(p, &x, n * sizeof(float));
 }
 
-// a * b + c, in one instruction and rounded once where the processor can.
+// Returns a * b + c, computed by one instruction and rounded once if the processor can.
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -90,7 +90,7 @@ inline bfloat16 to_bfloat16(float x) {  // to the nearest, ties to even
 inline void assign(float* p, float x) { *p = x; }
 inline void assign(bfloat16* p, float x) { *p = to_bfloat16(x); }
 
-// Of numbers below 2^22: added to 1.5 * 2^23 they are rounded, and in the lowest bits.
+// Rounds numbers below 2^22: added to 1.5 * 2^23 they are rounded and stand in the lowest bits.
 constexpr float ROUNDING = 12582912.0f;
 constexpr int32_t ROUNDING_BITS = 0x4b400000;
 inline Ints nearest(Vec x) { return (Ints)(x + ROUNDING) - ROUNDING_BITS; }
@@ -119,7 +119,7 @@ inline int32_t sum_of(Ints x) {
 #endif
 }
 
-// e^x to 2e-7 relative: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
+// Returns e^x with a relative error of 2e-7: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (Cephes).
 inline Vec exp(Vec x) {
   x = x < -87.0f ? Vec{} - 87.0f : x;
   x = x > 88.0f ? Vec{} + 88.0f : x;
@@ -134,10 +134,10 @@ inline Vec exp(Vec x) {
   return p * (Vec)(((Ints)shifted - ROUNDING_BITS + 127) << 23);
 }
 
-// 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
+// Returns 0.5 x (1 + tanh(u)) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Vec gelu(Vec x) { return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x))); }
 
-// 0.5 x (1 + erf(x / sqrt(2))), with erf from Abramowitz and Stegun 1964, 7.1.26: its error is below 1.5e-7.
+// Returns 0.5 x (1 + erf(x / sqrt(2))), with erf from Abramowitz and Stegun 1964, 7.1.26: its error is below 1.5e-7.
 inline Vec gelu_by_erf(Vec x) {
   const Vec z = (x < 0 ? -x : x) * 0.70710678119f, t = 1.0f / (1.0f + 0.3275911f * z);
   const Vec p = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
@@ -145,15 +145,16 @@ inline Vec gelu_by_erf(Vec x) {
   return x * (x < 0 ? tail : 1.0f - tail);
 }
 
-// The sum of f(x[i]): so many at once on every processor, so that all add in the same order.
-constexpr int SUMMED = 16;
+// The numbers that `sum` adds side by side on every processor, so that all add in the same order.
+constexpr int SUM_LANES = 16;
 
+// Returns the sum of f(x[i]).
 template <class F>
 float sum(const float* x, long n, F f) {
-  constexpr int VECTORS = SUMMED / LANES;
+  constexpr int VECTORS = SUM_LANES / LANES;
   Vec totals[VECTORS] = {};
   long i = 0;
-  for (; i + SUMMED <= n; i += SUMMED)
+  for (; i + SUM_LANES <= n; i += SUM_LANES)
     for (int k = 0; k < VECTORS; k++) totals[k] += f(load(x + i + k * LANES));
   float total = 0;
   for (const Vec& part : totals)
@@ -183,7 +184,7 @@ inline float largest(const float* x, long n) {
   return most;
 }
 
-// The logarithm of the sum of e^x[i]. Summed in parts: beside a total of all so far, the many small ones would be lost.
+// Returns the logarithm of the sum of e^x[i]. It is summed in parts: small numbers would be lost next to a large total.
 inline float log_total(const float* x, long n) {
   constexpr long PART = 1024;
   const float most = largest(x, n);
@@ -194,9 +195,9 @@ inline float log_total(const float* x, long n) {
 }
 
 constexpr long PADDED = 32;
-static_assert(PADDED % SUMMED == 0 && PADDED % WIDTH == 0);
+static_assert(PADDED % SUM_LANES == 0 && PADDED % WIDTH == 0);
 
-// x[:n] times scale -> probabilities, in place; zeros follow up to the next multiple of PADDED.
+// Replaces x[:n] by the probabilities of x times scale, followed by zeros up to the next multiple of PADDED.
 inline void softmax(float* x, long n, float scale) {
   const long padded = (n + PADDED - 1) / PADDED * PADDED;
   std::fill(x + n, x + padded, -INFINITY);
