@@ -327,5 +327,5 @@ def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none
     directory = open_model_dir(tiny_dir)
     weights = checkpoint.read_weights(directory.weights_path, directory.hparams)
     backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)
-    with pytest.raises(ValueError, match="the system allows no AMX, for which this library was compiled"):
+    with pytest.raises(ValueError, match="the system does not permit AMX, for which this library was compiled"):
         take(backend, [TokenSequence([1], Sampling(temperature=0))], 1)

@@ -49,7 +49,7 @@ struct Forward {
 
   enum Finish { STORE, ADD, GELU, EXACT_GELU };
   static constexpr long BLOCK_ROWS = 96;   // rows of activations that fit into the second-level cache
-  static constexpr long MAX_OWN_ROWS = 4;  // every thread prepares at most these rows itself rather than wait for others
+  static constexpr long MAX_OWN_ROWS = 4;  // every thread prepares up to this many rows itself, faster than it waits
 
   struct NewToken {
     int token, position;
