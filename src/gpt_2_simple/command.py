@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from gpt2 import flags as shared
 from gpt2.cli import command
 from gpt2.cli.argument_parser import RaisingArgumentParser, argparse_type
-from gpt2.cli.declarations import NUMBER, TEXT, TRUE_OR_FALSE, WHOLE_NUMBER, flag_of, flags_of
+from gpt2.cli.declarations import flag_of, flags_of, parameters_of
 from gpt2.cli.parsing import check_is_one_word
-from gpt2.cli.values import parse_switch
 from gpt2.errors import UsageError
 from gpt2.files import creating_folder, expand_path
-from gpt2.flags import Flag
+from gpt2.flags import Flag, ModelsDir, Precision, RepetitionPenalty, Seed, Temperature, TopK, TopP
 from gpt2.formats.model_dir import DEFAULT_MODEL
 from gpt2.training.settings.settings import TrainingSettings
 from gpt_2_simple.files import download_gpt2, is_gpt2_downloaded
@@ -30,83 +29,70 @@ FINETUNE, GENERATE = "finetune", "generate"
 BOTH = "both"
 
 
+@dataclasses.dataclass(frozen=True)
+class CommandFlags:
+    """The flags of the command, each with the mode that it belongs to."""
+
+    run_name: Annotated[str, TRAINING["run_name"], BOTH] = "run1"
+    checkpoint_dir: Annotated[str, TRAINING["checkpoint_dir"], BOTH] = "checkpoint"
+    model_name: Annotated[
+        str | None,
+        Flag(help="pretrained model: to start from (124M if not given), or to generate from instead of a run"),
+        BOTH,
+    ] = None
+    model_dir: Annotated[ModelsDir, BOTH] = "models"
+    multi_gpu: Annotated[bool, TRAINING["multi_gpu"], BOTH] = True
+    steps: Annotated[int, Flag(help="number of updates; -1 trains until Ctrl-C, which saves"), FINETUNE] = -1
+    restore_from: Annotated[str, TRAINING["restore_from"], FINETUNE] = "latest"
+    sample_every: Annotated[int, TRAINING["sample_every"], FINETUNE] = 1000000
+    save_every: Annotated[int, TRAINING["save_every"], FINETUNE] = 100
+    print_every: Annotated[int, TRAINING["print_every"], FINETUNE] = 10
+    optimizer: Annotated[str, TRAINING["optimizer"], FINETUNE] = "adam"
+    overwrite: Annotated[bool, Flag(help="new checkpoints replace all earlier ones of the run"), FINETUNE] = False
+    nfiles: Annotated[int, Flag(help="number of files to write"), GENERATE] = 1
+    nsamples: Annotated[int, Flag(help="number of texts in each file"), GENERATE] = 1
+    folder: Annotated[str, Flag(help="folder for the files; nothing in it is deleted"), GENERATE] = "gen"
+    length: Annotated[int, Flag(help="new tokens of a text; the default of 1023 includes the prefix"), GENERATE] = 1023
+    temperature: Annotated[Temperature, GENERATE] = 0.7
+    top_k: Annotated[TopK, GENERATE] = 0
+    top_p: Annotated[float, Flag(help=f"{flag_of(TopP).help}; replaces top_k"), GENERATE] = 0.0
+    batch_size: Annotated[int, Flag(help="texts to generate, or windows to train on, at once"), BOTH] = 1
+    prefix: Annotated[str | None, Flag(help="text that each text continues"), GENERATE] = None
+    truncate: Annotated[str | None, Flag(help="end each text before this text"), GENERATE] = None
+    include_prefix: Annotated[bool, Flag(help="whether the prefix is part of the texts"), GENERATE] = True
+    sample_delim: Annotated[str, Flag(help="text after each text if a file has several"), GENERATE] = "=" * 20 + "\n"
+    # The old command did not have the following flags. They are only passed on if given.
+    seed: Annotated[Seed, BOTH] = None
+    precision: Annotated[str | None, flag_of(Precision), BOTH] = None
+    repetition_penalty: Annotated[float | None, flag_of(RepetitionPenalty), GENERATE] = None
+    learning_rate: Annotated[
+        float | None, Flag(help="learning rate of the optimizer, 0.0001 if not given"), FINETUNE
+    ] = None
+    accumulate_gradients: Annotated[
+        int | None, Flag(help="batches averaged for one update, 5 if not given"), FINETUNE
+    ] = None
+    max_checkpoints: Annotated[int | None, Flag(help="number of checkpoints to keep, 1 if not given"), FINETUNE] = None
+    use_memory_saving_gradients: Annotated[bool | None, TRAINING["memory_saving_gradients"], FINETUNE] = None
+    only_train_transformer_layers: Annotated[bool | None, TRAINING["only_train_transformer_layers"], FINETUNE] = None
+    val_every: Annotated[int | None, TRAINING["val_every"], FINETUNE] = None
+
+
+FIRST_ADDED_FLAG = "seed"
+
+
 class ModeFlag(NamedTuple):
-    """A flag's name, its default, and the mode that it belongs to."""
+    """A flag's name, its default, its mode, and its type and help."""
 
     name: str
     default: Any
     mode: str
+    definition: Flag
 
 
-OLD_FLAGS = [
-    ModeFlag("run_name", "run1", BOTH),
-    ModeFlag("checkpoint_dir", "checkpoint", BOTH),
-    ModeFlag("model_name", None, BOTH),
-    ModeFlag("model_dir", "models", BOTH),
-    ModeFlag("multi_gpu", True, BOTH),
-    ModeFlag("steps", -1, FINETUNE),
-    ModeFlag("restore_from", "latest", FINETUNE),
-    ModeFlag("sample_every", 1000000, FINETUNE),
-    ModeFlag("save_every", 100, FINETUNE),
-    ModeFlag("print_every", 10, FINETUNE),
-    ModeFlag("optimizer", "adam", FINETUNE),
-    ModeFlag("overwrite", False, FINETUNE),
-    ModeFlag("nfiles", 1, GENERATE),
-    ModeFlag("nsamples", 1, GENERATE),
-    ModeFlag("folder", "gen", GENERATE),
-    ModeFlag("length", 1023, GENERATE),
-    ModeFlag("temperature", 0.7, GENERATE),
-    ModeFlag("top_k", 0, GENERATE),
-    ModeFlag("top_p", 0.0, GENERATE),
-    ModeFlag("batch_size", 1, BOTH),
-    ModeFlag("prefix", None, GENERATE),
-    ModeFlag("truncate", None, GENERATE),
-    ModeFlag("include_prefix", True, GENERATE),
-    ModeFlag("sample_delim", "=" * 20 + "\n", GENERATE),
+FLAGS = [
+    ModeFlag(name, parameter.default, parameter.annotation.__metadata__[-1], flag_of(parameter.annotation))
+    for name, parameter in parameters_of(CommandFlags).items()
 ]
-# Flags that the old command did not have. They are only passed on if given.
-ADDED_FLAGS = [
-    ModeFlag("seed", None, BOTH),
-    ModeFlag("precision", None, BOTH),
-    ModeFlag("repetition_penalty", None, GENERATE),
-    ModeFlag("learning_rate", None, FINETUNE),
-    ModeFlag("accumulate_gradients", None, FINETUNE),
-    ModeFlag("max_checkpoints", None, FINETUNE),
-    ModeFlag("use_memory_saving_gradients", None, FINETUNE),
-    ModeFlag("only_train_transformer_layers", None, FINETUNE),
-    ModeFlag("val_every", None, FINETUNE),
-]
-FLAGS = OLD_FLAGS + ADDED_FLAGS
-# Flags whose name or meaning differs from the other commands'; the rest are the flags of train.py.
-OVERRIDES = {
-    "model_name": Flag(
-        str,
-        TEXT,
-        "pretrained model: to start from (124M if not given), or to generate from instead of a run",
-    ),
-    "model_dir": flag_of(shared.ModelsDir),
-    "steps": Flag(int, WHOLE_NUMBER, "number of updates; -1 trains until Ctrl-C, which saves"),
-    "overwrite": Flag(parse_switch, TRUE_OR_FALSE, "new checkpoints replace all earlier ones of the run"),
-    "nfiles": Flag(int, WHOLE_NUMBER, "number of files to write"),
-    "nsamples": Flag(int, WHOLE_NUMBER, "number of texts in each file"),
-    "folder": Flag(str, TEXT, "folder for the files; nothing in it is deleted"),
-    "length": Flag(int, WHOLE_NUMBER, "new tokens of a text; the default of 1023 includes the prefix"),
-    "temperature": flag_of(shared.Temperature),
-    "repetition_penalty": flag_of(shared.RepetitionPenalty),
-    "top_k": flag_of(shared.TopK),
-    "top_p": Flag(float, NUMBER, f"{flag_of(shared.TopP).help}; replaces top_k"),
-    "batch_size": Flag(int, WHOLE_NUMBER, "texts to generate, or windows to train on, at once"),
-    "prefix": Flag(str, TEXT, "text that each text continues"),
-    "truncate": Flag(str, TEXT, "end each text before this text"),
-    "include_prefix": Flag(parse_switch, TRUE_OR_FALSE, "whether the prefix is part of the texts"),
-    "sample_delim": Flag(str, TEXT, "text after each text if a file has several"),
-    "seed": flag_of(shared.Seed),
-    "precision": flag_of(shared.Precision),
-    "learning_rate": Flag(float, NUMBER, "learning rate of the optimizer, 0.0001 if not given"),
-    "accumulate_gradients": Flag(int, WHOLE_NUMBER, "batches averaged for one update, 5 if not given"),
-    "max_checkpoints": Flag(int, WHOLE_NUMBER, "number of checkpoints to keep, 1 if not given"),
-    "use_memory_saving_gradients": TRAINING["memory_saving_gradients"],
-}
 
 
 def cmd(*, argv: Sequence[str] | None = None) -> int:
@@ -171,8 +157,8 @@ def _expand_abbreviation(argument: str) -> str:
     Abbreviations of old flags stay valid, although flags were added that start with the same letters.
     """
     abbreviation, equals, value = argument.partition("=")
-    old_names = ["--mode", "--dataset", *(f"--{flag.name}" for flag in OLD_FLAGS)]
-    all_names = [*old_names, *(f"--{flag.name}" for flag in ADDED_FLAGS)]
+    all_names = ["--mode", "--dataset", *(f"--{flag.name}" for flag in FLAGS)]
+    old_names = all_names[: all_names.index(f"--{FIRST_ADDED_FLAG}")]
     if len(abbreviation) <= 2 or not abbreviation.startswith("--") or abbreviation in all_names:
         return argument
     check_is_one_word(argument)
@@ -181,11 +167,6 @@ def _expand_abbreviation(argument: str) -> str:
         if len(matches) == 1:
             return f"{matches[0]}{equals}{value}"
     return argument
-
-
-def flag_definition(name: str) -> Flag:
-    """Return a flag's type and help."""
-    return OVERRIDES.get(name) or TRAINING[name]
 
 
 def _parser() -> RaisingArgumentParser:
@@ -200,8 +181,7 @@ def _parser() -> RaisingArgumentParser:
     )
     parser.add_argument("--mode", nargs="?", metavar="MODE", help="the mode, instead of the argument MODE")
     parser.add_argument("--dataset", nargs="?", help="the data set, instead of the argument DATASET")
-    for name, default, mode in FLAGS:
-        definition = flag_definition(name)
+    for name, default, mode, definition in FLAGS:
         modes = "finetune, generate" if mode == BOTH else mode
         flag_help = f"[{modes}] {definition.help}" + ("" if default is None else f" ({default!r})")
         # As in the old command, a flag without a value has its default.

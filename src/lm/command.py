@@ -7,76 +7,39 @@ values are rejected before any work starts.
 from __future__ import annotations
 
 import contextlib
-import inspect
+import dataclasses
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from gpt2 import flags as shared
 from gpt2.cli import command
 from gpt2.cli.argument_parser import RaisingArgumentParser, argparse_type
 from gpt2.cli.command import print_error_line
-from gpt2.cli.declarations import NUMBER, TRUE_OR_FALSE, WHOLE_NUMBER, flag_of, flags_of
-from gpt2.cli.values import parse_switch
+from gpt2.cli.declarations import flag_of, parameters_of
 from gpt2.devices import check_threads
 from gpt2.files import ByteProgress, expand_path, is_file
-from gpt2.flags import Flag
+from gpt2.flags import Flag, Precision, Seed, Temperature, Threads, TopK, TopP
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling, check_precision
 from gpt2.text.sentencepiece import import_sentencepiece
-from gpt2.training.settings.settings import TrainingSettings
+from lm.options import TransformerLmOptions
 
 if TYPE_CHECKING:
-    from lm.training import EncodedCorpus, TransformerLmOptions
+    from lm.training import EncodedCorpus
 
-TRAINING = flags_of(TrainingSettings)
-FOLDER, FILE = "a folder", "a file"
-FLAGS = {
-    "run_path": Flag(str, FOLDER, "the run's folder, which is a model directory; an existing run is resumed"),
-    "dataset_path": Flag(str, FOLDER, "folder with train.npy and valid.npy, as sp-encode writes them"),
-    "sp_model_path": Flag(str, FILE, "the vocabulary, as sp-train writes it"),
-    "epochs": Flag(int, WHOLE_NUMBER, "number of passes over the training text, in all"),
-    "lr": Flag(float, NUMBER, "learning rate"),
-    "batch_size": Flag(int, WHOLE_NUMBER, "windows computed together, on each device"),
-    "g_accum_gradients": Flag(
-        int, WHOLE_NUMBER, "batches per update, on all devices together; one per device if not given"
-    ),
-    "gradient_checkpointing": TRAINING["memory_saving_gradients"],
-    "warmup_steps": TRAINING["warmup_steps"],
-    "n_ctx": Flag(int, WHOLE_NUMBER, "window, in tokens"),
-    "n_ctx_min": Flag(int, WHOLE_NUMBER, "not supported: windows of several lengths"),
-    "n_embed": Flag(int, WHOLE_NUMBER, "width of the embeddings"),
-    "n_head": Flag(int, WHOLE_NUMBER, "number of attention heads"),
-    "n_layer": Flag(int, WHOLE_NUMBER, "number of layers"),
-    "n_hidden": Flag(int, WHOLE_NUMBER, "width of the layers, n_embed if not given"),
-    "clean": Flag(parse_switch, TRUE_OR_FALSE, "remove the run in run_path first"),
-    "log_every": Flag(int, WHOLE_NUMBER, "updates between log lines"),
-    "save_every": Flag(int, WHOLE_NUMBER, "updates between checkpoints"),
-    "validate_every": Flag(int, WHOLE_NUMBER, "updates between validations, save_every if not given"),
-    "only_validate": Flag(parse_switch, TRUE_OR_FALSE, "print the run's losses on valid.npy and do not train"),
-    "max_tokens": Flag(int, WHOLE_NUMBER, "end when the run has seen this many tokens in all"),
-    "use_amp": Flag(parse_switch, TRUE_OR_FALSE, "compute the matrix products in bfloat16"),
-    "sample_sentences": Flag(parse_switch, TRUE_OR_FALSE, "ignored: windows start anywhere"),
-    "verbose": Flag(parse_switch, TRUE_OR_FALSE, "ignored"),
-    "master_port": Flag(str, "a port", "ignored: set TF_CONFIG for several machines"),
-    "master_addr": Flag(str, "an address", "ignored"),
-    "model_path": Flag(str, FOLDER, "a model directory of any format, or a name under models/"),
-    "prefix": Flag(str, "text", "text to continue"),
-    "tokens_to_generate": Flag(int, WHOLE_NUMBER, "number of new pieces"),
-    "top_k": flag_of(shared.TopK),
-    "top_p": Flag(float, NUMBER, f"{flag_of(shared.TopP).help}; above 0 it replaces top_k"),
-    "temperature": flag_of(shared.Temperature),
-    "seed": flag_of(shared.Seed),
-    "precision": flag_of(shared.Precision),
-    "threads": flag_of(shared.Threads),
-    "lambada_path": Flag(str, FILE, "LAMBADA's .jsonl, or a text file with one passage per line"),
-    "vocab_size": Flag(int, WHOLE_NUMBER, "number of pieces", 1),
-    "character_coverage": Flag(float, NUMBER, "share of the text's characters that get pieces of their own"),
-}
+ModelPath = Annotated[str, Flag(expects="a folder", help="a model directory of any format, or a name under models/")]
 
 
-def train(**parameters: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class VocabularyFlags:
+    """The flags of sp-train."""
+
+    vocab_size: Annotated[int, Flag(help="number of pieces")] = 50000
+    character_coverage: Annotated[float, Flag(help="share of the text's characters that get pieces of their own")] = 1.0
+
+
+def train(options: TransformerLmOptions) -> None:
     """Train a new GPT-2 on the files that sp-encode writes.
 
     The run's folder is a model directory that every command accepts: --model_name RUN_PATH. To resume a run, repeat the
@@ -85,7 +48,6 @@ def train(**parameters: Any) -> None:
     from gpt2.formats.model_dir import find_vocabulary
     from lm import training
 
-    options = training.TransformerLmOptions(**parameters)
     for remark in options.remarks():
         print_error_line(remark)
     vocabulary = find_vocabulary(options.sp_model_path)
@@ -124,15 +86,15 @@ def _train(options: TransformerLmOptions, corpus: EncodedCorpus) -> None:
 
 
 def generate(
-    model_path: str,
-    prefix: str,
-    tokens_to_generate: int = 42,
-    top_k: int = 8,
-    top_p: float = 0.0,
-    temperature: float = 1.0,
-    seed: int | None = None,
-    precision: str = DEFAULT_PRECISION,
-    threads: int | None = None,
+    model_path: ModelPath,
+    prefix: Annotated[str, Flag(help="text to continue")],
+    tokens_to_generate: Annotated[int, Flag(help="number of new pieces")] = 42,
+    top_k: TopK = 8,
+    top_p: Annotated[float, Flag(help=f"{flag_of(TopP).help}; above 0 it replaces top_k")] = 0.0,
+    temperature: Temperature = 1.0,
+    seed: Seed = None,
+    precision: Precision = DEFAULT_PRECISION,
+    threads: Threads = None,
 ) -> None:
     """Generate text that continues PREFIX, and print it without the prefix. The text is unfiltered."""
     from gpt2 import generate
@@ -149,10 +111,12 @@ def generate(
 
 
 def evaluate_lambada(
-    model_path: str,
-    lambada_path: str,
-    precision: str = DEFAULT_PRECISION,
-    threads: int | None = None,
+    model_path: ModelPath,
+    lambada_path: Annotated[
+        str, Flag(expects="a file", help="LAMBADA's .jsonl, or a text file with one passage per line")
+    ],
+    precision: Precision = DEFAULT_PRECISION,
+    threads: Threads = None,
 ) -> None:
     """Measure how well a model predicts the last words of LAMBADA's passages.
 
@@ -187,7 +151,7 @@ def _count_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
 
 def train_vocabulary(argv: Sequence[str] | None = None) -> None:
     """Run sp-train: train a vocabulary on the train split of corpora."""
-    arguments = _parse_corpora("sp-train", ("sp_text", "sp_model_prefix"), ("vocab_size", "character_coverage"), argv)
+    arguments = _parse_corpora("sp-train", ("sp_text", "sp_model_prefix"), VocabularyFlags, argv)
     import_sentencepiece()
     from gpt2.cli.progress_bars import READING, bar
     from lm import data
@@ -206,7 +170,7 @@ def train_vocabulary(argv: Sequence[str] | None = None) -> None:
 
 def encode_corpora(argv: Sequence[str] | None = None) -> None:
     """Run sp-encode: encode the splits of corpora."""
-    arguments = _parse_corpora("sp-encode", ("sp_model", "output"), (), argv)
+    arguments = _parse_corpora("sp-encode", ("sp_model", "output"), None, argv)
     import_sentencepiece()
     from gpt2.cli.progress_bars import ENCODING, bar
     from gpt2.formats.model_dir import find_vocabulary
@@ -234,25 +198,24 @@ ARGUMENT_HELP = {
     "sp_model": "the vocabulary, PREFIX.model",
     "output": "folder for the files of ids",
 }
-DEFAULTS = {"vocab_size": 50000, "character_coverage": 1.0}
 
 
 def _parse_corpora(
-    program: str, positionals: Sequence[str], flags: Sequence[str], argv: Sequence[str] | None
+    program: str, positionals: Sequence[str], flags: type | None, argv: Sequence[str] | None
 ) -> dict[str, Any]:
     """Return the arguments of a command whose line starts with any number of corpora."""
     parser = RaisingArgumentParser(prog=program, description=DESCRIPTIONS[program], allow_abbrev=False)
     parser.add_argument("corpora", nargs="+", help=ARGUMENT_HELP["corpora"])
     for name in positionals:
         parser.add_argument(name, help=ARGUMENT_HELP[name])
-    for name in flags:
-        flag = FLAGS[name]
+    for name, parameter in parameters_of(flags).items() if flags else ():
+        flag = flag_of(parameter.annotation)
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             f"--{name}",
             type=argparse_type(flag),
-            default=DEFAULTS[name],
-            help=f"{flag.help} ({DEFAULTS[name]})",
+            default=parameter.default,
+            help=f"{flag.help} ({parameter.default})",
             metavar=name.upper(),
         )
     return vars(parser.parse_args(sys.argv[1:] if argv is None else argv))
@@ -270,18 +233,14 @@ def sp_encode() -> int:
 
 def gpt_2() -> int:
     """Run the command gpt-2 and return its exit status."""
-    from lm.training import TransformerLmOptions
-
-    # The fields of TransformerLmOptions are the command's flags.
-    train.__signature__ = inspect.signature(TransformerLmOptions)  # type: ignore[attr-defined]
-    return command.main(train, flags=FLAGS)
+    return command.main(train)
 
 
 def gpt_2_gen() -> int:
     """Run the command gpt-2-gen and return its exit status."""
-    return command.main(generate, flags=FLAGS)
+    return command.main(generate)
 
 
 def gpt_2_lambada() -> int:
     """Run the command gpt-2-lambada and return its exit status."""
-    return command.main(evaluate_lambada, flags=FLAGS)
+    return command.main(evaluate_lambada)

@@ -5,11 +5,10 @@ What transformer-lm calls a step is an update here. It measures the progress of 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ import numpy as np
 from gpt2 import generate, tensorflow_startup
 from gpt2.data import token_file
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.files import expand_path, is_file, is_folder, no_callback
+from gpt2.files import is_file, is_folder, no_callback
 from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.transformer_lm import directory as transformer_lm
-from gpt2.hparams import HParams
-from gpt2.request import BFLOAT16, FLOAT32, check_number, require_integer
+from gpt2.request import BFLOAT16, FLOAT32
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.training.checkpoints import run_folder
 from gpt2.training.checkpoints.run_lock import RunLock
@@ -31,88 +29,9 @@ from gpt2.training.settings import run_settings
 from gpt2.training.settings.settings import TrainingSettings
 from lm import scores
 from lm.data import IDS_FILE, TRAIN, VALID
+from lm.options import TransformerLmOptions
 
 RUN_MARKER_FILE = ".lm"  # marks the folder of a run as transformer-lm's
-
-
-@dataclasses.dataclass(frozen=True)
-class TransformerLmOptions:
-    """The parameters of transformer-lm's command `gpt-2`, with its defaults.
-
-    Raises:
-        UsageError: If a value is not allowed.
-    """
-
-    run_path: str
-    dataset_path: str
-    sp_model_path: str
-    epochs: int = 10
-    lr: float = 2.5e-4
-    batch_size: int = 2
-    g_accum_gradients: int | None = None
-    gradient_checkpointing: bool = False
-    warmup_steps: int = 0
-    n_ctx: int = 1024
-    n_ctx_min: int | None = None
-    n_embed: int = 768
-    n_head: int = 12
-    n_layer: int = 12
-    n_hidden: int | None = None
-    clean: bool = False
-    log_every: int = 20
-    save_every: int = 10000
-    validate_every: int | None = None
-    only_validate: bool = False
-    max_tokens: int | None = None
-    use_amp: bool = False
-    sample_sentences: bool = False
-    verbose: bool = False
-    master_port: str | None = None
-    master_addr: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        for name in ("epochs", "batch_size", "n_ctx", "n_embed", "n_head", "n_layer", "log_every"):
-            require_integer(name, getattr(self, name), 1)
-        for name in ("g_accum_gradients", "n_hidden", "max_tokens"):
-            if getattr(self, name) is not None:
-                require_integer(name, getattr(self, name), 1)
-        for name in ("warmup_steps", "save_every", "validate_every"):
-            require_integer(name, getattr(self, name) or 0)
-        check_number("lr", self.lr)
-        if self.lr <= 0:
-            raise UsageError(f"lr must be above 0, not {self.lr}")
-        HParams(1, self.n_ctx, self.layer_width, self.n_head, self.n_layer, n_token_embd=self.n_embed)
-        if self.n_ctx_min not in (None, self.n_ctx):
-            raise UsageError("n_ctx_min, for windows of several lengths, is not supported; leave it out")
-        if not self.folder.name:
-            raise UsageError(f"run_path must be the name of a folder for the run, not {self.run_path!r}")
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder, as an absolute path."""
-        return expand_path(self.run_path).absolute()
-
-    @property
-    def layer_width(self) -> int:
-        """The width of the layers."""
-        return self.n_hidden or self.n_embed
-
-    @property
-    def validation_interval(self) -> int:
-        """The number of updates between validations."""
-        return self.save_every if self.validate_every is None else self.validate_every
-
-    def remarks(self) -> Iterator[str]:
-        """Yield one line for each parameter that has another effect than in transformer-lm."""
-        if self.use_amp:
-            yield f"use_amp: the matrix products are computed in {BFLOAT16}"
-        if self.sample_sentences:
-            yield "sample_sentences is ignored: windows start anywhere in the text"
-        if self.verbose:
-            yield "verbose is ignored: the windows are not shown"
-        if self.master_port or self.master_addr:
-            yield "master_port and master_addr are ignored: set TF_CONFIG for several machines; GPUs need no settings"
 
 
 class EncodedCorpus:

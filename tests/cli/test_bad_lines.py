@@ -23,7 +23,6 @@ from gpt2.formats import transfer
 from gpt2.training import run
 from gpt_2_simple import command as simple
 from lm import command as lm
-from lm.training import TransformerLmOptions
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60  # that no line may take; most take a thousandth
@@ -41,29 +40,23 @@ def loaded(name):
     return getattr(module, Path(name).stem if name != "encode.py" else "encode_text")
 
 
-lm.train.__signature__ = inspect.signature(TransformerLmOptions)
-SIMPLE = {flag.name: simple.flag_definition(flag.name) for flag in simple.FLAGS}
-
-
 def gpt_2_simple(**_):
     """Stands for the command, which reads its line in its own way."""
 
 
-gpt_2_simple.__signature__ = inspect.Signature(
-    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in SIMPLE]
-)
+gpt_2_simple.__signature__ = inspect.signature(simple.CommandFlags, eval_str=True)
 COMMANDS = {
-    "gpt_2_simple": (gpt_2_simple, SIMPLE),
-    "unconditional": (generate_unconditional_samples.sample_model, None),
-    "interactive": (interactive_conditional_samples.interact_model, None),
-    "train": (loaded("train.py"), None),
-    "encode": (loaded("encode.py"), None),
-    "train_tokenizer": (loaded("scripts/train_tokenizer.py"), None),
-    "download": (loaded("download_model.py"), None),
-    "gpt_2": (lm.train, lm.FLAGS),
-    "gpt_2_gen": (lm.generate, lm.FLAGS),
-    "gpt_2_lambada": (lm.evaluate_lambada, lm.FLAGS),
-    "convert": (loaded("scripts/convert.py"), None),
+    "gpt_2_simple": gpt_2_simple,
+    "unconditional": generate_unconditional_samples.sample_model,
+    "interactive": interactive_conditional_samples.interact_model,
+    "train": loaded("train.py"),
+    "encode": loaded("encode.py"),
+    "train_tokenizer": loaded("scripts/train_tokenizer.py"),
+    "download": loaded("download_model.py"),
+    "gpt_2": lm.train,
+    "gpt_2_gen": lm.generate,
+    "gpt_2_lambada": lm.evaluate_lambada,
+    "convert": loaded("scripts/convert.py"),
 }
 BEGINNINGS = {
     "train": [["text.txt", "--model_name=tiny"]],
@@ -156,10 +149,8 @@ def some_value(rng, name, flag):
 
 def some_line(rng, name):
     """A command line that may or may not be right, and mostly not."""
-    function, flags = COMMANDS[name]
-    flags = (
-        flags_of(function) if flags is None else {name: flags[name] for name in inspect.signature(function).parameters}
-    )
+    function = COMMANDS[name]
+    flags = flags_of(function)
     parameters = list(flags)
     line = []
     if rng.random() < 0.7:
@@ -190,8 +181,8 @@ def checked(name, line, monkeypatch, capsys, place):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     before = listing(place)
     signal.alarm(SECONDS)  # ends the process, with the line shown below
-    function, flags = COMMANDS[name]
-    status = simple.cmd(argv=line) if function is gpt_2_simple else command.main(function, line, flags)
+    function = COMMANDS[name]
+    status = simple.cmd(argv=line) if function is gpt_2_simple else command.main(function, line)
     signal.alarm(0)
     out, err = capsys.readouterr()
     shown = f"{name} {line!r} gave {status}: {err[-300:]!r}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from gpt2.cli.declarations import Command, options_class
-from gpt2.cli.parsing import Flags, parse
+from gpt2.cli.parsing import parse
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.interrupt import HungUp, Terminated
 
@@ -26,21 +26,20 @@ EXIT_TERMINATED = 143
 DEBUG_VARIABLE = "GPT2_DEBUG"  # if it is set, an unexpected exception shows its traceback
 
 
-def main(command: Command, argv: Sequence[str] | None = None, flags: Flags | None = None) -> int:
+def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     Args:
         command: A function whose parameters are its flags, or whose only parameter is a dataclass of them.
         argv: The arguments; those of this process by default.
-        flags: The flags by name, if the command's parameters have no annotations that declare them.
     """
 
     def work() -> None:
-        typed = parse(command, sys.argv[1:] if argv is None else argv, flags)
+        typed = parse(command, sys.argv[1:] if argv is None else argv)
         if typed is None:
             from gpt2.cli.help_text import help_text
 
-            print(help_text(command, flags))
+            print(help_text(command))
         elif options := options_class(command):
             command(options(**typed))
         else:

@@ -39,7 +39,7 @@ def takes_flags_of(options: type) -> Callable[[AnyCommand], AnyCommand]:
     return decorate
 
 
-def options_class(command: Command) -> type | None:
+def options_class(command: Callable[..., Any]) -> type | None:
     """Return the dataclass that is the command's only parameter; None if its own parameters are the flags."""
     parameters = [*inspect.signature(command, eval_str=True).parameters.values()]
     if len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation):
@@ -47,9 +47,9 @@ def options_class(command: Command) -> type | None:
     return None
 
 
-def parameters_of(command: Command) -> Parameters:
-    """Return the command's flags as parameters, in the order in which they may be given without their names."""
-    return inspect.signature(options_class(command) or command, eval_str=True).parameters
+def parameters_of(declaring: Callable[..., Any]) -> Parameters:
+    """Return the flags of a command or of a dataclass as parameters, in the order of positional values."""
+    return inspect.signature(options_class(declaring) or declaring, eval_str=True).parameters
 
 
 def flags_of(declaring: Callable[..., Any]) -> dict[str, Flag]:

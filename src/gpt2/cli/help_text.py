@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.cli.declarations import Command, flags_of, parameters_of
-from gpt2.cli.parsing import Flags, required_names
+from gpt2.cli.parsing import required_names
 from gpt2.cli.values import parse_switch
 
 WIDTH = 92  # characters of a flag's description
 
 
-def help_text(command: Command, flags: Flags | None = None) -> str:
+def help_text(command: Command) -> str:
     """Return the command's docstring and its flags, in the order in which they may be given without their names."""
     parameters = parameters_of(command)
-    flags = flags_of(command) if flags is None else flags
+    flags = flags_of(command)
     required = required_names(parameters)
     words = ["usage:", Path(sys.argv[0]).name, *(name.upper() for name in parameters if name in required)]
     lines = [" ".join([*words, "[--FLAG VALUE ...]"]), "", inspect.getdoc(command) or "", ""]

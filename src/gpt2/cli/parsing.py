@@ -26,13 +26,12 @@ LONG_FLAG = re.compile(r"--([^=]*)(?:=(.*))?", re.DOTALL)  # name, and the value
 FIRE_SEPARATOR = "--separator=\0"
 
 
-def parse(command: Command, argv: Sequence[str], flags: Flags | None = None) -> dict[str, Any] | None:
+def parse(command: Command, argv: Sequence[str]) -> dict[str, Any] | None:
     """Return the values of the flags that were typed, each of its flag's type.
 
     Args:
         command: The function whose parameters, or whose dataclass, declare the flags.
         argv: The arguments, without the program's name.
-        flags: The flags by name, if the command's parameters have no annotations that declare them.
 
     Returns:
         The values by the flags' names, or None if help is requested.
@@ -47,7 +46,7 @@ def parse(command: Command, argv: Sequence[str], flags: Flags | None = None) -> 
     if after_dashes:
         raise UsageError(f"after -- only --help has an effect, not {' '.join(after_dashes)!r}; leave the -- out")
     parameters = parameters_of(command)
-    flags = flags_of(command) if flags is None else {name: flags[name] for name in parameters}
+    flags = flags_of(command)
     arguments = _join_repeated(_complete_switches(arguments, flags), flags)
     typed = split_plain_line(arguments)
     if typed is None or not typed.keys() >= required_names(parameters):

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: a line that moves in a terminal, or lines in a log."""
+"""The progress of a training run: a progress bar in a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -12,51 +12,58 @@ from tqdm import tqdm
 from gpt2.cli.command import drop, print_error_line
 from gpt2.training.logs.report import LOSS_LINE, TrainingReport, UpdateStats
 
-GONE = (errno.EIO, errno.EPIPE)  # the terminal, the reader of a pipe
+READER_IS_GONE = (errno.EIO, errno.EPIPE)  # of a closed terminal, of a closed pipe
 
 
 class TerminalReport(TrainingReport):
-    """In a terminal, one line that moves; elsewhere, a line for every `print_every` updates.
+    """A progress bar in a terminal; elsewhere, a line for every `print_every` updates.
 
-    A run must not end because a line cannot be written: where nobody reads any more, nothing more is written.
+    A run must not end because a line cannot be written: if the reader is gone, the rest of the output is dropped.
     """
 
     def __init__(self, print_every: int) -> None:
+        """Print nothing yet; `print_every` is the number of updates between two lines of a log."""
         self.print_every = print_every
         self.bar: tqdm | None = None
 
     def write_line(self, line: str) -> None:
-        with self._writing():
+        """Print a line on stdout, above the progress bar."""
+        with self._tolerate_missing_reader():
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
     def notify(self, line: str) -> None:
-        with self._writing(), tqdm.external_write_mode(file=sys.stderr):
+        """Print a line on stderr, above the progress bar."""
+        with self._tolerate_missing_reader(), tqdm.external_write_mode(file=sys.stderr):
             print_error_line(line)
 
     def start(self, step: int, last: int | None) -> None:
+        """Show the progress bar in a terminal, from update `step` to update `last`; None is endless."""
         if sys.stdout.isatty():
             self.bar = tqdm(total=last, initial=step, unit="step", dynamic_ncols=True)
 
     def update(self, update: UpdateStats) -> None:
+        """Show an update."""
         if self.bar is not None:
             text = f"loss {update.loss:.3f}, avg {update.smoothed:.3f}, {update.tokens_per_second:.0f} tokens/s"
-            with self._writing():
+            with self._tolerate_missing_reader():
                 self.bar.set_postfix_str(text, refresh=False)
                 self.bar.update()
         elif update.step % self.print_every == 0:
             self.write_line(LOSS_LINE.format(**update._asdict()))
 
     def finish(self) -> None:
+        """Close the progress bar."""
         if self.bar is not None:
-            with self._writing():
+            with self._tolerate_missing_reader():
                 self.bar.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _tolerate_missing_reader(self) -> Iterator[None]:
+        """Drop all further output on stdout if nobody reads it any more; set `closed` for a closed pipe."""
         try:
             yield
         except OSError as error:
             self.closed = self.closed or error.errno == errno.EPIPE
-            if error.errno in GONE:
+            if error.errno in READER_IS_GONE:
                 drop(sys.stdout)
