@@ -82,7 +82,7 @@ def _exit_status(work: Callable[[], None]) -> int:
         print_error_line("")
         return {Terminated: EXIT_TERMINATED, HungUp: EXIT_HUNG_UP}.get(type(error), EXIT_INTERRUPTED)
     except BrokenPipeError:
-        drop(sys.stdout)
+        discard_output(sys.stdout)
         return EXIT_CLOSED_PIPE
     except (GPT2Error, OSError) as error:
         print_error_line(f"error: {error}")
@@ -108,10 +108,10 @@ def print_error_line(line: str) -> None:
     try:
         print(escaped, file=sys.stderr, flush=True)
     except OSError:  # a closed pipe, or a terminal that is gone
-        drop(sys.stderr)
+        discard_output(sys.stderr)
 
 
-def drop(stream: TextIO) -> None:
-    """Redirect a stream without a reader to /dev/null, so that Python's own flush at exit is silent, too."""
+def discard_output(stream: TextIO) -> None:
+    """Redirect a stream without a reader to /dev/null, so that Python's own flush at exit is silent."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

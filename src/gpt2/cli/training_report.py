@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt2.cli.command import drop, print_error_line
+from gpt2.cli.command import discard_output, print_error_line
 from gpt2.training.logs.report import LOSS_LINE, TrainingReport, UpdateStats
 
 READER_IS_GONE = (errno.EIO, errno.EPIPE)  # of a closed terminal, of a closed pipe
@@ -66,4 +66,4 @@ class TerminalReport(TrainingReport):
         except OSError as error:
             self.closed = self.closed or error.errno == errno.EPIPE
             if error.errno in READER_IS_GONE:
-                drop(sys.stdout)
+                discard_output(sys.stdout)
