@@ -18,7 +18,7 @@ CGROUP_FOLDER = Path("/sys/fs/cgroup")
 CPU_INFO_FILE = Path("/proc/cpuinfo")
 MEMORY_INFO_FILE = Path("/proc/meminfo")
 THREAD_SIBLINGS_FILE = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
-# Files that exist if a driver is loaded: NVIDIA's natively and under WSL, and AMD's. On a Mac the driver is a package.
+# These files exist if a driver is loaded, NVIDIA's natively or under WSL, or AMD's. On a Mac, a package is needed.
 NVIDIA_DRIVER_PATHS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 AMD_DRIVER_PATHS = ("/dev/kfd",)
 METAL_DRIVER_PACKAGE = "tensorflow-metal"

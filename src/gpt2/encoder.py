@@ -46,7 +46,7 @@ ASCII_PIECE_PATTERN = re.compile(
 )
 # Positions where a piece always ends, so that the parts of a text cut there have the ids of the whole. No piece
 # continues from a non-space to white space, from a letter to a non-letter or from a digit to a non-digit. A piece that
-# starts there does not look at the characters before it, and the look-ahead of `\s+(?!\S)` never crosses it.
+# starts there does not depend on the characters before it, and the look-ahead of `\s+(?!\S)` never crosses it.
 SAFE_CUT_PATTERN = r"(?<=\S)\s|(?<=\p{L})\P{L}|(?<=\p{N})\P{N}"
 # The cache is cleared when it is full and skips pieces longer than any word, so that its memory is bounded.
 MAX_CACHED_PIECES = 1 << 18
@@ -281,7 +281,7 @@ class Encoder:
         return self.decode_bytes([token]).decode("utf-8", errors="backslashreplace")
 
     def stream(self, prompt: str | None = None) -> BPEStream:
-        """Return a decoder for ids that arrive one by one; the prompt is ignored, because it cannot change them."""
+        """Return a decoder for ids that arrive one by one; the prompt does not affect their text and is ignored."""
         return BPEStream(self)
 
     def files(self) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Read files with errors of one line, and write them so that they are complete or not there.
+"""Reads files with errors of one line, and writes files that are either complete or absent.
 
 This is the only module that makes temporary names, syncs to the disk and renames.
 """
@@ -23,7 +23,7 @@ from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 
 # A progress callback, called with the bytes done and the total bytes, or None if the total is unknown.
 ByteProgress = Callable[[int, "int | None"], object]
-MAX_TEXT_FILE_BYTES = 1 << 26  # the largest such file is the encoder.json of GPT-2, with one million bytes
+MAX_TEXT_FILE_BYTES = 1 << 26  # GPT-2's encoder.json, the largest of these files, has one million
 NO_LOCK_ERRNOS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # the file system does not support locks
 TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 UNFINISHED_PREFIX = ".saving-"  # of the temporary folder in which several files are written

@@ -296,7 +296,7 @@ def gumbel_argmax(logits: np.ndarray, words: np.ndarray) -> int:
 
 
 def _possible_winners(logits: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Return the few indices [N] whose logit plus Gumbel number may be the largest, computing only one logarithm.
+    """Return the few indices whose logit plus Gumbel number may be the largest, computing only one logarithm.
 
     The Gumbel number of u, -log(-log(1 - u)), is at most -log(u), and the exponent of u bounds -log(u) in turn.
     """
@@ -308,7 +308,7 @@ def _possible_winners(logits: np.ndarray, words: np.ndarray) -> np.ndarray:
 
 
 def draw(candidates: Candidates, words: np.ndarray) -> int:
-    """Draw one of the candidates' ids by their random words [N] uint32."""
+    """Draw one of the candidates' ids with their random words [N] uint32."""
     index = gumbel_argmax(candidates.logits, words)
     return index if candidates.ids is None else int(candidates.ids[index])
 

@@ -27,8 +27,8 @@ from gpt2.encoder import last_safe_cut
 from gpt2.errors import GPT2Error, printable_name, summarize_names
 from gpt2.files import expand_path
 
-PART_CHARACTERS = 1 << 20  # about as many are read together
-DEFAULT_COMBINE_CHARACTERS = 50000  # of a chunk in an .npz, as in the old tools
+PART_CHARACTERS = 1 << 20  # approximate length of a document part
+DEFAULT_COMBINE_CHARACTERS = 50000  # minimum length of a chunk in a .npz, as in the old tools
 MAX_ROW_CHARACTERS = 16 * PART_CHARACTERS  # a longer CSV row has an unclosed quotation mark or is not CSV
 TOKEN_FILE_SUFFIXES = (".npy", ".npz")
 FindCut = Callable[[str], int]  # see Vocabulary.last_safe_cut

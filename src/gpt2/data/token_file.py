@@ -121,7 +121,7 @@ def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
         writer = NpyWriter(file, encoder)
         yield writer
         writer.finish()
-        # The sidecar is written first: after an interruption in between, the old ids do not fit it and are rejected.
+        # The sidecar gets its name first: if the program ends in between, the old ids do not match it and are rejected.
         with atomic_write(sidecar_path) as sidecar:
             sidecar.write(json.dumps(writer.sidecar(), indent=2).encode("ascii") + b"\n")
 
