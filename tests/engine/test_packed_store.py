@@ -166,9 +166,9 @@ def test_what_a_killed_process_left_is_removed(cache, tiny_dir):
 def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypatch):
     weights = open_model_dir(tiny_dir).read()
     unknown = {name: weight._replace(identity=None) for name, weight in weights.items()}
-    assert packed_store.PackedStore(build.load()).name(unknown, "int8") is None
+    assert packed_store.PackedStore(build.load()).file_name(unknown, "int8") is None
     monkeypatch.setattr(packed_store, "MIN_BYTES", 1 << 20)
-    assert packed_store.PackedStore(build.load()).name(weights, "int8") is None
+    assert packed_store.PackedStore(build.load()).file_name(weights, "int8") is None
 
 
 def test_other_formats_name_their_numbers_by_their_files(tmp_path):
