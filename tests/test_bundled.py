@@ -48,7 +48,7 @@ def test_it_generates_plays(shakespeare):
 
 def test_the_error_for_a_missing_model_names_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(GPT2Error, match="download it: .*or use one that is there: --model_name shakespeare"):
+    with pytest.raises(GPT2Error, match="download it: .*or use an available model: --model_name shakespeare"):
         model_dir.find_model("124M")
 
 

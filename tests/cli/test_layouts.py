@@ -128,7 +128,7 @@ def test_where_nothing_is_installed(flat, missing, command):
 def test_a_model_that_is_not_there(flat):
     result = run(UNCONDITIONAL, "--temperature=2.0", cwd=flat)
     assert (result.returncode, result.stdout) == (1, b"")
-    assert b"python3 download_model.py 124M, or use one that is there: --model_name 345M" in result.stderr
+    assert b"python3 download_model.py 124M, or use an available model: --model_name 345M" in result.stderr
     assert result.stderr.count(b"\n") == 1
     imports = run("-X", "importtime", UNCONDITIONAL, "--temperature=2.0", cwd=flat).stderr
     assert b"gpt2.formats.model_dir" in imports and b"| tensorflow" not in imports and b"  tensorflow" not in imports

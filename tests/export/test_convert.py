@@ -158,7 +158,7 @@ def test_damage_found_during_the_export_leaves_no_files(tmp_path, source):
     content[5000] ^= 1
     data.write_bytes(content)
     for to in ("openai", "gguf", "huggingface", "saved_model"):
-        with pytest.raises(GPT2Error, match="has another checksum than it should"):
+        with pytest.raises(GPT2Error, match="the checksum of .* does not match"):
             convert(open_model_dir(damaged), tmp_path / "target", to)
         assert [path.name for path in tmp_path.iterdir()] == ["damaged"]
 

@@ -13,7 +13,8 @@ from gpt2.errors import GPT2Error
 from gpt2.formats.malformed import MalformedFileError
 from gpt2.formats.model_dir import open_model_dir
 from gpt2.formats.openai import checkpoint
-from gpt2.formats.openai.leveldb_table import MAGIC, mask_crc, read_table
+from gpt2.formats.openai.checkpoint_files import TABLE_MAGIC
+from gpt2.formats.openai.leveldb_table import mask_crc, read_table
 from gpt2.formats.protobuf import read_fields, read_varint
 from gpt2.formats.weights import flatten
 
@@ -52,7 +53,7 @@ def table(*blocks, handles=None):
     said = [number(offset) + number(size) for offset, size in (handles(true, len(data)) if handles else true)]
     index = block([(bytes([i + 1]), handle) for i, handle in enumerate(said)])
     footer = number(0) + number(0) + number(len(data)) + number(len(index) - 5)
-    return data + index + footer.ljust(40, b"\0") + MAGIC
+    return data + index + footer.ljust(40, b"\0") + TABLE_MAGIC
 
 
 def message(**changes):
@@ -207,7 +208,7 @@ def test_every_bit_of_a_weight_counts(tmp_path, tiny_dir):
             flipped = bytearray(data)
             flipped[at] ^= bit
             (folder / DATA).write_bytes(flipped)
-            with pytest.raises(GPT2Error, match=f"{name} has another checksum than it should; delete it and fetch it"):
+            with pytest.raises(GPT2Error, match=f"the checksum of {name} does not match; delete it and fetch it"):
                 tiny.read(folder / "model.ckpt", hparams)
 
 

@@ -147,7 +147,7 @@ LONG = "x" * 300
         ("loop/x", "x.* cannot be read: Too many levels of symbolic links$"),
         (LONG, "cannot be read: File name too long$"),
         ("file/x", "is neither in|is not in"),
-        ("file", "file is a file, and no model|is not in file"),
+        ("file", "file is a file but not a model|is not in file"),
         ("a\0b", r"'a\\x00b'"),
     ],
 )

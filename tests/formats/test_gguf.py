@@ -210,7 +210,7 @@ def test_names():
 
 def test_a_file_that_is_no_model(tmp_path):
     (tmp_path / "text").write_text("GGUL")
-    with pytest.raises(GPT2Error, match="text is a file, and no model"):
+    with pytest.raises(GPT2Error, match="text is a file but not a model"):
         open_model_dir(tmp_path / "text")
     (tmp_path / "empty.gguf").write_bytes(b"")
     with pytest.raises(GPT2Error, match=r"empty\.gguf is damaged: it is cut off; fetch"):

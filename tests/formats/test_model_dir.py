@@ -58,7 +58,7 @@ def test_a_missing_model_is_answered_with_the_command_to_type(place, tiny_dir):
     with pytest.raises(GPT2Error, match=r"model 345M is not in .*; download it: python3 download_model.py 345M$"):
         find_model("345M")
     shutil.copytree(tiny_dir, place / "models/tiny")
-    with pytest.raises(GPT2Error, match=r"download_model.py 124M, or use one that is there: --model_name tiny"):
+    with pytest.raises(GPT2Error, match=r"download_model.py 124M, or use an available model: --model_name tiny"):
         find_model("124M")
     with pytest.raises(GPT2Error, match=r"--models_dir other$"):
         find_model("124M", "other")
@@ -97,7 +97,11 @@ def test_a_missing_file_is_named(damaged, name):
         ("checkpoint", b"\xff\xfe", "checkpoint is damaged: it is not UTF-8 at byte 0"),
         ("model.ckpt.index", b"<html>", "model.ckpt.index is damaged"),
         ("model.ckpt.index", b"", "model.ckpt.index is damaged"),
-        ("model.ckpt.data-00000-of-00001", b"x" * 1000, "is cut off or of another model: 1000 bytes, but .* at least"),
+        (
+            "model.ckpt.data-00000-of-00001",
+            b"x" * 1000,
+            "is cut off or belongs to another model: 1000 bytes, but .* at least",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(damaged, name, content, message):

@@ -33,8 +33,8 @@ DAMAGES = [
 
 def test_older_ones_are_named(run):
     run(stop_after=3, save_every=1)
-    said = "older ones are there, model-2, model-1: train on with --restore_from checkpoint/run1/model-2, or name"
-    said += " model-2 in checkpoint/run1/checkpoint"
+    said = "older checkpoints exist, model-2, model-1: resume training with --restore_from checkpoint/run1/model-2,"
+    said += " or name model-2 in checkpoint/run1/checkpoint"
     for end, damage in DAMAGES:
         path = FOLDER / f"model-3.{end}"
         whole = path.read_bytes()

@@ -1,1 +1,1 @@
-"""Files <-> hparams, named NumPy arrays and vocabularies. No TensorFlow."""
+"""Readers of model files: hyperparameters, named NumPy arrays and vocabularies. Nothing here needs TensorFlow."""

@@ -1,4 +1,4 @@
-"""Downloading the released models."""
+"""Downloads the models that OpenAI released."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ from gpt2 import files
 from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError
 from gpt2.formats import model_dir, transfer
-from gpt2.formats.openai import checkpoint
+from gpt2.formats.openai import checkpoint, checkpoint_index
 from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
-# Where OpenAI published the models, in 2020 and in 2019.
+# OpenAI's two servers; the older one, of 2019, is last.
 BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storage.googleapis.com/gpt-2")
 
 PREFIX = Path(CHECKPOINT_NAME)
-DATA_FILE, INDEX_FILE = data_file(PREFIX).name, index_file(PREFIX).name
+DATA_FILE = data_file(PREFIX).name
+INDEX_FILE = index_file(PREFIX).name
 GRAPH_FILE = f"{CHECKPOINT_NAME}.meta"
-# The index before the data, which it holds the checksums of.
+# The index comes before the data, because it holds the checksums of the data.
 FILES = (STATE_FILE, ENCODER_FILE, HPARAMS_FILE, INDEX_FILE, DATA_FILE, GRAPH_FILE, MERGES_FILE)
-# The two vocabulary files are the same for every size.
+# The two vocabulary files are the same for every model size.
 SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-OTHER_FILES_BYTES = 8 << 20  # bytes; a little more than all files but the weights have
+OTHER_FILES_BYTES = 8 << 20  # a little more than all files except the weights take
+FLOAT32_BYTES = 4
 
 
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
-    """Where models are put: by default the working directory's `models` if there is one, else the checkout's."""
+    """Return the folder for downloaded models.
+
+    By default that is `models` in the working directory if it exists, otherwise the checkout's `models`.
+    """
     folders = model_dir.search_path(models_dir)
     return next((folder for folder in folders if files.is_folder(folder)), folders[-1])
 
@@ -43,33 +48,43 @@ def download_model(
     base_urls: Sequence[str] = BASE_URLS,
     report: Callable[..., object] = files.no_callback,
 ) -> Path:
-    """Brings the files of a released model to `folder/model_name`, which it returns; what is right is left alone.
+    """Download the files of a released model to `folder/model_name`; files that are already correct are kept.
 
-    Each file is looked for at each base URL in turn, under both names of the model. `problem` says how a file is
-    checked, before it gets its name, and when it is there already. report: told which file is fetched, how many bytes
-    of it are there, and of how many.
+    Each file is requested from each base URL in turn, under both names of the model. It is checked (see
+    `find_problem`) before it gets its final name, and again if it exists already. A failed download keeps the
+    correct files and the partial one.
 
-    Raises UsageError for a name that is none, GPT2Error if a file cannot be had, is not what it should be, or would not
-    fit on the disk. A file that is right is never lost, nor what has come of one.
+    Args:
+        model_name: The name of a released model, old or new.
+        folder: The folder that gets the model's folder.
+        base_urls: Servers to try, in order.
+        report: Progress callback: called with (file name, done, total) where done and total are bytes.
+
+    Returns:
+        The model's folder.
+
+    Raises:
+        UsageError: There is no released model of this name.
+        GPT2Error: A file could not be downloaded, failed its check, or does not fit on the disk.
     """
     if not model_dir.is_released(model_name):
         raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.describe_released_models()}")
     directory = folder / model_name
-    hparams = next(
-        model_dir.RELEASED_MODELS[n] for n in model_dir.list_aliases(model_name) if n in model_dir.RELEASED_MODELS
-    )
+    released = model_dir.RELEASED_MODELS
+    hparams = next(released[name] for name in model_dir.list_aliases(model_name) if name in released)
     with files.creating_folder(directory):
-        _check_room(directory, hparams)
+        _check_disk_space(directory, hparams)
         for name in FILES:
-            if files.is_file(directory / name) and not find_problem(directory / name, name, hparams):
+            path = directory / name
+            if files.is_file(path) and not find_problem(path, name, hparams):
                 continue
             try:
-                _fetch_file(directory / name, model_name, hparams, base_urls, partial(report, name))
+                _fetch_file(path, model_name, hparams, base_urls, partial(report, name))
             except transfer.UnavailableError as error:
-                if name != GRAPH_FILE:  # only programs for TensorFlow 1 look for it
+                if name != GRAPH_FILE:  # only programs for TensorFlow 1 use it
                     raise GPT2Error(
-                        f"{name} of {model_name} could not be downloaded: {error}; try again later, which goes on from"
-                        " what is there, or give another base_url"
+                        f"{name} of {model_name} could not be downloaded: {error}; try again later, which resumes the"
+                        " download, or give another base_url"
                     ) from error
     return directory
 
@@ -86,50 +101,65 @@ def _fetch_file(
             except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")
                 if not isinstance(error, transfer.NotFoundError):
-                    break  # the model's other name would not help
+                    break  # the server failed, so the model's other name would not help
     raise transfer.UnavailableError("; ".join(failures))
 
 
 def find_problem(path: Path, name: str, hparams: HParams) -> str:
-    """What is wrong with the file `name` of the model with these hparams, which lies at `path`; nothing if it is right.
+    """Check a file of a released model.
 
-    The vocabulary is compared with its known SHA-256, hparams.json with the known numbers, the index with the variables
-    that they need, and every weight with its checksum in the index beside it. The `.meta` file says nothing of itself
-    that could be checked. Raises Unreadable.
+    The vocabulary is compared with its known SHA-256, hparams.json with the known sizes, the index with the variables
+    that these sizes need, and every weight with its checksum in the index alongside. The `.meta` file contains nothing
+    that could be checked.
+
+    Args:
+        path: Where the file is, possibly under a temporary name.
+        name: The file's final name.
+        hparams: The model's hyperparameters.
+
+    Returns:
+        What is wrong with the file, or "".
+
+    Raises:
+        UnreadableFileError: The file cannot be read.
     """
     try:
-        return _problem(path, name, hparams)
+        return _find_problem(path, name, hparams)
     except UnreadableFileError:
         raise
     except DamagedFileError as error:
         return error.reason
     except GPT2Error as error:
-        return f"it is not of this model: {error}"
+        return f"it belongs to another model: {error}"
 
 
-def _problem(path: Path, name: str, hparams: HParams) -> str:
+def _find_problem(path: Path, name: str, hparams: HParams) -> str:
     if name in SHA256 and transfer.hash_file(path, "sha256").hex() != SHA256[name]:
         return "its SHA-256 is not that of GPT-2's vocabulary"
     if name == DATA_FILE:
-        if wrong := transfer.find_size_mismatch(path, 4 * hparams.n_params):
-            return wrong
+        if mismatch := transfer.find_size_mismatch(path, FLOAT32_BYTES * hparams.n_params):
+            return mismatch
         checkpoint.check_data_file(path.with_name(INDEX_FILE), path)
     if name == INDEX_FILE:
-        checkpoint.check_variables(checkpoint.read_index(path)[1], hparams, path)
+        checkpoint.check_variables(checkpoint_index.read_index(path)[1], hparams, path)
     if name == STATE_FILE and f'"{CHECKPOINT_NAME}"' not in files.read_text(path):
         return f"it does not name {CHECKPOINT_NAME}"
     if name == HPARAMS_FILE and load_hparams(path) != hparams:
-        return "its numbers are those of another model"
+        return "its sizes are those of another model"
     return ""
 
 
-def _check_room(directory: Path, hparams: HParams) -> None:
-    data, size = directory / DATA_FILE, 4 * hparams.n_params
+def _check_disk_space(directory: Path, hparams: HParams) -> None:
+    data = directory / DATA_FILE
+    needed = FLOAT32_BYTES * hparams.n_params
     with files.reporting_read_errors(directory):
-        if files.is_file(data) and data.stat().st_size == size:
+        if files.is_file(data) and data.stat().st_size == needed:
             return
         part = files.partial_path(data)
-        size += OTHER_FILES_BYTES - (part.stat().st_size if files.is_file(part) else 0)
+        downloaded = part.stat().st_size if files.is_file(part) else 0
+        needed += OTHER_FILES_BYTES - downloaded
         free = shutil.disk_usage(directory).free
-    if free < size:
-        raise GPT2Error(f"{directory} needs {size / 1e6:,.0f} MB more, but its disk has only {free / 1e6:,.0f} MB free")
+    if free < needed:
+        raise GPT2Error(
+            f"{directory} needs {needed / 1e6:,.0f} MB more, but its disk has only {free / 1e6:,.0f} MB free"
+        )

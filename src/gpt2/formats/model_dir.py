@@ -1,6 +1,6 @@
-"""Models: names and aliases, where they are looked for, in which format they are, what to type when one is missing.
+"""Finds models: their names and aliases, the search path, the format, and what to type if a model is missing.
 
-Nothing here needs TensorFlow, so that a wrong name is answered at once.
+Nothing here needs TensorFlow, so that a wrong name is answered immediately.
 """
 
 from __future__ import annotations
@@ -27,76 +27,93 @@ RELEASED_MODELS = {
     "774M": HParams(n_vocab=50257, n_embd=1280, n_head=20, n_layer=36),
     "1558M": HParams(n_vocab=50257, n_embd=1600, n_head=25, n_layer=48),
 }
-# The first tutorials counted the parameters of the two small models wrongly.
+# OpenAI's first release miscounted the parameters of the two small models; many tutorials use the old names.
 OLD_NAMES = {"124M": "117M", "355M": "345M"}
-# Where `pip install .` puts the model that is in the repository; setup.py names it too.
+# `pip install .` puts the bundled model here; setup.py repeats this path.
 INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
-_ABOVE = Path(__file__).resolve().parents[2]
-CHECKOUT = _ABOVE.parent if _ABOVE.name == "src" else _ABOVE  # some tutorials move all of src/ beside models/
+_LIBRARY_PARENT = Path(__file__).resolve().parents[2]
+# Some tutorials move the contents of src/ up, next to models/.
+CHECKOUT = _LIBRARY_PARENT.parent if _LIBRARY_PARENT.name == "src" else _LIBRARY_PARENT
+MAX_SUGGESTIONS = 5  # models that an error message offers instead of a missing one
 
 
 def list_aliases(name: str) -> list[str]:
-    """The names of the model that `name` means, itself first.
+    """Return all names of the model that is called `name`, with `name` first.
 
-    >>> same_model("345M")
+    >>> list_aliases("345M")
     ['345M', '355M']
     """
     pairs = [pair for pair in OLD_NAMES.items() if name in pair]
-    return [name, *(other for pair in pairs for other in pair if other != name)]
+    return [name, *(alias for pair in pairs for alias in pair if alias != name)]
 
 
 def is_released(model_name: str) -> bool:
+    """Return whether OpenAI released a model of this name, old or new."""
     return any(name in RELEASED_MODELS for name in list_aliases(model_name))
 
 
 def describe_released_models() -> str:
+    """Return the names of the released models for a message, each with its old name."""
     return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED_MODELS)
 
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
-    """Folders in which models are looked for: `models_dir`; if that is the default, the checkout's and what an
-    installation brought too. Raises UsageError for what is no path."""
+    """Return the folders in which models are looked for, in order and without duplicates.
+
+    Args:
+        models_dir: The folder to search. The default also covers the checkout and the installed models.
+
+    Raises:
+        UsageError: `models_dir` cannot be a path.
+    """
     if "\0" in models_dir:
         raise UsageError(f"models_dir must be the path of a folder, not {models_dir!r}")
     folder = files.expand_path(models_dir)
     folders = [folder]
     if models_dir == DEFAULT_MODELS_DIR:
         folders += [CHECKOUT / folder, *(path for path in [INSTALLED_MODELS] if path.is_dir())]
-    real = [os.path.realpath(folder) for folder in folders]  # of links that lead in a circle, Path.resolve would raise
-    return [folder for i, folder in enumerate(folders) if real[i] not in real[:i]]
+    real_paths = [os.path.realpath(folder) for folder in folders]  # Path.resolve raises if links form a loop
+    return [folder for i, folder in enumerate(folders) if real_paths[i] not in real_paths[:i]]
 
 
 def list_models(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
-    """The model directories in the search path."""
-    found = []
+    """Return the paths of all models in the search path, complete or not."""
+    models = []
     for folder in search_path(models_dir):
         with files.reporting_read_errors(folder):
-            found += [path for path in sorted(folder.glob("*")) if is_model(path)]
-    return found
+            models += [path for path in sorted(folder.glob("*")) if is_model(path)]
+    return models
 
 
 def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> ModelDir:
-    """Finds a model by its name, by its other name, or by the path of its folder or file.
+    """Find and open a model.
 
-    Raises GPT2Error: where it was looked for and what to type, or what is wrong with its files.
+    Args:
+        model_name: The model's name, its alias, or the path of its folder or file.
+        models_dir: The folder to search, as in `search_path`.
+
+    Raises:
+        GPT2Error: There is no such model, or its files are incomplete or damaged. The message says where it was
+            looked for and what to type.
     """
-    there = _places(model_name, models_dir)
-    if not there:
-        raise GPT2Error(_not_found(model_name, models_dir))
-    begun = there[0]  # a download that was interrupted does not hide the same model under its other name
-    return open_model_dir(next((path for path in there if is_model(path)), begun))
+    paths = _existing_paths(model_name, models_dir)
+    if not paths:
+        raise GPT2Error(_not_found_message(model_name, models_dir))
+    # The folder of an interrupted download must not hide the complete model under its other name.
+    return open_model_dir(next((path for path in paths if is_model(path)), paths[0]))
 
 
 def is_model(path: Path) -> bool:
-    """Whether there is a model of any format, be it whole or not."""
-    return _format_of(path) is not None
+    """Return whether there is a model of any format at `path`, complete or not."""
+    return _find_format(path) is not None
 
 
-def _format_of(path: Path) -> ModelFormat | None:
-    """Return the module that reads this model, or None if no format recognizes it."""
+def _find_format(path: Path) -> ModelFormat | None:
+    """Return the module that reads the model, or None if no format recognizes it."""
     if openai_directory.is_model(path):
         return openai_directory
-    from gpt2.formats.gguf import model as gguf_model  # these need packages
+    # Imported late: these modules import NumPy and more, which OpenAI's layout does not need at this point.
+    from gpt2.formats.gguf import model as gguf_model
     from gpt2.formats.huggingface import directory as huggingface_directory
     from gpt2.formats.transformer_lm import directory as transformer_lm_directory
 
@@ -104,43 +121,50 @@ def _format_of(path: Path) -> ModelFormat | None:
     return next((model_format for model_format in formats if model_format.is_model(path)), None)
 
 
-def _places(model_name: str, models_dir: str) -> list[Path]:
-    """The folders and files that the name may mean and that are there."""
+def _existing_paths(model_name: str, models_dir: str) -> list[Path]:
+    """Return the existing folders and files that the name may refer to, best match first."""
     by_name = [folder / name for folder in search_path(models_dir) for name in list_aliases(model_name)]
     candidates = [*by_name, files.expand_path(model_name)]
     return [path for path in candidates if model_name and (files.is_folder(path) or files.is_file(path))]
 
 
-def _not_found(model_name: str, models_dir: str) -> str:
-    looked = " and ".join(str(folder) for folder in search_path(models_dir))
-    at_hand = [path.name for path in list_models(models_dir)]
-    use = f", or use one that is there: --model_name {' or '.join(at_hand[:5])}" if at_hand else ""
+def _not_found_message(model_name: str, models_dir: str) -> str:
+    searched = " and ".join(str(folder) for folder in search_path(models_dir))
+    available = [path.name for path in list_models(models_dir)][:MAX_SUGGESTIONS]
+    alternative = f", or use an available model: --model_name {' or '.join(available)}" if available else ""
     if is_released(model_name):
         target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {shlex.quote(models_dir)}"
-        return f"model {model_name} is not in {looked}; download it: {download_command(model_name)}{target}{use}"
+        command = f"{download_command(model_name)}{target}"
+        return f"model {model_name} is not in {searched}; download it: {command}{alternative}"
     return (
-        f"model {model_name!r} is neither in {looked} nor the path of a folder;"
-        f" download one of {describe_released_models()}: {download_command(DEFAULT_MODEL)}{use}"
+        f"model {model_name!r} is neither in {searched} nor the path of a folder;"
+        f" download one of {describe_released_models()}: {download_command(DEFAULT_MODEL)}{alternative}"
     )
 
 
 def download_command(model_name: str) -> str:
+    """Return the command line that downloads a released model."""
     return f"python3 download_model.py {model_name}"
 
 
 def open_model_dir(path: Path) -> ModelDir:
-    """The model in this folder, or in this file, whose files are there and of a plausible size.
+    """Open the model in a folder or in a single file; its files exist and have a plausible size.
 
-    Raises GPT2Error naming what is missing, cut off or unreadable.
+    Raises:
+        GPT2Error: A file is missing, cut off or unreadable. The message names it.
     """
-    model_format = _format_of(path)
+    model_format = _find_format(path)
     if model_format is None and files.is_file(path):
-        raise GPT2Error(f"{path} is a file, and no model; give the path of a model's folder")
+        raise GPT2Error(f"{path} is a file but not a model; give the path of a model's folder")
     return (model_format or openai_directory).open_model(path, _fetch_again(path))
 
 
 def load_vocabulary(directory: ModelDir) -> Vocabulary:
-    """The model's vocabulary; raises GPT2Error if its files are damaged or belong to another model."""
+    """Return the vocabulary of an opened model.
+
+    Raises:
+        GPT2Error: The vocabulary's files are damaged or belong to another model.
+    """
     vocabulary = directory.read_vocabulary()
     if vocabulary.n_vocab != directory.hparams.n_vocab:
         raise GPT2Error(
@@ -151,8 +175,12 @@ def load_vocabulary(directory: ModelDir) -> Vocabulary:
 
 
 def find_vocabulary(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS_DIR) -> Vocabulary:
-    """That of a model, or of a folder that holds a vocabulary alone; raises GPT2Error as `find_model` does."""
-    for path in _places(model_name, models_dir):
+    """Return the vocabulary of a model, or of a folder that holds only a vocabulary.
+
+    Raises:
+        GPT2Error: As in `find_model`.
+    """
+    for path in _existing_paths(model_name, models_dir):
         if vocabularies.has_vocabulary(path):
             return vocabularies.load(path)
     return load_vocabulary(find_model(model_name, models_dir))

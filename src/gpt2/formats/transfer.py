@@ -1,7 +1,7 @@
-"""One URL -> one file: resumed, retried, and under its name only when it is whole and what was asked for.
+"""Downloads one URL to one file: resumed, retried, and renamed into place only after it passed every check.
 
-The retries are not urllib3's: those cover the answer's beginning, not its body, and what breaks off in the body of a
-large file is what a download must go on from. One loop does both.
+urllib3's own retries cover the start of a response but not its body, where the connection breaks in a large file.
+Therefore one loop here does both.
 """
 
 from __future__ import annotations
@@ -22,211 +22,283 @@ from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.files import ByteProgress, no_callback
 
-MD5_SIZE = 16  # bytes
-ATTEMPTS = 4
-CHUNK_BYTES = 1 << 16  # bytes; what a broken connection costs at most
-VERSION = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date, as a header can hold it
-TIMEOUTS = (15, 60)  # seconds to connect, and without a byte
+MD5_BYTES = 16
+MAX_ATTEMPTS = 4
+CHUNK_BYTES = 1 << 16  # the most that a broken connection loses
+VERSION_PATTERN = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date that can be sent in a header
+TIMEOUT_SECONDS = (15, 60)  # to connect, and between two bytes
+RANGE_NOT_SATISFIABLE = 416  # HTTP status: the partial file is already complete
+
+FileCheck = Callable[[Path], str]  # returns what is wrong with a file, "" if nothing is
 
 
 class UnavailableError(Exception):
-    """This URL does not give the file."""
+    """The URL does not provide the file."""
 
 
 class NotFoundError(UnavailableError):
-    """The server has no such file."""
+    """The server does not have the file."""
 
 
 class RetryableError(Exception):
-    """It failed this time; another attempt may go on from there."""
+    """This attempt failed; another one may succeed and resume the download."""
 
 
-class Received(NamedTuple):
-    """What came from a server, and what it said of the whole file."""
+class ResponseInfo(NamedTuple):
+    """What a response said about the file.
+
+    Attributes:
+        resumed: Whether the response continued the partial file instead of starting again.
+        size: Size of the whole file in bytes; None if unknown.
+        md5: MD5 of the whole file; None if unknown.
+    """
 
     resumed: bool
-    size: int | None  # bytes
+    size: int | None
     md5: bytes | None
 
 
-def fetch(url: str, path: Path, problem: Callable[[Path], str], report: ByteProgress = no_callback) -> None:
-    """Downloads `url` to `path`, going on from a part that is there if the server says that it is of the same version.
+def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = no_callback) -> None:
+    """Download `url` to `path`.
 
-    problem: says what is wrong with the downloaded file, or nothing; size and MD5, where the server sends them, are
-    checked besides. report: told how many bytes are there, of how many if the server says so. Server errors and broken
-    connections are tried again; raises Unavailable when that does not help, GPT2Error if another process downloads the
-    file or if it cannot be written.
+    A partial file of an earlier attempt is resumed if the server confirms that it has the same version of the file.
+    Server errors and broken connections are retried.
+
+    Args:
+        url: The address of the file.
+        path: Where the file goes; its folder exists.
+        find_problem: Called with the path of the downloaded file, returns what is wrong with it, or "". Size and MD5
+            are checked as well if the server sends them.
+        report: Progress callback: called with (done, total) bytes; total is None if the server does not send it.
+
+    Raises:
+        UnavailableError: The file could not be downloaded or did not pass the checks.
+        GPT2Error: Another process is downloading the file, or it cannot be written.
     """
     try:
         with files.open_exclusive(files.partial_path(path)) as file:
             part = PartialFile(files.partial_path(path), file)
             try:
-                _fetch(url, part, problem, report)
+                _fetch(url, part, find_problem, report)
                 part.finish(path)
             finally:
-                part.tidy()
+                part.clean_up()
     except OSError as error:
         raise GPT2Error(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 class PartialFile:
-    """What is there of a file, and beside it which version of the file that is; one process at a time has it."""
+    """An incomplete download, and alongside it a small file with its version. One process at a time has it open.
+
+    Attributes:
+        path: The path of the incomplete file.
+        version: The ETag or date by which the server identifies this version of the file; "" if unknown.
+    """
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
+        """Wrap a file that is open for appending at `path`."""
         self.path = path
-        self.file = file  # that appends
+        self.file = file
         self.finished = False
-        self.version = self._known()  # what the server called it, or "" if that is not known
+        self.version = self._read_version()
 
     @property
     def size(self) -> int:
+        """Bytes written so far."""
         self.file.flush()
         return os.fstat(self.file.fileno()).st_size
 
-    def clear(self, version: str = "") -> None:
-        """Starts anew, with this version."""
+    def restart(self, version: str = "") -> None:
+        """Discard the content and record the version of what follows."""
         self.file.truncate(0)
         self.version = version
         version_file(self.path).write_text(version, encoding="utf-8")
 
     def finish(self, path: Path) -> None:
+        """Rename the complete file to `path`."""
         files.move_into_place(self.path, path)
         self.finished = True
 
-    def tidy(self) -> None:
-        """Leaves nothing where nothing came; of what is finished, the name may be another process's part by now."""
+    def clean_up(self) -> None:
+        """Remove an empty partial file, and the version file if it is no longer needed.
+
+        A finished download is not removed by its partial name: another process may already use that name.
+        """
         if not self.finished and not self.size:
             self.path.unlink()
         if self.finished or not self.size:
             version_file(self.path).unlink(missing_ok=True)
 
-    def _known(self) -> str:
+    def _read_version(self) -> str:
         with contextlib.suppress(OSError):
             version = version_file(self.path).read_text(encoding="utf-8", errors="replace")
-            return version if VERSION.fullmatch(version) else ""
+            return version if VERSION_PATTERN.fullmatch(version) else ""
         return ""
 
 
 def version_file(part: Path) -> Path:
-    """The file that says of which version a part is."""
+    """Return the path of the file that holds the version of the partial file `part`."""
     return part.with_name(f"{part.name}.version")
 
 
-def _fetch(url: str, part: PartialFile, problem: Callable[[Path], str], report: ByteProgress) -> None:
+def _fetch(url: str, part: PartialFile, find_problem: FileCheck, report: ByteProgress) -> None:
     failure = ""
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         if attempt:
             time.sleep(2**attempt / 2)
         try:
-            sent = _receive(url, part, report)
+            info = _receive(url, part, report)
         except RetryableError as error:
             failure = str(error)
             continue
-        failure = find_size_mismatch(part.path, sent.size) or _wrong_md5(part.path, sent.md5) or problem(part.path)
+        failure = (
+            find_size_mismatch(part.path, info.size)
+            or _find_md5_mismatch(part.path, info.md5)
+            or find_problem(part.path)
+        )
         if not failure:
             return
-        part.clear()
-        if not sent.resumed:  # else the part may have been of another file
+        part.restart()
+        if not info.resumed:  # a resumed file may have been joined from two versions: worth another attempt
             raise UnavailableError(failure)
-    raise UnavailableError(f"{failure} ({ATTEMPTS} attempts)")
+    raise UnavailableError(f"{failure} ({MAX_ATTEMPTS} attempts)")
 
 
-def _receive(url: str, part: PartialFile, report: ByteProgress) -> Received:
-    have = part.size if part.version else 0
-    # Compressed on the way, a file could not be resumed, nor its length be checked.
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": part.version} if have else {})
+def _receive(url: str, part: PartialFile, report: ByteProgress) -> ResponseInfo:
+    """Send one request and append its body to the partial file.
+
+    Raises:
+        RetryableError: The attempt failed in a way that may pass.
+        UnavailableError: The server does not provide the file.
+    """
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
-            if response.status_code != 416:
+        with requests.get(url, headers=_request_headers(part), stream=True, timeout=TIMEOUT_SECONDS) as response:
+            if response.status_code != RANGE_NOT_SATISFIABLE:
                 _check_status(response)
             start = _range_start(response, part)
             if not start:
-                part.clear(_version(response))
-            length = "0" if response.status_code == 416 else response.headers.get("Content-Length", "")
-            sent = Received(start > 0, start + int(length) if length.isdigit() else None, _md5(response))
-            _append(response, part, start, sent.size, report)
+                part.restart(_version(response))
+            info = ResponseInfo(start > 0, _total_size(response, start), _md5(response))
+            _append(response, part, start, info.size, report)
     except (requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
-        raise RetryableError(_in_short(error)) from error
+        raise RetryableError(_shorten(error)) from error
     except requests.RequestException as error:
-        raise (RetryableError if _broke_off(error) else UnavailableError)(_in_short(error)) from error
-    have = part.size
-    if sent.size is not None and have < sent.size:
-        raise RetryableError(f"the connection ended after {have} of {sent.size} bytes")
-    return sent
+        raise (RetryableError if _was_connected(error) else UnavailableError)(_shorten(error)) from error
+    size = part.size
+    if info.size is not None and size < info.size:
+        raise RetryableError(f"the connection ended after {size} of {info.size} bytes")
+    return info
+
+
+def _request_headers(part: PartialFile) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity"}  # a compressed transfer cannot be resumed, nor its length checked
+    size = part.size if part.version else 0
+    if size:
+        headers |= {"Range": f"bytes={size}-", "If-Range": part.version}
+    return headers
+
+
+def _total_size(response: requests.Response, start: int) -> int | None:
+    """Return the size of the whole file in bytes, or None if the server does not send it."""
+    if response.status_code == RANGE_NOT_SATISFIABLE:  # its body is an error page, not a part of the file
+        return start
+    length = response.headers.get("Content-Length", "")
+    return start + int(length) if length.isdigit() else None
 
 
 def _append(response: requests.Response, part: PartialFile, start: int, size: int | None, report: ByteProgress) -> None:
     done = start
     report(done, size)
-    if response.status_code == 416:  # nothing comes after what is there
+    if response.status_code == RANGE_NOT_SATISFIABLE:
         return
     try:
         for chunk in response.iter_content(CHUNK_BYTES):
             part.file.write(chunk)
             done += len(chunk)
             report(done, size)
-    except requests.ConnectionError as error:  # how requests reports silence in the middle of a body
-        raise RetryableError(_in_short(error)) from error
+    except requests.ConnectionError as error:  # requests raises this for a timeout in the middle of a body
+        raise RetryableError(_shorten(error)) from error
 
 
 def _check_status(response: requests.Response) -> None:
     status = f"{response.status_code} {response.reason}"
     if response.status_code >= 500 or response.status_code in (408, 429):
         raise RetryableError(status)
-    if response.status_code in (403, 404, 410):  # object stores say 403 where listing is forbidden
+    if response.status_code in (403, 404, 410):  # object stores answer 403 for missing files if listing is forbidden
         raise NotFoundError(status)
     if response.status_code not in (200, 206):
         raise UnavailableError(status)
 
 
 def _range_start(response: requests.Response, part: PartialFile) -> int:
-    """Where the bytes begin that come; those before are in the part. Raises TryAgain if these do not fit together."""
+    """Return the index of the response's first byte in the file; the bytes before it are in the partial file.
+
+    Raises:
+        RetryableError: The response does not continue the partial file, which has been discarded.
+    """
     if response.status_code == 200:
         return 0
-    said = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
-    have = part.size
-    fits = said and (int(said[1]) == have if said[1] else said[2] == str(have) and response.status_code == 416)
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", ""))
+    size = part.size
+    continues = False
+    if match and match[1]:
+        continues = int(match[1]) == size
+    elif match:
+        continues = match[2] == str(size) and response.status_code == RANGE_NOT_SATISFIABLE
     header = "ETag" if part.version.startswith('"') else "Last-Modified"
-    if not have or not fits or response.headers.get(header, part.version) != part.version:
-        part.clear()
-        raise RetryableError("the part that was there did not fit the file")
-    return have
+    if not size or not continues or response.headers.get(header, part.version) != part.version:
+        part.restart()
+        raise RetryableError("the partial file did not match the file on the server")
+    return size
 
 
 def _version(response: requests.Response) -> str:
-    """What `If-Range` may name the file by: a strong entity tag or, for want of one, the date of its last change."""
+    """Return a value for `If-Range`: a strong entity tag, else the date of the last change, else ""."""
     tag = response.headers.get("ETag", "")
     version = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
-    return version if VERSION.fullmatch(version) else ""
+    return version if VERSION_PATTERN.fullmatch(version) else ""
 
 
-def _broke_off(error: requests.RequestException) -> bool:
-    """Whether a connection ended that had been made; what cannot be reached at all is not tried again."""
+def _was_connected(error: requests.RequestException) -> bool:
+    """Return whether an established connection ended; an unreachable server is not retried."""
     cause = error.args[0] if error.args else error
     return type(error) is requests.ConnectionError and not hasattr(cause, "reason")
 
 
 def _md5(response: requests.Response) -> bytes | None:
-    """The MD5 of the whole file as Azure and Google send it; of a range, Content-MD5 would be the range's."""
+    """Return the MD5 of the whole file as Azure and Google send it, or None.
+
+    Content-MD5 counts only in a complete response: in a range it is the MD5 of the range.
+    """
     google = re.search(r"md5=([\w+/=]+)", response.headers.get("x-goog-hash", ""))
     plain = response.headers.get("Content-MD5") if response.status_code == 200 else None
     encoded = response.headers.get("x-ms-blob-content-md5") or (google[1] if google else plain) or ""
     with contextlib.suppress(ValueError):
         md5 = base64.b64decode(encoded, validate=True)
-        return md5 if len(md5) == MD5_SIZE else None  # some servers send it in hexadecimal digits
+        return md5 if len(md5) == MD5_BYTES else None  # some servers send hexadecimal digits
     return None
 
 
 def find_size_mismatch(path: Path, size: int | None) -> str:
+    """Return a message if a file does not have the expected size in bytes, else ""; None accepts any size."""
     actual = path.stat().st_size
     return "" if size in (None, actual) else f"it has {actual} bytes instead of {size}"
 
 
-def _wrong_md5(path: Path, md5: bytes | None) -> str:
-    return "" if md5 in (None, hash_file(path, "md5")) else "its MD5 is not the one that the server gave"
+def _find_md5_mismatch(path: Path, md5: bytes | None) -> str:
+    return "" if md5 in (None, hash_file(path, "md5")) else "its MD5 differs from the one that the server sent"
 
 
 def hash_file(path: Path, algorithm: str) -> bytes:
+    """Return the digest of a file.
+
+    Args:
+        path: The file.
+        algorithm: A name that `hashlib.new` accepts.
+
+    Raises:
+        UnreadableFileError: The file cannot be read.
+    """
     hasher: Any = hashlib.new(algorithm, usedforsecurity=False)
     with files.reporting_read_errors(path), path.open("rb") as file:
         for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
@@ -234,8 +306,8 @@ def hash_file(path: Path, algorithm: str) -> bytes:
     return hasher.digest()
 
 
-def _in_short(error: requests.RequestException) -> str:
-    """The cause of an exception of requests, without the names of the layers that passed it on."""
+def _shorten(error: requests.RequestException) -> str:
+    """Return the cause of an exception of requests without the names of the layers that passed it on."""
     cause = error.args[0] if error.args else error
     text = str(getattr(cause, "reason", None) or cause)
     return re.sub(r"^(<.*?>|HTTPS?Connection\(.*?\)): ", "", text)[:200]

@@ -1,4 +1,4 @@
-"""Which vocabulary lies in a folder, by the names of its files, or in a file of its own."""
+"""Detects and loads the vocabulary in a folder, by the names of its files, or in a single file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gpt2.text.vocabulary import Vocabulary
 
 
 def _read_sp_model(path: Path) -> Vocabulary:
-    """A file, or the one of its name in a folder."""
-    from gpt2.formats.sentencepiece import sp_model  # needs packages, which a wrong name is answered without
+    """Read a SentencePiece file, or the one in a folder."""
+    from gpt2.formats.sentencepiece import sp_model  # imports packages that a wrong model name does not need
 
-    return sp_model.read(path if path.suffix == SP_MODEL_SUFFIX and files.is_file(path) else path / SP_MODEL_FILE)
+    return sp_model.read(path if _is_sp_model(path) else path / SP_MODEL_FILE)
 
 
-# The files that make a vocabulary, and what reads them from their folder; the first that are there count.
+# The files of each kind of vocabulary, and the function that reads them from their folder. The first match wins.
 KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
     ((vocabulary.TOKENIZER_FILE,), vocabulary.load_tokenizer),
@@ -31,20 +31,24 @@ FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_T
 
 
 def has_vocabulary(path: Path) -> bool:
-    """Whether it is a folder with a vocabulary, or a file that is one."""
-    return any(_are_there(path, names) for names, _ in KINDS) or _is_sp_model(path)
+    """Return whether `path` is a folder with a vocabulary, or the file of one."""
+    return any(_has_files(path, names) for names, _ in KINDS) or _is_sp_model(path)
 
 
 def load(path: Path) -> Vocabulary:
-    """The vocabulary for which `has_vocabulary` holds. Raises GPT2Error, naming the file, if it is damaged."""
+    """Load the vocabulary at a path for which `has_vocabulary` is true.
+
+    Raises:
+        GPT2Error: A file is damaged or cannot be read. The message names it.
+    """
     if _is_sp_model(path):
         return _read_sp_model(path)
-    return next(read for names, read in KINDS if _are_there(path, names))(path)
+    return next(read for names, read in KINDS if _has_files(path, names))(path)
 
 
 def _is_sp_model(path: Path) -> bool:
     return path.suffix == SP_MODEL_SUFFIX and files.is_file(path)
 
 
-def _are_there(folder: Path, names: tuple[str, ...]) -> bool:
+def _has_files(folder: Path, names: tuple[str, ...]) -> bool:
     return all(files.is_file(folder / name) for name in names)

@@ -1,7 +1,7 @@
-"""A model's weights between their files and what computes: named, with their layout, in pieces.
+"""A model's weights on their way from files to a backend: named, with their layout, read in pieces.
 
-Names are those of OpenAI's checkpoints (`HParams.weight_shapes`), whatever the file; the matrices stand as the file
-has them, and `layout` says how.
+Names are those of OpenAI's checkpoints (`HParams.weight_shapes`), whatever the file format. Matrices are not
+transposed: they keep the orientation of the file, and `Weight.layout` says which it is.
 """
 
 from __future__ import annotations
@@ -13,40 +13,57 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PREFIX = "model/"  # of all names in a checkpoint
-WTE = f"{PREFIX}wte"  # the token embedding [V, E], which is the output projection too
-LM_HEAD = f"{PREFIX}lm_head"  # unless there is this one [V, E]
+PREFIX = "model/"  # of all variable names in OpenAI's checkpoints
+WTE = f"{PREFIX}wte"  # the token embedding [V, E]; also the output projection, unless there is an LM_HEAD
+LM_HEAD = f"{PREFIX}lm_head"  # an output projection [V, E] of its own
 
 
 class Layout(enum.Enum):
-    """Which end of a matrix is the input of its product: x [N, I] -> [N, O]."""
+    """The order of a matrix's axes: inputs I and outputs O of the product x [N, I] -> [N, O]."""
 
     IN_OUT = "[I, O]"
     OUT_IN = "[O, I]"
 
 
 class Weight(NamedTuple):
-    """One of a model's weights; nothing is read before it is asked for."""
+    """One weight of a model, read on request.
+
+    Attributes:
+        shape: The shape of the array.
+        layout: The axes of a matrix that is multiplied as a whole; None for vectors and wpe.
+        read: Returns the pieces of the array, as `pieces` does.
+        identity: Two weights with the same identity hold the same numbers. None if that is not known.
+    """
 
     shape: tuple[int, ...]
-    layout: Layout | None  # of a matrix that products read whole; None for vectors and wpe
+    layout: Layout | None
     read: Callable[[], Iterator[np.ndarray]]
-    identity: str | None = None  # two weights of one identity are the same numbers; None if that is not known
+    identity: str | None = None
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Its rows in order, some at a time, float32. Raises GPT2Error, perhaps after the last, for damage."""
+        """Yield the rows in order as float32 arrays, several rows at a time.
+
+        Raises:
+            GPT2Error: The weight is damaged. Some damage shows only after the last piece.
+        """
         return self.read()
 
     def array(self) -> np.ndarray:
-        """All of it, of `shape`, float32. Raises GPT2Error if it is damaged."""
-        whole, at = np.empty(0, np.float32), 0
-        for piece in self.pieces():  # the first one is there: so much can be read, and is no mistaken size
+        """Return the whole weight as a float32 array of `shape`.
+
+        Raises:
+            GPT2Error: The weight is damaged.
+        """
+        whole = np.empty(0, np.float32)
+        filled = 0
+        # Allocated only after the first piece was read: the file then exists and its size is plausible.
+        for piece in self.pieces():
             if piece.size == math.prod(self.shape):
                 whole = piece  # not copied
             else:
-                whole = whole if at else np.empty(math.prod(self.shape), np.float32)
-                whole[at : at + piece.size] = piece.reshape(-1)
-            at += piece.size
+                whole = whole if filled else np.empty(math.prod(self.shape), np.float32)
+                whole[filled : filled + piece.size] = piece.reshape(-1)
+            filled += piece.size
         return whole.reshape(self.shape)
 
 
@@ -54,16 +71,21 @@ Weights = Mapping[str, Weight]
 
 
 def wrap_arrays(nested: Mapping[str, Any], layout: Callable[[str], Layout | None]) -> Weights:
-    """Weights that are in memory already, nested, as a reader would give them."""
-    return {name: _held(np.asarray(array), layout(name)) for name, array in flatten(nested)}
+    """Return arrays that are already in memory as weights.
+
+    Args:
+        nested: Nested dictionaries of float32 arrays, as `nest` returns them.
+        layout: Returns the layout of the weight of a given name.
+    """
+    return {name: _wrap_array(np.asarray(array), layout(name)) for name, array in flatten(nested)}
 
 
-def _held(array: np.ndarray, layout: Layout | None) -> Weight:
+def _wrap_array(array: np.ndarray, layout: Layout | None) -> Weight:
     return Weight(array.shape, layout, lambda: iter([array]))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
-    """Nested weights -> (name in a checkpoint, what is there)."""
+    """Yield each leaf of nested dictionaries with its name in OpenAI's checkpoints; the inverse of `nest`."""
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}/")
@@ -72,7 +94,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[s
 
 
 def nest(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """(name in a checkpoint, anything) -> nested dictionaries, as `model.py` wants its weights.
+    """Return pairs of (name in OpenAI's checkpoints, value) as nested dictionaries, as `model.py` takes its weights.
 
     >>> nest([("model/h0/ln_1/g", 1), ("model/wte", 2)])
     {'h0': {'ln_1': {'g': 1}}, 'wte': 2}

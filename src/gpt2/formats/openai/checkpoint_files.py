@@ -1,7 +1,7 @@
-"""The files of a checkpoint in TensorFlow's name-based format: what they are called, which is current, which are there.
+"""The files of a checkpoint in TensorFlow's name-based format: their names, and whether they are complete.
 
-`checkpoint` names the current one, `<prefix>.index` says which variables it has, `<prefix>.data-0000N-of-0000M` are
-their bytes. Nothing is read here but the first of them.
+`checkpoint` names the current checkpoint, `<prefix>.index` lists its variables, and `<prefix>.data-0000N-of-0000M`
+hold their bytes. Of these files only `checkpoint` is read here.
 """
 
 from __future__ import annotations
@@ -14,47 +14,60 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.hparams import HPARAMS_FILE, HParams
 
-STATE_FILE, CHECKPOINT_NAME = "checkpoint", "model.ckpt"
+STATE_FILE = "checkpoint"
+CHECKPOINT_NAME = "model.ckpt"
+TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of every LevelDB table
+FLOAT32_BYTES = 4
+MAX_SUGGESTIONS = 3  # older checkpoints that an error message offers
 
 
 def current_checkpoint(directory: Path) -> Path:
-    """The prefix of the weights' files that the `checkpoint` file names.
+    """Return the prefix of the current checkpoint's files, as the `checkpoint` file names it.
 
-    A path that is no longer true, because the folder was moved or copied, is looked for by its last part. Raises
-    GPT2Error if the file cannot be read or names nothing.
+    If the named path no longer exists because the folder was moved or copied, its last part is taken as a name in
+    the folder itself.
+
+    Raises:
+        GPT2Error: The file cannot be read or names no checkpoint.
     """
     state = directory / STATE_FILE
     match = re.search(r'^model_checkpoint_path:\s*"([^\0-\x1f]+)"', files.read_text(state), re.MULTILINE)
     if not match:
         raise DamagedFileError(state, f"it should hold a line {state_text(CHECKPOINT_NAME).splitlines()[0]}")
-    named = directory / match.group(1)
-    return named if files.is_file(index_file(named)) else directory / named.name
+    prefix = directory / match.group(1)
+    return prefix if files.is_file(index_file(prefix)) else directory / prefix.name
 
 
 def index_file(prefix: Path) -> Path:
-    """Where it is said which variables a checkpoint has."""
+    """Return the path of the file that lists a checkpoint's variables."""
     return Path(f"{prefix}.index")
 
 
 def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
-    """Where their bytes are."""
+    """Return the path of a file that holds the bytes of variables, the `shard`-th of `shards` such files."""
     return Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
 def state_text(name: str) -> str:
-    """What a `checkpoint` file says when `name` is the current checkpoint."""
+    """Return the content of a `checkpoint` file that makes `name` the current checkpoint."""
     return f'model_checkpoint_path: "{name}"\nall_model_checkpoint_paths: "{name}"\n'
 
 
 def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
-    """Raises GPT2Error, naming what is missing or cut off, unless the files of a model's checkpoint are there.
+    """Check that a model's checkpoint is complete, from the names and sizes of its files.
 
-    advice: what to do where no older checkpoint of the same run is there.
+    Args:
+        prefix: The path of the checkpoint's files without their suffixes.
+        hparams: The model's hyperparameters.
+        advice: What to do if the training run has no older checkpoint; ends the error message.
+
+    Raises:
+        GPT2Error: A file is missing or cut off. The message names it.
     """
     index = index_file(prefix)
     pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
     with files.reporting_read_errors(prefix.parent):
-        shards = [shard for shard in sorted(prefix.parent.glob(pattern)) if files.is_file(shard)]
+        shards = [path for path in sorted(prefix.parent.glob(pattern)) if files.is_file(path)]
     remedy = suggest_older_checkpoints(prefix) or advice
     if not files.is_file(index):
         raise GPT2Error(f"{index} is missing; {remedy}")
@@ -66,16 +79,17 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
     if not is_index_complete(index):
         raise GPT2Error(f"{index} is damaged; {remedy}")
     with files.reporting_read_errors(prefix.parent):
-        size, least = sum(shard.stat().st_size for shard in shards), 4 * hparams.n_params
-    if size < least:
+        size = sum(path.stat().st_size for path in shards)
+    min_size = FLOAT32_BYTES * hparams.n_params
+    if size < min_size:
         raise GPT2Error(
-            f"{shards[-1]} is cut off or of another model: {size} bytes, but {prefix.parent / HPARAMS_FILE} needs at"
-            f" least {least}; {remedy}"
+            f"{shards[-1]} is cut off or belongs to another model: {size} bytes, but {prefix.parent / HPARAMS_FILE}"
+            f" needs at least {min_size}; {remedy}"
         )
 
 
 def suggest_older_checkpoints(prefix: Path) -> str:
-    """What to type to use an older checkpoint of the same training run; empty if there is none."""
+    """Return what to type to use an older checkpoint of the same training run; "" if there is none."""
     kind, _, number = prefix.name.rpartition("-")
     matches = (re.fullmatch(rf"{re.escape(kind)}-(\d+)\.index", path.name) for path in prefix.parent.iterdir())
     steps = sorted((int(match[1]) for match in matches if match), reverse=True)
@@ -83,13 +97,13 @@ def suggest_older_checkpoints(prefix: Path) -> str:
     if not names:
         return ""
     return (
-        f"older ones are there, {', '.join(names[:3])}: train on with --restore_from {prefix.with_name(names[0])}, or"
-        f" name {names[0]} in {prefix.with_name(STATE_FILE)}"
+        f"older checkpoints exist, {', '.join(names[:MAX_SUGGESTIONS])}: resume training with --restore_from"
+        f" {prefix.with_name(names[0])}, or name {names[0]} in {prefix.with_name(STATE_FILE)}"
     )
 
 
 def is_index_complete(index: Path) -> bool:
-    """Whether an `.index` file ends as the tables of TensorFlow's checkpoints do (LevelDB's magic number)."""
+    """Return whether an `.index` file ends with the magic number of a LevelDB table."""
     with files.reporting_read_errors(index), index.open("rb") as file:
-        file.seek(max(0, index.stat().st_size - 8))
-        return file.read() == bytes.fromhex("57fb808b247547db")
+        file.seek(max(0, index.stat().st_size - len(TABLE_MAGIC)))
+        return file.read() == TABLE_MAGIC

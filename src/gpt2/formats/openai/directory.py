@@ -1,6 +1,7 @@
-"""Model directories in OpenAI's layout: `hparams.json encoder.json vocab.bpe checkpoint` and the weights it names.
+"""Model directories in OpenAI's layout: `hparams.json encoder.json vocab.bpe checkpoint` and the weights.
 
-That is what OpenAI published and what training writes; another kind of vocabulary may stand in place of its two files.
+OpenAI published its models in this layout, and training writes it. Another kind of vocabulary may replace
+`encoder.json` and `vocab.bpe`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,19 @@ FILES = (HPARAMS_FILE, ENCODER_FILE, MERGES_FILE, STATE_FILE)
 
 
 def is_model(path: Path) -> bool:
-    """Whether the folder is such a directory, be it whole or not."""
+    """Return whether the folder is a model directory in OpenAI's layout, complete or not."""
     return files.is_file(path / HPARAMS_FILE)
 
 
 def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
-    """Checks that all files are there and of a plausible size; reads the hparams.
+    """Open the directory with its current checkpoint, after checking that all files exist with a plausible size.
 
-    Raises GPT2Error naming what is missing, cut off or unreadable. advice: what to do about that.
+    Args:
+        path: The folder.
+        advice: What to do about missing or damaged files; ends the error message.
+
+    Raises:
+        GPT2Error: A file is missing, cut off or unreadable. The message names it.
     """
     needed = (HPARAMS_FILE, STATE_FILE) if vocabularies.has_vocabulary(path) else FILES
     missing = [name for name in needed if not files.is_file(path / name)]
@@ -42,23 +48,31 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
         )
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
-    found = open_checkpoint(path, current_checkpoint(path))
-    check_files(found.weights_path, found.hparams, advice)
-    return found
+    model = open_checkpoint(path, current_checkpoint(path))
+    check_files(model.weights_path, model.hparams, advice)
+    return model
 
 
 def open_checkpoint(path: Path, prefix: Path) -> ModelDir:
-    """The directory with these weights, which are not looked at. Raises GPT2Error for its hparams."""
-    return ModelDir(path, load_hparams(path / HPARAMS_FILE), prefix, _read_weights, lambda: _vocabulary(path))
+    """Open the directory with a given checkpoint, whose files are not checked.
+
+    Args:
+        path: The folder.
+        prefix: The path of the checkpoint's files without their suffixes.
+
+    Raises:
+        GPT2Error: hparams.json is missing or damaged.
+    """
+    return ModelDir(path, load_hparams(path / HPARAMS_FILE), prefix, _read_weights, lambda: _load_vocabulary(path))
 
 
 def _read_weights(prefix: Path, hparams: HParams) -> Weights:
-    from gpt2.formats.openai import checkpoint  # needs packages, which a wrong name is answered without
+    from gpt2.formats.openai import checkpoint  # imports packages that a wrong model name does not need
 
     return checkpoint.read_weights(prefix, hparams)
 
 
-def _vocabulary(path: Path) -> Vocabulary:
+def _load_vocabulary(path: Path) -> Vocabulary:
     if not vocabularies.has_vocabulary(path):
         raise GPT2Error(f"{path} lacks {ENCODER_FILE} and {MERGES_FILE}, its vocabulary")
     return vocabularies.load(path)

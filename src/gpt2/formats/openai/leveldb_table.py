@@ -1,13 +1,14 @@
-"""Reads a LevelDB table, the file format of a TensorFlow checkpoint's `.index`: sorted keys and their values.
+"""Reads a LevelDB table, the file format of a checkpoint's `.index`: sorted keys and their values.
 
     data block ... meta blocks ... index block, footer
 
-A block is entries whose keys share a beginning with the one before, then the offsets at which none is shared, then one
-byte that names its compression and a masked CRC32C of all of it. The index block holds where the data blocks are; the
-footer where the index block is. (LevelDB's doc/table_format.md; TensorFlow's core/lib/io/format.cc.)
+A block contains entries, each of which shares a prefix of its key with the entry before it, then the offsets of the
+entries that share nothing, then one byte for the compression and a masked CRC32C of all of it. The index block holds
+the positions of the data blocks, and the footer the position of the index block. (LevelDB's doc/table_format.md;
+TensorFlow's core/lib/io/format.cc.)
 
-Nothing in a table is believed: blocks must follow one another and keys must rise, so that work and memory are bounded
-by the file's size whatever is in it.
+Nothing in a table is trusted: blocks must follow one another and keys must be in ascending order. The file's size
+therefore bounds work and memory, whatever the file contains.
 """
 
 from __future__ import annotations
@@ -18,81 +19,98 @@ from typing import NamedTuple
 import google_crc32c
 
 from gpt2.formats.malformed import MalformedFileError
+from gpt2.formats.openai.checkpoint_files import TABLE_MAGIC
 from gpt2.formats.protobuf import read_varint
 
-MAGIC = bytes.fromhex("57fb808b247547db")
-FOOTER, TRAILER = 48, 5  # bytes: two handles and the magic number; a block's compression and checksum
-LONGEST_KEY = 1 << 12
-MASK = 0xA282EAD8  # what LevelDB adds, so that a checksum of data that holds checksums is a good one
+FOOTER_BYTES = 48  # the handles of the meta index and the index, padding, the magic number
+TRAILER_BYTES = 5  # of a block: its compression and its checksum
+OFFSET_BYTES = 4  # of an entry that shares nothing, and of the count of such offsets
+MAX_KEY_BYTES = 1 << 12
+MASK = 0xA282EAD8  # LevelDB masks checksums, because the CRC of data that contains its own CRC is weak
 
 
 class Handle(NamedTuple):
-    """Where a block is, in bytes; the trailer comes after it."""
+    """The position of a block in bytes, without the trailer that follows it."""
 
     offset: int
     size: int
 
     @property
     def end(self) -> int:
-        return self.offset + self.size + TRAILER
+        """Index of the byte after the block's trailer."""
+        return self.offset + self.size + TRAILER_BYTES
 
 
 def mask_crc(crc: int) -> int:
-    """A CRC32C as tables and checkpoints store it: rotated, and a constant added."""
+    """Return a CRC32C as LevelDB and TensorFlow store it: rotated, with a constant added."""
     return ((crc >> 15 | crc << 17) + MASK) & 0xFFFFFFFF
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a table that is all of `data`, in order. Raises Broken."""
-    if data[-len(MAGIC) :] != MAGIC or len(data) < FOOTER:
+    """Yield the keys and values of a table in order.
+
+    Args:
+        data: The whole file.
+
+    Raises:
+        MalformedFileError: It is not a table, or it is damaged.
+    """
+    if data[-len(TABLE_MAGIC) :] != TABLE_MAGIC or len(data) < FOOTER_BYTES:
         raise MalformedFileError("it does not end as a table does")
-    _, at = _handle(data[-FOOTER:], 0)  # of blocks that say things about the others
-    index, _ = _handle(data[-FOOTER:], at)
-    end = 0
-    last: bytes | None = None
-    for _, value in _entries(_block(data, index)):
-        handle, _ = _handle(value, 0)
-        if handle.offset < end or handle.end > index.offset:
-            raise MalformedFileError(f"the block at {handle.offset} lies over another one")
-        end = handle.end
-        for key, entry in _entries(_block(data, handle)):
-            if last is not None and key <= last:
-                raise MalformedFileError("its keys do not rise")
-            last = key
+    footer = data[-FOOTER_BYTES:]
+    _, offset = _read_handle(footer, 0)  # of the meta index, which is not needed
+    index, _ = _read_handle(footer, offset)
+    previous_end = 0
+    previous_key: bytes | None = None
+    for _, value in _read_entries(_read_block(data, index)):
+        handle, _ = _read_handle(value, 0)
+        if handle.offset < previous_end or handle.end > index.offset:
+            raise MalformedFileError(f"the block at {handle.offset} overlaps another one")
+        previous_end = handle.end
+        for key, entry in _read_entries(_read_block(data, handle)):
+            if previous_key is not None and key <= previous_key:
+                raise MalformedFileError("its keys are not in ascending order")
+            previous_key = key
             yield key, entry
 
 
-def _handle(data: bytes, at: int) -> tuple[Handle, int]:
-    offset, at = read_varint(data, at)
-    size, at = read_varint(data, at)
-    return Handle(offset, size), at
+def _read_handle(data: bytes, offset: int) -> tuple[Handle, int]:
+    """Return the handle at an offset, and the offset after it."""
+    block_offset, offset = read_varint(data, offset)
+    block_size, offset = read_varint(data, offset)
+    return Handle(block_offset, block_size), offset
 
 
-def _block(data: bytes, handle: Handle) -> bytes:
-    """A block's content, once its checksum is found right."""
-    if handle.end > len(data) - FOOTER:
+def _read_block(data: bytes, handle: Handle) -> bytes:
+    """Return a block's content after checking its checksum."""
+    if handle.end > len(data) - FOOTER_BYTES:
         raise MalformedFileError(f"the block at {handle.offset} is cut off")
-    content, trailer = data[handle.offset : handle.end - TRAILER], data[handle.end - TRAILER : handle.end]
+    content = data[handle.offset : handle.end - TRAILER_BYTES]
+    trailer = data[handle.end - TRAILER_BYTES : handle.end]
     if mask_crc(google_crc32c.value(content + trailer[:1])) != int.from_bytes(trailer[1:], "little"):
-        raise MalformedFileError(f"the block at {handle.offset} has another checksum than it should")
+        raise MalformedFileError(f"the checksum of the block at {handle.offset} does not match")
     if trailer[0]:
-        raise MalformedFileError(f"the block at {handle.offset} is compressed, which TensorFlow's checkpoints are not")
+        raise MalformedFileError(f"the block at {handle.offset} is compressed, but TensorFlow's checkpoints are not")
     return content
 
 
-def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if len(block) < 4:
+def _read_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the keys and values of a block."""
+    if len(block) < OFFSET_BYTES:
         raise MalformedFileError("a block is cut off")
-    end = len(block) - 4 * (1 + int.from_bytes(block[-4:], "little"))  # before the offsets and their count
+    n_offsets = int.from_bytes(block[-OFFSET_BYTES:], "little")
+    end = len(block) - OFFSET_BYTES * (1 + n_offsets)
     if end < 0:
         raise MalformedFileError("a block is cut off")
-    key, at = b"", 0
-    while at < end:
-        shared, at = read_varint(block, at)
-        unshared, at = read_varint(block, at)
-        size, at = read_varint(block, at)
-        if shared > len(key) or shared + unshared > LONGEST_KEY or at + unshared + size > end:
-            raise MalformedFileError("an entry reaches beyond its block")
-        key = key[:shared] + block[at : at + unshared]
-        at += unshared + size
-        yield key, block[at - size : at]
+    key = b""
+    position = 0
+    while position < end:
+        n_shared, position = read_varint(block, position)
+        n_unshared, position = read_varint(block, position)
+        value_size, position = read_varint(block, position)
+        entry_end = position + n_unshared + value_size
+        if n_shared > len(key) or n_shared + n_unshared > MAX_KEY_BYTES or entry_end > end:
+            raise MalformedFileError("an entry extends beyond its block")
+        key = key[:n_shared] + block[position : position + n_unshared]
+        yield key, block[position + n_unshared : entry_end]
+        position = entry_end
