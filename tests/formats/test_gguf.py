@@ -16,7 +16,7 @@ from variant_dirs import write as write_variant
 
 from gpt2 import generate
 from gpt2.engine.load import load_backend
-from gpt2.engine.token_sequence import Row
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
 from gpt2.formats.gguf.model import tensor_name
@@ -48,7 +48,7 @@ def test_the_converter_s_file_is_the_model(tmp_path, source, tiny_dir):
     assert load_vocabulary(found).fingerprint == encoder.fingerprint
     for name, value in arrays(path).items():
         np.testing.assert_array_equal(value, weights[name])
-    rows = [Row([1, 2, 3], GREEDY), Row([250], GREEDY)]
+    rows = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([250], GREEDY)]
     ours = take(load_backend(open_model_dir(tiny_dir), native=False), rows, 40)
     assert take(load_backend(found, native=False), rows, 40) == ours
     said = generate.generate(generate.load(str(path)), [generate.Request("the cat", 9, GREEDY)])
@@ -74,7 +74,7 @@ def test_llama_cpp_writes_the_same(tmp_path, kind):
     found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, model.hparams, kind=kind))
     expected = GOLDEN[kind]
     assert [load_vocabulary(found).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
-    rows = [Row(text["ids"], GREEDY) for text in expected]
+    rows = [TokenSequence(text["ids"], GREEDY) for text in expected]
     assert take(load_backend(found, native=False), rows, 40) == [text["new"] for text in expected]
 
 
