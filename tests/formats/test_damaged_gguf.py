@@ -153,16 +153,16 @@ def header(*keys, n_tensors=0, n_keys=None):
         (header(n_keys=1 << 60), "it is cut off"),
         (header(n_tensors=1 << 60), "it is cut off"),
         (header((b"a", 9, struct.pack("<IQ", 0, 1 << 60))), "it is cut off"),  # keeps the package's reader for good
-        (header((b"a", 9, struct.pack("<IQ", 8, 1 << 60))), "an array is longer than what is left of it"),
-        (header((b"a", 9, struct.pack("<IQ", 9, 1 << 60))), "an array is of the unknown type 9"),
+        (header((b"a", 9, struct.pack("<IQ", 8, 1 << 60))), "an array is longer than the rest of the file"),
+        (header((b"a", 9, struct.pack("<IQ", 9, 1 << 60))), "an array has the unknown type 9"),
         (header((b"a", 8, struct.pack("<Q", 1 << 60))), "it is cut off"),
         (header((b"a", 99, b"")), "a value has the unknown type 99"),
-        (header((b"a", 0, b"1"), (b"a", 0, b"1")), "it says a twice"),
-        (header((b"a\n", 0, b"1")), "a name in it is none"),
-        (header((b"\xff", 0, b"1")), "a text in it is not UTF-8"),
-        (header((b"a", 9, struct.pack("<IQ", 0, 1 << 26) + bytes(1 << 26))), "what it says of itself is far too long"),
-        (b"GGUF" + bytes(20), "it is of version 0; versions 2 and 3 can be read"),
-        (b"GGUF\0\0\0\3" + bytes(16), "it is of version 50331648"),  # big-endian
+        (header((b"a", 0, b"1"), (b"a", 0, b"1")), "the key a appears twice"),
+        (header((b"a\n", 0, b"1")), "it contains an invalid name"),
+        (header((b"\xff", 0, b"1")), "a string in it is not UTF-8"),
+        (header((b"a", 9, struct.pack("<IQ", 0, 1 << 26) + bytes(1 << 26))), "its header is far too long"),
+        (b"GGUF" + bytes(20), "its version is 0; only versions 2 and 3 can be read"),
+        (b"GGUF\0\0\0\3" + bytes(16), "its version is 50331648"),  # big-endian
     ],
 )
 def test_lies(tmp_path, content, said):
@@ -181,7 +181,7 @@ def test_tensors_that_share_their_bytes(tmp_path, contents):
     for tensor in tensors:
         place = tensor.field.offset + sum(part.nbytes for part in tensor.field.parts) - 8
         content[place : place + 8] = bytes(8)
-    with pytest.raises(GPT2Error, match=r"is damaged: .* lies over .*; fetch or copy it again"):
+    with pytest.raises(GPT2Error, match=r"is damaged: .* overlaps .*; fetch or copy it again"):
         open_model_dir(_with(tmp_path / "model.gguf", bytes(content)))
 
 
@@ -191,6 +191,6 @@ def test_numbers_that_are_none(tmp_path, contents):
     content = bytearray(contents[0])
     content[tensor.data_offset + 400 : tensor.data_offset + 404] = np.float32(np.nan).tobytes()
     found = open_model_dir(_with(path, bytes(content)))
-    with pytest.raises(GPT2Error, match=f"{tensor.name} holds numbers that are none; fetch or copy it again"):
+    with pytest.raises(GPT2Error, match=f"{tensor.name} holds NaN or infinity; fetch or copy it again"):
         for weight in found.read().values():
             weight.array()

@@ -19,7 +19,7 @@ from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.formats import model_dir
-from gpt2.formats.gguf.model import tensor_name
+from gpt2.formats.gguf.names import tensor_name
 from gpt2.formats.model_dir import find_model, load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, flatten
 
@@ -124,17 +124,17 @@ def test_where_it_lies(tmp_path, source, monkeypatch):
         ({"tokenizer__ggml__model": "llama"}, "tokenizer.ggml.model is llama, not gpt2"),
         ({"tokenizer__ggml__pre": "llama-bpe"}, "tokenizer.ggml.pre is llama-bpe, not gpt-2"),
         ({"gpt2__attention__head_count_kv": 1}, "gpt2.attention.head_count_kv is 1, not 4"),
-        ({"gpt2__context_length": None}, "gpt2.context_length should be a number, and it is missing"),
-        ({"gpt2__context_length": "many"}, "gpt2.context_length should be a number, and it is none"),
+        ({"gpt2__context_length": None}, "gpt2.context_length should be a number, but it is missing"),
+        ({"gpt2__context_length": "many"}, "gpt2.context_length should be a number, but it is something else"),
         ({"gpt2__context_length": 33}, r"position_embd.weight has the shape \[32, 32\], but .* needs \[33, 32\]"),
         ({"gpt2__attention__head_count": 5}, r"n_embd \(32\) must be a multiple of n_head \(5\)"),
         ({"gpt2__attention__layer_norm_epsilon": 2.0}, "layer_norm_epsilon must be a number between 0 and 1"),
         ({"gpt2__block_count": 3}, "it lacks 12 of 40 tensors of .*: blk.2.attn_norm.weight"),
-        ({"gpt2__block_count": 1}, "holds 12 tensors that GPT-2 has not: blk.1"),
+        ({"gpt2__block_count": 1}, "holds 12 tensors that GPT-2 does not have: blk.1"),
         ({"gpt2__feed_forward_length": 64}, "blk.0.ffn_up.weight has the shape"),
-        ({"tokenizer__ggml__tokens": None}, "should be lists of texts"),
+        ({"tokenizer__ggml__tokens": None}, "should be lists of strings"),
         ({"tokenizer__ggml__token_type": "x"}, "should be a number for each of the"),
-        ({"general__alignment": 48}, "its general.alignment is no power of two"),
+        ({"general__alignment": 48}, "its general.alignment is not a power of two"),
     ],
 )
 def test_what_is_refused(tmp_path, source, keys, said):
@@ -148,9 +148,9 @@ def test_what_is_refused(tmp_path, source, keys, said):
     [
         (lambda tokens, merges: tokens.__setitem__(0, "another"), "its vocabulary lacks 1 of the 256 bytes"),
         (lambda tokens, merges: tokens.__setitem__(-2, tokens[-3]), "two of its tokens are the same"),
-        (lambda tokens, merges: merges.pop(), "no merge makes 'Ġlog' and 0 others of its tokens"),
-        (lambda tokens, merges: merges.append("x"), "one of its merges is not of two pieces"),
-        (lambda tokens, merges: merges.append("x y"), "it lacks the token 'xy', which a merge makes"),
+        (lambda tokens, merges: merges.pop(), "no merge produces the token 'Ġlog' and 0 others"),
+        (lambda tokens, merges: merges.append("x"), "one of its merges does not consist of two pieces"),
+        (lambda tokens, merges: merges.append("x y"), "it lacks the token 'xy', which a merge produces"),
     ],
 )
 def test_vocabularies_that_are_none(tmp_path, source, monkeypatch, change, said):

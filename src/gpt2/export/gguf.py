@@ -27,7 +27,7 @@ from gpt2.export.options import (
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
-from gpt2.formats.gguf.model import (
+from gpt2.formats.gguf.names import (
     ARCHITECTURE,
     CONTROL_TOKEN,
     NORMAL_TOKEN,

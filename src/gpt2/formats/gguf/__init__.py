@@ -1,1 +1,1 @@
-"""Models in GGUF, llama.cpp's format."""
+"""Models in GGUF, the file format of llama.cpp."""

@@ -1,10 +1,10 @@
 """Reads the header of a GGUF file: its metadata by their keys, and its tensors by their names.
 
-    magic, version, two counts; keys with their values; names, shapes, types and places of tensors; padding; their bytes
+    magic, version, two counts; keys and values; names, shapes, types and offsets of tensors; padding; their bytes
 
-(ggml's docs/gguf.md.) Nothing in it is believed: each count and each length is compared with what is left of the file
-before anything is made of it. The library's own reader does believe: an array that claims 2**60 numbers keeps it busy
-for good.
+(ggml's docs/gguf.md.) Nothing in it is trusted: each count and length is compared with the rest of the file before
+anything is allocated. The reader of the package gguf does trust it: an array that claims 2**60 numbers keeps it busy
+forever.
 """
 
 from __future__ import annotations
@@ -22,133 +22,174 @@ from gpt2.errors import FETCH_AGAIN, DamagedFileError
 from gpt2.formats.malformed import MalformedFileError
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # the first had counts of 32 bits, in llama.cpp's first two weeks of it
-MAX_HEADER_BYTES = 1 << 25  # bytes; a vocabulary of 250,000 ids needs a third
-LONGEST_NAME = 1 << 12  # bytes, of a key or a tensor
-MOST_DIMENSIONS = 4
-ALIGNMENT = "general.alignment"
+VERSIONS = (2, 3)  # version 1 had 32-bit counts and was current in llama.cpp for two weeks
+MAX_HEADER_BYTES = 1 << 25  # a vocabulary of 250,000 ids needs a third of it
+MAX_NAME_LENGTH = 1 << 12  # of a key or a tensor's name
+MAX_DIMENSIONS = 4
+ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32  # bytes
-STRING, ARRAY = 8, 9
-NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # as in struct
+# Types of metadata values.
+STRING = 8
+ARRAY = 9
+NUMBER_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # of struct
+MIN_STRING_BYTES = 8  # the length of an empty one
 
 
-class TensorInfo(NamedTuple):
-    """What a header says of a tensor."""
+class GGUFTensorInfo(NamedTuple):
+    """What a header says about a tensor.
 
-    shape: tuple[int, ...]  # as NumPy has it: the last dimension lies together
-    kind: int  # one of the library's GGMLQuantizationType, if it is true
-    offset: int  # bytes from the beginning of the file
+    Attributes:
+        shape: Its shape in NumPy's order: neighbors in the last dimension are adjacent in the file.
+        ggml_type: A value of the package's GGMLQuantizationType, unless the file is damaged.
+        offset: Index of its first byte in the file.
+    """
+
+    shape: tuple[int, ...]
+    ggml_type: int
+    offset: int
 
 
-class Header(NamedTuple):
-    """Arrays of strings are lists, arrays of numbers NumPy's."""
+class GGUFFile(NamedTuple):
+    """A GGUF file whose header has been read.
 
+    Attributes:
+        path: The file.
+        advice: What to do if it is damaged; ends the error message.
+        metadata: Values by their keys. Arrays of strings are lists, arrays of numbers are NumPy arrays.
+        tensors: What the header says about each tensor, by its name.
+    """
+
+    path: Path
+    advice: str
     metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
+    tensors: Mapping[str, GGUFTensorInfo]
+
+    def damaged(self, reason: str) -> DamagedFileError:
+        """Return the error that says why the file is damaged."""
+        return DamagedFileError(self.path, reason, self.advice)
 
 
 def has_magic(path: Path) -> bool:
-    """Whether a file begins as such files do; not if it cannot be read."""
+    """Return whether a file starts like a GGUF file; False if it cannot be read."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
     return False
 
 
-def read_header(path: Path, advice: str = FETCH_AGAIN) -> Header:
-    """Raises Unreadable if the file cannot be read, Damaged, with this advice, if its header cannot be true."""
+def read_header(path: Path, advice: str = FETCH_AGAIN) -> GGUFFile:
+    """Read the header of a GGUF file.
+
+    Args:
+        path: The file.
+        advice: What to do if it is damaged; ends the error message.
+
+    Raises:
+        UnreadableFileError: The file cannot be read.
+        DamagedFileError: Its header is impossible.
+    """
     with files.reporting_read_errors(path), path.open("rb") as file:
         try:
-            return _header(_Bytes(file, path.stat().st_size))
+            metadata, tensors = _read_header(_HeaderReader(file, path.stat().st_size))
         except MalformedFileError as error:
             raise DamagedFileError(path, str(error), advice) from error
+    return GGUFFile(path, advice, metadata, tensors)
 
 
-class _Bytes:
-    """A file's bytes one after another, never more than there are; raises Broken for those that are not there."""
+class _HeaderReader:
+    """Reads values from the start of a file, never more bytes than it has.
+
+    All methods raise MalformedFileError if the file ends too early.
+    """
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        self.file, self.left = file, min(size, MAX_HEADER_BYTES)
-        self.whole = size <= MAX_HEADER_BYTES
+        """Start at the beginning of a file of `size` bytes."""
+        self.file = file
+        self.bytes_left = min(size, MAX_HEADER_BYTES)
+        self.fits_limit = size <= MAX_HEADER_BYTES
 
     def take(self, size: int) -> bytes:
-        self.left -= size
-        if self.left < 0:
-            raise MalformedFileError("it is cut off" if self.whole else "what it says of itself is far too long")
+        """Return the next `size` bytes."""
+        self.bytes_left -= size
+        if self.bytes_left < 0:
+            raise MalformedFileError("it is cut off" if self.fits_limit else "its header is far too long")
         data = self.file.read(size)
         if len(data) < size:
             raise MalformedFileError("it became shorter while it was read")
         return data
 
-    def number(self, code: str) -> Any:
+    def read_number(self, code: str) -> Any:
+        """Return a little-endian number; `code` is its type in the module struct."""
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
-    def size(self) -> int:
+    def read_size(self) -> int:
+        """Return a count, a length or an offset."""
         return int.from_bytes(self.take(8), "little")
 
-    def text(self) -> str:
+    def read_string(self) -> str:
+        """Return a string."""
         try:
-            return self.take(self.size()).decode("utf-8")
+            return self.take(self.read_size()).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise MalformedFileError("a text in it is not UTF-8") from error
+            raise MalformedFileError("a string in it is not UTF-8") from error
 
-    def name(self) -> str:
-        name = self.text()
-        if len(name) > LONGEST_NAME or not name.isprintable():
-            raise MalformedFileError("a name in it is none")
+    def read_name(self) -> str:
+        """Return a key or a tensor's name, which may appear in messages."""
+        name = self.read_string()
+        if len(name) > MAX_NAME_LENGTH or not name.isprintable():
+            raise MalformedFileError("it contains an invalid name")
         return name
 
+    def read_value(self, value_type: int) -> Any:
+        """Return a metadata value of this type."""
+        if value_type in NUMBER_CODES:
+            return self.read_number(NUMBER_CODES[value_type])
+        if value_type == STRING:
+            return self.read_string()
+        if value_type != ARRAY:
+            raise MalformedFileError(f"a value has the unknown type {value_type}")
+        item_type, count = self.read_number("I"), self.read_size()
+        if item_type in NUMBER_CODES:
+            dtype = np.dtype(f"<{NUMBER_CODES[item_type]}")
+            return np.frombuffer(self.take(count * dtype.itemsize), dtype)
+        if item_type != STRING:
+            raise MalformedFileError(f"an array has the unknown type {item_type}")
+        if MIN_STRING_BYTES * count > self.bytes_left:
+            raise MalformedFileError("an array is longer than the rest of the file")
+        return [self.read_string() for _ in range(count)]
 
-def _header(data: _Bytes) -> Header:
-    if data.take(len(MAGIC)) != MAGIC:
-        raise MalformedFileError("it does not begin as a GGUF file does")
-    version = data.number("I")
+    def read_tensor_info(self) -> GGUFTensorInfo:
+        """Return a tensor's description, with an offset from the first byte of all tensors."""
+        n_dimensions = self.read_number("I")
+        if n_dimensions > MAX_DIMENSIONS:
+            raise MalformedFileError(f"a tensor has {n_dimensions} dimensions")
+        shape = tuple(self.read_size() for _ in range(n_dimensions))[::-1]
+        return GGUFTensorInfo(shape, self.read_number("I"), self.read_size())
+
+
+def _read_header(reader: _HeaderReader) -> tuple[dict[str, Any], dict[str, GGUFTensorInfo]]:
+    if reader.take(len(MAGIC)) != MAGIC:
+        raise MalformedFileError("it does not start like a GGUF file")
+    version = reader.read_number("I")
     if version not in VERSIONS:
-        raise MalformedFileError(f"it is of version {version}; versions {' and '.join(map(str, VERSIONS))} can be read")
-    n_tensors, n_keys = data.size(), data.size()
+        readable = " and ".join(map(str, VERSIONS))
+        raise MalformedFileError(f"its version is {version}; only versions {readable} can be read")
+    n_tensors, n_keys = reader.read_size(), reader.read_size()
     metadata: dict[str, Any] = {}
     for _ in range(n_keys):
-        key = data.name()
+        key = reader.read_name()
         if key in metadata:
-            raise MalformedFileError(f"it says {key} twice")
-        metadata[key] = _value(data, data.number("I"))
-    start = data.file.tell
-    tensors: dict[str, TensorInfo] = {}
+            raise MalformedFileError(f"the key {key} appears twice")
+        metadata[key] = reader.read_value(reader.read_number("I"))
+    tensors: dict[str, GGUFTensorInfo] = {}
     for _ in range(n_tensors):
-        name = data.name()
+        name = reader.read_name()
         if name in tensors:
-            raise MalformedFileError(f"it has two tensors {name}")
-        tensors[name] = _tensor(data)
-    alignment = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
+            raise MalformedFileError(f"two tensors are called {name}")
+        tensors[name] = reader.read_tensor_info()
+    alignment = metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT)
     if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-        raise MalformedFileError(f"its {ALIGNMENT} is no power of two")
-    begin = -(-start() // alignment) * alignment
+        raise MalformedFileError(f"its {ALIGNMENT_KEY} is not a power of two")
     if any(tensor.offset % alignment for tensor in tensors.values()):
-        raise MalformedFileError("a tensor does not lie where its alignment says")
-    return Header(metadata, {name: t._replace(offset=begin + t.offset) for name, t in tensors.items()})
-
-
-def _value(data: _Bytes, kind: int) -> Any:
-    if kind in NUMBERS:
-        return data.number(NUMBERS[kind])
-    if kind == STRING:
-        return data.text()
-    if kind != ARRAY:
-        raise MalformedFileError(f"a value has the unknown type {kind}")
-    of, count = data.number("I"), data.size()
-    if of in NUMBERS:
-        dtype = np.dtype(f"<{NUMBERS[of]}")
-        return np.frombuffer(data.take(count * dtype.itemsize), dtype)
-    if of != STRING:
-        raise MalformedFileError(f"an array is of the unknown type {of}")
-    if 8 * count > data.left:
-        raise MalformedFileError("an array is longer than what is left of it")
-    return [data.text() for _ in range(count)]
-
-
-def _tensor(data: _Bytes) -> TensorInfo:
-    """Its offset is counted from where the tensors begin."""
-    n_dimensions = data.number("I")
-    if n_dimensions > MOST_DIMENSIONS:
-        raise MalformedFileError(f"a tensor has {n_dimensions} dimensions")
-    shape = tuple(data.size() for _ in range(n_dimensions))[::-1]
-    return TensorInfo(shape, data.number("I"), data.size())
+        raise MalformedFileError(f"a tensor is not aligned to {alignment} bytes")
+    data_start = -(-reader.file.tell() // alignment) * alignment
+    return metadata, {name: t._replace(offset=data_start + t.offset) for name, t in tensors.items()}
