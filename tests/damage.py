@@ -1,38 +1,41 @@
-"""Ways in which files are damaged."""
+"""Random damage to files."""
 
 import json
+from random import Random
 
 
-def some_bytes(rng, content):
-    content = bytearray(content)
-    at, size = rng.randrange(len(content)), rng.choice([1, 1, 2, 8, 64])
+def damage_bytes(rng: Random, content: bytes) -> bytes:
+    """Flip bits, cut the content off, remove bytes, or insert random bytes or bytes that matter to parsers."""
+    damaged = bytearray(content)
+    position, size = rng.randrange(len(damaged)), rng.choice([1, 1, 2, 8, 64])
     kind = rng.randrange(5)
     if kind == 0:
         for _ in range(size):
-            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
     elif kind == 1:
-        del content[at:]
+        del damaged[position:]
     elif kind == 2:
-        del content[at : at + size]
+        del damaged[position : position + size]
     elif kind == 3:
-        content[at:at] = rng.randbytes(size)
+        damaged[position:position] = rng.randbytes(size)
     else:
-        content[at:at] = rng.choice([b'"', b"\n", b" ", b"\0", b"{", b"]", b",", b"\xff", b"\\ud800", b"-", b"0"])
-    return bytes(content)
+        special = [b'"', b"\n", b" ", b"\0", b"{", b"]", b",", b"\xff", b"\\ud800", b"-", b"0"]
+        damaged[position:position] = rng.choice(special)
+    return bytes(damaged)
 
 
-def odd_value(rng):
-    """JSON that is valid and no hyperparameter and no id, or too much of one."""
+def odd_json_value(rng: Random) -> str:
+    """Return JSON text that is neither a hyperparameter nor an id, or an absurdly large or deep value."""
     huge = rng.choice(["1" + "0" * 9, "9" * 20, "9" * 4000, "9" * 5000, "1e400", "-1", "0", "1.5", "NaN", "-Infinity"])
     depth = rng.choice([10, 900, 3000, 100_000])
     deep = rng.choice(["[" * depth + "]" * depth, '{"a":' * depth + "1" + "}" * depth, "[" * depth])
     return rng.choice([huge, huge, deep, "null", "true", '"x"', '"\\ud800"', "[1]", "{}"])
 
 
-def odd_json(rng, content):
-    """One value of an object replaced, or all of it."""
+def damage_json(rng: Random, content: bytes) -> bytes:
+    """Replace one value of a JSON object, or all of it, with an odd value."""
     values = json.loads(content)
     victim = rng.choice(list(values))
     values[victim] = "VICTIM"
-    value = odd_value(rng)
-    return (value if rng.random() < 0.2 else json.dumps(values).replace('"VICTIM"', value)).encode()
+    odd_value = odd_json_value(rng)
+    return (odd_value if rng.random() < 0.2 else json.dumps(values).replace('"VICTIM"', odd_value)).encode()

@@ -1,4 +1,4 @@
-"""A web server in this process whose every answer a test can spoil."""
+"""A web server in this process; tests can replace any of its answers with a fault."""
 
 from __future__ import annotations
 
@@ -10,36 +10,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# What a fault may do: answer itself and return True, or return False to let the file be sent.
+# Called with the request's handler and the file's content: returns True after answering the request itself, or
+# False to have the file sent.
 Fault = Callable[[BaseHTTPRequestHandler, bytes], bool]
 
 
 class FileServer:
-    """Serves `files` (path -> bytes) with ranges and tags; `faults[path]` are used up before the true answers."""
+    """Serves files with ranges and entity tags.
+
+    Attributes:
+        files: The content of each file by its path.
+        md5: Whether to send the MD5 of a file.
+        ranges: Whether to answer range requests with a range.
+        tag: The ETag, with the content's hash in place of {}; "" sends none.
+        if_range: Whether to respect the header If-Range.
+        date: The Last-Modified header; "" sends none.
+        faults: Faults by the path of the file. Each is used once, in order, before the file is served.
+        requests: The path and the Range header of each request so far.
+        url: The server's address.
+    """
 
     def __init__(self, files: dict[str, bytes], md5: bool) -> None:
         self.files = files
         self.md5 = md5
         self.ranges = True
-        self.tag = '"{}"'  # of the ETag, filled with the content's hash; "" sends none
-        self.if_range = True  # whether it heeds that header
-        self.date = ""  # of the last change
+        self.tag = '"{}"'
+        self.if_range = True
+        self.date = ""
         self.faults: dict[str, list[Fault]] = {}
-        self.requests: list[tuple[str, str | None]] = []  # (path, Range)
+        self.requests: list[tuple[str, str | None]] = []
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        path, asked = handler.path.lstrip("/"), handler.headers.get("Range")
-        self.requests.append((path, asked))
+        path, range_header = handler.path.lstrip("/"), handler.headers.get("Range")
+        self.requests.append((path, range_header))
         content = self.files.get(path)
         if content is None:
             return handler.send_error(404)
         if self.faults.get(path) and self.faults[path].pop(0)(handler, content):
             return None
-        if asked and self.if_range and handler.headers.get("If-Range") not in (None, self.tag_of(content), self.date):
-            asked = None
-        start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
-        if start >= len(content) and asked:
+        matching = (None, self.tag_of(content), self.date)
+        if range_header and self.if_range and handler.headers.get("If-Range") not in matching:
+            range_header = None
+        start = int(re.fullmatch(r"bytes=(\d+)-", range_header)[1]) if range_header and self.ranges else 0
+        if start >= len(content) and range_header:
             handler.send_response(416)
             handler.send_header("Content-Range", f"bytes */{len(content)}")
             handler.send_header("Content-Length", "5")
@@ -88,7 +102,7 @@ def serve(files: dict[str, bytes], md5: bool = True) -> Iterator[FileServer]:
 
 
 def status(code: int) -> Fault:
-    """An answer with this status."""
+    """Answer with this HTTP status."""
 
     def fault(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
         handler.send_error(code)
@@ -98,12 +112,12 @@ def status(code: int) -> Fault:
 
 
 def hang_up(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
-    """No answer."""
+    """Close the connection without an answer."""
     return True
 
 
 def short_body(sent: int, server: FileServer) -> Fault:
-    """The full length announced, so many bytes sent, and the connection closed."""
+    """Announce the full length, send `sent` bytes and close the connection."""
 
     def fault(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
         handler.send_response(200)
@@ -117,7 +131,7 @@ def short_body(sent: int, server: FileServer) -> Fault:
 
 
 def other_content(other: bytes, length: bool = True, md5: bytes | None = None) -> Fault:
-    """Another body under status 200; without its length it ends when the connection does."""
+    """Send another body with status 200; without `length` it ends when the connection closes."""
 
     def fault(handler: BaseHTTPRequestHandler, content: bytes) -> bool:
         handler.send_response(200)

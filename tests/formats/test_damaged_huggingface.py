@@ -10,7 +10,7 @@ import tracemalloc
 
 import huggingface_dirs
 import pytest
-from damage import odd_json, odd_value, some_bytes
+from damage import damage_bytes, damage_json, odd_json_value
 from huggingface_dirs import VARIANTS, random_tensors
 from torch_files import Call, dumps, state_dict, stream, write_zip_of_pickle
 
@@ -53,7 +53,7 @@ def replace_value(rng, value):
     ):
         target = target[key]
     target[key] = "VICTIM"
-    return json.dumps(value).replace('"VICTIM"', odd_value(rng), 1)
+    return json.dumps(value).replace('"VICTIM"', odd_json_value(rng), 1)
 
 
 def odd_header(rng, content):
@@ -91,7 +91,7 @@ def odd_state_dict(rng, views):
 def odd_pickle(rng, path, legacy, arrays):
     """Write a file of torch.save with a damaged pickle; everything else in it is intact."""
     views, storages = state_dict(arrays)
-    pickled = dumps(odd_state_dict(rng, views)) if rng.random() < 0.5 else some_bytes(rng, dumps(views))
+    pickled = dumps(odd_state_dict(rng, views)) if rng.random() < 0.5 else damage_bytes(rng, dumps(views))
     if legacy:
         path.write_bytes(stream(pickled, storages))
     else:
@@ -106,13 +106,13 @@ def damage(rng, folder, form, arrays):
         other = rng.choice(sorted(folder.iterdir()))
         path.write_bytes(other.read_bytes())
     elif kind in (1, 2) and path.suffix == ".json":
-        path.write_bytes(odd_json(rng, content) if kind == 1 else replace_value(rng, json.loads(content)).encode())
+        path.write_bytes(damage_json(rng, content) if kind == 1 else replace_value(rng, json.loads(content)).encode())
     elif kind in (1, 2) and path.suffix == ".safetensors":
         path.write_bytes(odd_header(rng, content))
     elif kind in (1, 2) and "-of-" not in path.name:
         odd_pickle(rng, path, FORMS[form].get("legacy", False), arrays)
     else:
-        path.write_bytes(some_bytes(rng, content))
+        path.write_bytes(damage_bytes(rng, content))
     return path.name
 
 

@@ -7,7 +7,7 @@ import shutil
 import tracemalloc
 
 import pytest
-from damage import odd_json, some_bytes
+from damage import damage_bytes, damage_json
 
 from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
@@ -50,8 +50,8 @@ def damage(rng, contents):
         other = rng.choice([n for n in contents if n != name])
         return name, contents[other]
     if kind == 1:
-        return name, (odd_json if name.endswith(".json") else odd_text)(rng, contents[name])
-    return name, some_bytes(rng, contents[name])
+        return name, (damage_json if name.endswith(".json") else odd_text)(rng, contents[name])
+    return name, damage_bytes(rng, contents[name])
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(2000, marks=pytest.mark.slow)])
