@@ -46,12 +46,12 @@ def tensorflow_update(precision, *saving):
 
     from gpt2.formats import model_dir
     from gpt2.formats.weights import nest
-    from gpt2.training import starting_point
+    from gpt2.training import initialization
     from gpt2.training.settings.settings import TrainingSettings
     from gpt2.training.trainer import Trainer
 
     hparams = model_dir.RELEASED_MODELS["124M"]
-    new = starting_point.initial_weights(hparams, seed=1)
+    new = initialization.initial_weights(hparams, seed=1)
     weights = nest((name, tf.constant(value)) for name, value in new.items())
     settings = TrainingSettings("random", precision=precision, memory_saving_gradients=bool(saving))
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())

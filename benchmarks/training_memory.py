@@ -64,13 +64,13 @@ def work(size, given):
 
     from gpt2.formats.weights import nest
     from gpt2.hparams import HParams
-    from gpt2.training import estimate, starting_point
+    from gpt2.training import estimate, initialization
     from gpt2.training.settings.settings import TrainingSettings
     from gpt2.training.trainer import Trainer
 
     hparams, settings = HParams(*SIZES[size]), TrainingSettings("random", **given)
     weights = nest(
-        (name, tf.constant(value)) for name, value in starting_point.initial_weights(hparams, seed=1).items()
+        (name, tf.constant(value)) for name, value in initialization.initial_weights(hparams, seed=1).items()
     )
     trainer = Trainer(weights, hparams, settings, tf.distribute.get_strategy())
     del weights

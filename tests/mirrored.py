@@ -1,7 +1,7 @@
-"""Script: trains on two devices of one machine, and on one with the doubled batch, as a process of its own.
+"""Script: train on two devices of one machine, and on one device with a doubled batch, in a separate process.
 
-The two devices have to be there before TensorFlow's first operation. Runs in a folder with text.txt; makes the run
-`mirrored`, then prints the losses of the regimes as JSON: [[two devices, one device], ...].
+The devices must be configured before TensorFlow's first operation. The working directory must contain text.txt. The
+script trains the run `mirrored`, then prints the losses for each settings as JSON: [[two devices, one device], ...].
 """
 
 import json
@@ -22,7 +22,7 @@ UPDATES, BATCH = 4, 2
 
 
 def losses(directory, settings, strategy):
-    """Each update's loss of the same windows, whatever the strategy."""
+    """Yield the loss of each update of the same windows, for any strategy."""
     hparams, replicas = directory.hparams, strategy.num_replicas_in_sync
     trainer = Trainer(as_tensors(checkpoint.read_weights(directory.weights_path, hparams)), hparams, settings, strategy)
     shape = (replicas, settings.accumulate_gradients, 2 * BATCH // replicas, hparams.n_ctx + 1)
@@ -31,7 +31,7 @@ def losses(directory, settings, strategy):
         yield trainer.update(tokens[..., :-1], tokens[..., 1:], settings.learning_rate, seed=1, stop=0)[0]
 
 
-def main(model, regimes):
+def main(model, settings_list):
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -42,7 +42,11 @@ def main(model, regimes):
         run.train(TrainingSettings(**common, stop_after=end))
     directory = open_model_dir(Path(model))
     both = (two, tf.distribute.get_strategy())
-    print(json.dumps([[list(losses(directory, TrainingSettings("text.txt", **r), s)) for s in both] for r in regimes]))
+    results = []
+    for values in settings_list:
+        settings = TrainingSettings("text.txt", **values)
+        results.append([list(losses(directory, settings, strategy)) for strategy in both])
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -122,11 +122,11 @@ def opened(folder):
 def new(folder):
     from gpt2.formats import model_dir
     from gpt2.formats.weights import nest
-    from gpt2.training import starting_point
+    from gpt2.training import initialization
     from gpt2.training.checkpoints import tensorflow_checkpoint
 
     hparams = model_dir.RELEASED_MODELS["124M"]
-    tensorflow_checkpoint.save(Path(folder), nest(starting_point.initial_weights(hparams, seed=1).items()))
+    tensorflow_checkpoint.save(Path(folder), nest(initialization.initial_weights(hparams, seed=1).items()))
     write_hparams(folder, hparams)
 
 

@@ -26,8 +26,8 @@ def copy(tmp_path, tiny_dir):
 def test_round_trip(tmp_path, tiny_dir, copy):
     weights = tiny.read_model(tiny_dir)
     tensorflow_checkpoint.save(copy, weights, "model-7")
-    again = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
-    for name, tensor in tensorflow_checkpoint.in_file_shapes(weights):
+    again = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
+    for name, tensor in tensorflow_checkpoint.to_file_shapes(weights):
         np.testing.assert_array_equal(again[name], tensor)
     state = (copy / "checkpoint").read_text()
     assert state == 'model_checkpoint_path: "model-7"\nall_model_checkpoint_paths: "model-7"\n'
@@ -37,7 +37,7 @@ def test_round_trip(tmp_path, tiny_dir, copy):
 def test_names_and_shapes_are_those_of_the_original(tiny_model):
     hparams = tiny_model.hparams
     shapes = {
-        name: tuple(tensor.shape) for name, tensor in tensorflow_checkpoint.in_file_shapes(tiny_model.backend.weights)
+        name: tuple(tensor.shape) for name, tensor in tensorflow_checkpoint.to_file_shapes(tiny_model.backend.weights)
     }
     assert shapes == checkpoint.variable_shapes(hparams)
     assert shapes["model/h1/attn/c_attn/w"] == (1, 32, 96)
@@ -48,7 +48,7 @@ def test_names_and_shapes_are_those_of_the_original(tiny_model):
 def test_the_saver_of_tensorflow_1_reads_what_is_written(tiny_dir, tiny_model):
     """With OpenAI's variable scopes, in a graph and a session, as their scripts do it."""
     v1 = tf.compat.v1
-    expected = dict(tensorflow_checkpoint.in_file_shapes(tiny_model.backend.weights))
+    expected = dict(tensorflow_checkpoint.to_file_shapes(tiny_model.backend.weights))
     with v1.Graph().as_default(), v1.Session() as session:
         shapes = checkpoint.variable_shapes(tiny_model.hparams)
         variables = {name: v1.get_variable(name, shape) for name, shape in shapes.items()}
@@ -64,7 +64,7 @@ def test_what_the_saver_of_tensorflow_1_wrote_is_read(copy, tiny_model):
             v1.get_variable(name, shape, initializer=v1.constant_initializer(len(name)))
         session.run(v1.global_variables_initializer())
         v1.train.Saver().save(session, str(copy / "model"), global_step=12)
-    weights = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
+    weights = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
     assert current_checkpoint(copy).name == "model-12"
     assert all(np.all(tensor == len(name)) for name, tensor in weights.items())
 
@@ -115,7 +115,7 @@ def test_other_number_types_are_refused(tmp_path):
 
 
 def test_a_save_that_fails_leaves_the_last_one_in_use(copy, tiny_model, monkeypatch):
-    before = dict(tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy)))
+    before = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
 
     def full(*args, **kwargs):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
@@ -125,7 +125,7 @@ def test_a_save_that_fails_leaves_the_last_one_in_use(copy, tiny_model, monkeypa
         tensorflow_checkpoint.save(copy, tiny_model.backend.weights, "model-9")
     assert not list(copy.glob("*model-9*")) and not list(copy.glob(".saving-*"))
     assert all(
-        np.all(tensor == before[name]) for name, tensor in tensorflow_checkpoint.in_file_shapes(tiny.read_model(copy))
+        np.all(tensor == before[name]) for name, tensor in tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy))
     )
 
 

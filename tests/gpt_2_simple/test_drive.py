@@ -67,7 +67,7 @@ def moved_aside(folder):
 def test_a_newer_local_run_is_moved_aside_by_a_folder_from_drive(mounted, train):
     train(mounted / RUN, 1000)
     train(RUN, 2000)
-    with pytest.warns(UserWarning, match=r"the run that was in checkpoint/run1 is now .*run1-until-.*takes its place"):
+    with pytest.warns(UserWarning, match=r"the previous run in checkpoint/run1 is now .*run1-until-.*takes its place"):
         gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
     assert (value(RUN), [value(path) for path in moved_aside(RUN)]) == (1000, [2000])
     gpt2.copy_checkpoint_from_gdrive(copy_folder=True)  # the second copy has nothing to do
@@ -147,7 +147,7 @@ def interrupted_after(copy, n_files):
 
 @pytest.mark.parametrize("target_step, target_run", [(500, "a"), (2000, "a"), (1000, "b"), (None, "a")])
 @pytest.mark.parametrize("copy", ["copy_run", "mirror_run"])
-@pytest.mark.filterwarnings("ignore:the run that was in")
+@pytest.mark.filterwarnings("ignore:the previous run in")
 def test_an_interrupted_copy_leaves_a_usable_run(mounted, train, monkeypatch, target_step, target_run, copy):
     """It may be interrupted after any number of files; the next copy completes it."""
     source, target = mounted / RUN, RUN

@@ -215,11 +215,11 @@ def test_arguments_replace_the_settings_of_an_existing_run(trained, capsys):
 def test_a_run_keeps_its_model_whatever_model_name_is_given(trained, capsys):
     gpt2.finetune(trained, "text.txt", run_name="run2", model_name="other", **QUICK)
     gpt2.finetune(trained, "text.txt", run_name="run2", **QUICK)  # model_name has its default, 124M
-    assert "goes on with the model that it was begun with, other, not with 124M" in capsys.readouterr().err
+    assert "resumes with the model that it started from, other, not with 124M" in capsys.readouterr().err
     assert json.loads(Path("checkpoint/run2/settings.json").read_text())["settings"]["model_name"] == "other"
     tiny.write_model(Path("models/wider"), n_embd=64)
     for _ in range(2):
-        with pytest.raises(UsageError, match="the run in checkpoint/run2 .*wider: leave model_name out to go on"):
+        with pytest.raises(UsageError, match="the run in checkpoint/run2 .*wider: leave model_name out to resume"):
             gpt2.finetune(trained, "text.txt", run_name="run2", model_name="wider", **QUICK)
         with pytest.raises(GPT2Error, match="oter"):
             gpt2.finetune(trained, "text.txt", run_name="run2", model_name="oter", **QUICK)
@@ -359,7 +359,7 @@ def test_invalid_csv_and_output_paths(workdir):
 
 
 def test_ctrl_c_saves_and_returns(sess, monkeypatch):
-    monkeypatch.setattr(TrainingLog, "samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
+    monkeypatch.setattr(TrainingLog, "write_samples", lambda *_: signal.raise_signal(signal.SIGINT) or "")
     gpt2.finetune(sess, "text.txt", **{**QUICK, "steps": -1, "sample_every": 3, "sample_length": 1})
     assert Path("checkpoint/run1/counter").read_text() == "3\n" and gpt2.generate(sess, **GREEDY)
 

@@ -56,7 +56,7 @@ def test_finetune(workdir):
     results, out = run("simple_finetune.py", workdir)
     first, second = results["texts"]
     assert all(results["files"]) and first != second and "Saving checkpoint/authors/one/model-4\n" in out
-    assert "was begun with model_name " in results["error"] and "leave model_name out to go on" in results["error"]
+    assert "was started with model_name " in results["error"] and "leave model_name out to resume" in results["error"]
 
 
 def test_workers(workdir):

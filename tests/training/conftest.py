@@ -1,4 +1,4 @@
-"""Fixtures: a place to train in, and the command that does."""
+"""Fixtures: a working directory for a run, and the training command."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from train import train
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with a text."""
+def working_dir(tmp_path, monkeypatch):
+    """Enter a working directory that contains text.txt."""
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     return tmp_path
 
 
 @pytest.fixture
-def run(place, tiny_dir, capsys):
-    """run(flag=value, ...) -> (status, stdout, stderr) of the command, which fine-tunes the tiny model"""
+def run(working_dir, tiny_dir, capsys):
+    """Return run(flag=value, ...) -> (status, stdout, stderr), which fine-tunes the tiny model with the command."""
 
     def run(**flags):
         model = {} if "from_scratch" in flags else {"model_name": tiny_dir}
-        given = {"dataset": "text.txt", **model, **QUICK, **flags}
-        status = cli.main(train, [f"--{name}={value}" for name, value in given.items()])
+        arguments = {"dataset": "text.txt", **model, **QUICK, **flags}
+        status = cli.main(train, [f"--{name}={value}" for name, value in arguments.items()])
         return status, *capsys.readouterr()
 
     return run

@@ -1,4 +1,4 @@
-"""Several devices and several machines train what one does with a larger batch, and what happens if one is lost."""
+"""Several devices or machines train like one with a larger batch; a lost machine ends all with one line."""
 
 import json
 import os
@@ -25,16 +25,16 @@ from train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
-LIMIT = 120  # seconds after which a process hangs
-REGIMES = [  # adafactor, unlike the others, makes much of the last digits, in which the order of a sum shows
+TIMEOUT = 120  # seconds
+SETTINGS = [  # the low learning rate is for adafactor, which amplifies rounding errors of sums in another order
     {"optimizer": "adafactor", "weight_decay": 0.1, "accumulate_gradients": 2, "learning_rate": 0.001},
     {"optimizer": "sgd", "clip_norm": 0.5, "memory_saving_gradients": True, "learning_rate": 1.0},
 ]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """A working directory with a text."""
+def working_dir(tmp_path, monkeypatch):
+    """Enter a working directory that contains text.txt, without a TF_CONFIG."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(distribution.TF_CONFIG, raising=False)
     Path("text.txt").write_text(TEXT, encoding="utf-8")
@@ -51,15 +51,15 @@ def arguments(model, **flags):
     return [f"--{name}={value}" for name, value in {**common, **flags}.items()]
 
 
-def one_worker(model, **flags):
-    """Trains in this process; returns the losses."""
+def train_alone(model, **flags):
+    """Train in this process and return the losses."""
     assert cli.main(train, arguments(model, run_name="one", batch_size=4, **flags)) == 0
     return losses("one")
 
 
-def environment(**more):
-    """On the CPU: two workers of one machine cannot share its GPU."""
-    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **more}
+def cpu_environment(**variables):
+    """Return an environment without GPUs: two workers on one machine cannot share one."""
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **variables}
 
 
 def config(addresses, index):
@@ -67,8 +67,8 @@ def config(addresses, index):
 
 
 @pytest.fixture
-def two_workers(place, tiny_dir):
-    """start(flag=value, ...) -> two processes that train the run `two` together, on ports that were free"""
+def two_workers(working_dir, tiny_dir):
+    """Return start(flag=value, ...) -> two processes that train the run `two` together, on free ports."""
     processes = []
     sockets = [socket.create_server(("localhost", 0)) for _ in range(2)]
     addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
@@ -84,7 +84,7 @@ def two_workers(place, tiny_dir):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=environment(TF_CONFIG=config(addresses, index)),
+                env=cpu_environment(TF_CONFIG=config(addresses, index)),
             )
             for index in range(2)
         ]
@@ -97,71 +97,71 @@ def two_workers(place, tiny_dir):
         process.communicate()
 
 
-def wait_until(found):
-    end = time.monotonic() + LIMIT
-    while not found():
+def wait_until(condition):
+    end = time.monotonic() + TIMEOUT
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_two_workers_are_one_with_the_doubled_batch_even_if_one_is_lost(two_workers, tiny_dir):
+def test_two_workers_equal_one_with_a_doubled_batch_even_if_one_is_lost(two_workers, tiny_dir):
     flags = {"stop_after": 80, "save_every": 20, "seed": 1}
     chief, other = two_workers(**flags)
     wait_until(Path("checkpoint/two/checkpoint").is_file)
     other.kill()
-    _, err = chief.communicate(timeout=LIMIT)
+    _, err = chief.communicate(timeout=TIMEOUT)
     assert chief.returncode == 1
-    assert re.search(
-        r"\nerror: .* lost .*; start all workers again, and the run goes on from checkpoint/two/model-", err
-    )
+    assert re.search(r"\nerror: .* lost .*; start all workers again to resume the run from checkpoint/two/model-", err)
     assert err.count("\n") == 4 and "Traceback" not in err
 
     chief, other = two_workers(**flags)
-    (out, _), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
+    (out, _), (others_out, others_err) = (process.communicate(timeout=TIMEOUT) for process in (chief, other))
     assert (chief.returncode, other.returncode) == (0, 0)
     assert "Loading checkpoint checkpoint/two/model-" in out and out.endswith("Saving checkpoint/two/model-80\n")
     assert (others_out, others_err) == ("", "worker 2 of 2 waits for the others\n")
-    assert losses("two") == pytest.approx(one_worker(tiny_dir, **flags), abs=1e-4)
+    assert losses("two") == pytest.approx(train_alone(tiny_dir, **flags), abs=1e-4)
 
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_update(two_workers, tiny_dir):
-    """And till then they are one with the doubled batch. The seed, which each would draw for itself, is the first's."""
+    """Until then they equal one worker with a doubled batch. All use the seed that the first worker drew."""
     chief, other = two_workers(stop_after=100000)
     progress = Path("checkpoint/two/progress.jsonl")
     wait_until(lambda: progress.is_file() and progress.read_text().count("\n") > 5)
     other.send_signal(signal.SIGTERM)
-    (out, err), (others_out, others_err) = (process.communicate(timeout=LIMIT) for process in (chief, other))
+    (out, err), (others_out, others_err) = (process.communicate(timeout=TIMEOUT) for process in (chief, other))
     assert (chief.returncode, other.returncode) == (cli.EXIT_FAILURE, cli.EXIT_TERMINATED)
     step = max(losses("two"))
     assert out.endswith(f"interrupted\nSaving checkpoint/two/model-{step}\n")
     assert err.splitlines()[-1] == (
-        f"error: another worker was told to stop after {step} updates; start all workers again, and the run goes on"
-        " from there"
+        f"error: another worker received a signal to stop after {step} updates; start all workers again to resume the"
+        " run from there"
     )
     assert others_out == "" and others_err.strip() == "worker 2 of 2 waits for the others"
     seed = json.loads(Path(f"checkpoint/two/training-{step}.json").read_text())["seed"]
-    assert losses("two") == pytest.approx(one_worker(tiny_dir, stop_after=step, seed=seed), abs=1e-4)
+    assert losses("two") == pytest.approx(train_alone(tiny_dir, stop_after=step, seed=seed), abs=1e-4)
 
 
-def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
+def test_two_devices_equal_one_with_a_doubled_batch(working_dir, tiny_dir):
     found = subprocess.run(
-        [sys.executable, mirrored.__file__, tiny_dir, json.dumps(REGIMES)],
+        [sys.executable, mirrored.__file__, tiny_dir, json.dumps(SETTINGS)],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
-        env=environment(PYTHONPATH=str(ROOT / "src")),
+        timeout=TIMEOUT,
+        env=cpu_environment(PYTHONPATH=str(ROOT / "src")),
     )
     assert found.returncode == 0, found.stderr
-    for regime, (two, one) in zip(REGIMES, json.loads(found.stdout.splitlines()[-1])):
-        assert two == pytest.approx(one, abs=1e-4), regime
-        assert two[-1] < two[0] - 0.05, regime
-    expected = one_worker(tiny_dir, stop_after=mirrored.UPDATES, val_every=mirrored.UPDATES, seed=1, learning_rate=0.01)
+    for settings, (two, one) in zip(SETTINGS, json.loads(found.stdout.splitlines()[-1])):
+        assert two == pytest.approx(one, abs=1e-4), settings
+        assert two[-1] < two[0] - 0.05, settings
+    expected = train_alone(
+        tiny_dir, stop_after=mirrored.UPDATES, val_every=mirrored.UPDATES, seed=1, learning_rate=0.01
+    )
     assert losses("mirrored") == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
-    "said, who",
+    "message, worker",
     [
         (
             "Graph execution error:\n\nCollective ops is aborted by: failed to connect to all addresses\n"
@@ -175,28 +175,28 @@ def test_two_devices_are_one_with_the_doubled_batch(place, tiny_dir):
         ("no connection to /job:worker/task:7\nmore", "another worker is lost (no connection to /job:worker/task:7)"),
     ],
 )
-def test_what_tensorflow_says_of_a_lost_worker_becomes_one_line(monkeypatch, tmp_path, said, who):
-    error = tf.errors.UnavailableError(None, None, said)
+def test_error_of_a_lost_worker_becomes_one_line(monkeypatch, tmp_path, message, worker):
+    error = tf.errors.UnavailableError(None, None, message)
     with pytest.raises(tf.errors.UnavailableError), distribution.reporting_lost_workers(tmp_path):
         raise error
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 0))
     with pytest.raises(GPT2Error) as caught, distribution.reporting_lost_workers(tmp_path):
         raise error
-    assert str(caught.value).startswith(who) and "start all workers again" in str(caught.value)
+    assert str(caught.value).startswith(worker) and "start all workers again" in str(caught.value)
     with (
         pytest.raises(tf.errors.ResourceExhaustedError),
         distribution.reporting_lost_workers(tmp_path),
-    ):  # this one's own
+    ):
         raise tf.errors.ResourceExhaustedError(None, None, "no memory")
 
 
-def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, monkeypatch):
+def test_workers_with_another_job_are_rejected(working_dir, tiny_dir, monkeypatch):
     monkeypatch.setattr(
         distribution, "broadcast_from_chief", lambda strategy, numbers: seen.setdefault("chief", numbers)
     )
     machine, seen = run.DeviceSetup("CPU", None), {}
     settings = TrainingSettings("text.txt", model_name=str(tiny_dir), threads=1)
-    start, split = starting_point.find_starting_point(settings, place), windows.Split(np.arange(100), np.zeros(0))
+    start, split = starting_point.find_starting_point(settings, working_dir), windows.Split(np.arange(100), np.zeros(0))
     run._check_same_job(settings, start, split, machine)
     run._check_same_job(TrainingSettings("moved.txt", model_name=str(tiny_dir), threads=2), start, split, machine)
     others = windows.Split(np.arange(100)[::-1], np.zeros(0))
@@ -205,14 +205,14 @@ def test_workers_that_would_train_something_else_are_refused(place, tiny_dir, mo
             run._check_same_job(TrainingSettings("text.txt", model_name=str(tiny_dir), **flags), start, data, machine)
 
 
-def test_several_workers_do_not_make_a_vocabulary(place, monkeypatch):
+def test_several_workers_cannot_train_a_vocabulary(working_dir, monkeypatch):
     monkeypatch.setenv(distribution.TF_CONFIG, config(["a:1", "b:2"], 1))
     with pytest.raises(UsageError, match="give its folder as vocabulary"):
-        starting_point.find_starting_point(TrainingSettings("text.txt", from_scratch=True), place)
+        starting_point.find_starting_point(TrainingSettings("text.txt", from_scratch=True), working_dir)
     assert not Path("checkpoint").exists()
 
 
-def test_tf_config_names_the_machines(monkeypatch):
+def test_tf_config_names_the_workers(monkeypatch):
     monkeypatch.delenv(distribution.TF_CONFIG, raising=False)
     assert (distribution.worker_count(), distribution.worker_index(), distribution.is_chief()) == (1, 0, True)
     for index in range(2):
@@ -239,14 +239,14 @@ def test_tf_config_names_the_machines(monkeypatch):
         '{"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "evaluator", "index": 0}}',
     ],
 )
-def test_another_tf_config_is_refused(monkeypatch, value):
+def test_invalid_tf_config_is_rejected(monkeypatch, value):
     monkeypatch.setenv(distribution.TF_CONFIG, value)
     with pytest.raises(UsageError, match="TF_CONFIG must be like"):
         distribution.worker_count()
 
 
-def test_which_devices_train(monkeypatch):
-    """With strategies that only say their names: no such device is here."""
+def test_strategy_for_the_available_devices(monkeypatch):
+    """The strategies are replaced by their names, because the test machine has no such devices."""
     distribute = types.SimpleNamespace(
         MirroredStrategy=lambda: "all GPUs",
         get_strategy=lambda: "one device",

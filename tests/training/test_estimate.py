@@ -1,4 +1,4 @@
-"""What training is said to need before it starts, beside what it took."""
+"""The estimated memory of training compared with measured peaks."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_the_estimate_is_near_the_measured_peak(hparams, settings, peak):
     assert 0.95 < estimate.estimate_memory(hparams, TrainingSettings("x", **settings)) / 1e6 / peak < 1.08
 
 
-def test_what_adds_to_it():
+def test_settings_that_need_more_memory():
     def needed(**settings):
         return estimate.estimate_memory(RELEASED_MODELS["124M"], TrainingSettings("x", **SAVING, **settings))
 
@@ -54,13 +54,13 @@ def test_what_adds_to_it():
 
 
 @pytest.mark.parametrize("name", ["batch_size", "accumulate_gradients", "val_batch_size"])
-def test_what_no_machine_has_is_refused(name):
+def test_impossible_memory_is_rejected(name):
     settings = TrainingSettings("x", val_every=1, **{name: 10**9})
     with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
         estimate.check_resources(RELEASED_MODELS["124M"], settings)
 
 
-def test_an_absurd_batch_is_one_line(tmp_path, monkeypatch, capsys, tiny_dir):
+def test_absurd_batch_size_gives_one_line(tmp_path, monkeypatch, capsys, tiny_dir):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on the mat\n" * 40)
     flags = ["text.txt", f"--model_name={tiny_dir}", "--batch_size=1000000000"]

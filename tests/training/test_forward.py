@@ -1,4 +1,4 @@
-"""The loss and its gradients against the original's numbers and against plain automatic differentiation."""
+"""The loss and its gradients compared with the original's values and with automatic differentiation."""
 
 import json
 
@@ -30,8 +30,8 @@ def windows():
     return tf.constant(np.random.default_rng(0).integers(HPARAMS.n_vocab, size=(3, 13)), tf.int32)
 
 
-def obvious(weights, windows, hparams=HPARAMS):
-    """The same by TensorFlow's own means: all logits at once, everything on the tape."""
+def reference_gradients(weights, windows, hparams=HPARAMS):
+    """Return the loss and gradients by automatic differentiation, with all logits in memory at once."""
     variables = tf.nest.map_structure(tf.Variable, weights)
     with tf.GradientTape() as tape:
         logits, _, _ = model.model(variables, hparams, windows[:, :-1])
@@ -39,11 +39,11 @@ def obvious(weights, windows, hparams=HPARAMS):
     return loss, tf.nest.map_structure(tf.convert_to_tensor, tape.gradient(loss, variables))
 
 
-PLAIN = ForwardOptions()
+DEFAULT_OPTIONS = ForwardOptions()
 
 
-def computed(weights, windows, regime=PLAIN, embeddings=True, hparams=HPARAMS):
-    function = tf.function(lambda x, y: loss_and_gradients(weights, hparams, x, y, regime, SEED, embeddings))
+def compute(weights, windows, options=DEFAULT_OPTIONS, train_embeddings=True, hparams=HPARAMS):
+    function = tf.function(lambda x, y: loss_and_gradients(weights, hparams, x, y, options, SEED, train_embeddings))
     return function(windows[:, :-1], windows[:, 1:])
 
 
@@ -57,18 +57,18 @@ def assert_same(found, expected, tolerance=1e-6):
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize(
-    "rows, queries",  # of logits at once: all 36, or in six parts; of a window's scores: all 12, or in three parts
+    "rows, queries",  # all 36 rows of logits, or six slices; all 12 queries of a window, or three slices
     [(1024, 256), (7, 256), (1024, 5)],
 )
-def test_gradients_are_those_of_the_obvious_computation(weights, windows, monkeypatch, recompute, rows, queries):
-    monkeypatch.setattr(forward, "HEAD_ROWS", rows)
-    monkeypatch.setattr(block, "QUERIES", queries)
-    assert_same(computed(weights, windows, ForwardOptions(recompute=recompute)), obvious(weights, windows))
+def test_gradients_equal_automatic_differentiation(weights, windows, monkeypatch, recompute, rows, queries):
+    monkeypatch.setattr(forward, "LOGIT_ROWS", rows)
+    monkeypatch.setattr(block, "QUERY_ROWS", queries)
+    assert_same(compute(weights, windows, ForwardOptions(recompute=recompute)), reference_gradients(weights, windows))
 
 
-def test_the_blocks_alone(weights, windows):
-    loss, gradients = computed(weights, windows, embeddings=False)
-    expected = obvious(weights, windows)
+def test_only_the_blocks_are_trained(weights, windows):
+    loss, gradients = compute(weights, windows, train_embeddings=False)
+    expected = reference_gradients(weights, windows)
     assert_same((loss, gradients), (expected[0], {name: expected[1][name] for name in ("h0", "h1", "h2")}))
 
 
@@ -76,19 +76,19 @@ def test_the_blocks_alone(weights, windows):
 def test_gradients_of_variants(hparams):
     weights = random_weights(hparams, 0)
     windows = tf.constant(np.random.default_rng(0).integers(hparams.n_vocab, size=(3, 13)), tf.int32)
-    expected = obvious(weights, windows, hparams)
-    assert_same(computed(weights, windows, ForwardOptions(recompute=True), hparams=hparams), expected)
+    expected = reference_gradients(weights, windows, hparams)
+    assert_same(compute(weights, windows, ForwardOptions(recompute=True), hparams=hparams), expected)
     loss = forward.mean_loss(weights, hparams, windows)
     assert float(loss) == pytest.approx(float(expected[0]), abs=1e-6)
 
 
-def test_computing_again_drops_the_same(weights, windows):
-    kept = computed(weights, windows, ForwardOptions(dropout=0.3))
-    assert_same(computed(weights, windows, ForwardOptions(dropout=0.3, recompute=True)), kept)
-    assert abs(float(kept[0]) - float(obvious(weights, windows)[0])) > 1e-4
+def test_recomputation_drops_the_same_positions(weights, windows):
+    kept = compute(weights, windows, ForwardOptions(dropout=0.3))
+    assert_same(compute(weights, windows, ForwardOptions(dropout=0.3, recompute=True)), kept)
+    assert abs(float(kept[0]) - float(reference_gradients(weights, windows)[0])) > 1e-4
 
 
-def test_dropout_differs_from_layer_to_layer_and_keeps_the_mean():
+def test_dropout_differs_between_layers_and_keeps_the_mean():
     x, seeds = tf.ones([200, 50]), [tf.random.fold_in(SEED, layer) for layer in (0, 1)]
     masks = [block.drop(x, ForwardOptions(dropout=0.25), seed, number) for seed in seeds for number in (0, 1)]
     for mask in masks:
@@ -97,9 +97,9 @@ def test_dropout_differs_from_layer_to_layer_and_keeps_the_mean():
         assert float(tf.reduce_mean(tf.cast(masks[a] == masks[b], tf.float32))) < 0.8
 
 
-def test_bfloat16_is_near(weights, windows):
-    loss, gradients = computed(weights, windows, ForwardOptions(dtype=tf.bfloat16))
-    expected_loss, expected = obvious(weights, windows)
+def test_bfloat16_is_close_to_float32(weights, windows):
+    loss, gradients = compute(weights, windows, ForwardOptions(dtype=tf.bfloat16))
+    expected_loss, expected = reference_gradients(weights, windows)
     assert float(loss) == pytest.approx(float(expected_loss), abs=0.02)
     found, expected = dict(flatten(gradients)), dict(flatten(expected))
     for name, other in expected.items():
@@ -109,17 +109,17 @@ def test_bfloat16_is_near(weights, windows):
 
 
 @pytest.mark.parametrize("count", [1, 4, 16])
-def test_bfloat16_does_not_drift_with_the_batch(weights, count):
-    """What is added up over the rows is added up in float32: 13 to 208 windows of 16 tokens, as many as there are."""
+def test_bfloat16_error_does_not_grow_with_the_batch(weights, count):
+    """Sums over the rows are accumulated in float32; the batches have 13 to 208 windows of 16 tokens."""
     windows = tf.constant(np.random.default_rng(0).integers(HPARAMS.n_vocab, size=(13 * count, 17)), tf.int32)
-    found = dict(flatten(computed(weights, windows, ForwardOptions(dtype=tf.bfloat16))[1]))
-    for name, expected in flatten(computed(weights, windows)[1]):
+    found = dict(flatten(compute(weights, windows, ForwardOptions(dtype=tf.bfloat16))[1]))
+    for name, expected in flatten(compute(weights, windows)[1]):
         error = np.linalg.norm(found[name] - expected) / np.linalg.norm(expected)
         assert error < 0.03, name
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_the_loss_of_a_prompt_is_the_originals(small_model, number):
+def test_loss_of_a_prompt_equals_the_originals(small_model, number):
     tokens = tf.constant([GOLDEN["tokens"][number]])
     arguments = small_model.backend.weights, small_model.hparams
     loss, _ = loss_and_gradients(*arguments, tokens[:, :-1], tokens[:, 1:], ForwardOptions(), SEED)

@@ -1,4 +1,4 @@
-"""Disks that fill at any byte of a training run: it ends with one line, or it goes on, and what it says is so."""
+"""Disks that fill at any byte: the run ends with one line or continues, and its messages are true."""
 
 import random
 import re
@@ -19,7 +19,7 @@ SAVED = re.compile(r"Saving checkpoint/run1/model-(\d+)\n(?!warning)")
 
 @pytest.fixture
 def limited(run):
-    """limited(bytes, flag=value, ...) -> what `run` does, while no file grows beyond so many bytes"""
+    """Return limited(limit, flag=value, ...), which is `run` while no file can grow beyond `limit` bytes."""
 
     def limited(limit, **flags):
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -32,7 +32,7 @@ def limited(run):
     return limited
 
 
-def try_disks(count, seed, run, limited):
+def check_full_disks(count, seed, run, limited):
     rng = random.Random(seed)
     assert run(run_name="whole", **FLAGS)[0] == 0
     sizes = sorted({path.stat().st_size for path in Path("checkpoint/whole").rglob("*") if path.is_file()})
@@ -45,7 +45,7 @@ def try_disks(count, seed, run, limited):
         shown = f"{limit} bytes after {done} updates: {status}, {out[-500:]!r}, {err[-500:]!r}"
         assert status in (0, 1) and err.count("error: ") == status and cli.DEBUG_VARIABLE not in err, shown
         written = SAVED.findall(out)
-        for step in written[: len(written) - status]:  # the last one failed then
+        for step in written[: len(written) - status]:  # if the status is 1, the last save failed
             assert (FOLDER / f"model-{step}.index").is_file(), shown
         if done or (FOLDER / "checkpoint").is_file():
             tiny.read_model(FOLDER)
@@ -60,9 +60,9 @@ def try_disks(count, seed, run, limited):
 
 
 def test_full_disks(run, limited):
-    try_disks(3, 1, run, limited)
+    check_full_disks(3, 1, run, limited)
 
 
 @pytest.mark.slow
 def test_a_hundred_full_disks(run, limited):
-    try_disks(100, 2, run, limited)
+    check_full_disks(100, 2, run, limited)

@@ -1,4 +1,4 @@
-"""Optimisers against their papers' formulas in NumPy."""
+"""The optimizers compared with their papers' formulas in NumPy."""
 
 import math
 
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from gpt2.training import estimate, optimizers
 from gpt2.training.optimizers import OPTIMIZERS
-from gpt2.training.settings.settings import OPTIMIZERS as NAMES
+from gpt2.training.settings.rules import OPTIMIZERS as NAMES
 
 RATE = 0.01
 
 
 def run(name, start, gradients):
-    """The values of a variable after each of the updates."""
+    """Return the values of a variable after each update."""
     optimizer = OPTIMIZERS[name]
     variable = tf.Variable(start)
     slots = {slot: tf.Variable(tf.zeros(shape)) for slot, shape in optimizer.slots(start.shape).items()}
@@ -37,9 +37,9 @@ def test_every_name_has_an_optimizer():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_estimate_knows_what_an_optimizer_keeps(name):
-    kept = sum(math.prod(shape) for shape in OPTIMIZERS[name].slots((1000, 1000)).values())
-    assert estimate.OPTIMIZER_SLOTS[name] == round(kept / 1e6)
+def test_estimate_knows_the_optimizers_slots(name):
+    size = sum(math.prod(shape) for shape in OPTIMIZERS[name].slots((1000, 1000)).values())
+    assert estimate.OPTIMIZER_SLOTS[name] == round(size / 1e6)
 
 
 def test_adam(problem):
@@ -73,11 +73,11 @@ def test_adafactor(problem):
         np.testing.assert_allclose(found[step - 1], value, rtol=1e-4, atol=1e-6)
 
 
-def test_adafactor_keeps_rows_and_columns_of_a_matrix_only():
+def test_adafactor_has_rows_and_columns_for_a_matrix():
     assert OPTIMIZERS["adafactor"].slots((5, 3)) == {"rows": (5,), "columns": (3,)}
 
 
-def test_decay_leaves_vectors_alone():
+def test_weight_decay_ignores_vectors():
     matrix, vector = tf.Variable(tf.ones([2, 2])), tf.Variable(tf.ones([2]))
     for variable in (matrix, vector):
         optimizers.apply_weight_decay(variable, tf.constant(0.1))

@@ -17,17 +17,17 @@ RUN = Path("checkpoint/run1")
 
 
 @pytest.fixture
-def directory(place):
-    """A variant in all that GPT-2's variants differ in, with padded rows and an end of text of its own."""
+def directory(working_dir):
+    """Write a model that uses every optional feature, with padded rows and its own end-of-text token."""
     changes = huggingface_dirs.VARIANTS["all"] | {"vocab_size": 320, "eos_token_id": 280}
-    found = huggingface_dirs.write(place / "model", changes)
-    (found / "added_tokens.json").write_text(json.dumps({"</s>": 280}))
-    return found
+    folder = huggingface_dirs.write(working_dir / "model", changes)
+    (folder / "added_tokens.json").write_text(json.dumps({"</s>": 280}))
+    return folder
 
 
 @pytest.mark.parametrize("file, kind", [("model.safetensors", "bfloat16"), ("pytorch_model.bin", "float32")])
-def test_a_run_begins_with_the_models_weights_and_is_a_model_directory(run, place, file, kind):
-    directory = huggingface_dirs.write(place / "model", huggingface_dirs.VARIANTS["all"], file=file, dtype=kind)
+def test_run_starts_from_the_models_weights_and_is_a_model_directory(run, working_dir, file, kind):
+    directory = huggingface_dirs.write(working_dir / "model", huggingface_dirs.VARIANTS["all"], file=file, dtype=kind)
     status, _, errors = run(model_name=directory, stop_after=1, learning_rate=1e-9)
     assert status == 0, errors
     for name, weight in open_model_dir(directory).read().items():
@@ -36,11 +36,11 @@ def test_a_run_begins_with_the_models_weights_and_is_a_model_directory(run, plac
     assert {path.name for path in RUN.iterdir()} >= {"hparams.json", "encoder.json", "vocab.bpe", "checkpoint"}
 
 
-def test_the_runs_folder_keeps_what_the_variant_and_its_vocabulary_have(run, directory):
-    """And the run goes on from there without the model it began with."""
+def test_run_folder_keeps_the_variants_settings_and_vocabulary(run, directory):
+    """The run can be resumed without the model that it started from."""
     assert run(model_name=directory, stop_after=2)[0] == 0
-    said = json.loads((RUN / "hparams.json").read_text())
-    assert said == {
+    hparams = json.loads((RUN / "hparams.json").read_text())
+    assert hparams == {
         "n_vocab": 281,
         "n_ctx": 16,
         "n_embd": 16,

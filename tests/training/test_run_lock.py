@@ -1,4 +1,4 @@
-"""Two runs in one folder: the second is told who is in it, and changes nothing."""
+"""Two runs in one folder: the second gets an error that names the first, and changes nothing."""
 
 import errno
 import fcntl
@@ -18,44 +18,44 @@ from gpt2.training.checkpoints.run_lock import RunLock
 FOLDER = Path("checkpoint/run1")
 
 
-def content():
+def read_files():
     return {path: path.read_bytes() for path in FOLDER.parent.rglob("*") if path.is_file()}
 
 
-ANEW = {"from_scratch": "True", "n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
-WAYS = [{}, {"restore_from": "fresh"}, {"restore_from": "fresh", **ANEW}]
+NEW_MODEL = {"from_scratch": "True", "n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
+RUN_FLAGS = [{}, {"restore_from": "fresh"}, {"restore_from": "fresh", **NEW_MODEL}]
 
 
-def test_the_second_run_is_refused_and_changes_nothing(run):
+def test_second_run_is_rejected_and_changes_nothing(run):
     run(stop_after=1)
     with RunLock(FOLDER):
-        before = content()
-        for flags in WAYS:
+        before = read_files()
+        for flags in RUN_FLAGS:
             status, _, err = run(stop_after=4, **flags)
             assert status == 1 and err.count("\n") == 1
             assert f"checkpoint/run1 is in use by another training run (process {os.getpid()} on " in err
             assert "wait for it, end it, or give this one another run_name" in err
-        assert content() == before
+        assert read_files() == before
         assert generate.load(str(FOLDER)).hparams.n_ctx == 32
     assert not (FOLDER / run_lock.LOCK_FILE).exists()
 
 
-def test_a_run_holds_the_lock_while_it_trains(run):
-    """One that has moved another aside too."""
-    refused = []
+def test_run_holds_the_lock_while_it_trains(run):
+    """This includes a run that moved an old one aside."""
+    rejected = []
 
     def try_to_enter():
         with pytest.raises(GPT2Error, match="is in use"), RunLock(FOLDER):
             pass
-        refused.append(True)
+        rejected.append(True)
 
-    for count, flags in enumerate(WAYS, start=1):
+    for count, flags in enumerate(RUN_FLAGS, start=1):
         status, _, err = after_update(1, try_to_enter, lambda flags=flags: run(stop_after=1, **flags))
-        assert (status, len(refused)) == (0, count), err
+        assert (status, len(rejected)) == (0, count), err
     assert not list(Path("checkpoint").rglob(run_lock.LOCK_FILE))
 
 
-def test_the_lock_of_a_killed_process_is_gone(place):
+def test_killed_process_releases_the_lock(working_dir):
     code = "import os, sys; from pathlib import Path; from gpt2.training.checkpoints.run_lock import RunLock\n"
     code += "lock = RunLock(Path('checkpoint/run1')).__enter__(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
@@ -65,7 +65,7 @@ def test_the_lock_of_a_killed_process_is_gone(place):
     assert list(FOLDER.iterdir()) == []
 
 
-def test_a_file_system_without_locks(place, monkeypatch):
+def test_file_system_without_locks(working_dir, monkeypatch):
     def unknown(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -75,7 +75,7 @@ def test_a_file_system_without_locks(place, monkeypatch):
     assert not Path("checkpoint").exists()
 
 
-def test_a_file_that_its_holder_removes_meanwhile_is_not_the_lock(place, monkeypatch):
+def test_lock_file_removed_while_it_is_opened_is_opened_again(working_dir, monkeypatch):
     lock, taken = run_lock._lock, []
 
     def removed_first(file):
@@ -90,7 +90,7 @@ def test_a_file_that_its_holder_removes_meanwhile_is_not_the_lock(place, monkeyp
     assert len(taken) == 3
 
 
-def test_a_removed_file_is_made_and_locked_again(place):
+def test_removed_lock_file_is_created_and_locked_again(working_dir):
     with RunLock(FOLDER) as lock:
         (FOLDER / run_lock.LOCK_FILE).unlink()
         lock.hold()
@@ -98,7 +98,7 @@ def test_a_removed_file_is_made_and_locked_again(place):
             pass
 
 
-def test_a_folder_that_cannot_be_made(place):
+def test_folder_that_cannot_be_created(working_dir):
     Path("checkpoint").write_text("a file")
     with pytest.raises(GPT2Error, match="run's folder checkpoint/run1 cannot be written: Not a directory"):
         RunLock(FOLDER).__enter__()

@@ -1,4 +1,4 @@
-"""Signals in every phase of a run: it saves, ends with the right status, and goes on as if nothing had been."""
+"""Signals in every phase of a run: it saves, ends with the right status, and resumes as if never interrupted."""
 
 import contextlib
 import os
@@ -25,27 +25,28 @@ from runs import (
 
 from gpt2.cli import command as cli
 from gpt2.formats.model_dir import open_model_dir
-from gpt2.training import loop, signals, trainer
 from gpt2.training import run as training_run
+from gpt2.training import samples, signals, trainer
 from gpt2.training.checkpoints import run_checkpoint
+from gpt2.training.logs import training_log
 from gpt2.training.logs.report import TrainingReport
 from gpt2.training.settings.settings import TrainingSettings
 
 FOLDER = Path("checkpoint/run1")
-LIMIT = 120  # seconds after which a process hangs
+TIMEOUT = 120  # seconds
 
 
 def saved_step():
     return int(open_model_dir(FOLDER).weights_path.name.removeprefix("model-"))
 
 
-def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
-    """Sends the signal during one call of a method, the `at`th; returns the list of calls."""
+def signal_in_call(monkeypatch, owner, name, call_number, number=signal.SIGTERM):
+    """Send the signal during call `call_number` of a method, counted from 1. Return the list of calls."""
     method, calls = getattr(owner, name), []
 
     def called(self, *arguments):
         calls.append(arguments)
-        if len(calls) == at:
+        if len(calls) == call_number:
             os.kill(os.getpid(), number)
         return method(self, *arguments)
 
@@ -53,37 +54,38 @@ def counted(monkeypatch, owner, name, at, number=signal.SIGTERM):
     return calls
 
 
-def test_a_sample_stops_at_once(run, monkeypatch):
-    calls = counted(monkeypatch, loop.Batch, "step", at=2)
+def test_sampling_stops_at_once(run, monkeypatch):
+    calls = signal_in_call(monkeypatch, samples.Batch, "step", call_number=2)
     status, out, _ = run(stop_after=9, sample_every=3, sample_length=20)
     assert (status, len(calls), saved_step()) == (cli.EXIT_TERMINATED, 2, 3)
     assert "SAMPLE" not in out and not Path("samples/run1/samples-3").exists()
 
 
-def test_a_validation_stops_at_once_and_is_made_up_for(run, monkeypatch):
+def test_validation_stops_at_once_and_is_repeated_later(run, monkeypatch):
     flags = {"stop_after": 5, "val_every": 2, "val_split": 0.3, "val_batch_size": 1, "val_batch_count": 3}
     with monkeypatch.context() as patch:
-        calls = counted(patch, trainer.Trainer, "loss", at=4)  # the first batch of the second validation
+        # Call 4 is the first batch of the second validation.
+        calls = signal_in_call(patch, trainer.Trainer, "loss", call_number=4)
         assert run(**flags)[0] == cli.EXIT_TERMINATED
     assert len(calls) == 4 and saved_step() == 2
     assert run(**flags)[0] == 0
     assert [record["step"] for record in records() if "validation_loss" in record] == [0, 2, 4]
 
 
-def test_the_second_ctrl_c_says_what_is_lost(run, monkeypatch):
+def test_second_ctrl_c_reports_the_lost_updates(run, monkeypatch):
     monkeypatch.setattr(signals, "DUPLICATE_SIGNAL_SECONDS", 0)
     run(stop_after=2)
     with monkeypatch.context() as patch:
         patch.setattr(run_checkpoint, "save", lambda *_: signal.raise_signal(signal.SIGINT))
         status, _, err = interrupt_after(5, lambda: run(stop_after=9))
     assert status == cli.EXIT_INTERRUPTED and saved_step() == 2
-    said = "lose the 2 updates since the last save", "lost: the 3 updates since the last save"
-    assert f"saving; press Ctrl-C again to {said[0]}\n" in err and f"\n{said[1]}\n" in err
+    updates = "lose the 2 updates since the last save", "lost: the 3 updates since the last save"
+    assert f"saving; press Ctrl-C again to {updates[0]}\n" in err and f"\n{updates[1]}\n" in err
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_what_comes_twice_by_itself_loses_nothing(run, number, status):
-    """A terminal that closes sends SIGHUP twice, a program that passes Ctrl-C on sends SIGINT twice."""
+def test_signals_that_arrive_twice_by_themselves_lose_nothing(run, number, status):
+    """A closing terminal sends SIGHUP twice; a program that forwards Ctrl-C makes SIGINT arrive twice."""
 
     def twice():
         for _ in range(2):
@@ -93,8 +95,8 @@ def test_what_comes_twice_by_itself_loses_nothing(run, number, status):
     assert saved_step() == 3
 
 
-def test_before_the_first_update_signals_do_what_they_always_do(run, monkeypatch):
-    """There is nothing to save yet, and compiling may take longer than a supervisor waits."""
+def test_before_the_first_update_signals_have_their_usual_effect(run, monkeypatch):
+    """There is nothing to save yet, and compiling can take longer than a supervisor waits."""
     terminated = []
     before = signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
     try:
@@ -105,27 +107,27 @@ def test_before_the_first_update_signals_do_what_they_always_do(run, monkeypatch
 
 
 @pytest.mark.parametrize("done", [0, 2])
-def test_the_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatch, done):
+def test_first_update_of_a_call_is_saved_once_it_is_recorded(run, monkeypatch, done):
     if done:
         run(stop_after=done)
-    counted(monkeypatch, loop.TrainingLog, "update", at=1, number=signal.SIGINT)
+    signal_in_call(monkeypatch, training_log.TrainingLog, "record_update", call_number=1, number=signal.SIGINT)
     assert run(stop_after=9)[0] == cli.EXIT_INTERRUPTED
     assert saved_step() == max(losses()) == done + 1
 
 
-def test_a_run_that_nobody_listens_to_saves_and_ends(place, tiny_dir):
-    class Leaving(TrainingReport):
+def test_run_whose_reader_is_gone_saves_and_ends(working_dir, tiny_dir):
+    class ClosingReport(TrainingReport):
         def update(self, update):
             self.closed = update.step == 3
 
     with pytest.raises(BrokenPipeError):
-        training_run.train(TrainingSettings("text.txt", str(tiny_dir), steps=9, sample_every=0), report=Leaving())
+        training_run.train(TrainingSettings("text.txt", str(tiny_dir), steps=9, sample_every=0), report=ClosingReport())
     assert saved_step() == 3
 
 
-def started(model, **flags):
-    given = {"model_name": model, **QUICK, **flags}
-    return [sys.executable, str(COMMAND), "text.txt", *(f"--{name}={value}" for name, value in given.items())]
+def train_command(model, **flags):
+    arguments = {"model_name": model, **QUICK, **flags}
+    return [sys.executable, str(COMMAND), "text.txt", *(f"--{name}={value}" for name, value in arguments.items())]
 
 
 IN_A_TERMINAL = (
@@ -133,22 +135,22 @@ IN_A_TERMINAL = (
 )
 
 
-def test_a_terminal_that_is_closed(place, tiny_dir):
-    """It sends SIGHUP, and what is then written to it fails."""
+def test_closed_terminal(working_dir, tiny_dir):
+    """It sends SIGHUP, and later writes to it fail."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
-    command = [sys.executable, "-c", IN_A_TERMINAL, *started(tiny_dir, steps=100000)]
+    command = [sys.executable, "-c", IN_A_TERMINAL, *train_command(tiny_dir, steps=100000)]
     with subprocess.Popen(command, start_new_session=True, stdin=slave, stdout=slave, stderr=slave) as process:
         os.close(slave)
         try:
-            end = time.monotonic() + LIMIT
+            end = time.monotonic() + TIMEOUT
             while not (FOLDER / "progress.jsonl").is_file() or len(records()) < 5:
                 assert time.monotonic() < end and process.poll() is None
                 with contextlib.suppress(BlockingIOError):
                     os.read(master, 4096)
                 time.sleep(0.01)
             os.close(master)
-            assert process.wait(LIMIT) == cli.EXIT_HUNG_UP
+            assert process.wait(TIMEOUT) == cli.EXIT_HUNG_UP
         finally:
             process.kill()
     assert saved_step() == max(losses()) and not (FOLDER / ".lock").exists()
@@ -159,8 +161,11 @@ ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGK
 LINES = ("Loading dataset", "Training", "Calculating", "Generating", "best", "Saving checkpoint/run1/model", "loss=")
 
 
-def signalled(command, number, moment):
-    """Runs it and sends the signal at that moment, after so many lines with a text; returns its status as a shell's."""
+def run_with_signal(command, number, moment):
+    """Run the command and send it the signal. Return its status as a shell does.
+
+    The moment is (text, number of output lines with that text, seconds after the last of them).
+    """
     text, count, delay = moment
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -169,13 +174,13 @@ def signalled(command, number, moment):
                 time.sleep(delay)
                 process.send_signal(number)
                 break
-        _, err = process.communicate(timeout=LIMIT)
+        _, err = process.communicate(timeout=TIMEOUT)
     assert "Traceback" not in err and "Exception" not in err, (number, moment, err)
     return 128 - process.returncode if process.returncode < 0 else process.returncode
 
 
 def check_folder():
-    """No step is recorded twice or missing, and what is saved can be read."""
+    """Check that no step is recorded twice or missing, and that the checkpoints can be read."""
     if (FOLDER / "progress.jsonl").is_file():
         steps = [record["step"] for record in records() if "loss" in record]
         assert steps == list(range(1, len(steps) + 1))
@@ -189,13 +194,13 @@ def check_folder():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("text", LINES)
-def test_at_random_moments_of_every_phase(run, tiny_dir, number, text):
-    """From the start of a process to its end, again and again, until the run is complete."""
+def test_signals_at_random_moments_of_every_phase(run, tiny_dir, number, text):
+    """Signals interrupt the run four times before it is completed."""
     assert run(run_name="whole", **BUSY)[0] == 0
-    command = started(tiny_dir, **BUSY)
+    command = train_command(tiny_dir, **BUSY)
     for _ in range(4):
         moment = text, random.randint(1, 4), random.choice([0, random.uniform(0, 0.02), random.uniform(0, 0.5)])
-        status = signalled(command, number, moment)
+        status = run_with_signal(command, number, moment)
         assert status in (0, ENDS[number]), moment
         check_folder()
         if number != signal.SIGKILL and status and (FOLDER / "checkpoint").is_file():

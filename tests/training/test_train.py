@@ -1,4 +1,4 @@
-"""train.py: runs that begin, go on, are interrupted, and what is refused."""
+"""train.py: new, resumed and interrupted runs, and rejected input."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
 
-def test_a_run_writes_a_model_directory_and_the_old_lines(run):
+def test_run_writes_a_model_directory_and_the_old_tools_lines(run):
     status, out, _ = run(stop_after=4, save_every=2, sample_every=4, sample_num=2, sample_length=5)
     assert status == 0
     lines = out.splitlines()
@@ -59,24 +59,25 @@ def test_a_run_writes_a_model_directory_and_the_old_lines(run):
         {"optimizer": "adamw", "lr_schedule": "cosine", "warmup_steps": 2, "accumulate_gradients": 2, "clip_norm": 1},
     ],
 )
-def test_a_resumed_run_is_the_run_that_would_have_been(run, flags):
+def test_resumed_run_equals_an_uninterrupted_one(run, flags):
     assert run(run_name="whole", stop_after=6, **flags)[0] == 0
-    for end in (2, 4, 6):  # the schedule needs its end, so all of them are ended by hand
+    # The schedule depends on the last step, so the run is interrupted instead of given another end.
+    for end in (2, 4, 6):
         status, _, err = interrupt_after(end, lambda: run(run_name="parts", stop_after=6, **flags))
         assert status == cli.EXIT_INTERRUPTED, err
     assert losses("parts") == pytest.approx(losses("whole"), abs=1e-6)
     assert_same_weights(weights("parts"), weights("whole"))
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_and_end(run, number, status):
-    found, out, err = interrupt_after(3, lambda: run(steps=100), number)
-    assert found == status and "Traceback" not in err
+@pytest.mark.parametrize("number, expected_status", [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_end(run, number, expected_status):
+    status, out, err = interrupt_after(3, lambda: run(steps=100), number)
+    assert status == expected_status and "Traceback" not in err
     assert out.endswith("interrupted\nSaving checkpoint/run1/model-3\n")
     assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-3"
 
 
-def test_steps_are_more_and_stop_after_is_all(run):
+def test_steps_counts_more_updates_and_stop_after_all(run):
     run(steps=2)
     run(steps=2)
     assert list(losses()) == [1, 2, 3, 4]
@@ -86,7 +87,7 @@ def test_steps_are_more_and_stop_after_is_all(run):
     assert status == 0 and "has made 5 updates already" in err
 
 
-def test_the_seed_is_kept_with_the_run(run):
+def test_seed_is_stored_with_the_run(run):
     run(stop_after=2, seed=5)
     status = cli.main(
         train, ["text.txt", "--stop_after=4", "--sample_every=0", "--batch_size=2", "--learning_rate=0.01"]
@@ -96,17 +97,17 @@ def test_the_seed_is_kept_with_the_run(run):
     assert losses() == pytest.approx(losses("whole"), abs=1e-6)
 
 
-def test_fresh_starts_anew_and_loses_nothing(run):
+def test_fresh_run_starts_over_and_loses_nothing(run):
     run(stop_after=3)
     before = weights()
     status, _, err = run(stop_after=2, restore_from="fresh")
     assert status == 0 and "is now" in err
     assert list(losses()) == [1, 2]
-    aside = next(path for path in Path("checkpoint").iterdir() if path.name.startswith("run1-until-"))
-    assert_same_weights(weights(aside.name), before)
+    old_run = next(path for path in Path("checkpoint").iterdir() if path.name.startswith("run1-until-"))
+    assert_same_weights(weights(old_run.name), before)
 
 
-def test_from_another_checkpoint(run):
+def test_starting_from_another_checkpoint(run):
     run(stop_after=3, save_every=1)
     for source in ("checkpoint/run1", "checkpoint/run1/model-3", "checkpoint/run1/model-3.index"):
         assert run(run_name=f"from-{Path(source).name}", restore_from=source, steps=1)[0] == 0
@@ -114,21 +115,21 @@ def test_from_another_checkpoint(run):
     step_2 = tiny.read(Path("checkpoint/run1/model-2"), open_model_dir(Path("checkpoint/run1")).hparams)
     assert_same_weights(weights("second"), dict(flatten(step_2)))
     status, _, err = run(restore_from="nowhere")
-    assert status == 1 and "there is none at nowhere" in err
+    assert status == 1 and "there is no checkpoint at nowhere" in err
 
 
-def test_a_run_of_the_old_train_py_goes_on(run, tiny_dir):
-    """Weights, counter and state file are all that it left; the base model has the rest."""
+def test_run_of_the_old_train_py_is_resumed(run, tiny_dir):
+    """Its folder has only weights, counter and state file; the other files come from the base model."""
     loaded = with_tensorflow(tiny_dir)
     folder = Path("checkpoint/run1")
     tensorflow_checkpoint.save(folder, loaded.backend.weights, "model-7", texts={"counter": "7\n"})
     status, _, err = run(steps=1)
-    assert status == 0 and "the optimiser adam starts anew" in err
+    assert status == 0 and "the optimizer adam starts without a state" in err
     assert list(losses()) == [8]
     assert open_model_dir(folder).weights_path.name == "model-8"
 
 
-def test_from_scratch_with_a_vocabulary_of_its_own(run):
+def test_from_scratch_with_its_own_vocabulary(run):
     sizes = {"n_vocab": 280, "n_ctx": 16, "n_embd": 16, "n_head": 2, "n_layer": 1}
     flags = {"from_scratch": "True", "val_every": 20, "val_split": 0.2, **sizes}
     status, out, _ = run(stop_after=40, **flags)
@@ -166,14 +167,14 @@ def test_early_stopping_keeps_the_best(run):
     assert open_model_dir(Path("checkpoint/run1/best")).weights_path.name == f"model-{progress.best_step}"
 
 
-def test_the_model_that_training_began_with_competes(run):
+def test_initial_model_competes_for_the_best(run):
     status, out, err = run(stop_after=9, val_every=1, patience=2, learning_rate=1000, optimizer="sgd")
-    assert status == 0 and re.search(r"the best, \d+\.\d+ after 0 updates, is the model it began with\n", out)
+    assert status == 0 and re.search(r"the best, \d+\.\d+ after 0 updates, is the initial model\n", out)
     assert not (Path("checkpoint/run1/best") / "checkpoint").exists()
-    assert re.search(r"\nthe first update takes longer.*; Ctrl-C saves and ends when an update is done\n", err)
+    assert re.search(r"\nthe first update takes longer.*; Ctrl-C saves and ends after the current update\n", err)
 
 
-def test_validation_is_not_the_training_text(run):
+def test_validation_text_is_not_trained_on(run):
     _, out, _ = run(stop_after=1, val_every=1, val_split=0.25)
     _, whole, _ = run(stop_after=1, run_name="whole")
     tokens, all_tokens = (int(re.search(r"dataset has (\d+) tokens", text)[1]) for text in (out, whole))
@@ -191,7 +192,7 @@ def test_keep(run):
     }
 
 
-def test_the_event_file_is_tensorboards(run):
+def test_event_file_has_tensorboards_format(run):
     run(stop_after=2, sample_every=2, sample_length=3, val_every=2)
     [path] = Path("checkpoint/run1").glob("events.out.tfevents.*")
     events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
@@ -221,20 +222,20 @@ def test_help_names_every_flag(capsys):
 
 def test_the_learning_rate():
     settings = TrainingSettings("x", learning_rate=1.0, warmup_steps=4, lr_schedule="linear", stop_after=14)
-    assert [settings.rate(step, 14) for step in (1, 4, 5, 10, 14)] == [0.25, 1, 1, 0.5, pytest.approx(0.1)]
-    assert TrainingSettings("x").rate(1, None) == 0.00002  # nshepperd's
+    assert [settings.learning_rate_at(step, 14) for step in (1, 4, 5, 10, 14)] == [0.25, 1, 1, 0.5, pytest.approx(0.1)]
+    assert TrainingSettings("x").learning_rate_at(1, None) == 0.00002  # as in nshepperd's train.py
     cosine = TrainingSettings("x", learning_rate=1.0, lr_schedule="cosine", stop_after=10)
-    assert [cosine.rate(step, 10) for step in (1, 6)] == [1, pytest.approx(0.5)]
+    assert [cosine.learning_rate_at(step, 10) for step in (1, 6)] == [1, pytest.approx(0.5)]
 
 
 @pytest.mark.parametrize(
-    "flags, status, said",
+    "flags, expected_status, message",
     [
         ({"optimizer": "adm"}, 2, "optimizer must be adam, adamw, sgd or adafactor, not 'adm'"),
         ({"precision": "int8"}, 2, "precision must be float32 or bfloat16"),
         ({"steps": 1, "stop_after": 1}, 2, "not both"),
         ({"lr_schedule": "cosine"}, 2, "needs an end"),
-        ({"patience": 2}, 2, "give val_every too"),
+        ({"patience": 2}, 2, "give val_every as well"),
         ({"batch_size": 0}, 2, "batch_size must be"),
         ({"noise": 1.5}, 2, "noise must be"),
         ({"learning_rate": 0}, 2, "learning_rate must be above 0"),
@@ -248,16 +249,16 @@ def test_the_learning_rate():
         ({"model_name": "125M"}, 1, "download"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(run, flags, status, said):
+def test_bad_input_gives_one_line_and_leaves_nothing(run, flags, expected_status, message):
     Path("empty.txt").write_text("")
     Path("short.txt").write_text("the cat")
-    found, _, err = run(**flags)
-    assert (found, err.count("\n")) == (status, 1), err
-    assert said in err
+    status, _, err = run(**flags)
+    assert (status, err.count("\n")) == (expected_status, 1), err
+    assert message in err
     assert not Path("checkpoint").exists()
 
 
-def test_ids_of_another_vocabulary_are_refused(run, vocabulary):
+def test_ids_of_another_vocabulary_are_rejected(run, vocabulary):
     from encode import encode_text
 
     assert cli.main(encode_text, ["text.txt", "data.npy", f"--model_name={vocabulary}"]) == 0
@@ -265,7 +266,7 @@ def test_ids_of_another_vocabulary_are_refused(run, vocabulary):
     assert status == 1 and "vocabulary" in err
 
 
-def test_a_checkpoint_of_another_shape(run):
+def test_checkpoint_of_another_shape(run):
     run(stop_after=1)
     hparams = Path("checkpoint/run1/hparams.json")
     hparams.write_text(hparams.read_text().replace('"n_ctx": 32', '"n_ctx": 16'))
@@ -273,16 +274,16 @@ def test_a_checkpoint_of_another_shape(run):
     assert status == 1 and "model/wpe has the shape [32, 32]" in err and err.count("\n") == 1
 
 
-def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(run):
+def test_nan_loss_keeps_the_last_checkpoint(run):
     run(stop_after=2)
     before = weights()
     status, _, err = run(stop_after=50, learning_rate=1e30)
-    assert status == 1 and re.search(r"error: .*(nan|inf|not finite).*the last checkpoint is as it was", err)
+    assert status == 1 and re.search(r"error: .*(nan|inf|not finite).*the last checkpoint is unchanged", err)
     assert_same_weights(weights(), before)
     assert run(stop_after=3)[0] == 0
 
 
-def test_ids_that_are_cut_off_in_mid_run_keep_the_last_checkpoint(run, tiny_dir, monkeypatch):
+def test_token_file_truncated_during_a_run_keeps_the_last_checkpoint(run, tiny_dir, monkeypatch):
     from encode import encode_text
 
     assert cli.main(encode_text, ["text.txt", "data.npy", f"--model_name={tiny_dir}"]) == 0
@@ -293,18 +294,18 @@ def test_ids_that_are_cut_off_in_mid_run_keep_the_last_checkpoint(run, tiny_dir,
     assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-2"
 
 
-PUT = files.move_into_place
+MOVE_INTO_PLACE = files.move_into_place
 
 
 def full_for_weights(part, path):
-    full_disk() if path.suffix == ".index" else PUT(part, path)
+    full_disk() if path.suffix == ".index" else MOVE_INTO_PLACE(part, path)
 
 
 def full_disk(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
+def test_full_disk_at_the_end_keeps_the_previous_checkpoint(run, monkeypatch):
     run(stop_after=2)
     before = weights()
     with monkeypatch.context() as patch:
@@ -316,18 +317,18 @@ def test_a_full_disk_at_the_end_keeps_the_checkpoint_before(run, monkeypatch):
     assert run(stop_after=4)[0] == 0
 
 
-def test_a_full_disk_in_passing_does_not_end_the_run(run, monkeypatch):
+def test_full_disk_during_a_run_does_not_end_it(run, monkeypatch):
     calls = []
 
     def full_once(part, path):
         if path.suffix == ".index" and not calls:
             calls.append(path)
             full_disk()
-        PUT(part, path)
+        MOVE_INTO_PLACE(part, path)
 
     monkeypatch.setattr(files, "move_into_place", full_once)
     status, out, _ = run(stop_after=4, save_every=2)
-    assert status == 0 and "the run goes on" in out
+    assert status == 0 and "the run continues" in out
     assert open_model_dir(Path("checkpoint/run1")).weights_path.name == "model-4"
 
 
@@ -337,8 +338,8 @@ def never_cleaned(**arguments):
 
 
 @pytest.mark.parametrize("n_files", range(7))
-def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, n_files):
-    """A save puts seven files into their places, the state file last; it stops after so many of them."""
+def test_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, n_files):
+    """A save moves seven files into place, the state file last; it crashes after `n_files` of them."""
     run(stop_after=2)
     whole, replace, moved = weights(), os.replace, []
 
@@ -360,8 +361,8 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_checkpoint(run, monkeypatch, n
     assert not list(Path("checkpoint/run1").glob(".saving-*"))
 
 
-def killed(step, flags):
-    """Starts the command as a process and kills it once it has made so many updates."""
+def run_and_kill(step, flags):
+    """Run the command as a process and kill it once it has made `step` updates."""
     progress = Path("checkpoint/parts/progress.jsonl")
     command = [sys.executable, str(COMMAND), *flags]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -375,13 +376,13 @@ def killed(step, flags):
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_steps(run, tiny_dir, kills):
-    """Saving after every update, so that kills strike inside saves too."""
+    """The run saves after every update, so that some kills hit a save."""
     assert run(run_name="whole", stop_after=60)[0] == 0
     flags = [f"--{name}={value}" for name, value in QUICK.items()]
     flags += ["text.txt", f"--model_name={tiny_dir}", "--run_name=parts", "--stop_after=60", "--save_every=1"]
     done = 0
     for kill in range(kills):
-        killed(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
+        run_and_kill(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
         if Path("checkpoint/parts/checkpoint").is_file():
             directory = open_model_dir(Path("checkpoint/parts"))
             tiny.read(directory.weights_path, directory.hparams)
@@ -391,12 +392,12 @@ def test_killed_at_random_steps(run, tiny_dir, kills):
     assert_same_weights(weights("parts"), weights("whole"), 1e-4)
 
 
-def test_the_old_tools_saver_reads_a_run(run):
+def test_old_tools_saver_reads_a_run(run):
     run(stop_after=3)
     prefix = tf.train.latest_checkpoint("checkpoint/run1")
     assert prefix == "checkpoint/run1/model-3"
     hparams = open_model_dir(Path("checkpoint/run1")).hparams
-    expected = dict(tensorflow_checkpoint.in_file_shapes(tiny.read(Path(prefix), hparams)))
+    expected = dict(tensorflow_checkpoint.to_file_shapes(tiny.read(Path(prefix), hparams)))
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         shapes = checkpoint.variable_shapes(hparams)
         variables = {name: tf.compat.v1.get_variable(name, shape) for name, shape in shapes.items()}
@@ -405,7 +406,7 @@ def test_the_old_tools_saver_reads_a_run(run):
             np.testing.assert_array_equal(value, expected[name])
 
 
-def test_what_does_not_fit_is_said_before(run, monkeypatch):
+def test_scarce_memory_and_disk_space_are_reported_before_the_start(run, monkeypatch):
     monkeypatch.setattr(estimate.devices, "available_memory", lambda: 1e8)
     assert "warning: training will need about" in run(stop_after=1)[2]
     usage = estimate.shutil.disk_usage(".")
@@ -415,10 +416,10 @@ def test_what_does_not_fit_is_said_before(run, monkeypatch):
     assert not Path("checkpoint/other").exists()
 
 
-def test_optimizers_state_of_other_variables_is_refused(run):
+def test_optimizer_state_of_other_variables_is_rejected(run):
     run(stop_after=1)
     status, _, err = run(stop_after=2, only_train_transformer_layers="True")
-    assert status == 1 and "holds the optimiser of other variables" in err
+    assert status == 1 and "holds the optimizer state of other variables" in err
     assert "adam" not in err and err.count("\n") == 1
-    status, _, err = run(stop_after=2, optimizer="sgd")  # which has nothing to remember
+    status, _, err = run(stop_after=2, optimizer="sgd")  # it has no state
     assert status == 0 and losses().keys() == {1, 2}

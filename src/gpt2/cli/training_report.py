@@ -45,7 +45,7 @@ class TerminalReport(TrainingReport):
     def update(self, update: UpdateStats) -> None:
         """Show an update."""
         if self.bar is not None:
-            text = f"loss {update.loss:.3f}, avg {update.smoothed:.3f}, {update.tokens_per_second:.0f} tokens/s"
+            text = f"loss {update.loss:.3f}, avg {update.smoothed_loss:.3f}, {update.tokens_per_second:.0f} tokens/s"
             with self._tolerate_missing_reader():
                 self.bar.set_postfix_str(text, refresh=False)
                 self.bar.update()

@@ -1,1 +1,1 @@
-"""Training: one optimiser step, the run's folder, what a person sees of it."""
+"""Training: the optimizer step, and a run's checkpoints, logs and settings."""

@@ -1,11 +1,12 @@
-"""A block of the transformer in training: `gpt2.model`'s forward pass, and its gradients written out.
+"""A transformer block in training: `gpt2.model`'s forward pass, and a hand-written backward pass.
 
-Automatic differentiation keeps what every elementary operation has given until the backward pass comes. Here the
-inputs of the large products are kept, or what gives them at little cost, and the rest is computed again. Attention goes
-over the queries in slices, each with the keys up to its own end: most of what causality masks is never computed.
+Automatic differentiation would store the result of every elementary operation until the backward pass. Here only the
+inputs of the large matrix products are stored, or cheaper tensors that give them, and the rest is computed again.
+Attention processes the queries in slices, each with the keys up to the slice's end, so that most of the masked scores
+are never computed.
 
-Shapes: B batch, T time, E embedding, F = 4E but for some variants, H heads, D head size, N = B*T; a slice has R queries
-and S keys.
+Shapes: B batch, T time, E embedding, F inner size of the mlp (4E except in some variants), H heads, D head size,
+N = B*T; a slice of attention has R queries and S keys; I and O are the input and output sizes of a linear layer.
 """
 
 from __future__ import annotations
@@ -18,109 +19,148 @@ import tensorflow as tf
 from gpt2 import model
 from gpt2.hparams import GELU, HParams
 from gpt2.model import Weights
-from gpt2.training.settings.settings import QUERIES
+from gpt2.training.update_slices import QUERY_ROWS
 
-CUBIC = 0.044715  # gelu's, as in `gpt2.model`
+GELU_CUBIC = 0.044715  # coefficient of the tanh approximation, as in `gpt2.model`
 
 
 class ForwardOptions(NamedTuple):
-    """How the forward pass is computed; with the defaults it is `gpt2.model`'s."""
+    """How the forward pass is computed; with the defaults it is the same as `gpt2.model`'s."""
 
-    dtype: tf.DType = tf.float32  # of the matrix products; norms, softmax and the residual stay float32
-    dropout: float = 0.0  # share of the embeddings' and of each sub-layer's outputs that is zeroed
-    recompute: bool = False  # keep each block's input alone and compute the rest again (Chen et al. 2016)
+    dtype: tf.DType = tf.float32  # of the matrix products; norms, softmax and the residual stream stay float32
+    dropout: float = 0.0  # share of the embeddings and of each sub-layer's outputs that is set to zero
+    recompute: bool = False  # store only each block's input and compute the rest again (Chen et al. 2016)
 
 
 class BlockActivations(NamedTuple):
-    """What the backward pass needs of the forward pass; but for the residual, in the type of the products."""
+    """The tensors that the backward pass needs from the forward pass, in the type of the matrix products."""
 
     x: tf.Tensor  # [N, E] float32, the block's input
     qkv: tf.Tensor  # [N, 3E]
-    probs: list[tf.Tensor]  # slices of [B, H, R, S]
-    attended: tf.Tensor  # [N, E], before the projection
-    middle: tf.Tensor  # [N, E] float32, between attention and mlp
-    h: tf.Tensor  # [N, F], before gelu
+    probs: list[tf.Tensor]  # attention probabilities, slices of [B, H, R, S]
+    attended: tf.Tensor  # [N, E], the heads' outputs before the projection
+    middle: tf.Tensor  # [N, E] float32, the residual stream between attention and mlp
+    h: tf.Tensor  # [N, F], the mlp's hidden layer before gelu
 
 
 class Block:
-    """The block of a model for a batch of B windows; w: a block's weights, those of its products in `regime.dtype`."""
+    """A block of a model for a batch of B windows.
 
-    def __init__(self, hparams: HParams, regime: ForwardOptions, batch: int) -> None:
-        self.hparams, self.regime, self.batch = hparams, regime, batch
-        self.exact, self.epsilon = hparams.activation_function == GELU, hparams.layer_norm_epsilon
+    The methods take the weights of one block, of which those of the matrix products have the type `options.dtype`.
+    """
+
+    def __init__(self, hparams: HParams, options: ForwardOptions, batch_size: int) -> None:
+        """Set the model's hyperparameters and the number of windows."""
+        self.hparams = hparams
+        self.options = options
+        self.batch_size = batch_size
+        self.exact_gelu = hparams.activation_function == GELU
+        self.epsilon = hparams.layer_norm_epsilon
 
     def forward(
         self, x: tf.Tensor, w: Weights, scale: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, BlockActivations]:
-        """x [N, E], scale [] of the scores, seed [2] of what is dropped -> [N, E], what `backward` needs."""
+        """Compute the block.
+
+        Args:
+            x: The block's input [N, E], float32.
+            w: The block's weights.
+            scale: Factor of the attention scores, a scalar.
+            seed: Seed [2] of the dropout.
+
+        Returns:
+            The block's output [N, E], and the activations that `backward` needs.
+        """
         qkv = model.linear(model.layer_norm(x, **w["ln_1"], epsilon=self.epsilon), **w["attn"]["c_attn"])
-        a, probs = attend(*self._heads(qkv), scale)
-        a = self._rows(a)
-        projected = tf.cast(model.linear(a, **w["attn"]["c_proj"]), x.dtype)
-        middle = x + drop(projected, self.regime, seed, 0)
+        heads, probs = attend(*self._split_qkv(qkv), scale)
+        attended = self._merge_heads(heads)
+        projected = tf.cast(model.linear(attended, **w["attn"]["c_proj"]), x.dtype)
+        middle = x + drop(projected, self.options, seed, 0)
         h = model.linear(model.layer_norm(middle, **w["ln_2"], epsilon=self.epsilon), **w["mlp"]["c_fc"])
-        projected = tf.cast(model.linear(model.gelu(h, self.exact), **w["mlp"]["c_proj"]), x.dtype)
-        return middle + drop(projected, self.regime, seed, 1), BlockActivations(x, qkv, probs, a, middle, h)
+        projected = tf.cast(model.linear(model.gelu(h, self.exact_gelu), **w["mlp"]["c_proj"]), x.dtype)
+        activations = BlockActivations(x, qkv, probs, attended, middle, h)
+        return middle + drop(projected, self.options, seed, 1), activations
 
     def backward(
-        self, dy: tf.Tensor, kept: BlockActivations, w: Weights, scale: tf.Tensor, seed: tf.Tensor
+        self, dy: tf.Tensor, activations: BlockActivations, w: Weights, scale: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, Weights]:
-        """dy [N, E] -> the gradients for x [N, E] and, in float32, for w."""
-        dh, mlp = self._mlp_gradients(drop(dy, self.regime, seed, 1), kept.h, w["mlp"])
-        dx, ln_2, mlp["c_fc"] = norm_linear_gradients(dh, kept.middle, w["ln_2"], w["mlp"]["c_fc"], self.epsilon)
+        """Return the gradients of the block's input [N, E] and, in float32, of its weights.
+
+        Args:
+            dy: The gradient of the block's output [N, E].
+            activations: The activations that `forward` returned.
+            w: The block's weights.
+            scale: As in `forward`.
+            seed: As in `forward`.
+        """
+        dh, mlp = self._mlp_gradients(drop(dy, self.options, seed, 1), activations.h, w["mlp"])
+        dx, ln_2, mlp["c_fc"] = norm_linear_gradients(dh, activations.middle, w["ln_2"], w["mlp"]["c_fc"], self.epsilon)
         dy += dx
-        d_qkv, attn = self._attention_gradients(drop(dy, self.regime, seed, 0), kept, w["attn"], scale)
-        dx, ln_1, attn["c_attn"] = norm_linear_gradients(d_qkv, kept.x, w["ln_1"], w["attn"]["c_attn"], self.epsilon)
+        d_qkv, attn = self._attention_gradients(drop(dy, self.options, seed, 0), activations, w["attn"], scale)
+        dx, ln_1, attn["c_attn"] = norm_linear_gradients(
+            d_qkv, activations.x, w["ln_1"], w["attn"]["c_attn"], self.epsilon
+        )
         return dy + dx, {"ln_1": ln_1, "attn": attn, "ln_2": ln_2, "mlp": mlp}
 
     def _mlp_gradients(self, dy: tf.Tensor, h: tf.Tensor, w: Weights) -> tuple[tf.Tensor, dict]:
-        """dy [N, E] -> the gradient for h [N, F], that of c_proj."""
-        y, slope = gelu_and_slope(h, self.exact)
+        """Return the gradients of h [N, F] and of c_proj, from the mlp's gradient dy [N, E]."""
+        y, slope = gelu_and_slope(h, self.exact_gelu)
         dy, c_proj = linear_gradients(dy, y, w["c_proj"])
         return dy * slope, {"c_proj": c_proj}
 
     def _attention_gradients(
-        self, dy: tf.Tensor, kept: BlockActivations, w: Weights, scale: tf.Tensor
+        self, dy: tf.Tensor, activations: BlockActivations, w: Weights, scale: tf.Tensor
     ) -> tuple[tf.Tensor, dict]:
-        """dy [N, E] -> the gradient for q, k and v [N, 3E], that of c_proj."""
-        da, c_proj = linear_gradients(dy, kept.attended, w["c_proj"])
-        # What softmax takes off each gradient, the mean of its row, is at hand where the scores are summed up already.
-        mean = tf.reduce_sum(self._per_head(tf.cast(da, tf.float32) * tf.cast(kept.attended, tf.float32)), -1)
-        gradients = attend_gradients(self._per_head(da), mean, kept.probs, *self._heads(kept.qkv), scale)
-        return tf.reshape(tf.transpose(tf.stack(gradients), [1, 3, 0, 2, 4]), tf.shape(kept.qkv)), {"c_proj": c_proj}
+        """Return the gradients of qkv [N, 3E] and of c_proj, from the attention's gradient dy [N, E]."""
+        d_attended, c_proj = linear_gradients(dy, activations.attended, w["c_proj"])
+        products = tf.cast(d_attended, tf.float32) * tf.cast(activations.attended, tf.float32)
+        mean = tf.reduce_sum(self._split_heads(products), -1)  # as in `attend_gradients`
+        gradients = attend_gradients(
+            self._split_heads(d_attended), mean, activations.probs, *self._split_qkv(activations.qkv), scale
+        )
+        d_qkv = tf.reshape(tf.transpose(tf.stack(gradients), [1, 3, 0, 2, 4]), tf.shape(activations.qkv))
+        return d_qkv, {"c_proj": c_proj}
 
-    def _heads(self, qkv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """[N, 3E] -> three of [B, H, T, D]."""
-        parts = tf.reshape(qkv, [self.batch, -1, 3, self.hparams.n_head, self.hparams.head_size])
+    def _split_qkv(self, qkv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return queries, keys and values, each [B, H, T, D], from qkv [N, 3E]."""
+        parts = tf.reshape(qkv, [self.batch_size, -1, 3, self.hparams.n_head, self.hparams.head_size])
         q, k, v = tf.unstack(tf.transpose(parts, [2, 0, 3, 1, 4]))
         return q, k, v
 
-    def _per_head(self, x: tf.Tensor) -> tf.Tensor:
-        """[N, E] -> [B, H, T, D]"""
-        parts = tf.reshape(x, [self.batch, -1, self.hparams.n_head, self.hparams.head_size])
+    def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
+        """Reshape [N, E] to [B, H, T, D]."""
+        parts = tf.reshape(x, [self.batch_size, -1, self.hparams.n_head, self.hparams.head_size])
         return tf.transpose(parts, [0, 2, 1, 3])
 
-    def _rows(self, x: tf.Tensor) -> tf.Tensor:
-        """[B, H, T, D] -> [N, E]"""
+    def _merge_heads(self, x: tf.Tensor) -> tf.Tensor:
+        """Reshape [B, H, T, D] to [N, E]."""
         return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [-1, self.hparams.n_embd])
 
 
-def drop(x: tf.Tensor, regime: ForwardOptions, seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Dropout (Srivastava et al. 2014), and its gradient too: the same seed [2] and number, 0 or 1, drop the same."""
-    if not regime.dropout:
+def drop(x: tf.Tensor, options: ForwardOptions, seed: tf.Tensor, number: int) -> tf.Tensor:
+    """Apply dropout (Srivastava et al. 2014).
+
+    The same seed [2] and number, 0 or 1, drop the same positions. The gradient of dropout is the same function.
+    """
+    if not options.dropout:
         return x
     seed = tf.random.split(seed, 2)[number]
-    return tf.nn.experimental.stateless_dropout(x, regime.dropout, seed=seed)
+    return tf.nn.experimental.stateless_dropout(x, options.dropout, seed=seed)
 
 
 def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """q, k, v [B, H, T, D] -> [B, H, T, D], the probabilities of each slice [B, H, R, S]: see `gpt2.model.attend`."""
+    """Compute attention as `gpt2.model.attend` does, in slices of the queries.
+
+    Returns:
+        The heads' outputs [B, H, T, D], and the probabilities of each slice [B, H, R, S].
+    """
     q *= tf.cast(scale, q.dtype)
-    outputs, probs = [], []
+    outputs = []
+    probs = []
     for start, end in _slices(q):
         scores = tf.cast(tf.matmul(q[:, :, start:end], k[:, :, :end], transpose_b=True), tf.float32)
-        seen = tf.range(start, end)[:, None] >= tf.range(end)
-        probs.append(tf.cast(tf.nn.softmax(scores + tf.where(seen, 0.0, model.MASKED_SCORE)), q.dtype))
+        is_visible = tf.range(start, end)[:, None] >= tf.range(end)
+        probs.append(tf.cast(tf.nn.softmax(scores + tf.where(is_visible, 0.0, model.MASKED_SCORE)), q.dtype))
         outputs.append(tf.matmul(probs[-1], v[:, :, :end]))
     return tf.concat(outputs, axis=2), probs
 
@@ -134,11 +174,21 @@ def attend_gradients(
     v: tf.Tensor,
     scale: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """dy [B, H, T, D], mean [B, H, T] of what a query's probabilities get -> gradients for q, k, v [B, H, T, D].
+    """Return the gradients of q, k and v, each [B, H, T, D].
 
-    mean: by the probabilities, which makes it the product of `dy` and what `attend` gave (Dao et al. 2022).
+    Args:
+        dy: The gradient of the heads' outputs [B, H, T, D].
+        mean: The mean of the gradients of each query's probabilities [B, H, T], weighted by the probabilities. It
+            equals the dot product of `dy` and the output of `attend` (Dao et al. 2022).
+        probs: The probabilities of each slice, as `attend` returned them.
+        q: The queries.
+        k: The keys.
+        v: The values.
+        scale: Factor of the attention scores, a scalar.
     """
-    dq, dk, dv = [], [], []
+    dq = []
+    dk = []
+    dv = []
     scale = tf.cast(scale, q.dtype)
     scaled = q * scale
     for (start, end), p in zip(_slices(q), probs):
@@ -147,45 +197,64 @@ def attend_gradients(
         d_scores = tf.cast(p, tf.float32) * (d_probs - mean[:, :, start:end, None])
         d_scores = tf.cast(d_scores, q.dtype)
         dq.append(tf.matmul(d_scores, k[:, :, :end]))
-        unseen = [[0, 0], [0, 0], [0, q.shape[2] - end], [0, 0]]
-        dk.append(tf.pad(tf.matmul(d_scores, scaled[:, :, start:end], transpose_a=True), unseen))
-        dv.append(tf.pad(tf.matmul(p, d_out, transpose_a=True), unseen))
+        padding = [[0, 0], [0, 0], [0, q.shape[2] - end], [0, 0]]  # for the keys after the slice
+        dk.append(tf.pad(tf.matmul(d_scores, scaled[:, :, start:end], transpose_a=True), padding))
+        dv.append(tf.pad(tf.matmul(p, d_out, transpose_a=True), padding))
     return tf.concat(dq, axis=2) * scale, tf.add_n(dk), tf.add_n(dv)
 
 
 def _slices(q: tf.Tensor) -> list[tuple[int, int]]:
-    """Where slices of queries begin and end."""
+    """Return the start and the end of each slice of the queries."""
     time = q.shape[2]
-    return [(start, min(time, start + QUERIES)) for start in range(0, time, QUERIES)]
+    return [(start, min(time, start + QUERY_ROWS)) for start in range(0, time, QUERY_ROWS)]
 
 
 def gelu_and_slope(h: tf.Tensor, exact: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """What `gpt2.model.gelu` gives, and its derivative; any shape."""
+    """Return `gpt2.model.gelu` of h and its derivative, for any shape."""
     if exact:
         share = 0.5 * (1 + tf.math.erf(h / math.sqrt(2)))
         return h * share, share + h * tf.exp(-0.5 * h * h) / math.sqrt(2 * math.pi)
     factor = math.sqrt(2 / math.pi)
     square = h * h
-    tanh = tf.tanh(h * (factor + factor * CUBIC * square))
+    tanh = tf.tanh(h * (factor + factor * GELU_CUBIC * square))
     share = 0.5 * (1 + tanh)
     y = h * share
-    return y, share + y * (1 - tanh) * (factor + 3 * factor * CUBIC * square)
+    return y, share + y * (1 - tanh) * (factor + 3 * factor * GELU_CUBIC * square)
 
 
 def linear_gradients(dy: tf.Tensor, x: tf.Tensor, w: Weights) -> tuple[tf.Tensor, Weights]:
-    """dy [N, O], x [N, I], w [I, O] and b -> the gradient for x [N, I] in w's type, for w and b in float32.
+    """Return the gradients of a linear layer.
 
-    That for b is a product too: products add up in float32, and in bfloat16 a long sum stops growing.
+    Args:
+        dy: The gradient of the layer's output [N, O].
+        x: The layer's input [N, I].
+        w: The layer's weights: w [I, O] and b [O].
+
+    Returns:
+        The gradient of x [N, I] in the type of w, and the gradients of w and b in float32.
     """
-    dy, x = tf.cast(dy, w["w"].dtype), tf.cast(x, w["w"].dtype)
-    dw, db = tf.matmul(x, dy, transpose_a=True), _column_sums(dy)
+    dy = tf.cast(dy, w["w"].dtype)
+    x = tf.cast(x, w["w"].dtype)
+    dw = tf.matmul(x, dy, transpose_a=True)
+    db = _column_sums(dy)
     return tf.matmul(dy, w["w"], transpose_b=True), {"w": tf.cast(dw, tf.float32), "b": tf.cast(db, tf.float32)}
 
 
 def norm_linear_gradients(
     dy: tf.Tensor, x: tf.Tensor, ln: Weights, w: Weights, epsilon: float
 ) -> tuple[tf.Tensor, Weights, Weights]:
-    """dy [N, O], x [N, E] before the norm that comes before w -> gradients for x [N, E], for the norm, for w."""
+    """Return the gradients of a layer norm followed by a linear layer.
+
+    Args:
+        dy: The gradient of the linear layer's output [N, O].
+        x: The norm's input [N, E].
+        ln: The norm's weights g and b.
+        w: The linear layer's weights.
+        epsilon: The norm's epsilon.
+
+    Returns:
+        The gradients of x [N, E], of the norm's weights and of the linear layer's weights.
+    """
     mean = tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(variance + epsilon)
@@ -194,10 +263,13 @@ def norm_linear_gradients(
     dy = tf.cast(dy, tf.float32)
     d_norm = {"g": _column_sums(dy * normed), "b": _column_sums(dy)}
     dy *= ln["g"]
-    along = tf.reduce_mean(dy * normed, axis=-1, keepdims=True)
-    return (dy - tf.reduce_mean(dy, axis=-1, keepdims=True) - normed * along) * inverse, d_norm, d_linear
+    projection = tf.reduce_mean(dy * normed, axis=-1, keepdims=True)
+    return (dy - tf.reduce_mean(dy, axis=-1, keepdims=True) - normed * projection) * inverse, d_norm, d_linear
 
 
 def _column_sums(x: tf.Tensor) -> tf.Tensor:
-    """[N, O] -> [O]"""
+    """Return the sums over the rows of x [N, O] as [O].
+
+    They are a matrix product because that adds up in float32; in bfloat16 a long sum would stop growing.
+    """
     return tf.matmul(tf.ones([1, x.shape[0]], x.dtype), x)[0]

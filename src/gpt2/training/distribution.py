@@ -1,9 +1,10 @@
-"""Which devices and machines train together.
+"""Training on several devices and machines.
 
-One machine with several GPUs mirrors the weights on them; several machines are named in TF_CONFIG, as TensorFlow
-wants it: {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}. They meet
-before anything else, so that from then on what ends one of them ends all. The first one is the chief: it alone reads
-and writes the run, and the others begin with what it has.
+One machine with several GPUs mirrors the weights on them. Several machines are named in the environment variable
+TF_CONFIG, in TensorFlow's format:
+{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}.
+They connect before anything else, so that afterwards the failure of one ends all. The first worker is the chief: it
+alone reads and writes the run, and the others start with its weights and state.
 """
 
 from __future__ import annotations
@@ -23,50 +24,59 @@ from gpt2.formats.openai.checkpoint_files import current_checkpoint
 
 TF_CONFIG = "TF_CONFIG"
 TPU_ADDRESSES = ("TPU_NAME", "COLAB_TPU_ADDR")  # environment variables in which TensorFlow looks for a TPU
-ABORTED = "Collective ops is aborted by: "  # and then TensorFlow says why
+ABORTED_PREFIX = "Collective ops is aborted by: "  # precedes the reason in TensorFlow's messages
+MAX_REASON_CHARACTERS = 200
+MAX_CONFIG_CHARACTERS = 80  # of a wrong TF_CONFIG that a message quotes
 
 
 def worker_count() -> int:
-    """How many machines TF_CONFIG names; 1 without it. Raises UsageError if it is not what TensorFlow wants."""
-    return max(1, len(_addresses()))
+    """Return the number of machines in TF_CONFIG; 1 if it is not set.
+
+    Raises:
+        UsageError: TF_CONFIG does not have TensorFlow's format.
+    """
+    return max(1, len(_worker_addresses()))
 
 
 def worker_index() -> int:
-    """This machine's place among them, from 0."""
-    return _config()["task"]["index"] if worker_count() > 1 else 0
+    """Return this machine's index among the workers, from 0."""
+    return _read_config()["task"]["index"] if worker_count() > 1 else 0
 
 
 def is_chief() -> bool:
-    """Whether this process writes the files."""
+    """Return whether this process is the one that writes files."""
     return worker_index() == 0
 
 
-def _addresses() -> list[str]:
-    return _config().get("cluster", {}).get("worker", [])
+def _worker_addresses() -> list[str]:
+    return _read_config().get("cluster", {}).get("worker", [])
 
 
-def _config() -> dict[str, Any]:
+def _read_config() -> dict[str, Any]:
     text = os.environ.get(TF_CONFIG, "{}")
     try:
         config = json.loads(text)
-        known = not config.get("cluster") or _is_known(**config["cluster"], task=config["task"])
+        is_valid = not config.get("cluster") or _is_valid_cluster(**config["cluster"], task=config["task"])
     except (ValueError, KeyError, AttributeError, TypeError):
-        known = False
-    if not known:
+        is_valid = False
+    if not is_valid:
         raise UsageError(
             f'{TF_CONFIG} must be like {{"cluster": {{"worker": ["host:port", ...]}}, "task": {{"type": "worker",'
-            f' "index": 0}}}}, not {text[:80]!r}'
+            f' "index": 0}}}}, not {text[:MAX_CONFIG_CHARACTERS]!r}'
         )
     return config
 
 
-def _is_known(*, worker: list[str], task: dict[str, Any]) -> bool:
-    """Any other job in the cluster, such as a chief of its own, is a TypeError here: the first worker is the chief."""
+def _is_valid_cluster(*, worker: list[str], task: dict[str, Any]) -> bool:
+    """Return whether a cluster has workers only.
+
+    Another job in it, such as a separate chief, raises TypeError as an unknown argument.
+    """
     return isinstance(worker, list) and task["type"] == "worker" and task["index"] in range(len(worker))
 
 
 def create_strategy(multi_gpu: bool = True) -> Any:
-    """TensorFlow's strategy for what there is; to be called before any other operation."""
+    """Return TensorFlow's strategy for the available devices. Call it before any other TensorFlow operation."""
     import tensorflow as tf
 
     if worker_count() > 1:
@@ -83,72 +93,81 @@ def create_strategy(multi_gpu: bool = True) -> Any:
 
 @contextlib.contextmanager
 def interruptible_wait() -> Iterator[None]:
-    """Lets Ctrl-C end the process while TensorFlow waits for the other machines; Python would see it only afterwards.
+    """Let Ctrl-C end the process while TensorFlow waits for the other machines.
 
-    SIGTERM does nothing in that time: TensorFlow puts a handler of its own, which is taken away again at the end.
+    Python's own handler would run only after the wait. SIGTERM has no effect during the wait, because TensorFlow
+    installs a handler for it; the previous handler is restored at the end.
     """
     if worker_count() == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
 
-def broadcast_from_chief(create_strategy: Any, numbers: Sequence[int]) -> list[int]:
-    """The chief's numbers, on all machines. Waits until all have asked."""
+def broadcast_from_chief(strategy: Any, numbers: Sequence[int]) -> list[int]:
+    """Return the chief's numbers on all machines. Every machine must call it; it waits until all have."""
     import tensorflow as tf
 
-    def shared() -> Any:
+    def select_chief() -> Any:
         context = tf.distribute.get_replica_context()
-        mine = tf.where(context.replica_id_in_sync_group == 0, tf.constant(numbers, tf.int64), 0)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+        contribution = tf.where(context.replica_id_in_sync_group == 0, tf.constant(numbers, tf.int64), 0)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, contribution)
 
-    result = tf.function(lambda: create_strategy.run(shared), autograph=False)()
-    return create_strategy.experimental_local_results(result)[0].numpy().tolist()
+    result = tf.function(lambda: strategy.run(select_chief), autograph=False)()
+    return strategy.experimental_local_results(result)[0].numpy().tolist()
 
 
 @contextlib.contextmanager
-def reporting_lost_workers(folder: Path) -> Iterator[None]:
-    """Turns what TensorFlow raises when another machine is gone into a GPT2Error that says how `folder`'s run goes on.
+def reporting_lost_workers(run_folder: Path) -> Iterator[None]:
+    """Turn TensorFlow's error about a lost machine into a GPT2Error that says how to resume the run.
 
-    A machine whose process has ended is noticed within seconds, one that no longer answers by its missing heartbeats.
+    A machine whose process ended is noticed within seconds; a machine that stops responding is noticed by its missing
+    heartbeats.
     """
     try:
         yield
     except Exception as error:
-        if worker_count() == 1 or not _is_of_another(error):
+        if worker_count() == 1 or not _is_from_other_worker(error):
             raise
         raise GPT2Error(
-            f"{_what_is_lost(str(error))}, and its own output may say why; start all workers again, and the run goes on"
-            f" from {_last_checkpoint(folder)}"
+            f"{_describe_lost_worker(str(error))}, and its own output may say why; start all workers again to resume"
+            f" the run from {_last_checkpoint(run_folder)}"
         ) from error
 
 
-def _is_of_another(error: Exception) -> bool:
-    """Whether what TensorFlow raises here has its cause on another machine."""
+def _is_from_other_worker(error: Exception) -> bool:
+    """Return whether a TensorFlow error was caused by another machine."""
     import tensorflow as tf
 
-    errors = tf.errors
-    gone = (errors.UnavailableError, errors.DeadlineExceededError, errors.AbortedError, errors.CancelledError)
-    return isinstance(error, gone) or (isinstance(error, errors.OpError) and ABORTED in str(error))
+    lost_worker_errors = (
+        tf.errors.UnavailableError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+    )
+    if isinstance(error, lost_worker_errors):
+        return True
+    return isinstance(error, tf.errors.OpError) and ABORTED_PREFIX in str(error)
 
 
-def _last_checkpoint(folder: Path) -> str:
+def _last_checkpoint(run_folder: Path) -> str:
     try:
-        return str(current_checkpoint(folder))
-    except GPT2Error:  # there is none, or the folder is the chief's alone
+        return str(current_checkpoint(run_folder))
+    except GPT2Error:  # there is no checkpoint, or only the chief has access to the folder
         return "its last checkpoint, if there is one"
 
 
-def _what_is_lost(said: str) -> str:
-    """TensorFlow's many lines -> who is gone and why, as far as it knows."""
-    reason = re.search(f"(?:{ABORTED})+(.*)", said)
-    task = re.search(r"/task:(\d+)", said[reason.start() :] if reason else said)
-    known = task is not None and int(task[1]) < worker_count()
-    who = f"the worker {_addresses()[int(task[1])]}" if task is not None and known else "another worker"
-    return f"{who} is lost ({(reason[1] if reason else said.splitlines()[0])[:200]})"
+def _describe_lost_worker(message: str) -> str:
+    """Reduce TensorFlow's message of many lines to the lost worker and the reason, if the message has them."""
+    reason = re.search(f"(?:{ABORTED_PREFIX})+(.*)", message)
+    task = re.search(r"/task:(\d+)", message[reason.start() :] if reason else message)
+    worker = "another worker"
+    if task is not None and int(task[1]) < worker_count():
+        worker = f"the worker {_worker_addresses()[int(task[1])]}"
+    return f"{worker} is lost ({(reason[1] if reason else message.splitlines()[0])[:MAX_REASON_CHARACTERS]})"

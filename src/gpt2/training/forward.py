@@ -1,6 +1,6 @@
 """The loss of a batch and its gradients: `gpt2.model` with dropout, bfloat16 products and little memory.
 
-Shapes: B batch, T time, E embedding, W width of wte (E, but for some variants), V vocabulary, N = B*T.
+Shapes: B batch, T time, E embedding, W width of wte (E except in some variants), V vocabulary, N = B*T.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from gpt2 import model
 from gpt2.hparams import HParams
 from gpt2.model import Weights
 from gpt2.training.block import Block, BlockActivations, ForwardOptions, drop
-from gpt2.training.settings.settings import HEAD_ROWS
+from gpt2.training.update_slices import LOGIT_ROWS
 
-ENTERING, LEAVING = ("in_proj",), ("ln_f", "out_proj")  # weights before the blocks and after them, where there are any
-Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients for x and for weights
-
-Spend = Callable[[str, Weights], list[tf.Operation]]  # a block's name, its gradients -> what has to be done with them
+# Weights before and after the blocks; `in_proj` and `out_proj` exist only if W is not E.
+ENTERING = ("in_proj",)
+LEAVING = ("ln_f", "out_proj")
+Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients of x and of the weights
+GradientConsumer = Callable[[str, Weights], list[tf.Operation]]  # (block name, its gradients) -> what uses them
 
 
 def loss_and_gradients(
@@ -28,42 +29,55 @@ def loss_and_gradients(
     hparams: HParams,
     inputs: tf.Tensor,
     targets: tf.Tensor,
-    regime: ForwardOptions,
+    options: ForwardOptions,
     seed: tf.Tensor,
-    embeddings: bool = True,
-    spend: Spend | None = None,
+    train_embeddings: bool = True,
+    consume_gradients: GradientConsumer | None = None,
 ) -> tuple[tf.Tensor, Weights]:
-    """inputs, targets [B, T] int32, seed [2] int32 -> mean cross-entropy in nats per token, gradients nested as the
-    weights.
+    """Return the mean cross-entropy in nats per token, and its gradients, nested like the weights.
 
-    embeddings: whether wte, wpe and ln_f are trained too, or the blocks alone.
-    spend: takes the gradients of a block as soon as they are there, which are then not among those that are returned.
+    Args:
+        weights: Nested variables or tensors.
+        hparams: The model's hyperparameters.
+        inputs: Token ids [B, T], int32.
+        targets: The token after each input [B, T], int32.
+        options: How the forward pass is computed.
+        seed: Seed [2] of the dropout, int32.
+        train_embeddings: Whether to train wte, wpe and ln_f as well, or only the blocks.
+        consume_gradients: Called with a block's gradients as soon as they are computed. They are then not returned,
+            so that only one block's gradients are in memory.
     """
     weights = tf.nest.map_structure(tf.convert_to_tensor, weights)
     embedded = embed(weights, inputs)
-    x = tf.reshape(drop(embedded, regime, seed, 0), [-1, hparams.token_size])
-    x, entering = _taped(model.project_in, weights, ENTERING, x)
-    x, through_blocks = _blocks(weights, hparams, regime, x, seed, inputs.shape[0], spend)
-    x, leaving = _taped(lambda w, x: model.project_out(w, hparams, x), weights, LEAVING, x)
-    loss, dx, d_head = _head(x, model.output_projection(weights), tf.reshape(targets, [-1]), regime.dtype, embeddings)
+    x = tf.reshape(drop(embedded, options, seed, 0), [-1, hparams.token_size])
+    x, entering = _with_tape(model.project_in, weights, ENTERING, x)
+    x, blocks = _run_blocks(weights, hparams, options, x, seed, inputs.shape[0], consume_gradients)
+    x, leaving = _with_tape(lambda w, x: model.project_out(w, hparams, x), weights, LEAVING, x)
+    loss, dx, d_head = _head_gradients(
+        x, model.output_projection(weights), tf.reshape(targets, [-1]), options.dtype, train_embeddings
+    )
     gradients: dict[str, Any] = {}
-    for backward in (leaving, through_blocks, entering):
-        dx, more = backward(dx)
-        gradients.update(more)
-    if not embeddings:
+    for backward in (leaving, blocks, entering):
+        dx, part_gradients = backward(dx)
+        gradients.update(part_gradients)
+    if not train_embeddings:
         return loss, {name: value for name, value in gradients.items() if name not in (*ENTERING, *LEAVING)}
+    d_wte = d_head
     if "lm_head" in weights:
-        gradients["lm_head"], d_head = d_head, tf.zeros_like(weights["wte"])
-    d_embedded = drop(tf.reshape(dx, tf.shape(embedded)), regime, seed, 0)
-    gradients["wte"] = tf.tensor_scatter_nd_add(d_head, inputs[:, :, None], d_embedded)
-    unused = hparams.n_ctx - tf.shape(inputs)[1]
-    gradients["wpe"] = tf.pad(tf.reduce_sum(d_embedded, axis=0), [[0, unused], [0, 0]])
+        gradients["lm_head"] = d_head
+        d_wte = tf.zeros_like(weights["wte"])
+    d_embedded = drop(tf.reshape(dx, tf.shape(embedded)), options, seed, 0)
+    gradients["wte"], gradients["wpe"] = _embedding_gradients(d_wte, inputs, d_embedded, hparams.n_ctx)
     return loss, gradients
 
 
 def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """tokens [B, T+1] -> mean cross-entropy in nats per token, without dropout and gradients."""
-    inputs, targets = tokens[:, :-1], tf.reshape(tokens[:, 1:], [-1])
+    """Return the mean cross-entropy of tokens [B, T+1] in nats per token, without dropout and gradients.
+
+    dtype is the type of the matrix products.
+    """
+    inputs = tokens[:, :-1]
+    targets = tf.reshape(tokens[:, 1:], [-1])
     x = model.project_in(weights, tf.reshape(embed(weights, inputs), [-1, hparams.token_size]))
     mask = model.causal_mask(tf.shape(inputs)[1])
     for layer in range(hparams.n_layer):
@@ -76,14 +90,30 @@ def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.D
 
 
 def embed(weights: Weights, inputs: tf.Tensor) -> tf.Tensor:
-    """inputs [B, T] -> [B, T, W]"""
+    """Return the sums of the token and position embeddings [B, T, W] of inputs [B, T]."""
     return tf.gather(weights["wte"], inputs) + weights["wpe"][: tf.shape(inputs)[1]]
 
 
-def _taped(
+def _embedding_gradients(
+    d_wte: tf.Tensor, inputs: tf.Tensor, d_embedded: tf.Tensor, n_ctx: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the gradients of wte [V, W] and wpe [n_ctx, W].
+
+    Args:
+        d_wte: The gradient of wte as the output layer's weights [V, W].
+        inputs: Token ids [B, T].
+        d_embedded: The gradient of the embeddings [B, T, W].
+        n_ctx: Number of positions.
+    """
+    d_wte = tf.tensor_scatter_nd_add(d_wte, inputs[:, :, None], d_embedded)
+    unused_positions = n_ctx - tf.shape(inputs)[1]
+    return d_wte, tf.pad(tf.reduce_sum(d_embedded, axis=0), [[0, unused_positions], [0, 0]])
+
+
+def _with_tape(
     function: Callable[[Weights, tf.Tensor], tf.Tensor], weights: Weights, names: Sequence[str], x: tf.Tensor
 ) -> tuple[tf.Tensor, Backward]:
-    """function(weights, x), and its gradients for x and for the weights so named, by automatic differentiation."""
+    """Return function(weights, x), and the backward pass of automatic differentiation for x and the named weights."""
     part = {name: weights[name] for name in names if name in weights}
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch([x, *tf.nest.flatten(part)])
@@ -91,81 +121,96 @@ def _taped(
     return y, lambda dy: tape.gradient(y, (x, part), output_gradients=dy)
 
 
-def _blocks(
+def _compile_block(block: Block, options: ForwardOptions) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the forward and the backward pass of a block, each traced once for all layers."""
+
+    def run_forward(x: tf.Tensor, w: Weights, *constants: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | BlockActivations]:
+        y, activations = block.forward(x, _cast(w, options.dtype), *constants)
+        return y, x if options.recompute else activations
+
+    def run_backward(dy: tf.Tensor, stored: Any, w: Weights, *constants: tf.Tensor) -> tuple[tf.Tensor, Weights]:
+        w = _cast(w, options.dtype)
+        activations = block.forward(stored, w, *constants)[1] if options.recompute else stored
+        return block.backward(dy, activations, w, *constants)
+
+    # If inlined, TensorFlow would merge the second computation with the first one and store its results.
+    attributes = {"_noinline": True}
+    return (
+        tf.function(run_forward, autograph=False, experimental_attributes=attributes),
+        tf.function(run_backward, autograph=False, experimental_attributes=attributes),
+    )
+
+
+def _run_blocks(
     weights: Weights,
     hparams: HParams,
-    regime: ForwardOptions,
+    options: ForwardOptions,
     x: tf.Tensor,
     seed: tf.Tensor,
-    batch: int,
-    spend: Spend | None,
+    batch_size: int,
+    consume_gradients: GradientConsumer | None,
 ) -> tuple[tf.Tensor, Backward]:
-    """x [N, E] through all blocks, and the way back; each direction is traced once for all of them."""
-    block = Block(hparams, regime, batch)
-
-    def run(x: tf.Tensor, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | BlockActivations]:
-        y, kept = block.forward(x, _cast(w, regime.dtype), *how)
-        return y, x if regime.recompute else kept
-
-    def run_back(dy: tf.Tensor, kept: Any, w: Weights, *how: tf.Tensor) -> tuple[tf.Tensor, Weights]:
-        w = _cast(w, regime.dtype)
-        return block.backward(dy, block.forward(kept, w, *how)[1] if regime.recompute else kept, w, *how)
-
-    # Inlined, what is computed a second time would be recognised as what was there already, and that would be kept.
-    apart = {"_noinline": True}
-    forward = tf.function(run, autograph=False, experimental_attributes=apart)
-    back = tf.function(run_back, autograph=False, experimental_attributes=apart)
-    passed = []
+    """Return the output of all blocks for x [N, E], and their backward pass."""
+    forward, backward = _compile_block(Block(hparams, options, batch_size), options)
+    layers = []
     for layer in range(hparams.n_layer):
-        how = tf.constant(model.score_scale(hparams, layer)), tf.random.fold_in(seed, layer)
-        x, kept = forward(x, weights[f"h{layer}"], *how)
-        passed.append((f"h{layer}", kept, how))
+        constants = tf.constant(model.score_scale(hparams, layer)), tf.random.fold_in(seed, layer)
+        x, stored = forward(x, weights[f"h{layer}"], *constants)
+        layers.append((f"h{layer}", stored, constants))
 
-    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
+    def run_all_backward(dy: tf.Tensor) -> tuple[tf.Tensor, dict[str, Any]]:
         gradients = {}
-        for name, kept, how in reversed(passed):
-            dy, gradients[name] = back(dy, kept, weights[name], *how)
-            if spend is not None:  # before the next layer, or the gradients of many would be in memory at once
-                with tf.control_dependencies(spend(name, gradients.pop(name))):
+        for name, stored, constants in reversed(layers):
+            dy, gradients[name] = backward(dy, stored, weights[name], *constants)
+            if consume_gradients is not None:  # before the next layer, so that only one layer's are in memory
+                with tf.control_dependencies(consume_gradients(name, gradients.pop(name))):
                     dy = tf.identity(dy)
         return dy, gradients
 
-    return x, backward
+    return x, run_all_backward
 
 
-def _head(
-    x: tf.Tensor, w: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, embeddings: bool
+def _head_gradients(
+    x: tf.Tensor, w: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, train_embeddings: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """x [N, W], w [V, W], targets [N] -> mean cross-entropy, its gradients for x and, if asked for, for w.
+    """Return the mean cross-entropy, and its gradients of x and, if it is trained, of w (else a zero).
 
-    The gradient for the logits is taken at once, so that a slice of them lives no longer than its turn.
+    The gradient of a slice of logits is computed together with the slice, so that only one slice is in memory.
+
+    Args:
+        x: Input of the output layer [N, W].
+        w: The output layer's weights [V, W].
+        targets: Token ids [N].
+        dtype: Type of the matrix products.
+        train_embeddings: Whether w is trained.
     """
-    w, n = tf.cast(w, dtype), x.shape[0]
-    slices = math.ceil(n / HEAD_ROWS)
+    w = tf.cast(w, dtype)
+    n = x.shape[0]
+    n_slices = math.ceil(n / LOGIT_ROWS)
 
-    def part(i: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        start, end = n * i // slices, n * (i + 1) // slices
+    def compute_slice(i: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        start, end = n * i // n_slices, n * (i + 1) // n_slices
         xs = tf.cast(x[start:end], dtype)
-        logits = tf.cast(tf.matmul(xs, w, transpose_b=True), tf.float32)  # [N/slices, V]
-        losses, dlogits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=targets[start:end])
-        dlogits = tf.cast(dlogits / n, dtype)
-        dx = tf.cast(tf.matmul(dlogits, w), tf.float32)
-        d_wte = tf.cast(tf.matmul(dlogits, xs, transpose_a=True), tf.float32) if embeddings else tf.zeros([])
-        return tf.reduce_sum(losses) / n, dx, d_wte
+        logits = tf.cast(tf.matmul(xs, w, transpose_b=True), tf.float32)  # [N/n_slices, V]
+        losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=targets[start:end])
+        d_logits = tf.cast(d_logits / n, dtype)
+        dx = tf.cast(tf.matmul(d_logits, w), tf.float32)
+        dw = tf.cast(tf.matmul(d_logits, xs, transpose_a=True), tf.float32) if train_embeddings else tf.zeros([])
+        return tf.reduce_sum(losses) / n, dx, dw
 
-    def add(i: tf.Tensor, loss: tf.Tensor, dx: tf.Tensor, d_wte: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        more = part(i)
-        return i + 1, loss + more[0], tf.concat([dx, more[1]], axis=0), d_wte + more[2]
+    def add_slice(i: tf.Tensor, loss: tf.Tensor, dx: tf.Tensor, dw: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        slice_loss, slice_dx, slice_dw = compute_slice(i)
+        return i + 1, loss + slice_loss, tf.concat([dx, slice_dx], axis=0), dw + slice_dw
 
-    state = part(0)
-    if slices > 1:  # a loop: of a sum written out, TensorFlow would compute all terms before it adds the first two
+    state = compute_slice(0)
+    if n_slices > 1:  # in an unrolled sum, TensorFlow would compute all terms before it adds the first two
         shapes = (tf.TensorShape([]), state[0].shape, tf.TensorShape([None, x.shape[1]]), state[2].shape)
-        state = tf.while_loop(lambda i, *_: i < slices, add, (1, *state), shapes, parallel_iterations=1)[1:]
+        state = tf.while_loop(lambda i, *_: i < n_slices, add_slice, (1, *state), shapes, parallel_iterations=1)[1:]
     return state
 
 
 def _cast(w: Weights, dtype: tf.DType) -> Weights:
-    """A block's weights, those of its products in `dtype`."""
+    """Return a block's weights with those of its matrix products converted to `dtype`."""
     return {
         name: part if name.startswith("ln_") else tf.nest.map_structure(lambda t: tf.cast(t, dtype), part)
         for name, part in w.items()

@@ -1,6 +1,7 @@
-"""Optimisers: gradients -> new values of the weights. A learning rate and a step number go in, no state but `slots`.
+"""Optimizers: they turn gradients into new values of the weights.
 
-One update is one fused kernel for each variable where TensorFlow has one (adam, sgd).
+An optimizer has no state except its slots; the learning rate and the step number are arguments. Where TensorFlow has a
+fused kernel (adam, sgd), the update of a variable is one call of it.
 """
 
 from __future__ import annotations
@@ -10,27 +11,36 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from gpt2.training.settings.settings import ADAFACTOR, ADAM, ADAMW, SGD
+from gpt2.training.settings.rules import ADAFACTOR, ADAM, ADAMW, SGD
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # TensorFlow 1's AdamOptimizer, which the old tools used
-# Shazeer and Stern 2018: the two constants against division by zero and the limit of an update's root mean square.
-FACTOR_DECAY, FACTOR_EPSILON, FACTOR_LIMIT = 0.8, 1e-30, 1.0
+# TensorFlow 1's AdamOptimizer, which the old tools used.
+BETA_1 = 0.9
+BETA_2 = 0.999
+EPSILON = 1e-8
+# Shazeer and Stern 2018: the exponent of the decay, the constant against division by zero, and the limit of an update's
+# root mean square.
+FACTOR_DECAY = 0.8
+FACTOR_EPSILON = 1e-30
+FACTOR_LIMIT = 1.0
 
 Slots = Mapping[str, tf.Variable]
 Shapes = Mapping[str, Sequence[int]]
-# (variable, its gradient, its slots, learning rate, number of this update from 1) -> the operation that ends it
+# (variable, gradient, slots, learning rate, number of this update from 1) -> the operation that updates the variable
 Update = Callable[[tf.Variable, tf.Tensor, Slots, tf.Tensor, tf.Tensor], tf.Operation]
 
 
 class Optimizer(NamedTuple):
-    """slots: the shapes of what is kept for a variable of a shape, by name."""
+    """An optimizer's functions."""
 
-    slots: Callable[[Sequence[int]], Shapes]
+    slots: Callable[[Sequence[int]], Shapes]  # a variable's shape -> the shapes of its slots, by name
     update: Update
 
 
 def adam(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> tf.Operation:
-    """Kingma and Ba 2014, with the epsilon of its section 2's last paragraph, as TensorFlow 1 had it."""
+    """Update a variable with Adam (Kingma and Ba 2014).
+
+    As in TensorFlow 1, epsilon is added as in the last paragraph of the paper's section 2.
+    """
     return tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,
         m=slots["m"].handle,
@@ -46,57 +56,62 @@ def adam(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tens
 
 
 def sgd(variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor) -> tf.Operation:
+    """Update a variable with plain stochastic gradient descent."""
     return tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
 
 def adafactor(
     variable: tf.Variable, gradient: tf.Tensor, slots: Slots, rate: tf.Tensor, step: tf.Tensor
 ) -> tf.Operation:
-    """Shazeer and Stern 2018: for a matrix, second moments of rows and columns only; no first moment.
+    """Update a variable with Adafactor (Shazeer and Stern 2018), without a first moment.
 
-    The learning rate is absolute, as with adam: an update's root mean square is at most `rate`.
+    A matrix has second moments of its rows and columns only. The learning rate is absolute, as with Adam: the root mean
+    square of an update is at most `rate`.
     """
-    apply_weight_decay = 1 - tf.pow(step, -FACTOR_DECAY)
+    decay = 1 - tf.pow(step, -FACTOR_DECAY)
     square = tf.square(gradient) + FACTOR_EPSILON
     if "v" in slots:
-        update = gradient * tf.math.rsqrt(_average(slots["v"], square, apply_weight_decay))
+        update = gradient * tf.math.rsqrt(_update_average(slots["v"], square, decay))
     else:
-        rows = _average(slots["rows"], tf.reduce_mean(square, axis=1), apply_weight_decay)
-        columns = _average(slots["columns"], tf.reduce_mean(square, axis=0), apply_weight_decay)
+        rows = _update_average(slots["rows"], tf.reduce_mean(square, axis=1), decay)
+        columns = _update_average(slots["columns"], tf.reduce_mean(square, axis=0), decay)
         update = gradient * tf.math.rsqrt(rows / tf.reduce_mean(rows))[:, None] * tf.math.rsqrt(columns)
     update /= tf.maximum(1.0, tf.sqrt(tf.reduce_mean(tf.square(update))) / FACTOR_LIMIT)
     return _subtract(variable, rate * update)
 
 
-def _average(slot: tf.Variable, value: tf.Tensor, apply_weight_decay: tf.Tensor) -> tf.Tensor:
-    """Moves a slot towards a value; returns what it then holds."""
-    average = apply_weight_decay * slot + (1 - apply_weight_decay) * value
+def _update_average(slot: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> tf.Tensor:
+    """Move a slot's exponential average toward a value and return the new average."""
+    average = decay * slot + (1 - decay) * value
     tf.raw_ops.AssignVariableOp(resource=slot.handle, value=average)
     return average
 
 
 def _subtract(variable: tf.Variable, value: tf.Tensor) -> tf.Operation:
-    """By its handle: a variable of several replicas would ask how to reconcile them, and all of them do the same."""
+    """Subtract a value from a variable.
+
+    The handle is used because a mirrored variable would ask how to combine the replicas' values, which are all equal.
+    """
     return tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=value)
 
 
-def _moments(shape: Sequence[int]) -> Shapes:
+def _moment_shapes(shape: Sequence[int]) -> Shapes:
     return {"m": shape, "v": shape}
 
 
-def _factors(shape: Sequence[int]) -> Shapes:
+def _factor_shapes(shape: Sequence[int]) -> Shapes:
     return {"rows": shape[:1], "columns": shape[1:]} if len(shape) == 2 else {"v": shape}
 
 
 OPTIMIZERS = {
-    ADAM: Optimizer(_moments, adam),
-    ADAMW: Optimizer(_moments, adam),
+    ADAM: Optimizer(_moment_shapes, adam),
+    ADAMW: Optimizer(_moment_shapes, adam),
     SGD: Optimizer(lambda shape: {}, sgd),
-    ADAFACTOR: Optimizer(_factors, adafactor),
+    ADAFACTOR: Optimizer(_factor_shapes, adafactor),
 }
 
 
 def apply_weight_decay(variable: tf.Variable, amount: tf.Tensor) -> None:
-    """Decoupled weight decay (Loshchilov and Hutter 2019) of matrices; norms and biases are left alone."""
+    """Apply decoupled weight decay (Loshchilov and Hutter 2019) to a matrix; norms and biases are left unchanged."""
     if len(variable.shape) == 2:
         _subtract(variable, amount * variable)

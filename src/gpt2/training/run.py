@@ -1,4 +1,4 @@
-"""A training run from its first question to its last checkpoint."""
+"""A training run, from its settings to its last checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import gc
 import secrets
 import tempfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,164 +15,156 @@ import numpy as np
 from gpt2 import tensorflow_startup
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
-from gpt2.formats.openai.checkpoint_files import current_checkpoint
 from gpt2.formats.weights import nest
-from gpt2.training import distribution, estimate, starting_point
+from gpt2.training import distribution, estimate, initialization
 from gpt2.training.checkpoints import run_folder
 from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import TrainingReport
+from gpt2.training.prepared_run import PreparedRun
 from gpt2.training.settings import run_settings
-from gpt2.training.settings.settings import FRESH, TrainingSettings
-from gpt2.training.starting_point import StartingPoint
+from gpt2.training.settings.rules import RULES
+from gpt2.training.settings.settings import TrainingSettings
+from gpt2.training.starting_point import StartingPoint, find_starting_point
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
+    from gpt2.training.checkpoints.run_writer import SaveCallback
     from gpt2.training.trainer import Trainer
 
-Saved = Callable[[Path], None]
-# What machines that train together may have of their own: threads, and paths.
-OWN = ("threads", "dataset", "val_dataset", "model_name", "models_dir", "vocabulary", "checkpoint_dir", "sample_dir")
+MAX_CHECKED_TOKENS = 65536  # of the data set, when workers compare theirs
 
 
-def train(settings: TrainingSettings, saved: Saved | None = None, report: TrainingReport | None = None) -> Path:
-    """Trains as the settings say and returns the run's folder, which is a model directory.
+class DeviceSetup(NamedTuple):
+    """The devices on which TensorFlow was started."""
 
-    saved: called with the folder after each checkpoint. report: told what goes on, on the first of several machines.
-    Ctrl-C, SIGTERM and SIGHUP save, then raise Interrupted, Terminated or HungUp; before the first update there is
-    nothing to save, and they do what they always do. BrokenPipeError is raised after the same if the report is closed.
-    Raises GPT2Error for what is missing, damaged or does not fit, for a folder that another run is in, for a loss that
-    is not a number and when another machine is gone; the last checkpoint is then as it was.
+    description: str
+    strategy: Any  # a tf.distribute.Strategy
+
+
+def train(
+    settings: TrainingSettings, on_save: SaveCallback | None = None, report: TrainingReport | None = None
+) -> Path:
+    """Train a model.
+
+    Ctrl-C, SIGTERM and SIGHUP save the run before they end it. Before the first update there is nothing to save, and
+    the signals have their usual effect.
+
+    Args:
+        settings: The run's settings.
+        on_save: Called with the run's folder after each checkpoint.
+        report: Shows the run's progress, on the first of several machines.
+
+    Returns:
+        The run's folder, which is a model directory.
+
+    Raises:
+        Interrupted: Ctrl-C was pressed, and the run is saved. For SIGTERM it is Terminated, for SIGHUP HungUp.
+        BrokenPipeError: The report's reader is gone, and the run is saved.
+        GPT2Error: A file is missing or damaged, the settings do not fit the files, another run uses the folder, a loss
+            is not finite, or another machine is lost. The last checkpoint is then unchanged.
     """
     try:
         with distribution.reporting_lost_workers(settings.run_folder):
             report = report or TrainingReport()
+            # Several machines must connect first; a single one reports all errors before it starts TensorFlow.
             devices = _start_tensorflow(settings, report) if distribution.worker_count() > 1 else None
             if not distribution.is_chief():
-                return _train(settings, saved, TrainingReport(), devices, None)
-            with RunLock(settings.run_folder) as lock:
-                return _train(settings, saved, report, devices, lock)
+                _train(settings, on_save, TrainingReport(), devices, lock=None)
+            else:
+                with RunLock(settings.run_folder) as lock:
+                    _train(settings, on_save, report, devices, lock)
+            return settings.run_folder
     finally:
-        gc.collect()  # a compiled function and its owner hold each other, and with them the weights and the optimiser
+        gc.collect()  # compiled functions and the trainer refer to each other, and keep the weights in memory
 
 
 def _train(
     settings: TrainingSettings,
-    saved: Saved | None,
+    on_save: SaveCallback | None,
     report: TrainingReport,
     devices: DeviceSetup | None,
     lock: RunLock | None,
-) -> Path:
-    with tempfile.TemporaryDirectory() as scratch:
-        start = _of_the_run(settings, starting_point.find_starting_point(settings, Path(scratch)))
-        return _train_from(start, settings, saved, report, devices, lock)
+) -> None:
+    """Open the run, load its data, build the trainer and run the loop.
 
-
-def _train_from(
-    start: StartingPoint,
-    settings: TrainingSettings,
-    saved: Saved | None,
-    report: TrainingReport,
-    devices: DeviceSetup | None,
-    lock: RunLock | None,
-) -> Path:
-    """devices: this machine's if it has met others; one alone answers all questions before it starts TensorFlow.
-
-    What can be refused is refused before anything is written or moved.
+    All errors that can be known in advance are raised before anything is written or moved.
     """
-    if distribution.is_chief():
-        estimate.check_resources(start.hparams, settings)
-    progress = _progress(settings, start)
-    if devices:
-        progress.step, progress.seed = distribution.broadcast_from_chief(
-            devices.strategy, [progress.step, progress.seed]
+    with tempfile.TemporaryDirectory() as scratch:
+        start = find_starting_point(settings, Path(scratch))
+        if distribution.is_chief():
+            estimate.check_resources(start.hparams, settings)
+        progress = _load_progress(settings, start, devices)
+        last_step = settings.last_step(progress.step)
+        if last_step is not None and progress.step >= last_step:
+            report.notify(f"{settings.run_folder} has made {progress.step} updates already; give steps to make more")
+            return
+        split = _load_data(settings, start, report)
+        if devices:
+            _check_same_job(settings, start, split, devices)
+        devices = devices or _start_tensorflow(settings, report)
+        trainer = _build_trainer(settings, start, progress, devices, report)
+        run = PreparedRun(settings, start, progress, last_step, split, trainer, report)
+        if distribution.is_chief():
+            _replace_old_run(run)
+            _record_settings(run)
+        report.notify(
+            f"{settings.run_name} on {devices.description}, {start.hparams.n_params:,} weights, seed {progress.seed}"
         )
-    last = settings.last_step(progress.step)
-    if last is not None and progress.step >= last:
-        report.notify(f"{settings.run_folder} has made {progress.step} updates already; give steps for so many more")
-        return settings.run_folder
-    split = _data(settings, start, report)
-    if devices:
-        _check_same_job(settings, start, split, devices)
-    devices = devices or _start_tensorflow(settings, report)
-    trainer = _trainer(settings, start, progress, devices, report)
-    _make_room(settings, start, progress)
-    if distribution.is_chief():
-        if start.resumes and (said := run_settings.describe_changes(settings, progress.seed)):
-            report.notify(said)
-        run_settings.write_settings(settings, last, progress.seed, start.resumes)
-    report.notify(f"{settings.run_name} on {devices.where}, {start.hparams.n_params:,} weights, seed {progress.seed}")
-    from gpt2.training.loop import Loop  # imports TensorFlow
+        from gpt2.training.loop import TrainingLoop  # imports TensorFlow
 
-    Loop(settings, start, progress, trainer, split, last, saved, report, lock).run()
-    if distribution.worker_count() > 1:
-        distribution.broadcast_from_chief(devices.strategy, [0])  # none ends well before the chief has saved
-    return settings.run_folder
-
-
-def _of_the_run(settings: TrainingSettings, start: StartingPoint) -> StartingPoint:
-    """From a checkpoint of the run itself, the run goes on; what it has made since is moved aside with it."""
-    folder, named = settings.run_folder, settings.restore_from != FRESH and start.moves_aside
-    if not named or start.weights is None or start.weights.parent.resolve() != folder.resolve():
-        return start
-    return start._replace(resumes=True, moves_aside=start.weights.name != current_checkpoint(folder).name)
-
-
-class DeviceSetup(NamedTuple):
-    where: str  # what TensorFlow computes on
-    strategy: Any
+        TrainingLoop(run, lock, on_save).train()
+        if distribution.worker_count() > 1:
+            distribution.broadcast_from_chief(devices.strategy, [0])  # no machine ends before the chief has saved
 
 
 def _start_tensorflow(settings: TrainingSettings, report: TrainingReport) -> DeviceSetup:
-    """Starts TensorFlow; if there are other machines, waits for them."""
-    count, strategies = distribution.worker_count(), []
+    """Start TensorFlow; if there are other machines, wait for them."""
+    count = distribution.worker_count()
+    strategies: list[Any] = []
     if count > 1:
         report.notify(f"worker {distribution.worker_index() + 1} of {count} waits for the others")
     with distribution.interruptible_wait():
-        where = tensorflow_startup.start_tensorflow(
+        description = tensorflow_startup.start_tensorflow(
             settings.threads, lambda: strategies.append(distribution.create_strategy(settings.multi_gpu))
         )
-    return DeviceSetup(where, strategies[0])
+    return DeviceSetup(description, strategies[0])
 
 
-def _check_same_job(
-    settings: TrainingSettings, start: StartingPoint, split: windows.Split, devices: DeviceSetup
-) -> None:
-    """Raises GPT2Error if this machine would not train the chief's model on the chief's data in the chief's way."""
-    flags = {name: value for name, value in dataclasses.asdict(settings).items() if name not in OWN}
-    said = repr((flags, start.hparams, start.encoder.fingerprint, len(split.train)))
-    some = split.train[:: 1 + len(split.train) // 65536]
-    own = zlib.crc32(np.asarray(some).tobytes(), zlib.crc32(said.encode("utf-8")))
-    if distribution.broadcast_from_chief(devices.strategy, [own]) != [own]:
-        raise GPT2Error("the first worker has other flags, another model or other data than this one")
+def _load_progress(settings: TrainingSettings, start: StartingPoint, devices: DeviceSetup | None) -> RunProgress:
+    """Return the progress of the resumed run, or that of a new one; all machines get the chief's step and seed.
 
-
-def _progress(settings: TrainingSettings, start: StartingPoint) -> RunProgress:
-    """Where the run stands. Raises GPT2Error if it was made with another vocabulary."""
+    Raises:
+        GPT2Error: The run was trained with another vocabulary.
+    """
     progress = RunProgress(seed=secrets.randbits(31), vocabulary=start.encoder.fingerprint)
-    if start.resumes and start.weights is not None:
-        saved = run_folder.read_progress(start.weights)
+    if start.resumes and start.weights_path is not None:
+        saved = run_folder.read_progress(start.weights_path)
         if saved is None:
-            progress.step = run_folder.read_step(start.weights)
+            progress.step = run_folder.read_step(start.weights_path)
         elif saved.vocabulary != start.encoder.fingerprint:
             raise GPT2Error(
-                f"{settings.run_folder} was trained with another vocabulary than the one that is now in"
-                f" {start.vocabulary}; put that one back"
+                f"{settings.run_folder} was trained with another vocabulary than the one in {start.vocabulary_path};"
+                " restore the original vocabulary"
             )
         else:
             progress = saved
     if settings.seed is not None:
         progress.seed = settings.seed
+    if devices:
+        progress.step, progress.seed = distribution.broadcast_from_chief(
+            devices.strategy, [progress.step, progress.seed]
+        )
     return progress
 
 
-def _data(settings: TrainingSettings, start: StartingPoint, report: TrainingReport) -> windows.Split:
-    """The training set and what is held out of it, or the other set that is for validation."""
-    report.write_line("Loading dataset...")
+def _load_data(settings: TrainingSettings, start: StartingPoint, report: TrainingReport) -> windows.Split:
+    """Return the ids to train on and to validate on; the latter are empty if the run does not validate."""
 
     def load(path: str) -> windows.Ids:
-        return dataset.load(path, start.encoder, settings.encoding, settings.csv)
+        return dataset.load(path, start.encoder, settings.encoding, settings.csv_format)
 
+    report.write_line("Loading dataset...")
     window = start.hparams.n_ctx + 1
     split = windows.Split(load(settings.dataset), np.zeros(0, np.uint16))
     if settings.val_every and settings.val_dataset:
@@ -188,52 +179,81 @@ def _data(settings: TrainingSettings, start: StartingPoint, report: TrainingRepo
     return split
 
 
-def _trainer(
+def _check_same_job(
+    settings: TrainingSettings, start: StartingPoint, split: windows.Split, devices: DeviceSetup
+) -> None:
+    """Raise GPT2Error if this machine's settings, model or data differ from the chief's."""
+    values = dataclasses.asdict(settings)
+    shared_settings = {name: value for name, value in values.items() if not RULES[name].per_machine}
+    description = repr((shared_settings, start.hparams, start.encoder.fingerprint, len(split.train)))
+    tokens = np.asarray(split.train[:: 1 + len(split.train) // MAX_CHECKED_TOKENS])
+    checksum = zlib.crc32(tokens.tobytes(), zlib.crc32(description.encode("utf-8")))
+    if distribution.broadcast_from_chief(devices.strategy, [checksum]) != [checksum]:
+        raise GPT2Error(
+            "the first worker has other flags, another model or other data than this one; start all workers with the"
+            " same"
+        )
+
+
+def _build_trainer(
     settings: TrainingSettings,
     start: StartingPoint,
     progress: RunProgress,
     devices: DeviceSetup,
     report: TrainingReport,
 ) -> Trainer:
-    """The weights, read or new, and the optimiser as it was. Imports TensorFlow."""
-    from gpt2.training import trainer
+    """Return a trainer with the run's weights and the saved optimizer state."""
+    from gpt2.training import trainer  # imports TensorFlow
 
-    weights = _weights(start, progress.seed, report)
+    weights = _load_weights(start, progress.seed, report)
     state = None
-    if start.resumes and start.weights is not None and distribution.is_chief():
+    if start.resumes and start.weights_path is not None and distribution.is_chief():
         from gpt2.training.checkpoints import run_checkpoint
 
-        same = progress.optimizer == settings.optimizer
-        shapes = trainer.slot_shapes(weights, settings)
-        state = run_checkpoint.read_optimizer_state(start.weights, shapes) if same else None
+        shapes = trainer.state_shapes(weights, settings)
+        if progress.optimizer == settings.optimizer:
+            state = run_checkpoint.read_optimizer_state(start.weights_path, shapes)
         if state is None and shapes:
-            report.notify(f"the optimiser {settings.optimizer} starts anew: {start.weights} came without its memory")
+            report.notify(
+                f"the optimizer {settings.optimizer} starts without a state: {start.weights_path} has none for it"
+            )
     progress.optimizer = settings.optimizer
     return trainer.Trainer(weights, start.hparams, settings, devices.strategy, progress.step, state)
 
 
-def _weights(start: StartingPoint, seed: int, report: TrainingReport) -> Weights:
-    """Those that the run starts from; the other machines only need their shapes, and begin with the chief's."""
+def _load_weights(start: StartingPoint, seed: int, report: TrainingReport) -> Weights:
+    """Return the nested weights that the run starts from.
+
+    Machines other than the chief get zeros, because only the shapes matter there: the trainer uses the chief's weights.
+    """
     import tensorflow as tf
 
     from gpt2.engine.tensorflow import as_tensors
 
     if not distribution.is_chief():
         return nest((name, tf.zeros(shape)) for name, shape in start.hparams.weight_shapes().items())
-    if start.weights is None:
-        return nest(
-            (name, tf.constant(value)) for name, value in starting_point.initial_weights(start.hparams, seed).items()
-        )
-    report.write_line(f"Loading checkpoint {start.weights}")
-    return as_tensors(start.read_weights(start.weights, start.hparams))
+    if start.weights_path is None:
+        weights = initialization.initial_weights(start.hparams, seed)
+        return nest((name, tf.constant(value)) for name, value in weights.items())
+    report.write_line(f"Loading checkpoint {start.weights_path}")
+    return as_tensors(start.read_weights(start.weights_path, start.hparams))
 
 
-def _make_room(settings: TrainingSettings, start: StartingPoint, progress: RunProgress) -> None:
-    """Moves the run aside that this one would overwrite; the weights, which may lie in it, have been read."""
-    if not start.moves_aside or not distribution.is_chief():
+def _replace_old_run(run: PreparedRun) -> None:
+    """Move the run aside that this one would overwrite; its weights have been read already."""
+    folder = run.settings.run_folder
+    if not run.start.replaces_run:
         return
-    if start.resumes:
-        aside = run_folder.move_aside(settings.run_folder, f"this one goes on from {progress.step} updates")
-        run_folder.start_from(aside, settings.run_folder, progress)
+    if run.start.resumes:
+        old_run = run_folder.move_aside(folder, f"this run resumes after {run.progress.step} updates")
+        run_folder.start_from(old_run, folder, run.progress)
     else:
-        run_folder.move_aside(settings.run_folder)
+        run_folder.move_aside(folder)
+
+
+def _record_settings(run: PreparedRun) -> None:
+    """Report the settings that a resumed run changes, and store the new ones."""
+    seed = run.progress.seed
+    if run.start.resumes and (changes := run_settings.describe_changes(run.settings, seed)):
+        run.report.notify(changes)
+    run_settings.write_settings(run.settings, run.last_step, seed, run.start.resumes)

@@ -1,4 +1,4 @@
-"""How signals end a training run: it saves first, unless somebody presses Ctrl-C a second time."""
+"""How signals end a training run: it saves first, unless Ctrl-C is pressed a second time."""
 
 from __future__ import annotations
 
@@ -9,36 +9,45 @@ from collections.abc import Callable
 
 from gpt2.interrupt import SIGNAL_EXCEPTIONS, SignalFlag
 
-DUPLICATE_SIGNAL_SECONDS = 0.5  # seconds; one Ctrl-C comes twice in less where a program in between passes it on
+DUPLICATE_SIGNAL_SECONDS = 0.5  # one Ctrl-C can arrive twice within this time if a parent program forwards it
 
 
 class TrainingInterruption(SignalFlag):
-    """Catches Ctrl-C, SIGTERM and SIGHUP while it is entered.
+    """Records Ctrl-C, SIGTERM and SIGHUP inside a `with` block; a second Ctrl-C raises KeyboardInterrupt.
 
-    SIGTERM and SIGHUP may come several times, from a supervisor or a terminal that closes, and stay one flag.
+    SIGTERM and SIGHUP can arrive several times, from a supervisor or a closing terminal, and count once.
+
+    Attributes:
+        is_abandoned: Whether a second Ctrl-C ended the run without saving.
     """
 
-    def __init__(self, unsaved: Callable[[], int], notify: Callable[[str], None]) -> None:
-        """unsaved: how many updates a second Ctrl-C would lose. note: is told so."""
+    def __init__(self, count_unsaved: Callable[[], int], notify: Callable[[str], None]) -> None:
+        """Prepare to catch the signals that this system has.
+
+        Args:
+            count_unsaved: Returns the number of updates that a second Ctrl-C would lose.
+            notify: Called with a line for the user after each Ctrl-C.
+        """
         super().__init__([getattr(signal, name) for name in SIGNAL_EXCEPTIONS if hasattr(signal, name)])
-        self.unsaved, self.notify = unsaved, notify
-        self.asked: float | None = None  # when Ctrl-C was pressed first
-        self.given_up = False
+        self.count_unsaved = count_unsaved
+        self.notify = notify
+        self.first_press_at: float | None = None  # time of the first Ctrl-C
+        self.is_abandoned = False
 
     def _record(self, number: int, _: object) -> None:
         self.received = self.received or number
         if number != signal.SIGINT:
             return
-        count = self.unsaved()
-        lost = f"the {count} updates since the last save" if count != 1 else "the update since the last save"
-        if self.asked is None:
-            self.asked = time.monotonic()
-            self._tell(f"saving; press Ctrl-C again to lose {lost}" if count else "ending")
-        elif time.monotonic() > self.asked + DUPLICATE_SIGNAL_SECONDS:
-            self.given_up = True
-            self._tell(f"lost: {lost}" if count else "nothing is lost")
+        count = self.count_unsaved()
+        updates = f"the {count} updates since the last save" if count != 1 else "the update since the last save"
+        if self.first_press_at is None:
+            self.first_press_at = time.monotonic()
+            self._notify(f"saving; press Ctrl-C again to lose {updates}" if count else "ending")
+        elif time.monotonic() > self.first_press_at + DUPLICATE_SIGNAL_SECONDS:
+            self.is_abandoned = True
+            self._notify(f"lost: {updates}" if count else "nothing is lost")
             raise KeyboardInterrupt
 
-    def _tell(self, line: str) -> None:
-        with contextlib.suppress(RuntimeError):  # it struck while a line was being written
+    def _notify(self, line: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the signal arrived while another line was being written
             self.notify(line)

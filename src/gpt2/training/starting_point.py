@@ -1,6 +1,6 @@
-"""Where a run starts from: its own folder, a pretrained model, another checkpoint, or nothing.
+"""Where a run starts from: its own folder, a pretrained model, another checkpoint, or random weights.
 
-All questions that need no TensorFlow are answered first.
+This module does not import TensorFlow, so that wrong settings are reported before TensorFlow starts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from gpt2.data import train_bpe
 from gpt2.errors import GPT2Error, UsageError
@@ -27,99 +25,111 @@ from gpt2.training.settings.settings import FRESH, LATEST, TrainingSettings
 
 
 class StartingPoint(NamedTuple):
+    """The model that a run starts from, and how the run relates to its folder."""
+
     hparams: HParams
     encoder: Vocabulary
-    vocabulary: Path  # where the vocabulary's files are
-    weights: Path | None  # prefix of the weights' files, or what else holds them; None makes new ones
-    resumes: bool  # whether the run in the folder goes on
-    moves_aside: bool  # whether there is one in the folder that does not
+    vocabulary_path: Path  # the folder or file that the vocabulary was loaded from
+    weights_path: Path | None  # prefix of the weights' files, or one file; None for random weights
+    resumes: bool = False  # whether the run in the folder is resumed
+    replaces_run: bool = False  # whether the folder's present contents must be moved aside
     read_weights: Callable[[Path, HParams], Weights] = checkpoint.read_weights
 
 
 def find_starting_point(settings: TrainingSettings, scratch: Path) -> StartingPoint:
-    """scratch: an empty folder, for a vocabulary that is made. Nothing else is written, and nothing moved.
+    """Find out where a run starts from. Nothing is written outside `scratch`, and nothing is moved.
 
-    Raises GPT2Error for what is not there or does not fit together, UsageError for flags that contradict it.
+    Args:
+        settings: The run's settings.
+        scratch: An empty folder, for a new vocabulary.
+
+    Raises:
+        GPT2Error: A file is missing, or files do not belong together.
+        UsageError: The settings contradict the files.
     """
     folder = settings.run_folder
-    begun = run_folder.has_checkpoint(folder)
-    if settings.restore_from == LATEST and begun:
-        return _resumed(settings, folder)
+    has_run = run_folder.has_checkpoint(folder)
+    if settings.restore_from == LATEST and has_run:
+        return _resume(settings, folder)
     if settings.from_scratch:
         if settings.restore_from not in (LATEST, FRESH):
             raise UsageError("give from_scratch or the checkpoint in restore_from, not both")
-        return _new(settings, begun, scratch)
+        return _start_new_model(settings, scratch)._replace(replaces_run=has_run)
     if settings.restore_from in (LATEST, FRESH):
-        base = find_model(settings.model_name, settings.models_dir)
+        model = find_model(settings.model_name, settings.models_dir)
         return StartingPoint(
-            base.hparams, load_vocabulary(base), base.path, base.weights_path, False, begun, base.read_weights
+            model.hparams,
+            load_vocabulary(model),
+            model.path,
+            model.weights_path,
+            replaces_run=has_run,
+            read_weights=model.read_weights,
         )
-    return _restored(settings, begun)
+    return _start_from_checkpoint(settings, has_run)
 
 
-def _resumed(settings: TrainingSettings, folder: Path) -> StartingPoint:
-    if not (folder / HPARAMS_FILE).is_file():  # weights only, as nshepperd's train.py left them
+def _resume(settings: TrainingSettings, folder: Path) -> StartingPoint:
+    """Return the newest checkpoint of the run in the folder."""
+    if not (folder / HPARAMS_FILE).is_file():  # nshepperd's train.py leaves only the weights
         base = find_model(settings.model_name, settings.models_dir)
-        return StartingPoint(base.hparams, load_vocabulary(base), base.path, current_checkpoint(folder), True, False)
-    found = open_model_dir(folder)
+        vocabulary = load_vocabulary(base)
+        return StartingPoint(base.hparams, vocabulary, base.path, current_checkpoint(folder), resumes=True)
+    model = open_model_dir(folder)
     if settings.from_scratch:
-        asked = settings.new_hparams(found.hparams.n_vocab)
-        if asked != found.hparams:
+        requested = settings.new_hparams(model.hparams.n_vocab)
+        if requested != model.hparams:
             raise UsageError(
-                f"the run in {folder} has {found.hparams}, not {asked}; give its sizes or another run_name"
+                f"the run in {folder} has {model.hparams}, not {requested}; give its sizes or another run_name"
             )
-    return StartingPoint(found.hparams, load_vocabulary(found), folder, found.weights_path, True, False)
+    return StartingPoint(model.hparams, load_vocabulary(model), folder, model.weights_path, resumes=True)
 
 
-def _new(settings: TrainingSettings, begun: bool, scratch: Path) -> StartingPoint:
-    """A model of the settings' sizes, with the vocabulary that is named or one made from the data set."""
+def _start_new_model(settings: TrainingSettings, scratch: Path) -> StartingPoint:
+    """Return a model of the settings' sizes with the given vocabulary, or with one trained on the data set."""
     if settings.vocabulary is not None:
-        where = expand_path(settings.vocabulary)
+        path = expand_path(settings.vocabulary)
         encoder = find_vocabulary(settings.vocabulary, settings.models_dir)
     elif distribution.worker_count() > 1:
         raise UsageError(
-            "several workers that train a new model need its vocabulary: make it with scripts/train_tokenizer.py and"
-            " give its folder as vocabulary"
+            "several workers cannot train a new vocabulary together: make it with scripts/train_tokenizer.py and give"
+            " its folder as vocabulary"
         )
     else:
-        where = scratch
-        encoder = train_bpe.train(settings.dataset, where, settings.n_vocab, settings.encoding, settings.csv)
-    return StartingPoint(settings.new_hparams(encoder.n_vocab), encoder, where, None, False, begun)
+        path = scratch
+        encoder = train_bpe.train(settings.dataset, path, settings.n_vocab, settings.encoding, settings.csv_format)
+    return StartingPoint(settings.new_hparams(encoder.n_vocab), encoder, path, weights_path=None)
 
 
-def _restored(settings: TrainingSettings, begun: bool) -> StartingPoint:
-    """From a folder, or from one of the checkpoints in it: `run/model-500`, with or without `.index`."""
-    path = expand_path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", settings.restore_from))
-    prefix = path if index_file(path).is_file() else None
-    if prefix is None and not (path / STATE_FILE).is_file():
-        raise GPT2Error(
-            f"restore_from must be {LATEST}, {FRESH}, a folder with a checkpoint or the path of one, such as"
-            f" checkpoint/run1/model-1000; there is none at {settings.restore_from}"
-        )
-    folder = path.parent if prefix else path
-    prefix = prefix or current_checkpoint(folder)
+def _start_from_checkpoint(settings: TrainingSettings, has_run: bool) -> StartingPoint:
+    """Return the checkpoint in `restore_from`: a folder, or a prefix such as `run/model-500`, also with `.index`.
+
+    A checkpoint of the run itself resumes the run; if it is not the newest one, the run's folder is moved aside.
+    """
+    folder, prefix = _find_checkpoint(settings.restore_from)
     if (folder / HPARAMS_FILE).is_file():
         base = directory.open_checkpoint(folder, prefix)
     else:
         base = find_model(settings.model_name, settings.models_dir)
-    return StartingPoint(base.hparams, load_vocabulary(base), base.path, prefix, False, begun)
+    resumes = has_run and prefix.parent.resolve() == settings.run_folder.resolve()
+    is_newest = resumes and prefix.name == current_checkpoint(settings.run_folder).name
+    return StartingPoint(
+        base.hparams,
+        load_vocabulary(base),
+        base.path,
+        prefix,
+        resumes=resumes,
+        replaces_run=has_run and not is_newest,
+    )
 
 
-def initial_weights(hparams: HParams, seed: int) -> dict[str, np.ndarray]:
-    """Random weights by their names, as OpenAI's code draws them.
-
-    What is added to the residual is smaller by the root of how often that happens: Radford et al. 2019, section 2.3.
-    """
-    rng = np.random.default_rng(seed)
-    values = {}
-    for name, shape in hparams.weight_shapes().items():
-        if name.endswith("/g"):
-            values[name] = np.ones(shape, np.float32)
-        elif name.endswith("/b"):
-            values[name] = np.zeros(shape, np.float32)
-        else:
-            deviation = 0.01 if name.endswith("wpe") else 0.02
-            if name.endswith("c_proj/w"):
-                deviation /= np.sqrt(2 * hparams.n_layer)
-            values[name] = (deviation * rng.standard_normal(shape)).astype(np.float32)
-    return values
+def _find_checkpoint(restore_from: str) -> tuple[Path, Path]:
+    """Return the folder and the prefix of the checkpoint that `restore_from` names."""
+    path = expand_path(re.sub(r"\.(index|data-\d+-of-\d+|meta)$", "", restore_from))
+    if index_file(path).is_file():
+        return path.parent, path
+    if (path / STATE_FILE).is_file():
+        return path, current_checkpoint(path)
+    raise GPT2Error(
+        f"restore_from must be {LATEST}, {FRESH}, a folder with a checkpoint or the path of a checkpoint, such as"
+        f" checkpoint/run1/model-1000; there is no checkpoint at {restore_from}"
+    )

@@ -1,4 +1,4 @@
-"""Saving a run's weights with all that belongs to them, and reading back what its optimiser remembered."""
+"""Checkpoints of a run: the weights saved with the optimizer's state and the run's progress."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats.openai.checkpoint import Checkpoint
 from gpt2.formats.openai.checkpoint_files import index_file
 from gpt2.model import Weights
+from gpt2.training.checkpoints import tensorflow_checkpoint
 from gpt2.training.checkpoints.run_folder import (
     BEST_FOLDER,
     COUNTER_FILE,
@@ -23,40 +24,54 @@ from gpt2.training.checkpoints.run_folder import (
     training_prefix,
     write_model_files,
 )
-from gpt2.training.checkpoints.tensorflow_checkpoint import save as save_checkpoint
 
 
 def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progress: RunProgress, keep: int) -> None:
-    """Saves all of a run, as one: until the last file is in place, the checkpoint before is in use.
+    """Save the weights, the optimizer's state and the progress as one checkpoint, then delete old checkpoints.
 
-    keep: how many of the newest models stay. Raises GPT2Error if that does not work, with the folder as it was.
+    Until the last file is in place, the previous checkpoint stays in use.
+
+    Args:
+        folder: The run's folder.
+        weights: Nested weights.
+        state: The optimizer's state, by the names of its tensors in the checkpoint.
+        progress: The run's progress.
+        keep: How many of the newest models to keep; 0 keeps all.
+
+    Raises:
+        GPT2Error: The checkpoint cannot be written; the folder is then unchanged.
     """
     step = progress.step
-    texts = {f"{TRAINING_NAME.format(step)}.json": json.dumps(dataclasses.asdict(progress)), COUNTER_FILE: f"{step}\n"}
-    beside = {TRAINING_NAME.format(step): state} if state else {}
-    save_checkpoint(folder, weights, MODEL_NAME.format(step), beside, texts)
-    for number in _numbers(folder, "model")[:-keep]:
-        if number != step:
-            _remove(folder, MODEL_NAME.format(number))
-    for number in _numbers(folder, "training"):
-        if number != step:
-            _remove(folder, TRAINING_NAME.format(number))
+    texts = {
+        f"{TRAINING_NAME.format(step)}.json": json.dumps(dataclasses.asdict(progress)),
+        COUNTER_FILE: f"{step}\n",
+    }
+    other_tensors = {TRAINING_NAME.format(step): state} if state else {}
+    tensorflow_checkpoint.save(folder, weights, MODEL_NAME.format(step), other_tensors, texts)
+    _delete_checkpoints(folder, "model", [old for old in _list_steps(folder, "model")[:-keep] if old != step])
+    _delete_checkpoints(folder, "training", [old for old in _list_steps(folder, "training") if old != step])
 
 
-def save_best(folder: Path, weights: Weights, frame: Mapping[str, bytes], step: int) -> None:
-    """Saves the weights after so many updates as the model directory `best`, in place of the one before."""
+def save_best(folder: Path, weights: Weights, model_files: Mapping[str, bytes], step: int) -> None:
+    """Save the weights after `step` updates as the model directory `best`, in place of the previous one."""
     best = folder / BEST_FOLDER
-    write_model_files(best, frame)
-    save_checkpoint(best, weights, MODEL_NAME.format(step))
-    for number in _numbers(best, "model"):
-        if number != step:
-            _remove(best, MODEL_NAME.format(number))
+    write_model_files(best, model_files)
+    tensorflow_checkpoint.save(best, weights, MODEL_NAME.format(step))
+    _delete_checkpoints(best, "model", [old for old in _list_steps(best, "model") if old != step])
 
 
 def read_optimizer_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> dict[str, tf.Tensor] | None:
-    """What the optimiser remembered when the weights `<folder>/model-N` were saved; None if that is not there.
+    """Return the optimizer's state that was saved with the weights `<folder>/model-N`.
 
-    Raises GPT2Error if it is there and does not fit.
+    Args:
+        prefix: The weights' prefix, `<folder>/model-N`.
+        shapes: The shapes of the expected tensors, by their names in the checkpoint.
+
+    Returns:
+        The tensors by name, or None if no state was saved.
+
+    Raises:
+        GPT2Error: The state is damaged or belongs to other variables.
     """
     training = training_prefix(prefix)
     if not index_file(training).is_file():
@@ -65,20 +80,23 @@ def read_optimizer_state(prefix: Path, shapes: Mapping[str, tf.TensorShape]) -> 
         checkpoint = Checkpoint(training)
         if {name: tuple(shape) for name, shape in shapes.items()} != checkpoint.shapes:
             raise GPT2Error(
-                f"{training} holds the optimiser of other variables; remove {training.name}.* to start anew"
+                f"{training} holds the optimizer state of other variables; remove {training.name}.* to start with a"
+                " new optimizer"
             )
         return {name: tf.constant(checkpoint.weight(name).array()) for name in shapes}
     except DamagedFileError as error:
-        raise GPT2Error(f"{error.problem}; remove {training.name}.* to go on with the weights alone") from error
+        raise GPT2Error(f"{error.problem}; remove {training.name}.* to resume from the weights alone") from error
 
 
-def _numbers(folder: Path, kind: str) -> list[int]:
-    """The steps of which there is a checkpoint of this kind, in order."""
+def _list_steps(folder: Path, kind: str) -> list[int]:
+    """Return the steps with a checkpoint of this kind, `model` or `training`, in ascending order."""
     matches = (re.fullmatch(rf"{kind}-(\d+)\.(index|json)", path.name) for path in folder.iterdir())
     return sorted({int(match[1]) for match in matches if match})
 
 
-def _remove(folder: Path, name: str) -> None:
-    """Removes a checkpoint's files, the index first: without it, the others are no checkpoint."""
-    for path in sorted(folder.glob(f"{name}.*"), key=lambda path: path != index_file(folder / name)):
-        path.unlink(missing_ok=True)
+def _delete_checkpoints(folder: Path, kind: str, steps: list[int]) -> None:
+    """Delete checkpoints, of each one the index first: without it, the other files are not a checkpoint."""
+    for step in steps:
+        index = index_file(folder / f"{kind}-{step}")
+        for path in sorted(folder.glob(f"{kind}-{step}.*"), key=lambda path: path != index):
+            path.unlink(missing_ok=True)

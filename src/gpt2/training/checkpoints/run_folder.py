@@ -1,13 +1,13 @@
-"""A run's folder: a model directory that grows, and all that a resumed run needs to be the run that would have been.
+"""A run's folder: a model directory that also holds everything a resumed run needs to continue as if never stopped.
 
-hparams.json encoder.json vocab.bpe     the model's, so that every command reads the folder as it is; or its sp.model
+hparams.json encoder.json vocab.bpe     the model's files (or sp.model), so that every command can load the folder
 checkpoint model-N.*                    the weights after N updates, in OpenAI's layout
 counter                                 N, for the old tools
-training-N.*                            what the optimiser remembers; the newest only
-training-N.json                         the rest: see `Progress`
-settings.json                           what the run was asked to do: see `run_settings`
-best/                                   the model directory of the lowest validation loss, if it is below the first
-progress.jsonl loss.png events.out.*    what there is to look at
+training-N.*                            the optimizer's state; only the newest is kept
+training-N.json                         the run's progress: see `RunProgress`
+settings.json                           the run's settings: see `run_settings`
+best/                                   the model with the lowest validation loss, unless that is the initial model
+progress.jsonl loss.png events.out.*    the log: see `training_log`
 """
 
 from __future__ import annotations
@@ -35,83 +35,109 @@ from gpt2.training.checkpoints.run_lock import LOCK_FILE
 from gpt2.training.logs.history import HISTORY_FILE
 
 COUNTER_FILE = "counter"
-MODEL_NAME, TRAINING_NAME = "model-{}", "training-{}"
+MODEL_NAME = "model-{}"
+TRAINING_NAME = "training-{}"
 BEST_FOLDER = "best"
-
-
-WITHOUT = "remove it to go on with the weights alone"
+DAMAGED_PROGRESS_ADVICE = "remove it to resume from the weights alone"
+LOSS_DECAY = 0.99  # of the smoothed loss, for each update; as in the old tools
 
 
 @dataclasses.dataclass
 class RunProgress:
-    """Where a run stands, beside its weights and its optimiser."""
+    """The state of a run besides its weights and its optimizer. The field names are the keys of `training-N.json`."""
 
-    step: int = 0  # updates so far
-    seed: int = 0  # with the step number, all random numbers, and with them the place in the data
+    step: int = 0  # number of updates so far
+    seed: int = 0  # together with the step number it determines all random numbers and the position in the data
     optimizer: str = ""
-    vocabulary: str = ""  # its fingerprint
+    vocabulary: str = ""  # the vocabulary's fingerprint
     loss_sum: float = 0.0  # the smoothed loss is loss_sum / loss_weight
     loss_weight: float = 0.0
-    seconds: float = 0.0
-    best_loss: float | None = None  # of validation
-    best_step: int = 0  # 0 is the model that the run began with, which is not in `best`
+    seconds: float = 0.0  # training time
+    best_loss: float | None = None  # lowest validation loss
+    best_step: int = 0  # its step; 0 is the model that training started from, which is not saved in `best`
     worse: int = 0  # validations since the best one
 
     @property
-    def smoothed(self) -> float:
+    def smoothed_loss(self) -> float:
+        """The old tools' moving average of the loss; NaN before the first update."""
         return self.loss_sum / self.loss_weight if self.loss_weight else float("nan")
 
-    def add(self, loss: float) -> None:
-        """The old tools' average: each loss weighs 0.99 of the next one."""
-        self.loss_sum, self.loss_weight = self.loss_sum * 0.99 + loss, self.loss_weight * 0.99 + 1
+    def add_loss(self, loss: float) -> None:
+        """Add an update's loss to the moving average."""
+        self.loss_sum = self.loss_sum * LOSS_DECAY + loss
+        self.loss_weight = self.loss_weight * LOSS_DECAY + 1
 
 
 def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run has saved a checkpoint in the folder."""
     return (folder / STATE_FILE).is_file()
 
 
 def read_progress(prefix: Path) -> RunProgress | None:
-    """What was saved with the weights `<folder>/model-N`; None if an old tool wrote them.
+    """Return the progress that was saved with the weights `<folder>/model-N`.
 
-    Of an older model of the run its step and what never changes are known. Raises Damaged, and Unreadable for what
-    cannot be read.
+    Older models of a run are kept without their progress: then only the step, the seed and the vocabulary are known.
+
+    Args:
+        prefix: The weights' prefix, `<folder>/model-N`.
+
+    Returns:
+        The progress, or None if an old tool wrote the weights.
+
+    Raises:
+        DamagedFileError: The file is damaged.
+        UnreadableFileError: The file cannot be read.
     """
-    step = _step(prefix)
+    step = _step_of(prefix)
     if step is None:
         return None
-    own = training_prefix(prefix).with_suffix(".json")
-    for path in [own] if own.is_file() else sorted(prefix.parent.glob(TRAINING_NAME.format("*.json"))):
-        try:
-            saved = RunProgress(**read_json(path))
-            if wrong := [name for name, value in vars(saved).items() if not _fits(value, getattr(RunProgress, name))]:
-                raise DamagedFileError(path, f"{wrong[0]} cannot be {reprlib.repr(getattr(saved, wrong[0]))}")
-        except (DamagedFileError, TypeError) as error:
-            raise DamagedFileError(path, getattr(error, "reason", str(error)), WITHOUT) from error
-        return saved if path == own else RunProgress(step, saved.seed, vocabulary=saved.vocabulary)
-    return None
+    own_path = training_prefix(prefix).with_suffix(".json")
+    paths = [own_path] if own_path.is_file() else sorted(prefix.parent.glob(TRAINING_NAME.format("*.json")))
+    if not paths:
+        return None
+    saved = _read_progress_file(paths[0])
+    return saved if paths[0] == own_path else RunProgress(step, saved.seed, vocabulary=saved.vocabulary)
 
 
-def _fits(value: object, default: object) -> bool:
-    """Whether a value may stand for what is by default `default`."""
+def _read_progress_file(path: Path) -> RunProgress:
+    try:
+        progress = RunProgress(**read_json(path))
+        for name, value in vars(progress).items():
+            if not _has_type_of(value, getattr(RunProgress, name)):
+                raise DamagedFileError(path, f"{name} cannot be {reprlib.repr(value)}")
+    except (DamagedFileError, TypeError) as error:
+        raise DamagedFileError(path, getattr(error, "reason", str(error)), DAMAGED_PROGRESS_ADVICE) from error
+    return progress
+
+
+def _has_type_of(value: object, default: object) -> bool:
+    """Return whether the value has the type of a field with this default; a float field also accepts an int."""
     if isinstance(default, (int, str)):
         return type(value) is type(default)
     return isinstance(value, (int, float)) or value is default
 
 
 def read_step(prefix: Path) -> int:
-    """The number of updates of weights that an old tool wrote: in their name, else in the counter file."""
+    """Return the number of updates of weights that an old tool wrote.
+
+    The number comes from the weights' file name, otherwise from the counter file; it is 0 if neither has it.
+    """
     with contextlib.suppress(OSError, ValueError):
-        return _step(prefix) or int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))
+        return _step_of(prefix) or int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))
     return 0
 
 
 def model_files(vocabulary: Vocabulary, hparams: HParams) -> dict[str, bytes]:
-    """What a model directory holds beside its weights, by the names of the files."""
+    """Return the contents of a model directory's files except its weights, by file name."""
     return {HPARAMS_FILE: json.dumps(hparams.as_dict()).encode("utf-8"), **vocabulary.files()}
 
 
 def write_model_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
-    """Makes the folder a model directory but for its weights. Raises GPT2Error if it cannot be written."""
+    """Create the folder if it does not exist and write the files of `model_files` into it.
+
+    Raises:
+        GPT2Error: The folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,39 +147,53 @@ def write_model_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
             file.write(content)
 
 
-def move_aside(run: Path, then: str = "this one starts anew") -> Path:
-    """Renames a run that another one of its name would overwrite, and warns of it; its lock stays with the name.
+def move_aside(folder: Path, reason: str = "this run starts from the beginning") -> Path:
+    """Rename the folder of a run that a new run of this name would overwrite, and warn about it.
 
-    then: what comes next.
+    The lock file stays with the name.
+
+    Args:
+        folder: The run's folder.
+        reason: What the new run does, for the warning.
+
+    Returns:
+        The new path of the old run.
     """
-    named = f"{run.name}-until-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([named], (f"{named}-{number}" for number in itertools.count(2)))
-    aside = next(path for path in map(run.with_name, names) if not os.path.lexists(path))
-    os.replace(run, aside)
-    if (aside / LOCK_FILE).is_file():
-        run.mkdir()
-        os.replace(aside / LOCK_FILE, run / LOCK_FILE)
-    warnings.warn(f"the run that was in {run} is now {aside}; {then}", stacklevel=2)
-    return aside
+    first_name = f"{folder.name}-until-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([first_name], (f"{first_name}-{number}" for number in itertools.count(2)))
+    old_run = next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
+    os.replace(folder, old_run)
+    if (old_run / LOCK_FILE).is_file():
+        folder.mkdir()
+        os.replace(old_run / LOCK_FILE, folder / LOCK_FILE)
+    warnings.warn(f"the previous run in {folder} is now {old_run}; {reason}", stacklevel=2)
+    return old_run
 
 
-def start_from(aside: Path, folder: Path, progress: RunProgress) -> None:
-    """Begins a run with an older model of the one that was moved aside, its vocabulary and its records."""
-    name = MODEL_NAME.format(progress.step)
-    others = (HPARAMS_FILE, *vocabularies.FILES, HISTORY_FILE)
-    for path in [*aside.glob(f"{name}.*"), *(aside / file for file in others)]:
+def start_from(old_run: Path, folder: Path, progress: RunProgress) -> None:
+    """Start a run from an older model of the run that was moved to `old_run`.
+
+    The model's weights, its vocabulary and the history are copied; the progress is written.
+    """
+    model_name = MODEL_NAME.format(progress.step)
+    other_files = (HPARAMS_FILE, *vocabularies.FILES, HISTORY_FILE)
+    for path in [*old_run.glob(f"{model_name}.*"), *(old_run / name for name in other_files)]:
         if path.is_file():
             shutil.copyfile(path, folder / path.name)
-    texts = {f"{TRAINING_NAME.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress))}
-    for file, text in (texts | {STATE_FILE: state_text(name)}).items():
-        with atomic_write(folder / file) as written:
-            written.write(text.encode("utf-8"))
+    texts = {
+        f"{TRAINING_NAME.format(progress.step)}.json": json.dumps(dataclasses.asdict(progress)),
+        STATE_FILE: state_text(model_name),
+    }
+    for name, text in texts.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode("utf-8"))
 
 
 def training_prefix(prefix: Path) -> Path:
-    return prefix.with_name(TRAINING_NAME.format(_step(prefix)))
+    """Return the prefix of the optimizer's state that belongs to the weights `<folder>/model-N`."""
+    return prefix.with_name(TRAINING_NAME.format(_step_of(prefix)))
 
 
-def _step(prefix: Path) -> int | None:
+def _step_of(prefix: Path) -> int | None:
     match = re.fullmatch(MODEL_NAME.format(r"(\d+)"), prefix.name)
     return int(match[1]) if match else None

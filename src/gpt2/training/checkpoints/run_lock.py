@@ -1,6 +1,7 @@
-"""One training run in a folder at a time: a lock that the system takes back when its process ends, however it ends.
+"""A lock that allows one training run in a folder at a time.
 
-Reading the folder needs no lock. File systems that know no locks, as some over a network, keep two runs apart no more.
+The operating system releases the lock when its process ends, however it ends. Reading the folder needs no lock. On file
+systems without locks, such as some network file systems, two runs are not kept apart.
 """
 
 from __future__ import annotations
@@ -13,27 +14,31 @@ from pathlib import Path
 
 from gpt2.errors import GPT2Error
 
-LOCK_FILE = ".lock"  # in the run's folder; it belongs to a process, not to the run, and copies of the run leave it out
+LOCK_FILE = ".lock"  # in the run's folder; it belongs to a process and not to the run, so copies of the run omit it
+MAX_HOLDER_BYTES = 200  # of the lock file's text that an error message quotes
 
 
 class RunLock:
-    """The lock of a run's folder, held while it is entered.
+    """A context manager that holds the lock of a run's folder.
 
-    Entering makes the folder if need be, and leaving removes it if nothing was put into it. Raises GPT2Error that says
-    who holds the lock, or that the folder cannot be written.
+    Entering creates the folder if it does not exist, and leaving removes it again if it is empty. Entering raises
+    GPT2Error, which names the process that holds the lock or says that the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / LOCK_FILE
+        """Prepare the lock of `folder` without taking it."""
+        self.folder = folder
+        self.path = folder / LOCK_FILE
         self.file: int | None = None
 
     def __enter__(self) -> RunLock:
+        """Create the folder and take the lock."""
         with contextlib.ExitStack() as undo:
             try:
                 for parent in reversed([self.folder, *self.folder.parents]):
                     if not parent.exists():
                         parent.mkdir(exist_ok=True)
-                        undo.callback(_remove_empty, parent)
+                        undo.callback(_remove_if_empty, parent)
                 self.hold()
             except OSError as error:
                 raise GPT2Error(f"the run's folder {self.folder} cannot be written: {error.strerror}") from error
@@ -41,16 +46,20 @@ class RunLock:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Release the lock and remove the folders that were created and stayed empty."""
         if self._is_held():
             self.path.unlink(missing_ok=True)
         self._close()
         self.undo.close()
 
     def hold(self) -> None:
-        """Takes the lock, and takes it anew if its file was removed since. Raises GPT2Error or OSError.
+        """Take the lock, or take it again if its file was removed.
 
-        Who held it before may have removed the file just after it was opened here: then it is opened once more.
+        Raises:
+            GPT2Error: Another process holds the lock.
+            OSError: The folder cannot be written.
         """
+        # The previous holder can remove the file between our open and our lock: then open the new file.
         while not self._is_held():
             self._close()
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,19 +67,19 @@ class RunLock:
             try:
                 _lock(self.file)
             except BlockingIOError:
-                who = os.pread(self.file, 200, 0).decode("utf-8", "replace")
+                holder = os.pread(self.file, MAX_HOLDER_BYTES, 0).decode("utf-8", "replace")
                 self._close()
                 raise GPT2Error(
-                    f"{self.folder} is in use by another training run{f' ({who})' if who else ''}; wait for it, end it,"
-                    " or give this one another run_name"
+                    f"{self.folder} is in use by another training run{f' ({holder})' if holder else ''}; wait for it,"
+                    " end it, or give this one another run_name"
                 ) from None
-            who = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-            with contextlib.suppress(OSError):  # a full disk: who holds it stays unsaid
+            holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+            with contextlib.suppress(OSError):  # on a full disk the lock still works, without the holder's name
                 os.ftruncate(self.file, 0)
-                os.pwrite(self.file, who.encode("utf-8"), 0)
+                os.pwrite(self.file, holder.encode("utf-8"), 0)
 
     def _is_held(self) -> bool:
-        """Whether the file that is locked is still the one in the folder."""
+        """Return whether the locked file is still the one in the folder."""
         try:
             return self.file is not None and os.path.samestat(os.fstat(self.file), self.path.stat())
         except FileNotFoundError:
@@ -83,9 +92,13 @@ class RunLock:
 
 
 def _lock(file: int) -> None:
-    """Raises BlockingIOError if another process holds it; where there are no locks, it does nothing."""
+    """Lock an open file; do nothing on systems and file systems without locks.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
     try:
-        import fcntl
+        import fcntl  # Windows does not have it
     except ImportError:
         return
     try:
@@ -96,6 +109,6 @@ def _lock(file: int) -> None:
         return
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove_if_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()

@@ -1,6 +1,6 @@
-"""Writes checkpoints in OpenAI's layout, through the op that TensorFlow 1's `Saver` used.
+"""Writing checkpoints in OpenAI's layout, with the operation that TensorFlow 1's `Saver` used.
 
-OpenAI's old tools read what is written here. `formats/openai/checkpoint.py` reads it, and theirs.
+OpenAI's old tools can read these checkpoints. `formats/openai/checkpoint.py` reads both these and theirs.
 """
 
 from __future__ import annotations
@@ -25,35 +25,44 @@ def save(
     directory: Path,
     weights: Mapping[str, Any],
     name: str = checkpoint_files.CHECKPOINT_NAME,
-    beside: Mapping[str, Tensors] = MappingProxyType({}),
+    other_tensors: Mapping[str, Tensors] = MappingProxyType({}),
     texts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes `<name>.index` and `<name>.data-00000-of-00001` and makes them the directory's current checkpoint.
+    """Write `<name>.index` and `<name>.data-00000-of-00001` and make them the directory's current checkpoint.
 
-    weights: nested, arrays or tensors. beside, texts: tensors and text that belong to it, by the names of their files.
-    The files get their names only when all are whole, and the `checkpoint` file names the weights last: whatever
-    happens in between leaves the previous checkpoint in use. Raises GPT2Error if the directory cannot be written.
+    All files are completed before any of them gets its name, and the `checkpoint` file, which names the weights, is
+    moved last. If the process dies in between, the previous checkpoint stays in use.
+
+    Args:
+        directory: The model directory.
+        weights: Nested weights, as arrays or tensors.
+        name: Prefix of the weights' files.
+        other_tensors: Tensors saved together with the weights: {file prefix: {name: tensor}}.
+        texts: Text files saved together with the weights: {file name: text}.
+
+    Raises:
+        GPT2Error: The directory cannot be written.
     """
     try:
         with files.atomic_write_many(directory, checkpoint_files.STATE_FILE) as folder:
-            for prefix, tensors in {**beside, name: dict(in_file_shapes(weights))}.items():
-                _write(folder / prefix, tensors)
+            for prefix, tensors in {**other_tensors, name: dict(to_file_shapes(weights))}.items():
+                _write_tensors(folder / prefix, tensors)
             for file, text in {**texts, checkpoint_files.STATE_FILE: checkpoint_files.state_text(name)}.items():
                 (folder / file).write_text(text, encoding="utf-8")
     except (OSError, tf.errors.OpError) as error:
-        reason = _first_line(error).rsplit("; ", 1)[-1]  # before it stands a temporary file's name
+        reason = _first_line(error).rsplit("; ", 1)[-1]  # the text before it names a temporary file
         raise GPT2Error(
-            f"the checkpoint could not be written to {directory}: {reason}; what was saved before is still in use"
+            f"the checkpoint could not be written to {directory}: {reason}; the previous checkpoint is still in use"
         ) from error
 
 
-def in_file_shapes(weights: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
-    """Nested weights -> (name in the checkpoint, tensor of the shape that it has there)."""
+def to_file_shapes(weights: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
+    """Yield each of the nested weights as (name, tensor), both as the checkpoint file has them."""
     for name, tensor in flatten(weights):
         yield name, tf.reshape(tensor, checkpoint.file_shape(name, tensor.shape))
 
 
-def _write(prefix: Path, tensors: Tensors) -> None:
+def _write_tensors(prefix: Path, tensors: Tensors) -> None:
     tf.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=list(tensors),
@@ -63,6 +72,6 @@ def _write(prefix: Path, tensors: Tensors) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """What TensorFlow says, without the names of its nodes and operations."""
+    """Return the first line of TensorFlow's message without the names of nodes and operations."""
     line = str(getattr(error, "message", error)).strip().split("\n")[0]
     return re.sub(r"\{\{.*?\}\} *| *\[Op:.*", "", line)

@@ -1,1 +1,1 @@
-"""What a training run records and reports: history, TensorBoard events, progress lines."""
+"""The log and the reports of a training run: history, TensorBoard events, progress lines."""

@@ -1,7 +1,7 @@
-"""TensorBoard's event files: TFRecords of what TensorFlow carries.
+"""TensorBoard event files, written as TFRecords of TensorFlow's own protocol buffers.
 
-Its `tf.summary` needs the tensorboard package, which is no longer installed with it, and its writer of TFRecords leaves
-a file that cannot be read any further where a disk was full.
+`tf.summary` is not used: it needs the tensorboard package, which TensorFlow no longer installs. `tf.io.TFRecordWriter`
+is not used either: after a full disk it leaves a file that cannot be read past the damaged record.
 """
 
 from __future__ import annotations
@@ -19,39 +19,49 @@ from gpt2.training.logs.appended_file import AppendedFile
 
 
 class EventWriter:
-    """Appends to a new event file in a folder. Raises GPT2Error if that does not work now; it is then made up for."""
+    """A new event file in a folder, to which events are appended.
+
+    Every method raises GPT2Error if the file cannot be written now; the event is then written together with a later
+    one.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Create the file."""
         self.folder = folder
-        self.file = self._begun()
+        self.file = self._create_file()
 
-    def _begun(self) -> AppendedFile:
+    def _create_file(self) -> AppendedFile:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns() % 10**9}"
-        first = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-        return AppendedFile(self.folder / name, _record(first))
+        header = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
+        return AppendedFile(self.folder / name, _encode_record(header))
 
     def restore(self) -> None:
-        """Begins another file if this one was removed."""
+        """Create another file if this one was removed, and write the pending events to it."""
         if not self.file.path.is_file():
-            waiting, self.file = self.file.pending, self._begun()
-            self.file.add(waiting)
+            pending = self.file.pending
+            self.file = self._create_file()
+            self.file.add(pending)
 
-    def scalars(self, step: int, **values: float) -> None:
-        self._summary(step, *(tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()))
+    def add_scalars(self, step: int, **values: float) -> None:
+        """Append one value for each tag."""
+        self._add_summary(
+            step, *(tf.compat.v1.Summary.Value(tag=tag, simple_value=value) for tag, value in values.items())
+        )
 
-    def text(self, step: int, tag: str, text: str) -> None:
+    def add_text(self, step: int, tag: str, text: str) -> None:
+        """Append a text for TensorBoard's text plugin."""
         metadata = tf.compat.v1.SummaryMetadata()
         metadata.plugin_data.plugin_name = "text"
         tensor = tf.make_tensor_proto([text.encode("utf-8")], tf.string)
-        self._summary(step, tf.compat.v1.Summary.Value(tag=tag, metadata=metadata, tensor=tensor))
+        self._add_summary(step, tf.compat.v1.Summary.Value(tag=tag, metadata=metadata, tensor=tensor))
 
-    def _summary(self, step: int, *values: object) -> None:
+    def _add_summary(self, step: int, *values: object) -> None:
         summary = tf.compat.v1.Summary(value=values)
-        self.file.add(_record(tf.compat.v1.Event(wall_time=time.time(), step=step, summary=summary)))
+        self.file.add(_encode_record(tf.compat.v1.Event(wall_time=time.time(), step=step, summary=summary)))
 
 
-def _record(event: Any) -> bytes:
-    """A TFRecord: the length, its checksum, the bytes, theirs."""
+def _encode_record(event: Any) -> bytes:
+    """Return a TFRecord: the length, its checksum, the event's bytes, their checksum."""
     data = event.SerializeToString()
     length = len(data).to_bytes(8, "little")
     return length + _checksum(length) + data + _checksum(data)

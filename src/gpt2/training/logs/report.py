@@ -1,41 +1,46 @@
-"""What a run tells whoever started it, while it goes on. Where the old tools had a line for it, it is theirs."""
+"""Progress reports of a run. A line that the old tools also printed has their wording."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 LINE_PREFIX = "[{step} | {seconds:2.2f}]"
-LOSS_LINE = LINE_PREFIX + " loss={loss:2.2f} avg={smoothed:2.2f}"
+LOSS_LINE = LINE_PREFIX + " loss={loss:2.2f} avg={smoothed_loss:2.2f}"
 VALIDATION_LINE = LINE_PREFIX + " validation loss = {loss:2.2f} ({bits_per_byte:.3f} bits per byte)"
 SAMPLE_BLOCK = "======== SAMPLE {} ========\n{}\n"
 
 
 class UpdateStats(NamedTuple):
-    """One update of the weights."""
+    """Figures of one update of the weights."""
 
     step: int
-    seconds: float  # that the run has gone on
+    seconds: float  # training time of the run so far
     loss: float  # nats per token
-    smoothed: float
+    smoothed_loss: float  # the exponentially smoothed loss, nats per token
     tokens_per_second: float
 
 
 class TrainingReport:
-    """Listens and does nothing; who wants to show a run overrides what it shows."""
+    """A report that shows nothing; a subclass overrides the methods for what it shows."""
 
-    closed = False  # whether nobody reads it any more, as after `| head`: the run then saves and ends
+    closed = False  # True once the reader is gone, as after `| head`: the run then saves and ends
 
     def write_line(self, line: str) -> None:
-        """What the old tools printed, or something like it."""
+        """Show a line that the old tools printed, or a similar one."""
 
     def notify(self, line: str) -> None:
-        """What a person should know besides."""
+        """Show additional information for the user."""
 
-    def start(self, step: int, last: int | None) -> None:
-        """Updates begin, after `step` of them, up to `last`, or without an end."""
+    def start(self, step: int, last_step: int | None) -> None:
+        """Start to show updates.
+
+        Args:
+            step: Number of updates made so far.
+            last_step: Number of the last update; None if the run has no end.
+        """
 
     def update(self, update: UpdateStats) -> None:
-        """One was made."""
+        """Show one update."""
 
     def finish(self) -> None:
-        """There will be no more."""
+        """Stop showing updates."""

@@ -1,6 +1,6 @@
-"""A run's settings, kept with it in `settings.json`, so that a run goes on as it was begun whatever is left out.
+"""The settings stored with a run in `settings.json`, so that a resumed run keeps those that are not given again.
 
-{"directory": the working directory, to which its relative paths belong, "settings": {name: value, ...}}
+{"directory": the working directory that relative paths belong to, "settings": {name: value, ...}}
 """
 
 from __future__ import annotations
@@ -21,175 +21,213 @@ from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, list_aliases
 from gpt2.hparams import HPARAMS_FILE, load_hparams
 from gpt2.training import distribution
 from gpt2.training.checkpoints import run_folder
+from gpt2.training.settings.rules import FIXED_SETTINGS, NEW_MODEL_SETTINGS, RULES
 from gpt2.training.settings.settings import LATEST, TrainingSettings
 
 SETTINGS_FILE = "settings.json"
-DIRECTORY, SETTINGS = "directory", "settings"
-WHICH_RUN = ("run_name", "checkpoint_dir", "restore_from")
-END = ("steps", "stop_after")
-NOT_KEPT = (*WHICH_RUN, "steps", "threads")  # of one call, or of one machine
-PATHS = ("dataset", "val_dataset", "vocabulary", "sample_dir")
-SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_token_embd")
-FIXED = ("from_scratch", "model_name", "vocabulary", *SIZES)  # what a run that goes on cannot change
-UNSAID = (*FIXED, "stop_after", "print_every", "models_dir", "combine")  # the model stays, and an end is seen
-STAY = "leave {} out to go on with it, or begin another one with restore_from fresh or another run_name"
-NEEDS = {  # flag: those that are of no effect without it
-    "from_scratch": ("vocabulary", *SIZES),
-    "val_every": ("val_dataset", "val_split", "val_batch_size", "val_batch_count"),
-}
-EITHER_OR = [("from_scratch", "model_name"), ("vocabulary", "n_vocab"), ("val_dataset", "val_split")]
+DIRECTORY_KEY = "directory"
+SETTINGS_KEY = "settings"
+KEEP_MODEL_ADVICE = "leave {} out to resume the run, or start another one with restore_from fresh or another run_name"
 
 
-def write_settings(settings: TrainingSettings, last: int | None, seed: int, goes_on: bool = False) -> None:
-    """Keeps a run's settings in its folder, with the seed that it has and its last update, None if it has no end.
+def write_settings(settings: TrainingSettings, last_step: int | None, seed: int, resumes: bool = False) -> None:
+    """Write a run's settings into its folder.
 
-    goes_on: the run has a model already, whatever the settings say. Raises GPT2Error if that does not work.
+    Args:
+        settings: The settings of this call.
+        last_step: The number of the last update; None if the run has no end.
+        seed: The run's seed.
+        resumes: Whether the run has a model already, whose settings are then kept.
+
+    Raises:
+        GPT2Error: The file cannot be written.
     """
-    kept = {**_values(settings, seed), "stop_after": last}
-    if goes_on:
-        with contextlib.suppress(GPT2Error):  # what is damaged is replaced
-            kept |= {name: value for name, value in _read(settings.run_folder)[0].items() if name in FIXED}
+    stored = {**_storable(settings, seed), "stop_after": last_step}
+    if resumes:
+        with contextlib.suppress(GPT2Error):  # a damaged file is replaced
+            previous = _read_settings(settings.run_folder)[0]
+            stored |= {name: value for name, value in previous.items() if name in FIXED_SETTINGS}
     settings.run_folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(settings.run_folder / SETTINGS_FILE) as file:
-        file.write(json.dumps({DIRECTORY: os.getcwd(), SETTINGS: kept}, indent=1).encode("utf-8"))
+        file.write(json.dumps({DIRECTORY_KEY: os.getcwd(), SETTINGS_KEY: stored}, indent=1).encode("utf-8"))
 
 
 def combine_settings(given: Mapping[str, Any]) -> TrainingSettings:
-    """What a person asks for who types these settings and leaves the others out.
+    """Return the settings of a call that gives only some of them.
 
-    A run that goes on, on one machine, takes those from what is kept with it, any other the defaults. Raises
-    UsageError for values that are not allowed, of no effect, or not those of the model that the run trains; GPT2Error
-    if what is kept is damaged.
+    On one machine, a resumed run takes the other settings from its folder; any other run takes the defaults.
+
+    Raises:
+        UsageError: A value is not allowed or has no effect, or belongs to another model than the run's.
+        GPT2Error: The stored settings are damaged.
     """
-    which = TrainingSettings(**{"dataset": ".", **{name: given[name] for name in WHICH_RUN if name in given}})
-    goes_on = which.restore_from == LATEST and run_folder.has_checkpoint(which.run_folder)
-    # Of several workers only one may see the run's folder: all go by what is typed on each.
-    kept, _ = _read(which.run_folder) if goes_on and distribution.worker_count() == 1 else ({}, [])
-    if goes_on:
-        _check_fixed(given, kept, which.run_folder)
-    if {*END} & {*given}:
-        kept.pop("stop_after", None)
-    settings = TrainingSettings(**{**kept, **given})
+    per_call = {name: value for name, value in given.items() if name in RULES and RULES[name].per_call}
+    location = TrainingSettings(**{"dataset": ".", **per_call})
+    resumes = location.restore_from == LATEST and run_folder.has_checkpoint(location.run_folder)
+    # Of several workers only one may have access to the run's folder, so each uses the settings it was given.
+    stored: dict[str, Any] = {}
+    if resumes and distribution.worker_count() == 1:
+        stored, _ = _read_settings(location.run_folder)
+    if resumes:
+        _check_fixed_settings(given, stored, location.run_folder)
+    if "steps" in given or "stop_after" in given:
+        stored.pop("stop_after", None)
+    settings = TrainingSettings(**{**stored, **given})
     _check_effects(given, settings)
     return settings
 
 
 def check_model(settings: TrainingSettings) -> None:
-    """Raises UsageError if a run that goes on has another model than the settings name, GPT2Error if there is none."""
+    """Check that a run that these settings resume was started with their model.
+
+    Raises:
+        UsageError: The run has another model.
+        GPT2Error: The settings' model does not exist.
+    """
     if settings.restore_from == LATEST and run_folder.has_checkpoint(settings.run_folder):
         given = {"model_name": settings.model_name, "models_dir": settings.models_dir}
-        _check_fixed(given, _read(settings.run_folder)[0], settings.run_folder)
+        _check_fixed_settings(given, _read_settings(settings.run_folder)[0], settings.run_folder)
 
 
 def describe_changes(settings: TrainingSettings, seed: int) -> str:
-    """One line that says what a run that goes on is now asked to do in another way; empty if nothing is."""
-    with contextlib.suppress(GPT2Error):  # what is damaged says nothing, and is about to be replaced
-        new, (kept, unknown) = _values(settings, seed), _read(settings.run_folder)
-        changed = [name for name in kept if name not in UNSAID and not _same(name, new, kept)]
-        said = [f"with {name} {_shown(new[name])} instead of the run's {_shown(kept[name])}" for name in changed]
-        said += [f"without {name}, which this version does not know" for name in unknown]
-        if kept and not kept["from_scratch"] and not _same("model_name", new, kept):
-            said.append(f"with the model that it was begun with, {kept['model_name']}, not with {new['model_name']}")
-        return f"{settings.run_folder} goes on {', '.join(said)}" if said else ""
-    return ""
+    """Return one line about the settings that a resumed run changes, or an empty string if it changes none."""
+    try:
+        stored, unknown = _read_settings(settings.run_folder)
+    except GPT2Error:  # the damaged file is about to be replaced
+        return ""
+    new = _storable(settings, seed)
+    changes = [
+        f"with {name} {_describe(new[name])} instead of the run's {_describe(stored[name])}"
+        for name in stored
+        if not (RULES[name].fixed or RULES[name].silent or _is_same(name, new, stored))
+    ]
+    changes += [f"without {name}, which this version does not know" for name in unknown]
+    if stored and not stored["from_scratch"] and not _is_same("model_name", new, stored):
+        changes.append(f"with the model that it started from, {stored['model_name']}, not with {new['model_name']}")
+    return f"{settings.run_folder} resumes {', '.join(changes)}" if changes else ""
 
 
-def _values(settings: TrainingSettings, seed: int) -> dict[str, Any]:
-    """What is kept, the end of the run aside."""
-    values = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_KEPT}
+def _storable(settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """Return the settings that are stored, except the end of the run."""
+    values = {name: value for name, value in dataclasses.asdict(settings).items() if not RULES[name].per_call}
     return {**values, "learning_rate": settings.peak_learning_rate, "seed": seed}
 
 
-def _shown(value: Any) -> str:
+def _describe(value: Any) -> str:
     return "default" if value is None else str(value)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """What was kept, relative paths as they are from here, and names that only another version knows.
+def _read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return a run's stored settings, and the names of stored settings that this version does not know.
 
-    Nothing if an older version or an old tool made the run. Raises GPT2Error if it cannot be read or is damaged.
+    Relative paths are made valid for the present working directory. Both results are empty if the folder has no
+    settings, because an older version or an old tool made the run.
+
+    Raises:
+        GPT2Error: The file cannot be read or is damaged.
     """
     path = folder / SETTINGS_FILE
     if not path.is_file():
         return {}, []
-    known = [field.name for field in dataclasses.fields(TrainingSettings) if field.name not in NOT_KEPT]
+    known = [name for name, rule in RULES.items() if not rule.per_call]
     try:
-        found = json.loads(path.read_bytes())
-        kept = {name: value for name, value in found[SETTINGS].items() if name in known}
-        for name in PATHS:
-            if kept.get(name):
-                kept[name] = _from_here(kept[name], found[DIRECTORY])
-        settings = TrainingSettings(**kept)
+        content = json.loads(path.read_bytes())
+        stored = {name: value for name, value in content[SETTINGS_KEY].items() if name in known}
+        for name in stored:
+            if RULES[name].is_path and stored[name]:
+                stored[name] = _relocate(stored[name], content[DIRECTORY_KEY])
+        settings = TrainingSettings(**stored)
     except OSError as error:
         raise GPT2Error(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GPT2Error(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it and type the run's flags once more"
+            f"{path} is damaged ({type(error).__name__}: {error}); delete it and give the run's flags again"
         ) from error
-    kept = {name: value for name, value in dataclasses.asdict(settings).items() if name in known}
-    return kept, sorted(set(found[SETTINGS]) - set(known))
+    values = dataclasses.asdict(settings)
+    return {name: values[name] for name in values if name in known}, sorted(set(content[SETTINGS_KEY]) - set(known))
 
 
-def _from_here(path: str, directory: str) -> str:
-    """A path that was relative to a directory, unless that is gone: then the run has moved, and its texts with it."""
+def _relocate(path: str, directory: str) -> str:
+    """Return a path relative to `directory` as a path from here.
+
+    If the directory no longer exists, the path stays as it is: the run was moved together with its texts.
+    """
     if os.path.realpath(directory) == os.path.realpath(os.curdir) or not os.path.isdir(directory):
         return path
     return os.path.join(directory, expand_path(path))
 
 
-def _same(name: str, given: Mapping[str, Any], kept: Mapping[str, Any]) -> bool:
-    mine, its = given[name], kept[name]
-    if mine == its or None in (mine, its):
-        return mine == its
+def _is_same(name: str, given: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+    """Return whether two values of a setting mean the same: models and paths can be written in several ways."""
+    given_value = given[name]
+    stored_value = stored[name]
+    if given_value == stored_value or None in (given_value, stored_value):
+        return given_value == stored_value
     if name == "model_name":
-        folders = [_folder(mine, given.get("models_dir", kept["models_dir"])), _folder(its, kept["models_dir"])]
-        return mine in list_aliases(its) or folders[0] == folders[1]
-    return name in PATHS and os.path.realpath(expand_path(mine)) == os.path.realpath(expand_path(its))
+        if given_value in list_aliases(stored_value):
+            return True
+        given_folder = _model_folder(given_value, given.get("models_dir", stored["models_dir"]))
+        return given_folder == _model_folder(stored_value, stored["models_dir"])
+    if not RULES[name].is_path:
+        return False
+    return os.path.realpath(expand_path(given_value)) == os.path.realpath(expand_path(stored_value))
 
 
-def _folder(model_name: str, models_dir: str) -> Path:
+def _model_folder(model_name: str, models_dir: str) -> Path:
     try:
         return find_model(model_name, models_dir).path.resolve()
-    except GPT2Error:  # it is no longer there
+    except GPT2Error:  # the model was removed
         return Path(model_name).resolve()
 
 
-def _check_fixed(given: Mapping[str, Any], kept: Mapping[str, Any], folder: Path) -> None:
-    """Raises UsageError for a model that is not the run's; of one whose settings were not kept, its sizes tell."""
-    if not kept:
-        if "model_name" in given and files.is_file(folder / HPARAMS_FILE):
-            named = find_model(given["model_name"], given.get("models_dir", DEFAULT_MODELS_DIR))
-            if named.hparams != load_hparams(folder / HPARAMS_FILE):
-                raise UsageError(
-                    f"the run in {folder} is of another model than {given['model_name']}: {STAY.format('model_name')}"
-                )
+def _check_fixed_settings(given: Mapping[str, Any], stored: Mapping[str, Any], folder: Path) -> None:
+    """Raise UsageError if a given setting belongs to another model than the run's."""
+    if not stored:
+        _check_hparams(given, folder)
         return
-    own = "from_scratch" if kept["from_scratch"] else f"model_name {kept['model_name']}"
-    without = ("model_name",) if kept["from_scratch"] else ("vocabulary", *SIZES)  # what it knows nothing of
-    for name in FIXED:
-        if name in given and (name in without or not _same(name, given, kept)):
-            its = own if name in without or kept[name] in (None, False) else f"{name} {kept[name]}"
-            raise UsageError(
-                f"the run in {folder} was begun with {its}, not with {name} {given[name]}: {STAY.format(name)}"
-            )
+    if stored["from_scratch"]:
+        model = "from_scratch"
+        not_applicable: tuple[str, ...] = ("model_name",)
+    else:
+        model = f"model_name {stored['model_name']}"
+        not_applicable = NEW_MODEL_SETTINGS
+    for name in FIXED_SETTINGS:
+        if name not in given or (name not in not_applicable and _is_same(name, given, stored)):
+            continue
+        is_unset = name in not_applicable or stored[name] in (None, False)
+        raise UsageError(
+            f"the run in {folder} was started with {model if is_unset else f'{name} {stored[name]}'}, not with"
+            f" {name} {given[name]}: {KEEP_MODEL_ADVICE.format(name)}"
+        )
+
+
+def _check_hparams(given: Mapping[str, Any], folder: Path) -> None:
+    """Raise UsageError if the given model's sizes are not those of a run without stored settings."""
+    if "model_name" not in given or not files.is_file(folder / HPARAMS_FILE):
+        return
+    model = find_model(given["model_name"], given.get("models_dir", DEFAULT_MODELS_DIR))
+    if model.hparams != load_hparams(folder / HPARAMS_FILE):
+        raise UsageError(
+            f"the run in {folder} has another model than {given['model_name']}:"
+            f" {KEEP_MODEL_ADVICE.format('model_name')}"
+        )
 
 
 def _check_effects(given: Mapping[str, Any], settings: TrainingSettings) -> None:
-    """Raises UsageError for what surely is a mistake: a setting that nothing would come of."""
-    for needed, names in NEEDS.items():
-        for name in names:
-            if name in given and needed not in given and not getattr(settings, needed):
-                raise UsageError(f"{name} is of no effect without {needed}: give {needed} too")
-    for pair in EITHER_OR:
-        if all(given.get(name) for name in pair):
-            raise UsageError(f"give {' or '.join(pair)}, not both")
-    rows = [name for name in ("csv_header", "csv_start") if given.get(name)]
-    if rows:
-        paths = [
-            path
-            for text in (settings.dataset, settings.val_dataset)
-            if text
-            for path in documents.find_text_files(text)
-        ]
-        if not any(".csv" in path.suffixes for path in paths):
-            raise UsageError(f"{rows[0]} is of no effect: there is no .csv in {settings.dataset}")
+    """Raise UsageError for a given setting that would have no effect, which is surely a mistake."""
+    for name in given:
+        required = RULES[name].requires
+        if required and required not in given and not getattr(settings, required):
+            raise UsageError(f"{name} has no effect without {required}: give {required} as well")
+    for name in given:
+        excluded = RULES[name].excludes
+        if excluded and given[name] and given.get(excluded):
+            raise UsageError(f"give {excluded} or {name}, not both")
+    csv_settings = [name for name in ("csv_header", "csv_start") if given.get(name)]
+    if csv_settings and not _has_csv(settings):
+        raise UsageError(f"{csv_settings[0]} has no effect: there is no .csv in {settings.dataset}")
+
+
+def _has_csv(settings: TrainingSettings) -> bool:
+    datasets = [text for text in (settings.dataset, settings.val_dataset) if text]
+    return any(".csv" in path.suffixes for text in datasets for path in documents.find_text_files(text))

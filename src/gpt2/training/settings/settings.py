@@ -1,6 +1,6 @@
-"""What a training run is asked to do. No TensorFlow: mistakes are answered at once.
+"""The settings of a training run. This module does not import TensorFlow, so mistakes are reported at once.
 
-The names and defaults are those of nshepperd's train.py, from `dataset` to `val_every`, and of Tenoke's, `stop_after`.
+The names and defaults from `dataset` to `val_every` are those of nshepperd's train.py; `stop_after` is Tenoke's.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from gpt2.files import expand_path
 from gpt2.flags import CsvHeader, Encoding, Flag, ModelsDir, Threads
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
-from gpt2.request import BFLOAT16, FLOAT32, Sampling, check_integer, check_number
+from gpt2.request import FLOAT32, Sampling, check_integer, check_number
 from gpt2.text.undecodable import check_encoding
+from gpt2.training.settings.rules import ADAM, ADAMW, CONSTANT, LINEAR, OPTIMIZERS, PRECISIONS, RULES, SCHEDULES
 
-ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
-SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = (FLOAT32, BFLOAT16)  # of the matrix products
-LATEST, FRESH = "latest", "fresh"
-ADAMW_DECAY = 0.01
-HEAD_ROWS = 1024  # rows of logits that are in memory at once
-QUERIES = 256  # of a slice of attention, which computes no scores for keys after its end
-FINE_TUNING_RATE, NEW_MODEL_RATE = 0.00002, 0.001
+LATEST = "latest"  # restore_from: resume the run if it has a checkpoint, else start it
+FRESH = "fresh"  # restore_from: start the run from the beginning
+ADAMW_WEIGHT_DECAY = 0.01
+FINE_TUNING_RATE = 0.00002  # default learning rate
+NEW_MODEL_RATE = 0.001  # default learning rate of a model trained from scratch
 CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: int, float: float, bool: bool, str: os.fspath}
-MOST = (1 << 63) - 1  # of what is handed on as a 64-bit integer
+MAX_INTEGER = (1 << 63) - 1  # integers are handed on as 64-bit numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
     """The settings of a training run, which are also the flags of train.py.
 
-    Paths may be `Path`s. `dataset` must be given, except for a run that is resumed, see `run_settings`.
+    `dataset` is required, except when a run is resumed: see `run_settings`. Paths may be given as `Path`, numbers as
+    NumPy's. `rules.RULES` says which settings depend on each other and which a resumed run can change.
 
     Raises:
         UsageError: A value is not allowed, or two values contradict each other.
@@ -140,7 +139,7 @@ class TrainingSettings:
             expects="a name",
             help=f"learning rate after the warmup, until the last update: {' or '.join(SCHEDULES)}, down to 0",
         ),
-    ] = "constant"
+    ] = CONSTANT
     weight_decay: Annotated[
         float | None, Flag(help="decoupled weight decay of matrices; by default 0.01 with adamw, else 0")
     ] = None
@@ -179,125 +178,125 @@ class TrainingSettings:
     multi_gpu: Annotated[bool, Flag(help="train on all GPUs of the machine, with batch_size windows on each")] = True
 
     def __post_init__(self) -> None:
-        self._check_types()
+        """Convert the values to their types and check them."""
+        for field in dataclasses.fields(self):
+            self._convert(field)
         if not self.dataset:
-            raise UsageError("dataset is missing: give the text to train on; only a run that goes on knows its own")
-        self._check_choices()
-        self._check_ranges()
+            raise UsageError("dataset is missing: give the text to train on; only a resumed run knows its own")
+        for name, declaration in declared_settings().items():
+            self._check_minimum(name, declaration.flag.minimum)
+            RULES[name].check(name, getattr(self, name))
+        check_encoding(self.encoding)
+        check_threads(self.threads)
+        if self.run_name in ("", os.pardir) or Path(self.run_name).name != self.run_name:
+            raise UsageError(f"run_name must be the name of a folder, not {self.run_name!r}")
+        self._check_combinations()
+
+    def _convert(self, field: dataclasses.Field) -> None:
+        """Convert one value to the type of its field. Raise UsageError if it has another type."""
+        name = field.name
+        value = getattr(self, name)
+        kind = declared_settings()[name].type
+        if value is None and field.default is None:
+            return
+        if kind is int:
+            check_integer(name, value)
+        elif kind is float:
+            check_number(name, value)
+        elif kind is bool and not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, not {value!r}")
+        elif kind is str and not isinstance(value, (str, os.PathLike)):
+            raise UsageError(f"{name} must be text, not {value!r}")
+        object.__setattr__(self, name, CONVERSIONS[kind](value))  # the dataclass is frozen
+
+    def _check_minimum(self, name: str, minimum: int | None) -> None:
+        """Raise UsageError if an integer is too small or too large."""
+        value = getattr(self, name)
+        if value is None or minimum is None:
+            return
+        if value < minimum:
+            raise UsageError(f"{name} must be {minimum} or more, not {value}")
+        if value > MAX_INTEGER:
+            raise UsageError(f"{name} must be below {MAX_INTEGER + 1}, not {value}")
+
+    def _check_combinations(self) -> None:
+        """Raise UsageError for values that contradict each other."""
+        has_end = self.steps is not None or self.stop_after is not None
         if self.steps is not None and self.stop_after is not None:
-            raise UsageError("give steps (so many more updates) or stop_after (so many in all), not both")
-        if self.lr_schedule != "constant" and self.steps is None and self.stop_after is None:
+            raise UsageError("give steps (N more updates) or stop_after (N updates in all), not both")
+        if self.lr_schedule != CONSTANT and not has_end:
             raise UsageError(f"lr_schedule {self.lr_schedule} needs an end: give steps or stop_after")
         if self.patience and not self.val_every:
-            raise UsageError("patience counts validations: give val_every too")
+            raise UsageError("patience counts validations: give val_every as well")
         if self.only_train_transformer_layers and self.from_scratch:
-            raise UsageError("only_train_transformer_layers would leave a new model's embeddings untrained")
+            raise UsageError(
+                "only_train_transformer_layers would leave a new model's embeddings untrained: give it or from_scratch,"
+                " not both"
+            )
         if self.from_scratch:
             self.new_hparams(self.n_vocab)
         Sampling(top_k=self.top_k, top_p=self.top_p)
 
-    def _check_types(self) -> None:
-        types = {name: declaration.type for name, declaration in declared_settings().items()}
-        for field in dataclasses.fields(self):
-            name, value = field.name, getattr(self, field.name)
-            kind = types[name]
-            if value is None and field.default is None:
-                continue
-            if kind is int:
-                check_integer(name, value)
-            elif kind is float:
-                check_number(name, value)
-            elif kind is bool and not isinstance(value, bool):
-                raise UsageError(f"{name} must be True or False, not {value!r}")
-            elif kind is str and not isinstance(value, (str, os.PathLike)):
-                raise UsageError(f"{name} must be text, not {value!r}")
-            object.__setattr__(self, name, CONVERSIONS[kind](value))  # a Path and NumPy's numbers are let in
-
-    def _check_choices(self) -> None:
-        check_encoding(self.encoding)
-        allowed = {"optimizer": OPTIMIZERS, "lr_schedule": SCHEDULES, "precision": PRECISIONS}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise UsageError(
-                    f"{name} must be {', '.join(values[:-1])} or {values[-1]}, not {getattr(self, name)!r}"
-                )
-        if self.run_name in ("", os.pardir) or Path(self.run_name).name != self.run_name:
-            raise UsageError(f"run_name must be the name of a folder, not {self.run_name!r}")
-
-    def _check_ranges(self) -> None:
-        check_threads(self.threads)
-        for name in ("noise", "dropout", "val_split"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 0 or more and below 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "save_minutes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} must be above 0, not {value}")
-        for name in ("clip_norm", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UsageError(f"{name} must be 0 (off) or more, not {value}")
-        for name, (_, flag) in declared_settings().items():
-            value = getattr(self, name)
-            if value is None or flag.minimum is None:
-                continue
-            if value < flag.minimum:
-                raise UsageError(f"{name} must be {flag.minimum} or more, not {value}")
-            if value > MOST:
-                raise UsageError(f"{name} must be below {MOST + 1}, not {value}")
-
     @property
     def run_folder(self) -> Path:
+        """The run's folder, below `checkpoint_dir`."""
         return expand_path(self.checkpoint_dir) / self.run_name
 
     @property
-    def csv(self) -> CsvFormat:
-        return CsvFormat(self.csv_header, self.csv_start)
-
-    @property
     def sample_folder(self) -> Path:
+        """The folder of the run's samples, below `sample_dir`."""
         return expand_path(self.sample_dir) / self.run_name
 
     @property
-    def decay(self) -> float:
-        """Weight decay, which is what adamw has and adam has not unless it is given."""
-        return (ADAMW_DECAY if self.optimizer == ADAMW else 0.0) if self.weight_decay is None else self.weight_decay
+    def csv_format(self) -> CsvFormat:
+        """How the documents of a .csv file are read."""
+        return CsvFormat(self.csv_header, self.csv_start)
+
+    @property
+    def effective_weight_decay(self) -> float:
+        """The weight decay; if it is not given, adamw has one and the other optimizers do not."""
+        if self.weight_decay is not None:
+            return self.weight_decay
+        return ADAMW_WEIGHT_DECAY if self.optimizer == ADAMW else 0.0
 
     @property
     def peak_learning_rate(self) -> float:
-        """The learning rate that was given, or else what suits fine-tuning or a new model."""
+        """The learning rate; if it is not given, a default for fine-tuning or for a new model."""
         return self.learning_rate or (NEW_MODEL_RATE if self.from_scratch else FINE_TUNING_RATE)
 
     def new_hparams(self, n_vocab: int) -> HParams:
-        """The sizes of a model that is trained from scratch."""
-        of_token = None if self.n_token_embd == self.n_embd else self.n_token_embd
-        return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer, n_token_embd=of_token)
+        """Return the hyperparameters of a model trained from scratch."""
+        n_token_embd = None if self.n_token_embd == self.n_embd else self.n_token_embd
+        return HParams(n_vocab, self.n_ctx, self.n_embd, self.n_head, self.n_layer, n_token_embd=n_token_embd)
 
-    def last_step(self, done: int) -> int | None:
-        """The number of the run's last update, if it has made `done` of them; None is for ever."""
-        return self.stop_after if self.steps is None else done + self.steps
+    def last_step(self, steps_done: int) -> int | None:
+        """Return the number of the run's last update after `steps_done` updates; None if the run has no end."""
+        return self.stop_after if self.steps is None else steps_done + self.steps
 
-    def rate(self, step: int, last: int | None) -> float:
-        """The learning rate of update `step`, counted from 1: linear warm-up, then the schedule, 0 after `last`."""
+    def learning_rate_at(self, step: int, last_step: int | None) -> float:
+        """Return the learning rate of update `step`, counted from 1.
+
+        It rises linearly during the warm-up, then follows the schedule, which reaches 0 after `last_step`.
+        """
         peak = self.peak_learning_rate
         if step <= self.warmup_steps:
             return peak * step / self.warmup_steps
-        if self.lr_schedule == "constant" or last is None:
+        if self.lr_schedule == CONSTANT or last_step is None:
             return peak
-        share = min(1.0, (step - 1 - self.warmup_steps) / max(1, last - self.warmup_steps))
-        return peak * (1 - share if self.lr_schedule == "linear" else (1 + math.cos(math.pi * share)) / 2)
+        progress = min(1.0, (step - 1 - self.warmup_steps) / max(1, last_step - self.warmup_steps))
+        return peak * (1 - progress if self.lr_schedule == LINEAR else (1 + math.cos(math.pi * progress)) / 2)
 
 
 class Declaration(NamedTuple):
-    """How a setting is declared: the type of its values, None aside, and its flag."""
+    """The declaration of a setting."""
 
-    type: type
+    type: type  # of its values other than None
     flag: Flag
 
 
 @functools.cache
 def declared_settings() -> dict[str, Declaration]:
-    """Return the declarations of all settings by their names."""
+    """Return the declarations of all settings by name."""
     declarations = {}
     for name, annotation in typing.get_type_hints(TrainingSettings, include_extras=True).items():
         declared, flag = typing.get_args(annotation)
