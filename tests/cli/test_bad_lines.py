@@ -1,4 +1,4 @@
-"""Command lines of all kinds of mistakes: each is answered in one line, at once, and leaves nothing behind."""
+"""Command lines with all kinds of mistakes: each gets one error line at once and leaves no files behind."""
 
 import importlib.util
 import inspect
@@ -25,12 +25,12 @@ from gpt_2_simple import command as simple
 from lm import command as lm
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60  # that no line may take; most take a thousandth
-BEGUN = "this line would begin to work"
+TIME_LIMIT = 60  # seconds; most lines take a thousandth of it
+WORK_STARTED = "this line would start to work"
 
 
-def begin(*_, **__):
-    raise GPT2Error(BEGUN)
+def start_work(*_, **__):
+    raise GPT2Error(WORK_STARTED)
 
 
 def loaded(name):
@@ -41,7 +41,7 @@ def loaded(name):
 
 
 def gpt_2_simple(**_):
-    """Stands for the command, which reads its line in its own way."""
+    """Stand for the command, which parses its line with argparse."""
 
 
 gpt_2_simple.__signature__ = inspect.signature(simple.CommandFlags, eval_str=True)
@@ -58,7 +58,7 @@ COMMANDS = {
     "gpt_2_lambada": lm.evaluate_lambada,
     "convert": loaded("scripts/convert.py"),
 }
-BEGINNINGS = {
+FIRST_ARGUMENTS = {
     "train": [["text.txt", "--model_name=tiny"]],
     "encode": [["text.txt", "out.npy"]],
     "train_tokenizer": [["text.txt", "vocabulary"]],
@@ -91,7 +91,7 @@ TEXTS = [
 PATHS = [".", "nosuch", "nosuch/deeper", "text.txt", "text.txt/x", "folder", "empty", "loop", "loop/x", "dead"]
 PATHS += ["~nosuchuser/x", "$NOSUCH/x", "tiny", "*", "[", "**/*.txt"]
 DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd"]
-READ = (
+READ_ONLY = (
     "in_text",
     "dataset",
     "dataset_path",
@@ -103,13 +103,13 @@ READ = (
     "model_name",
     "vocabulary",
     "restore_from",
-)  # never written to
+)  # flags that are only read
 NAMES = ["float32", "int8", "float64", "adam", "latest", "fresh", "utf-8", "utf-16", "base64", "idna", "tiny", "124M"]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A working directory with a model, some text and some traps."""
+    """A working directory with a model, text and some traps."""
     place = tmp_path_factory.mktemp("place")
     tiny.write_model(place / "models" / "tiny")
     (place / "text.txt").write_text("the cat sat on the mat\n" * 40)
@@ -125,39 +125,39 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def here(place, monkeypatch):
-    """In there, with the parts of the commands that take long replaced by an error that says so."""
+def workplace(place, monkeypatch):
+    """The working directory; an error replaces the parts of the commands that take long."""
     monkeypatch.chdir(place)
-    monkeypatch.setattr(sample_stream.SampleStream, "load", begin)
-    monkeypatch.setattr(run, "_start_tensorflow", begin)
-    monkeypatch.setattr(generate, "load_weights", begin)
-    monkeypatch.setattr(transfer, "fetch", begin)
-    monkeypatch.setattr(simple, "start_tf_sess", begin)
+    monkeypatch.setattr(sample_stream.SampleStream, "load", start_work)
+    monkeypatch.setattr(run, "_start_tensorflow", start_work)
+    monkeypatch.setattr(generate, "load_weights", start_work)
+    monkeypatch.setattr(transfer, "fetch", start_work)
+    monkeypatch.setattr(simple, "start_tf_sess", start_work)
     return place
 
 
-def some_value(rng, name, flag):
-    if rng.random() < 0.7:  # of the right type
+def random_value(rng, name, flag):
+    if rng.random() < 0.7:  # a value of the right type
         if flag.parse in (int, float):
             return rng.choice(
                 ["0", "1", "2", "3", "-1", "300", "1000000000", "9" * 30] + ["nan", "1e-300"] * (flag.parse is float)
             )
         if flag.parse is str:
-            return rng.choice(PATHS + NAMES + (DEVICES if name in READ else []))
-    return rng.choice(rng.choice([NUMBERS, TEXTS, PATHS, NAMES, DEVICES if name in READ else ["1", "2", "3"]]))
+            return rng.choice(PATHS + NAMES + (DEVICES if name in READ_ONLY else []))
+    return rng.choice(rng.choice([NUMBERS, TEXTS, PATHS, NAMES, DEVICES if name in READ_ONLY else ["1", "2", "3"]]))
 
 
-def some_line(rng, name):
-    """A command line that may or may not be right, and mostly not."""
+def random_line(rng, name):
+    """Return a random command line, which is wrong in most cases."""
     function = COMMANDS[name]
     flags = flags_of(function)
     parameters = list(flags)
     line = []
     if rng.random() < 0.7:
-        line += rng.choice(BEGINNINGS.get(name, [["tiny"]]))
+        line += rng.choice(FIRST_ARGUMENTS.get(name, [["tiny"]]))
     for _ in range(rng.randrange(4)):
         flag = rng.choice(parameters)
-        value = some_value(rng, flag, flags[flag])
+        value = random_value(rng, flag, flags[flag])
         line += rng.choice(
             [[f"--{flag}={value}"], [f"--{flag}", value], [f"--{flag.replace('_', '-')}", value], [f"--{flag}"]]
         )
@@ -168,7 +168,7 @@ def some_line(rng, name):
     return line
 
 
-def listing(folder):
+def list_files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
@@ -176,52 +176,52 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def checked(name, line, monkeypatch, capsys, place):
-    """Runs the line; raises AssertionError unless it was answered as it should be."""
+def run_and_check(name, line, monkeypatch, capsys, place):
+    """Run a line, check the answer, and return its error line."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
-    before = listing(place)
-    signal.alarm(SECONDS)  # ends the process, with the line shown below
+    before = list_files(place)
+    signal.alarm(TIME_LIMIT)  # ends a process that hangs
     function = COMMANDS[name]
     status = simple.cmd(argv=line) if function is gpt_2_simple else command.main(function, line)
     signal.alarm(0)
     out, err = capsys.readouterr()
     shown = f"{name} {line!r} gave {status}: {err[-300:]!r}"
-    errors = [said for said in err.splitlines() if said.startswith("error: ")]
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert status in (0, 1, 2), shown
     assert len(errors) == (status != 0), shown
     assert "Traceback" not in err and command.DEBUG_VARIABLE not in err, shown
     assert not status or err.splitlines()[-1] == errors[0], shown
-    assert not any(len(said) > 12_000 for said in errors), shown
-    new = [path for path in listing(place) if path not in before]
-    assert not (status and new) or BEGUN in err, f"{shown} and left {new}"
+    assert not any(len(error) > 12_000 for error in errors), shown
+    new = [path for path in list_files(place) if path not in before]
+    assert not (status and new) or WORK_STARTED in err, f"{shown} and left {new}"
     assert out == "" or status < 2, shown
     for path in new:
         remove(place / path)
     return errors[0] if errors else ""
 
 
-def try_lines(count, seed, here, monkeypatch, capsys):
+def try_lines(count, seed, workplace, monkeypatch, capsys):
     rng = random.Random(seed)
-    said = set()
+    errors_seen = set()
     for _ in range(count):
         name = rng.choice(list(COMMANDS))
-        said.add(checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30])
-    return said
+        errors_seen.add(run_and_check(name, random_line(rng, name), monkeypatch, capsys, workplace)[:30])
+    return errors_seen
 
 
 @pytest.mark.parametrize("name", ["gpt_2", "gpt_2_gen", "gpt_2_lambada"])
-def test_bad_lines_of_transformer_lm(here, monkeypatch, capsys, name):
+def test_bad_lines_of_transformer_lm(workplace, monkeypatch, capsys, name):
     rng = random.Random(3)
-    said = {checked(name, some_line(rng, name), monkeypatch, capsys, here)[:30] for _ in range(200)}
-    assert len(said) > 10
+    errors_seen = {run_and_check(name, random_line(rng, name), monkeypatch, capsys, workplace)[:30] for _ in range(200)}
+    assert len(errors_seen) > 10
 
 
-def test_bad_lines(here, monkeypatch, capsys):
-    said = try_lines(300, 1, here, monkeypatch, capsys)
-    assert len(said) > 60  # many kinds of mistakes
+def test_bad_lines(workplace, monkeypatch, capsys):
+    errors_seen = try_lines(300, 1, workplace, monkeypatch, capsys)
+    assert len(errors_seen) > 60  # different errors
 
 
 @pytest.mark.slow
-def test_thousands_of_bad_lines(here, monkeypatch, capsys):
+def test_thousands_of_bad_lines(workplace, monkeypatch, capsys):
     for seed in range(2, 12):
-        try_lines(1000, seed, here, monkeypatch, capsys)
+        try_lines(1000, seed, workplace, monkeypatch, capsys)

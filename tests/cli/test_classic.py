@@ -18,7 +18,7 @@ from gpt2.request import Sampling
 
 @pytest.fixture
 def run(capsys, monkeypatch, tiny_dir):
-    """run(command, *flags, stdin=bytes) -> (status, stdout, stderr) with the tiny model and seed 1."""
+    """Return run(command, *flags, stdin=bytes) -> (status, stdout, stderr), which uses the tiny model and seed 1."""
 
     def run(command, *flags, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="ascii"))
@@ -79,17 +79,17 @@ def test_greedy_two_ways(run):
     assert len(transcripts) == 1
 
 
-def test_more_threads_than_anybody_means_are_refused(run):
+def test_too_many_threads_are_rejected(run):
     status, out, err = run(unconditional, "--nsamples=1", "--threads=1000000000")
     assert (status, out, err) == (2, "", "error: threads must be from 1 to 1024, not 1000000000\n")
 
 
-def test_for_ever_with_nothing_is_refused(run):
+def test_endless_empty_samples_are_rejected(run):
     status, out, err = run(unconditional, "--length=0")
     assert (status, out) == (2, "") and "nsamples 0 is endless" in err
 
 
-def test_a_seed_that_was_drawn_is_shown_and_repeats_the_run(capsys, tiny_dir):
+def test_a_drawn_seed_is_shown_and_repeats_the_run(capsys, tiny_dir):
     flags = [f"--model_name={tiny_dir}", "--nsamples=1", "--length=20"]
     cli.main(unconditional, flags)
     out, err = capsys.readouterr()
@@ -120,7 +120,7 @@ def test_interactive_transcript(run, tiny_model):
         + ask
         + "\n"
     )
-    assert first != again  # the random numbers go on from prompt to prompt
+    assert first != again  # the random numbers continue from prompt to prompt
 
 
 def test_interactive_length_is_half_the_window_by_default(run, tiny_model):
@@ -128,7 +128,7 @@ def test_interactive_length_is_half_the_window_by_default(run, tiny_model):
     assert out == answer(*texts(tiny_model, "the cat", 16, 1))
 
 
-def test_interactive_with_no_samples_only_rules_off(run):
+def test_interactive_without_samples_prints_only_the_separator(run):
     assert run(interactive, "--nsamples=0", stdin=b"a\n")[1] == "Model prompt >>> " + "=" * 80 + "\nModel prompt >>> \n"
 
 
@@ -137,12 +137,12 @@ def test_the_last_line_needs_no_newline(run, tiny_model):
     assert out == "Model prompt >>> " + answer(*texts(tiny_model, "a", 5, 1)) + "Model prompt >>> \n"
 
 
-def test_one_prompt_of_many_lines(run, tiny_model, tmp_path):
+def test_one_prompt_of_several_lines(run, tiny_model, tmp_path):
     expected = answer(*texts(tiny_model, "the cat\n\nsat é", 9, 1))
     (tmp_path / "prompt").write_bytes("the cat\n\nsat é\n".encode())
     (tmp_path / "windows").write_bytes(b"the\r\ncat\r\n")
-    as_it_is = answer(*texts(tiny_model, "the\r\ncat", 9, 1))
-    assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'windows'}")[1] == as_it_is
+    unchanged = answer(*texts(tiny_model, "the\r\ncat", 9, 1))
+    assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'windows'}")[1] == unchanged
     assert run(interactive, "--length=9", "--prompt=the cat\n\nsat é")[1] == expected
     assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'prompt'}")[1] == expected
     assert run(interactive, "--length=9", "--prompt_file=-", stdin="the cat\n\nsat é\n".encode())[1] == expected
@@ -186,7 +186,7 @@ def test_a_prompt_file_with_a_byte_order_mark(run, tiny_model, tmp_path):
         assert run(interactive, "--length=9", f"--prompt_file={tmp_path / 'prompt'}")[1] == expected
 
 
-def test_a_prompt_that_its_encoding_gives_up(run):
+def test_a_prompt_that_cannot_be_decoded(run):
     status, _, err = run(interactive, "--encoding=utf-16", stdin=b"the cat\n")
     assert status == 1 and err.endswith("error: the prompt cannot be read: UTF-16 stream does not start with BOM\n")
 
@@ -198,29 +198,29 @@ def test_a_prompt_without_an_end(run, flags, monkeypatch):
     assert status == 2 and "error: the prompt is longer than 1,000 bytes" in err
 
 
-def test_a_prompt_file_that_is_not_there(run):
+def test_a_missing_prompt_file(run):
     status, _, err = run(interactive, "--prompt_file=nosuch")
     assert (status, err) == (1, "error: the prompt file nosuch cannot be read: No such file or directory\n")
 
 
 def test_ctrl_c_ends_one_sample(run, tiny_model, monkeypatch):
-    whole = generate.stream
+    original_stream = generate.stream
 
     def interrupted(model, requests, batch_size=None):
-        for n, piece in enumerate(whole(model, requests)):
+        for n, piece in enumerate(original_stream(model, requests)):
             if n == 3 and requests[0].sample == 0:
                 signal.raise_signal(signal.SIGINT)
             yield piece
 
     monkeypatch.setattr(generate, "stream", interrupted)
     status, out, _ = run(interactive, "--nsamples=2", "--length=9", stdin=b"the\n")
-    begun, (second,) = texts(tiny_model, "the", 3, 1)[0], texts(tiny_model, "the", 9, 1, first=1)
+    unfinished, (second,) = texts(tiny_model, "the", 3, 1)[0], texts(tiny_model, "the", 9, 1, first=1)
     assert status == 0
-    assert out == "Model prompt >>> " + answer(begun, second) + "Model prompt >>> \n"
+    assert out == "Model prompt >>> " + answer(unfinished, second) + "Model prompt >>> \n"
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_ends_a_command_that_asks_for_nothing(run, monkeypatch, times):
+def test_ctrl_c_ends_a_command_that_does_not_ask_for_prompts(run, monkeypatch, times):
     def interrupted(model, requests, batch_size=None):
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Flags, help, exit statuses and manners of a command that only shows what it was given."""
+"""Flags, help, exit statuses and errors of a command that only records its arguments."""
 
 import errno
 import inspect
@@ -20,7 +20,7 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.flags import Flag
 
 SRC = Path(cli.__file__).resolve().parents[2]
-SEEN = {}
+RECEIVED = {}
 
 
 def show(
@@ -31,9 +31,9 @@ def show(
     stop: shared.Stop = (),
     prompt_file: Annotated[str | None, Flag(expects="a file", help="file of the prompt")] = None,
 ) -> None:
-    """Show what was given."""
-    SEEN.clear()
-    SEEN.update(locals())
+    """Show the arguments."""
+    RECEIVED.clear()
+    RECEIVED.update(locals())
 
 
 DEFAULTS = {"model_name": "124M", "seed": None, "nsamples": 0, "temperature": 1.0, "stop": (), "prompt_file": None}
@@ -47,7 +47,7 @@ DEFAULTS = {"model_name": "124M", "seed": None, "nsamples": 0, "temperature": 1.
         (["--seed=5"], {"seed": 5}),
         (["345M", "3"], {"model_name": "345M", "seed": 3}),
         (["--model-name", "345M"], {"model_name": "345M"}),
-        (["--model_name", "117"], {"model_name": "117"}),  # plain fire makes a number of it
+        (["--model_name", "117"], {"model_name": "117"}),  # fire alone converts it to a number
         (["--model_name", "1e2"], {"model_name": "1e2"}),
         (["-n", "4"], {"nsamples": 4}),
         (["--temperature", "1"], {"temperature": 1.0}),
@@ -64,7 +64,7 @@ DEFAULTS = {"model_name": "124M", "seed": None, "nsamples": 0, "temperature": 1.
 )
 def test_values(argv, expected):
     assert cli.main(show, argv) == 0
-    assert DEFAULTS | expected == SEEN
+    assert DEFAULTS | expected == RECEIVED
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,17 @@ def test_values(argv, expected):
         ["--stop", "\u00e4", "--model_name", "*"],
     ],
 )
-def test_what_is_split_without_fire_is_as_fire_splits_it(argv):
+def test_plain_lines_are_split_as_fire_splits_them(argv):
     assert parsing.split_plain_line(argv) == parsing.split_with_fire(parameters_of(show), argv)
 
 
 @pytest.mark.parametrize("argv", [["345M"], ["-n", "4"], ["--seed", "1", "x"], ["--temperature", "-1"], ["--seed"]])
-def test_all_other_lines_are_split_by_fire(argv):
+def test_other_lines_are_left_to_fire(argv):
     assert parsing.split_plain_line(argv) is None
 
 
-def test_a_plain_line_starts_without_what_only_others_need(native, tiny_dir):
-    """asyncio comes with fire, logging with asyncio."""
+def test_a_plain_line_does_not_import_what_only_other_lines_need(native, tiny_dir):
+    """fire imports asyncio, which imports logging."""
     code = f"""
 import sys
 sys.path.insert(0, {str(SRC)!r})
@@ -127,20 +127,20 @@ print("\\nimported:", *{{"fire", "asyncio", "logging", "psutil", "subprocess", "
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(argv, message, capsys):
-    SEEN.clear()
+    RECEIVED.clear()
     status = cli.main(show, argv)
     out, err = capsys.readouterr()
-    assert (status, out, SEEN) == (2, "", {})
+    assert (status, out, RECEIVED) == (2, "", {})
     assert err.startswith("error: ") and err.count("\n") == 1 and message in err
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--", "--help"], ["--seed", "1", "--help"]])
 def test_help(argv, capsys):
-    SEEN.clear()
+    RECEIVED.clear()
     assert cli.main(show, argv) == 0
     out, err = capsys.readouterr()
-    assert "Show what was given." in out and "--temperature=TEMPERATURE" in out and "default 124M" in out
-    assert (err, SEEN) == ("", {})
+    assert "Show the arguments." in out and "--temperature=TEMPERATURE" in out and "default 124M" in out
+    assert (err, RECEIVED) == ("", {})
 
 
 @pytest.mark.parametrize("module", [generate_unconditional_samples, interactive_conditional_samples])
@@ -170,12 +170,12 @@ def test_a_switch_needs_no_value(argv, expected):
         loud: Annotated[bool, Flag(help="speak up")] = False,
         name: Annotated[str | None, Flag(expects="a name", help="whom to greet")] = None,
     ) -> None:
-        seen.append((loud, name))
+        received.append((loud, name))
 
-    seen = []
+    received = []
     assert cli.main(speak, argv) == 0
-    assert seen == [expected]
-    assert cli.main(speak, ["--loud=perhaps"]) == cli.EXIT_USAGE
+    assert received == [expected]
+    assert cli.main(speak, ["--loud=maybe"]) == cli.EXIT_USAGE
 
 
 def raising(error):

@@ -1,4 +1,4 @@
-"""The README's table of formats and commands, each cell tried: a tiny model of each format in each command."""
+"""Every cell of the README's table of formats and commands: a tiny model of each format in each command."""
 
 import importlib.util
 from pathlib import Path
@@ -21,7 +21,7 @@ FORMATS = ("openai", "huggingface", "transformer_lm", "gguf")
 TEXT = "the cat sat on the mat\n" * 40
 
 
-def loaded(path, name):
+def load_function(path, name):
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -30,16 +30,16 @@ def loaded(path, name):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A model of each format, by its name."""
-    place = tmp_path_factory.mktemp("formats")
-    own = tiny.write_model(place / "openai")
-    convert(open_model_dir(own), place / "model.gguf", "gguf")
-    vocabulary = tiny_lm.write_vocabulary(place / "vocabulary")
+    """The paths of one model per format, by the format's name."""
+    folder = tmp_path_factory.mktemp("formats")
+    openai_dir = tiny.write_model(folder / "openai")
+    convert(open_model_dir(openai_dir), folder / "model.gguf", "gguf")
+    vocabulary = tiny_lm.write_vocabulary(folder / "vocabulary")
     return {
-        "openai": own,
-        "huggingface": huggingface_dirs.write(place / "huggingface", huggingface_dirs.VARIANTS["all"]),
-        "transformer_lm": tiny_lm.write_model(place / "transformer_lm", vocabulary),
-        "gguf": place / "model.gguf",
+        "openai": openai_dir,
+        "huggingface": huggingface_dirs.write(folder / "huggingface", huggingface_dirs.VARIANTS["all"]),
+        "transformer_lm": tiny_lm.write_model(folder / "transformer_lm", vocabulary),
+        "gguf": folder / "model.gguf",
     }
 
 
@@ -50,42 +50,45 @@ def model(request, models, tmp_path, monkeypatch):
     return str(models[request.param])
 
 
-def run(capsys, work, *line, **more):
-    status = command.main(work, [*map(str, line)], **more)
-    said = capsys.readouterr()
-    assert status == 0, said.err
-    return said.out
+def run(capsys, function, *line, **more):
+    status = command.main(function, [*map(str, line)], **more)
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return captured.out
 
 
 def test_both_sampling_commands(model, capsys):
-    work = generate_unconditional_samples.sample_model
-    out = run(capsys, work, "--model_name", model, "--nsamples", 2, "--length", 5)
+    function = generate_unconditional_samples.sample_model
+    out = run(capsys, function, "--model_name", model, "--nsamples", 2, "--length", 5)
     assert out.count(" SAMPLE ") == 2
-    work = interactive_conditional_samples.interact_model
+    function = interactive_conditional_samples.interact_model
     lines = ["--model_name", model, "--prompt", "the cat", "--length", "5", "--temperature", "0"]
-    assert run(capsys, work, *lines) == run(capsys, work, *lines)
-    assert run(capsys, work, *lines, "--precision", "int8")
+    assert run(capsys, function, *lines) == run(capsys, function, *lines)
+    assert run(capsys, function, *lines, "--precision", "int8")
 
 
 def test_scores_and_perplexity(model, capsys):
-    score, evaluate = loaded("scripts/score.py", "score_text"), loaded("scripts/evaluate.py", "evaluate_model")
+    score, evaluate = (
+        load_function("scripts/score.py", "score_text"),
+        load_function("scripts/evaluate.py", "evaluate_model"),
+    )
     assert "rank" in run(capsys, score, "--model_name", model, "--text", "the cat sat")
     assert run(capsys, score, "--model_name", model, "--text", "the cat", "--next", 3).count("\n") >= 3
     assert "perplexity per token" in run(capsys, evaluate, "--model_name", model, "--in_text", "text.txt")
 
 
 def test_encode_and_train(model, capsys):
-    encode, train = loaded("encode.py", "encode_text"), loaded("train.py", "train")
+    encode, train = load_function("encode.py", "encode_text"), load_function("train.py", "train")
     run(capsys, encode, "text.txt", "ids.npy", "--model_name", model)
     flags = ["--dataset", "ids.npy", "--model_name", model, "--steps", 1, "--sample_every", 0, "--learning_rate", 1e-9]
     run(capsys, train, *flags)
     before, after = (open_model_dir(Path(path)).read() for path in (model, "checkpoint/run1"))
     for name, weight in after.items():
         other = before[name].array()
-        turned = other.T if before[name].layout is not weight.layout and weight.layout else other
-        np.testing.assert_allclose(weight.array(), turned, rtol=0, atol=1e-6, err_msg=name)
-    work = generate_unconditional_samples.sample_model
-    assert run(capsys, work, "--model_name", "checkpoint/run1", "--nsamples", 1, "--length", 3)
+        expected = other.T if before[name].layout is not weight.layout and weight.layout else other
+        np.testing.assert_allclose(weight.array(), expected, rtol=0, atol=1e-6, err_msg=name)
+    function = generate_unconditional_samples.sample_model
+    assert run(capsys, function, "--model_name", "checkpoint/run1", "--nsamples", 1, "--length", 3)
 
 
 def test_gpt_2_simple(model, capsys):
@@ -102,11 +105,13 @@ def test_serve(model):
 
 @pytest.mark.parametrize("to", ["openai", "huggingface", "gguf"])
 def test_convert(model, capsys, to):
-    work = loaded("scripts/convert.py", "convert")
-    status = command.main(work, [model, "there", "--to", to, "--variant"])
-    said = capsys.readouterr()
-    if status:  # what a format cannot hold is refused by name
+    function = load_function("scripts/convert.py", "convert")
+    status = command.main(function, [model, "there", "--to", to, "--variant"])
+    captured = capsys.readouterr()
+    if status:  # features that a format does not support are rejected by name
         assert status == 1 and not Path("there").exists()
-        assert any(why in said.err for why in ("byte-level BPE", "scale_attn_by_inverse_layer_idx", "gelu")), said.err
+        assert any(why in captured.err for why in ("byte-level BPE", "scale_attn_by_inverse_layer_idx", "gelu")), (
+            captured.err
+        )
     else:
         assert open_model_dir(Path("there")).hparams.n_layer

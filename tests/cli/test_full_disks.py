@@ -1,4 +1,4 @@
-"""Disks that fill at any byte: one line, status 1, all as it was before, and nothing left lying about."""
+"""Disks that fill at any byte: one error line, status 1, and all files as before."""
 
 import hashlib
 import importlib.util
@@ -29,7 +29,7 @@ def function(file, name):
 
 
 def rows_to_text():
-    """Also a function of gpt-2-simple's."""
+    """Call a function of gpt-2-simple that also writes a file."""
     encode_csv("rows.csv", "out/rows.txt")
 
 
@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 @pytest.fixture
-def place(tmp_path):
+def workplace(tmp_path):
     tiny.write_model(tmp_path / "models" / "355M")
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "rows.csv").write_text(f"text\n{TEXT}")
@@ -52,11 +52,11 @@ def place(tmp_path):
 
 
 @pytest.fixture
-def url(place, monkeypatch):
-    """Of a server that has the tiny model, which passes for 355M here."""
-    monkeypatch.chdir(place)
+def url(workplace, monkeypatch):
+    """The URL of a server with the tiny model under the name 355M."""
+    monkeypatch.chdir(workplace)
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
-    model = place / "models" / "355M"
+    model = workplace / "models" / "355M"
     monkeypatch.setitem(model_dir.RELEASED_MODELS, "355M", load_hparams(model / "hparams.json"))
     for name in download.SHA256:
         monkeypatch.setitem(download.SHA256, name, hashlib.sha256((model / name).read_bytes()).hexdigest())
@@ -65,7 +65,7 @@ def url(place, monkeypatch):
 
 
 def run(name, url, limit, capsys):
-    """(status, stderr) of the command while no file grows beyond so many bytes; None: as large as they like."""
+    """Run a command while no file may grow beyond `limit` bytes (None: no limit) and return (status, stderr)."""
     function, line = COMMANDS[name]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -82,11 +82,11 @@ def contents(folder):
 
 
 def try_disks(count, seed, name, url, capsys):
-    """Where nothing is yet and where all is, so often in turns."""
+    """Try `count` random limits, alternately in an empty folder and in one with a complete output."""
     rng, out = random.Random(seed), Path("out")
     assert run(name, url, None, capsys)[0] == 0
-    whole = contents(out)
-    largest = max(map(len, whole.values()))
+    complete = contents(out)
+    largest = max(map(len, complete.values()))
     for again in [False, True] * (count // 2):
         if not again:
             shutil.rmtree(out)
@@ -97,16 +97,16 @@ def try_disks(count, seed, name, url, capsys):
         errors = [line for line in err.splitlines() if line.startswith("error: ")]
         after = contents(out)
         shown = f"{name}, {limit} bytes: {status}, {err[-300:]!r}, {sorted(after)}"
-        if status == 0:  # nothing had to be written, or what had to be is small
-            assert after == whole, shown
+        if status == 0:  # no file, or only small ones, had to be written
+            assert after == complete, shown
             continue
         assert status == 1 and len(errors) == 1 and "File too large" in errors[0], shown
         assert command.DEBUG_VARIABLE not in err, shown
-        if name == "download":  # files that are whole stay, and the part, which the next one goes on from
-            assert all(whole.get(path, content) == content for path, content in after.items()), shown
+        if name == "download":  # complete files stay, and the partial one, which the next download resumes
+            assert all(complete.get(path, content) == content for path, content in after.items()), shown
         else:
             assert after == before, shown
-        assert run(name, url, None, capsys)[0] == 0 and contents(out) == whole, shown
+        assert run(name, url, None, capsys)[0] == 0 and contents(out) == complete, shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""The commands as a person starts them: as programs, from the places that tutorials start them from."""
+"""The commands as programs, started from the directories that tutorials start them from."""
 
 import os
 import shlex
@@ -18,8 +18,10 @@ UNCONDITIONAL, INTERACTIVE = "generate_unconditional_samples.py", "interactive_c
 
 
 def environment(**extra):
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")}
-    return kept | {"LC_ALL": "C", "PYTHONUTF8": "0"} | extra  # a locale that knows ASCII only
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")
+    }
+    return inherited | {"LC_ALL": "C", "PYTHONUTF8": "0"} | extra  # an ASCII locale
 
 
 def run(*command, cwd, stdin="", **extra):
@@ -32,9 +34,9 @@ def run(*command, cwd, stdin="", **extra):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tiny_dir):
     """A folder whose `models` holds the tiny model as 345M."""
-    place = tmp_path_factory.mktemp("place")
-    shutil.copytree(tiny_dir, place / "models/345M")
-    return place
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(tiny_dir, folder / "models/345M")
+    return folder
 
 
 def assert_one_sample(result):
@@ -64,7 +66,7 @@ def test_with_pythonpath(models):
 
 @pytest.fixture(scope="module")
 def flat(models):
-    """Everything under src/ moved beside models/, as a well-known walk-through does it."""
+    """A folder with the content of src/ next to models/, as in a well-known walk-through."""
     for path in (CHECKOUT / "src").iterdir():
         if path.suffix == ".py":
             shutil.copy(path, models)
@@ -76,7 +78,7 @@ def flat(models):
 
 def test_flat_layout(flat):
     assert_one_sample(run(UNCONDITIONAL, *SHORT, cwd=flat))
-    assert_one_sample(run(flat / UNCONDITIONAL, *SHORT, cwd="/"))  # the models beside the scripts are found
+    assert_one_sample(run(flat / UNCONDITIONAL, *SHORT, cwd="/"))  # the models next to the scripts are found
 
 
 def test_prompts_through_a_pipe_and_threads(flat):
@@ -86,8 +88,8 @@ def test_prompts_through_a_pipe_and_threads(flat):
     assert result.stdout.decode("utf-8").count(BANNER) == 2
 
 
-def test_the_forks_lines(models, tmp_path):
-    """As nshepperd's and Tenoke's documents have them, from the checkout's root."""
+def test_command_lines_of_the_forks(models, tmp_path):
+    """They are those of nshepperd's and Tenoke's documentation, run in the root of the checkout."""
     (tmp_path / "text.txt").write_text("the cat sat on the mat and the dog sat on the log\n" * 40)
     (tmp_path / "models").symlink_to(models / "models")
     for name in ("train.py", "encode.py", "src"):
@@ -112,20 +114,20 @@ def test_the_forks_lines(models, tmp_path):
 def test_help(flat, script, flags):
     result = run("-X", "importtime", script, *flags, cwd=flat)
     assert result.returncode == 0 and b"usage: " + script.encode() in result.stdout
-    assert b"tensorflow" not in result.stderr  # whose import alone takes seconds
+    assert b"tensorflow" not in result.stderr  # importing it takes seconds
 
 
 @pytest.mark.parametrize(
     "missing, command", [("numpy", [UNCONDITIONAL, "--model_name", "345M"]), ("fire", ["download_model.py", "124M"])]
 )
-def test_where_nothing_is_installed(flat, missing, command):
+def test_missing_packages_are_named(flat, missing, command):
     result = run("-S", *command, cwd=flat)
     assert (result.returncode, result.stdout) == (1, b"")
-    said = f"error: the package {missing} is missing; type: pip install -r requirements.txt\n"
-    assert result.stderr.decode() == said
+    message = f"error: the package {missing} is missing; type: pip install -r requirements.txt\n"
+    assert result.stderr.decode() == message
 
 
-def test_a_model_that_is_not_there(flat):
+def test_a_missing_model(flat):
     result = run(UNCONDITIONAL, "--temperature=2.0", cwd=flat)
     assert (result.returncode, result.stdout) == (1, b"")
     assert b"python3 download_model.py 124M, or use an available model: --model_name 345M" in result.stderr
@@ -145,7 +147,7 @@ LOST = b"warning: standard output is closed; all output is lost\n"
 
 
 @pytest.mark.parametrize(
-    "command, closed, said",
+    "command, closed, message",
     [
         ([UNCONDITIONAL, *SHORT], ">&-", LOST),
         ([UNCONDITIONAL, *SHORT], "2>&-", b""),
@@ -154,27 +156,27 @@ LOST = b"warning: standard output is closed; all output is lost\n"
         (["train.py", "text.txt", "--model_name=345M", "--steps=1"], "<&- >&- 2>&-", b""),
     ],
 )
-def test_closed_streams(flat, command, closed, said):
-    """As a daemon's are: a file that the command opens must not take their place."""
+def test_closed_streams(flat, command, closed, message):
+    """A daemon has such streams; a file that the command opens must not take their place."""
     for name in ("encode.py", "train.py"):
         shutil.copy(CHECKOUT / name, flat)
     (flat / "text.txt").write_text("the cat sat on the mat\n" * 40)
     line = f"{shlex.join([sys.executable, *command])} {closed}"
     result = subprocess.run(line, shell=True, cwd=flat, capture_output=True, timeout=120, env=environment())
-    assert result.returncode == 0 and result.stderr.startswith(said), result.stderr
+    assert result.returncode == 0 and result.stderr.startswith(message), result.stderr
     assert b"error" not in result.stderr and result.stderr.count(b"\n") <= 2
-    made = {"encode.py": "ids.npy", "train.py": "checkpoint/run1/model-1.index"}.get(command[0])
-    assert made is None or (flat / made).is_file()
+    output = {"encode.py": "ids.npy", "train.py": "checkpoint/run1/model-1.index"}.get(command[0])
+    assert output is None or (flat / output).is_file()
     assert ">&-" in closed or BANNER.encode() in result.stdout or command[0] == INTERACTIVE
 
 
 def read_until(stream, text):
-    seen = b""
-    while not seen.endswith(text):
+    received = b""
+    while not received.endswith(text):
         byte = stream.read(1)
-        assert byte, seen
-        seen += byte
-    return seen
+        assert byte, received
+        received += byte
+    return received
 
 
 def test_ctrl_c_ends_the_sample_and_then_the_program(flat):
@@ -186,9 +188,9 @@ def test_ctrl_c_ends_the_sample_and_then_the_program(flat):
         process.stdin.write(b"the cat\n")
         process.stdin.flush()
         read_until(process.stdout, BANNER.encode() + b"\n")
-        process.stdout.read(40)  # it is writing
+        process.stdout.read(40)  # it is generating
         process.send_signal(signal.SIGINT)
-        read_until(process.stdout, b"=" * 80 + b"\nModel prompt >>> ")  # and asks again
+        read_until(process.stdout, b"=" * 80 + b"\nModel prompt >>> ")  # it asks for the next prompt
         time.sleep(0.5)  # Python misses a signal that comes between writing the prompt and waiting for the answer
         process.send_signal(signal.SIGINT)
         process.stdout.read()

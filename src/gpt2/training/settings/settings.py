@@ -122,7 +122,7 @@ class TrainingSettings:
     checkpoint_dir: Annotated[str, Flag(expects="a folder", help="folder for the folders of all runs")] = "checkpoint"
     sample_dir: Annotated[str, Flag(expects="a folder", help="folder for the samples of all runs")] = "samples"
     print_every: Annotated[
-        int, Flag(help="where stdout is no terminal, print a line after every N updates", minimum=1)
+        int, Flag(help="if stdout is not a terminal, print a line after every N updates", minimum=1)
     ] = 1
     csv_header: CsvHeader = False
     csv_start: Annotated[str, Flag(help="text before each document of a .csv, such as <|startoftext|>")] = ""
@@ -151,7 +151,7 @@ class TrainingSettings:
         str,
         Flag(
             expects="a name",
-            help=f"precision of the matrix products: {' or '.join(PRECISIONS)}, faster where supported",
+            help=f"precision of the matrix products: {' or '.join(PRECISIONS)}; bfloat16 is faster if supported",
         ),
     ] = FLOAT32
     from_scratch: Annotated[bool, Flag(help="train a new model of the sizes below; a resumed run keeps its sizes")] = (
