@@ -21,17 +21,17 @@ class Flag(NamedTuple):
     """The annotation that makes a field a flag.
 
     Attributes:
-        parse: Converts the typed string and raises ValueError if it is wrong; None derives it from the field's type.
-        expects: What the value is, in words, such as "a path"; empty derives it from the field's type.
         help: The flag's line in `--help`.
-        minimum: The smallest number that is allowed, if the command line checks it.
+        expects: What the value is, in words, such as "a path"; empty derives it from the field's type.
+        minimum: The smallest number that the command line accepts; None leaves the check to the library.
+        parse: Converts the typed string and raises ValueError if it is wrong; None derives it from the field's type.
         repeatable: Whether the flag may be given more than once; its values are then collected in a tuple.
     """
 
-    parse: Callable[[str], Any] | None = None
+    help: str
     expects: str = ""
-    help: str = ""
     minimum: int | None = None
+    parse: Callable[[str], Any] | None = None
     repeatable: bool = False
 
 
