@@ -1,1 +1,1 @@
-"""A command's manners: flags, help, errors in one line; and what the commands do. Nothing else imports it."""
+"""What the commands share: flags, help, errors in one line, progress bars, and finding and loading the model."""
