@@ -25,7 +25,7 @@ GELU_CUBIC = 0.044715  # coefficient of the tanh approximation, as in `gpt2.mode
 
 
 class ForwardOptions(NamedTuple):
-    """How the forward pass is computed; with the defaults it is the same as `gpt2.model`'s."""
+    """Options of the forward pass; with the defaults it equals `gpt2.model`'s."""
 
     dtype: tf.DType = tf.float32  # of the matrix products; norms, softmax and the residual stream stay float32
     dropout: float = 0.0  # share of the embeddings and of each sub-layer's outputs that is set to zero

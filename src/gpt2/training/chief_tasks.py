@@ -1,4 +1,4 @@
-"""What the first machine does besides the updates: it validates, generates samples, saves and logs."""
+"""The first machine's tasks besides the updates: validation, samples, checkpoints and the log."""
 
 from __future__ import annotations
 

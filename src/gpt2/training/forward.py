@@ -41,7 +41,7 @@ def loss_and_gradients(
         hparams: The model's hyperparameters.
         inputs: Token ids [B, T], int32.
         targets: The token after each input [B, T], int32.
-        options: How the forward pass is computed.
+        options: Options of the forward pass.
         seed: Seed [2] of the dropout, int32.
         train_embeddings: Whether to train wte, wpe and ln_f as well, or only the blocks.
         consume_gradients: Called with a block's gradients as soon as they are computed. They are then not returned,

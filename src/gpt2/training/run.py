@@ -61,7 +61,7 @@ def train(
     Raises:
         Interrupted: Ctrl-C was pressed, and the run is saved. For SIGTERM it is Terminated, for SIGHUP HungUp.
         BrokenPipeError: The report's reader is gone, and the run is saved.
-        GPT2Error: A file is missing or damaged, the settings do not fit the files, another run uses the folder, a loss
+        GPT2Error: A file is missing or damaged, the settings contradict the files, another run uses the folder, a loss
             is not finite, or another machine is lost. The last checkpoint is then unchanged.
     """
     try:

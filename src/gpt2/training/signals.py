@@ -1,4 +1,4 @@
-"""How signals end a training run: it saves first, unless Ctrl-C is pressed a second time."""
+"""Signals during a training run: they save it before they end it, unless Ctrl-C is pressed a second time."""
 
 from __future__ import annotations
 

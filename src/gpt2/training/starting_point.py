@@ -1,4 +1,4 @@
-"""Where a run starts from: its own folder, a pretrained model, another checkpoint, or random weights.
+"""The starting point of a run: its own folder, a pretrained model, another checkpoint, or random weights.
 
 This module does not import TensorFlow, so that wrong settings are reported before TensorFlow starts.
 """
@@ -37,7 +37,7 @@ class StartingPoint(NamedTuple):
 
 
 def find_starting_point(settings: TrainingSettings, scratch: Path) -> StartingPoint:
-    """Find out where a run starts from. Nothing is written outside `scratch`, and nothing is moved.
+    """Find the starting point of a run. Nothing is written outside `scratch`, and nothing is moved.
 
     Args:
         settings: The run's settings.

@@ -249,7 +249,7 @@ class TrainingSettings:
 
     @property
     def csv_format(self) -> CsvFormat:
-        """How the documents of a .csv file are read."""
+        """The format of the .csv files in the data set."""
         return CsvFormat(self.csv_header, self.csv_start)
 
     @property
