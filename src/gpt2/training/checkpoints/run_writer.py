@@ -1,4 +1,4 @@
-"""Writes a run's folder while it trains: the model's files, the checkpoints and the log."""
+"""Writing a run's folder while it trains: the model's files, the checkpoints and the log."""
 
 from __future__ import annotations
 
