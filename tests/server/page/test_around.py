@@ -31,9 +31,9 @@ def test_german_is_the_tutorials_page(opened):
     settle(page)
     assert text_of(page).startswith(preset) and len(text_of(page)) > len(preset)
     page.select_option("#language", "en")
-    assert page.inner_text("#continue") == "Go on (Tab)" and page.get_attribute("html", "lang") == "en"
+    assert page.inner_text("#continue") == "Continue (Tab)" and page.get_attribute("html", "lang") == "en"
     page.reload()
-    assert page.inner_text("#to-look") == "Look"
+    assert page.inner_text("#to-look") == "Probabilities"
 
 
 def test_both_languages_say_the_same_things(page):
@@ -122,7 +122,7 @@ def test_a_server_that_is_down_and_comes_back(opened):
         expected = go_on(page)
         page.press("#textarea", "Escape")
     page.press("#textarea", "Tab")
-    until(page, "document.getElementById('notice').textContent.startsWith('The server does not answer')")
+    until(page, "document.getElementById('notice').textContent.startsWith('The server is not responding')")
     assert text_of(page) == PROMPT
     with server(port=int(url.rpartition(":")[2])):
         until(page, "!document.getElementById('suggestion').hidden")  # it was asked again by itself

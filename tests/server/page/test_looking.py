@@ -103,7 +103,7 @@ def test_the_tokens_are_the_text(opened, address, text):
 def test_of_a_text_larger_than_a_request_the_end_is_looked_at(opened):
     page = opened(text="The night is dark. " * 60_000)
     page.click("#to-look")
-    until(page, "document.getElementById('look-note').textContent.includes('its last 25')")
+    until(page, "document.getElementById('look-note').textContent.includes('the last 25')")
     assert page.evaluate("document.getElementById('tokens').textContent.length") > 1_000_000
     page.click("#to-inside")
     until(page, "document.getElementById('inside-note').textContent.includes('last 256 tokens')")
@@ -150,7 +150,7 @@ def test_every_layer_is_shown(opened, address):
     page.locator("#chips button").nth(3).click()
     assert page.locator("#chips [aria-pressed='true']").count() == 1
     assert page.locator("#strengths > span").count() == 4
-    assert "wirklich" not in page.inner_text("#lens-said") and "what does come is" in page.inner_text("#lens-said")
+    assert "wirklich" not in page.inner_text("#lens-said") and "the actual next token is" in page.inner_text("#lens-said")
 
 
 def test_attention_is_what_the_heads_do(page, address):
@@ -188,7 +188,7 @@ def test_sliders_reshape_the_distribution(page):
     page.fill("#shape-dials-top_k", "5")
     assert page.inner_text("#shape-said") == "5 of 1,024 tokens can be drawn."
     page.fill("#shape-dials-temperature", "0")
-    assert "likeliest" in page.inner_text("#shape-said")
+    assert "most likely" in page.inner_text("#shape-said")
     assert page.locator("#shape .share").first.inner_text() == "100 %"
     page.click("#to-write")
     assert page.input_value("#dials-top_k") == "5"  # one setting, in both places
