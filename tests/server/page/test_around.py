@@ -38,7 +38,7 @@ def test_german_is_the_tutorials_page(opened):
 
 def test_both_languages_say_the_same_things(page):
     english, german = page.evaluate(
-        """async () => [(await import('/words.en.js')).ENGLISH, (await import('/words.de.js')).GERMAN].map((words) =>
+        """async () => [(await import('/texts.en.js')).ENGLISH, (await import('/texts.de.js')).GERMAN].map((words) =>
              Object.entries(words).map(
                  ([name, said]) => [name, `${said}`.match(/\\{\\w+\\}/g)?.sort().join() ?? '']))"""
     )

@@ -91,7 +91,7 @@ def test_the_tokens_are_the_text(opened, address, text):
     tokens = ask(address, "insight/scores", prompt=text)["tokens"]
     look(page, len(tokens))
     places = page.evaluate(
-        "async ([text, tokens]) => (await import('/places.js')).places(text, tokens)", [text, tokens]
+        "async ([text, tokens]) => (await import('/token_spans.js')).places(text, tokens)", [text, tokens]
     )
     units = text.encode("utf-16-le")
     assert "".join(units[2 * a : 2 * b].decode("utf-16-le") for a, b in places) == text[places[0][0] :]
@@ -113,7 +113,7 @@ def test_tokens_of_a_vocabulary_that_tidies_white_space_are_found_in_the_text(pa
     """As SentencePiece does: what it says is not what was written."""
     text, said = "Davor.  Das  blaue\tPferd \nlief  ", ["Das", " blaue", " P", "ferd", "\n", "lief"]
     places = page.evaluate(
-        "async ([text, said]) => (await import('/places.js')).places(text, said.map((text) => ({ text })))",
+        "async ([text, said]) => (await import('/token_spans.js')).places(text, said.map((text) => ({ text })))",
         [text, said],
     )
     assert [text[a:b].strip() for a, b in places] == ["Das", "blaue", "P", "ferd", "", "lief"]
@@ -150,7 +150,8 @@ def test_every_layer_is_shown(opened, address):
     page.locator("#chips button").nth(3).click()
     assert page.locator("#chips [aria-pressed='true']").count() == 1
     assert page.locator("#strengths > span").count() == 4
-    assert "wirklich" not in page.inner_text("#lens-said") and "the actual next token is" in page.inner_text("#lens-said")
+    assert "wirklich" not in page.inner_text("#lens-said")
+    assert "the actual next token is" in page.inner_text("#lens-said")
 
 
 def test_attention_is_what_the_heads_do(page, address):
@@ -158,7 +159,7 @@ def test_attention_is_what_the_heads_do(page, address):
     inside = ask(address, "insight/layers", prompt=PROMPT)
     sums = page.evaluate(
         """async ({ attention, tokens, n_head }) => {
-          const { Attention } = await import('/numbers.js');
+          const { Attention } = await import('/base64.js');
           const sums = [];
           for (const text of attention) {
             const one = new Attention(text, tokens.length);
@@ -200,7 +201,7 @@ def test_shaping_is_the_samplers(page, settings):
     logits = np.sort(np.random.default_rng(3).normal(0, 3, 1000).astype(np.float32))[::-1]
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     found = page.evaluate(
-        "async ([logits, how]) => [...(await import('/shaping.js')).shaped(Float32Array.from(logits), how)]",
+        "async ([logits, how]) => [...(await import('/distribution.js')).shaped(Float32Array.from(logits), how)]",
         [logits.tolist(), given],
     )
     if not temperature:

@@ -1,8 +1,8 @@
 // The server: questions and answers. Who asks sees no key, no busy server and none that is away for a moment.
 
 import { back, notice, sleep } from "./connection.js";
-import { events } from "./events.js";
-import { askForKey, authorization } from "./key.js";
+import { events } from "./server_sent_events.js";
+import { askForKey, authorization } from "./api_key.js";
 import { settings } from "./settings.js";
 
 const AWAY = [502, 504]; // what stands before a server that is away answers in its place

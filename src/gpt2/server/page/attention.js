@@ -2,9 +2,9 @@
 
 import { $, make } from "./dom.js";
 import { say } from "./language.js";
-import { Attention } from "./numbers.js";
+import { Attention } from "./base64.js";
 import { onChange, settings } from "./settings.js";
-import { percent, visible } from "./visible.js";
+import { percent, visible } from "./format.js";
 
 const SIDE = 512; // pixels of the picture, at least
 

@@ -3,7 +3,7 @@
 import { make } from "./dom.js";
 import { say } from "./language.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./visible.js";
+import { percent, visible } from "./format.js";
 
 /** The likeliest into a list; take: told of the one that is clicked. words: what its button is called. */
 export function bars(list, likeliest, take, words) {

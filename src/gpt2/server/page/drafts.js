@@ -3,7 +3,7 @@
 import { notice, refusal } from "./connection.js";
 import { $, after, make } from "./dom.js";
 import { onLanguage, say } from "./language.js";
-import { local } from "./store.js";
+import { local } from "./storage.js";
 import { Tree } from "./tree.js";
 
 const SOON = 400; // milliseconds from a change until it is kept

@@ -1,8 +1,8 @@
 // English and German: what the page says, wherever `data-say`, `data-say-label` or a module names it.
 
 import { onChange, settings } from "./settings.js";
-import { ENGLISH } from "./words.en.js";
-import { GERMAN } from "./words.de.js";
+import { ENGLISH } from "./texts.en.js";
+import { GERMAN } from "./texts.de.js";
 
 const WORDS = { en: ENGLISH, de: GERMAN };
 const listening = [];

@@ -4,14 +4,14 @@ import { models } from "./api.js";
 import { Autopilot, told } from "./autopilot.js";
 import { branches } from "./branches.js";
 import { Choices } from "./choices.js";
-import { dials } from "./dials.js";
+import { dials } from "./sliders.js";
 import { $, after, make } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { Editor } from "./editor.js";
-import { Inside } from "./inside.js";
-import { keys } from "./keys.js";
+import { Inside } from "./introspection.js";
+import { keys } from "./keyboard.js";
 import { onLanguage, say } from "./language.js";
-import { Look } from "./look.js";
+import { Look } from "./probabilities.js";
 import { change, DIALS, onChange, reset, settings } from "./settings.js";
 
 const VIEWS = ["write", "look", "inside"];

@@ -1,6 +1,6 @@
 // Settings: their ranges, their defaults, and what was chosen, which the browser keeps.
 
-import { local } from "./store.js";
+import { local } from "./storage.js";
 
 export const DIALS = {
   length: { least: 1, most: 200, step: 1, usual: 20 },

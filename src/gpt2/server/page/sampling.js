@@ -1,12 +1,12 @@
 // How a token is chosen: the model's own numbers under temperature, top-k and top-p.
 
 import { twoBars } from "./bars.js";
-import { dials } from "./dials.js";
+import { dials } from "./sliders.js";
 import { $ } from "./dom.js";
 import { say } from "./language.js";
-import { floats } from "./numbers.js";
+import { floats } from "./base64.js";
 import { change, onChange, settings } from "./settings.js";
-import { shaped } from "./shaping.js";
+import { shaped } from "./distribution.js";
 
 const SHOWN = 8; // tokens
 const DIALED = ["temperature", "top_k", "top_p"];

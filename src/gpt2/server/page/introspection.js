@@ -1,13 +1,13 @@
 // To understand: tokens, attention, what each layer would say, and how a token is chosen, of the text at hand.
 
 import { layers } from "./api.js";
-import { Asked } from "./asked.js";
+import { Asked } from "./latest_request.js";
 import { AttentionCard } from "./attention.js";
 import { $, make, roving } from "./dom.js";
 import { onLanguage, say } from "./language.js";
-import { lens } from "./lens.js";
-import { ShapeCard } from "./shape.js";
-import { visible } from "./visible.js";
+import { lens } from "./logit_lens.js";
+import { ShapeCard } from "./sampling.js";
+import { visible } from "./format.js";
 
 export class Inside {
   /** model: what is known of the chosen one. */

@@ -3,7 +3,7 @@
 import { $, make } from "./dom.js";
 import { say } from "./language.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./visible.js";
+import { percent, visible } from "./format.js";
 
 const SHOWN = 3; // guesses of a layer
 

@@ -1,13 +1,13 @@
 // To look: each token of the text coloured by how surprising it was, and what may come next.
 
 import { scores } from "./api.js";
-import { Asked } from "./asked.js";
+import { Asked } from "./latest_request.js";
 import { bars } from "./bars.js";
 import { $, make, roving } from "./dom.js";
 import { number, onLanguage, say } from "./language.js";
-import { places } from "./places.js";
+import { places } from "./token_spans.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./visible.js";
+import { percent, visible } from "./format.js";
 
 const HALF = "▫"; // a token that is less than a character
 const BOUNDS = [0.5, 0.1, 0.01, 0.001]; // of the probabilities of the shades

@@ -2,7 +2,7 @@
 
 import { $ } from "./dom.js";
 import { say } from "./language.js";
-import { session } from "./store.js";
+import { session } from "./storage.js";
 
 let asking = null;
 
