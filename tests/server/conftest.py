@@ -1,4 +1,4 @@
-"""A server of the tiny model, and its clients."""
+"""A server of the tiny model, and clients for it."""
 
 import httpx
 import pytest
@@ -20,5 +20,5 @@ def url(native_tiny_model):
 
 @pytest.fixture
 def client(url):
-    with httpx.Client(base_url=url, timeout=60) as asking:
-        yield asking
+    with httpx.Client(base_url=url, timeout=60) as http_client:
+        yield http_client

@@ -1,4 +1,4 @@
-"""Who may ask, how much, and how slowly."""
+"""Access control: hosts, origins, the API key, and limits of size and time."""
 
 import gc
 import json
@@ -34,57 +34,61 @@ from gpt2.server.app import ServerOptions
         ("127.0.0.1@evil.example", False),
     ],
 )
-def test_hosts(host, allowed):
+def test_allowed_hosts(host, allowed):
     assert is_allowed_host(host, ["Writer.example"]) is allowed
 
 
-def test_another_name_for_this_machine_is_refused(client):
-    answer = client.get("/v1/models", headers={"host": "evil.example"})
-    assert answer.status_code == 403 and answer.json()["error"]["code"] == "host_not_allowed"
+def test_another_name_for_this_machine_is_rejected(client):
+    response = client.get("/v1/models", headers={"host": "evil.example"})
+    assert response.status_code == 403 and response.json()["error"]["code"] == "host_not_allowed"
 
 
-def test_pages_of_other_sites_are_refused(client, url):
+def test_pages_of_other_sites_are_rejected(client, url):
     other = {"origin": "https://evil.example"}
     assert client.post("/v1/completions", json={"max_tokens": 1}, headers=other).status_code == 403
     assert client.post("/v1/completions", json={"max_tokens": 1}, headers={"origin": "null"}).status_code == 403
     assert client.post("/v1/completions", json={"max_tokens": 1}, headers={"origin": url}).status_code == 200
 
 
-def test_pages_that_are_let_in(native_tiny_model):
+def test_pages_of_allowed_origins(native_tiny_model):
     limits = AccessLimits(origins=["https://writer.example"])
     with (
         serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
         httpx.Client(base_url=address) as client,
     ):
-        own = {"origin": "https://writer.example"}
-        answer = client.post("/v1/completions", json={"max_tokens": 1}, headers=own)
-        assert answer.status_code == 200
-        assert answer.headers["access-control-allow-origin"] == "https://writer.example"
-        asked = {**own, "access-control-request-method": "POST", "access-control-request-headers": "content-type"}
-        assert client.options("/v1/completions", headers=asked).status_code == 200
+        allowed = {"origin": "https://writer.example"}
+        response = client.post("/v1/completions", json={"max_tokens": 1}, headers=allowed)
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == "https://writer.example"
+        preflight = {
+            **allowed,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type",
+        }
+        assert client.options("/v1/completions", headers=preflight).status_code == 200
         other = client.post("/v1/completions", json={"max_tokens": 1}, headers={"origin": "https://evil.example"})
         assert other.status_code == 403
 
 
-def test_the_key(native_tiny_model):
+def test_the_api_key(native_tiny_model):
     limits = AccessLimits(api_key="sesam")
     with (
         serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
         httpx.Client(base_url=address) as client,
     ):
         for path in ("/v1/models", "/metrics", "/openapi.json", "/v1/nothing"):
-            answer = client.get(path)
-            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
-            assert answer.json()["error"]["code"] == "invalid_api_key"
+            response = client.get(path)
+            assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
+            assert response.json()["error"]["code"] == "invalid_api_key"
         for wrong in ("Bearer sesa", "Bearer", "Basic sesam", "Bearer s\u00e9sam", "sesam"):
             assert client.get("/v1/models", headers={"authorization": wrong.encode("utf-8")}).status_code == 401
         assert client.get("/v1/models", headers={"authorization": "Bearer sesam"}).status_code == 200
         assert client.get("/healthz").status_code == 200
-        assert client.get("/").status_code == 200  # the page, which asks for the key
+        assert client.get("/").status_code == 200  # the page, which prompts for the key
 
 
-def test_a_large_body_is_refused(native_tiny_model):
-    limits = AccessLimits(body=1000)
+def test_a_large_body_is_rejected(native_tiny_model):
+    limits = AccessLimits(max_body_bytes=1000)
     with (
         serving({"tiny": native_tiny_model}, ServerOptions(limits)) as address,
         httpx.Client(base_url=address) as client,
@@ -95,22 +99,25 @@ def test_a_large_body_is_refused(native_tiny_model):
         assert client.post("/v1/completions", json={"max_tokens": 1}).status_code == 200
 
 
-def raw(address, sent):
+def connect_and_send(address: str, data: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=20)
-    connection.sendall(sent)
+    connection.sendall(data)
     return connection
 
 
-def test_a_body_that_does_not_come_is_given_up(native_tiny_model):
-    with serving({"tiny": native_tiny_model}, ServerOptions(AccessLimits(patience=0.3))) as address:
+def test_a_body_that_does_not_arrive_times_out(native_tiny_model):
+    with serving({"tiny": native_tiny_model}, ServerOptions(AccessLimits(body_timeout=0.3))) as address:
         head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 50\r\n\r\n{"
-        with raw(address, head) as connection:
+        with connect_and_send(address, head) as connection:
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
-def test_headers_that_do_not_end_are_given_up(native_tiny_model, monkeypatch):
-    monkeypatch.setattr(run, "HEADERS", 0.4)
-    with serving({"tiny": native_tiny_model}) as address, raw(address, b"GET / HTTP/1.1\r\n") as connection:
+def test_headers_that_do_not_end_time_out(native_tiny_model, monkeypatch):
+    monkeypatch.setattr(run, "HEADER_TIMEOUT_SECONDS", 0.4)
+    with (
+        serving({"tiny": native_tiny_model}) as address,
+        connect_and_send(address, b"GET / HTTP/1.1\r\n") as connection,
+    ):
         start = time.monotonic()
         connection.setblocking(False)
         while time.monotonic() - start < 10:
@@ -125,29 +132,32 @@ def test_headers_that_do_not_end_are_given_up(native_tiny_model, monkeypatch):
         raise AssertionError("the connection is still open")
 
 
-def test_a_client_that_hung_up_leaves_nothing(native_tiny_model, monkeypatch):
-    made, real = [], run.HeaderTimeoutProtocol.connection_made
+def test_a_client_that_disconnects_leaves_nothing_in_memory(native_tiny_model, monkeypatch):
+    protocols = []
+    connection_made = run.HeaderTimeoutProtocol.connection_made
 
-    def remembered(self, transport):
-        made.append(weakref.ref(self))
-        real(self, transport)
+    def remember_protocol(self, transport):
+        protocols.append(weakref.ref(self))
+        connection_made(self, transport)
 
-    monkeypatch.setattr(run.HeaderTimeoutProtocol, "connection_made", remembered)
+    monkeypatch.setattr(run.HeaderTimeoutProtocol, "connection_made", remember_protocol)
     body = b'{"prompt": "the cat", "max_tokens": 5}'
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
     with serving({"tiny": native_tiny_model}) as address:
         for _ in range(5):
-            with raw(address, head + body) as connection:
+            with connect_and_send(address, head + body) as connection:
                 connection.recv(10)
-                time.sleep(0.1)  # all of the answer is there: what is left of it unread makes of the end a reset
-        end = time.monotonic() + run.KEPT / 2
-        while any(one() for one in made) and time.monotonic() < end:
+                time.sleep(
+                    0.1
+                )  # the rest of the response arrives; closing the socket before it is read resets the connection
+        end = time.monotonic() + run.KEEP_ALIVE_SECONDS / 2
+        while any(protocol() for protocol in protocols) and time.monotonic() < end:
             time.sleep(0.05)
             gc.collect()
-        assert len(made) == 5 and [one() for one in made] == [None] * 5
+        assert len(protocols) == 5 and [protocol() for protocol in protocols] == [None] * 5
 
 
-def test_every_answer_says_what_a_page_may_do(client):
+def test_every_response_has_a_content_security_policy(client):
     for path in ("/", "/v1/models", "/nothing"):
         policy = client.get(path).headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy

@@ -1,163 +1,176 @@
-"""Jobs that wait, come too late, are given up or fail; and the paths besides completions."""
+"""Jobs that wait, are late, are cancelled or fail; and the small endpoints."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
 import threading
 import time
+from collections.abc import Sequence
 
 import httpx
 import pytest
 from served import serving
 
-from gpt2.generate import Asked, asked
+from gpt2.engine.token_sequence import TokenSequence
+from gpt2.generate import Model, TextChunk, prepare
 from gpt2.request import Request
 from gpt2.server.app import ServerOptions
-from gpt2.server.scheduler import Busy, Closed, Failed, Scheduler
+from gpt2.server.scheduler import GenerationError, GenerationJob, JobUpdate, QueueFullError, Scheduler, ShutdownError
 
 LONG = {"prompt": "the cat", "max_tokens": 3000, "ignore_eos": True}
 
 
-def text(model, length=5, sample=0):
+def make_sequence(model: Model, length: int = 5, sample: int = 0) -> TokenSequence:
     request = Request("the cat", length, sample=sample)
-    return asked(request, model.encoder.encode("the cat"))
+    return prepare(request, model.encoder.encode("the cat"))
 
 
-class Ear:
-    """What a job is told, and an event for its end."""
+class Listener:
+    """Collects the updates of a job; `ended` is set at its end."""
 
-    def __init__(self, texts: int) -> None:
-        self.left, self.pieces, self.error, self.ended = texts, [], None, threading.Event()
+    job: GenerationJob
 
-    def __call__(self, told):
-        self.pieces += told.pieces
-        self.error = told.error
-        self.left -= sum(bool(piece.ended) for piece in told.pieces)
-        if not self.left or told.error:
+    def __init__(self, n_texts: int) -> None:
+        self.n_unfinished = n_texts
+        self.chunks: list[TextChunk] = []
+        self.error: Exception | None = None
+        self.ended = threading.Event()
+
+    def __call__(self, update: JobUpdate) -> None:
+        self.chunks += update.chunks
+        self.error = update.error
+        self.n_unfinished -= sum(bool(chunk.finish_reason) for chunk in update.chunks)
+        if not self.n_unfinished or update.error:
             self.ended.set()
 
 
-def submit(desk, texts) -> Ear:
-    ear = Ear(len(texts))
-    ear.job = desk.submit(texts, ear)
-    return ear
+def submit(scheduler: Scheduler, sequences: Sequence[TokenSequence]) -> Listener:
+    listener = Listener(len(sequences))
+    listener.job = scheduler.submit(sequences, listener)
+    return listener
 
 
 @pytest.fixture
-def desk(native_tiny_model):
-    made = Scheduler(native_tiny_model, rows=2, waiting=3)
-    made.start()
-    yield made
-    assert made.close(10)
+def scheduler(native_tiny_model):
+    started = Scheduler(native_tiny_model, batch_size=2, queue_size=3)
+    started.start()
+    yield started
+    assert started.close(10)
 
 
-def test_who_comes_first_is_written_first(desk, native_tiny_model):
+def test_jobs_run_in_the_order_of_their_arrival(scheduler, native_tiny_model):
     ended = []
-    ears = []
+    listeners = []
     for number in range(3):
-        ear = submit(desk, [text(native_tiny_model, 20, sample) for sample in range(2)])
-        real = ear.__call__
+        listener = submit(scheduler, [make_sequence(native_tiny_model, 20, sample) for sample in range(2)])
 
-        def told(what, number=number, real=real):
-            real(what)
-            if any(piece.ended for piece in what.pieces):
+        def notify(update, number=number, listener=listener):
+            listener(update)
+            if any(chunk.finish_reason for chunk in update.chunks):
                 ended.append(number)
 
-        ear.job.tell = told
-        ears.append(ear)
-    assert all(ear.ended.wait(10) for ear in ears)
+        listener.job.notify = notify
+        listeners.append(listener)
+    assert all(listener.ended.wait(10) for listener in listeners)
     assert ended == sorted(ended)
-    assert desk.writing == desk.queued == 0
+    assert scheduler.n_running == scheduler.n_queued == 0
 
 
-def test_more_than_may_wait_are_told_to_come_again(desk, native_tiny_model):
-    long = [text(native_tiny_model, 3000) for _ in range(2)]
-    first = submit(desk, long)
-    while desk.writing < 2:
+def test_jobs_beyond_the_queue_are_rejected(scheduler, native_tiny_model):
+    long = [make_sequence(native_tiny_model, 3000) for _ in range(2)]
+    first = submit(scheduler, long)
+    while scheduler.n_running < 2:
         time.sleep(0.001)
-    waiting = [submit(desk, [text(native_tiny_model)]) for _ in range(3)]
-    with pytest.raises(Busy, match="3 requests are waiting"):
-        submit(desk, [text(native_tiny_model)])
-    desk.cancel(first.job)
-    assert all(ear.ended.wait(10) and len(ear.pieces) == 5 for ear in waiting)
+    waiting = [submit(scheduler, [make_sequence(native_tiny_model)]) for _ in range(3)]
+    with pytest.raises(QueueFullError, match="3 requests are already waiting"):
+        submit(scheduler, [make_sequence(native_tiny_model)])
+    scheduler.cancel(first.job)
+    assert all(listener.ended.wait(10) and len(listener.chunks) == 5 for listener in waiting)
     assert not first.ended.is_set()
 
 
-def test_a_failure_ends_what_is_being_written_and_no_more(desk, native_tiny_model, monkeypatch):
-    extend, calls = native_tiny_model.backend.extend, []
+def test_a_failure_ends_the_running_jobs_only(scheduler, native_tiny_model, monkeypatch):
+    extend = native_tiny_model.backend.extend
+    calls = []
 
-    def failing(*arguments):
+    def fail_at_the_third_call(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise MemoryError
         return extend(*arguments)
 
-    monkeypatch.setattr(native_tiny_model.backend, "extend", failing, raising=False)
-    lost = submit(desk, [text(native_tiny_model, 20)])
-    assert lost.ended.wait(10) and isinstance(lost.error, Failed) and "memory" in str(lost.error)
-    later = submit(desk, [text(native_tiny_model)])
+    monkeypatch.setattr(native_tiny_model.backend, "extend", fail_at_the_third_call, raising=False)
+    lost = submit(scheduler, [make_sequence(native_tiny_model, 20)])
+    assert lost.ended.wait(10) and isinstance(lost.error, GenerationError) and "memory" in str(lost.error)
+    later = submit(scheduler, [make_sequence(native_tiny_model)])
     assert later.ended.wait(10) and later.error is None
 
 
-def test_a_row_that_is_refused_harms_no_other(desk, native_tiny_model):
-    fine = submit(desk, [text(native_tiny_model, 200)])
-    wrong = text(native_tiny_model)
-    refused = submit(desk, [Asked(wrong.request, wrong.row.__class__([10**6]))])
-    assert refused.ended.wait(10) and isinstance(refused.error, Failed)
-    assert fine.ended.wait(10) and fine.error is None and len(fine.pieces) == 200
+def test_a_rejected_sequence_does_not_harm_the_others(scheduler, native_tiny_model):
+    valid = submit(scheduler, [make_sequence(native_tiny_model, 200)])
+    sequence = dataclasses.replace(make_sequence(native_tiny_model), prompt=[10**6])
+    rejected = submit(scheduler, [sequence])
+    assert rejected.ended.wait(10) and isinstance(rejected.error, GenerationError)
+    assert valid.ended.wait(10) and valid.error is None and len(valid.chunks) == 200
 
 
-def test_closing_finishes_what_is_there(native_tiny_model):
-    desk = Scheduler(native_tiny_model)
-    desk.start()
-    ear = submit(desk, [text(native_tiny_model, 50)])
-    assert desk.close(10) and len(ear.pieces) == 50
-    with pytest.raises(Closed):
-        submit(desk, [text(native_tiny_model)])
+def test_close_waits_for_running_jobs(native_tiny_model):
+    scheduler = Scheduler(native_tiny_model)
+    scheduler.start()
+    listener = submit(scheduler, [make_sequence(native_tiny_model, 50)])
+    assert scheduler.close(10) and len(listener.chunks) == 50
+    with pytest.raises(ShutdownError):
+        submit(scheduler, [make_sequence(native_tiny_model)])
 
 
-def test_a_client_that_goes_away_is_not_written_for(native_tiny_model):
-    with serving({"tiny": native_tiny_model}, rows=1) as address, httpx.Client(base_url=address, timeout=30) as client:
-        with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as answer:
-            next(answer.iter_lines())
+def test_generation_stops_when_the_client_disconnects(native_tiny_model):
+    with (
+        serving({"tiny": native_tiny_model}, batch_size=1) as address,
+        httpx.Client(base_url=address, timeout=30) as client,
+    ):
+        with client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response:
+            next(response.iter_lines())
         with pytest.raises(httpx.ReadTimeout):
             client.post("/v1/completions", json=LONG, timeout=0.2)
         assert client.post("/v1/completions", json={"max_tokens": 2}, timeout=10).status_code == 200
 
 
-def test_too_many_are_answered_429_and_when_to_come_again(native_tiny_model):
+def test_requests_beyond_the_queue_get_429_with_a_time_to_retry(native_tiny_model):
     with (
-        serving({"tiny": native_tiny_model}, rows=1, waiting=0) as address,
+        serving({"tiny": native_tiny_model}, batch_size=1, queue_size=0) as address,
         httpx.Client(base_url=address, timeout=30) as client,
-        client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as answer,
+        client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as response,
     ):
-        lines = answer.iter_lines()  # kept: without it the answer would be closed
-        assert answer.status_code == 200 and next(lines)
-        refused = client.post("/v1/completions", json={"max_tokens": 1})
+        lines = response.iter_lines()  # the variable keeps the response open
+        assert response.status_code == 200 and next(lines)
+        whole = client.post("/v1/completions", json={"max_tokens": 1})
         streamed = client.post("/v1/completions", json={"max_tokens": 1, "stream": True})
-    for one in (refused, streamed):
-        assert one.status_code == 429 and int(one.headers["retry-after"]) >= 1
-        assert one.json()["error"]["type"] == "rate_limit_error"
+    for rejected in (whole, streamed):
+        assert rejected.status_code == 429 and int(rejected.headers["retry-after"]) >= 1
+        assert rejected.json()["error"]["type"] == "rate_limit_error"
 
 
-def test_a_request_has_so_much_time(native_tiny_model):
-    with serving({"tiny": native_tiny_model}, ServerOptions(patience=0.05)) as address:
-        answer = httpx.post(f"{address}/v1/completions", json=LONG)
-    assert answer.status_code == 503 and "not ready within 0.05 seconds" in answer.json()["error"]["message"]
+def test_a_request_has_a_timeout(native_tiny_model):
+    with serving({"tiny": native_tiny_model}, ServerOptions(timeout=0.05)) as address:
+        response = httpx.post(f"{address}/v1/completions", json=LONG)
+    assert response.status_code == 503 and "not ready within 0.05 seconds" in response.json()["error"]["message"]
 
 
-def test_autocomplete_takes_and_gives_a_json_string(client):
-    answer = client.post("/autocomplete", content=json.dumps("the cat "), headers={"content-type": "text/plain"})
-    assert answer.status_code == 200 and answer.headers["content-type"] == "application/json"
-    assert isinstance(answer.json(), str) and answer.json()
+def test_autocomplete_takes_and_returns_a_json_string(client):
+    response = client.post("/autocomplete", content=json.dumps("the cat "), headers={"content-type": "text/plain"})
+    assert response.status_code == 200 and response.headers["content-type"] == "application/json"
+    assert isinstance(response.json(), str) and response.json()
     for wrong in (b"the cat", b'{"prompt": "the cat"}', b"\xff", b""):
         assert client.post("/autocomplete", content=wrong).status_code == 400
 
 
-def test_ids_and_back(client, native_tiny_model):
-    words = "the cat sat on the mät"
-    answer = client.post("/tokenize", json={"prompt": words}).json()
-    assert answer["tokens"] == native_tiny_model.encoder.encode(words) and answer["count"] == len(answer["tokens"])
-    assert answer["max_model_len"] == 32
-    assert client.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": words}
+def test_detokenize_inverts_tokenize(client, native_tiny_model):
+    text = "the cat sat on the mät"
+    tokenized = client.post("/tokenize", json={"prompt": text}).json()
+    assert tokenized["tokens"] == native_tiny_model.encoder.encode(text)
+    assert tokenized["count"] == len(tokenized["tokens"]) and tokenized["max_model_len"] == 32
+    assert client.post("/detokenize", json={"tokens": tokenized["tokens"]}).json() == {"prompt": text}
     assert client.post("/detokenize", json={"tokens": [10**6]}).status_code == 400
 
 
@@ -169,8 +182,8 @@ def test_several_models(native_tiny_model):
         assert client.post("/v1/completions", json={"max_tokens": 1}).json()["model"] == "one"
 
 
-def test_what_is_counted(client):
+def test_metrics(client):
     client.post("/v1/completions", json={"prompt": "the", "max_tokens": 3})
-    said = client.get("/metrics").text
-    assert 'gpt2_requests_total{path="/v1/completions",status="200"}' in said
-    assert 'gpt2_tokens_total{model="tiny"}' in said and 'gpt2_texts_writing{model="tiny"} 0.0' in said
+    metrics = client.get("/metrics").text
+    assert 'gpt2_requests_total{path="/v1/completions",status="200"}' in metrics
+    assert 'gpt2_tokens_total{model="tiny"}' in metrics and 'gpt2_texts_writing{model="tiny"} 0.0' in metrics

@@ -97,7 +97,7 @@ def run(
     check_range("grace", grace, 0, 1e6, "seconds")
     if port >= PORTS:
         raise UsageError(f"port must be below {PORTS}, not {port}")
-    listening = server.bound(host, port)
+    listening = server.listen(host, port)
     served = load(models)
     url = _url(host, listening.getsockname()[1])
 

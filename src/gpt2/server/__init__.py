@@ -1,1 +1,1 @@
-"""HTTP: the API that clients of OpenAI's completions speak, and the page to write, to look and to understand."""
+"""The HTTP server: OpenAI's completions API, and a page to write, compare and explain text."""

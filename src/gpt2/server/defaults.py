@@ -1,7 +1,10 @@
-"""What a server does unless it is told otherwise. Without packages: the command says it in its help."""
+"""Default settings of the server. This module imports nothing, because `--help` shows the values."""
 
-HOST, PORT = "127.0.0.1", 8000
-ROWS, WAITING = 32, 64  # texts that are written at a time, and jobs that may wait for them, of each model
-MOST_TOKENS = 4096  # new ones of a text
-MOST_BODY = 1 << 20  # bytes of a request
-PATIENCE, GRACE = 600.0, 30.0  # seconds for a request, and for what is being written when the server is stopped
+HOST = "127.0.0.1"
+PORT = 8000
+BATCH_SIZE = 32  # texts of one model that are generated at the same time
+QUEUE_SIZE = 64  # requests for one model that may wait
+MAX_TOKENS = 4096  # new tokens of one text
+MAX_BODY_BYTES = 1 << 20
+TIMEOUT_SECONDS = 600.0  # for one request
+GRACE_SECONDS = 30.0  # for running requests, when the server is stopped

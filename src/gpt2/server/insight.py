@@ -1,14 +1,12 @@
-"""What the page shows of a model: the likeliest next tokens, how likely those of a text were, what happens inside."""
+"""The handlers of /insight: the most likely next tokens, how likely the tokens of a text were, and what layers do."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from gpt2 import generate
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
@@ -17,99 +15,108 @@ from gpt2.generate import TextChunk, encode_prompt, prepare
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
-from gpt2.server.introspection import Layers
-from gpt2.server.served_model import ServedModel
-from gpt2.server.writing import encoded, unless_gone, written
+from gpt2.server.introspection import LayerInspector
+from gpt2.server.response import generate_chunks, render_json, respond_unless_gone, run_encoder
+from gpt2.server.served_model import ServedModel, ServedModels
 from gpt2.text.vocabulary import Vocabulary
 
-T = TypeVar("T", bound=BaseModel)
 GREEDY = Sampling(temperature=0)
-GONE = 499  # nginx's status for a client that did not wait
 
 
-def router(named: Callable[[str | None], ServedModel], patience: float) -> APIRouter:
-    """named: which model is asked, raises ApiError. patience: seconds for a request."""
-    insight, routes = Insight(named, patience), APIRouter(prefix="/insight")
-    routes.add_api_route("/next", insight.next, methods=["POST"], response_model=schema.Next)
-    routes.add_api_route("/scores", insight.scores, methods=["POST"], response_model=schema.Scores)
-    routes.add_api_route("/layers", insight.layers, methods=["POST"], response_model=schema.Layers)
-    return routes
+def create_router(models: ServedModels, timeout: float) -> APIRouter:
+    """Return the routes below /insight.
+
+    Args:
+        models: The models.
+        timeout: Seconds within which a request must be answered.
+    """
+    api = InsightApi(models, timeout)
+    router = APIRouter(prefix="/insight")
+    router.add_api_route("/next", api.next, methods=["POST"], response_model=schema.NextResponse)
+    router.add_api_route("/scores", api.scores, methods=["POST"], response_model=schema.ScoresResponse)
+    router.add_api_route("/layers", api.layers, methods=["POST"], response_model=schema.LayersResponse)
+    return router
 
 
-class Insight:
-    """The answers, by the names of their paths."""
+class InsightApi:
+    """The handlers of /insight."""
 
-    def __init__(self, named: Callable[[str | None], ServedModel], patience: float) -> None:
-        self.named, self.patience, self.inside = named, patience, Layers()
+    def __init__(self, models: ServedModels, timeout: float) -> None:
+        """Create the handlers, see `create_router`."""
+        self.models = models
+        self.timeout = timeout
+        self.inspector = LayerInspector()
 
     async def next(self, body: schema.NextRequest, request: Request) -> Response:
-        """The likeliest next tokens."""
-        return await _unless_gone(self._next(body), request)
+        """Return the most likely next tokens."""
+        return await respond_unless_gone(self._next(body), request, render_json)
 
     async def scores(self, body: schema.ScoresRequest, request: Request) -> Response:
-        """How likely each token of a text was, and what else might have stood there."""
-        return await _unless_gone(self._scores(body), request)
+        """Return how likely each token of a text was, and which tokens were more likely."""
+        return await respond_unless_gone(self._scores(body), request, render_json)
 
     async def layers(self, body: schema.LayersRequest, request: Request) -> Response:
-        """What each layer makes of a text."""
-        return await _unless_gone(self._layers(body), request)
+        """Return what each layer makes of a text."""
+        return await respond_unless_gone(self._layers(body), request, render_json)
 
-    async def _next(self, body: schema.NextRequest) -> schema.Next:
-        served = self.named(body.model)
-        ids = await encoded(len(body.prompt), _ids, served, body.prompt)
-        piece = await self._first(served, generate.Request(None, 1, GREEDY, logprobs=body.top), ids)
-        return schema.Next(likeliest=_Shown(served.model.encoder).likely(piece.token))
+    async def _next(self, body: schema.NextRequest) -> schema.NextResponse:
+        served = self.models[body.model]
+        ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
+        chunk = await self._generate_token(served, ids, top_logprobs=body.top)
+        return schema.NextResponse(likeliest=_TokenFormatter(served.model.encoder).top_tokens(chunk.token))
 
-    async def _scores(self, body: schema.ScoresRequest) -> schema.Scores:
-        served = self.named(body.model)
-        encoder, whole = served.model.encoder, await encoded(len(body.prompt), _ids, served, body.prompt)
-        ids = truncate_to_window(whole, served.model.hparams.n_ctx)
-        piece = await self._first(served, generate.Request(None, 1, GREEDY, logprobs=body.top, echo=True), ids)
-        shown = _Shown(encoder)
-        tokens: list[schema.Scored] = []
+    async def _scores(self, body: schema.ScoresRequest) -> schema.ScoresResponse:
+        served = self.models[body.model]
+        encoder = served.model.encoder
+        all_ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
+        ids = truncate_to_window(all_ids, served.model.hparams.n_ctx)
+        n_skipped = len(all_ids) - len(ids)
+        chunk = await self._generate_token(served, ids, top_logprobs=body.top, echo=True)
+        formatter = _TokenFormatter(encoder)
+        tokens: list[schema.ScoredToken] = []
         if body.prompt:
-            texts = _texts(encoder, whole, len(whole) - len(ids))
-            tokens = [shown.scored(*each) for each in zip(ids, texts, piece.prompt)]
-        return schema.Scores(skipped=len(whole) - len(ids), tokens=tokens, next=shown.likely(piece.token))
+            texts = _token_texts(encoder, all_ids, n_skipped)
+            tokens = [formatter.scored_token(*columns) for columns in zip(ids, texts, chunk.prompt)]
+        return schema.ScoresResponse(skipped=n_skipped, tokens=tokens, next=formatter.top_tokens(chunk.token))
 
-    async def _first(self, served: ServedModel, request: generate.Request, ids: Sequence[int]) -> TextChunk:
-        async with written(served.desk, [prepare(request, ids)], self.patience, at_once=True) as pieces:
-            async for some in pieces:
-                for piece in some:
-                    return piece
-        raise AssertionError("a text that was asked for has a piece")
-
-    async def _layers(self, body: schema.LayersRequest) -> schema.Layers:
-        served = self.named(body.model)
+    async def _layers(self, body: schema.LayersRequest) -> schema.LayersResponse:
+        served = self.models[body.model]
         if not body.prompt:
-            raise ApiError(400, "there is no text to look into", "prompt")
-        encoder, whole = served.model.encoder, await encoded(len(body.prompt), _ids, served, body.prompt)
-        ids = self.inside.kept(served, whole)
-        inside = await self.inside.look(served, ids)
-        skipped = len(whole) - len(ids)
-        texts = _texts(encoder, whole, skipped)
-        tokens = [schema.Token(id=i, piece=encoder.token_text(i), text=text) for i, text in zip(ids, texts)]
-        return schema.Layers(
-            skipped=skipped,
+            raise ApiError(400, "the prompt is empty; give some text", "prompt")
+        encoder = served.model.encoder
+        all_ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
+        ids = self.inspector.truncate(served, all_ids)
+        values = await self.inspector.inspect(served, ids)
+        n_skipped = len(all_ids) - len(ids)
+        texts = _token_texts(encoder, all_ids, n_skipped)
+        tokens = [schema.TextToken(id=i, piece=encoder.token_text(i), text=text) for i, text in zip(ids, texts)]
+        return schema.LayersResponse(
+            skipped=n_skipped,
             tokens=tokens,
             n_head=served.model.hparams.n_head,
-            attention=inside.attention,
-            guesses=inside.guesses,
-            logits=inside.logits,
-            likeliest=inside.likeliest,
-            pieces={i: encoder.token_text(i) for i in sorted(inside.ids())},
+            attention=values.attention,
+            guesses=values.guesses,
+            logits=values.logits,
+            likeliest=values.top_ids,
+            pieces={i: encoder.token_text(i) for i in sorted(values.all_ids())},
         )
 
+    async def _generate_token(
+        self, served: ServedModel, ids: Sequence[int], top_logprobs: int, echo: bool = False
+    ) -> TextChunk:
+        """Generate one token after the ids, and return its chunk."""
+        request = generate.Request(None, 1, GREEDY, logprobs=top_logprobs, echo=echo)
+        updates = generate_chunks(served.scheduler, [prepare(request, ids)], self.timeout, at_once=True)
+        [chunk] = [chunk async for chunks in updates for chunk in chunks]
+        return chunk
 
-async def _unless_gone(work: Awaitable[T], request: Request) -> Response:
-    whole = await unless_gone(work, request.is_disconnected)
-    if whole is None:
-        return Response(status_code=GONE)
-    return Response(whole.model_dump_json(), media_type="application/json")
 
+def _encode(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
+    """Return the ids of a prompt; an empty one becomes the end-of-text id.
 
-def _ids(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
-    """Raises ApiError."""
+    Raises:
+        ApiError: The prompt cannot be encoded, or the model does not have all of its ids.
+    """
     n_vocab = served.model.hparams.n_vocab
     try:
         ids = encode_prompt(served.model.encoder, prompt or None)
@@ -120,41 +127,45 @@ def _ids(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
     return ids
 
 
-def _texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[str]:
-    """What each of the ids from the first on adds to the text."""
+def _token_texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[str]:
+    """Return what each id, from the one with index `first`, adds to the text."""
     stream = encoder.stream(encoder.decode(ids[:first]) if first else None)
     texts = [stream.feed([token]) for token in ids[first:]]
     texts[-1] += stream.finish()
     return texts
 
 
-class _Shown:
-    """Ids as people look at them."""
+class _TokenFormatter:
+    """Turns token ids into objects of the schema."""
 
     def __init__(self, encoder: Vocabulary) -> None:
         self.encoder = encoder
-        self.known: dict[int, str] = {}
-        with contextlib.suppress(GPT2Error):  # it has none
-            self.known[encoder.end_of_text] = ""
+        self.texts: dict[int, str] = {}
+        with contextlib.suppress(GPT2Error):  # the vocabulary may have no end-of-text token
+            self.texts[encoder.end_of_text] = ""
 
     def text(self, token: int) -> str:
-        """What it adds after something else."""
-        if token not in self.known:
-            self.known[token] = self.encoder.stream("a").feed([token])
-        return self.known[token]
+        """Return what a token adds to a text that is not empty."""
+        if token not in self.texts:
+            self.texts[token] = self.encoder.stream("a").feed([token])
+        return self.texts[token]
 
-    def likely(self, choice: TokenChoice | None) -> list[schema.Likely]:
+    def top_tokens(self, choice: TokenChoice | None) -> list[schema.LikelyToken]:
+        """Return the most likely tokens at a choice; none without a choice."""
         return [
-            schema.Likely(id=i, piece=self.encoder.token_text(i), text=self.text(i), logprob=finite_or_none(logprob))
-            for i, logprob in (choice.likeliest if choice else ())
+            schema.LikelyToken(
+                id=token, piece=self.encoder.token_text(token), text=self.text(token), logprob=finite_or_none(logprob)
+            )
+            for token, logprob in (choice.top_logprobs if choice else ())
         ]
 
-    def scored(self, token: int, text: str, choice: TokenChoice | None) -> schema.Scored:
-        return schema.Scored(
+    def scored_token(self, token: int, text: str, choice: TokenChoice | None) -> schema.ScoredToken:
+        """Return a token of a text; the first one has no choice."""
+        return schema.ScoredToken(
             id=token,
             piece=self.encoder.token_text(token),
             text=text,
             logprob=finite_or_none(choice.logprob) if choice else None,
             rank=choice.rank if choice else None,
-            likeliest=self.likely(choice),
+            likeliest=self.top_tokens(choice),
         )

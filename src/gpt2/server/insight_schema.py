@@ -1,4 +1,4 @@
-"""What the page asks to look into a model, and what it is answered: its own, no other API has them.
+"""Requests and responses of /insight, the page's own API for what a model computes.
 
 Shapes: T tokens, L layers, H heads, V vocabulary.
 """
@@ -7,85 +7,90 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from gpt2.server.schema import Ids, Text
+from gpt2.server.schema import Text, TokenIds
 
-MOST_LIKELIEST, MOST_BESIDE = 100, 20  # of a place alone, and of each place in a text
+MAX_NEXT_TOKENS = 100  # that are listed for the end of a text
+MAX_SCORE_TOKENS = 20  # that are listed for each position of a text
 
 
 class NextRequest(BaseModel):
-    """`POST /insight/next`: what may come after a text."""
+    """The body of `POST /insight/next`."""
 
     model: str | None = None
-    prompt: Text | Ids = Field(description="text or ids; the last that the context holds are kept")
-    top: int = Field(20, ge=1, le=MOST_LIKELIEST)
+    prompt: Text | TokenIds = Field(description="text or token ids; if it is too long, its end is used")
+    top: int = Field(20, ge=1, le=MAX_NEXT_TOKENS)
 
 
 class ScoresRequest(BaseModel):
-    """`POST /insight/scores`: how likely each token of a text was."""
+    """The body of `POST /insight/scores`."""
 
     model: str | None = None
-    prompt: Text = Field(description="the last tokens that the context holds are kept")
-    top: int = Field(10, ge=1, le=MOST_BESIDE)
+    prompt: Text = Field(description="text; if it is too long for the model's context, its end is used")
+    top: int = Field(10, ge=1, le=MAX_SCORE_TOKENS)
 
 
 class LayersRequest(BaseModel):
-    """`POST /insight/layers`: what happens inside."""
+    """The body of `POST /insight/layers`."""
 
     model: str | None = None
-    prompt: Text = Field(description="its last 256 tokens are kept")
+    prompt: Text = Field(description="text, of which the last 256 tokens are used")
 
 
-class Token(BaseModel):
-    """text: what it adds to those before it, empty if that is half a character."""
+class TextToken(BaseModel):
+    """A token of a text."""
 
     id: int
-    piece: str = Field(description="as people look at it: its text, or its name")
-    text: str
+    piece: str = Field(description="the token for display: its text, or its name")
+    text: str = Field(description="what it adds to the text; empty if it ends within a character")
 
 
-class Likely(Token):
-    """One that may come. text: empty, too, of what no text stands for."""
+class LikelyToken(TextToken):
+    """A token that may come next. Its `text` is also empty if the token stands for no text."""
 
     logprob: float | None = Field(description="null for a probability of 0")
 
 
-class Next(BaseModel):
-    likeliest: list[Likely]
+class NextResponse(BaseModel):
+    """The most likely next tokens."""
+
+    likeliest: list[LikelyToken]
 
 
-class Scored(Token):
-    """One that is there; null for the first, which nothing stands before."""
+class ScoredToken(TextToken):
+    """A token of a text with its log-probability and rank, which are null for the first token."""
 
     logprob: float | None
-    rank: int | None = Field(description="1 is the likeliest")
-    likeliest: list[Likely]
+    rank: int | None = Field(description="1 is the most likely token")
+    likeliest: list[LikelyToken]
 
 
-class Scores(BaseModel):
-    skipped: int = Field(description="tokens before these, which the context does not hold")
-    tokens: list[Scored]
-    next: list[Likely]
+class ScoresResponse(BaseModel):
+    """How likely each token of a text was."""
+
+    skipped: int = Field(description="how many tokens were left out at the start, because the context is full")
+    tokens: list[ScoredToken]
+    next: list[LikelyToken]
 
 
-class Guess(BaseModel):
-    """The likeliest next tokens at a place, by what one layer has made of it; all by places, 0 to T - 1."""
+class LayerGuess(BaseModel):
+    """The most likely next tokens at each position, 0 to T - 1, as one layer predicts them."""
 
     ids: list[list[int]]
     probabilities: list[list[float]]
-    actual: list[float] = Field(description="of the token that does come, one fewer")
+    actual: list[float] = Field(description="probabilities of the tokens that follow, T - 1 of them")
 
 
-class Layers(BaseModel):
-    """Numbers in Base64 are little-endian."""
+class LayersResponse(BaseModel):
+    """What each layer computes. Numbers in Base64 are little-endian."""
 
     skipped: int
-    tokens: list[Token]
+    tokens: list[TextToken]
     n_head: int
     attention: list[str] = Field(
-        description="of each layer [H, T * (T + 1) / 2] uint16 in Base64: 65535 times how much each place takes from"
-        " each up to itself"
+        description="for each layer [H, T * (T + 1) / 2] uint16 in Base64: 65535 times the attention of each position"
+        " to each position up to itself"
     )
-    guesses: list[Guess] = Field(description="before the first layer and after each, L + 1")
-    logits: str = Field(description="of the next token [V] float32 in Base64, the largest first")
-    likeliest: list[int] = Field(description="the ids of the first of them")
-    pieces: dict[int, str] = Field(description="of all ids above")
+    guesses: list[LayerGuess] = Field(description="before the first layer and after each layer, L + 1")
+    logits: str = Field(description="logits of the next token [V] float32 in Base64, in descending order")
+    likeliest: list[int] = Field(description="the ids of the first of these logits")
+    pieces: dict[int, str] = Field(description="the token for display, for each id in guesses and likeliest")

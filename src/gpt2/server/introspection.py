@@ -1,7 +1,7 @@
-"""What happens inside a model, by the NumPy reference: attention, and what each layer would say next.
+"""What happens inside a model, computed by the NumPy reference: attention, and the next token that each layer predicts.
 
-The engine gets no hook for it. The weights are read again from the model's files when they are needed first, kept while
-they are used, and of one model at a time; so is one text at a time.
+The engine has no hooks for this. The weights are read again from the model's files when they are first needed, and kept
+while they are used. There are weights of one model at a time, and one text is computed at a time.
 
 Shapes: T tokens, L layers, H heads, E embedding, V vocabulary.
 """
@@ -25,142 +25,177 @@ from gpt2.engine import reference
 from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.server.errors import ApiError
-from gpt2.server.insight_schema import Guess
+from gpt2.server.insight_schema import LayerGuess
 from gpt2.server.served_model import ServedModel
 
-TOKENS = 256  # of a text, at most
-OPERATIONS = 1e12  # of a text, at most: some half a minute of two cores
-GUESSED, NAMED = 5, 50  # likeliest tokens at each layer and place, and those of the next token
-KEPT = 300.0  # seconds from the last use of the weights until they are forgotten
-WAITING = 8  # texts, the one that is computed included
-STEPS = 65535  # of an attention weight from 0 to 1
+MAX_TOKENS = 256  # of a text
+MAX_OPERATIONS = 1e12  # for a text: about half a minute on two cores
+MAX_TEXTS = 8  # that wait or are computed
+GUESSES_PER_POSITION = 5
+NEXT_TOKENS = 50  # most likely ids at the end of the text
+KEEP_WEIGHTS_SECONDS = 300.0  # after their last use
+ATTENTION_SCALE = 65535  # the integer that stands for an attention weight of 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Inside:
-    """Numbers in Base64, and guesses, as `insight_schema.Layers` says."""
+class LayerValues:
+    """What the layers compute for a text; numbers are in Base64, as described in `insight_schema.LayersResponse`.
+
+    Attributes:
+        attention: The attention weights of each layer.
+        guesses: The predictions before the first layer and after each layer.
+        logits: The logits of the next token, in descending order.
+        top_ids: The ids of the first of these logits.
+    """
 
     attention: list[str]
-    guesses: list[Guess]
+    guesses: list[LayerGuess]
     logits: str
-    likeliest: list[int]
+    top_ids: list[int]
 
-    def ids(self) -> set[int]:
-        """All that are named."""
-        return {token for guess in self.guesses for place in guess.ids for token in place}.union(self.likeliest)
-
-
-def operations(hparams: HParams, tokens: int) -> float:
-    """About how many additions and multiplications a text takes; most of them for what each layer would say."""
-    heads = (hparams.n_layer + 1) * hparams.n_vocab * hparams.token_size
-    return 2.0 * tokens * (hparams.n_params + heads)
+    def all_ids(self) -> set[int]:
+        """Return all ids in the guesses and among the next tokens."""
+        return {token for guess in self.guesses for ids in guess.ids for token in ids}.union(self.top_ids)
 
 
-def memory(hparams: HParams, tokens: int) -> int:
-    """About how many bytes a text takes, the weights included."""
-    attention = hparams.n_layer * hparams.n_head * tokens**2
-    return 4 * (hparams.n_params + 2 * attention + 4 * tokens * hparams.n_vocab)
+def count_operations(hparams: HParams, n_tokens: int) -> float:
+    """Estimate how many additions and multiplications a text takes; most of them are for the layers' predictions."""
+    n_head_weights = (hparams.n_layer + 1) * hparams.n_vocab * hparams.token_size
+    return 2.0 * n_tokens * (hparams.n_params + n_head_weights)
 
 
-class Layers:
-    """Looks into models, one text at a time."""
+def count_bytes(hparams: HParams, n_tokens: int) -> int:
+    """Estimate how many bytes of memory a text takes, the weights included."""
+    n_attention = hparams.n_layer * hparams.n_head * n_tokens**2
+    return 4 * (hparams.n_params + 2 * n_attention + 4 * n_tokens * hparams.n_vocab)
+
+
+class LayerInspector:
+    """Computes what happens inside models, for one text at a time.
+
+    Attributes:
+        loaded: The model whose weights are in memory, and its weights; None if there are none.
+        timer: Drops the weights after their last use.
+    """
 
     def __init__(self) -> None:
+        """Create an inspector without weights."""
         self.pool = ThreadPoolExecutor(1, "layers")
-        self.waiting = 0
+        self.n_texts = 0
         self.lock = threading.Lock()
-        self.held: tuple[ServedModel, dict[str, Any]] | None = None
-        self.forgetting = threading.Timer(0, self._forget)
+        self.loaded: tuple[ServedModel, dict[str, Any]] | None = None
+        self.timer = threading.Timer(0, self._drop_weights_later)
 
-    def kept(self, served: ServedModel, ids: Sequence[int]) -> Sequence[int]:
-        """The last of them that are looked into. Raises ApiError where it would take too long, or too much memory."""
+    def truncate(self, served: ServedModel, ids: Sequence[int]) -> Sequence[int]:
+        """Return the last ids of a text, as many as are inspected.
+
+        Raises:
+            ApiError: They would take too long or too much memory, or the model's files are unknown.
+        """
         hparams = served.model.hparams
-        ids = ids[-min(TOKENS, hparams.n_ctx) :]
+        ids = ids[-min(MAX_TOKENS, hparams.n_ctx) :]
         if served.directory is None:
-            raise ApiError(404, f"the files of {served.name} are not known here, and with them its insides")
-        if operations(hparams, len(ids)) > OPERATIONS:
-            most = int(OPERATIONS / operations(hparams, 1))
-            said = f"of {served.name} {len(ids)} tokens would take minutes; it goes with {most}: shorten the text"
-            raise ApiError(400, said, "prompt")
-        is_held = self.held is not None and self.held[0] is served
-        if not is_held and memory(hparams, len(ids)) > available_memory():
-            needed = memory(hparams, len(ids)) / 1e9
-            raise ApiError(503, f"there is not enough memory to look into {served.name}: it takes {needed:.1f} GB")
+            raise ApiError(404, f"the layers of {served.name} cannot be computed: the server does not know its files")
+        if count_operations(hparams, len(ids)) > MAX_OPERATIONS:
+            max_tokens = int(MAX_OPERATIONS / count_operations(hparams, 1))
+            message = (
+                f"{len(ids)} tokens would take minutes with {served.name}; shorten the text to {max_tokens} tokens"
+            )
+            raise ApiError(400, message, "prompt")
+        is_loaded = self.loaded is not None and self.loaded[0] is served
+        n_bytes = count_bytes(hparams, len(ids))
+        if not is_loaded and n_bytes > available_memory():
+            message = f"there is not enough memory for the layers of {served.name}, which take {n_bytes / 1e9:.1f} GB"
+            raise ApiError(503, message)
         return ids
 
-    async def look(self, served: ServedModel, ids: Sequence[int]) -> Inside:
-        """Raises ApiError: 429 if too many wait, 503 if the files cannot be read or memory is not enough."""
-        if self.waiting >= WAITING:
-            raise ApiError(429, f"{WAITING} texts are being looked into already; ask again in a moment")
+    async def inspect(self, served: ServedModel, ids: Sequence[int]) -> LayerValues:
+        """Compute the layers of a text.
+
+        Raises:
+            ApiError: 429 if too many texts wait, 503 if the files cannot be read or memory does not suffice.
+        """
+        if self.n_texts >= MAX_TEXTS:
+            raise ApiError(429, f"{MAX_TEXTS} texts are already waiting for their layers; try again in a moment")
         with self.lock:
-            self.waiting += 1
-        future = self.pool.submit(self._look, served, ids)
-        future.add_done_callback(lambda _: self._leave())
+            self.n_texts += 1
+        future = self.pool.submit(self._inspect, served, ids)
+        future.add_done_callback(lambda _: self._count_finished())
         try:
             return await asyncio.wrap_future(future)
         except GPT2Error as error:
             raise ApiError(503, str(error)) from error
         except MemoryError as error:
-            raise ApiError(503, f"there is not enough memory to look into {served.name}") from error
+            raise ApiError(503, f"there is not enough memory for the layers of {served.name}") from error
 
-    def _leave(self) -> None:
+    def _count_finished(self) -> None:
         with self.lock:
-            self.waiting -= 1
+            self.n_texts -= 1
 
-    def _look(self, served: ServedModel, ids: Sequence[int]) -> Inside:
-        self.forgetting.cancel()
+    def _inspect(self, served: ServedModel, ids: Sequence[int]) -> LayerValues:
+        self.timer.cancel()
         try:
-            return inside(self._weights(served), served.model.hparams, ids)
+            return compute_layers(self._load_weights(served), served.model.hparams, ids)
         finally:
-            self.forgetting = threading.Timer(KEPT, self._forget)
-            self.forgetting.daemon = True
-            self.forgetting.start()
+            self.timer = threading.Timer(KEEP_WEIGHTS_SECONDS, self._drop_weights_later)
+            self.timer.daemon = True
+            self.timer.start()
 
-    def _weights(self, served: ServedModel) -> dict[str, Any]:
-        if self.held is None or self.held[0] is not served:
-            self.held = None  # before the other's are there too
+    def _load_weights(self, served: ServedModel) -> dict[str, Any]:
+        if self.loaded is None or self.loaded[0] is not served:
+            self.loaded = None  # frees the other model's weights before these are read
             assert served.directory is not None
-            self.held = served, reference.read(served.directory.read())
-        return self.held[1]
+            self.loaded = served, reference.read(served.directory.read())
+        return self.loaded[1]
 
-    def _forget(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the pool is closed as the process ends
-            self.pool.submit(self._let_go)
+    def _drop_weights_later(self) -> None:
+        """Drop the weights in the pool's thread, where nothing uses them at that time."""
+        with contextlib.suppress(RuntimeError):  # the pool is closed when the process ends
+            self.pool.submit(self._drop_weights)
 
-    def _let_go(self) -> None:
-        self.held = None
+    def _drop_weights(self) -> None:
+        self.loaded = None
 
 
-def inside(weights: dict[str, Any], hparams: HParams, ids: Sequence[int]) -> Inside:
-    """All that is shown of a text [T]."""
-    seen = reference.trace(weights, hparams, ids)
+def compute_layers(weights: dict[str, Any], hparams: HParams, ids: Sequence[int]) -> LayerValues:
+    """Compute the layers of a text.
+
+    Args:
+        weights: The weights for the reference.
+        hparams: The model's sizes.
+        ids: The text's ids [T].
+
+    Returns:
+        The layers' values.
+    """
+    trace = reference.trace(weights, hparams, ids)
     guesses = []
-    for hidden in seen.hidden:
-        logits = reference.unembed(weights, hparams, hidden)  # [T, V], of one layer at a time
+    for hidden in trace.hidden:
+        logits = reference.unembed(weights, hparams, hidden)  # [T, V]: only one layer's are in memory
         guesses.append(_guess(logits, ids))
-    last = logits[-1]
-    return Inside(
-        [_attention(shares) for shares in seen.attention],
+    next_logits = logits[-1]
+    return LayerValues(
+        [_encode_attention(attention) for attention in trace.attention],
         guesses,
-        _base64(np.sort(last)[::-1].astype("<f4")),
-        sample.top_ids(last, NAMED).tolist(),
+        _base64(np.sort(next_logits)[::-1].astype("<f4")),
+        sample.top_ids(next_logits, NEXT_TOKENS).tolist(),
     )
 
 
-def _guess(logits: np.ndarray, ids: Sequence[int]) -> Guess:
-    """What is likeliest at each place, by logits [T, V]."""
+def _guess(logits: np.ndarray, ids: Sequence[int]) -> LayerGuess:
+    """Return the most likely ids at each position by logits [T, V]."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    likeliest = [sample.top_ids(place, GUESSED) for place in logits]
-    probabilities = [np.exp(place[best]).round(6).tolist() for place, best in zip(logits, likeliest)]
+    top_ids = [sample.top_ids(position, GUESSES_PER_POSITION) for position in logits]
+    probabilities = [np.exp(position[top]).round(6).tolist() for position, top in zip(logits, top_ids)]
     actual = np.exp(logits[np.arange(len(ids) - 1), ids[1:]]).round(6).tolist()
-    return Guess(ids=[best.tolist() for best in likeliest], probabilities=probabilities, actual=actual)
+    return LayerGuess(ids=[top.tolist() for top in top_ids], probabilities=probabilities, actual=actual)
 
 
-def _attention(shares: np.ndarray) -> str:
-    """Weights of a layer [H, T, T] -> [H, T * (T + 1) / 2], those above the diagonal left out."""
-    rows, columns = np.tril_indices(shares.shape[-1])
-    return _base64((shares[:, rows, columns] * STEPS).round().astype("<u2"))
+def _encode_attention(attention: np.ndarray) -> str:
+    """Encode a layer's attention weights [H, T, T] as [H, T * (T + 1) / 2], without those above the diagonal."""
+    rows, columns = np.tril_indices(attention.shape[-1])
+    return _base64((attention[:, rows, columns] * ATTENTION_SCALE).round().astype("<u2"))
 
 
 def _base64(array: np.ndarray) -> str:

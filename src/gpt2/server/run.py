@@ -1,4 +1,4 @@
-"""An application on a socket, from the first request to the last answer."""
+"""Running an application on a socket, from the first request to the last response."""
 
 from __future__ import annotations
 
@@ -18,104 +18,128 @@ from gpt2.errors import GPT2Error
 from gpt2.server.app import ServerOptions, create_app
 from gpt2.server.served_model import ServedModel
 
-HEADERS = 20.0  # seconds for a request's headers to come
-KEPT = 20  # seconds that a connection without a request is kept
-BACKLOG = 2048
+HEADER_TIMEOUT_SECONDS = 20.0
+KEEP_ALIVE_SECONDS = 20  # for a connection without a request
+BACKLOG_CONNECTIONS = 2048  # that the system holds until they are accepted
 
 
 class HeaderTimeoutProtocol(H11Protocol):
-    """uvicorn's, but for clients that never come to the end of a request's headers: it would wait for ever."""
+    """uvicorn's protocol with a timeout for headers: uvicorn waits forever for clients that never end theirs.
+
+    Attributes:
+        idle_since: When the connection was first seen without a request; None while it has one.
+        last_cycle: The request at the last check.
+        timer: The next check.
+    """
 
     idle_since: float | None = None
-    newest: Any = None  # request, when it was looked last
-    next_look: asyncio.TimerHandle
+    last_cycle: Any = None
+    timer: asyncio.TimerHandle
 
     def connection_made(self, transport: Any) -> None:
+        """Start the checks."""
         super().connection_made(transport)
-        self._look()
+        self._check_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all timers.
+
+        A timer holds the connection's memory until it is due, and uvicorn stops its own only if the client closes the
+        connection properly.
+        """
         super().connection_lost(exc)
-        # A timer keeps the connection's memory till it is due; uvicorn stops its own only where clients end politely.
-        self.next_look.cancel()
+        self.timer.cancel()
         self._unset_keepalive_if_required()
 
-    def _look(self) -> None:
-        now, cycle = self.loop.time(), self.cycle
-        is_new, self.newest = cycle is not self.newest, cycle  # short ones come and go between two looks
-        if is_new or (cycle is not None and not cycle.response_complete):
+    def _check_idle(self) -> None:
+        now = self.loop.time()
+        is_new_request = self.cycle is not self.last_cycle  # short requests come and go between two checks
+        self.last_cycle = self.cycle
+        if is_new_request or (self.cycle is not None and not self.cycle.response_complete):
             self.idle_since = None
         elif self.idle_since is None:
             self.idle_since = now
-        elif now - self.idle_since >= HEADERS:
+        elif now - self.idle_since >= HEADER_TIMEOUT_SECONDS:
             return self.transport.close()
-        self.next_look = self.loop.call_later(HEADERS / 2, self._look)
+        self.timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS / 2, self._check_idle)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which tells when it is ready and ends with status 0 when it is told to stop."""
+    """uvicorn's server, which reports when it is ready and ends with status 0 after a signal."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], object]) -> None:
+        """Create a server that calls `on_ready` once it answers requests."""
         super().__init__(config)
-        self.ready = ready
+        self.on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to answer requests."""
         await super().startup(sockets)
         if self.started:
-            self.ready()
+            self.on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # as in tests: only that one may
+        """Handle SIGINT and SIGTERM within the block, without raising them again after it."""
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
             yield
             return
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
 
-def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 is any free one. Raises GPT2Error."""
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; port 0 is any free port.
+
+    Raises:
+        GPT2Error: The address is unknown or in use.
+    """
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listening = socket.create_server(address, family=family, backlog=BACKLOG)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG_CONNECTIONS)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise GPT2Error(f"{host} port {port} cannot be listened on: {reason}; give another --port") from error
-    listening.set_inheritable(True)
-    return listening
+        raise GPT2Error(f"cannot listen on {host} port {port}: {reason}; choose another --port") from error
+    listener.set_inheritable(True)
+    return listener
 
 
 def serve(
-    served: Sequence[ServedModel],
-    listening: socket.socket,
+    models: Sequence[ServedModel],
+    listener: socket.socket,
     options: ServerOptions,
     grace: float,
-    ready: Callable[[], object],
+    on_ready: Callable[[], object],
 ) -> None:
-    """Answers until SIGINT or SIGTERM; what is being written then is finished, for at most `grace` seconds.
+    """Answer requests until SIGINT or SIGTERM, then finish those that are running.
 
-    ready: called once requests are answered.
+    Args:
+        models: The models; the first one is the default.
+        listener: The socket, see `listen`.
+        options: The application's options.
+        grace: Maximum time in seconds for the running requests to finish.
+        on_ready: Called once requests are answered.
     """
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # of sockets that clients have left
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of sockets that clients have closed
     config = uvicorn.Config(
-        create_app(served, options),
+        create_app(models, options),
         http=HeaderTimeoutProtocol,
         ws="none",
         lifespan="off",
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEPT,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(grace)),
     )
-    for one in served:
-        one.desk.start()
+    for served in models:
+        served.scheduler.start()
     try:
-        asyncio.run(Server(config, ready).serve([listening]))
+        asyncio.run(Server(config, on_ready).serve([listener]))
     finally:
-        for one in served:
-            one.desk.close(grace)
+        for served in models:
+            served.scheduler.close(grace)

@@ -1,13 +1,14 @@
-"""Where the texts of one model are written: a thread that takes jobs in the order in which they came.
+"""The scheduler of one model: a thread that generates the texts of all jobs, in the order in which they arrive.
 
-Jobs that run together are written together, step by step, and no text depends on the others (engine/batch.py). Whoever
-brings a job is told its pieces as they come, by a function that the thread calls.
+Texts of several jobs are generated together, step by step, and no text depends on the others (`engine.batch`). The
+thread calls a function of each job with the job's updates.
 """
 
 from __future__ import annotations
 
 import collections
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,176 +17,242 @@ from typing import NamedTuple
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.generate import Model, TextBatch, TextChunk
-from gpt2.server.defaults import ROWS, WAITING
+from gpt2.server.defaults import BATCH_SIZE, QUEUE_SIZE
 
 log = logging.getLogger(__name__)
-# Seconds, at least, from one telling to the next: nobody reads faster, and for each the event loop, and a client on the
-# same machine, take a core from the step that is being computed.
-TELLING = 0.05
-# Seconds that the event loop and a client get to pass on the first of a text before the next step takes all cores: it
-# would wait two or three times as long for one of them (BENCHMARKS.md, at the figures of Tab).
-BREATH = 0.001
+# Minimum time between two updates of a job. Nobody reads faster, and each update makes the event loop, and a client on
+# the same machine, take a core from the step that is being computed.
+UPDATE_INTERVAL_SECONDS = 0.05
+# Pause after a job's first update, in which the event loop and the client pass on the start of the text. The next step
+# takes all cores, and without a pause they would wait two or three times as long for one (BENCHMARKS.md, the figures of
+# Tab).
+FIRST_UPDATE_PAUSE_SECONDS = 0.001
 
 
-class Busy(GPT2Error):
-    """So many jobs wait that no more are taken."""
+class QueueFullError(GPT2Error):
+    """The queue is full, and the job was not accepted."""
 
 
-class Closed(GPT2Error):
-    """The server is being stopped."""
+class ShutdownError(GPT2Error):
+    """The scheduler is shutting down, and the job was not accepted."""
 
 
-class Failed(GPT2Error):
-    """A text could not be written to its end."""
+class GenerationError(GPT2Error):
+    """A text could not be generated to its end."""
 
 
 class JobUpdate(NamedTuple):
-    """What a job hears after a step: pieces, whose `request` is a text's place in the job; or why it has ended."""
+    """News of a job.
 
-    pieces: list[TextChunk]
+    Attributes:
+        chunks: New chunks of its texts; a chunk's `request` is the text's index in the job.
+        error: Why the job has failed, in its last update.
+    """
+
+    chunks: list[TextChunk]
     error: GPT2Error | None = None
 
 
-class Job:
-    """Texts that were asked for together; `left` of them have not ended. at_once: whether all is told at the end."""
+class GenerationJob:
+    """Texts that were requested together.
 
-    def __init__(self, texts: Sequence[TokenSequence], tell: Callable[[JobUpdate], object], at_once: bool) -> None:
-        self.waiting = collections.deque(enumerate(texts))
-        self.tell, self.at_once = tell, at_once
-        self.pieces: list[TextChunk] = []  # that have not been told
-        self.told = -TELLING  # when something was, last
-        self.left = len(texts)
-        self.cancelled = False
+    Attributes:
+        waiting: The sequences that have not joined the batch yet, with their indices in the job.
+        notify: Called with each update.
+        at_once: Whether there is a single update, at the end.
+        chunks: The chunks for the next update.
+        last_update: When the last update was sent, by `time.monotonic`; -inf before the first one.
+        n_unfinished: How many texts have not ended.
+        is_cancelled: Whether the texts are no longer needed.
+    """
+
+    def __init__(
+        self, sequences: Sequence[TokenSequence], notify: Callable[[JobUpdate], object], at_once: bool
+    ) -> None:
+        """Create a job whose texts all wait."""
+        self.waiting = collections.deque(enumerate(sequences))
+        self.notify = notify
+        self.at_once = at_once
+        self.chunks: list[TextChunk] = []
+        self.last_update = -math.inf
+        self.n_unfinished = len(sequences)
+        self.is_cancelled = False
 
 
 class Scheduler:
-    """rows: texts that are written at a time. waiting: jobs that may wait, besides those that have begun."""
+    """Generates the texts of jobs in a thread of its own.
 
-    def __init__(self, model: Model, rows: int = ROWS, waiting: int = WAITING) -> None:
-        self.model, self.rows, self.most_waiting = model, rows, waiting
+    Attributes:
+        model: The model that generates.
+        jobs: The unfinished jobs in the order of their arrival, guarded by `changed`.
+        running: For each text in the batch, by its number there, its job and its index in the job.
+    """
+
+    def __init__(self, model: Model, batch_size: int = BATCH_SIZE, queue_size: int = QUEUE_SIZE) -> None:
+        """Create a scheduler, which has to be started.
+
+        Args:
+            model: The model that generates.
+            batch_size: How many texts are generated at the same time.
+            queue_size: How many jobs may wait, besides those that have started.
+        """
+        self.model = model
+        self.batch_size = batch_size
+        self.queue_size = queue_size
         self.changed = threading.Condition()
-        self.jobs: list[Job] = []  # in the order in which they came, those that are being written first
-        self.places: dict[int, tuple[Job, int]] = {}  # of the writer's texts
-        self.closing = False
-        self.thread = threading.Thread(target=self._work, name="desk", daemon=True)
+        self.jobs: list[GenerationJob] = []
+        self.running: dict[int, tuple[GenerationJob, int]] = {}
+        self.is_closing = False
+        self.thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self.thread.start()
 
     @property
-    def writing(self) -> int:
-        """Texts that are being written."""
-        return len(self.places)
+    def n_running(self) -> int:
+        """How many texts are being generated."""
+        return len(self.running)
 
     @property
-    def queued(self) -> int:
-        """Texts that wait for a place."""
+    def n_queued(self) -> int:
+        """How many texts wait."""
         with self.changed:
             return sum(len(job.waiting) for job in self.jobs)
 
-    def submit(self, texts: Sequence[TokenSequence], tell: Callable[[JobUpdate], object], at_once: bool = False) -> Job:
-        """Takes a job; `tell` is called from the desk's thread until no text is left or an error came.
+    def submit(
+        self, sequences: Sequence[TokenSequence], notify: Callable[[JobUpdate], object], at_once: bool = False
+    ) -> GenerationJob:
+        """Accept a job.
 
-        Raises Busy, and Closed.
+        Args:
+            sequences: The sequences to generate, made by `prepare`.
+            notify: Called from the scheduler's thread with each update, until all texts have ended or an error occurs.
+            at_once: Whether there is a single update, when all texts have ended.
+
+        Returns:
+            The job, for `cancel`.
+
+        Raises:
+            QueueFullError: Too many jobs are waiting.
+            ShutdownError: The scheduler has been closed.
         """
-        job = Job(texts, tell, at_once)
+        job = GenerationJob(sequences, notify, at_once)
         with self.changed:
-            if self.closing:
-                raise Closed("the server is being stopped; ask again later, or another one")
-            waiting = sum(bool(other.waiting) for other in self.jobs)
-            if waiting >= self.most_waiting and (waiting or self.writing >= self.rows):
-                raise Busy(f"{waiting} requests are waiting already; ask again in a moment")
+            if self.is_closing:
+                raise ShutdownError("the server is shutting down; try again later, or use another server")
+            n_waiting = sum(bool(other.waiting) for other in self.jobs)
+            if n_waiting >= self.queue_size and (n_waiting or self.n_running >= self.batch_size):
+                raise QueueFullError(f"{n_waiting} requests are already waiting; try again in a moment")
             self.jobs.append(job)
             self.changed.notify()
         return job
 
-    def cancel(self, job: Job) -> None:
-        """Its texts are no longer wanted; nothing more is told of them."""
+    def cancel(self, job: GenerationJob) -> None:
+        """Stop a job, which gets no more updates."""
         with self.changed:
-            job.cancelled = True
+            job.is_cancelled = True
             self.changed.notify()
 
-    def close(self, patience: float) -> bool:
-        """Takes no more jobs; returns whether those that were there ended within so many seconds."""
+    def close(self, timeout: float) -> bool:
+        """Accept no more jobs, and wait for the unfinished ones.
+
+        Args:
+            timeout: Maximum time to wait, in seconds.
+
+        Returns:
+            Whether all jobs have ended in time.
+        """
         with self.changed:
-            self.closing = True
+            self.is_closing = True
             self.changed.notify()
-        self.thread.join(patience)
+        self.thread.join(timeout)
         return not self.thread.is_alive()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self._is_done():
             try:
-                with TextBatch(self.model) as writer:
-                    while self._wait():
-                        self._take(writer)
-                        self._tell(writer.step())
-            except Exception as error:  # what is being written is lost; the next job finds a new writer
-                log.exception("what was being written is lost")
-                self._fail(error)
+                with TextBatch(self.model) as batch:
+                    while self._wait_for_jobs():
+                        self._remove_cancelled(batch)
+                        self._fill(batch)
+                        self._send_updates(batch.step())
+            except Exception as error:  # the running texts are lost; the next jobs get a new batch
+                log.exception("the running texts are lost")
+                self._fail_started_jobs(error)
 
     def _is_done(self) -> bool:
         with self.changed:
-            return self.closing and not self.jobs
+            return self.is_closing and not self.jobs
 
-    def _wait(self) -> bool:
-        """Until there is something to do; returns whether there is."""
+    def _wait_for_jobs(self) -> bool:
+        """Wait until there are jobs; False if the scheduler has been closed and there are none."""
         with self.changed:
-            self.changed.wait_for(lambda: self.jobs or self.closing)
+            self.changed.wait_for(lambda: self.jobs or self.is_closing)
             return bool(self.jobs)
 
-    def _take(self, writer: TextBatch) -> None:
-        """Lets those go who are not wanted any more, and begins texts as long as there are places and memory."""
+    def _remove_cancelled(self, batch: TextBatch) -> None:
         with self.changed:
-            unwanted = [number for number, (job, _) in self.places.items() if job.cancelled]
-            self.jobs = [job for job in self.jobs if not job.cancelled]
-            waiting = [job for job in self.jobs if job.waiting]
-        for number in unwanted:
-            del self.places[number]
-            writer.remove(number)
-        for job in waiting:
-            while job.waiting and len(writer) < self.rows and writer.has_room(job.waiting[0][1]):
-                place, text = job.waiting.popleft()
-                try:
-                    self.places[writer.add(text)] = job, place
-                except GPT2Error as error:
-                    self._refuse(job, error)
-            if job.waiting:
-                return  # who comes later does not pass
+            cancelled = [number for number, (job, _) in self.running.items() if job.is_cancelled]
+            self.jobs = [job for job in self.jobs if not job.is_cancelled]
+        for number in cancelled:
+            del self.running[number]
+            batch.remove(number)
 
-    def _refuse(self, job: Job, error: GPT2Error) -> None:
+    def _fill(self, batch: TextBatch) -> None:
+        """Start waiting texts, in their order, while the batch has room for them."""
+        with self.changed:
+            jobs = [job for job in self.jobs if job.waiting]
+        for job in jobs:
+            while job.waiting and len(batch.texts) < self.batch_size and batch.has_room(job.waiting[0][1]):
+                index, sequence = job.waiting.popleft()
+                try:
+                    self.running[batch.add(sequence)] = job, index
+                except GPT2Error as error:
+                    self._reject(job, error)
+            if job.waiting:
+                return  # later jobs do not overtake this one
+
+    def _reject(self, job: GenerationJob, error: GPT2Error) -> None:
         with self.changed:
             self.jobs.remove(job)
             job.waiting.clear()
-            job.cancelled = True
-        job.tell(JobUpdate([], Failed(str(error))))
+            job.is_cancelled = True
+        job.notify(JobUpdate([], GenerationError(str(error))))
 
-    def _tell(self, pieces: Sequence[TextChunk]) -> None:
-        heard = set()
-        for piece in pieces:
-            job, place = self.places[piece.request]
-            job.pieces.append(piece._replace(request=place))
-            heard.add(job)
-            if piece.finish_reason:
-                del self.places[piece.request]
-                job.left -= 1
+    def _send_updates(self, chunks: Sequence[TextChunk]) -> None:
+        jobs = set()
+        for chunk in chunks:
+            job, index = self.running[chunk.request]
+            job.chunks.append(chunk._replace(request=index))
+            jobs.add(job)
+            if chunk.finish_reason:
+                del self.running[chunk.request]
+                job.n_unfinished -= 1
         with self.changed:
-            self.jobs = [job for job in self.jobs if job.left]
-        now, has_begun = time.monotonic(), False
-        for job in heard:
-            if not job.left or not (job.at_once or now < job.told + TELLING):
-                has_begun |= job.told < 0 < job.left
-                told, job.pieces, job.told = job.pieces, [], now
-                job.tell(JobUpdate(told))
-        if has_begun:
-            time.sleep(BREATH)
+            self.jobs = [job for job in self.jobs if job.n_unfinished]
+        now = time.monotonic()
+        has_first_update = False
+        for job in jobs:
+            is_due = not job.at_once and now >= job.last_update + UPDATE_INTERVAL_SECONDS
+            if job.n_unfinished and not is_due:
+                continue
+            if job.n_unfinished and job.last_update == -math.inf:
+                has_first_update = True
+            update = JobUpdate(job.chunks)
+            job.chunks = []
+            job.last_update = now
+            job.notify(update)
+        if has_first_update:
+            time.sleep(FIRST_UPDATE_PAUSE_SECONDS)
 
-    def _fail(self, error: Exception) -> None:
-        """Ends the jobs of which something was being written."""
+    def _fail_started_jobs(self, error: Exception) -> None:
         with self.changed:
-            lost = [job for job in self.jobs if len(job.waiting) < job.left]
-            self.places.clear()
+            lost = [job for job in self.jobs if len(job.waiting) < job.n_unfinished]
+            self.running.clear()
             self.jobs = [job for job in self.jobs if job not in lost]
-        why = "there is not enough memory for it" if isinstance(error, MemoryError) else "something went wrong"
+        reason = "an unexpected exception; see the server's log"
+        if isinstance(error, MemoryError):
+            reason = "there is not enough memory"
         for job in lost:
-            job.tell(JobUpdate([], Failed(f"the text could not be written: {why}")))
+            job.notify(JobUpdate([], GenerationError(f"the text could not be generated: {reason}")))

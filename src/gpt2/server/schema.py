@@ -1,6 +1,6 @@
-"""What requests and answers hold, by OpenAI's names: https://platform.openai.com/docs/api-reference/completions.
+"""Requests and responses, with the names of OpenAI's API: https://platform.openai.com/docs/api-reference/completions.
 
-`top_k`, `min_p`, `repetition_penalty` and `ignore_eos` are extensions, named as other servers name them.
+`top_k`, `min_p`, `repetition_penalty` and `ignore_eos` are extensions, with the names that other servers use.
 """
 
 from __future__ import annotations
@@ -9,66 +9,82 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Ids = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
 Text = Annotated[str, Field(strict=True)]
-MOST_PROMPTS, MOST_CHOICES, MOST_STOPS, MOST_LOGPROBS = 128, 128, 16, 20
+MAX_PROMPTS = 128  # in one request
+MAX_CHOICES = 128  # texts that are generated for one request
+MAX_STOP_STRINGS = 16
+MAX_LOGPROBS = 20  # most likely tokens that are listed for each token
 
 
 class StreamOptions(BaseModel):
+    """Options of a streamed response."""
+
     include_usage: bool | None = None
 
 
 class CompletionRequest(BaseModel):
-    """`POST /v1/completions`; null is as good as left out."""
+    """The body of `POST /v1/completions`. A null is the same as an omitted field."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 20}]})
 
-    model: str | None = Field(None, description="one of `/v1/models`; the first of them if left out")
+    model: str | None = Field(None, description="a name from `/v1/models`; by default the first one")
     prompt: (
         Text
-        | Ids
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | TokenIds
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
         | None
-    ) = Field(None, description="text, ids, or several; from nothing if left out")
-    suffix: str | None = Field(None, description="refused: GPT-2 writes forwards only")
-    max_tokens: int | None = Field(None, ge=0, description="16 if left out; 0 with `echo` scores the prompt alone")
-    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, description="0 is greedy; 1 if left out")
+    ) = Field(None, description="text, token ids, or a list of either; by default the text starts from nothing")
+    suffix: str | None = Field(None, description="not supported: GPT-2 generates text forwards only")
+    max_tokens: int | None = Field(None, ge=0, description="16 by default; 0 with `echo` only scores the prompt")
+    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, description="0 is greedy; 1 by default")
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    best_of: int | None = Field(None, ge=1, le=MOST_CHOICES, description="so many are written, the likeliest `n` kept")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_CHOICES,
+        description="how many texts are generated, of which the `n` most likely are returned",
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
     stop: (
         Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MOST_STOPS)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOP_STRINGS)]
         | None
     ) = None
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="one seed, one text, whatever else is written")
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, whatever else is generated"
+    )
     user: str | None = None
     top_k: int | None = Field(None, ge=0, description="an extension; 0 is off")
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="an extension; 0 is off")
     repetition_penalty: float | None = Field(
         None, ge=0.001, le=1000, allow_inf_nan=False, description="an extension; 1 is off"
     )
-    ignore_eos: bool | None = Field(None, description="an extension: to write on after the end of a text")
+    ignore_eos: bool | None = Field(
+        None, description="an extension: whether generation continues after the end-of-text token"
+    )
 
 
 class Logprobs(BaseModel):
-    """Of each token; null for the first of a text, and for what has a probability of 0."""
+    """Log-probabilities, a column each; null for the first token of a text and for a probability of 0."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float | None] | None]
-    text_offset: list[int] = Field(description="where it begins in `text`, in characters")
+    text_offset: list[int] = Field(description="where the token starts in `text`, in characters")
 
 
 class CompletionChoice(BaseModel):
+    """One text of a completion."""
+
     index: int
     text: str
     logprobs: Logprobs | None = None
@@ -76,13 +92,15 @@ class CompletionChoice(BaseModel):
 
 
 class Usage(BaseModel):
+    """Numbers of tokens."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class Completion(BaseModel):
-    """An answer, or a part of one that is streamed."""
+class CompletionResponse(BaseModel):
+    """A completion, or a part of a streamed completion."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -93,6 +111,8 @@ class Completion(BaseModel):
 
 
 class ModelCard(BaseModel):
+    """The description of a model."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -103,17 +123,23 @@ class ModelCard(BaseModel):
     precision: str
 
 
-class Models(BaseModel):
+class ModelList(BaseModel):
+    """All models of the server."""
+
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class TokenizeRequest(BaseModel):
+    """The body of `POST /tokenize`."""
+
     model: str | None = None
     prompt: Text
 
 
-class Tokens(BaseModel):
+class TokenizeResponse(BaseModel):
+    """The tokens of a text."""
+
     count: int
     max_model_len: int
     tokens: list[int]
@@ -121,22 +147,28 @@ class Tokens(BaseModel):
 
 
 class DetokenizeRequest(BaseModel):
+    """The body of `POST /detokenize`."""
+
     model: str | None = None
     tokens: list[Annotated[int, Field(strict=True, ge=0)]]
 
 
-class Detokenized(BaseModel):
+class DetokenizeResponse(BaseModel):
+    """The text of tokens."""
+
     prompt: str
 
 
-class ErrorBody(BaseModel):
+class ErrorDetail(BaseModel):
+    """What is wrong with a request."""
+
     message: str
     type: str
     param: str | None = None
     code: str | None = None
 
 
-class Error(BaseModel):
-    """Every error has this shape, as in OpenAI's API."""
+class ErrorResponse(BaseModel):
+    """An error. All errors have this form, as in OpenAI's API."""
 
-    error: ErrorBody
+    error: ErrorDetail
