@@ -100,7 +100,7 @@ def test_gpt_2_simple(model, capsys):
 
 def test_serve(model):
     served = serving.load(serving.ServedModelsConfig([model], "models", "float32", None, 2, 2))
-    assert served[0].card().n_vocab == served[0].model.encoder.n_vocab
+    assert served[0].card.n_vocab == served[0].model.encoder.n_vocab
 
 
 @pytest.mark.parametrize("to", ["openai", "huggingface", "gguf"])

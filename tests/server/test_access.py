@@ -147,9 +147,7 @@ def test_a_client_that_disconnects_leaves_nothing_in_memory(native_tiny_model, m
         for _ in range(5):
             with connect_and_send(address, head + body) as connection:
                 connection.recv(10)
-                time.sleep(
-                    0.1
-                )  # the rest of the response arrives; closing the socket before it is read resets the connection
+                time.sleep(0.1)  # the rest arrives; closing a socket with unread data resets the connection
         end = time.monotonic() + run.KEEP_ALIVE_SECONDS / 2
         while any(protocol() for protocol in protocols) and time.monotonic() < end:
             time.sleep(0.05)

@@ -73,10 +73,10 @@ class InsightApi:
         n_skipped = len(all_ids) - len(ids)
         chunk = await self._generate_token(served, ids, top_logprobs=body.top, echo=True)
         formatter = _TokenFormatter(encoder)
-        tokens: list[schema.ScoredToken] = []
+        tokens: list[schema.RankedToken] = []
         if body.prompt:
             texts = _token_texts(encoder, all_ids, n_skipped)
-            tokens = [formatter.scored_token(*columns) for columns in zip(ids, texts, chunk.prompt)]
+            tokens = [formatter.ranked_token(*columns) for columns in zip(ids, texts, chunk.prompt)]
         return schema.ScoresResponse(skipped=n_skipped, tokens=tokens, next=formatter.top_tokens(chunk.token))
 
     async def _layers(self, body: schema.LayersRequest) -> schema.LayersResponse:
@@ -159,9 +159,9 @@ class _TokenFormatter:
             for token, logprob in (choice.top_logprobs if choice else ())
         ]
 
-    def scored_token(self, token: int, text: str, choice: TokenChoice | None) -> schema.ScoredToken:
+    def ranked_token(self, token: int, text: str, choice: TokenChoice | None) -> schema.RankedToken:
         """Return a token of a text; the first one has no choice."""
-        return schema.ScoredToken(
+        return schema.RankedToken(
             id=token,
             piece=self.encoder.token_text(token),
             text=text,

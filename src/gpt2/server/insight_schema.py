@@ -56,7 +56,7 @@ class NextResponse(BaseModel):
     likeliest: list[LikelyToken]
 
 
-class ScoredToken(TextToken):
+class RankedToken(TextToken):
     """A token of a text with its log-probability and rank, which are null for the first token."""
 
     logprob: float | None
@@ -68,7 +68,7 @@ class ScoresResponse(BaseModel):
     """How likely each token of a text was."""
 
     skipped: int = Field(description="how many tokens were left out at the start, because the context is full")
-    tokens: list[ScoredToken]
+    tokens: list[RankedToken]
     next: list[LikelyToken]
 
 

@@ -278,13 +278,9 @@ async def generate_chunks(
 
     Args:
         scheduler: The model's scheduler.
-        sequences: The sequences to generate.
-        timeout: Seconds within which all must have ended.
-        at_once: Whether all chunks come together at the end. This is faster, because each update makes the event loop
-            take a core from the scheduler.
-
-    Yields:
-        The chunks of one update; a chunk's `request` is the index of its sequence.
+        sequences: The sequences to generate; a chunk's `request` is the index of its sequence.
+        timeout: Seconds within which all texts must have ended.
+        at_once: Whether all chunks come at the end, which is faster: each update takes a core from the computation.
 
     Raises:
         ApiError: 429 if the queue is full; 503 if the server is shutting down, generation fails or time runs out.
@@ -302,8 +298,7 @@ async def generate_chunks(
         raise ApiError(429, str(error), code="too_many_requests") from error
     except ShutdownError as error:
         raise ApiError(503, str(error), code="shutting_down") from error
-    late = GenerationError(f"the response was not ready within {timeout:g} seconds; request fewer tokens")
-    timer = loop.call_later(timeout, updates.put_nowait, JobUpdate([], late))
+    timer = loop.call_later(timeout, updates.put_nowait, _timeout_update(timeout))
     n_unfinished = len(sequences)
     try:
         while n_unfinished:
@@ -316,6 +311,11 @@ async def generate_chunks(
         timer.cancel()
         if n_unfinished:
             scheduler.cancel(job)
+
+
+def _timeout_update(timeout: float) -> JobUpdate:
+    message = f"the response was not ready within {timeout:g} seconds; request fewer tokens"
+    return JobUpdate([], GenerationError(message))
 
 
 async def run_encoder(n_characters: int, work: Callable[..., T], *arguments: Any) -> T:
