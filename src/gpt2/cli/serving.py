@@ -93,10 +93,7 @@ def run(
     from gpt2.server import run as server
     from gpt2.server.app import ServerOptions
 
-    check_range("timeout", timeout, 0.1, 1e6, "seconds")
-    check_range("grace", grace, 0, 1e6, "seconds")
-    if port >= PORTS:
-        raise UsageError(f"port must be below {PORTS}, not {port}")
+    _check_ranges(port, timeout, grace)
     listening = server.listen(host, port)
     served = load(models)
     url = _url(host, listening.getsockname()[1])
@@ -109,6 +106,13 @@ def run(
 
     server.serve(served, listening, ServerOptions(limits, max_tokens, timeout), grace, ready)
     print_error_line("stopped")
+
+
+def _check_ranges(port: int, timeout: float, grace: float) -> None:
+    check_range("timeout", timeout, 0.1, 1e6, "seconds")
+    check_range("grace", grace, 0, 1e6, "seconds")
+    if port >= PORTS:
+        raise UsageError(f"port must be below {PORTS}, not {port}")
 
 
 def load(models: ServedModelsConfig) -> list[ServedModel]:

@@ -20,14 +20,16 @@ class EncodeFlags:
     out: Annotated[str, Flag(expects="a path", help="the file to write")]
     model_name: ModelName = DEFAULT_MODEL
     models_dir: ModelsDir = DEFAULT_MODELS_DIR
-    combine: Annotated[int, Flag(help="minimum characters of a chunk of an .npz; an .npy has no chunks", minimum=1)] = (
-        DEFAULT_COMBINE_CHARACTERS
-    )
+    combine: Annotated[
+        int,
+        Flag(help="minimum characters of a chunk of an .npz; an .npy has no chunks", minimum=1),
+    ] = DEFAULT_COMBINE_CHARACTERS
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
-    workers: Annotated[int | None, Flag(help="number of processes that encode; all cores if not given", minimum=1)] = (
-        None
-    )
+    workers: Annotated[
+        int | None,
+        Flag(help="number of processes that encode; all cores if not given", minimum=1),
+    ] = None
 
 
 def encode_text(flags: EncodeFlags) -> None:

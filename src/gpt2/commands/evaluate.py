@@ -60,9 +60,10 @@ class EvaluateFlags:
     limit: Annotated[
         int | None, Flag(help="use only the first N examples or, of a text, the first N characters", minimum=1)
     ] = None
-    json: Annotated[bool, Flag(help="print one JSON object per line, with every known number, instead of a table")] = (
-        False
-    )
+    json: Annotated[
+        bool,
+        Flag(help="print one JSON object per line, with every known number, instead of a table"),
+    ] = False
     precision: Precision = DEFAULT_PRECISION
     threads: Threads = None
     encoding: Encoding = "utf-8"

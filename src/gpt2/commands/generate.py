@@ -59,9 +59,10 @@ class GenerateFlags:
         ),
     ]
     model_name: ModelName = DEFAULT_MODEL
-    length: Annotated[int | None, Flag(help="maximum number of new tokens; half the model's window if not given")] = (
-        None
-    )
+    length: Annotated[
+        int | None,
+        Flag(help="maximum number of new tokens; half the model's window if not given"),
+    ] = None
     temperature: Temperature = 1.0
     top_k: TopK = 0
     top_p: TopP = 1.0

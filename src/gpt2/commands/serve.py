@@ -52,18 +52,20 @@ class ServeFlags:
             repeatable=True,
         ),
     ] = ()
-    batch_size: Annotated[int, Flag(help="texts that are generated together, for each model", minimum=1)] = (
-        defaults.BATCH_SIZE
-    )
+    batch_size: Annotated[
+        int,
+        Flag(help="texts that are generated together, for each model", minimum=1),
+    ] = defaults.BATCH_SIZE
     queue: Annotated[
         int, Flag(help="requests that may wait, for each model; further requests get HTTP 429", minimum=0)
     ] = defaults.QUEUE_SIZE
     max_tokens: Annotated[int, Flag(help="maximum number of new tokens of a text", minimum=1)] = defaults.MAX_TOKENS
     max_body: Annotated[int, Flag(help="maximum size of a request, in bytes", minimum=1)] = defaults.MAX_BODY_BYTES
     timeout: Annotated[float, Flag(help="maximum duration of a request, in seconds")] = defaults.TIMEOUT_SECONDS
-    grace: Annotated[float, Flag(help="seconds that running requests have to finish when the server is stopped")] = (
-        defaults.GRACE_SECONDS
-    )
+    grace: Annotated[
+        float,
+        Flag(help="seconds that running requests have to finish when the server is stopped"),
+    ] = defaults.GRACE_SECONDS
     no_cache: NoCache = False
 
 

@@ -17,9 +17,10 @@ class TrainTokenizerFlags:
 
     in_text: InText
     out: Annotated[str, Flag(expects="a path", help="the folder to write")]
-    n_vocab: Annotated[int, Flag(help="size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257")] = (
-        50257
-    )
+    n_vocab: Annotated[
+        int,
+        Flag(help="size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257"),
+    ] = 50257
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
 

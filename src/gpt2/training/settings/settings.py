@@ -99,9 +99,10 @@ class TrainingSettings:
         int | None, Flag(help="tokens of each sample; by default 1023, or what fits the window", minimum=0)
     ] = None
     sample_num: Annotated[int, Flag(help="number of samples each time", minimum=1)] = 1
-    save_every: Annotated[int, Flag(help="save after every N updates; 0 saves only every save_minutes", minimum=0)] = (
-        1000
-    )
+    save_every: Annotated[
+        int,
+        Flag(help="save after every N updates; 0 saves only every save_minutes", minimum=0),
+    ] = 1000
     val_dataset: Annotated[
         str | None,
         Flag(expects="a path", help="text to validate on; by default val_split holds out a part of dataset"),
@@ -154,9 +155,10 @@ class TrainingSettings:
             help=f"precision of the matrix products: {' or '.join(PRECISIONS)}; bfloat16 is faster if supported",
         ),
     ] = FLOAT32
-    from_scratch: Annotated[bool, Flag(help="train a new model of the sizes below; a resumed run keeps its sizes")] = (
-        False
-    )
+    from_scratch: Annotated[
+        bool,
+        Flag(help="train a new model of the sizes below; a resumed run keeps its sizes"),
+    ] = False
     vocabulary: Annotated[
         str | None,
         Flag(
