@@ -25,7 +25,7 @@ DATA = download.DATA_FILE
 
 @pytest.fixture
 def files(tiny_dir, monkeypatch, tmp_path):
-    """The tiny model's files, which pass for those of 355M here; the working directory is an empty one."""
+    """Return the tiny model's files, which pass for those of 355M; the working directory is empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(model_dir, "CHECKOUT", tmp_path / "checkout")
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda seconds: None))
@@ -49,11 +49,11 @@ def fetch(*servers, name="345M"):
 
 
 def assert_complete(tmp_path, files, name="345M"):
-    found = {path.name: path.read_bytes() for path in (tmp_path / "checkout/models" / name).iterdir()}
-    assert found == {path.split("/")[-1]: content for path, content in files.items()}
+    downloaded = {path.name: path.read_bytes() for path in (tmp_path / "checkout/models" / name).iterdir()}
+    assert downloaded == {path.split("/")[-1]: content for path, content in files.items()}
 
 
-def test_all_seven_files_and_a_model_that_loads(server, files, tmp_path, capsys):
+def test_a_download_has_all_seven_files_and_loads(server, files, tmp_path, capsys):
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
     assert [path.split("/")[-1] for path, _ in server.requests] == list(download.FILES)
@@ -63,18 +63,18 @@ def test_all_seven_files_and_a_model_that_loads(server, files, tmp_path, capsys)
     assert err.endswith("345M is complete in " + str(tmp_path / "checkout/models/345M") + "\n")
 
 
-def test_it_goes_into_the_working_directory_if_that_has_models(server, files, tmp_path):
+def test_models_in_the_working_directory_is_preferred(server, files, tmp_path):
     (tmp_path / "models").mkdir()
     assert fetch(server) == 0
     assert (tmp_path / "models/345M/checkpoint").exists() and not (tmp_path / "checkout").exists()
 
 
-def test_either_name_is_found_on_the_server_and_lands_where_it_was_typed(server, files, tmp_path):
+def test_both_names_are_tried_and_the_folder_has_the_typed_name(server, files, tmp_path):
     assert fetch(server, name="355M") == 0
     assert_complete(tmp_path, files, "355M")
 
 
-def test_what_is_complete_is_not_fetched_again(server, files, tmp_path):
+def test_complete_files_are_not_fetched_again(server, files, tmp_path):
     fetch(server)
     (tmp_path / "checkout/models/345M" / DATA).unlink()
     (tmp_path / "checkout/models/345M/vocab.bpe").write_text("damaged")
@@ -84,20 +84,20 @@ def test_what_is_complete_is_not_fetched_again(server, files, tmp_path):
     assert_complete(tmp_path, files)
 
 
-def test_a_server_error_is_tried_again(server, files, tmp_path):
+def test_server_errors_are_retried(server, files, tmp_path):
     server.faults = {f"models/345M/{DATA}": [status(500), status(503), status(429)]}
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
 
-def test_a_server_that_stays_broken_is_given_up(server, capsys):
+def test_retries_end_after_four_attempts(server, capsys):
     server.faults = {"models/345M/checkpoint": [status(500)] * 100}
     assert fetch(server) == 1
     err = capsys.readouterr().err
     assert "checkpoint of 345M could not be downloaded" in err and "500 Internal Server Error (4 attempts)" in err
 
 
-def test_404_is_named_with_every_address_that_was_tried(server, files, capsys):
+def test_the_error_for_404_names_every_address(server, files, capsys):
     files.clear()
     assert fetch(server) == 1
     err = capsys.readouterr().err
@@ -112,55 +112,56 @@ def test_the_next_server_is_tried(server, files, tmp_path):
     assert_complete(tmp_path, files)
 
 
-def test_a_broken_connection_goes_on_where_it_ended(server, files, tmp_path):
+def test_a_broken_connection_is_resumed(server, files, tmp_path):
     server.faults = {f"models/345M/{DATA}": [short_body(100_000, server)]}
     assert fetch(server) == 0
     assert (f"models/345M/{DATA}", f"bytes={transfer.CHUNK_BYTES}-") in server.requests
     assert_complete(tmp_path, files)
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(server, files, tmp_path):
+def test_a_missing_answer_is_retried(server, files, tmp_path):
     server.faults = {f"models/345M/{DATA}": [hang_up, hang_up]}
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
 
-def begin(tmp_path, content, version):
-    """A part as an earlier run left it, of that version of the file."""
+def write_partial_file(tmp_path, content, version):
+    """Write a partial file and its version, as an interrupted run leaves them."""
     part = tmp_path / "checkout/models/345M" / (DATA + ".part")
     part.parent.mkdir(parents=True)
     part.write_bytes(content)
     transfer.version_file(part).write_bytes(version.encode("latin-1"))
 
 
-def test_a_part_of_an_earlier_run_is_resumed(server, files, tmp_path):
+def test_a_partial_file_of_an_earlier_run_is_resumed(server, files, tmp_path):
     content = files[f"models/345M/{DATA}"]
-    begin(tmp_path, content[:5000], server.tag_of(content))
+    write_partial_file(tmp_path, content[:5000], server.tag_of(content))
     assert fetch(server) == 0
-    assert requested(server) == ["bytes=5000-"]
+    assert requested_ranges(server) == ["bytes=5000-"]
     assert_complete(tmp_path, files)
 
 
-def requested(server):
-    """The ranges of the weights that were asked for."""
-    return [asked for path, asked in server.requests if path.endswith(DATA)]
+def requested_ranges(server):
+    """Return the Range headers of the requests for the weights."""
+    return [range_header for path, range_header in server.requests if path.endswith(DATA)]
 
 
 @pytest.mark.parametrize("if_range", [True, False])
-def test_a_part_of_another_version_is_not_glued_to_this_one(server, files, tmp_path, if_range):
-    """Whether the server heeds If-Range, or sends the other file's end under its own tag."""
+def test_parts_of_two_versions_are_not_joined(server, files, tmp_path, if_range):
+    """Tries a server that respects If-Range, and one that sends the range of the new version."""
     server.if_range = if_range
-    begin(tmp_path, b"x" * 5000, server.tag_of(b"the file of yesterday"))
+    write_partial_file(tmp_path, b"x" * 5000, server.tag_of(b"the file of yesterday"))
     assert fetch(server) == 0
-    assert requested(server) == ["bytes=5000-"] + [None] * (not if_range)
+    assert requested_ranges(server) == ["bytes=5000-"] + [None] * (not if_range)
     assert_complete(tmp_path, files)
 
 
-def test_a_file_that_changes_while_it_is_fetched(tmp_path, server, files):
-    """The connection breaks off, and what the server has then is another file; without any sum of it."""
+def test_a_file_that_changes_during_the_download(tmp_path, server, files):
+    """The connection breaks, and then the server has another file; it sends no MD5."""
     server.md5 = False
     url, path = f"{server.url}/models/345M/{DATA}", tmp_path / "file"
-    before, after = files[f"models/345M/{DATA}"], bytes(reversed(files[f"models/345M/{DATA}"]))
+    before = files[f"models/345M/{DATA}"]
+    after = bytes(reversed(before))
 
     def change(handler, content):
         files[f"models/345M/{DATA}"] = after
@@ -172,38 +173,36 @@ def test_a_file_that_changes_while_it_is_fetched(tmp_path, server, files):
 
 
 @pytest.mark.parametrize(
-    "date, asked", [("", None), ("Sat, 01 Jan 2022 00:00:00 GMT", f"bytes={transfer.CHUNK_BYTES}-")]
+    "date, range_header", [("", None), ("Sat, 01 Jan 2022 00:00:00 GMT", f"bytes={transfer.CHUNK_BYTES}-")]
 )
 @pytest.mark.parametrize("tag", ["", 'W/"{}"'])
-def test_without_a_strong_tag_the_date_will_do_and_without_both_it_starts_anew(
-    server, files, tmp_path, tag, date, asked
-):
+def test_a_download_without_a_strong_tag_resumes_by_date_or_restarts(server, files, tmp_path, tag, date, range_header):
     server.tag, server.date = tag, date
     server.faults = {f"models/345M/{DATA}": [short_body(100_000, server)]}
     assert fetch(server) == 0
-    assert requested(server) == [None, asked]
+    assert requested_ranges(server) == [None, range_header]
     assert_complete(tmp_path, files)
 
 
 @pytest.mark.parametrize("version", ["", '"a\nb"', "\xff\xfe", " " * 9])
-def test_a_version_that_cannot_be_is_none(server, files, tmp_path, version):
-    begin(tmp_path, files[f"models/345M/{DATA}"][:5000], version)
+def test_an_invalid_version_is_ignored(server, files, tmp_path, version):
+    write_partial_file(tmp_path, files[f"models/345M/{DATA}"][:5000], version)
     assert fetch(server) == 0
-    assert requested(server) == [None]
+    assert requested_ranges(server) == [None]
     assert_complete(tmp_path, files)
 
 
-def test_a_part_that_is_already_whole(server, files, tmp_path):
+def test_a_partial_file_that_is_already_complete(server, files, tmp_path):
     content = files[f"models/345M/{DATA}"]
-    begin(tmp_path, content, server.tag_of(content))
+    write_partial_file(tmp_path, content, server.tag_of(content))
     assert fetch(server) == 0
-    assert requested(server) == [f"bytes={len(content)}-"]
+    assert requested_ranges(server) == [f"bytes={len(content)}-"]
     assert_complete(tmp_path, files)
 
 
 @pytest.mark.parametrize("content", [b"x" * 5000, b"x" * 10_000_000])
-def test_a_part_of_something_else_is_thrown_away(server, files, tmp_path, content):
-    begin(tmp_path, content, server.tag_of(files[f"models/345M/{DATA}"]))
+def test_a_partial_file_with_other_content_is_discarded(server, files, tmp_path, content):
+    write_partial_file(tmp_path, content, server.tag_of(files[f"models/345M/{DATA}"]))
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
@@ -211,7 +210,7 @@ def test_a_part_of_something_else_is_thrown_away(server, files, tmp_path, conten
 def test_a_server_without_ranges(server, files, tmp_path):
     server.ranges = False
     content = files[f"models/345M/{DATA}"]
-    begin(tmp_path, content[:5000], server.tag_of(content))
+    write_partial_file(tmp_path, content[:5000], server.tag_of(content))
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
@@ -223,18 +222,18 @@ def test_no_content_length(server, files, tmp_path):
 
 
 @pytest.mark.parametrize("name", [DATA, "vocab.bpe", "encoder.json", "hparams.json", "checkpoint", "model.ckpt.index"])
-def test_an_error_page_with_status_200_is_not_taken_for_the_file(server, tmp_path, capsys, name):
+def test_an_error_page_with_status_200_is_rejected(server, tmp_path, capsys, name):
     server.faults = {f"models/345M/{name}": [other_content(b"<?xml version='1.0'?><Error>")] * 9}
     assert fetch(server) == 1
     assert f"{name} of 345M could not be downloaded" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "checkout/models/345M" / name).exists()
 
 
-def test_a_wrong_checksum_is_noticed(server, files, tmp_path, capsys):
+def test_a_wrong_md5_is_detected(server, files, tmp_path, capsys):
     content = bytearray(files[f"models/345M/{DATA}"])
-    right = hashlib.md5(content).digest()
+    correct_md5 = hashlib.md5(content).digest()
     content[100] ^= 1
-    server.faults = {f"models/345M/{DATA}": [other_content(bytes(content), md5=right)]}
+    server.faults = {f"models/345M/{DATA}": [other_content(bytes(content), md5=correct_md5)]}
     assert fetch(server) == 1
     assert "its MD5 differs from the one that the server sent" in capsys.readouterr().err
     assert not (tmp_path / "checkout/models/345M" / DATA).exists()
@@ -242,26 +241,26 @@ def test_a_wrong_checksum_is_noticed(server, files, tmp_path, capsys):
     assert_complete(tmp_path, files)
 
 
-def damaged(content):
-    """One bit of the middle."""
+def damage(content):
+    """Flip one bit in the middle."""
     return content[:70_000] + bytes([content[70_000] ^ 1]) + content[70_001:]
 
 
 @pytest.mark.parametrize(
-    "name, said", [("x-goog-hash", "md5=abc"), ("x-goog-hash", "md5=é"), ("Content-MD5", "0" * 32)]
+    "name, value", [("x-goog-hash", "md5=abc"), ("x-goog-hash", "md5=é"), ("Content-MD5", "0" * 32)]
 )
-def test_a_checksum_that_is_none_is_no_obstacle(server, files, tmp_path, name, said):
+def test_an_invalid_md5_is_ignored(server, files, tmp_path, name, value):
     server.md5 = False
-    server.send_version = lambda handler, content: handler.send_header(name, said)
+    server.send_version = lambda handler, content: handler.send_header(name, value)
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
 
-def test_damaged_weights_are_noticed_though_they_are_as_long_as_they_should_be(server, files, tmp_path, capsys):
-    """By their checksums in the index, whatever the server says of them."""
+def test_damaged_weights_of_the_right_size_are_detected(server, files, tmp_path, capsys):
+    """The checksums in the index reveal the damage, without any MD5 from the server."""
     server.md5 = False
     path = f"models/345M/{DATA}"
-    server.faults = {path: [other_content(damaged(files[path]))]}
+    server.faults = {path: [other_content(damage(files[path]))]}
     assert fetch(server) == 1
     err = capsys.readouterr().err.splitlines()[-1]
     assert re.search(rf"{DATA} of 345M could not be downloaded: .* the checksum of model/.* does not match", err)
@@ -270,54 +269,54 @@ def test_damaged_weights_are_noticed_though_they_are_as_long_as_they_should_be(s
     assert_complete(tmp_path, files)
 
 
-def test_what_was_damaged_since_is_fetched_again_and_nothing_else(server, files, tmp_path):
+def test_only_damaged_files_are_fetched_again(server, files, tmp_path):
     fetch(server)
     for name in (DATA, "model.ckpt.index", "hparams.json", "checkpoint", "encoder.json", "vocab.bpe"):
-        path = tmp_path / "checkout/models/345M" / name
-        content = path.read_bytes()
-        path.write_bytes(damaged(content) if name == DATA else content[:9])
+        file = tmp_path / "checkout/models/345M" / name
+        content = file.read_bytes()
+        file.write_bytes(damage(content) if name == DATA else content[:9])
         server.requests.clear()
         assert fetch(server) == 0
-        assert [asked.split("/")[-1] for asked, _ in server.requests] == [name]
+        assert [path.split("/")[-1] for path, _ in server.requests] == [name]
         assert_complete(tmp_path, files)
 
 
-def test_what_cannot_be_read_is_not_fetched_again(server, tmp_path, monkeypatch, capsys):
+def test_unreadable_files_are_not_fetched_again(server, tmp_path, monkeypatch, capsys):
     fetch(server)
     server.requests.clear()
 
-    def broken(*_):
+    def failing_read(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "read_into", broken)
+    monkeypatch.setattr(checkpoint, "read_into", failing_read)
     assert fetch(server) == 1
     assert f"{DATA} cannot be read: Input/output error\n" in capsys.readouterr().err
     assert server.requests == []
 
 
 def test_two_downloads_at_once(server, files, tmp_path, capsys):
-    """The second one says so, and the first one's file is right."""
-    fetching, going_on = threading.Event(), threading.Event()
+    """The second download is rejected, and the first one's file is correct."""
+    has_started, may_continue = threading.Event(), threading.Event()
 
     def slow(handler, content):
-        fetching.set()
-        assert going_on.wait(60)
+        has_started.set()
+        assert may_continue.wait(60)
         return False
 
     server.faults = {f"models/345M/{DATA}": [slow]}
-    ended = []
-    first = threading.Thread(target=lambda: ended.append(download.download_model("345M", tmp_path, [server.url])))
+    folders = []
+    first = threading.Thread(target=lambda: folders.append(download.download_model("345M", tmp_path, [server.url])))
     first.start()
-    assert fetching.wait(60)
+    assert has_started.wait(60)
     with pytest.raises(GPT2Error, match=f"{DATA}.part is being written by another process; wait until that has ended"):
         download.download_model("345M", tmp_path, [server.url])
-    going_on.set()
+    may_continue.set()
     first.join()
-    assert ended and (tmp_path / "345M" / DATA).read_bytes() == files[f"models/345M/{DATA}"]
+    assert folders and (tmp_path / "345M" / DATA).read_bytes() == files[f"models/345M/{DATA}"]
 
 
-def test_a_download_that_was_killed_stands_in_nobodys_way(server, files, tmp_path):
-    begin(tmp_path, b"", "")
+def test_a_killed_download_does_not_block_the_next(server, files, tmp_path):
+    write_partial_file(tmp_path, b"", "")
     code = f"""
 import sys, time
 from pathlib import Path
@@ -346,34 +345,34 @@ def test_a_failure_leaves_no_empty_folder(server, files, tmp_path, monkeypatch):
     assert (tmp_path / "models").is_dir() and not list((tmp_path / "models").iterdir())
 
 
-def test_a_full_disk_is_named_and_what_came_is_kept(server, tmp_path, monkeypatch, capsys):
-    def full(*_):
+def test_a_full_disk_is_named_and_the_partial_file_is_kept(server, tmp_path, monkeypatch, capsys):
+    def disk_full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(transfer.files, "move_into_place", full)
+    monkeypatch.setattr(transfer.files, "move_into_place", disk_full)
     assert fetch(server) == 1
     assert "345M/checkpoint cannot be written: No space left on device\n" in capsys.readouterr().err
     assert (tmp_path / "checkout/models/345M/checkpoint.part").stat().st_size
 
 
-def test_the_graph_is_not_missed(server, files, tmp_path):
+def test_the_graph_is_optional(server, files, tmp_path):
     del files[f"models/345M/{download.GRAPH_FILE}"]
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
 
 
-def test_an_interrupted_download_never_looks_complete(server, tmp_path, monkeypatch):
+def test_an_interrupted_download_leaves_only_partial_files(server, tmp_path, monkeypatch):
     def interrupted(self, n):
         if n:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(progress_bars.tqdm, "update", interrupted)
     assert fetch(server) == 130
-    left = {path.name for path in (tmp_path / "checkout/models/345M").iterdir()}
-    assert left == {"checkpoint.part", "checkpoint.part.version"}
+    names = {path.name for path in (tmp_path / "checkout/models/345M").iterdir()}
+    assert names == {"checkpoint.part", "checkpoint.part.version"}
 
 
-def test_a_disk_without_room_is_noticed_before(server, monkeypatch, capsys):
+def test_a_lack_of_disk_space_is_detected_before_the_download(server, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     assert fetch(server) == 1
     assert "345M needs 9 MB more, but its disk has only 1 MB free" in capsys.readouterr().err
@@ -401,14 +400,14 @@ def test_a_folder_that_cannot_be_written(server, tmp_path, capsys):
 
 
 def test_https_certificates_are_checked(tmp_path, monkeypatch):
-    """requests verifies unless told otherwise; nothing here tells it."""
-    seen = {}
+    """requests verifies certificates by default; nothing here changes that."""
+    options_seen = {}
 
     def get(url, **options):
-        seen.update(options)
+        options_seen.update(options)
         raise transfer.requests.exceptions.SSLError("certificate verify failed")
 
     monkeypatch.setattr(transfer.requests, "get", get)
     with pytest.raises(transfer.UnavailableError, match="certificate verify failed"):
         transfer.fetch("https://127.0.0.1/x", tmp_path / "x", lambda path: "")
-    assert "verify" not in seen
+    assert "verify" not in options_seen

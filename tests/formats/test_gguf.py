@@ -1,4 +1,4 @@
-"""GGUF: the layout of llama.cpp's converter is read, and what is no GPT-2 is refused by name."""
+"""GGUF: models of llama.cpp's converter can be read, and other files are rejected by name."""
 
 import json
 from pathlib import Path
@@ -24,83 +24,85 @@ from gpt2.formats.model_dir import find_model, load_vocabulary, open_model_dir
 from gpt2.formats.weights import Layout, flatten
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/llama_cpp.json").read_text(encoding="utf-8"))
-HELD = ("untied", "epsilon", "inner")
+SUPPORTED_VARIANTS = ("untied", "epsilon", "inner")
 
 
 @pytest.fixture(scope="module")
 def source(tiny_dir):
-    found = open_model_dir(tiny_dir)
-    return dict(flatten(tiny.read_model(tiny_dir))), load_vocabulary(found), found.hparams
+    model = open_model_dir(tiny_dir)
+    return dict(flatten(tiny.read_model(tiny_dir))), load_vocabulary(model), model.hparams
 
 
-def arrays(path):
-    """Of a model in any layout, its weights with matrices [I, O]."""
+def read_arrays(path):
+    """Return the weights of a model of any format, matrices as [I, O]."""
     weights = open_model_dir(path).read().items()
-    turned = {name: weight.layout is Layout.OUT_IN and name.endswith("/w") for name, weight in weights}
-    return {name: weight.array().T if turned[name] else weight.array() for name, weight in weights}
+    is_transposed = {name: weight.layout is Layout.OUT_IN and name.endswith("/w") for name, weight in weights}
+    return {name: weight.array().T if is_transposed[name] else weight.array() for name, weight in weights}
 
 
-def test_the_converter_s_file_is_the_model(tmp_path, source, tiny_dir):
+def test_the_converted_file_is_the_same_model(tmp_path, source, tiny_dir):
     weights, encoder, hparams = source
     path = gguf_layout.write(tmp_path / "model.gguf", *source)
-    found = find_model(str(path))
-    assert (found.path, found.hparams) == (path, hparams)
-    assert load_vocabulary(found).fingerprint == encoder.fingerprint
-    for name, value in arrays(path).items():
+    model = find_model(str(path))
+    assert (model.path, model.hparams) == (path, hparams)
+    assert load_vocabulary(model).fingerprint == encoder.fingerprint
+    for name, value in read_arrays(path).items():
         np.testing.assert_array_equal(value, weights[name])
-    rows = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([250], GREEDY)]
-    ours = take(load_backend(open_model_dir(tiny_dir), native=False), rows, 40)
-    assert take(load_backend(found, native=False), rows, 40) == ours
-    said = generate.generate(generate.load(str(path)), [generate.Request("the cat", 9, GREEDY)])
-    assert list(said) == list(generate.generate(generate.load(str(tiny_dir)), [generate.Request("the cat", 9, GREEDY)]))
+    sequences = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([250], GREEDY)]
+    expected = take(load_backend(open_model_dir(tiny_dir), native=False), sequences, 40)
+    assert take(load_backend(model, native=False), sequences, 40) == expected
+    texts = generate.generate(generate.load(str(path)), [generate.Request("the cat", 9, GREEDY)])
+    assert list(texts) == list(
+        generate.generate(generate.load(str(tiny_dir)), [generate.Request("the cat", 9, GREEDY)])
+    )
 
 
-@pytest.mark.parametrize("kind, off", [("F16", 2**-11), ("BF16", 2**-8), ("Q8_0", 1 / 200), ("Q4_0", 1 / 7)])
-def test_narrow_types(tmp_path, source, kind, off):
-    """Numbers of a row differ by no more than this share of the largest."""
+@pytest.mark.parametrize("kind, max_error", [("F16", 2**-11), ("BF16", 2**-8), ("Q8_0", 1 / 200), ("Q4_0", 1 / 7)])
+def test_narrow_types(tmp_path, source, kind, max_error):
+    """The numbers of a weight differ by no more than this fraction of the largest."""
     path = gguf_layout.write(tmp_path / "model.gguf", *source, kind=kind)
-    for name, value in arrays(path).items():
+    for name, value in read_arrays(path).items():
         expected = source[0][name]
-        same = np.array_equal(value, expected)
-        assert same == (not name.endswith(("/w", "wte"))), name
-        assert np.abs(value - expected).max() <= off * np.abs(expected).max() + 1e-6, name
+        is_equal = np.array_equal(value, expected)
+        assert is_equal == (not name.endswith(("/w", "wte"))), name
+        assert np.abs(value - expected).max() <= max_error * np.abs(expected).max() + 1e-6, name
 
 
 @pytest.mark.parametrize("kind", GOLDEN)
-def test_llama_cpp_writes_the_same(tmp_path, kind):
-    """Ids and greedy continuations of llama.cpp."""
-    model = write_variant(tmp_path / "source", n_ctx=128)
-    weights, encoder = dict(flatten(tiny.read_model(model.path))), load_vocabulary(model)
-    found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, model.hparams, kind=kind))
+def test_llama_cpp_generates_the_same(tmp_path, kind):
+    """Compares ids and greedy continuations with those of llama.cpp."""
+    variant = write_variant(tmp_path / "source", n_ctx=128)
+    weights, encoder = dict(flatten(tiny.read_model(variant.path))), load_vocabulary(variant)
+    model = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, variant.hparams, kind=kind))
     expected = GOLDEN[kind]
-    assert [load_vocabulary(found).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
-    rows = [TokenSequence(text["ids"], GREEDY) for text in expected]
-    assert take(load_backend(found, native=False), rows, 40) == [text["new"] for text in expected]
+    assert [load_vocabulary(model).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
+    sequences = [TokenSequence(text["ids"], GREEDY) for text in expected]
+    assert take(load_backend(model, native=False), sequences, 40) == [text["new"] for text in expected]
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", SUPPORTED_VARIANTS)
 def test_variants(tmp_path, name):
     model = write_variant(tmp_path / "source", **VARIANTS[name])
     weights = dict(flatten(tiny.read(model.weights_path, model.hparams)))
     path = gguf_layout.write(tmp_path / "model.gguf", weights, load_vocabulary(model), model.hparams)
     assert open_model_dir(path).hparams == model.hparams
-    for weight, value in arrays(path).items():
+    for weight, value in read_arrays(path).items():
         np.testing.assert_array_equal(value, weights[weight])
 
 
-def test_rows_beyond_the_vocabulary_are_not_read(tmp_path, source):
+def test_padding_rows_are_not_read(tmp_path, source):
     path = gguf_layout.write(tmp_path / "model.gguf", *source, padding=7)
     assert open_model_dir(path).hparams == source[2]
-    np.testing.assert_array_equal(arrays(path)["model/wte"], source[0]["model/wte"])
+    np.testing.assert_array_equal(read_arrays(path)["model/wte"], source[0]["model/wte"])
 
 
-def test_an_embedding_that_is_written_twice_is_tied(tmp_path, source):
+def test_an_identical_second_embedding_is_tied(tmp_path, source):
     path = gguf_layout.write(tmp_path / "model.gguf", *source, output=True)
     assert open_model_dir(path).hparams == source[2]
-    assert "model/lm_head" not in arrays(path)
+    assert "model/lm_head" not in read_arrays(path)
 
 
-def test_where_it_lies(tmp_path, source, monkeypatch):
+def test_a_model_is_found_by_file_and_by_folder(tmp_path, source, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(model_dir, "CHECKOUT", tmp_path)
     folder = tmp_path / "models" / "mine"
@@ -111,12 +113,12 @@ def test_where_it_lies(tmp_path, source, monkeypatch):
     path.with_name("b.gguf").write_bytes(path.read_bytes())
     with pytest.raises(GPT2Error, match=r"mine holds 2 GGUF files; give the path of one: .*a\.gguf, .*b\.gguf"):
         find_model("mine")
-    path.rename(tmp_path / "without_its_suffix")
-    assert find_model("without_its_suffix").hparams == source[2]
+    path.rename(tmp_path / "without_suffix")
+    assert find_model("without_suffix").hparams == source[2]
 
 
 @pytest.mark.parametrize(
-    "keys, said",
+    "metadata, message",
     [
         ({"architecture": "llama"}, "general.architecture is llama, not gpt2"),
         ({"general__type": "adapter"}, "general.type is adapter, not model"),
@@ -137,14 +139,14 @@ def test_where_it_lies(tmp_path, source, monkeypatch):
         ({"general__alignment": 48}, "its general.alignment is not a power of two"),
     ],
 )
-def test_what_is_refused(tmp_path, source, keys, said):
-    path = gguf_layout.write(tmp_path / "model.gguf", *source, **keys)
-    with pytest.raises(GPT2Error, match=rf"model\.gguf.*{said}"):
+def test_other_models_are_rejected_by_name(tmp_path, source, metadata, message):
+    path = gguf_layout.write(tmp_path / "model.gguf", *source, **metadata)
+    with pytest.raises(GPT2Error, match=rf"model\.gguf.*{message}"):
         open_model_dir(path)
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (lambda tokens, merges: tokens.__setitem__(0, "another"), "its vocabulary lacks 1 of the 256 bytes"),
         (lambda tokens, merges: tokens.__setitem__(-2, tokens[-3]), "two of its tokens are the same"),
@@ -153,44 +155,44 @@ def test_what_is_refused(tmp_path, source, keys, said):
         (lambda tokens, merges: merges.append("x y"), "it lacks the token 'xy', which a merge produces"),
     ],
 )
-def test_vocabularies_that_are_none(tmp_path, source, monkeypatch, change, said):
+def test_damaged_vocabularies_are_rejected(tmp_path, source, monkeypatch, change, message):
     lists = {}
 
-    def kept(self, name, values):
+    def changed_add_array(self, name, values):
         lists[name.rpartition(".")[2]] = values = list(values)
         if {"tokens", "merges"} <= set(lists):
             change(lists["tokens"], lists["merges"])
         original(self, name, values)
 
     original = gguf.GGUFWriter.add_array
-    monkeypatch.setattr(gguf.GGUFWriter, "add_array", kept)
-    found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", *source))
-    with pytest.raises(GPT2Error, match=said):
-        load_vocabulary(found)
+    monkeypatch.setattr(gguf.GGUFWriter, "add_array", changed_add_array)
+    model = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", *source))
+    with pytest.raises(GPT2Error, match=message):
+        load_vocabulary(model)
 
 
-def test_other_control_tokens(tmp_path, source, monkeypatch):
-    """In characters that stand for bytes in pieces, and in others."""
+def test_other_special_tokens(tmp_path, source, monkeypatch):
+    """Their text is literal, whether or not its characters stand for bytes in ordinary tokens."""
     weights, encoder, hparams = source
 
-    def described(writer, *arguments):
+    def describe_with_special_tokens(writer, *arguments):
         original(writer, *arguments)
-        tokens, kinds = (writer.kv_data[0][f"tokenizer.ggml.{name}"].value for name in ("tokens", "token_type"))
+        tokens, types = (writer.kv_data[0][f"tokenizer.ggml.{name}"].value for name in ("tokens", "token_type"))
         tokens += ["<é>", "\n"]
-        kinds += [gguf.TokenType.USER_DEFINED, gguf.TokenType.CONTROL]
+        types += [gguf.TokenType.USER_DEFINED, gguf.TokenType.CONTROL]
 
     original = gguf_layout.describe
-    monkeypatch.setattr(gguf_layout, "describe", described)
+    monkeypatch.setattr(gguf_layout, "describe", describe_with_special_tokens)
     weights = {**weights, "model/wte": np.concatenate([weights["model/wte"], np.ones((2, 32), np.float32)])}
-    found = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, hparams))
-    vocabulary = load_vocabulary(found)
-    assert found.hparams.n_vocab == hparams.n_vocab + 2
+    model = open_model_dir(gguf_layout.write(tmp_path / "model.gguf", weights, encoder, hparams))
+    vocabulary = load_vocabulary(model)
+    assert model.hparams.n_vocab == hparams.n_vocab + 2
     assert vocabulary.decode([hparams.n_vocab, hparams.n_vocab + 1]) == "<é>\n"
     assert vocabulary.encode("<é>\n") == encoder.encode("<é>\n")
 
 
 @given(st.text(max_size=40))
-def test_ids_are_those_of_the_source(gguf_vocabulary, text):
+def test_ids_match_the_source(gguf_vocabulary, text):
     encoder, vocabulary = gguf_vocabulary
     assert vocabulary.encode(text) == encoder.encode(text)
 
@@ -201,14 +203,14 @@ def gguf_vocabulary(tmp_path_factory, source):
     return source[1], load_vocabulary(open_model_dir(path))
 
 
-def test_names():
+def test_tensor_names_match_the_package():
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 3)
     for name in ("model/wte", "model/wpe", "model/ln_f/b", "model/lm_head", "model/h2/ln_2/g", "model/h0/mlp/c_fc/w"):
-        theirs = names.get_name(gguf_layout.transformers_name(name), try_suffixes=(".weight", ".bias"))
-        assert tensor_name(name) == theirs
+        expected = names.get_name(gguf_layout.transformers_name(name), try_suffixes=(".weight", ".bias"))
+        assert tensor_name(name) == expected
 
 
-def test_a_file_that_is_no_model(tmp_path):
+def test_files_that_are_not_models(tmp_path):
     (tmp_path / "text").write_text("GGUL")
     with pytest.raises(GPT2Error, match="text is a file but not a model"):
         open_model_dir(tmp_path / "text")

@@ -1,4 +1,4 @@
-"""Checkpoints in OpenAI's layout: written here and read there, and the other way round."""
+"""Checkpoints in OpenAI's layout, exchanged with TensorFlow 1 in both directions."""
 
 import json
 import shutil
@@ -26,15 +26,15 @@ def copy(tmp_path, tiny_dir):
 def test_round_trip(tmp_path, tiny_dir, copy):
     weights = tiny.read_model(tiny_dir)
     tensorflow_checkpoint.save(copy, weights, "model-7")
-    again = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
+    reread = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
     for name, tensor in tensorflow_checkpoint.to_file_shapes(weights):
-        np.testing.assert_array_equal(again[name], tensor)
+        np.testing.assert_array_equal(reread[name], tensor)
     state = (copy / "checkpoint").read_text()
     assert state == 'model_checkpoint_path: "model-7"\nall_model_checkpoint_paths: "model-7"\n'
     assert not list(copy.glob(".saving-*"))
 
 
-def test_names_and_shapes_are_those_of_the_original(tiny_model):
+def test_names_and_shapes_match_the_original(tiny_model):
     hparams = tiny_model.hparams
     shapes = {
         name: tuple(tensor.shape) for name, tensor in tensorflow_checkpoint.to_file_shapes(tiny_model.backend.weights)
@@ -45,8 +45,8 @@ def test_names_and_shapes_are_those_of_the_original(tiny_model):
     assert shapes["model/ln_f/g"] == (32,)
 
 
-def test_the_saver_of_tensorflow_1_reads_what_is_written(tiny_dir, tiny_model):
-    """With OpenAI's variable scopes, in a graph and a session, as their scripts do it."""
+def test_the_saver_of_tensorflow_1_reads_our_checkpoints(tiny_dir, tiny_model):
+    """Uses a graph and a session with OpenAI's variable names, as their scripts do."""
     v1 = tf.compat.v1
     expected = dict(tensorflow_checkpoint.to_file_shapes(tiny_model.backend.weights))
     with v1.Graph().as_default(), v1.Session() as session:
@@ -57,7 +57,7 @@ def test_the_saver_of_tensorflow_1_reads_what_is_written(tiny_dir, tiny_model):
             np.testing.assert_array_equal(value, expected[name])
 
 
-def test_what_the_saver_of_tensorflow_1_wrote_is_read(copy, tiny_model):
+def test_checkpoints_of_the_saver_of_tensorflow_1_can_be_read(copy, tiny_model):
     v1 = tf.compat.v1
     with v1.Graph().as_default(), v1.Session() as session:
         for name, shape in checkpoint.variable_shapes(tiny_model.hparams).items():
@@ -69,7 +69,7 @@ def test_what_the_saver_of_tensorflow_1_wrote_is_read(copy, tiny_model):
     assert all(np.all(tensor == len(name)) for name, tensor in weights.items())
 
 
-def test_flipped_bits_are_noticed(copy):
+def test_flipped_bits_are_detected(copy):
     data = bytearray((copy / DATA).read_bytes())
     data[len(data) // 2] ^= 0xFF
     (copy / DATA).write_bytes(data)
@@ -77,7 +77,7 @@ def test_flipped_bits_are_noticed(copy):
         tiny.read_model(copy)
 
 
-def test_a_damaged_index_is_noticed(copy):
+def test_a_damaged_index_is_detected(copy):
     index = bytearray((copy / "model.ckpt.index").read_bytes())
     index[: len(index) // 2] = b"\xff" * (len(index) // 2)
     (copy / "model.ckpt.index").write_bytes(index)
@@ -92,7 +92,7 @@ def test_a_damaged_index_is_noticed(copy):
         ({"n_ctx": 16}, r"model/wpe has the shape \[32, 32\], but HParams.* needs \[16, 32\]"),
     ],
 )
-def test_hparams_of_another_model_are_noticed(copy, change, message):
+def test_hparams_of_another_model_are_detected(copy, change, message):
     hparams = json.loads((copy / "hparams.json").read_text()) | change
     (copy / "hparams.json").write_text(json.dumps(hparams))
     with pytest.raises(GPT2Error, match=message):
@@ -106,7 +106,7 @@ def test_a_missing_variable_is_named(tmp_path, tiny_model):
         tiny.read(tmp_path / "model.ckpt", tiny_model.hparams)
 
 
-def test_other_number_types_are_refused(tmp_path):
+def test_other_number_types_are_rejected(tmp_path):
     hparams = HParams(n_vocab=3, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
     values = {name: tf.zeros(shape, tf.float16) for name, shape in hparams.weight_shapes().items()}
     tensorflow_checkpoint.save(tmp_path, nest(values.items()))
@@ -114,13 +114,13 @@ def test_other_number_types_are_refused(tmp_path):
         tiny.read(tmp_path / "model.ckpt", hparams)
 
 
-def test_a_save_that_fails_leaves_the_last_one_in_use(copy, tiny_model, monkeypatch):
+def test_a_failed_save_leaves_the_previous_checkpoint_in_use(copy, tiny_model, monkeypatch):
     before = dict(tensorflow_checkpoint.to_file_shapes(tiny.read_model(copy)))
 
-    def full(*args, **kwargs):
+    def disk_full(*args, **kwargs):
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
-    monkeypatch.setattr(tf.raw_ops, "SaveV2", full)
+    monkeypatch.setattr(tf.raw_ops, "SaveV2", disk_full)
     with pytest.raises(GPT2Error, match="could not be written to .*: No space left on device"):
         tensorflow_checkpoint.save(copy, tiny_model.backend.weights, "model-9")
     assert not list(copy.glob("*model-9*")) and not list(copy.glob(".saving-*"))
@@ -129,7 +129,7 @@ def test_a_save_that_fails_leaves_the_last_one_in_use(copy, tiny_model, monkeypa
     )
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path, tiny_model):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path, tiny_model):
     (tmp_path / "file").write_text("")
     with pytest.raises(GPT2Error, match="the checkpoint could not be written to .*file"):
         tensorflow_checkpoint.save(tmp_path / "file" / "run", tiny_model.backend.weights)
