@@ -12,7 +12,7 @@ from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError
 from gpt2.formats import model_dir, transfer
 from gpt2.formats.openai import checkpoint, checkpoint_index
-from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, STATE_FILE, data_file, index_file
+from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, FLOAT32_BYTES, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
 # OpenAI's two servers; the older one, of 2019, is last.
@@ -30,7 +30,6 @@ SHA256 = {
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 OTHER_FILES_BYTES = 8 << 20  # a little more than all files except the weights take
-FLOAT32_BYTES = 4
 
 
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
@@ -76,16 +75,8 @@ def download_model(
         _check_disk_space(directory, hparams)
         for name in FILES:
             path = directory / name
-            if files.is_file(path) and not find_problem(path, name, hparams):
-                continue
-            try:
+            if not files.is_file(path) or find_problem(path, name, hparams):
                 _fetch_file(path, model_name, hparams, base_urls, partial(report, name))
-            except transfer.UnavailableError as error:
-                if name != GRAPH_FILE:  # only programs for TensorFlow 1 use it
-                    raise GPT2Error(
-                        f"{name} of {model_name} could not be downloaded: {error}; try again later, which resumes the"
-                        " download, or give another base_url"
-                    ) from error
     return directory
 
 
@@ -97,12 +88,17 @@ def _fetch_file(
         for name in model_dir.list_aliases(model_name):
             url = f"{base_url.rstrip('/').removesuffix('/models')}/models/{name}/{path.name}"
             try:
-                return transfer.fetch(url, path, lambda part: find_problem(part, path.name, hparams), report)
+                transfer.fetch(url, path, lambda part: find_problem(part, path.name, hparams), report)
+                return
             except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")
                 if not isinstance(error, transfer.NotFoundError):
                     break  # the server failed, so the model's other name would not help
-    raise transfer.UnavailableError("; ".join(failures))
+    if path.name != GRAPH_FILE:  # only programs for TensorFlow 1 use it
+        raise GPT2Error(
+            f"{path.name} of {model_name} could not be downloaded: {'; '.join(failures)}; try again later, which"
+            " resumes the download, or give another base_url"
+        )
 
 
 def find_problem(path: Path, name: str, hparams: HParams) -> str:

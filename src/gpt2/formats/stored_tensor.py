@@ -84,8 +84,8 @@ class StoredTensor(NamedTuple):
     @property
     def is_contiguous(self) -> bool:
         """Whether its numbers follow one another in the file."""
-        expected = contiguous_strides(self.shape)
-        return all(size == 1 or stride == step for size, stride, step in zip(self.shape, self.strides, expected))
+        dimensions = zip(self.shape, self.strides, contiguous_strides(self.shape))
+        return all(size == 1 or stride == expected for size, stride, expected in dimensions)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield its rows in order as float32 arrays [n, columns]; columns is the last dimension.

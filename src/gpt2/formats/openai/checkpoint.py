@@ -16,8 +16,8 @@ import numpy as np
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.formats.openai.checkpoint_files import data_file, index_file
-from gpt2.formats.openai.checkpoint_index import FLOAT32, FLOAT32_BYTES, IndexEntry, damaged_error, read_index
+from gpt2.formats.openai.checkpoint_files import FLOAT32_BYTES, data_file, index_file
+from gpt2.formats.openai.checkpoint_index import FLOAT32, IndexEntry, damaged_error, read_index
 from gpt2.formats.openai.leveldb_table import mask_crc
 from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
@@ -162,7 +162,7 @@ def check_variables(entries: Mapping[str, IndexEntry], hparams: HParams, prefix:
         prefix: The path of the checkpoint, for messages.
 
     Raises:
-        GPT2Error: It has not. The message names the first difference.
+        GPT2Error: A variable is missing or different. The message names it.
     """
     layers = {name.split("/")[1] for name in entries if name.startswith(f"{PREFIX}h")}
     if len(layers) != hparams.n_layer:

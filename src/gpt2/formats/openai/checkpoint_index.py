@@ -16,7 +16,7 @@ from typing import NamedTuple
 from gpt2 import files
 from gpt2.errors import FETCH_AGAIN, DamagedFileError
 from gpt2.formats.malformed import MalformedFileError
-from gpt2.formats.openai.checkpoint_files import suggest_older_checkpoints
+from gpt2.formats.openai.checkpoint_files import FLOAT32_BYTES, suggest_older_checkpoints
 from gpt2.formats.openai.leveldb_table import read_table
 from gpt2.formats.protobuf import read_fields
 
@@ -25,7 +25,6 @@ MAX_FILE_BYTES = 1 << 63
 MAX_SHARDS = 100_000
 MAX_DIMENSION = 1 << 40
 FLOAT32 = "float32"
-FLOAT32_BYTES = 4
 # The numbers of TensorFlow's core/framework/types.proto.
 DTYPES = {1: FLOAT32, 2: "float64", 3: "int32", 7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
 # Fields of a BundleHeaderProto.
