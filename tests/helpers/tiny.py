@@ -18,7 +18,7 @@ from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
 from gpt2.training.checkpoints import tensorflow_checkpoint
 
-GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("small.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/small.json").read_text(encoding="utf-8"))
 TEXT = "the cat sat on the mat and the dog sat on the log"
 
 

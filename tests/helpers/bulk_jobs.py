@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt2.cli import command
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "generate.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "generate.py"
 spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)

@@ -16,7 +16,7 @@ import tiny
 from gpt2.formats.weights import flatten
 from gpt2.training import trainer
 
-COMMAND = Path(__file__).resolve().parents[1] / "train.py"
+COMMAND = Path(__file__).resolve().parents[2] / "train.py"
 TEXT = "the cat sat on the mat and the dog sat on the log\n" * 40
 QUICK = {"seed": 1, "learning_rate": 0.01, "sample_every": 0, "batch_size": 2}
 

@@ -10,7 +10,7 @@ import pytest
 from gpt2 import devices
 from gpt2.engine.native import build
 
-HERE = Path(__file__).parent / "engine"
+HERE = Path(__file__).parents[1] / "engine"
 FOR_THEM = ("-mamx-tile", "-mamx-bf16")
 OPTIONS = (*FOR_THEM, "-include", str(HERE / "tiles_allowed.h"))
 
