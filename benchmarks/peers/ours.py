@@ -23,12 +23,12 @@ class Engine:
 
     def batch(self, prompt, rows):
         from gpt2.engine.batch import Batch
-        from gpt2.engine.token_sequence import JobRow
+        from gpt2.engine.token_sequence import TokenSequence
         from gpt2.request import Sampling
 
         batch = Batch(self.backend)
         for _ in range(rows):
-            batch.add(JobRow(prompt, Sampling(temperature=0)))
+            batch.add(TokenSequence(prompt, Sampling(temperature=0)))
         return batch
 
     def decoding(self, tokens, batch):
