@@ -7,8 +7,9 @@ import pytest
 
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.checkpoints.run_folder import RunProgress, read_progress
+from gpt2.training.checkpoints.run_folder import read_progress
 from gpt2.training.logs.history import History
+from gpt2.training.run_progress import RunProgress
 
 PROGRESS = RunProgress(3, 7, "adam", "abc", 1.5, 1.0, 2.0, None, 0, 1)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2.data import windows
-from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.logs.report import TrainingReport
+from gpt2.training.run_progress import RunProgress
 from gpt2.training.settings.settings import TrainingSettings
 from gpt2.training.starting_point import StartingPoint
 

@@ -18,10 +18,10 @@ from gpt2.errors import GPT2Error
 from gpt2.formats.weights import nest
 from gpt2.training import distribution, estimate, initialization
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import TrainingReport
 from gpt2.training.prepared_run import PreparedRun
+from gpt2.training.run_progress import RunProgress
 from gpt2.training.settings import run_settings
 from gpt2.training.settings.rules import RULES
 from gpt2.training.settings.settings import TrainingSettings

@@ -6,7 +6,6 @@ import time
 
 from gpt2 import files
 from gpt2.errors import GPT2Error
-from gpt2.training.checkpoints.run_folder import RunProgress
 from gpt2.training.logs.events import EventWriter
 from gpt2.training.logs.history import (
     LOSS_KEY,
@@ -17,6 +16,7 @@ from gpt2.training.logs.history import (
     History,
 )
 from gpt2.training.logs.report import SAMPLE_BLOCK, UpdateStats
+from gpt2.training.run_progress import RunProgress
 from gpt2.training.settings.settings import TrainingSettings
 
 
