@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gpt2.training.checkpoints.run_writer import RunWriter
 from gpt2.training.prepared_run import PreparedRun
+from gpt2.training.run_writer import RunWriter
 from gpt2.training.samples import SampleGenerator
 from gpt2.training.validation import Validator
 

@@ -10,9 +10,9 @@ from gpt2.data import windows
 from gpt2.errors import GPT2Error
 from gpt2.training import distribution
 from gpt2.training.checkpoints.run_lock import RunLock
-from gpt2.training.checkpoints.run_writer import RunWriter, SaveCallback
 from gpt2.training.chief_tasks import ChiefTasks
 from gpt2.training.prepared_run import PreparedRun
+from gpt2.training.run_writer import RunWriter, SaveCallback
 from gpt2.training.signals import TrainingInterruption
 from gpt2.training.trainer import DONE, RECOVERY_ADVICE, SIGNALLED
 

@@ -29,7 +29,7 @@ from gpt2.training.starting_point import StartingPoint, find_starting_point
 
 if TYPE_CHECKING:
     from gpt2.model import Weights
-    from gpt2.training.checkpoints.run_writer import SaveCallback
+    from gpt2.training.run_writer import SaveCallback
     from gpt2.training.trainer import Trainer
 
 MAX_CHECKED_TOKENS = 65536  # of the data set, when workers compare theirs

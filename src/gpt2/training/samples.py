@@ -9,8 +9,8 @@ from gpt2.engine.batch import Batch
 from gpt2.engine.tensorflow import TensorFlowBackend
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.request import Sampling
-from gpt2.training.checkpoints.run_writer import RunWriter
 from gpt2.training.prepared_run import PreparedRun
+from gpt2.training.run_writer import RunWriter
 
 MAX_SAMPLE_TOKENS = 1023  # as in the old tools; less if the model's window is smaller
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from gpt2.data import windows
 from gpt2.training.checkpoints import run_folder
-from gpt2.training.checkpoints.run_writer import RunWriter
 from gpt2.training.logs.report import VALIDATION_LINE
 from gpt2.training.prepared_run import PreparedRun
+from gpt2.training.run_writer import RunWriter
 
 
 class ValidationLoss(NamedTuple):

@@ -32,10 +32,10 @@ from gpt2.formats.openai.checkpoint_files import STATE_FILE, state_text
 from gpt2.hparams import HPARAMS_FILE, HParams
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.training.checkpoints.run_lock import LOCK_FILE
-from gpt2.training.logs.history import HISTORY_FILE
 from gpt2.training.run_progress import RunProgress
 
 COUNTER_FILE = "counter"
+HISTORY_FILE = "progress.jsonl"
 MODEL_NAME = "model-{}"
 TRAINING_NAME = "training-{}"
 BEST_FOLDER = "best"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2.files import atomic_write, reporting_read_errors
+from gpt2.training.checkpoints.run_folder import HISTORY_FILE
 from gpt2.training.logs.appended_file import AppendedFile
 
-HISTORY_FILE = "progress.jsonl"
 CURVE_FILE = "loss.png"
 # Keys of a record.
 STEP_KEY = "step"
