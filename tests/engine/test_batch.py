@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from one_by_one import GREEDY, ROWS, collect, decode_slowly, take
+from one_by_one import GREEDY, SEQUENCES, collect_ids, generate_ids, generate_slowly
 from tiny import GOLDEN
 
 from gpt2 import model
@@ -20,29 +20,29 @@ from gpt2.request import Sampling
 @pytest.fixture(scope="module")
 def alone(tiny_model):
     """60 ids of each row, beside nobody."""
-    return [take(tiny_model.backend, [row], 60)[0] for row in ROWS]
+    return [generate_ids(tiny_model.backend, [row], 60)[0] for row in SEQUENCES]
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("row", SEQUENCES)
 def test_cached_ids_are_those_of_the_slow_way(tiny_model, row):
     """90 tokens through a window of 32: it slides several times."""
-    assert take(tiny_model.backend, [row], 90) == [decode_slowly(tiny_model.backend, row, 90)]
+    assert generate_ids(tiny_model.backend, [row], 90) == [generate_slowly(tiny_model.backend, row, 90)]
 
 
 def test_ragged_rows_in_a_batch_are_what_they_are_alone(tiny_model, alone):
-    assert take(tiny_model.backend, ROWS, 60) == alone
-    assert take(tiny_model.backend, ROWS[::-1], 60) == alone[::-1]
+    assert generate_ids(tiny_model.backend, SEQUENCES, 60) == alone
+    assert generate_ids(tiny_model.backend, SEQUENCES[::-1], 60) == alone[::-1]
 
 
 def test_compiled_ids_are_the_eager_ones(tiny_model, oracle):
-    assert take(tiny_model.backend, ROWS, 40) == take(oracle, ROWS, 40)
+    assert generate_ids(tiny_model.backend, SEQUENCES, 40) == generate_ids(oracle, SEQUENCES, 40)
 
 
 def test_rows_come_and_go(tiny_model, alone):
     """One row after another joins, and two leave early."""
     batch = Batch(tiny_model.backend)
     found = {}
-    for number, row in enumerate(ROWS):
+    for number, row in enumerate(SEQUENCES):
         assert batch.add(row) == number
         found[number] = []
         for _ in range(3 * number):
@@ -60,20 +60,20 @@ def test_rows_come_and_go(tiny_model, alone):
 
 def test_a_refused_row_disturbs_nobody(tiny_model, alone):
     batch = Batch(tiny_model.backend)
-    numbers = [batch.add(row) for row in ROWS]
+    numbers = [batch.add(row) for row in SEQUENCES]
     for prompt in ([], [-1], [10_000]):
         with pytest.raises(UsageError, match="at least one id, all from 0 to"):
             batch.add(TokenSequence(prompt))
     with pytest.raises(UsageError, match="logit_bias takes ids from 0 to"):
         batch.add(TokenSequence([1], Sampling(logit_bias={3: 1, 10_000: 1})))
-    assert collect(batch, numbers, 60) == alone
+    assert collect_ids(batch, numbers, 60) == alone
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3])
 def test_where_there_is_no_room_rows_wait(tiny_model, alone, room):
     """A row takes one block here, however little room there is: then it has it for itself."""
     batch = Batch(tiny_model.backend, max_blocks=room)
-    numbers = [batch.add(row) for row in ROWS]
+    numbers = [batch.add(row) for row in SEQUENCES]
     most = 0
     found = {number: [] for number in numbers}
     while batch:
@@ -105,7 +105,7 @@ def test_a_step_that_is_interrupted_can_be_made_again(tiny_model, alone, monkeyp
         return real(*arguments)
 
     monkeypatch.setattr(owner, name, strike, raising=False)
-    found = {batch.add(row): [] for row in ROWS}
+    found = {batch.add(row): [] for row in SEQUENCES}
     while batch:
         try:
             choices = batch.step()
@@ -121,7 +121,7 @@ def test_a_step_that_is_interrupted_can_be_made_again(tiny_model, alone, monkeyp
 
 def test_a_choice_is_told_though_the_step_was_interrupted_after_it(tiny_model, alone, monkeypatch):
     batch = Batch(tiny_model.backend)
-    numbers = [batch.add(row) for row in ROWS[:3]]
+    numbers = [batch.add(row) for row in SEQUENCES[:3]]
     found = {number: [] for number in numbers}
     third, real = batch.sequences[2], batch.sequences[2].append
 
@@ -156,18 +156,18 @@ def test_the_cache_is_written_in_place(small_model):
 @pytest.mark.parametrize("number", range(5))
 def test_greedy_ids_are_those_of_the_original(small_model, number):
     row = TokenSequence(GOLDEN["tokens"][number], GREEDY)
-    assert take(small_model.backend, [row], 40) == [GOLDEN["greedy"][number]]
+    assert generate_ids(small_model.backend, [row], 40) == [GOLDEN["greedy"][number]]
 
 
 def test_greedy_ids_of_all_prompts_in_one_batch(small_model):
     rows = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
-    assert take(small_model.backend, rows, 40) == GOLDEN["greedy"]
+    assert generate_ids(small_model.backend, rows, 40) == GOLDEN["greedy"]
 
 
 def test_one_trace_serves_every_length(tiny_model):
     backend = TensorFlowBackend(tiny_model.backend.weights, tiny_model.hparams)
     for length, batch_size in ((1, 1), (7, 1), (30, 3)):
-        take(backend, [TokenSequence(list(range(length)))] * batch_size, 40)
+        generate_ids(backend, [TokenSequence(list(range(length)))] * batch_size, 40)
     assert [f.experimental_get_tracing_count() for f in (backend.forward, backend.write)] == [1, 1]
 
 
@@ -200,7 +200,7 @@ def test_the_prompt_has_log_probabilities_too(tiny_model, monkeypatch, echoed):
         batch.add(TokenSequence(prompt, GREEDY)),
         batch.add(TokenSequence(prompt, GREEDY, echo=True, top_logprobs=2)),
     ]
-    assert len({tuple(ids) for ids in collect(batch, numbers[:1], 3)}) == 1
+    assert len({tuple(ids) for ids in collect_ids(batch, numbers[:1], 3)}) == 1
     while len(batch.sequences[1].choices) < 1:
         batch.step()
     first, *rest = batch.prompt_choices(numbers[1])
@@ -260,7 +260,7 @@ def test_what_is_known_of_a_prompt_does_not_make_it_long(tiny_model, monkeypatch
     monkeypatch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 12)
     counting = Counting(tiny_model.backend)
     batch = Batch(counting)
-    collect(batch, [batch.add(TokenSequence(list(range(20)), GREEDY))], 1)
+    collect_ids(batch, [batch.add(TokenSequence(list(range(20)), GREEDY))], 1)
     batch.add(TokenSequence([1], GREEDY))
     batch.step()
     counting.calls.clear()
@@ -285,11 +285,11 @@ def test_samples_of_one_prompt_cost_one_prefill(tiny_model):
     prompt = list(range(20))
     counting = Counting(tiny_model.backend)
     rows = [TokenSequence(prompt, seed=1, sample=number) for number in range(4)]
-    found = take(counting, rows, 8)
-    assert found == [take(tiny_model.backend, [row], 8)[0] for row in rows] and len(set(map(tuple, found))) == 4
+    found = generate_ids(counting, rows, 8)
+    assert found == [generate_ids(tiny_model.backend, [row], 8)[0] for row in rows] and len(set(map(tuple, found))) == 4
     assert counting.calls[:3] == [[20], [1, 1, 1, 1], [1, 1, 1, 1]]
     # Another prompt that shares a part waits for that part, and computes the rest.
     counting.calls.clear()
     rows = [TokenSequence(prompt), TokenSequence([*prompt[:15], 99, 98])]
-    assert take(counting, rows, 8) == [take(tiny_model.backend, [row], 8)[0] for row in rows]
+    assert generate_ids(counting, rows, 8) == [generate_ids(tiny_model.backend, [row], 8)[0] for row in rows]
     assert counting.calls[:2] == [[20], [1, 2]]

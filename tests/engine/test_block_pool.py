@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tiny
-from one_by_one import collect, take
+from one_by_one import collect_ids, generate_ids
 
 from gpt2 import sample
 from gpt2.engine import reference
@@ -65,7 +65,7 @@ def test_rows_that_begin_alike_go_their_own_ways(backend, wide):
         rows = [TokenSequence(prompt, Sampling(), seed=3, sample=number) for number in range(4)] + [
             TokenSequence(prompt[: len(prompt) // 2])
         ]
-        ids = take(backend, rows, 15)
+        ids = generate_ids(backend, rows, 15)
         assert len({tuple(row) for row in ids}) == 5
         for row, written in zip(rows, ids):
             assert written == expected(weights, wide.hparams, row, written)
@@ -75,9 +75,9 @@ def test_what_they_share_is_in_memory_once(backend):
     prompt = [slot % 250 for slot in range(3 * BLOCK_SLOTS + 10)]
     batch = Batch(backend)
     numbers = [batch.add(TokenSequence(prompt, seed=1, sample=number)) for number in range(4)]
-    collect(batch, numbers[:1], 2)
+    collect_ids(batch, numbers[:1], 2)
     assert batch.pool.n_used == 3 + 4  # the last block of each, one of which the store has from the row that is gone
-    collect(batch, numbers[1:], 2)
+    collect_ids(batch, numbers[1:], 2)
     assert batch.pool.n_used == len(batch.prefixes.nodes) == 4
 
 
@@ -236,7 +236,7 @@ def test_memory_is_kept_while_as_many_blocks_are_in_use(native, wide, monkeypatc
 def test_memory_that_cannot_be_made_ready_ahead_ends_no_step(backend, monkeypatch):
     """It may yet be had when a row needs it."""
     row = TokenSequence([1, 2, 3], seed=3)
-    expected = take(backend, [row], BLOCK_SLOTS + 20)
+    expected = generate_ids(backend, [row], BLOCK_SLOTS + 20)
     batch, calls = Batch(backend), []
 
     def strike(*arguments):
@@ -244,4 +244,4 @@ def test_memory_that_cannot_be_made_ready_ahead_ends_no_step(backend, monkeypatc
         raise MemoryError
 
     monkeypatch.setattr(batch.pool, "reserve", strike)
-    assert collect(batch, [batch.add(row)], BLOCK_SLOTS + 20) == expected and calls
+    assert collect_ids(batch, [batch.add(row)], BLOCK_SLOTS + 20) == expected and calls

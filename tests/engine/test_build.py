@@ -9,9 +9,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import amx
 import pytest
-import tiles
-from one_by_one import take
+from one_by_one import generate_ids
 
 from gpt2 import devices
 from gpt2.cli import diagnostics
@@ -77,7 +77,7 @@ def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
             build.load()
     without = load.load_backend(open_model_dir(tiny_dir))
     assert without.name == f"TensorFlow: {build.NO_COMPILER}"
-    assert take(without, [TokenSequence([1], Sampling(temperature=0))], 3)
+    assert generate_ids(without, [TokenSequence([1], Sampling(temperature=0))], 3)
 
 
 def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
@@ -320,12 +320,12 @@ def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none
     if devices.AMX_FLAG in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
         pytest.skip("this processor has it, or less than what comes with it")
     compiler = next(build.find_compilers())
-    tiles.need_compiler(build.compiler_command(compiler))
-    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *tiles.FOR_THEM))
+    amx.require_compiler(build.compiler_command(compiler))
+    monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *amx.OPTIONS))
     monkeypatch.setattr(devices, "is_amx_permitted", lambda: True)
     build.compile_library(compiler, tmp_path / "native.so")
     directory = open_model_dir(tiny_dir)
     weights = checkpoint.read_weights(directory.weights_path, directory.hparams)
     backend = NativeBackend(ctypes.CDLL(str(tmp_path / "native.so")), weights, directory.hparams, BFLOAT16)
     with pytest.raises(ValueError, match="the system does not permit AMX, for which this library was compiled"):
-        take(backend, [TokenSequence([1], Sampling(temperature=0))], 1)
+        generate_ids(backend, [TokenSequence([1], Sampling(temperature=0))], 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from one_by_one import take
+from one_by_one import generate_ids
 
 from gpt2.engine.load import load_backend
 from gpt2.engine.native import build
@@ -39,7 +39,8 @@ def expected():
     """The ids that the library gives Python, with weights of each precision."""
     backends = {name: load_backend(open_model_dir(MODEL), name) for name in PRECISIONS}
     return {
-        name: take(each, [TokenSequence(PROMPT, Sampling(temperature=0))], COUNT)[0] for name, each in backends.items()
+        name: generate_ids(each, [TokenSequence(PROMPT, Sampling(temperature=0))], COUNT)[0]
+        for name, each in backends.items()
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_by_one import ROWS, take
+from one_by_one import SEQUENCES, generate_ids
 from tiny import GOLDEN
 
 from gpt2 import devices
@@ -89,9 +89,9 @@ def test_int8_weights_are_those_of_numpy(native):
 
 def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
     assert native_tiny.name != tiny_model.backend.name
-    assert take(native_tiny, ROWS, 90) == take(tiny_model.backend, ROWS, 90)
-    for row in ROWS:
-        assert take(native_tiny, [row], 90) == take(tiny_model.backend, [row], 90)
+    assert generate_ids(native_tiny, SEQUENCES, 90) == generate_ids(tiny_model.backend, SEQUENCES, 90)
+    for row in SEQUENCES:
+        assert generate_ids(native_tiny, [row], 90) == generate_ids(tiny_model.backend, [row], 90)
 
 
 def fed(backend, ids, sizes):
@@ -115,7 +115,7 @@ def test_logits_are_those_of_tensorflow(native_small, small_model):
 
 def test_greedy_ids_are_those_of_the_original(native_small):
     rows = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
-    assert take(native_small, rows, 40) == GOLDEN["greedy"]
+    assert generate_ids(native_small, rows, 40) == GOLDEN["greedy"]
 
 
 @pytest.mark.parametrize("name", PRECISIONS[1:])
@@ -203,21 +203,21 @@ def test_ten_thousand_rows_leave_the_memory_as_it_was(native, small_dir):
 def test_native_models_side_by_side(native_small, native_tiny):
     """Each with threads of its own, at the same time."""
     rows = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([7], Sampling(), seed=5)]
-    expected = [take(each, rows, 60) for each in (native_small, native_tiny)]
+    expected = [generate_ids(each, rows, 60) for each in (native_small, native_tiny)]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
-            both = [pool.submit(take, each, rows, 60) for each in (native_small, native_tiny)]
+            both = [pool.submit(generate_ids, each, rows, 60) for each in (native_small, native_tiny)]
             assert [ids.result() for ids in both] == expected
 
 
 def test_batches_that_share_a_store_side_by_side(native_small):
     """In two threads, with beginnings of each other's."""
     rows = [TokenSequence([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
-    expected = take(native_small, rows, 30)
+    expected = generate_ids(native_small, rows, 30)
     prefixes = PrefixCache(native_small.new_pool(), 5 * native_small.block_bytes)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
-            both = [pool.submit(take, native_small, some, 30, prefixes=prefixes) for some in (rows, rows[::-1])]
+            both = [pool.submit(generate_ids, native_small, some, 30, prefixes=prefixes) for some in (rows, rows[::-1])]
             assert [ids.result() for ids in both] == [expected, expected[::-1]]
     assert prefixes.pool.n_used == len(prefixes.nodes)
 

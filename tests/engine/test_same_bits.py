@@ -6,11 +6,11 @@ import random
 import shutil
 from pathlib import Path
 
+import amx
 import numpy as np
 import pytest
-import tiles
 import tiny
-from one_by_one import ROWS, take
+from one_by_one import SEQUENCES, generate_ids
 
 from gpt2 import devices
 from gpt2.engine import batch as batch_module
@@ -165,8 +165,8 @@ def path_of(compiler):
 BUILDS = [
     ("c++", NO_AVX512),
     ("c++", NO_VNNI),
-    ("c++", tiles.OPTIONS),
-    ("zig", tiles.OPTIONS),
+    ("c++", amx.EMULATION_OPTIONS),
+    ("zig", amx.EMULATION_OPTIONS),
     ("c++", ("-march=x86-64",)),  # SSE2, without a product and a sum in one instruction
     ("c++", ("-march=sandybridge",)),  # AVX, without that too
     ("c++", ("-march=x86-64-v3",)),
@@ -175,7 +175,7 @@ BUILDS = [
     ("zig", ()),
     ("zig", ("-march=x86_64",)),  # Zig's spelling
 ]
-QUICK = [("c++", NO_AVX512), ("c++", tiles.OPTIONS)]
+QUICK = [("c++", NO_AVX512), ("c++", amx.EMULATION_OPTIONS)]
 
 
 @pytest.fixture(
@@ -186,15 +186,15 @@ QUICK = [("c++", NO_AVX512), ("c++", tiles.OPTIONS)]
 def other_build(request, native, tmp_path_factory):
     """A library by another compiler or for a lesser processor; in this process beside the other one."""
     name, options = request.param
-    needed = "avx512_bf16" if options == tiles.OPTIONS else "avx512f" if options else ""
+    needed = "avx512_bf16" if options == amx.EMULATION_OPTIONS else "avx512f" if options else ""
     if needed and needed not in devices.cpu_flags():
         pytest.skip(f"this processor has no {needed}")
     compiler = path_of(name) or pytest.skip(f"there is no {name}")
     library = tmp_path_factory.mktemp("build") / "native.so"
     with pytest.MonkeyPatch.context() as patch:
-        if options == tiles.OPTIONS:
-            tiles.need_compiler(build.compiler_command(compiler))
-            tiles.carry_out(build.compiler_command(compiler), library.with_name("tiles.so"))
+        if options == amx.EMULATION_OPTIONS:
+            amx.require_compiler(build.compiler_command(compiler))
+            amx.emulate(build.compiler_command(compiler), library.with_name("tiles.so"))
             patch.setattr(devices, "is_amx_permitted", lambda: True)
         patch.setattr(build, "OPTIONS", (*build.OPTIONS, *options))
         patch.setenv(build.ZIG_CACHE_VARIABLE, str(tmp_path_factory.getbasetemp() / "zig"))  # its library is built once
@@ -206,7 +206,7 @@ def other_build(request, native, tmp_path_factory):
 def test_other_builds_write_the_same_ids(other_build, odd, native, precision):
     weights = checkpoint.read_weights(odd.weights_path, odd.hparams)
     found, expected = (NativeBackend(each, weights, odd.hparams, precision) for each in (other_build, native))
-    assert take(found, ROWS, 90) == take(expected, ROWS, 90)
+    assert generate_ids(found, SEQUENCES, 90) == generate_ids(expected, SEQUENCES, 90)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -219,7 +219,7 @@ def test_other_builds_compute_the_same_bits(request, other_build, odd, native, p
         in_chunks(NativeBackend(each, weights, odd.hparams, precision), ids, [170]) for each in (other_build, native)
     )
     options = request.node.callspec.params["other_build"][1]
-    in_tiles = precision != FLOAT32 and (options == tiles.OPTIONS or devices.AMX_FLAG in devices.cpu_flags())
+    in_tiles = precision != FLOAT32 and (options == amx.EMULATION_OPTIONS or devices.AMX_FLAG in devices.cpu_flags())
     if ROUNDS_TWICE.intersection(options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 if precision == FLOAT32 else 0.05)
     elif in_tiles:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from variants import SIZES, VARIANTS, name_of
+from variants import SIZES, VARIANTS, variant_id
 
 from gpt2.engine import reference
 from gpt2.engine.backend import Segment
@@ -28,7 +28,7 @@ def computed(backend, cuts):
     return np.concatenate([backend.extend(blocks, [piece]).values for piece in pieces])
 
 
-@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("hparams", VARIANTS, ids=variant_id)
 def test_both_backends_compute_variants(hparams):
     weights = reference.random_weights(hparams, seed=3)
     expected = reference.logits(weights, hparams, TOKENS)
@@ -37,7 +37,7 @@ def test_both_backends_compute_variants(hparams):
             np.testing.assert_allclose(computed(backend, cuts), expected, rtol=0, atol=1e-5, err_msg=backend.name)
 
 
-@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("hparams", VARIANTS, ids=variant_id)
 def test_each_variant_matters(hparams):
     """Or the comparison above would hold for a backend that knows nothing of it."""
     if hparams.variant_fields().keys() & {"n_inner", "n_token_embd", "tie_word_embeddings"}:

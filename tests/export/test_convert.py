@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import pytest
 import tiny
-from one_by_one import GREEDY, take
+from one_by_one import GREEDY, generate_ids
 from variant_dirs import VARIANTS
 from variant_dirs import write as write_variant
 
@@ -50,7 +50,7 @@ def source(tiny_dir):
 
 @pytest.fixture(scope="module")
 def greedy(source):
-    return take(load_backend(source, native=False), SEQUENCES, 40)
+    return generate_ids(load_backend(source, native=False), SEQUENCES, 40)
 
 
 @pytest.mark.parametrize("to", ["openai", "gguf", "huggingface"])
@@ -65,7 +65,7 @@ def test_round_trips(tmp_path, source, greedy, first, to):
     expected = read_arrays(source.path)
     for name, value in read_arrays(exported.path).items():
         np.testing.assert_array_equal(value, expected[name])
-    assert take(load_backend(exported, native=False), SEQUENCES, 40) == greedy
+    assert generate_ids(load_backend(exported, native=False), SEQUENCES, 40) == greedy
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from one_by_one import GREEDY, take
+from one_by_one import GREEDY, generate_ids
 from variant_dirs import VARIANTS
 from variant_dirs import write as write_variant
 
@@ -112,7 +112,7 @@ def test_llama_cpp(peers, source, tmp_path, dtype):
     vocabulary = load_vocabulary(source)
     length = min(60, source.hparams.n_ctx - max(len(vocabulary.encode(prompt)) for prompt in PROMPTS))
     theirs = peers("peer_llama.py", path, {"prompts": PROMPTS, "length": length})
-    ours = take(
+    ours = generate_ids(
         load_backend(exported), [TokenSequence(vocabulary.encode(prompt), GREEDY) for prompt in PROMPTS], length
     )
     for prompt, answer, ids in zip(PROMPTS, theirs, ours):

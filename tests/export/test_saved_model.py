@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from one_by_one import GREEDY, take
+from one_by_one import GREEDY, generate_ids
 from variant_dirs import VARIANTS
 from variant_dirs import write as write_variant
 
@@ -73,7 +73,7 @@ def test_in_a_process_without_the_library(folder, source):
     assert result.returncode == 0, result.stderr
     output = json.loads(result.stdout)
     sequences = [TokenSequence(vocabulary.encode(prompt) or [vocabulary.end_of_text], GREEDY) for prompt in PROMPTS]
-    expected = take(load_backend(source, native=False), sequences, 40)
+    expected = generate_ids(load_backend(source, native=False), sequences, 40)
     assert output["greedy"]["ids"] == output["top"] == output["nucleus"] == expected
     assert output["greedy"]["text"] == [vocabulary.decode(ids) for ids in expected]
     assert output["seeds"][0] == output["seeds"][1] != output["seeds"][2]

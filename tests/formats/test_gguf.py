@@ -10,7 +10,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from one_by_one import GREEDY, take
+from one_by_one import GREEDY, generate_ids
 from variant_dirs import VARIANTS
 from variant_dirs import write as write_variant
 
@@ -49,8 +49,8 @@ def test_the_converted_file_is_the_same_model(tmp_path, source, tiny_dir):
     for name, value in read_arrays(path).items():
         np.testing.assert_array_equal(value, weights[name])
     sequences = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([250], GREEDY)]
-    expected = take(load_backend(open_model_dir(tiny_dir), native=False), sequences, 40)
-    assert take(load_backend(model, native=False), sequences, 40) == expected
+    expected = generate_ids(load_backend(open_model_dir(tiny_dir), native=False), sequences, 40)
+    assert generate_ids(load_backend(model, native=False), sequences, 40) == expected
     texts = generate.generate(generate.load(str(path)), [generate.Request("the cat", 9, GREEDY)])
     assert list(texts) == list(
         generate.generate(generate.load(str(tiny_dir)), [generate.Request("the cat", 9, GREEDY)])
@@ -77,7 +77,7 @@ def test_llama_cpp_generates_the_same(tmp_path, kind):
     expected = GOLDEN[kind]
     assert [load_vocabulary(model).encode(text["prompt"]) for text in expected] == [text["ids"] for text in expected]
     sequences = [TokenSequence(text["ids"], GREEDY) for text in expected]
-    assert take(load_backend(model, native=False), sequences, 40) == [text["new"] for text in expected]
+    assert generate_ids(load_backend(model, native=False), sequences, 40) == [text["new"] for text in expected]
 
 
 @pytest.mark.parametrize("name", SUPPORTED_VARIANTS)

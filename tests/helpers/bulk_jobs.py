@@ -14,6 +14,7 @@ from gpt2.cli import command
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "generate.py"
 spec = importlib.util.spec_from_file_location("generate_command", SCRIPT)
+assert spec and spec.loader
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "log"]

@@ -52,7 +52,7 @@ class FileServer:
         matching = (None, self.tag_of(content), self.date)
         if range_header and self.if_range and handler.headers.get("If-Range") not in matching:
             range_header = None
-        start = int(re.fullmatch(r"bytes=(\d+)-", range_header)[1]) if range_header and self.ranges else 0
+        start = first_byte(range_header) if range_header and self.ranges else 0
         if start >= len(content) and range_header:
             handler.send_response(416)
             handler.send_header("Content-Range", f"bytes */{len(content)}")
@@ -81,8 +81,16 @@ class FileServer:
                 handler.send_header(name, value)
 
 
+def first_byte(range_header: str) -> int:
+    """Return the start of a range without an end."""
+    match = re.fullmatch(r"bytes=(\d+)-", range_header)
+    assert match, range_header
+    return int(match[1])
+
+
 @contextmanager
 def serve(files: dict[str, bytes], md5: bool = True) -> Iterator[FileServer]:
+    """Yield a running server of these files."""
     state = FileServer(files, md5)
 
     class Handler(BaseHTTPRequestHandler):

@@ -51,6 +51,7 @@ def write(
     change_metadata(writer, metadata)
     for name, array in weights.items():
         gguf_name = names.get_name(transformers_name(name), try_suffixes=(".weight", ".bias"))
+        assert gguf_name, name
         if name.endswith(("wte", "lm_head")):
             array = np.pad(array, [(0, padding), (0, 0)], constant_values=PADDING_VALUE)
         add(writer, gguf_name, array.T if name.endswith("/w") else array, kind)

@@ -69,7 +69,7 @@ def tokenizer_json(**changes: Any) -> dict[str, Any]:
     """Return the content of a `tokenizer.json`, with changed parts; a change of `model` is merged into it."""
     ids, merges = vocabulary()
     end = {"id": ids[END_OF_TEXT], "content": END_OF_TEXT, "single_word": False, "lstrip": False, "rstrip": False}
-    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": ""}
+    model: dict[str, Any] = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": ""}
     model |= {"end_of_word_suffix": "", "fuse_unk": False, "vocab": ids, "merges": [" ".join(pair) for pair in merges]}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     tokenizer = {
@@ -132,7 +132,7 @@ def write_weights(directory: Path, arrays: Mapping[str, np.ndarray], name: str, 
         write_file(directory / name, arrays, legacy)
         return
     stem, suffix = name.split(".")
-    shard_of = {}
+    shard_of: dict[str, str] = {}
     for shard in range(shards):
         file = f"{stem}-{shard + 1:05}-of-{shards:05}.{suffix}"
         part = dict(list(arrays.items())[shard::shards])

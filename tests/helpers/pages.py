@@ -1,21 +1,29 @@
 """A server's page and what one does on it, for tests in the browser."""
 
+from __future__ import annotations
+
 import contextlib
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "ROMEO:\nThe night is dark"
 
 
 @contextlib.contextmanager
-def server(*flags, port=0):
+def server(*flags: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The URL of `scripts/serve.py` with the bundled model, and its process."""
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--model_name", "shakespeare", "--port", str(port)]
     process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr
     try:
         said = process.stderr.readline()
         found = re.search(r"http://127.0.0.1:\d+", said)
@@ -26,7 +34,7 @@ def server(*flags, port=0):
         process.communicate()
 
 
-def write(page, text):
+def write(page: Page, text: str) -> None:
     """In place of all that is there, as if it were pasted."""
     page.focus("#textarea")
     page.keyboard.press("Control+A")
@@ -37,16 +45,16 @@ def write(page, text):
     assert page.input_value("#textarea") == text
 
 
-def text_of(page):
+def text_of(page: Page) -> str:
     return page.input_value("#textarea")
 
 
-def selection(page):
+def selection(page: Page) -> Any:
     """Where it begins and ends, and the text."""
     return page.evaluate("(a => [a.selectionStart, a.selectionEnd, a.value])(document.getElementById('textarea'))")
 
 
-def until(page, expression, patience=60):
+def until(page: Page, expression: str, patience: float = 60) -> None:
     """Waits for JavaScript to be true. Playwright's own waiting compiles it in the page, which the policy forbids."""
     end = time.monotonic() + patience
     while not page.evaluate(expression):
@@ -54,12 +62,12 @@ def until(page, expression, patience=60):
         page.wait_for_timeout(20)
 
 
-def settle(page):
+def settle(page: Page) -> None:
     """Until nothing more is being written."""
     until(page, "document.getElementById('stop').hidden")
 
 
-def go_on(page, key="Tab"):
+def go_on(page: Page, key: str = "Tab") -> str:
     """Presses the key, waits for the continuation, returns what is selected."""
     page.press("#textarea", key)
     until(page, "!document.getElementById('suggestion').hidden")

@@ -46,7 +46,7 @@ def after_update(step: int, action: Callable[[], object], command: Callable[[], 
     """Run the command and call `action` during update `step`. Return the command's result."""
     update = trainer.Trainer.update
 
-    def update_and_act(self, *arguments):
+    def update_and_act(self: trainer.Trainer, *arguments: Any) -> Any:
         result = update(self, *arguments)
         if self.step == step:
             action()

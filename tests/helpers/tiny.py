@@ -23,7 +23,7 @@ TEXT = "the cat sat on the mat and the dog sat on the log"
 
 
 def write_vocabulary(directory: Path) -> int:
-    """A byte-level BPE of 256 bytes, the merges of a few words and `<|endoftext|>`; returns its size."""
+    """Write a byte-level BPE of 256 bytes, the merges of a few words and `<|endoftext|>`, and return its size."""
     pieces = list(encoder.byte_characters().values())
     merges: list[tuple[str, str]] = []
     for word in dict.fromkeys("Ġ" + word for word in TEXT.split()):
@@ -41,14 +41,14 @@ def write_vocabulary(directory: Path) -> int:
 
 
 def write_model(directory: Path, seed: int = 1, n_ctx: int = 32, n_embd: int = 32) -> Path:
-    """A model directory of a few kilobytes with random weights and its own small vocabulary."""
+    """Write a model directory of a few kilobytes with random weights and a small vocabulary, and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     hparams = HParams(n_vocab=write_vocabulary(directory), n_ctx=n_ctx, n_embd=n_embd, n_head=4, n_layer=2)
     return _write(directory, hparams, seed)
 
 
 def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: int = 2) -> Path:
-    """A model directory with GPT-2's vocabulary and random weights."""
+    """Write a model directory with GPT-2's vocabulary and random weights, and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in (encoder.ENCODER_FILE, encoder.MERGES_FILE):
         shutil.copy(vocabulary / name, directory / name)
@@ -62,7 +62,10 @@ def _write(directory: Path, hparams: HParams, seed: int) -> Path:
 
 
 def write_small_reference(directory: Path, vocabulary: Path) -> Path:
-    """The checkpoint that `golden/small.json` was computed from: its order of random numbers is part of the recipe."""
+    """Write the checkpoint that `golden/small.json` was computed from.
+
+    The order in which the random numbers are drawn is part of its recipe.
+    """
     hparams = HParams(n_vocab=50257, n_ctx=128, n_embd=64, n_head=4, n_layer=2)
     write_gpt2_model(directory, vocabulary, hparams)
     rng = np.random.default_rng(7)
@@ -83,17 +86,17 @@ def write_small_reference(directory: Path, vocabulary: Path) -> Path:
 
 
 def read(prefix: Path, hparams: HParams) -> dict[str, Any]:
-    """A checkpoint's weights, nested arrays."""
+    """Return a checkpoint's weights as nested arrays."""
     return nest((name, weight.array()) for name, weight in checkpoint.read_weights(prefix, hparams).items())
 
 
 def read_model(directory: Path) -> dict[str, Any]:
-    """The weights of a model directory, nested arrays."""
-    found = open_model_dir(directory)
-    return read(found.weights_path, found.hparams)
+    """Return the weights of a model directory as nested arrays."""
+    model_dir = open_model_dir(directory)
+    return read(model_dir.weights_path, model_dir.hparams)
 
 
 def with_tensorflow(path: Path) -> generate.Model:
-    """A model whose decoder is TensorFlow's and whose weights are as they are in the checkpoint."""
+    """Return a model on TensorFlow's backend, with the weights in the precision of the checkpoint."""
     directory = open_model_dir(path)
     return generate.Model(load_vocabulary(directory), load_backend(directory, native=False))

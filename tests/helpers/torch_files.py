@@ -22,7 +22,7 @@ class TensorView(NamedTuple):
 
     key: str
     kind: str  # the type of the storage
-    count: int  # the size of the storage, in numbers
+    size: int  # of the storage, in numbers
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -36,7 +36,7 @@ def bfloat16(array: np.ndarray) -> np.ndarray:
 def code(value: Any) -> bytes:
     """Return the instructions of pickle protocol 2 that push a value."""
     if isinstance(value, TensorView):
-        storage = Persistent(("storage", Name(f"torch {value.kind}Storage"), value.key, "cpu", value.count))
+        storage = Persistent(("storage", Name(f"torch {value.kind}Storage"), value.key, "cpu", value.size))
         hooks = Call("collections OrderedDict")
         arguments = (storage, value.offset, value.shape, value.strides, False, hooks)
         return code(Call("torch._utils _rebuild_tensor_v2", arguments))

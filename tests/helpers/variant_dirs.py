@@ -1,7 +1,10 @@
-"""Tiny models that differ from GPT-2 in what variants of it differ in."""
+"""Tiny model directories of GPT-2's variants."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import tiny
 
@@ -11,7 +14,7 @@ from gpt2.formats.model_dir import open_model_dir
 from gpt2.hparams import HParams
 from gpt2.training.checkpoints import tensorflow_checkpoint
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "untied": {"tie_word_embeddings": False},
     "epsilon": {"layer_norm_epsilon": 1e-3},
     "inner": {"n_inner": 96},
@@ -22,8 +25,14 @@ VARIANTS = {
 SIZES = {"n_ctx": 32, "n_embd": 32, "n_head": 4, "n_layer": 2}
 
 
-def write(folder: Path, seed: int = 1, **changes) -> ModelDir:
-    """A model directory in OpenAI's layout with a small vocabulary of its own."""
+def write(folder: Path, seed: int = 1, **changes: Any) -> ModelDir:
+    """Write a model directory in OpenAI's layout with random weights and a small vocabulary, and open it.
+
+    Args:
+        folder: The directory, which is created.
+        seed: The seed of the weights.
+        changes: Hyperparameters that differ from SIZES and GPT-2's.
+    """
     folder.mkdir(parents=True)
     hparams = HParams(**{"n_vocab": tiny.write_vocabulary(folder), **SIZES, **changes})
     (folder / "hparams.json").write_text(json.dumps(hparams.as_dict()), encoding="utf-8")

@@ -1,9 +1,13 @@
-"""The variants of GPT-2 that are computed here, each by what of it is not GPT-2's, and all of them in one."""
+"""The hyperparameters of GPT-2's variants: each difference alone, and all of them together."""
+
+from __future__ import annotations
+
+from typing import Any
 
 from gpt2.hparams import HParams
 
-SIZES = {"n_vocab": 101, "n_ctx": 300, "n_embd": 24, "n_head": 3, "n_layer": 3}
-FIELDS = [
+SIZES: dict[str, Any] = {"n_vocab": 101, "n_ctx": 300, "n_embd": 24, "n_head": 3, "n_layer": 3}
+FIELDS: list[dict[str, Any]] = [
     {"n_inner": 70},
     {"n_token_embd": 10},
     {"n_token_embd": 40},
@@ -16,6 +20,6 @@ ALL = {"n_inner": 101, "n_token_embd": 17, **{name: value for fields in FIELDS[3
 VARIANTS = [HParams(**SIZES, **fields) for fields in (*FIELDS, ALL)]
 
 
-def name_of(hparams: HParams) -> str:
-    """For pytest's ids."""
+def variant_id(hparams: HParams) -> str:
+    """Return a test's id for pytest."""
     return ",".join(f"{name}={value}" for name, value in hparams.variant_fields().items())

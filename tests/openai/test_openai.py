@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from one_by_one import GREEDY, decode_slowly
+from one_by_one import GREEDY, generate_slowly
 
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
@@ -23,7 +23,7 @@ def sizes(tiny_dir):
 @pytest.fixture
 def expected(oracle):
     """The library's greedy ids, computed eagerly before a graph exists."""
-    return {len(prompt): decode_slowly(oracle, TokenSequence(prompt, GREEDY), 40) for prompt in PROMPTS}
+    return {len(prompt): generate_slowly(oracle, TokenSequence(prompt, GREEDY), 40) for prompt in PROMPTS}
 
 
 @pytest.fixture

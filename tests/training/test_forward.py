@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny import GOLDEN, with_tensorflow
-from variants import VARIANTS, name_of
+from variants import VARIANTS, variant_id
 
 from gpt2 import model
 from gpt2.engine.reference import random_weights
@@ -72,7 +72,7 @@ def test_only_the_blocks_are_trained(weights, windows):
     assert_same((loss, gradients), (expected[0], {name: expected[1][name] for name in ("h0", "h1", "h2")}))
 
 
-@pytest.mark.parametrize("hparams", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("hparams", VARIANTS, ids=variant_id)
 def test_gradients_of_variants(hparams):
     weights = random_weights(hparams, 0)
     windows = tf.constant(np.random.default_rng(0).integers(hparams.n_vocab, size=(3, 13)), tf.int32)
