@@ -1,4 +1,4 @@
-"""A server's page and what one does on it, for tests in the browser."""
+"""Helpers of the browser tests: a server with the page, and the actions of a user."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PROMPT = "ROMEO:\nThe night is dark"
 
 
 @contextlib.contextmanager
-def server(*flags: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """The URL of `scripts/serve.py` with the bundled model, and its process."""
+def run_server(*flags: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `scripts/serve.py` with the bundled model. Yields its URL and its process."""
     command = [sys.executable, str(ROOT / "scripts" / "serve.py"), "--model_name", "shakespeare", "--port", str(port)]
     process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     assert process.stderr
     try:
-        said = process.stderr.readline()
-        found = re.search(r"http://127.0.0.1:\d+", said)
-        assert found, said
-        yield found[0], process
+        first_line = process.stderr.readline()
+        url = re.search(r"http://127.0.0.1:\d+", first_line)
+        assert url, first_line
+        yield url[0], process
     finally:
         process.kill()
         process.communicate()
 
 
-def write(page: Page, text: str) -> None:
-    """In place of all that is there, as if it were pasted."""
+def set_text(page: Page, text: str) -> None:
+    """Replace the whole text, as if the user pasted it."""
     page.focus("#textarea")
     page.keyboard.press("Control+A")
     if text:
@@ -45,32 +45,36 @@ def write(page: Page, text: str) -> None:
     assert page.input_value("#textarea") == text
 
 
-def text_of(page: Page) -> str:
+def get_text(page: Page) -> str:
     return page.input_value("#textarea")
 
 
-def selection(page: Page) -> Any:
-    """Where it begins and ends, and the text."""
+def get_selection(page: Page) -> Any:
+    """Return the start and the end of the selection, and the whole text."""
     return page.evaluate("(a => [a.selectionStart, a.selectionEnd, a.value])(document.getElementById('textarea'))")
 
 
-def until(page: Page, expression: str, patience: float = 60) -> None:
-    """Waits for JavaScript to be true. Playwright's own waiting compiles it in the page, which the policy forbids."""
-    end = time.monotonic() + patience
+def wait_until(page: Page, expression: str, timeout: float = 60) -> None:
+    """Wait until a JavaScript expression is true, for at most `timeout` seconds.
+
+    Playwright's own wait_for_function compiles the expression in the page, which the page's content security policy
+    forbids.
+    """
+    deadline = time.monotonic() + timeout
     while not page.evaluate(expression):
-        assert time.monotonic() < end, f"{expression}: {page.evaluate('document.body.innerText')}"
+        assert time.monotonic() < deadline, f"{expression}: {page.evaluate('document.body.innerText')}"
         page.wait_for_timeout(20)
 
 
-def settle(page: Page) -> None:
-    """Until nothing more is being written."""
-    until(page, "document.getElementById('stop').hidden")
+def wait_for_stream_end(page: Page) -> None:
+    """Wait until no suggestion is being streamed."""
+    wait_until(page, "document.getElementById('stop').hidden")
 
 
-def go_on(page: Page, key: str = "Tab") -> str:
-    """Presses the key, waits for the continuation, returns what is selected."""
+def continue_text(page: Page, key: str = "Tab") -> str:
+    """Press the key, wait for the suggestion and return it."""
     page.press("#textarea", key)
-    until(page, "!document.getElementById('suggestion').hidden")
-    settle(page)
-    start, end, text = selection(page)
+    wait_until(page, "!document.getElementById('suggestion').hidden")
+    wait_for_stream_end(page)
+    start, end, text = get_selection(page)
     return text[start:end]

@@ -1,60 +1,64 @@
-// The server: questions and answers. Who asks sees no key, no busy server and none that is away for a moment.
+// Requests to the server. Callers never see a missing key, a busy server or a short outage: the request is retried.
 
-import { back, notice, sleep } from "./connection.js";
-import { events } from "./server_sent_events.js";
-import { askForKey, authorization } from "./api_key.js";
+import { requestKey, authorizationHeader } from "./api_key.js";
+import { showNotice, sleep, waitForServer } from "./connection.js";
+import { serverSentEvents } from "./server_sent_events.js";
 import { settings } from "./settings.js";
 
-const AWAY = [502, 504]; // what stands before a server that is away answers in its place
+const GATEWAY_ERRORS = [502, 504]; // a reverse proxy answers with these while the server is down
 
-/** An error that the server answered. */
-export class Refused extends Error {}
+/** An error message from the server. */
+export class ApiError extends Error {}
 
-/** A stream that broke off. */
-export class Broken extends Error {}
+/** A stream that ended before its last event. */
+export class StreamError extends Error {}
 
-async function ask(path, body, signal) {
+async function sendRequest(path, body, signal) {
   for (;;) {
-    const headers = authorization();
-    const post = { method: "POST", body: JSON.stringify(body), headers: { ...headers, "Content-Type": "application/json" } };
+    const headers = authorizationHeader();
+    const post = {
+      method: "POST",
+      body: JSON.stringify(body),
+      headers: { ...headers, "Content-Type": "application/json" },
+    };
     const response = await fetch(path, { signal, ...(body ? post : { headers }) }).catch((error) => {
       if (signal?.aborted) throw error;
       return null;
     });
-    if (response === null || AWAY.includes(response.status)) await back(signal);
-    else if (response.status === 401) await askForKey(headers.Authorization);
+    if (response === null || GATEWAY_ERRORS.includes(response.status)) await waitForServer(signal);
+    else if (response.status === 401) await requestKey(headers.Authorization);
     else if (response.ok) return response;
-    else await refused(response, signal);
+    else await waitOrThrow(response, signal);
   }
 }
 
-/** Returns if it is to be asked again. */
-async function refused(response, signal) {
+/** Wait if the server is busy or restarting. Throw an ApiError for any other error response. */
+async function waitOrThrow(response, signal) {
   const { error } = await response.json().catch(() => ({}));
-  if (response.status !== 429 && error?.code !== "shutting_down") throw new Refused(error?.message ?? `${response.status}`);
-  notice("busy");
+  const isTemporary = response.status === 429 || error?.code === "shutting_down";
+  if (!isTemporary) throw new ApiError(error?.message ?? `${response.status}`);
+  showNotice("server_busy");
   await sleep(1000 * (Number(response.headers.get("Retry-After")) || 1), signal);
 }
 
-const json = async (path, body, signal) => (await ask(path, body, signal)).json();
+const requestJson = async (path, body, signal) => (await sendRequest(path, body, signal)).json();
 const withModel = (body) => (settings.model ? { model: settings.model, ...body } : body);
 
-export const models = async () => (await json("v1/models")).data;
-export const tokenize = (prompt, signal) => json("tokenize", withModel({ prompt }), signal);
-export const next = (prompt, signal) => json("insight/next", withModel({ prompt }), signal);
-export const scores = (prompt, signal) => json("insight/scores", withModel({ prompt }), signal);
-export const layers = (prompt, signal) => json("insight/layers", withModel({ prompt }), signal);
+export const fetchModels = async () => (await requestJson("v1/models")).data;
+export const fetchTokens = (prompt, signal) => requestJson("tokenize", withModel({ prompt }), signal);
+export const fetchScores = (prompt, signal) => requestJson("insight/scores", withModel({ prompt }), signal);
+export const fetchLayers = (prompt, signal) => requestJson("insight/layers", withModel({ prompt }), signal);
 
-/** The choices of a completion as they come: {index, text, finish_reason}. Raises Refused, Broken. */
-export async function* complete(body, signal) {
-  const response = await ask("v1/completions", withModel({ ...body, stream: true }), signal);
+/** Yield the choices of a completion as they arrive: {index, text, finish_reason}. Throws ApiError or StreamError. */
+export async function* streamCompletion(body, signal) {
+  const response = await sendRequest("v1/completions", withModel({ ...body, stream: true }), signal);
   try {
-    for await (const event of events(response)) {
-      if (event.error) throw new Refused(event.error.message);
+    for await (const event of serverSentEvents(response)) {
+      if (event.error) throw new ApiError(event.error.message);
       yield* event.choices;
     }
   } catch (error) {
-    if (signal.aborted || error instanceof Refused) throw error;
-    throw new Broken();
+    if (signal.aborted || error instanceof ApiError) throw error;
+    throw new StreamError();
   }
 }

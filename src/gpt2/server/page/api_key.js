@@ -1,34 +1,41 @@
-// The server's key, where it asks for one: kept for the tab.
+// The API key of the server, if it requires one. The key is stored for this tab only.
 
 import { $ } from "./dom.js";
-import { say } from "./language.js";
-import { session } from "./storage.js";
+import { translate } from "./language.js";
+import { sessionStore } from "./storage.js";
 
-let asking = null;
+let pendingDialog = null;
 
-/** What a request carries. */
-export function authorization() {
-  const key = session.get("key");
+/** Return the headers that authorize a request. */
+export function authorizationHeader() {
+  const key = sessionStore.get("key");
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** Asks for the key, of however many requests once. used: the header of the request that was refused. */
-export function askForKey(used) {
-  if (used !== authorization().Authorization) return Promise.resolve(); // another one has been given since
-  asking ??= asked(used !== undefined).finally(() => { asking = null; });
-  return asking;
+/**
+ * Ask the user for the key. Requests that fail at the same time share one dialog.
+ * rejectedHeader: the Authorization header of the rejected request.
+ */
+export function requestKey(rejectedHeader) {
+  const isOutdated = rejectedHeader !== authorizationHeader().Authorization; // the user has entered another key since
+  if (isOutdated) return Promise.resolve();
+  pendingDialog ??= showDialog(rejectedHeader !== undefined).finally(() => { pendingDialog = null; });
+  return pendingDialog;
 }
 
-function asked(isWrong) {
+function showDialog(isKeyWrong) {
   const dialog = $("key-dialog");
-  session.remove("key");
-  $("key-wrong").textContent = isWrong ? say("key_wrong") : "";
+  sessionStore.remove("key");
+  $("key-wrong").textContent = isKeyWrong ? translate("key_wrong") : "";
   $("key").value = "";
   return new Promise((resolve) => {
-    const open = () => { dialog.returnValue = ""; dialog.showModal(); };
+    const open = () => {
+      dialog.returnValue = "";
+      dialog.showModal();
+    };
     dialog.onclose = () => {
-      if (dialog.returnValue !== "use") return open(); // nothing works without it
-      session.set("key", $("key").value);
+      if (dialog.returnValue !== "use") return open(); // the page does not work without the key
+      sessionStore.set("key", $("key").value);
       resolve();
     };
     open();

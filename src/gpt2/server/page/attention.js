@@ -1,89 +1,104 @@
-// Attention: a head's matrix as a picture, and what one token looks at as strengths over the text.
+// The attention panel: the matrix of one head as an image, and the attention of one token as shading over the text.
 
-import { $, make } from "./dom.js";
-import { say } from "./language.js";
-import { Attention } from "./base64.js";
-import { onChange, settings } from "./settings.js";
-import { percent, visible } from "./format.js";
+import { AttentionWeights } from "./base64.js";
+import { $, createElement } from "./dom.js";
+import { formatPercent, visibleText } from "./format.js";
+import { translate } from "./language.js";
+import { onSettingsChange, settings } from "./settings.js";
 
-const SIDE = 512; // pixels of the picture, at least
+const MAX_IMAGE_PIXELS = 512; // side length of the matrix image, unless it has more tokens than that
+const AVERAGE_OF_HEADS = -1;
 
 export class AttentionCard {
-  /** choose: told of the token whose row was clicked. */
-  constructor(choose) {
-    Object.assign(this, { found: null, layer: 0, head: -1, at: 0 });
+  /** onTokenSelect: called with the index of the token whose row was clicked. */
+  constructor(onTokenSelect) {
+    this.insight = null;
+    this.layer = 0;
+    this.head = AVERAGE_OF_HEADS;
+    this.tokenIndex = 0;
     for (const name of ["layer", "head"]) {
       $(name).addEventListener("change", () => {
         this[name] = Number($(name).value);
         this.#draw();
       });
     }
-    $("matrix").addEventListener("click", (event) => {
-      const box = $("matrix").getBoundingClientRect();
-      choose(Math.min(this.found.tokens.length - 1, Math.floor(((event.clientY - box.top) / box.height) * this.found.tokens.length)));
-    });
-    const again = () => this.found && this.#draw(); // a picture keeps the colours in which it was drawn
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
-    onChange((changed) => "theme" in changed && again());
+    $("matrix").addEventListener("click", (event) => onTokenSelect(this.#rowAt(event.clientY)));
+    const redraw = () => this.insight && this.#draw(); // a canvas keeps the colors of the theme it was drawn in
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+    onSettingsChange((changed) => "theme" in changed && redraw());
   }
 
-  open(found) {
-    this.found = found;
-    this.layer = Math.min(this.layer, found.attention.length - 1);
-    this.head = Math.min(this.head, found.n_head - 1);
-    const option = (value, text) => make("option", { value, text });
-    $("layer").replaceChildren(...found.attention.map((_, i) => option(i, i + 1)));
-    $("head").replaceChildren(option(-1, say("all_heads")), ...Array.from({ length: found.n_head }, (_, i) => option(i, i + 1)));
+  /** Fill the menus of layers and heads for a response of /insight/layers. */
+  open(insight) {
+    this.insight = insight;
+    this.layer = Math.min(this.layer, insight.attention.length - 1);
+    this.head = Math.min(this.head, insight.n_head - 1);
+    const option = (value, text) => createElement("option", { value, text });
+    const headOptions = Array.from({ length: insight.n_head }, (_, i) => option(i, i + 1));
+    $("layer").replaceChildren(...insight.attention.map((_, i) => option(i, i + 1)));
+    $("head").replaceChildren(option(AVERAGE_OF_HEADS, translate("all_heads")), ...headOptions);
     $("layer").value = this.layer;
     $("head").value = this.head;
   }
 
-  choose(at) {
-    this.at = at;
+  select(tokenIndex) {
+    this.tokenIndex = tokenIndex;
     this.#draw();
   }
 
-  #draw() {
-    const { found, layer, head, at } = this;
-    const attention = new Attention(found.attention[layer], found.tokens.length);
-    const row = found.tokens.slice(0, at + 1).map((_, to) => attention.at(head, at, to));
-    this.#picture(attention);
-    this.#strengths(row);
-    const most = row.indexOf(Math.max(...row));
-    $("matrix").setAttribute("aria-label", say("matrix_said", {
-      layer: layer + 1, head: head < 0 ? say("all_heads") : head + 1, n: found.tokens.length,
-      piece: visible(found.tokens[at].piece), most: visible(found.tokens[most].piece) }));
+  #rowAt(clientY) {
+    const box = $("matrix").getBoundingClientRect();
+    const count = this.insight.tokens.length;
+    return Math.min(count - 1, Math.floor(((clientY - box.top) / box.height) * count));
   }
 
-  #picture(attention) {
-    const count = this.found.tokens.length;
-    const cell = Math.max(1, Math.floor(SIDE / count));
+  #draw() {
+    const { insight, layer, head, tokenIndex } = this;
+    const weights = new AttentionWeights(insight.attention[layer], insight.tokens.length);
+    const row = insight.tokens.slice(0, tokenIndex + 1).map((_, to) => weights.get(head, tokenIndex, to));
+    this.#drawMatrix(weights);
+    this.#showStrengths(row);
+    const topIndex = row.indexOf(Math.max(...row));
+    $("matrix").setAttribute("aria-label", translate("matrix_label", {
+      layer: layer + 1,
+      head: head < 0 ? translate("all_heads") : head + 1,
+      n: insight.tokens.length,
+      piece: visibleText(insight.tokens[tokenIndex].piece),
+      top: visibleText(insight.tokens[topIndex].piece),
+    }));
+  }
+
+  #drawMatrix(weights) {
+    const count = this.insight.tokens.length;
+    const cell = Math.max(1, Math.floor(MAX_IMAGE_PIXELS / count));
     const canvas = $("matrix");
-    canvas.width = canvas.height = cell * count;
-    const draw = canvas.getContext("2d");
+    canvas.width = cell * count;
+    canvas.height = cell * count;
+    const context = canvas.getContext("2d");
     const style = getComputedStyle(canvas);
-    draw.fillStyle = style.color;
+    context.fillStyle = style.color;
     for (let from = 0; from < count; from += 1) {
       for (let to = 0; to <= from; to += 1) {
-        draw.globalAlpha = Math.sqrt(attention.at(this.head, from, to));
-        draw.fillRect(to * cell, from * cell, cell, cell);
+        context.globalAlpha = Math.sqrt(weights.get(this.head, from, to));
+        context.fillRect(to * cell, from * cell, cell, cell);
       }
     }
-    draw.globalAlpha = 1;
-    draw.strokeStyle = style.caretColor;
-    draw.lineWidth = Math.max(2, cell / 8);
-    draw.strokeRect(0, this.at * cell, (this.at + 1) * cell, cell);
+    context.globalAlpha = 1;
+    context.strokeStyle = style.caretColor;
+    context.lineWidth = Math.max(2, cell / 8);
+    context.strokeRect(0, this.tokenIndex * cell, (this.tokenIndex + 1) * cell, cell);
   }
 
-  #strengths(row) {
-    const { tokens } = this.found;
-    $("strengths-said").textContent = say("strengths_said", { piece: visible(tokens[this.at].piece) });
-    $("strengths").replaceChildren(...row.map((share, i) => {
-      const said = percent(share, settings.language);
-      const token = make("span", { text: visible(tokens[i].piece), title: said });
-      token.style.setProperty("--strength", Math.sqrt(share));
-      if (share >= 0.1) token.append(make("small", { text: said }));
-      return token;
+  #showStrengths(row) {
+    const { tokens } = this.insight;
+    const piece = visibleText(tokens[this.tokenIndex].piece);
+    $("strengths-caption").textContent = translate("strengths_caption", { piece });
+    $("strengths").replaceChildren(...row.map((weight, i) => {
+      const percent = formatPercent(weight, settings.language);
+      const span = createElement("span", { text: visibleText(tokens[i].piece), title: percent });
+      span.style.setProperty("--strength", Math.sqrt(weight));
+      if (weight >= 0.1) span.append(createElement("small", { text: percent }));
+      return span;
     }));
   }
 }

@@ -1,82 +1,91 @@
 // Continuations: one that streams into the text, or three to choose from.
 
-import { Broken, complete, Refused } from "./api.js";
-import { notice, refusal } from "./connection.js";
-import { context, without } from "./context.js";
+import { ApiError, streamCompletion, StreamError } from "./api.js";
+import { showError, showNotice } from "./connection.js";
+import { buildPrompt, removeHeldBackSpace } from "./context.js";
 import { sentenceEnd } from "./sentence.js";
-import { sampling, settings } from "./settings.js";
+import { samplingParameters, settings } from "./settings.js";
 
-const SENTENCE = 150; // tokens in which a sentence has to end
-const TRIES = 5; // for a continuation that begins a word, where a space was typed already
+const MAX_SENTENCE_TOKENS = 150;
+const MAX_ATTEMPTS = 5; // to get a continuation that starts a new word, if the text ends with a space
 
-/** nCtx: what the chosen model's context holds, told when asked. choices: where several are shown. */
 export class Autopilot {
-  constructor(editor, choices, nCtx) {
-    Object.assign(this, { editor, choices, nCtx });
+  /** getContextSize: resolves to the n_ctx of the selected model. choices: shows several continuations. */
+  constructor(editor, choices, getContextSize) {
+    this.editor = editor;
+    this.choices = choices;
+    this.getContextSize = getContextSize;
   }
 
-  /** One continuation at the cursor, or another one in place of it. */
-  async goOn(untilSentence = settings.sentence) {
+  /** Stream one continuation in at the cursor. An unaccepted suggestion is replaced. */
+  async continueText(untilSentenceEnd = settings.sentence) {
     this.choices.dismiss();
     const { editor } = this;
-    const asking = new AbortController();
-    const suggestion = editor.begin(() => asking.abort());
-    const before = editor.prefix(suggestion);
+    const controller = new AbortController();
+    const suggestion = editor.beginSuggestion(() => controller.abort());
+    const textBefore = editor.textBefore(suggestion);
     try {
-      for await (const [text] of this.#texts(before, 1, untilSentence, asking.signal, TRIES)) {
-        if (!editor.suggest(suggestion, text)) break;
+      for await (const [text] of this.#generate(textBefore, 1, untilSentenceEnd, controller.signal, MAX_ATTEMPTS)) {
+        if (!editor.updateSuggestion(suggestion, text)) break;
       }
     } catch (error) {
-      told(error, asking.signal);
+      reportError(error, controller.signal);
     }
-    if (editor.suggestion === suggestion) editor.stop();
-    asking.abort();
+    if (editor.suggestion === suggestion) editor.finishSuggestion();
+    controller.abort();
   }
 
-  /** Three of them beside each other; the text stays as it is until one is chosen. */
-  async offer(untilSentence = settings.sentence) {
+  /** Show several continuations side by side. The text stays unchanged until the user chooses one. */
+  async showChoices(untilSentenceEnd = settings.sentence) {
     const { editor, choices } = this;
-    if (editor.isSuggesting) editor.remove();
-    else editor.keep();
-    const asking = new AbortController();
+    if (editor.isSuggestionSelected) editor.discardSuggestion();
+    else editor.acceptSuggestion();
+    const controller = new AbortController();
     const { selectionStart: start, selectionEnd: end } = editor.area;
-    const offered = choices.begin({ start, end, base: editor.tree.current }, () => asking.abort());
+    const offer = choices.open({ start, end, base: editor.tree.current }, () => controller.abort());
+    const textBefore = editor.text.slice(0, start);
     try {
-      for await (const texts of this.#texts(editor.text.slice(0, start), offered.count, untilSentence, asking.signal)) {
-        choices.show(offered, texts);
+      for await (const texts of this.#generate(textBefore, offer.count, untilSentenceEnd, controller.signal)) {
+        choices.update(offer, texts);
       }
     } catch (error) {
-      told(error, asking.signal);
+      reportError(error, controller.signal);
     }
-    choices.ended(offered);
-    asking.abort();
+    choices.finish(offer);
+    controller.abort();
   }
 
-  /** So many texts as they grow, all of each every time. tries: for the first one to begin a word where it should. */
-  async *#texts(before, n, untilSentence, signal, tries = 1) {
-    const room = untilSentence ? SENTENCE : settings.length;
-    const { prompt, owed } = await context(before, await this.nCtx(), room, signal);
-    const isMidWord = (text) => owed && text && !/^\s/.test(text);
-    const raw = Array(n).fill("");
+  /**
+   * Yield the n continuations after each new piece of text: all n texts so far, every time.
+   * attempts: how often to try for a first continuation that starts a new word where the text ends with a space.
+   */
+  async *#generate(textBefore, n, untilSentenceEnd, signal, attempts = 1) {
+    const maxTokens = untilSentenceEnd ? MAX_SENTENCE_TOKENS : settings.length;
+    const { prompt, heldBackSpace } = await buildPrompt(textBefore, await this.getContextSize(), maxTokens, signal);
+    const continuesWord = (text) => heldBackSpace && text && !/^\s/.test(text);
+    const received = Array(n).fill("");
     const texts = Array(n).fill("");
-    const ended = Array(n).fill(false);
-    for await (const { index, text, finish_reason: isAll } of complete({ prompt, n, max_tokens: room, ...sampling() }, signal)) {
-      if (ended[index]) continue;
-      raw[index] += text;
-      if (tries > 1 && isMidWord(raw[index])) return yield* this.#texts(before, n, untilSentence, signal, tries - 1);
-      texts[index] = without(owed, raw[index]);
-      const end = untilSentence ? sentenceEnd(before, texts[index], Boolean(isAll)) : -1;
+    const isFinished = Array(n).fill(false);
+    const stream = streamCompletion({ prompt, n, max_tokens: maxTokens, ...samplingParameters() }, signal);
+    for await (const { index, text, finish_reason: finishReason } of stream) {
+      if (isFinished[index]) continue;
+      received[index] += text;
+      if (attempts > 1 && continuesWord(received[index])) {
+        return yield* this.#generate(textBefore, n, untilSentenceEnd, signal, attempts - 1);
+      }
+      texts[index] = removeHeldBackSpace(heldBackSpace, received[index]);
+      const end = untilSentenceEnd ? sentenceEnd(textBefore, texts[index], Boolean(finishReason)) : -1;
       if (end >= 0) texts[index] = texts[index].slice(0, end);
-      ended[index] = end >= 0 || Boolean(isAll);
+      isFinished[index] = end >= 0 || Boolean(finishReason);
       yield [...texts];
-      if (ended.every(Boolean)) return;
+      if (isFinished.every(Boolean)) return;
     }
   }
 }
 
-/** Says what went wrong, unless it was meant. */
-export function told(error, signal) {
-  if (error instanceof Refused) refusal(error.message);
-  else if (error instanceof Broken) notice("broken");
+/** Show an error to the user. Errors caused by cancelling the request (signal) are ignored. */
+export function reportError(error, signal) {
+  if (error instanceof ApiError) showError(error.message);
+  else if (error instanceof StreamError) showNotice("stream_broken");
   else if (!signal?.aborted) throw error;
 }

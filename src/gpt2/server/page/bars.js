@@ -1,35 +1,51 @@
-// Tokens with their probabilities as bars.
+// Lists of tokens with their probabilities as bars.
 
-import { make } from "./dom.js";
-import { say } from "./language.js";
+import { createElement } from "./dom.js";
+import { formatPercent, visibleText } from "./format.js";
+import { translate } from "./language.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./format.js";
 
-/** The likeliest into a list; take: told of the one that is clicked. words: what its button is called. */
-export function bars(list, likeliest, take, words) {
-  list.replaceChildren(...likeliest.map((token) => {
+/**
+ * Fill a list with a button for each token. onSelect: called with the token that was clicked.
+ * labelName: the name of the button's label in the texts.
+ */
+export function showTokenBars(list, tokens, onSelect, labelName) {
+  list.replaceChildren(...tokens.map((token) => {
     const share = Math.exp(token.logprob ?? -Infinity);
-    const said = { piece: visible(token.piece), share: percent(share, settings.language) };
-    const parts = [make("code", { text: said.piece }), make("span", { class: "bar" }), make("span", { class: "share", text: said.share })];
-    const canTake = token.text !== "";
-    const button = make("button", { type: "button", "aria-disabled": !canTake && "true", "aria-label": say(canTake ? words : "half", said) }, ...parts);
-    button.title = button.getAttribute("aria-label");
+    const values = { piece: visibleText(token.piece), share: formatPercent(share, settings.language) };
+    const isSelectable = token.text !== ""; // a token that is only part of a character has no text of its own
+    const label = translate(isSelectable ? labelName : "partial_character", values);
+    const button = createElement(
+      "button",
+      { type: "button", "aria-disabled": !isSelectable && "true", "aria-label": label, title: label },
+      createElement("code", { text: values.piece }),
+      createElement("span", { class: "bar" }),
+      createElement("span", { class: "share", text: values.share }),
+    );
     button.style.setProperty("--share", share);
-    if (canTake) button.addEventListener("click", () => take(token));
-    return make("li", {}, button);
+    if (isSelectable) button.addEventListener("click", () => onSelect(token));
+    return createElement("li", {}, button);
   }));
 }
 
-/** Bars that only show: [{piece, share, before}]. */
-export function twoBars(list, rows) {
-  list.replaceChildren(...rows.map(({ piece, share, before }) => {
-    const said = { piece: visible(piece), share: percent(share, settings.language), before: percent(before, settings.language) };
-    const row = make("li", { class: "two-bars" },
-      make("code", { text: said.piece, "aria-hidden": "true" }), make("span", { class: "bar", "aria-hidden": "true" }),
-      make("span", { class: "share", text: said.share, "aria-hidden": "true" }),
-      make("span", { class: "unseen", text: say("shape_bar", said) }));
+/** Fill a list with bars that compare two probabilities of each token: [{piece, share, originalShare}]. */
+export function showComparisonBars(list, rows) {
+  list.replaceChildren(...rows.map(({ piece, share, originalShare }) => {
+    const values = {
+      piece: visibleText(piece),
+      share: formatPercent(share, settings.language),
+      original: formatPercent(originalShare, settings.language),
+    };
+    const row = createElement(
+      "li",
+      { class: "comparison-bar" },
+      createElement("code", { text: values.piece, "aria-hidden": "true" }),
+      createElement("span", { class: "bar", "aria-hidden": "true" }),
+      createElement("span", { class: "share", text: values.share, "aria-hidden": "true" }),
+      createElement("span", { class: "visually-hidden", text: translate("sampling_bar", values) }),
+    );
     row.style.setProperty("--share", share);
-    row.style.setProperty("--before", before);
+    row.style.setProperty("--original-share", originalShare);
     return row;
   }));
 }

@@ -1,25 +1,25 @@
-// Numbers that came as Base64, and the attention that they hold.
+// Decodes the arrays that the server sends as Base64.
 
-function bytes(text) {
-  return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)).buffer;
+function decodeBytes(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
 }
 
-export const floats = (text) => new Float32Array(bytes(text));
+export const decodeFloats = (base64) => new Float32Array(decodeBytes(base64));
 
-/** Of one layer: how much each of `tokens` places takes from each up to itself, by head, or averaged over them (-1). */
-export class Attention {
-  constructor(text, tokens) {
-    this.size = (tokens * (tokens + 1)) / 2;
-    this.values = new Uint16Array(bytes(text));
-    this.heads = this.values.length / this.size;
+/** The attention weights of one layer, decoded from 16-bit integers: a lower triangle [T * (T + 1) / 2] per head. */
+export class AttentionWeights {
+  constructor(base64, tokenCount) {
+    this.triangleSize = (tokenCount * (tokenCount + 1)) / 2;
+    this.values = new Uint16Array(decodeBytes(base64));
+    this.headCount = this.values.length / this.triangleSize;
   }
 
-  /** From 0 to 1: what place `from` takes from place `to`. */
-  at(head, from, to) {
-    const place = (from * (from + 1)) / 2 + to;
-    if (head >= 0) return this.values[head * this.size + place] / 65535;
+  /** Return the weight, from 0 to 1, with which position `from` attends to position `to`. Head -1 is the average. */
+  get(head, from, to) {
+    const index = (from * (from + 1)) / 2 + to;
+    if (head >= 0) return this.values[head * this.triangleSize + index] / 65535;
     let sum = 0;
-    for (let each = 0; each < this.heads; each += 1) sum += this.values[each * this.size + place];
-    return sum / this.heads / 65535;
+    for (let i = 0; i < this.headCount; i += 1) sum += this.values[i * this.triangleSize + index];
+    return sum / this.headCount / 65535;
   }
 }

@@ -1,67 +1,80 @@
-// The tree as one walks it: the way through the draft from its beginning, and what stands beside each step of it.
+// The list of branches: the path through the draft from its start, with the alternatives to each step.
 
-import { $, make } from "./dom.js";
-import { onLanguage, say } from "./language.js";
+import { $, createElement } from "./dom.js";
+import { onLanguageChange, translate } from "./language.js";
 
-const SHOWN = 60; // characters of a step
-const MOST = 80; // steps, the last ones
+const MAX_LABEL_CHARACTERS = 60;
+const MAX_STEPS = 80; // only the last steps of the path are listed
 
-export function branches(editor) {
+/** Show the branches of the editor's draft and update them with every change. */
+export function showBranches(editor) {
   const list = $("branch-list");
-  let waiting = false;
+  let isScheduled = false;
 
-  const soon = () => {
-    if (waiting) return;
-    waiting = true;
-    requestAnimationFrame(() => { waiting = false; show(); });
+  const scheduleUpdate = () => {
+    if (isScheduled) return;
+    isScheduled = true;
+    requestAnimationFrame(() => {
+      isScheduled = false;
+      update();
+    });
   };
-  editor.addEventListener("change", soon);
-  onLanguage(soon);
+  editor.addEventListener("change", scheduleUpdate);
+  onLanguageChange(scheduleUpdate);
 
-  function show() {
+  function update() {
     const { tree } = editor;
-    const passed = new Set(tree.path());
-    const items = steps(tree).slice(-MOST).flatMap((step) => {
-      const beside = siblings(tree, step[0]).map((node) => item(tree, run(tree, node), tree.tip(node), "beside"));
-      const kind = step.includes(tree.current) ? "here" : passed.has(step[0]) ? "on" : "ahead";
-      return [...beside, item(tree, step, step.at(-1), kind)];
+    const ancestors = new Set(tree.path());
+    const items = pathSteps(tree).slice(-MAX_STEPS).flatMap((step) => {
+      const alternatives = siblings(tree, step[0]).map((node) =>
+        branchItem(tree, unbranchedRun(tree, node), tree.tip(node), "alternative"));
+      return [...alternatives, branchItem(tree, step, step.at(-1), stepKind(tree, step, ancestors))];
     });
     list.replaceChildren(...items);
     const current = list.querySelector("[aria-current]");
-    if (current) list.scrollTop = current.offsetTop - list.clientHeight / 2; // the list alone, not the page
+    if (current) list.scrollTop = current.offsetTop - list.clientHeight / 2; // scrollIntoView would move the page
   }
 
-  function item(tree, step, target, kind) {
-    const button = make("button", { type: "button", "aria-current": kind === "here" && "step" },
-      make("span", { text: label(tree, step) }));
-    const more = kind === "beside" ? descendants(tree, step.at(-1)) : 0;
-    if (more) button.append(make("small", { text: say("branch_more", { n: more }) }));
+  function branchItem(tree, step, target, kind) {
+    const button = createElement("button", { type: "button", "aria-current": kind === "current" && "step" },
+      createElement("span", { text: stepLabel(tree, step) }));
+    const hiddenCount = kind === "alternative" ? countDescendants(tree, step.at(-1)) : 0;
+    if (hiddenCount) button.append(createElement("small", { text: translate("branch_more", { n: hiddenCount }) }));
     button.addEventListener("click", () => {
-      editor.go(target);
+      editor.goTo(target);
       list.querySelector("[aria-current]")?.focus();
     });
-    return make("li", { class: kind }, button);
+    return createElement("li", { class: kind }, button);
   }
 }
 
-/** The way to where redo would end: runs of nodes, each of one kind, with nothing beside any but its first. */
-export function steps(tree) {
-  const runs = [];
-  let kind = null;
+function stepKind(tree, step, ancestors) {
+  if (step.includes(tree.current)) return "current";
+  return ancestors.has(step[0]) ? "past" : "upcoming";
+}
+
+/**
+ * Return the path to the node where redo ends, split into steps. A step is a list of nodes; consecutive typed nodes
+ * form one step unless one of them has alternatives.
+ */
+function pathSteps(tree) {
+  const steps = [];
+  let previousKind = null;
   for (const node of tree.path(tree.tip()).slice(1)) {
-    if (tree.nodes[node].kind !== "typed" || kind !== "typed" || siblings(tree, node).length) runs.push([]);
-    runs.at(-1).push(node);
-    ({ kind } = tree.nodes[node]);
+    const { kind } = tree.nodes[node];
+    if (kind !== "typed" || previousKind !== "typed" || siblings(tree, node).length) steps.push([]);
+    steps.at(-1).push(node);
+    previousKind = kind;
   }
-  return runs;
+  return steps;
 }
 
 function siblings(tree, node) {
   return tree.children[tree.nodes[node].parent].filter((other) => other !== node);
 }
 
-/** A node and those after it, as long as there is no choice. */
-function run(tree, node) {
+/** Return a node and its descendants up to the first fork. */
+function unbranchedRun(tree, node) {
   const nodes = [node];
   while (tree.children[node].length === 1) {
     [node] = tree.children[node];
@@ -70,15 +83,16 @@ function run(tree, node) {
   return nodes;
 }
 
-function descendants(tree, node) {
-  const waiting = [...tree.children[node]];
+function countDescendants(tree, node) {
+  const queue = [...tree.children[node]];
   let count = 0;
-  for (; waiting.length; count += 1) waiting.push(...tree.children[waiting.pop()]);
+  for (; queue.length; count += 1) queue.push(...tree.children[queue.pop()]);
   return count;
 }
 
-function label(tree, step) {
+function stepLabel(tree, step) {
   const inserted = step.map((node) => tree.nodes[node].inserted).join("");
-  const text = inserted.trim() || say("branch_removed", { text: step.map((node) => tree.nodes[node].removed).join("").trim() });
-  return text.length > SHOWN ? `${text.slice(0, SHOWN)}…` : text;
+  const removed = step.map((node) => tree.nodes[node].removed).join("");
+  const label = inserted.trim() || translate("branch_removed", { text: removed.trim() });
+  return label.length > MAX_LABEL_CHARACTERS ? `${label.slice(0, MAX_LABEL_CHARACTERS)}…` : label;
 }

@@ -1,84 +1,93 @@
-// Several continuations beside each other, to choose one by a click or a key.
+// Several continuations side by side. The user chooses one with a click or a number key.
 
-import { $, make } from "./dom.js";
-import { onLanguage, say } from "./language.js";
-import { notice } from "./connection.js";
+import { showNotice } from "./connection.js";
+import { $, createElement } from "./dom.js";
+import { onLanguageChange, translate } from "./language.js";
 
-const COUNT = 3;
+const CHOICE_COUNT = 3;
 
 export class Choices {
   constructor(editor) {
     this.editor = editor;
-    this.offered = null;
+    this.offer = null;
     this.list = $("choices");
-    onLanguage(() => this.#label());
+    onLanguageChange(() => this.#updateTitles());
   }
 
   get isOpen() {
-    return this.offered !== null;
+    return this.offer !== null;
   }
 
-  /** Empty places for continuations of the text at {start, end, base}. stop: ends their asking. */
-  begin(place, stop) {
+  /**
+   * Show empty choices for the text from start to end in the state `base` of the draft, and return the offer.
+   * abort: cancels the request that fills the choices.
+   */
+  open({ start, end, base }, abort) {
     this.dismiss();
     const { tree } = this.editor;
-    const removed = tree.text.slice(place.start, place.end);
-    this.offered = { ...place, tree, removed, stop, texts: Array(COUNT).fill(""), count: COUNT };
-    this.list.replaceChildren(...this.offered.texts.map((_, i) => {
-      const button = make("button", { type: "button" }, make("kbd", { text: `${i + 1}` }), make("span"));
+    const removed = tree.text.slice(start, end);
+    const texts = Array(CHOICE_COUNT).fill("");
+    this.offer = { start, end, base, tree, removed, abort, texts, count: CHOICE_COUNT };
+    this.list.replaceChildren(...texts.map((_, i) => {
+      const key = createElement("kbd", { text: `${i + 1}` });
+      const button = createElement("button", { type: "button" }, key, createElement("span"));
       button.addEventListener("click", () => this.choose(i));
-      return make("li", {}, button);
+      return createElement("li", {}, button);
     }));
     this.list.hidden = false;
-    this.#label();
-    return this.offered;
+    this.#updateTitles();
+    return this.offer;
   }
 
-  show(offered, texts) {
-    if (offered !== this.offered) return;
-    offered.texts = texts;
-    this.list.querySelectorAll("span").forEach((span, i) => { span.textContent = texts[i].replace(/^ /, ""); });
+  update(offer, texts) {
+    if (offer !== this.offer) return;
+    offer.texts = texts;
+    this.list.querySelectorAll("span").forEach((span, i) => {
+      span.textContent = texts[i].replace(/^ /, "");
+    });
   }
 
-  /** All have come, or no more do. */
-  ended(offered) {
-    if (offered !== this.offered) return;
-    if (offered.texts.some(Boolean)) notice("choices_ready");
+  /** Announce that the texts of an offer are complete. An offer without any text is closed. */
+  finish(offer) {
+    if (offer !== this.offer) return;
+    if (offer.texts.some(Boolean)) showNotice("choices_ready");
     else this.dismiss();
-    this.#remember(offered);
+    this.#saveAsBranches(offer);
   }
 
   choose(i) {
-    const { offered, editor } = this;
-    if (!offered?.texts[i]) return;
-    this.#remember(offered);
+    const { offer, editor } = this;
+    if (!offer?.texts[i]) return;
+    this.#saveAsBranches(offer);
     this.#close();
-    editor.replace(offered.start, offered.end, offered.texts[i], "written");
+    editor.replace(offer.start, offer.end, offer.texts[i], "written");
     editor.area.focus();
   }
 
-  /** Puts them away; they stay as branches. */
+  /** Hide the choices. Their texts stay in the draft as branches. */
   dismiss() {
-    if (!this.offered) return;
-    this.#remember(this.offered);
+    if (!this.offer) return;
+    this.#saveAsBranches(this.offer);
     this.#close();
   }
 
   #close() {
-    const { stop } = this.offered;
-    this.offered = null;
-    stop();
+    const { abort } = this.offer;
+    this.offer = null;
+    abort();
     this.list.hidden = true;
     this.list.replaceChildren();
-    notice(null);
+    showNotice(null);
   }
 
-  #remember({ tree, start, removed, base, texts }) {
+  #saveAsBranches({ tree, start, removed, base, texts }) {
     for (const inserted of texts) if (inserted) tree.add({ at: start, removed, inserted }, "written", base);
     this.editor.dispatchEvent(new Event("change"));
   }
 
-  #label() {
-    this.list.querySelectorAll("button").forEach((button, i) => { button.title = say("choose", { n: i + 1 }); });
+  #updateTitles() {
+    this.list.querySelectorAll("button").forEach((button, i) => {
+      button.title = translate("choose", { n: i + 1 });
+    });
   }
 }

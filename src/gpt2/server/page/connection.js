@@ -1,55 +1,63 @@
-// One quiet line: what is wrong between the page and its server, until it is right again.
+// The notice line, and waiting for a server that does not respond.
 
 import { $ } from "./dom.js";
-import { onLanguage, say } from "./language.js";
+import { onLanguageChange, translate } from "./language.js";
 
-const AGAIN = { first: 500, most: 5000 }; // milliseconds from one question to the next
-const SHOWN = 4000; // of what passes by itself
+const FIRST_RETRY_MS = 500;
+const MAX_RETRY_MS = 5000;
+const NOTICE_MS = 4000; // how long a temporary notice is shown
 
 let current = null;
-let hiding;
-let returning = null;
+let hideTimer;
+let recovery = null; // the promise shared by all requests that wait for the server
 
-function show() {
-  $("notice").textContent = current ? say(current.name, current.values) : "";
+function update() {
+  $("notice").textContent = current ? translate(current.name, current.values) : "";
   $("notice").dataset.kind = current?.name ?? "";
 }
 
-onLanguage(show);
+onLanguageChange(update);
 
-/** Says it; for a while, or until something else is said. An error of the server stands as it is. */
-export function notice(name, values = {}, stays = false) {
-  clearTimeout(hiding);
+/**
+ * Show the text with this name, or clear the line if the name is null. A permanent notice stays until the next one.
+ * A name that is not in the texts is shown as it is.
+ */
+export function showNotice(name, values = {}, isPermanent = false) {
+  clearTimeout(hideTimer);
   current = name ? { name, values } : null;
-  show();
-  if (current && !stays) hiding = setTimeout(notice, SHOWN, null);
+  update();
+  if (current && !isPermanent) hideTimer = setTimeout(showNotice, NOTICE_MS, null);
 }
 
-/** What the server refused, in its own words. */
-export const refusal = (message) => notice(message, {}, true);
+/** Show an error message until the next notice. */
+export const showError = (message) => showNotice(message, {}, true);
 
-/** Once the page was told that nobody answers: resolves when somebody does. */
-export function back(signal) {
+/** Show that the server is not responding, and resolve when it responds again. */
+export function waitForServer(signal) {
   signal?.throwIfAborted();
-  returning ??= waiting().finally(() => { returning = null; });
+  recovery ??= pollServer().finally(() => { recovery = null; });
   return new Promise((resolve, reject) => {
     signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
-    returning.then(resolve);
+    recovery.then(resolve);
   });
 }
 
-async function waiting() {
-  notice("down", {}, true);
-  for (let pause = AGAIN.first; ; pause = Math.min(2 * pause, AGAIN.most)) {
-    await sleep(pause);
-    const answer = await fetch("healthz", { cache: "no-store" }).catch(() => null);
-    if (answer?.ok) return notice("back");
+async function pollServer() {
+  showNotice("server_down", {}, true);
+  for (let delay = FIRST_RETRY_MS; ; delay = Math.min(2 * delay, MAX_RETRY_MS)) {
+    await sleep(delay);
+    const response = await fetch("healthz", { cache: "no-store" }).catch(() => null);
+    if (response?.ok) return showNotice("server_back");
   }
 }
 
 export function sleep(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+    const cancel = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    signal?.addEventListener("abort", cancel, { once: true });
   });
 }

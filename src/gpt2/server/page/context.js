@@ -1,37 +1,41 @@
-// What of a text is sent: all of it, or the last ids that the model's context holds.
+// Chooses which part of a text is sent: all of it, or the last tokens that fit the context of the model.
 
-import { tokenize } from "./api.js";
+import { fetchTokens } from "./api.js";
 
-const CHARACTERS = 16; // for each token of the context, at most
+const MAX_CHARACTERS_PER_TOKEN = 16;
 
 /**
- * Text before the cursor -> {prompt, owed}. The window begins at a place that stays the same while one writes on, so
- * that the server finds most of it computed already. One space at the end is owed, not sent: to GPT-2 spaces belong to
- * the words that follow them.
+ * Return {prompt, heldBackSpace} for the text before the cursor. prompt is a string, or a list of token ids if the
+ * text may not fit the context. The start of the window moves in large steps, so that the server can reuse most of
+ * its cache. A single space at the end is held back, because GPT-2's tokens include the space before a word.
  */
-export async function context(text, nCtx, room, signal) {
-  const owed = /[^\s] $/.test(text) ? " " : "";
-  const prompt = owed ? text.slice(0, -1) : text;
-  const kept = nCtx - Math.min(room, nCtx >> 1);
-  if (new Blob([prompt]).size + 8 < kept) return { prompt, owed };
-  const { tokens } = await tokenize(lastPart(prompt, nCtx), signal);
-  return { prompt: tokens.slice(windowStart(tokens.length, kept, Math.max(1, nCtx >> 2))), owed };
+export async function buildPrompt(text, nCtx, maxTokens, signal) {
+  const heldBackSpace = /[^\s] $/.test(text) ? " " : "";
+  const prompt = heldBackSpace ? text.slice(0, -1) : text;
+  const maxPromptTokens = nCtx - Math.min(maxTokens, nCtx >> 1);
+  const maxByteTokens = new Blob([prompt]).size + 8; // a token has at least one byte
+  if (maxByteTokens < maxPromptTokens) return { prompt, heldBackSpace };
+  const { tokens } = await fetchTokens(textTail(prompt, nCtx), signal);
+  const start = windowStart(tokens.length, maxPromptTokens, Math.max(1, nCtx >> 2));
+  return { prompt: tokens.slice(start), heldBackSpace };
 }
 
-/** The first of `count` ids that is sent if `kept` of them may be: a multiple of `step`. */
-export function windowStart(count, kept, step) {
-  return count <= kept ? 0 : Math.min(count - 1, Math.ceil((count - kept) / step) * step);
+/** Return the index of the first of `count` ids to send if at most `maxCount` may be sent: a multiple of `step`. */
+function windowStart(count, maxCount, step) {
+  return count <= maxCount ? 0 : Math.min(count - 1, Math.ceil((count - maxCount) / step) * step);
 }
 
-/** The last part of a text, more than the context holds; it begins at a place that stays the same for a while. */
-export function lastPart(text, nCtx) {
-  const step = (nCtx * CHARACTERS) / 2;
+/** Return the end of a text, longer than the context. Its start moves in steps too, and never splits a word. */
+export function textTail(text, nCtx) {
+  const step = (nCtx * MAX_CHARACTERS_PER_TOKEN) / 2;
   const start = Math.max(0, Math.floor(text.length / step) - 1) * step;
   const space = start && text.slice(start).search(/\s/);
   return text.slice(start + Math.max(0, space));
 }
 
-/** What a continuation adds to a text that owed a space. */
-export function without(owed, continuation) {
-  return owed && continuation.startsWith(owed) ? continuation.slice(owed.length) : continuation;
+/** Remove the space that the text before the cursor already ends with from the start of a continuation. */
+export function removeHeldBackSpace(heldBackSpace, continuation) {
+  return heldBackSpace && continuation.startsWith(heldBackSpace)
+    ? continuation.slice(heldBackSpace.length)
+    : continuation;
 }

@@ -1,29 +1,29 @@
-// What temperature, top-k and top-p make of a distribution, in the order in which the sampler applies them.
+// Applies temperature, top-k and top-p to a distribution, in the same order as the sampler.
 
 /**
- * Logits, the largest first -> the probabilities of as many of the first of them as can still be drawn. The nucleus is
- * the smallest set of the likeliest whose probabilities reach top_p; a temperature of 0 is greedy.
+ * Return the probabilities of the tokens that can still be drawn, for logits in descending order.
+ * top_p keeps the smallest set of most likely tokens whose probabilities reach top_p; a temperature of 0 is greedy.
  */
-export function shaped(logits, { temperature, top_k, top_p }) {
+export function filterProbabilities(logits, { temperature, top_k, top_p }) {
   if (temperature === 0) return Float64Array.of(1);
-  const kept = top_k > 0 ? Math.min(top_k, logits.length) : logits.length;
-  const weights = new Float64Array(kept);
-  for (let i = 0; i < kept; i += 1) weights[i] = Math.exp((logits[i] - logits[0]) / temperature);
-  const count = top_p > 0 && top_p < 1 ? nucleus(weights, top_p) : kept;
-  return normal(weights.subarray(0, count));
+  const topKCount = top_k > 0 ? Math.min(top_k, logits.length) : logits.length;
+  const weights = new Float64Array(topKCount);
+  for (let i = 0; i < topKCount; i += 1) weights[i] = Math.exp((logits[i] - logits[0]) / temperature);
+  const count = top_p > 0 && top_p < 1 ? countTopP(weights, top_p) : topKCount;
+  return normalize(weights.subarray(0, count));
 }
 
-function nucleus(weights, p) {
+function countTopP(weights, topP) {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
-  let reached = 0;
+  let cumulative = 0;
   for (let i = 0; i < weights.length; i += 1) {
-    reached += weights[i] / total;
-    if (reached >= p) return i + 1;
+    cumulative += weights[i] / total;
+    if (cumulative >= topP) return i + 1;
   }
   return weights.length;
 }
 
-function normal(weights) {
+function normalize(weights) {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
   return weights.map((weight) => weight / total);
 }

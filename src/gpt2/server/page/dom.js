@@ -1,9 +1,9 @@
-// Elements: found by their id, made without a string of HTML ever being read.
+// Helpers for elements. No HTML is ever parsed from a string.
 
 export const $ = (id) => document.getElementById(id);
 
-/** A new element; text is always text, whatever it holds. */
-export function make(tag, { text, ...attributes } = {}, ...children) {
+/** Return a new element. `text` becomes its text content; true, false, undefined and null set or omit an attribute. */
+export function createElement(tag, { text, ...attributes } = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === true) element.setAttribute(name, "");
@@ -14,30 +14,30 @@ export function make(tag, { text, ...attributes } = {}, ...children) {
   return element;
 }
 
-/** Calls it once, when nothing has called for it for so many milliseconds. */
-export function after(milliseconds, call) {
+/** Return a debounced function: it runs once no further call has come for the given time. */
+export function debounce(milliseconds, callback) {
   let timer;
-  const later = (...given) => {
+  const debounced = (...args) => {
     clearTimeout(timer);
-    timer = setTimeout(call, milliseconds, ...given);
+    timer = setTimeout(callback, milliseconds, ...args);
   };
-  later.cancel = () => clearTimeout(timer);
-  return later;
+  debounced.cancel = () => clearTimeout(timer);
+  return debounced;
 }
 
-/** One of a row of buttons is reached by Tab, the others from there by arrow keys. */
-export function roving(container) {
-  const all = () => [...container.querySelectorAll("button")];
+/** Make Tab reach only one button of a container, and let the arrow keys move between its buttons. */
+export function addRovingFocus(container) {
+  const getButtons = () => [...container.querySelectorAll("button")];
   container.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-    const buttons = all();
-    const at = buttons.indexOf(document.activeElement);
-    const to = { Home: 0, End: buttons.length - 1 }[event.key] ?? (step && at + step);
-    if (at < 0 || to === undefined || !buttons[to]) return;
+    const buttons = getButtons();
+    const index = buttons.indexOf(document.activeElement);
+    const newIndex = { Home: 0, End: buttons.length - 1 }[event.key] ?? (step && index + step);
+    if (index < 0 || newIndex === undefined || !buttons[newIndex]) return;
     event.preventDefault();
-    buttons[to].focus();
+    buttons[newIndex].focus();
   });
   container.addEventListener("focusin", (event) => {
-    for (const button of all()) button.tabIndex = button === event.target ? 0 : -1;
+    for (const button of getButtons()) button.tabIndex = button === event.target ? 0 : -1;
   });
 }

@@ -1,113 +1,123 @@
-// Drafts, each with its tree, kept in the browser; and as files.
+// Drafts, each with its tree of states: in the browser's storage, and as exported files.
 
-import { notice, refusal } from "./connection.js";
-import { $, after, make } from "./dom.js";
-import { onLanguage, say } from "./language.js";
-import { local } from "./storage.js";
+import { showError, showNotice } from "./connection.js";
+import { $, createElement, debounce } from "./dom.js";
+import { onLanguageChange, translate } from "./language.js";
+import { localStore } from "./storage.js";
 import { Tree } from "./tree.js";
 
-const SOON = 400; // milliseconds from a change until it is kept
-const TITLE = 40; // characters
+const SAVE_DELAY_MS = 400;
+const MAX_TITLE_CHARACTERS = 40;
 
 export class Drafts {
   constructor(editor) {
     this.editor = editor;
     this.name = null;
-    this.written = null; // what is in the store under this name, as far as this page knows
-    this.changed = false;
-    this.kept = ""; // the tree, as it was written last
-    const soon = after(SOON, () => this.keep());
-    editor.addEventListener("change", () => { this.changed = true; soon(); });
-    addEventListener("pagehide", () => this.keep());
-    document.addEventListener("visibilitychange", () => document.hidden && this.keep());
+    this.savedTime = null; // the time of the stored version that this page has read or written last
+    this.isChanged = false;
+    this.savedJson = "";
+    const saveSoon = debounce(SAVE_DELAY_MS, () => this.save());
+    editor.addEventListener("change", () => {
+      this.isChanged = true;
+      saveSoon();
+    });
+    addEventListener("pagehide", () => this.save());
+    document.addEventListener("visibilitychange", () => document.hidden && this.save());
     $("drafts").addEventListener("change", (event) => this.open(event.target.value));
-    $("new-draft").addEventListener("click", () => this.begin(new Tree()));
-    $("delete-draft").addEventListener("click", () => confirm(say("delete_sure")) && this.remove());
-    $("export-text").addEventListener("click", () => save("txt", "text/plain", editor.text));
+    $("new-draft").addEventListener("click", () => this.create(new Tree()));
+    $("delete-draft").addEventListener("click", () => confirm(translate("confirm_delete")) && this.delete());
+    $("export-text").addEventListener("click", () => download("txt", "text/plain", editor.text));
     $("export-json").addEventListener("click", () => this.export());
     $("import").addEventListener("click", () => $("import-file").click());
     $("import-file").addEventListener("change", (event) => this.import(event.target));
-    onLanguage(() => this.list());
+    onLanguageChange(() => this.#updateMenu());
   }
 
-  /** The one that was open last, or a first one with the words of the language. */
+  /** Open the latest draft. If there is none, create one with a preset text. */
   start() {
-    const [latest] = this.all();
+    const [latest] = this.#readAll();
     if (latest && this.open(latest.name)) return;
     const tree = new Tree();
-    tree.go(tree.add({ at: 0, removed: "", inserted: say("preset") }, "begin"));
-    this.begin(tree);
+    tree.goTo(tree.add({ at: 0, removed: "", inserted: translate("preset") }, "begin"));
+    this.create(tree);
   }
 
-  /** The names of all of them, the latest first. */
-  all() {
-    const found = local.names("draft.").map((name) => ({ name, ...local.get(name) }));
-    return found.filter(({ tree }) => tree).sort((a, b) => b.time - a.time);
+  /** Return all stored drafts, latest first. */
+  #readAll() {
+    const drafts = localStore.names("draft.").map((name) => ({ name, ...localStore.get(name) }));
+    return drafts.filter(({ tree }) => tree).sort((a, b) => b.time - a.time);
   }
 
-  begin(tree) {
-    this.keep();
+  create(tree) {
+    this.save();
     this.name = `draft.${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
-    [this.written, this.kept] = [null, ""];
+    this.savedTime = null;
+    this.savedJson = "";
     this.editor.open(tree);
-    this.changed = true;
-    this.keep();
+    this.isChanged = true;
+    this.save();
     this.editor.area.focus();
   }
 
-  /** Whether it could be. */
+  /** Open a stored draft. Returns false if it is missing or damaged. */
   open(name) {
-    this.keep();
-    const stored = local.get(name);
+    this.save();
+    const stored = localStore.get(name);
     try {
       this.editor.open(Tree.from(stored?.tree));
     } catch {
       return false;
     }
-    [this.name, this.written, this.changed, this.kept] = [name, stored.time, false, this.#json()];
-    this.list();
+    this.name = name;
+    this.savedTime = stored.time;
+    this.isChanged = false;
+    this.savedJson = this.#toJson();
+    this.#updateMenu();
     return true;
   }
 
-  remove() {
-    local.remove(this.name);
-    this.changed = false;
+  delete() {
+    localStore.remove(this.name);
+    this.isChanged = false;
     this.start();
   }
 
-  /** Writes what has changed, unless another tab has written there since: then this is a draft of its own. */
-  keep() {
-    if (!this.changed || !this.name) return;
-    this.changed = false;
-    const json = this.#json();
-    if (json === this.kept) return; // a cursor that moved
-    const there = local.get(this.name)?.time ?? null;
-    if (there !== this.written) {
+  /** Store the changes. If another tab has stored this draft since, store a separate copy instead. */
+  save() {
+    if (!this.isChanged || !this.name) return;
+    this.isChanged = false;
+    const json = this.#toJson();
+    if (json === this.savedJson) return; // only the cursor has moved
+    const storedTime = localStore.get(this.name)?.time ?? null;
+    if (storedTime !== this.savedTime) {
       this.name += "+";
-      notice("elsewhere");
+      showNotice("changed_elsewhere");
     }
-    this.written = Math.max(Date.now(), (this.written ?? 0) + 1);
-    const title = this.editor.tree.text.trim().slice(0, TITLE);
-    if (!local.set(this.name, { time: this.written, title, tree: this.editor.tree.stored })) {
-      this.written = there;
-      notice("not_kept", {}, true);
-    } else this.kept = json;
-    this.list();
+    this.savedTime = Math.max(Date.now(), (this.savedTime ?? 0) + 1);
+    const title = this.editor.tree.text.trim().slice(0, MAX_TITLE_CHARACTERS);
+    if (localStore.set(this.name, { time: this.savedTime, title, tree: this.editor.tree.stored })) {
+      this.savedJson = json;
+    } else {
+      this.savedTime = storedTime;
+      showNotice("draft_too_large", {}, true);
+    }
+    this.#updateMenu();
   }
 
-  #json() {
+  #toJson() {
     return JSON.stringify(this.editor.tree.stored);
   }
 
-  list() {
-    const options = this.all().map(({ name, title }) => make("option", { value: name, text: title || say("untitled") }));
+  #updateMenu() {
+    const options = this.#readAll().map(({ name, title }) =>
+      createElement("option", { value: name, text: title || translate("untitled") }));
     $("drafts").replaceChildren(...options);
     $("drafts").value = this.name;
   }
 
   export() {
-    this.editor.stop();
-    save("json", "application/json", JSON.stringify(this.editor.tree.stored, null, 1));
+    this.editor.finishSuggestion();
+    download("json", "application/json", JSON.stringify(this.editor.tree.stored, null, 1));
   }
 
   async import(input) {
@@ -115,15 +125,15 @@ export class Drafts {
     input.value = "";
     if (!file) return;
     try {
-      this.begin(Tree.from(JSON.parse(await file.text())));
+      this.create(Tree.from(JSON.parse(await file.text())));
     } catch {
-      refusal(say("import_wrong", { name: file.name }));
+      showError(translate("import_wrong", { name: file.name }));
     }
   }
 }
 
-function save(ending, type, text) {
+function download(extension, type, text) {
   const url = URL.createObjectURL(new Blob([text], { type }));
-  make("a", { href: url, download: `gpt-2.${ending}` }).click();
+  createElement("a", { href: url, download: `gpt-2.${extension}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }

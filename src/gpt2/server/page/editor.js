@@ -1,12 +1,12 @@
-// The text area: what is typed, what is suggested, and the tree in which every state is kept.
+// The text area: the user's typing, the current suggestion, and the tree that records every state.
 //
-// A suggestion stands in the text as its selection. Typing over it, deleting it and leaving it are the browser's own;
-// here is only understood what they mean. The browser's undo does not know of text that a program sets, so the tree's
-// takes its place.
+// A suggestion is selected text in the text area. The browser itself handles typing over it, deleting it and moving the
+// cursor away; this module only interprets the result. The browser's undo ignores text that a program inserts, so the
+// undo of the tree replaces it.
 
 import { difference, Tree } from "./tree.js";
 
-const TOGETHER = 1500; // milliseconds between keys of one step of undo
+const MAX_PAUSE_MS = 1500; // longest pause between two keys of one undo step
 
 export class Editor extends EventTarget {
   constructor(area) {
@@ -14,211 +14,221 @@ export class Editor extends EventTarget {
     this.area = area;
     this.tree = new Tree();
     this.suggestion = null;
-    this.typed = 0; // when the last key was
-    this.before = 0; // where the selection began before it
-    this.isComposing = false; // a character out of several keys, which counts when it is whole
+    this.lastInputTime = 0;
+    this.inputStart = 0; // where the selection started before the latest input
+    this.isComposing = false; // an input method is composing a character; it counts once it is complete
     area.addEventListener("beforeinput", (event) => this.#beforeInput(event));
-    area.addEventListener("input", (event) => this.isComposing || this.#history(event) || this.#input());
-    area.addEventListener("compositionstart", () => { this.#begun(); this.isComposing = true; });
-    area.addEventListener("compositionend", () => { this.isComposing = false; this.#input(); });
-    area.addEventListener("pointerdown", () => this.stop());
-    document.addEventListener("selectionchange", () => this.#selected());
+    area.addEventListener("input", (event) => this.isComposing || this.#undoOrRedo(event) || this.#recordInput());
+    area.addEventListener("compositionstart", () => {
+      this.#prepareInput();
+      this.isComposing = true;
+    });
+    area.addEventListener("compositionend", () => {
+      this.isComposing = false;
+      this.#recordInput();
+    });
+    area.addEventListener("pointerdown", () => this.finishSuggestion());
+    document.addEventListener("selectionchange", () => this.#selectionChanged());
   }
 
-  /** Shows a draft; the cursor at its end. */
+  /** Show the draft of a tree, with the cursor at its end. */
   open(tree) {
-    this.stop();
+    this.finishSuggestion();
     this.suggestion = null;
     this.tree = tree;
-    this.#show(tree.text.length);
+    this.#showText(tree.text.length);
   }
 
   get text() {
     return this.area.value;
   }
 
-  /** Whether the selection is what was suggested. */
-  get isSuggesting() {
+  /** Whether the selection is exactly the suggestion, which may still be empty. */
+  get isSuggestionSelected() {
     const { suggestion, area } = this;
     return suggestion !== null && area.selectionStart === suggestion.start && area.selectionEnd === suggestion.end;
   }
 
-  /** Whether there is something to keep. */
+  /** Whether there is a suggestion with text to accept. */
   get hasSuggestion() {
-    return this.isSuggesting && this.suggestion.end > this.suggestion.start;
+    return this.isSuggestionSelected && this.suggestion.end > this.suggestion.start;
   }
 
-  /** Begins a suggestion in place of the selection, or of the suggestion that stands there. stop: ends its asking. */
-  begin(stop) {
-    this.stop();
-    if (this.isSuggesting) this.#take(this.suggestion.base);
+  /**
+   * Start a suggestion that replaces the selection, or the suggestion already in the text, and return it.
+   * abort: cancels the request that streams the suggestion.
+   */
+  beginSuggestion(abort) {
+    this.finishSuggestion();
+    if (this.isSuggestionSelected) this.#restore(this.suggestion);
     this.suggestion = null;
     const { selectionStart: start, selectionEnd: end } = this.area;
     const removed = this.tree.text.slice(start, end);
-    this.suggestion = { base: this.tree.current, start, end, removed, stop, isWriting: true };
-    this.#tell();
+    this.suggestion = { base: this.tree.current, start, end, removed, abort, isStreaming: true };
+    this.#notifyChange();
     return this.suggestion;
   }
 
-  /** What stands before a suggestion. */
-  prefix(suggestion) {
+  /** Return the text before a suggestion. */
+  textBefore(suggestion) {
     return this.area.value.slice(0, suggestion.start);
   }
 
-  /** All of the suggestion so far; false if it is no longer wanted. */
-  suggest(suggestion, text) {
-    if (this.suggestion !== suggestion || !suggestion.isWriting) return false;
-    if (!this.isSuggesting) {
-      this.stop();
+  /** Show the whole text of a suggestion so far. Returns false if the suggestion is no longer active. */
+  updateSuggestion(suggestion, text) {
+    if (this.suggestion !== suggestion || !suggestion.isStreaming) return false;
+    if (!this.isSuggestionSelected) {
+      this.finishSuggestion();
       return false;
     }
     this.area.setRangeText(text, suggestion.start, suggestion.end, "select");
     suggestion.end = suggestion.start + text.length;
-    this.#seen(suggestion.end);
-    this.#tell();
+    this.#scrollTo(suggestion.end);
+    this.#notifyChange();
     return true;
   }
 
-  /** No more comes of the suggestion: what is there is a state of the draft. */
-  stop() {
+  /** Stop streaming the suggestion and record its text as a state of the draft. */
+  finishSuggestion() {
     const { suggestion, tree } = this;
-    if (!suggestion?.isWriting) return;
-    suggestion.isWriting = false;
-    suggestion.stop();
+    if (!suggestion?.isStreaming) return;
+    suggestion.isStreaming = false;
+    suggestion.abort();
     const { base, start, end, removed } = suggestion;
     const inserted = this.area.value.slice(start, end);
     if (inserted === removed) this.suggestion = null;
-    else tree.go(tree.add({ at: start, removed, inserted }, "written", base));
-    this.#tell();
+    else tree.goTo(tree.add({ at: start, removed, inserted }, "written", base));
+    this.#notifyChange();
   }
 
-  /** Keeps the suggestion, the cursor behind it. */
-  keep() {
-    this.stop();
+  /** Keep the text of the suggestion and move the cursor to its end. */
+  acceptSuggestion() {
+    this.finishSuggestion();
     if (!this.suggestion) return;
     this.area.setSelectionRange(this.suggestion.end, this.suggestion.end);
-    this.#settled();
+    this.#clearSuggestion();
   }
 
-  /** Puts back what stood there before the suggestion. */
-  remove() {
-    this.stop();
-    const { suggestion } = this;
-    if (!suggestion) return;
-    this.#take(suggestion.base);
-    this.#settled();
+  /** Restore the text as it was before the suggestion. */
+  discardSuggestion() {
+    this.finishSuggestion();
+    if (!this.suggestion) return;
+    this.#restore(this.suggestion);
+    this.#clearSuggestion();
   }
 
-  /** Changes the text by itself, as a state of its own: [start, end] gives way to text. */
+  /** Replace the text from start to end, as a new state of the draft. */
   replace(start, end, text, kind = "taken") {
-    this.stop();
+    this.finishSuggestion();
     const change = { at: start, removed: this.tree.text.slice(start, end), inserted: text };
-    this.go(change.removed === text ? this.tree.current : this.tree.add(change, kind));
+    this.goTo(change.removed === text ? this.tree.current : this.tree.add(change, kind));
   }
 
   undo() {
-    this.stop();
-    this.#walked(this.tree.undo());
+    this.finishSuggestion();
+    this.#showState(this.tree.undo());
   }
 
   redo() {
-    this.stop();
-    this.#walked(this.tree.redo());
+    this.finishSuggestion();
+    this.#showState(this.tree.redo());
   }
 
-  go(node) {
-    this.stop();
-    this.#walked(this.tree.go(node));
+  goTo(node) {
+    this.finishSuggestion();
+    this.#showState(this.tree.goTo(node));
   }
 
-  /** The alternative before (-1) or after (1) the one at the nearest fork, and all that came of it. */
-  sideways(step) {
-    const fork = this.tree.fork();
+  /** Switch to the previous (-1) or next (1) alternative at the nearest fork, and follow it to its latest state. */
+  switchAlternative(step) {
+    const fork = this.tree.nearestFork();
     if (!fork) return;
     const [node, siblings] = fork;
-    this.go(this.tree.tip(siblings[(siblings.indexOf(node) + step + siblings.length) % siblings.length]));
+    const index = (siblings.indexOf(node) + step + siblings.length) % siblings.length;
+    this.goTo(this.tree.tip(siblings[index]));
   }
 
-  #walked(place) {
-    this.#show(place ?? this.area.selectionStart);
-    this.#settled();
+  /** Show the current state of the tree. cursor: null leaves the cursor where it is. */
+  #showState(cursor) {
+    this.#showText(cursor ?? this.area.selectionStart);
+    this.#clearSuggestion();
   }
 
-  #take(base) {
-    this.tree.go(base);
-    const { start, removed } = this.suggestion;
+  #restore({ base, start, removed }) {
+    this.tree.goTo(base);
     this.area.value = this.tree.text;
     this.area.setSelectionRange(start, start + removed.length);
   }
 
-  #show(place) {
+  #showText(cursor) {
     this.area.value = this.tree.text;
-    this.area.setSelectionRange(place, place);
-    this.#seen(place);
-    this.#tell();
+    this.area.setSelectionRange(cursor, cursor);
+    this.#scrollTo(cursor);
+    this.#notifyChange();
   }
 
-  /** Browsers scroll to what is typed, not to what a program writes. */
-  #seen(place) {
-    if (place === this.area.value.length) this.area.scrollTop = this.area.scrollHeight;
+  /** Scroll to the end of the text. Browsers follow the user's typing, but not text that a program inserts. */
+  #scrollTo(position) {
+    if (position === this.area.value.length) this.area.scrollTop = this.area.scrollHeight;
   }
 
-  /** A suggestion that the selection has left is part of the text. */
-  #selected() {
-    if (this.suggestion && !this.isComposing && !this.suggestion.isWriting && !this.isSuggesting) this.#settled();
+  /** Treat a suggestion as part of the text once the user has moved the selection elsewhere. */
+  #selectionChanged() {
+    const isFinished = this.suggestion && !this.isComposing && !this.suggestion.isStreaming;
+    if (isFinished && !this.isSuggestionSelected) this.#clearSuggestion();
   }
 
   #beforeInput(event) {
-    if (event.cancelable && this.#history(event)) event.preventDefault();
-    else if (!this.isComposing) this.#begun();
+    if (event.cancelable && this.#undoOrRedo(event)) event.preventDefault();
+    else if (!this.isComposing) this.#prepareInput();
   }
 
-  /** The tree's undo or redo in place of the browser's, be it about to happen or done; whether it is one. */
-  #history({ inputType }) {
+  /** Use the undo or redo of the tree in place of the browser's. Returns whether the event was undo or redo. */
+  #undoOrRedo({ inputType }) {
     if (inputType === "historyUndo") this.undo();
     else if (inputType === "historyRedo") this.redo();
     else return false;
     return true;
   }
 
-  /** Something is about to be typed. */
-  #begun() {
-    this.stop();
-    if (!this.isSuggesting) this.suggestion = null;
-    this.before = this.area.selectionStart;
+  #prepareInput() {
+    this.finishSuggestion();
+    if (!this.isSuggestionSelected) this.suggestion = null;
+    this.inputStart = this.area.selectionStart;
   }
 
-  #input() {
+  #recordInput() {
     const { tree, suggestion } = this;
-    if (suggestion) tree.go(suggestion.base); // it was written over: what is typed stands beside it
+    if (suggestion) tree.goTo(suggestion.base); // typing over a suggestion creates an alternative to it
     this.suggestion = null;
-    const change = difference(tree.text, this.area.value, this.before);
+    const change = difference(tree.text, this.area.value, this.inputStart);
     if (change.removed || change.inserted) {
-      if (this.#belongs(change)) tree.grow(change);
-      else tree.go(tree.add(change, "typed"));
+      if (this.#continuesStep(change)) tree.extendCurrent(change);
+      else tree.goTo(tree.add(change, "typed"));
     }
-    this.typed = Date.now();
-    this.#settled();
+    this.lastInputTime = Date.now();
+    this.#clearSuggestion();
     this.dispatchEvent(new Event("typed"));
   }
 
-  /** Whether a change is of one step with the one before it: the same word, the same run of deletions. */
-  #belongs({ at, removed, inserted }) {
+  /** Whether a change belongs to the current undo step: the same word, or the same run of deletions. */
+  #continuesStep({ at, removed, inserted }) {
     const { tree } = this;
     const node = tree.nodes[tree.current];
-    if (node.kind !== "typed" || tree.children[tree.current].length || Date.now() - this.typed > TOGETHER) return false;
+    if (node.kind !== "typed" || tree.children[tree.current].length) return false;
+    if (Date.now() - this.lastInputTime > MAX_PAUSE_MS) return false;
     if (removed && inserted) return false;
     if (removed) return !node.inserted && at + removed.length === node.at;
-    const isNewWord = /\s$/.test(node.inserted) && /^\S/.test(inserted);
-    return !node.removed && at === tree.end(tree.current) && !isNewWord;
+    const startsWord = /\s$/.test(node.inserted) && /^\S/.test(inserted);
+    return !node.removed && at === tree.changeEnd(tree.current) && !startsWord;
   }
 
-  #settled() {
+  #clearSuggestion() {
     this.suggestion = null;
-    this.#tell();
+    this.#notifyChange();
   }
 
-  #tell() {
+  #notifyChange() {
     this.dispatchEvent(new Event("change"));
   }
 }

@@ -1,59 +1,70 @@
-// To understand: tokens, attention, what each layer would say, and how a token is chosen, of the text at hand.
+// The view "How it works": the tokens of the text, attention, the logit lens and sampling.
 
-import { layers } from "./api.js";
-import { Asked } from "./latest_request.js";
+import { fetchLayers } from "./api.js";
 import { AttentionCard } from "./attention.js";
-import { $, make, roving } from "./dom.js";
-import { onLanguage, say } from "./language.js";
-import { lens } from "./logit_lens.js";
-import { ShapeCard } from "./sampling.js";
-import { visible } from "./format.js";
+import { $, addRovingFocus, createElement } from "./dom.js";
+import { visibleText } from "./format.js";
+import { onLanguageChange, translate } from "./language.js";
+import { LatestRequest } from "./latest_request.js";
+import { showLogitLens } from "./logit_lens.js";
+import { SamplingCard } from "./sampling.js";
 
-export class Inside {
-  /** model: what is known of the chosen one. */
-  constructor(editor, model) {
-    Object.assign(this, { editor, asked: new Asked(model, layers, "inside-note"), at: 0 });
-    this.attention = new AttentionCard((at) => this.choose(at));
-    this.shape = new ShapeCard();
-    roving($("chips"));
-    $("chips").addEventListener("click", ({ target }) => this.choose(Number(target.closest("button")?.dataset.at ?? this.at)));
-    $("chips").addEventListener("focusin", ({ target }) => this.choose(Number(target.dataset.at)));
-    onLanguage(() => this.#show());
+export class IntrospectionView {
+  /** getModel: returns the description of the selected model. */
+  constructor(editor, getModel) {
+    this.editor = editor;
+    this.request = new LatestRequest(getModel, fetchLayers, "introspection-note");
+    this.tokenIndex = 0;
+    this.attention = new AttentionCard((index) => this.select(index));
+    this.sampling = new SamplingCard();
+    const chips = $("chips");
+    addRovingFocus(chips);
+    chips.addEventListener("click", ({ target }) =>
+      this.select(Number(target.closest("button")?.dataset.index ?? this.tokenIndex)));
+    chips.addEventListener("focusin", ({ target }) => this.select(Number(target.dataset.index)));
+    onLanguageChange(() => this.#show());
   }
 
+  /** Compute the layers of the current text, unless they are known already. */
   async refresh() {
     const { text } = this.editor;
-    if (text === this.asked.text) return;
-    $("inside-cards").hidden = true;
+    if (text === this.request.text) return;
+    $("introspection-cards").hidden = true;
     if (!text) {
-      this.asked.forget();
-      $("inside-note").textContent = say("nothing");
+      this.request.reset();
+      $("introspection-note").textContent = translate("no_text");
+      return;
     }
-    if (!text || !await this.asked.about(text, say("computing"))) return;
-    this.at = this.asked.found.tokens.length - 1;
+    if (!await this.request.run(text, translate("computing_layers"))) return;
+    this.tokenIndex = this.request.result.tokens.length - 1;
     this.#show();
   }
 
   #show() {
-    const { found, text } = this.asked;
-    if (!found || text === null) return;
-    $("inside-note").textContent = found.skipped ? say("inside_skipped", { seen: found.tokens.length }) : "";
-    $("inside-cards").hidden = false;
-    $("chips").replaceChildren(...found.tokens.map(({ id, piece }, i) =>
-      make("button", { type: "button", "data-at": i, tabindex: i === this.at ? 0 : -1 }, make("code", { text: visible(piece) }), make("small", { text: id }))));
-    this.attention.open(found);
-    this.shape.open(found);
-    this.choose(this.at);
+    const { result, text } = this.request;
+    if (!result || text === null) return;
+    $("introspection-note").textContent = result.skipped
+      ? translate("introspection_truncated", { n: result.tokens.length })
+      : "";
+    $("introspection-cards").hidden = false;
+    $("chips").replaceChildren(...result.tokens.map(({ id, piece }, i) => {
+      const attributes = { type: "button", "data-index": i, tabindex: i === this.tokenIndex ? 0 : -1 };
+      const label = createElement("code", { text: visibleText(piece) });
+      return createElement("button", attributes, label, createElement("small", { text: id }));
+    }));
+    this.attention.open(result);
+    this.sampling.open(result);
+    this.select(this.tokenIndex);
   }
 
-  /** Which of the tokens all panels speak of. */
-  choose(at) {
-    this.at = at;
+  /** Select the token that all panels describe. */
+  select(index) {
+    this.tokenIndex = index;
     $("chips").querySelectorAll("button").forEach((button, i) => {
-      button.setAttribute("aria-pressed", i === at);
-      button.tabIndex = i === at ? 0 : -1;
+      button.setAttribute("aria-pressed", i === index);
+      button.tabIndex = i === index ? 0 : -1;
     });
-    this.attention.choose(at);
-    lens(this.asked.found, at);
+    this.attention.select(index);
+    showLogitLens(this.request.result, index);
   }
 }

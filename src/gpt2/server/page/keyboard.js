@@ -1,47 +1,46 @@
-// What keys do in the text area.
+// Keyboard shortcuts of the text area.
 
 import { settings } from "./settings.js";
 
-/** area: the text area of the editor. */
-export function keys(editor, autopilot, choices) {
-  let mayLeave = false; // after Escape, Tab goes where the browser takes it
+/** Add the shortcuts to the text area of the editor. */
+export function addShortcuts(editor, autopilot, choices) {
+  let tabLeaves = false; // after Escape, Tab moves the focus as usual
 
-  editor.area.addEventListener("blur", () => { mayLeave = false; });
+  editor.area.addEventListener("blur", () => { tabLeaves = false; });
   editor.area.addEventListener("keydown", (event) => {
-    const left = mayLeave;
-    if (event.key !== "Shift") mayLeave = false;
+    const isTabFree = tabLeaves;
+    if (event.key !== "Shift") tabLeaves = false;
     if (event.isComposing) return;
-    const done = pressed(event, left);
-    if (done) event.preventDefault();
+    if (handleKey(event, isTabFree)) event.preventDefault();
   });
 
-  /** Whether the key has been used up. */
-  function pressed(event, left) {
+  /** Run the shortcut of a key. Returns true if the browser should not handle the key. */
+  function handleKey(event, isTabFree) {
     const { key, shiftKey, altKey } = event;
-    const control = event.ctrlKey || event.metaKey;
-    if (key === "Tab") return !(shiftKey || control || altKey || left) && (goOn(), true);
-    if (key === "Escape") return escape();
-    if (key === "Enter" && control) return autopilot.goOn(true), true;
-    if (key === "Enter" && altKey) return autopilot.offer(), true;
-    if (control && key.toLowerCase() === "z") return (shiftKey ? editor.redo() : editor.undo()), true;
-    if (control && key.toLowerCase() === "y") return editor.redo(), true;
-    if (altKey && (key === "ArrowUp" || key === "ArrowDown")) return editor.sideways(key === "ArrowUp" ? -1 : 1), true;
-    if (control || altKey) return false;
+    const isControl = event.ctrlKey || event.metaKey;
+    if (key === "Tab") return !(shiftKey || isControl || altKey || isTabFree) && (continueOrShowChoices(), true);
+    if (key === "Escape") return escape(), true;
+    if (key === "Enter" && isControl) return autopilot.continueText(true), true;
+    if (key === "Enter" && altKey) return autopilot.showChoices(), true;
+    if (isControl && key.toLowerCase() === "z") return (shiftKey ? editor.redo() : editor.undo()), true;
+    if (isControl && key.toLowerCase() === "y") return editor.redo(), true;
+    if (altKey && key === "ArrowUp") return editor.switchAlternative(-1), true;
+    if (altKey && key === "ArrowDown") return editor.switchAlternative(1), true;
+    if (isControl || altKey) return false;
     if (choices.isOpen && /^[1-3]$/.test(key)) return choices.choose(Number(key) - 1), true;
-    if (key === "Enter" && editor.hasSuggestion) return editor.keep(), true;
-    if (/^(Arrow|Home|End|Page)/.test(key)) editor.stop(); // what it does to the selection, it does by itself
+    if (key === "Enter" && editor.hasSuggestion) return editor.acceptSuggestion(), true;
+    if (/^(Arrow|Home|End|Page)/.test(key)) editor.finishSuggestion(); // the browser then moves the cursor
     return false;
   }
 
-  function goOn() {
-    if (settings.three) autopilot.offer();
-    else autopilot.goOn();
+  function continueOrShowChoices() {
+    if (settings.three) autopilot.showChoices();
+    else autopilot.continueText();
   }
 
   function escape() {
-    mayLeave = !editor.isSuggesting && !choices.isOpen;
+    tabLeaves = !editor.isSuggestionSelected && !choices.isOpen;
     if (choices.isOpen) choices.dismiss();
-    else if (editor.isSuggesting) editor.remove();
-    return true;
+    else if (editor.isSuggestionSelected) editor.discardSuggestion();
   }
 }

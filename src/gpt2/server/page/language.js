@@ -1,38 +1,41 @@
-// English and German: what the page says, wherever `data-say`, `data-say-label` or a module names it.
+// The texts of the page in English and German, by the name in `data-text`, `data-label` or a call of `translate`.
 
-import { onChange, settings } from "./settings.js";
-import { ENGLISH } from "./texts.en.js";
+import { onSettingsChange, settings } from "./settings.js";
 import { GERMAN } from "./texts.de.js";
+import { ENGLISH } from "./texts.en.js";
 
-const WORDS = { en: ENGLISH, de: GERMAN };
-const listening = [];
+const TEXTS = { en: ENGLISH, de: GERMAN };
+const listeners = [];
 
-/** The words of that name; `{name}` in them is replaced by a value. */
-export function say(name, values = {}) {
-  const words = WORDS[settings.language][name] ?? name;
-  if (typeof words !== "string") return words;
-  return words.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+/** Return the text with this name, with each `{placeholder}` replaced by its value. Unknown names return unchanged. */
+export function translate(name, values = {}) {
+  const text = TEXTS[settings.language][name] ?? name;
+  if (typeof text !== "string") return text; // the list of keyboard shortcuts
+  return text.replace(/\{(\w+)\}/g, (_, placeholder) => values[placeholder] ?? "");
 }
 
-export const number = (value) => value.toLocaleString(settings.language, { maximumFractionDigits: 2 });
+export const formatNumber = (value) => value.toLocaleString(settings.language, { maximumFractionDigits: 2 });
 
-/** Calls it now and whenever the language changes. */
-export function onLanguage(call) {
-  listening.push(call);
-  call();
+/** Call the listener now and whenever the language changes. */
+export function onLanguageChange(listener) {
+  listeners.push(listener);
+  listener();
 }
 
-function show() {
+function updateDocument() {
   document.documentElement.lang = settings.language;
-  document.title = say("title");
-  for (const element of document.querySelectorAll("[data-say]")) element.textContent = say(element.dataset.say);
-  for (const element of document.querySelectorAll("[data-say-label]")) {
-    element.setAttribute("aria-label", say(element.dataset.sayLabel));
-    if (element.tagName === "BUTTON") element.title = say(element.dataset.sayLabel);
+  document.title = translate("title");
+  for (const element of document.querySelectorAll("[data-text]")) {
+    element.textContent = translate(element.dataset.text);
+  }
+  for (const element of document.querySelectorAll("[data-label]")) {
+    const label = translate(element.dataset.label);
+    element.setAttribute("aria-label", label);
+    if (element.tagName === "BUTTON") element.title = label;
   }
 }
 
-onLanguage(show);
-onChange((changed) => {
-  if ("language" in changed) for (const call of listening) call();
+onLanguageChange(updateDocument);
+onSettingsChange((changed) => {
+  if ("language" in changed) for (const listener of listeners) listener();
 });

@@ -1,38 +1,49 @@
-// What the server says of the text at hand, asked again only when it is another text.
+// The latest request of a view about the current text. A new request cancels the one before it.
 
-import { told } from "./autopilot.js";
-import { lastPart } from "./context.js";
+import { reportError } from "./autopilot.js";
+import { textTail } from "./context.js";
 import { $ } from "./dom.js";
 
-export class Asked {
-  /** model: what is known of the chosen one. ask: of text, api.js's. note: the id of the line that says what is going on. */
-  constructor(model, ask, note) {
-    Object.assign(this, { model, ask, note, text: null, found: null, asking: new AbortController() });
+export class LatestRequest {
+  /**
+   * getModel: returns the description of the selected model. send: the function of api.js that sends a text.
+   * noteId: the id of the element that shows the progress.
+   */
+  constructor(getModel, send, noteId) {
+    this.getModel = getModel;
+    this.send = send;
+    this.note = $(noteId);
+    this.text = null;
+    this.result = null;
+    this.controller = new AbortController();
   }
 
-  /** Whether something else is known now; what did not work is said. */
-  async about(text, meanwhile) {
-    this.asking.abort();
-    const asking = this.asking = new AbortController();
-    [this.text, this.found] = [text, null];
-    $(this.note).textContent = meanwhile;
+  /** Request the result for a text. Resolves to true if it arrived and no later request replaced this one. */
+  async run(text, progressNote) {
+    this.controller.abort();
+    const controller = new AbortController();
+    this.controller = controller;
+    this.text = text;
+    this.result = null;
+    this.note.textContent = progressNote;
     try {
-      const found = await this.ask(lastPart(text, this.model().n_ctx), asking.signal);
-      if (asking.signal.aborted) return false;
-      this.found = found;
+      const result = await this.send(textTail(text, this.getModel().n_ctx), controller.signal);
+      if (controller.signal.aborted) return false;
+      this.result = result;
       return true;
     } catch (error) {
-      if (asking.signal.aborted) return false; // text and note are the later question's by now
+      if (controller.signal.aborted) return false; // the text and the note now belong to a later request
       this.text = null;
-      $(this.note).textContent = "";
-      told(error);
+      this.note.textContent = "";
+      reportError(error);
       return false;
     }
   }
 
-  /** What was found, or is on its way, is of another model or of no text. */
-  forget() {
-    this.asking.abort();
-    [this.text, this.found] = [null, null];
+  /** Drop the result and cancel the request, because the model or the text has changed. */
+  reset() {
+    this.controller.abort();
+    this.text = null;
+    this.result = null;
   }
 }

@@ -1,31 +1,42 @@
-// The logit lens: what each layer would say next, at one place of the text.
+// The logit lens: which token each layer would predict after a selected token.
 
-import { $, make } from "./dom.js";
-import { say } from "./language.js";
+import { $, createElement } from "./dom.js";
+import { formatPercent, visibleText } from "./format.js";
+import { translate } from "./language.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./format.js";
 
-const SHOWN = 3; // guesses of a layer
+const GUESSES_PER_LAYER = 3;
 
-/** The table for the token at this place. */
-export function lens({ tokens, guesses, pieces }, at) {
-  const actual = tokens[at + 1];
-  const said = { piece: visible(tokens[at].piece), actual: actual && visible(actual.piece) };
-  $("lens-said").textContent = say(actual ? "lens_said_actual" : "lens_said", said);
-  const heading = (text) => make("th", { scope: "col", text });
-  const headings = Array.from({ length: SHOWN }, (_, i) => heading(say("lens_guess", { n: i + 1 })));
-  const head = make("tr", {}, heading(say("lens_layer")), ...headings, ...(actual ? [heading(say("lens_actual"))] : []));
+/** Show the table of guesses after the token with this index, for a response of /insight/layers. */
+export function showLogitLens({ tokens, guesses, pieces }, index) {
+  const nextToken = tokens[index + 1]; // undefined at the end of the text
+  const values = { piece: visibleText(tokens[index].piece), actual: nextToken && visibleText(nextToken.piece) };
+  $("lens-caption").textContent = translate(nextToken ? "lens_caption_actual" : "lens_caption", values);
   const rows = guesses.map((guess, layer) => {
-    const cells = guess.ids[at].slice(0, SHOWN).map((id, i) => cell(pieces[id], guess.probabilities[at][i], id === actual?.id));
-    if (actual) cells.push(make("td", { class: "number", text: percent(guess.actual[at], settings.language) }));
-    return make("tr", {}, make("th", { scope: "row", text: layer ? `${layer}` : say("lens_0") }), ...cells);
+    const cells = guess.ids[index].slice(0, GUESSES_PER_LAYER).map((id, i) =>
+      guessCell(pieces[id], guess.probabilities[index][i], id === nextToken?.id));
+    if (nextToken) {
+      const probability = formatPercent(guess.actual[index], settings.language);
+      cells.push(createElement("td", { class: "number", text: probability }));
+    }
+    const layerName = layer ? `${layer}` : translate("lens_input");
+    return createElement("tr", {}, createElement("th", { scope: "row", text: layerName }), ...cells);
   });
-  $("lens").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
+  const head = createElement("thead", {}, headingRow(Boolean(nextToken)));
+  $("lens").replaceChildren(head, createElement("tbody", {}, ...rows));
 }
 
-function cell(piece, share, isActual) {
-  const shown = make("td", { class: isActual ? "actual" : "" }, make("code", { text: visible(piece) }), " ",
-    make("small", { text: percent(share, settings.language) }));
-  shown.style.setProperty("--share", share);
-  return shown;
+function headingRow(hasActual) {
+  const guessNames = Array.from({ length: GUESSES_PER_LAYER }, (_, i) => translate("lens_guess", { n: i + 1 }));
+  const names = [translate("lens_layer"), ...guessNames];
+  if (hasActual) names.push(translate("lens_actual"));
+  return createElement("tr", {}, ...names.map((text) => createElement("th", { scope: "col", text })));
+}
+
+function guessCell(piece, probability, isActual) {
+  const cell = createElement("td", { class: isActual ? "actual" : "" },
+    createElement("code", { text: visibleText(piece) }), " ",
+    createElement("small", { text: formatPercent(probability, settings.language) }));
+  cell.style.setProperty("--share", probability);
+  return cell;
 }

@@ -1,152 +1,169 @@
-// The page: its parts, brought together.
+// Starts the page: creates its parts and connects them.
 
-import { models } from "./api.js";
-import { Autopilot, told } from "./autopilot.js";
-import { branches } from "./branches.js";
+import { fetchModels } from "./api.js";
+import { Autopilot, reportError } from "./autopilot.js";
+import { showBranches } from "./branches.js";
 import { Choices } from "./choices.js";
-import { dials } from "./sliders.js";
-import { $, after, make } from "./dom.js";
+import { $, createElement, debounce } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { Editor } from "./editor.js";
-import { Inside } from "./introspection.js";
-import { keys } from "./keyboard.js";
-import { onLanguage, say } from "./language.js";
-import { Look } from "./probabilities.js";
-import { change, DIALS, onChange, reset, settings } from "./settings.js";
+import { IntrospectionView } from "./introspection.js";
+import { addShortcuts } from "./keyboard.js";
+import { onLanguageChange, translate } from "./language.js";
+import { ProbabilitiesView } from "./probabilities.js";
+import { changeSettings, onSettingsChange, resetSettings, settings, SLIDERS } from "./settings.js";
+import { addSliders } from "./sliders.js";
 
-const VIEWS = ["write", "look", "inside"];
-const USUAL = { n_ctx: 1024, n_vocab: 50257 }; // until the server has said it
+const VIEWS = ["write", "probabilities", "introspection"];
+const CHECK_BOXES = { "sentence-always": "sentence", "three-always": "three" }; // element ids and settings
+const DEFAULT_MODEL = { n_ctx: 1024, n_vocab: 50257 }; // used until the server has described its models
 
-let known = []; // models
-let ready; // once they are known
-const model = () => known.find(({ id }) => id === settings.model) ?? known[0] ?? USUAL;
+let models = [];
+let modelsLoaded; // a promise
+const getModel = () => models.find(({ id }) => id === settings.model) ?? models[0] ?? DEFAULT_MODEL;
 
-if (matchMedia("(max-width: 60rem)").matches) $("settings").open = false; // the text comes first
-theme();
-onChange(theme); // before those who draw by it
+if (matchMedia("(max-width: 60rem)").matches) $("settings").open = false; // a phone shows the text first
+applyTheme();
+onSettingsChange(applyTheme); // must be the first listener: others draw with the colors of the theme
 const editor = new Editor($("textarea"));
 const choices = new Choices(editor);
-const autopilot = new Autopilot(editor, choices, async () => (await ready, model().n_ctx));
+const autopilot = new Autopilot(editor, choices, async () => {
+  await modelsLoaded;
+  return getModel().n_ctx;
+});
 const drafts = new Drafts(editor);
-const look = new Look(editor, model);
-const inside = new Inside(editor, model);
+const probabilitiesView = new ProbabilitiesView(editor, getModel);
+const introspectionView = new IntrospectionView(editor, getModel);
 
-function buttons() {
-  const touch = matchMedia("(pointer: coarse)").matches; // focus would bring up the keyboard
-  const on = (id, call) => $(id).addEventListener("click", () => {
-    if (!touch) editor.area.focus();
-    call();
+function connectButtons() {
+  const isTouch = matchMedia("(pointer: coarse)").matches; // there, the focus would open the on-screen keyboard
+  const onClick = (id, action) => $(id).addEventListener("click", () => {
+    if (!isTouch) editor.area.focus();
+    action();
   });
-  on("continue", () => (settings.three ? autopilot.offer() : autopilot.goOn()));
-  on("sentence", () => autopilot.goOn(true));
-  on("three", () => autopilot.offer());
-  on("another", () => autopilot.goOn());
-  on("keep", () => editor.keep());
-  on("remove", () => editor.remove());
-  on("stop", () => { editor.stop(); choices.dismiss(); });
-  on("undo", () => editor.undo());
-  on("redo", () => editor.redo());
+  onClick("continue", () => (settings.three ? autopilot.showChoices() : autopilot.continueText()));
+  onClick("finish-sentence", () => autopilot.continueText(true));
+  onClick("show-three", () => autopilot.showChoices());
+  onClick("try-again", () => autopilot.continueText());
+  onClick("accept", () => editor.acceptSuggestion());
+  onClick("discard", () => editor.discardSuggestion());
+  onClick("stop", () => {
+    editor.finishSuggestion();
+    choices.dismiss();
+  });
+  onClick("undo", () => editor.undo());
+  onClick("redo", () => editor.redo());
   $("help").addEventListener("click", () => $("help-dialog").showModal());
-  $("look-undo").addEventListener("click", () => editor.undo());
-  $("look-continue").addEventListener("click", async () => {
+  $("probabilities-undo").addEventListener("click", () => editor.undo());
+  $("probabilities-continue").addEventListener("click", async () => {
     editor.area.setSelectionRange(editor.text.length, editor.text.length);
-    await autopilot.goOn();
-    editor.keep();
+    await autopilot.continueText();
+    editor.acceptSuggestion();
   });
 }
 
-function pausing() {
-  const soon = (milliseconds) => after(milliseconds, () => {
+function continueAfterPauses() {
+  const debounceContinue = (milliseconds) => debounce(milliseconds, () => {
     const { area } = editor;
-    const isReady = document.activeElement === area && area.selectionStart === area.selectionEnd && !choices.isOpen;
-    if (settings.pause && isReady && !editor.suggestion) autopilot.goOn();
+    const isCursorInText = document.activeElement === area && area.selectionStart === area.selectionEnd;
+    if (settings.pause && isCursorInText && !choices.isOpen && !editor.suggestion) autopilot.continueText();
   });
-  let later = soon(0);
-  editor.addEventListener("change", () => later.cancel());
+  let continueSoon = debounceContinue(0);
+  editor.addEventListener("change", () => continueSoon.cancel());
   editor.addEventListener("typed", () => {
     choices.dismiss();
-    later.cancel();
-    later = soon(1000 * settings.pause);
-    if (settings.pause) later();
+    continueSoon.cancel();
+    continueSoon = debounceContinue(1000 * settings.pause);
+    if (settings.pause) continueSoon();
   });
 }
 
-function status() {
+function updateStatus() {
   const { suggestion, hasSuggestion, tree } = editor;
-  const isWriting = Boolean(suggestion?.isWriting);
-  $("stop").hidden = !isWriting;
+  const isStreaming = Boolean(suggestion?.isStreaming);
+  const suggestedText = hasSuggestion ? editor.text.slice(suggestion.start, suggestion.end) : "";
+  $("stop").hidden = !isStreaming;
   $("suggestion").hidden = !hasSuggestion;
-  $("suggested").textContent = hasSuggestion ? editor.text.slice(suggestion.start, suggestion.end) : "";
-  if (hasSuggestion && !isWriting) $("said").textContent = say("suggested", { text: $("suggested").textContent });
+  $("suggestion-text").textContent = suggestedText;
+  if (hasSuggestion && !isStreaming) $("announcement").textContent = translate("suggested", { text: suggestedText });
   $("undo").disabled = !tree.canUndo;
   $("redo").disabled = !tree.canRedo;
-  const count = editor.text.split(/\s+/).filter(Boolean).length;
-  $("count").textContent = say("words", { n: count.toLocaleString(settings.language) });
+  const wordCount = editor.text.split(/\s+/).filter(Boolean).length;
+  $("word-count").textContent = translate("word_count", { n: wordCount.toLocaleString(settings.language) });
 }
 
-function view(name) {
-  for (const each of VIEWS) {
-    $(each).hidden = each !== name;
-    $(`to-${each}`).setAttribute("aria-current", each === name ? "page" : "false");
+function showView(selected) {
+  for (const name of VIEWS) {
+    $(name).hidden = name !== selected;
+    $(`to-${name}`).setAttribute("aria-current", name === selected ? "page" : "false");
   }
-  editor.keep();
+  editor.acceptSuggestion();
   choices.dismiss();
-  refresh();
+  refreshView();
 }
 
-function refresh() {
-  if (editor.suggestion?.isWriting) return;
-  if (!$("look").hidden) look.refresh();
-  if (!$("inside").hidden) inside.refresh();
+function refreshView() {
+  if (editor.suggestion?.isStreaming) return;
+  if (!$("probabilities").hidden) probabilitiesView.refresh();
+  if (!$("introspection").hidden) introspectionView.refresh();
 }
 
-function theme() {
+function applyTheme() {
   document.documentElement.dataset.theme = settings.theme;
 }
 
-function chosen() {
-  const names = Object.keys(DIALS);
-  const show = dials($("dials"), names, (name) => settings[name], (name, value) => change({ [name]: value }));
-  const boxes = { "sentence-always": "sentence", "three-always": "three" };
-  for (const [id, name] of Object.entries(boxes)) $(id).addEventListener("change", () => change({ [name]: $(id).checked }));
-  for (const name of ["language", "theme", "model"]) $(name).addEventListener("change", () => change({ [name]: $(name).value }));
-  $("defaults").addEventListener("click", reset);
-  const all = () => {
-    show();
-    for (const [id, name] of Object.entries(boxes)) $(id).checked = settings[name];
+function connectSettings() {
+  const setValue = (name, value) => changeSettings({ [name]: value });
+  const updateSliders = addSliders($("sliders"), Object.keys(SLIDERS), (name) => settings[name], setValue);
+  for (const [id, name] of Object.entries(CHECK_BOXES)) {
+    $(id).addEventListener("change", () => setValue(name, $(id).checked));
+  }
+  for (const name of ["language", "theme", "model"]) {
+    $(name).addEventListener("change", () => setValue(name, $(name).value));
+  }
+  $("reset").addEventListener("click", resetSettings);
+  const updateAll = () => {
+    updateSliders();
+    for (const [id, name] of Object.entries(CHECK_BOXES)) $(id).checked = settings[name];
     $("language").value = settings.language;
     $("theme").value = settings.theme;
   };
-  all();
-  onChange((changed) => {
-    all();
-    if ("model" in changed) { look.asked.forget(); inside.asked.forget(); refresh(); }
+  updateAll();
+  onSettingsChange((changed) => {
+    updateAll();
+    if ("model" in changed) {
+      probabilitiesView.request.reset();
+      introspectionView.request.reset();
+      refreshView();
+    }
   });
 }
 
-async function offered() {
-  known = await models();
-  $("model").replaceChildren(...known.map(({ id }) => make("option", { value: id, text: id })));
-  $("model-choice").hidden = known.length < 2;
-  if (!known.some(({ id }) => id === settings.model)) change({ model: known[0].id });
+async function loadModels() {
+  models = await fetchModels();
+  $("model").replaceChildren(...models.map(({ id }) => createElement("option", { value: id, text: id })));
+  $("model-choice").hidden = models.length < 2;
+  if (!models.some(({ id }) => id === settings.model)) changeSettings({ model: models[0].id });
   $("model").value = settings.model;
 }
 
-function words() {
-  const rows = say("help_keys");
-  $("help-keys").replaceChildren(...rows.flatMap(([key, about]) => [make("dt", {}, make("kbd", { text: key })), make("dd", { text: about })]));
-  status();
+function showHelp() {
+  $("help-keys").replaceChildren(...translate("help_keys").flatMap(([key, about]) => [
+    createElement("dt", {}, createElement("kbd", { text: key })),
+    createElement("dd", { text: about }),
+  ]));
 }
 
-editor.addEventListener("change", status);
-editor.addEventListener("change", refresh);
-for (const name of VIEWS) $(`to-${name}`).addEventListener("click", () => view(name));
-chosen();
-buttons();
-pausing();
-keys(editor, autopilot, choices);
-branches(editor);
+editor.addEventListener("change", updateStatus);
+editor.addEventListener("change", refreshView);
+for (const name of VIEWS) $(`to-${name}`).addEventListener("click", () => showView(name));
+connectSettings();
+connectButtons();
+continueAfterPauses();
+addShortcuts(editor, autopilot, choices);
+showBranches(editor);
 drafts.start();
-onLanguage(words);
-view("write");
-ready = offered().catch((error) => told(error));
+onLanguageChange(showHelp);
+onLanguageChange(updateStatus);
+showView("write");
+modelsLoaded = loadModels().catch((error) => reportError(error));

@@ -1,105 +1,147 @@
-// To look: each token of the text coloured by how surprising it was, and what may come next.
+// The view "Probabilities": each token of the text colored by its surprisal, and the most likely next tokens.
 
-import { scores } from "./api.js";
-import { Asked } from "./latest_request.js";
-import { bars } from "./bars.js";
-import { $, make, roving } from "./dom.js";
-import { number, onLanguage, say } from "./language.js";
-import { places } from "./token_spans.js";
+import { fetchScores } from "./api.js";
+import { showTokenBars } from "./bars.js";
+import { $, addRovingFocus, createElement } from "./dom.js";
+import { formatPercent, visibleText } from "./format.js";
+import { formatNumber, onLanguageChange, translate } from "./language.js";
+import { LatestRequest } from "./latest_request.js";
 import { settings } from "./settings.js";
-import { percent, visible } from "./format.js";
+import { tokenSpans } from "./token_spans.js";
 
-const HALF = "▫"; // a token that is less than a character
-const BOUNDS = [0.5, 0.1, 0.01, 0.001]; // of the probabilities of the shades
+const PARTIAL_CHARACTER = "▫"; // stands for a token that is only part of a character
+const SHADE_BOUNDS = [0.5, 0.1, 0.01, 0.001]; // the lowest probability of each shade
+const SHADES = [0, 1, 2, 3, 4, "none"];
 
-/** 0 for what was expected to 4 for what was not; null for what has no probability. */
-export const shade = (logprob) => {
-  if (logprob === null) return null;
-  const at = BOUNDS.findIndex((bound) => Math.exp(logprob) >= bound);
-  return at < 0 ? BOUNDS.length : at;
-};
+/** Return the shade of a token: 0 (expected) to 4 (very surprising), or "none" without a probability. */
+function shadeOf(logprob) {
+  if (logprob === null) return "none";
+  const index = SHADE_BOUNDS.findIndex((bound) => Math.exp(logprob) >= bound);
+  return index < 0 ? SHADE_BOUNDS.length : index;
+}
 
-export class Look {
-  /** model: what is known of the chosen one. */
-  constructor(editor, model) {
-    Object.assign(this, { editor, model, asked: new Asked(model, scores, "look-note"), pinned: -1 });
-    const tokens = $("tokens");
-    roving(tokens);
-    for (const event of ["focusin", "pointerover"]) tokens.addEventListener(event, ({ target }) => this.#point(target));
-    tokens.addEventListener("click", ({ target }) => this.#point(target));
-    onLanguage(() => { this.#legend(); this.#show(); });
+export class ProbabilitiesView {
+  /** getModel: returns the description of the selected model. */
+  constructor(editor, getModel) {
+    this.editor = editor;
+    this.getModel = getModel;
+    this.request = new LatestRequest(getModel, fetchScores, "probabilities-note");
+    this.spans = [];
+    this.selected = -1; // the index of the token whose details are shown
+    const container = $("tokens");
+    addRovingFocus(container);
+    for (const event of ["focusin", "pointerover", "click"]) {
+      container.addEventListener(event, ({ target }) => this.#select(target));
+    }
+    onLanguageChange(() => {
+      this.#showLegend();
+      this.#show();
+    });
   }
 
-  /** Asks how surprising the text is, unless that is known. */
+  /** Compute the probabilities of the current text, unless they are known already. */
   async refresh() {
     const { text } = this.editor;
-    if (text === this.asked.text || !await this.asked.about(text, say("looking"))) return;
-    [this.places, this.pinned] = [places(text, this.asked.found.tokens), -1];
+    if (text === this.request.text) return;
+    if (!await this.request.run(text, translate("computing_probabilities"))) return;
+    this.spans = tokenSpans(text, this.request.result.tokens);
+    this.selected = -1;
     this.#show();
   }
 
-  #legend() {
-    const shades = [0, 1, 2, 3, 4, "none"];
-    $("legend").replaceChildren(...shades.map((each) =>
-      make("li", {}, make("span", { class: "shade", "data-shade": each, text: "a" , "aria-hidden": "true" }), make("span", { text: say(`legend_${each}`) }))));
+  #showLegend() {
+    $("legend").replaceChildren(...SHADES.map((shade) => {
+      const sample = createElement("span", { class: "shade", "data-shade": shade, text: "a", "aria-hidden": "true" });
+      return createElement("li", {}, sample, createElement("span", { text: translate(`legend_${shade}`) }));
+    }));
   }
 
   #show() {
-    const { found, text } = this.asked;
-    if (!found || text === null) return;
-    const before = text.slice(0, this.places[0]?.[0] ?? 0);
-    $("look-note").textContent = before.trim() ? say("skipped", { seen: found.tokens.length }) : text ? "" : say("nothing");
-    $("tokens").replaceChildren(make("span", { class: "unscored", text: before }), ...found.tokens.map((token, i) => this.#token(token, i)));
-    bars($("next"), found.next, (token) => this.#take(found, text.length, text.length, token), "take");
-    this.#detail();
+    const { result, text } = this.request;
+    if (!result || text === null) return;
+    const unscored = text.slice(0, this.spans[0]?.[0] ?? 0);
+    $("probabilities-note").textContent = this.#note(unscored);
+    const buttons = result.tokens.map((token, i) => this.#tokenButton(token, i));
+    $("tokens").replaceChildren(createElement("span", { class: "unscored", text: unscored }), ...buttons);
+    const append = (token) => this.#replaceEnd(result, text.length, token);
+    showTokenBars($("next-tokens"), result.next, append, "append_token");
+    this.#showDetail();
   }
 
-  #token(token, i) {
-    const [start, end] = this.places[i];
-    const written = this.asked.text.slice(start, end);
-    const share = token.logprob === null ? "–" : percent(Math.exp(token.logprob), settings.language);
-    const said = say("token_said", { piece: visible(token.piece), rank: token.rank ?? "–", share });
-    const button = make("button", { type: "button", class: "shade", "data-shade": shade(token.logprob) ?? "none", "data-at": i, tabindex: i ? -1 : 0, "aria-label": said });
-    // White space alone would be nothing to see; a line's end is shown and ends the line too.
-    const isBlank = written.trim() === "";
-    button.textContent = isBlank ? (written === "" ? HALF : visible(written)) : written.replaceAll("\n", "↵\n");
-    if (isBlank) button.classList.add("blank");
-    return isBlank && written.includes("\n") ? lineEnd(button, written) : button;
+  #note(unscored) {
+    const { result, text } = this.request;
+    if (unscored.trim()) return translate("probabilities_truncated", { n: result.tokens.length });
+    return text ? "" : translate("no_text");
   }
 
-  #point(target) {
-    const at = target.dataset?.at;
-    if (!this.asked.found || at === undefined || Number(at) === this.pinned) return;
-    this.pinned = Number(at);
-    this.#detail();
+  #tokenButton(token, i) {
+    const [start, end] = this.spans[i];
+    const tokenText = this.request.text.slice(start, end);
+    const share = token.logprob === null ? "–" : formatPercent(Math.exp(token.logprob), settings.language);
+    const button = createElement("button", {
+      type: "button",
+      class: "shade",
+      "data-shade": shadeOf(token.logprob),
+      "data-index": i,
+      tabindex: i ? -1 : 0,
+      "aria-label": translate("token_label", { piece: visibleText(token.piece), rank: token.rank ?? "–", share }),
+    });
+    const isBlank = tokenText.trim() === "";
+    if (!isBlank) {
+      button.textContent = tokenText.replaceAll("\n", "↵\n");
+      return button;
+    }
+    button.classList.add("blank"); // white space alone would be invisible
+    button.textContent = tokenText === "" ? PARTIAL_CHARACTER : visibleText(tokenText);
+    return tokenText.includes("\n") ? withLineBreaks(button, tokenText) : button;
   }
 
-  #detail() {
-    const { found, text } = this.asked;
-    const token = found.tokens[this.pinned];
+  #select(target) {
+    const index = target.dataset?.index;
+    if (!this.request.result || index === undefined || Number(index) === this.selected) return;
+    this.selected = Number(index);
+    this.#showDetail();
+  }
+
+  #showDetail() {
+    const { result, text } = this.request;
+    const token = result.tokens[this.selected];
     $("detail").hidden = !token;
-    for (const button of $("tokens").querySelectorAll("[data-at]")) {
-      button.classList.toggle("chosen", Number(button.dataset.at) === this.pinned);
+    for (const button of $("tokens").querySelectorAll("[data-index]")) {
+      button.classList.toggle("selected", Number(button.dataset.index) === this.selected);
     }
     if (!token) return;
-    $("detail-heading").textContent = say("detail", { n: this.pinned + 1, piece: visible(token.piece) });
-    $("detail-said").textContent = token.logprob === null ? say(token.rank ? "detail_said" : "detail_first") : say("detail_said", {
-      rank: token.rank, all: this.model().n_vocab.toLocaleString(settings.language),
-      share: percent(Math.exp(token.logprob), settings.language), bits: number(-token.logprob / Math.LN2) });
-    const [start] = this.places[this.pinned];
-    bars($("alternatives"), token.likeliest, (other) => this.#take(found, start, text.length, other), "branch_to");
+    const piece = visibleText(token.piece);
+    $("detail-heading").textContent = translate("detail_heading", { n: this.selected + 1, piece });
+    $("detail-text").textContent = this.#describe(token);
+    const [start] = this.spans[this.selected];
+    const branch = (alternative) => this.#replaceEnd(result, start, alternative);
+    showTokenBars($("alternatives"), token.likeliest, branch, "branch_to");
   }
 
-  /** The text ends with this token from here on; unless another text has been asked about since it was offered. */
-  #take(found, start, end, token) {
-    if (found !== this.asked.found) return;
-    this.editor.replace(start, end, token.text);
+  #describe({ rank, logprob }) {
+    if (!rank && logprob === null) return translate("detail_first");
+    const values = logprob === null ? {} : {
+      rank,
+      all: this.getModel().n_vocab.toLocaleString(settings.language),
+      share: formatPercent(Math.exp(logprob), settings.language),
+      bits: formatNumber(-logprob / Math.LN2),
+    };
+    return translate("detail_text", values);
+  }
+
+  /** Replace the text from `start` to its end with a token, unless the page has requested a newer result since. */
+  #replaceEnd(result, start, token) {
+    if (result !== this.request.result) return;
+    this.editor.replace(start, this.request.text.length, token.text);
     $("tokens").scrollTop = $("tokens").scrollHeight;
   }
 }
 
-function lineEnd(button, written) {
-  const both = document.createDocumentFragment();
-  both.append(button, ...[...written].filter((sign) => sign === "\n").map(() => make("br")));
-  return both;
+/** Return a token's button with the line breaks of its text after it. */
+function withLineBreaks(button, tokenText) {
+  const fragment = document.createDocumentFragment();
+  const lineBreaks = [...tokenText].filter((character) => character === "\n").map(() => createElement("br"));
+  fragment.append(button, ...lineBreaks);
+  return fragment;
 }

@@ -1,37 +1,51 @@
-// How a token is chosen: the model's own numbers under temperature, top-k and top-p.
+// The sampling panel: the model's distribution before and after temperature, top-k and top-p.
 
-import { twoBars } from "./bars.js";
-import { dials } from "./sliders.js";
+import { showComparisonBars } from "./bars.js";
+import { decodeFloats } from "./base64.js";
+import { filterProbabilities } from "./distribution.js";
 import { $ } from "./dom.js";
-import { say } from "./language.js";
-import { floats } from "./base64.js";
-import { change, onChange, settings } from "./settings.js";
-import { shaped } from "./distribution.js";
+import { translate } from "./language.js";
+import { changeSettings, onSettingsChange, settings } from "./settings.js";
+import { addSliders } from "./sliders.js";
 
-const SHOWN = 8; // tokens
-const DIALED = ["temperature", "top_k", "top_p"];
-const AS_IT_IS = { temperature: 1, top_k: 0, top_p: 1 };
+const MAX_BARS = 8;
+const SLIDER_NAMES = ["temperature", "top_k", "top_p"];
+const UNFILTERED = { temperature: 1, top_k: 0, top_p: 1 };
 
-export class ShapeCard {
+export class SamplingCard {
   constructor() {
-    this.found = null;
-    const dialed = dials($("shape-dials"), DIALED, (name) => settings[name], (name, value) => change({ [name]: value }));
-    onChange(() => { dialed(); this.#show(); });
+    this.insight = null;
+    const getValue = (name) => settings[name];
+    const setValue = (name, value) => changeSettings({ [name]: value });
+    const updateSliders = addSliders($("sampling-sliders"), SLIDER_NAMES, getValue, setValue);
+    onSettingsChange(() => {
+      updateSliders();
+      this.#show();
+    });
   }
 
-  open(found) {
-    this.found = found;
-    this.logits = floats(found.logits);
-    this.before = shaped(this.logits, AS_IT_IS);
+  /** Show the distribution at the end of the text, for a response of /insight/layers. */
+  open(insight) {
+    this.insight = insight;
+    this.logits = decodeFloats(insight.logits);
+    this.originalShares = filterProbabilities(this.logits, UNFILTERED);
     this.#show();
   }
 
   #show() {
-    if (!this.found) return;
-    const { likeliest, pieces } = this.found;
-    const after = shaped(this.logits, settings);
-    const said = { n: after.length.toLocaleString(settings.language), all: this.logits.length.toLocaleString(settings.language) };
-    $("shape-said").textContent = settings.temperature ? say("shape_said", said) : say("shape_greedy");
-    twoBars($("shape"), likeliest.slice(0, SHOWN).map((id, i) => ({ piece: pieces[id], share: after[i] ?? 0, before: this.before[i] })));
+    if (!this.insight) return;
+    const { likeliest, pieces } = this.insight;
+    const shares = filterProbabilities(this.logits, settings);
+    const counts = {
+      n: shares.length.toLocaleString(settings.language),
+      all: this.logits.length.toLocaleString(settings.language),
+    };
+    const captionName = settings.temperature ? "sampling_caption" : "sampling_greedy";
+    $("sampling-caption").textContent = translate(captionName, counts);
+    showComparisonBars($("sampling-bars"), likeliest.slice(0, MAX_BARS).map((id, i) => ({
+      piece: pieces[id],
+      share: shares[i] ?? 0,
+      originalShare: this.originalShares[i],
+    })));
   }
 }

@@ -1,17 +1,17 @@
-// Server-sent events: bytes of a response in, what the events hold out.
+// Decodes the server-sent events of a response.
 
-/** The data of each event, as parsed JSON, until `[DONE]` or the end. */
-export async function* events(response) {
+/** Yield the data of each event as parsed JSON, until `[DONE]` or the end of the response. */
+export async function* serverSentEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let waiting = "";
+  let buffer = "";
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      waiting += value;
-      const whole = waiting.split("\n\n");
-      waiting = whole.pop();
-      for (const event of whole) {
+      buffer += value;
+      const events = buffer.split("\n\n");
+      buffer = events.pop(); // the last event is incomplete
+      for (const event of events) {
         const data = event.replace(/^data: /, "");
         if (data === "[DONE]") return;
         yield JSON.parse(data);

@@ -1,56 +1,62 @@
-// Settings: their ranges, their defaults, and what was chosen, which the browser keeps.
+// The settings: their ranges, their defaults, and the user's values, which the browser stores.
 
-import { local } from "./storage.js";
+import { localStore } from "./storage.js";
 
-export const DIALS = {
-  length: { least: 1, most: 200, step: 1, usual: 20 },
-  temperature: { least: 0, most: 2, step: 0.05, usual: 0.8 },
-  top_k: { least: 0, most: 200, step: 1, usual: 40 },
-  top_p: { least: 0.05, most: 1, step: 0.01, usual: 1 },
-  repetition_penalty: { least: 1, most: 2, step: 0.05, usual: 1 },
-  pause: { least: 0, most: 5, step: 0.5, usual: 0 },
+export const SLIDERS = {
+  length: { min: 1, max: 200, step: 1, initial: 20 },
+  temperature: { min: 0, max: 2, step: 0.05, initial: 0.8 },
+  top_k: { min: 0, max: 200, step: 1, initial: 40 },
+  top_p: { min: 0.05, max: 1, step: 0.01, initial: 1 },
+  repetition_penalty: { min: 1, max: 2, step: 0.05, initial: 1 },
+  pause: { min: 0, max: 5, step: 0.5, initial: 0 },
 };
-const OTHERS = {
+const OTHER_DEFAULTS = {
   sentence: false,
   three: false,
   theme: "auto",
   model: null,
   language: (navigator.language ?? "en").toLowerCase().startsWith("de") ? "de" : "en",
 };
-const USUAL = { ...Object.fromEntries(Object.entries(DIALS).map(([name, dial]) => [name, dial.usual])), ...OTHERS };
+const SLIDER_DEFAULTS = Object.fromEntries(Object.entries(SLIDERS).map(([name, slider]) => [name, slider.initial]));
+const DEFAULTS = { ...SLIDER_DEFAULTS, ...OTHER_DEFAULTS };
 
-function known(stored) {
-  const values = { ...USUAL };
-  for (const [name, usual] of Object.entries(USUAL)) {
+/** Return the defaults, overridden by those stored values that are valid. */
+function withStored(stored) {
+  const values = { ...DEFAULTS };
+  for (const name of Object.keys(DEFAULTS)) {
     const value = stored?.[name];
-    const dial = DIALS[name];
-    const fits = dial ? value >= dial.least && value <= dial.most : usual === null || typeof value === typeof usual;
-    if (value !== undefined && fits) values[name] = value;
+    if (value !== undefined && isValid(name, value)) values[name] = value;
   }
   return values;
 }
 
-export const settings = known(local.get("settings"));
-const listening = [];
+function isValid(name, value) {
+  const slider = SLIDERS[name];
+  if (slider) return value >= slider.min && value <= slider.max;
+  return DEFAULTS[name] === null || typeof value === typeof DEFAULTS[name];
+}
 
-/** Changes some of them; all who listen are told. */
-export function change(values) {
+export const settings = withStored(localStore.get("settings"));
+const listeners = [];
+
+/** Change and store some settings, and call all listeners with the changed values. */
+export function changeSettings(values) {
   Object.assign(settings, values);
-  local.set("settings", settings);
-  for (const call of listening) call(values);
+  localStore.set("settings", settings);
+  for (const listener of listeners) listener(values);
 }
 
-export function onChange(call) {
-  listening.push(call);
+export function onSettingsChange(listener) {
+  listeners.push(listener);
 }
 
-/** The dials as they came. */
-export function reset() {
-  change({ ...Object.fromEntries(Object.keys(DIALS).map((name) => [name, USUAL[name]])), sentence: false, three: false });
+/** Reset the sliders and the check boxes to their defaults. Theme, model and language stay. */
+export function resetSettings() {
+  changeSettings({ ...SLIDER_DEFAULTS, sentence: false, three: false });
 }
 
-/** What of them a completion is asked with. */
-export function sampling() {
+/** Return the sampling parameters of a completion request. */
+export function samplingParameters() {
   const { temperature, top_k, top_p, repetition_penalty } = settings;
   return { temperature, top_k, top_p, repetition_penalty };
 }

@@ -1,31 +1,35 @@
-// Sliders with their names, values and what they do.
+// Sliders with a name, a value and a description.
 
-import { make } from "./dom.js";
-import { onLanguage, number, say } from "./language.js";
-import { DIALS } from "./settings.js";
+import { createElement } from "./dom.js";
+import { formatNumber, onLanguageChange, translate } from "./language.js";
+import { SLIDERS } from "./settings.js";
 
-/** Sliders into a container. get: a name's value. set: told of a new one. Returns what shows the values anew. */
-export function dials(container, names, get, set) {
-  const show = names.map((name) => {
-    const { least, most, step } = DIALS[name];
+const OFF_VALUES = { top_k: 0, pause: 0, top_p: 1, repetition_penalty: 1 };
+
+/**
+ * Add sliders to a container and return a function that updates the values shown.
+ * getValue: returns the value of a name. setValue: called with a name and the new value.
+ */
+export function addSliders(container, names, getValue, setValue) {
+  const updates = names.map((name) => {
+    const { min, max, step } = SLIDERS[name];
     const id = `${container.id}-${name}`;
-    const label = make("label", { for: id });
-    const value = make("output", { for: id });
-    const slider = make("input", { type: "range", id, min: least, max: most, step, "aria-describedby": `${id}-about` });
-    const about = make("small", { id: `${id}-about` });
-    slider.addEventListener("input", () => set(name, Number(slider.value)));
-    container.append(make("div", { class: "dial" }, label, value, slider, about));
+    const label = createElement("label", { for: id });
+    const output = createElement("output", { for: id });
+    const input = createElement("input", { type: "range", id, min, max, step, "aria-describedby": `${id}-about` });
+    const about = createElement("small", { id: `${id}-about` });
+    input.addEventListener("input", () => setValue(name, Number(input.value)));
+    container.append(createElement("div", { class: "slider" }, label, output, input, about));
     return () => {
-      slider.value = get(name);
-      label.textContent = say(name);
-      about.textContent = say(`${name}_about`);
-      const isOff = (["top_k", "pause"].includes(name) && get(name) === 0)
-        || (["top_p", "repetition_penalty"].includes(name) && get(name) === 1);
-      value.textContent = isOff ? say("off") : number(get(name));
-      slider.setAttribute("aria-valuetext", value.textContent);
+      const value = getValue(name);
+      input.value = value;
+      label.textContent = translate(name);
+      about.textContent = translate(`${name}_about`);
+      output.textContent = value === OFF_VALUES[name] ? translate("off") : formatNumber(value);
+      input.setAttribute("aria-valuetext", output.textContent);
     };
   });
-  const all = () => show.forEach((one) => one());
-  onLanguage(all);
-  return all;
+  const updateAll = () => updates.forEach((update) => update());
+  onLanguageChange(updateAll);
+  return updateAll;
 }

@@ -1,21 +1,26 @@
-// What the browser keeps: drafts and settings for good, the key for the tab. Where it keeps nothing, all works but that.
+// The browser's storage: drafts and settings permanently, the API key for this tab. If the browser forbids storage, the
+// page works but forgets everything when it is closed.
 
-function safely(call, otherwise) {
+function orFallback(call, fallback) {
   try {
     return call();
   } catch {
-    return otherwise;
+    return fallback;
   }
 }
 
-const kept = (area) => ({
-  get: (name) => safely(() => JSON.parse(area().getItem(`gpt2.${name}`)), null),
-  /** Whether it was kept: there may be no room. */
-  set: (name, value) => safely(() => (area().setItem(`gpt2.${name}`, JSON.stringify(value)), true), false),
-  remove: (name) => safely(() => area().removeItem(`gpt2.${name}`)),
-  names: (beginning) => safely(() => Object.keys(area()), [])
-    .filter((name) => name.startsWith(`gpt2.${beginning}`)).map((name) => name.slice(5)),
+/** Return access to a storage area. getArea: returns the area, or throws if the browser forbids storage. */
+const createStore = (getArea) => ({
+  get: (name) => orFallback(() => JSON.parse(getArea().getItem(`gpt2.${name}`)), null),
+  /** Store a value. Returns false if it could not be stored, for example because the storage is full. */
+  set: (name, value) => orFallback(() => {
+    getArea().setItem(`gpt2.${name}`, JSON.stringify(value));
+    return true;
+  }, false),
+  remove: (name) => orFallback(() => getArea().removeItem(`gpt2.${name}`)),
+  names: (prefix) => orFallback(() => Object.keys(getArea()), [])
+    .filter((name) => name.startsWith(`gpt2.${prefix}`)).map((name) => name.slice("gpt2.".length)),
 });
 
-export const local = kept(() => localStorage);
-export const session = kept(() => sessionStorage);
+export const localStore = createStore(() => localStorage);
+export const sessionStore = createStore(() => sessionStorage);

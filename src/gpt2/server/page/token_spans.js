@@ -1,35 +1,37 @@
-// Where tokens stand in the text that they were made of.
+// Finds the tokens in the text that they came from.
 
-const NEAR = 8; // characters of white space that a token may have lost
+const MAX_LOST_WHITESPACE = 8; // characters of white space that a vocabulary may drop at one token
 
 /**
- * The text before the first of the tokens and the place of each: [[start, end], ...], in the units of JavaScript's
- * strings. What the tokens say is the end of the text; a vocabulary that tidies white space may say it differently.
+ * Return the span [start, end] of each token in the text, in UTF-16 code units. The tokens are the end of the text.
+ * A vocabulary that normalizes white space (SentencePiece) gives tokens that differ from the text; these are matched
+ * approximately.
  */
-export function places(text, tokens) {
-  const said = tokens.map((token) => token.text).join("");
-  if (text.endsWith(said)) return along(tokens, text.length - said.length);
-  return nearly(text, tokens);
+export function tokenSpans(text, tokens) {
+  const tokenText = tokens.map((token) => token.text).join("");
+  if (text.endsWith(tokenText)) return exactSpans(tokens, text.length - tokenText.length);
+  return approximateSpans(text, tokens);
 }
 
-function along(tokens, start) {
-  return tokens.map(({ text }) => {
-    const place = [start, start + text.length];
-    [, start] = place;
-    return place;
+function exactSpans(tokens, start) {
+  let position = start;
+  return tokens.map((token) => {
+    const span = [position, position + token.text.length];
+    position += token.text.length;
+    return span;
   });
 }
 
-/** From the end of the text, which is there for certain, to where the first token begins. */
-function nearly(text, tokens) {
-  let at = text.length;
-  return tokens.map((token) => token.text).reverse().map((said) => {
-    const end = at;
-    const word = said.trim();
-    const found = word ? text.lastIndexOf(word, at - word.length) : -1;
-    const space = /^\s/.test(said) && /\s/.test(text[found - 1] ?? "") ? 1 : 0;
-    if (found >= 0 && found >= at - said.length - NEAR) at = found - space;
-    else at = Math.max(0, at - said.length);
-    return [at, end];
+/** Match the tokens from the last to the first, because only the end of the text is sure to be the last token. */
+function approximateSpans(text, tokens) {
+  let position = text.length;
+  return tokens.map((token) => token.text).reverse().map((tokenText) => {
+    const end = position;
+    const word = tokenText.trim();
+    const match = word ? text.lastIndexOf(word, position - word.length) : -1;
+    const leadingSpace = /^\s/.test(tokenText) && /\s/.test(text[match - 1] ?? "") ? 1 : 0;
+    const isNear = match >= 0 && match >= position - tokenText.length - MAX_LOST_WHITESPACE;
+    position = isNear ? match - leadingSpace : Math.max(0, position - tokenText.length);
+    return [position, end];
   }).reverse();
 }

@@ -1,69 +1,71 @@
-// All states of a draft, as a tree: undo walks up, redo down, and what was not chosen is a branch beside.
+// All states of a draft as a tree. Undo moves to the parent, redo to a child, and rejected alternatives stay as
+// branches.
 //
-// A node is a change of its parent's text: at `at`, `removed` gives way to `inserted`. Node 0 is the empty text.
+// A node is a change to the text of its parent: at the position `at`, `inserted` replaces `removed`. Node 0 is the empty
+// text.
 
-export const FORMAT = "gpt-2-draft";
+const FORMAT = "gpt-2-draft";
 const KINDS = ["begin", "typed", "written", "taken"];
 
 export class Tree {
   constructor() {
     this.nodes = [{ parent: -1, at: 0, removed: "", inserted: "", kind: "begin" }];
     this.children = [[]];
-    this.last = [-1]; // of each node the child that redo leads to
+    this.redoChildren = [-1]; // for each node, the child that redo moves to
     this.current = 0;
     this.text = "";
   }
 
-  /** A tree from what `stored` gave. Throws an error for anything else. */
+  /** Return a tree from the value of its property `stored`. Throws an Error if the value is invalid. */
   static from(stored) {
-    if (stored?.format !== FORMAT || !Array.isArray(stored.nodes) || !stored.nodes.length) throw new Error("no draft");
+    const hasNodes = Array.isArray(stored?.nodes) && stored.nodes.length;
+    if (stored?.format !== FORMAT || !hasNodes) throw new Error("not a draft");
     const tree = new Tree();
     stored.nodes.slice(1).forEach((node, i) => {
-      const isWhole = Number.isInteger(node.parent) && node.parent >= 0 && node.parent <= i && Number.isInteger(node.at)
-        && typeof node.removed === "string" && typeof node.inserted === "string" && KINDS.includes(node.kind);
-      if (!isWhole) throw new Error(`node ${i + 1}`);
+      if (!isValidNode(node, i)) throw new Error(`invalid node ${i + 1}`);
       tree.#attach(node);
     });
     for (let node = 1; node < tree.nodes.length; node += 1) tree.#check(node);
     (stored.last ?? []).forEach((child, node) => {
-      if (tree.children[node]?.includes(child)) tree.last[node] = child;
+      if (tree.children[node]?.includes(child)) tree.redoChildren[node] = child;
     });
-    tree.go(Number.isInteger(stored.current) && tree.nodes[stored.current] ? stored.current : 0);
+    tree.goTo(Number.isInteger(stored.current) && tree.nodes[stored.current] ? stored.current : 0);
     return tree;
   }
 
-  /** What is kept and exported. */
+  /** The value that is stored and exported. */
   get stored() {
-    return { format: FORMAT, version: 1, current: this.current, last: this.last, nodes: this.nodes };
+    return { format: FORMAT, version: 1, current: this.current, last: this.redoChildren, nodes: this.nodes };
   }
 
   #attach({ parent, at, removed, inserted, kind }) {
     const node = this.nodes.push({ parent, at, removed, inserted, kind }) - 1;
     this.children.push([]);
-    this.last.push(-1);
+    this.redoChildren.push(-1);
     this.children[parent].push(node);
     return node;
   }
 
-  /** That what a node removes is there: by walking to it. */
+  /** Throw an Error if the text that a node removes is not in the text of its parent. */
   #check(node) {
-    this.go(this.nodes[node].parent);
+    this.goTo(this.nodes[node].parent);
     const { at, removed } = this.nodes[node];
-    if (at > this.text.length || !this.text.startsWith(removed, at)) throw new Error(`node ${node}`);
+    if (at > this.text.length || !this.text.startsWith(removed, at)) throw new Error(`invalid node ${node}`);
   }
 
-  /** A new state after a node, the current one unless another is given; one that is there already is not made twice. */
+  /** Add a child to a node (by default the current one) and return it. An equal child is returned, not duplicated. */
   add(change, kind, parent = this.current) {
-    const twin = this.children[parent].find((child) => same(this.nodes[child], change));
-    return twin ?? this.#attach({ parent, ...change, kind });
+    const equalChild = this.children[parent].find((child) => isSameChange(this.nodes[child], change));
+    return equalChild ?? this.#attach({ parent, ...change, kind });
   }
 
-  /** Lets the current state go further without a step of its own: nothing must follow from it. */
-  grow({ removed, inserted }) {
+  /** Extend the change of the current node instead of adding a child. The node must not have children. */
+  extendCurrent({ removed, inserted }) {
     const node = this.nodes[this.current];
     if (inserted) {
+      const end = this.changeEnd(this.current);
       node.inserted += inserted;
-      this.text = splice(this.text, node.at + node.inserted.length - inserted.length, 0, inserted);
+      this.text = splice(this.text, end, 0, inserted);
     } else {
       node.at -= removed.length;
       node.removed = removed + node.removed;
@@ -71,48 +73,52 @@ export class Tree {
     }
   }
 
-  /** Walks to a node; redo leads back along the way. Returns where in the text the last change was. */
-  go(target) {
-    const down = [];
+  /** Move to a node, and make redo lead to it. Returns the position of the last change in the text. */
+  goTo(target) {
+    const nodesDown = [];
     const ancestors = new Set(this.path());
-    let meeting = target;
-    for (; !ancestors.has(meeting); meeting = this.nodes[meeting].parent) down.unshift(meeting);
-    let place = null;
-    while (this.current !== meeting) place = this.#up();
-    for (const node of down) place = this.#down(node);
-    for (let node = target; node > 0; node = this.nodes[node].parent) this.last[this.nodes[node].parent] = node;
-    return place ?? this.end(target);
+    let commonAncestor = target;
+    for (; !ancestors.has(commonAncestor); commonAncestor = this.nodes[commonAncestor].parent) {
+      nodesDown.unshift(commonAncestor);
+    }
+    let position = null;
+    while (this.current !== commonAncestor) position = this.#moveUp();
+    for (const node of nodesDown) position = this.#moveDown(node);
+    for (let node = target; node > 0; node = this.nodes[node].parent) {
+      this.redoChildren[this.nodes[node].parent] = node;
+    }
+    return position ?? this.changeEnd(target);
   }
 
-  #up() {
+  #moveUp() {
     const { at, removed, inserted, parent } = this.nodes[this.current];
     this.text = splice(this.text, at, inserted.length, removed);
     this.current = parent;
     return at + removed.length;
   }
 
-  #down(node) {
+  #moveDown(node) {
     const { at, removed, inserted } = this.nodes[node];
     this.text = splice(this.text, at, removed.length, inserted);
     this.current = node;
     return at + inserted.length;
   }
 
-  /** Where the change of a node ends in its text. */
-  end(node) {
+  /** Return the position in the text of a node at which its change ends. */
+  changeEnd(node) {
     return this.nodes[node].at + this.nodes[node].inserted.length;
   }
 
-  /** From the beginning to the current node. */
+  /** Return the nodes from the root to a node, by default the current one. */
   path(node = this.current) {
     const nodes = [];
     for (; node >= 0; node = this.nodes[node].parent) nodes.unshift(node);
     return nodes;
   }
 
-  /** Where redo would end. */
+  /** Return the node that repeated redo reaches from a node, by default the current one. */
   tip(node = this.current) {
-    while (this.last[node] >= 0) node = this.last[node];
+    while (this.redoChildren[node] >= 0) node = this.redoChildren[node];
     return node;
   }
 
@@ -121,19 +127,21 @@ export class Tree {
   }
 
   get canRedo() {
-    return this.last[this.current] >= 0;
+    return this.redoChildren[this.current] >= 0;
   }
 
+  /** Move to the parent. Returns the position of the change, or null if there is nothing to undo. */
   undo() {
-    return this.canUndo ? this.go(this.nodes[this.current].parent) : null;
+    return this.canUndo ? this.goTo(this.nodes[this.current].parent) : null;
   }
 
+  /** Move to the redo child. Returns the position of the change, or null if there is nothing to redo. */
   redo() {
-    return this.canRedo ? this.go(this.last[this.current]) : null;
+    return this.canRedo ? this.goTo(this.redoChildren[this.current]) : null;
   }
 
-  /** The nearest place at or above the current node where there is a choice: [the node there, its siblings]. */
-  fork() {
+  /** Return [node, children of its parent] for the nearest node on the path that has siblings, or null. */
+  nearestFork() {
     for (let node = this.current; node > 0; node = this.nodes[node].parent) {
       const siblings = this.children[this.nodes[node].parent];
       if (siblings.length > 1) return [node, siblings];
@@ -142,16 +150,23 @@ export class Tree {
   }
 }
 
-const same = (a, b) => a.at === b.at && a.removed === b.removed && a.inserted === b.inserted;
+function isValidNode({ parent, at, removed, inserted, kind }, maxParent) {
+  const hasParent = Number.isInteger(parent) && parent >= 0 && parent <= maxParent;
+  const hasTexts = typeof removed === "string" && typeof inserted === "string";
+  return hasParent && Number.isInteger(at) && hasTexts && KINDS.includes(kind);
+}
 
-export const splice = (text, at, count, inserted) => text.slice(0, at) + inserted + text.slice(at + count);
+const isSameChange = (a, b) => a.at === b.at && a.removed === b.removed && a.inserted === b.inserted;
 
-/** The one change that makes `before` into `after`; it begins at `hint` or before it. */
+const splice = (text, at, count, inserted) => text.slice(0, at) + inserted + text.slice(at + count);
+
+/** Return the single change that turns `before` into `after`. It starts at `hint` or earlier. */
 export function difference(before, after, hint) {
-  const most = Math.min(before.length, after.length);
+  const minLength = Math.min(before.length, after.length);
+  const maxPrefix = Math.min(minLength, hint);
   let at = 0;
-  while (at < Math.min(most, hint) && before[at] === after[at]) at += 1;
-  let tail = 0;
-  while (tail < most - at && before.at(-1 - tail) === after.at(-1 - tail)) tail += 1;
-  return { at, removed: before.slice(at, before.length - tail), inserted: after.slice(at, after.length - tail) };
+  while (at < maxPrefix && before[at] === after[at]) at += 1;
+  let suffix = 0;
+  while (suffix < minLength - at && before.at(-1 - suffix) === after.at(-1 - suffix)) suffix += 1;
+  return { at, removed: before.slice(at, before.length - suffix), inserted: after.slice(at, after.length - suffix) };
 }
