@@ -117,8 +117,8 @@ def test_tokens_of_a_vocabulary_that_normalizes_white_space_are_found_in_the_tex
     text = "Davor.  Das  blaue\tPferd \nlief  "
     token_texts = ["Das", " blaue", " P", "ferd", "\n", "lief"]
     spans = page.evaluate(
-        "async ([text, tokens]) => (await import('/token_spans.js')).tokenSpans(text, tokens.map((text) => ({ text })))",
-        [text, token_texts],
+        "async ([text, tokens]) => (await import('/token_spans.js')).tokenSpans(text, tokens)",
+        [text, [{"text": token_text} for token_text in token_texts]],
     )
     assert [text[a:b].strip() for a, b in spans] == ["Das", "blaue", "P", "ferd", "", "lief"]
 
