@@ -1,4 +1,4 @@
-"""Prompts in, text out: loading a model, batches of samples, stop strings, streaming.
+"""Generate text from prompts: loading a model, batches of samples, stop strings, streaming.
 
 >>> model = load("124M")
 >>> for text in generate(model, [Request("Hello, my name is", length=20, seed=1)]):
@@ -26,14 +26,14 @@ from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, re
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary
 
-# Why a text ended: it has all its tokens, or it came to a stop string or the end of text.
+# Why a text ended: it has all its tokens, or it reached a stop string or the end of text.
 FINISH_LENGTH = "length"
 FINISH_STOP = "stop"
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A vocabulary and a backend that belong together; several models can be loaded side by side.
+    """A vocabulary and a backend that belong together; several models can be loaded at the same time.
 
     Attributes:
         encoder: The vocabulary.
@@ -56,13 +56,13 @@ class Model:
 
 
 class TextChunk(NamedTuple):
-    """Text that a request has gained, with the token that brought it.
+    """New text of a request, with the token that it comes from.
 
     Attributes:
         request: The request's index among the requests, or its number in a `TextBatch`.
         text: The new text; empty if the token ends within a character, or if it may start a stop string.
         finish_reason: FINISH_LENGTH or FINISH_STOP with a request's last chunk, else empty.
-        token: The new token; None for a request for no tokens.
+        token: The new token; None if the request has length 0.
         prompt: With the first chunk of a request with `echo`, the prompt's tokens.
     """
 
@@ -113,8 +113,8 @@ def load(
         models_dir: The folder that holds model directories.
         precision: The weights' precision in memory, one of `request.PRECISIONS`.
         threads: How many threads compute, at most `devices.MAX_THREADS`; None for one per core.
-        cache: Whether the weights, as they are packed for this machine, are stored in the user's cache, where the next
-            process finds them.
+        cache: Whether the weights are stored in the user's cache as they are packed for this machine, so that the next
+            process loads them faster.
 
     Returns:
         The model.
@@ -137,13 +137,13 @@ def load_weights(
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
-    """Load the weights of a model whose vocabulary is loaded: the part of `load` that takes long.
+    """Load the weights of a model whose vocabulary is already loaded: the slow part of `load`.
 
     Args:
         directory: The model's files.
         encoder: The model's vocabulary.
         precision: See `load`.
-        notify: Called with a line before anything that takes especially long.
+        notify: Called with a line of text before an especially slow step.
         threads: See `load`.
         cache: See `load`.
 
@@ -180,7 +180,7 @@ def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) 
 
 
 def completions_in_order(chunks: Iterable[TextChunk]) -> Iterator[Completion]:
-    """Join chunks to completions, and yield each as soon as it and all before it are complete."""
+    """Join chunks to completions, and yield each one as soon as it and all earlier ones are complete."""
     received: dict[int, list[TextChunk]] = {}
     first = 0
     for chunk in chunks:
@@ -199,9 +199,9 @@ def _join_chunks(chunks: list[TextChunk]) -> Completion:
 def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[TextChunk]:
     """Generate the texts of the requests and yield them chunk by chunk.
 
-    When a text has ended, the next request takes its place. A request is taken from the iterable when there is a place
-    for it. A text is never cut inside a character, and the possible start of a stop string is held back. Closing the
-    iterator early stops all texts. A warning says so if memory suffices for fewer texts than batch_size.
+    When a text ends, the next request is taken from the iterable and starts in its place. A chunk never ends inside a
+    character, and the possible start of a stop string is held back. Closing the iterator early stops all texts. If
+    there is memory for fewer texts than batch_size, a warning says so.
 
     Args:
         model: The model.
@@ -220,7 +220,7 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
 
 
 def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[TextChunk]:
-    indices: dict[int, int] = {}  # of the requests, by their numbers in the batch
+    indices: dict[int, int] = {}  # of each request, by its number in the batch
     with TextBatch(model) as batch:
         pending = enumerate(_prepare_all(model, requests))
         following = next(pending, None)
@@ -257,7 +257,7 @@ def _prepare_all(model: Model, requests: Iterable[Request]) -> Iterator[TokenSeq
 
 
 def encode_prompt(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
-    """Return the ids of a prompt; no prompt, or one that has no ids, becomes the end-of-text id."""
+    """Return the ids of a prompt; without a prompt or ids, the end-of-text id alone."""
     if prompt is None:
         return [encoder.end_of_text]
     if not isinstance(prompt, str):
@@ -288,9 +288,9 @@ def prepare(request: Request, ids: Sequence[int]) -> TokenSequence:
 
 
 class TextBatch:
-    """Texts that are generated together: they come and go, and each step adds a token to some of them.
+    """Texts that are generated together; they join and leave, and each step adds a token to some of them.
 
-    Only one thread may use it. A text whose last chunk has been returned has left.
+    A text leaves when its last chunk is returned. Only one thread may use a batch.
 
     >>> with TextBatch(model) as batch:
     ...     number = batch.add(prepare(Request("Hello", length=20), model.encoder.encode("Hello")))
@@ -327,12 +327,12 @@ class TextBatch:
         return self.batch.has_room(sequence)
 
     def add(self, sequence: TokenSequence) -> int:
-        """Add the text of a sequence that `prepare` has made, and return the number by which its chunks are known.
+        """Add a sequence from `prepare`, and return the number that its chunks have as their `request`.
 
         Raises:
-            UsageError: The model does not have all of the ids.
+            UsageError: The prompt or a bias has ids outside the model's vocabulary.
         """
-        assert sequence.request is not None, "`prepare` makes sequences that have their request"
+        assert sequence.request is not None, "a sequence from `prepare` has its request"
         number = self.batch.add(sequence)
         self.texts[number] = _Text(self.model.encoder, number, sequence.request)
         return number
@@ -343,7 +343,7 @@ class TextBatch:
         self.batch.remove(number)
 
     def step(self) -> list[TextChunk]:
-        """Return the next chunk of each text; none of those whose prompts are still being prefilled."""
+        """Return the next chunk of each text, except texts whose prompts are still being prefilled."""
         chunks = []
         for number, text in self.texts.items():
             if not text.request.length and not text.request.echo:  # no token is requested

@@ -1,4 +1,4 @@
-// Many short jobs on teams of changing sizes, some of which fail: for ThreadSanitizer (test_team.py).
+// Runs many short jobs on teams of changing sizes under ThreadSanitizer (test_team.py); some of the jobs fail.
 
 #include "../../src/gpt2/engine/native/team.h"
 

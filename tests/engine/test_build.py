@@ -1,4 +1,4 @@
-"""Where the native library is kept, when it is compiled, and which ones are loaded."""
+"""When the native library is compiled, where it is cached, and which cached libraries are loaded."""
 
 import ctypes
 import hashlib
@@ -26,64 +26,64 @@ from gpt2.request import BFLOAT16, Sampling
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder for compiled libraries, which is not there yet."""
+    """Return the folder for compiled libraries, which does not exist yet."""
     monkeypatch.delenv(cache_folder.FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / cache_folder.OWN_FOLDER
 
 
-class Compiler:
-    """A program in the place of a compiler."""
+class FakeCompiler:
+    """A shell script that stands in for a compiler and counts its runs."""
 
     def __init__(self, path):
         self.path = path
 
-    def does(self, *lines):
+    def set_script(self, *lines):
         self.path.write_text("\n".join(["#!/bin/sh", 'echo >> "$0.runs"', "for out; do :; done", *lines, ""]))
         self.path.chmod(0o755)
         os.utime(self.path, (1, 1))
 
     @property
     def runs(self):
-        record = Path(f"{self.path}.runs")
-        return len(record.read_text()) if record.exists() else 0
+        log = Path(f"{self.path}.runs")
+        return len(log.read_text()) if log.exists() else 0
 
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    found = Compiler(tmp_path / "cxx")
-    monkeypatch.setenv("CXX", str(found.path))
-    return found
+    fake = FakeCompiler(tmp_path / "cxx")
+    monkeypatch.setenv("CXX", str(fake.path))
+    return fake
 
 
 @pytest.fixture
 def copier(native, compiler):
-    """Its product is the library that other tests use."""
-    compiler.does(f'cp {native._name} "$out"')
+    """Return a compiler whose output is the library that other tests use."""
+    compiler.set_script(f'cp {native._name} "$out"')
     return compiler
 
 
-def no_compiler(monkeypatch):
+def remove_compilers(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build, "COMPILERS", ())
     monkeypatch.setattr(build, "ZIG", "no_such_package")
 
 
-def test_no_compiler_is_no_obstacle(cache, monkeypatch, tiny_dir):
+def test_without_a_compiler_tensorflow_computes(cache, monkeypatch, tiny_dir):
     monkeypatch.setattr(build, "load", build.find)
-    no_compiler(monkeypatch)
+    remove_compilers(monkeypatch)
     for _ in range(2):
         with pytest.raises(build.NoLibraryError, match="^there is no C.. compiler; pip install ziglang brings one$"):
             build.load()
-    without = load.load_backend(open_model_dir(tiny_dir))
-    assert without.name == f"TensorFlow: {build.NO_COMPILER}"
-    assert generate_ids(without, [TokenSequence([1], Sampling(temperature=0))], 3)
+    backend = load.load_backend(open_model_dir(tiny_dir))
+    assert backend.name == f"TensorFlow: {build.NO_COMPILER}"
+    assert generate_ids(backend, [TokenSequence([1], Sampling(temperature=0))], 3)
 
 
-def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, monkeypatch):
-    """Not in the next process either."""
+def test_a_failing_compiler_is_named_and_not_tried_again(cache, compiler, monkeypatch):
+    """The next process does not try it either."""
     build._find_once.cache_clear()
-    compiler.does("echo 'x.h:1: error: no such thing' >&2", "exit 1")
+    compiler.set_script("echo 'x.h:1: error: no such thing' >&2", "exit 1")
     for _ in range(2):
         with pytest.raises(
             build.NoLibraryError, match=r"cxx failed: x.h:1: error: no such thing; .* delete .*\.failed$"
@@ -110,31 +110,31 @@ def test_a_compiler_that_fails_is_named_and_not_tried_again(cache, compiler, mon
 
 @pytest.fixture
 def zig(tmp_path, monkeypatch, native):
-    """A package in the place of Zig's, whose product is the library that other tests use, and no other compiler."""
-    no_compiler(monkeypatch)
+    """Return the only compiler: a package in place of Zig's, whose output is the library that other tests use."""
+    remove_compilers(monkeypatch)
     monkeypatch.setattr(build, "ZIG", "a_compiler_in_a_package")
     monkeypatch.delenv(build.ZIG_CACHE_VARIABLE, raising=False)
     package = tmp_path / "packages" / build.ZIG
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
-    found = Compiler(package / "zig")
-    found.does('[ "$1" = c++ ] || exit 1', f"touch ${build.ZIG_CACHE_VARIABLE}/$$", f'cp {native._name} "$out"')
-    return found
+    fake = FakeCompiler(package / "zig")
+    fake.set_script('[ "$1" = c++ ] || exit 1', f"touch ${build.ZIG_CACHE_VARIABLE}/$$", f'cp {native._name} "$out"')
+    return fake
 
 
-def test_zig_compiles_where_there_is_nothing_else(cache, zig):
-    told = []
+def test_zig_compiles_if_there_is_no_other_compiler(cache, zig):
+    messages = []
     for _ in range(2):
-        assert calls.library_int(build.find(told.append), "gpt2_width") > 0
-    assert zig.runs == 1 and [line[-16:] for line in told] == ["a minute or more"]
-    assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}  # nothing of its cache
+        assert calls.library_int(build.find(messages.append), "gpt2_width") > 0
+    assert zig.runs == 1 and [line[-16:] for line in messages] == ["a minute or more"]
+    assert {path.suffix for path in cache.iterdir()} == {".so", ".sha256"}  # nothing of Zig's own cache
 
 
-def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkeypatch):
-    failing = [Compiler(tmp_path / name) for name in ("one", "two")]
+def test_the_next_compiler_is_tried_if_one_fails(cache, zig, tmp_path, monkeypatch):
+    failing = [FakeCompiler(tmp_path / name) for name in ("one", "two")]
     for compiler in failing:
-        compiler.does("echo 'error: too old' >&2", "exit 1")
+        compiler.set_script("echo 'error: too old' >&2", "exit 1")
     (tmp_path / "one_again").symlink_to(failing[0].path)
     paths = [str(failing[0].path), str(tmp_path / "one_again"), str(failing[1].path)]
     monkeypatch.setattr(build, "COMPILERS", paths)
@@ -146,8 +146,8 @@ def test_the_next_compiler_is_tried_where_one_fails(cache, zig, tmp_path, monkey
         build.find()
 
 
-def test_what_cannot_be_loaded_counts_as_failed(cache, compiler):
-    compiler.does('echo nonsense > "$out"')
+def test_a_library_that_cannot_be_loaded_counts_as_a_failure(cache, compiler):
+    compiler.set_script('echo nonsense > "$out"')
     for _ in range(2):
         with pytest.raises(
             build.NoLibraryError, match="the library that .*cxx compiled cannot be loaded: .*; to try again, delete"
@@ -156,23 +156,23 @@ def test_what_cannot_be_loaded_counts_as_failed(cache, compiler):
     assert compiler.runs == 1
 
 
-def test_a_library_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
-    made = []
+def test_a_library_is_written_atomically(tmp_path, monkeypatch):
+    outputs = []
 
     def compiler(command, **_):
-        made.append(Path(command[command.index("-o") + 1]))
-        made[-1].touch()
-        assert not (tmp_path / "native.so").exists() or len(made) == 2
+        outputs.append(Path(command[command.index("-o") + 1]))
+        outputs[-1].touch()
+        assert not (tmp_path / "native.so").exists() or len(outputs) == 2
 
     monkeypatch.setattr(subprocess, "run", compiler)
     build.compile_library("c++", tmp_path / "native.so")
-    build.compile_library("c++", tmp_path / "native.so")  # as a second process does, whose compiler was slower
+    build.compile_library("c++", tmp_path / "native.so")  # as a slower second process does
     assert {path.name for path in tmp_path.iterdir()} == {"native.so", "native.sha256"}
-    assert not any(path.exists() for path in made)
+    assert not any(path.exists() for path in outputs)
 
 
-def replaced(path, content):
-    """Under the same name another file: the one that was there may be in use."""
+def replace_file(path, content):
+    """Put a new file in place of one that may be in use."""
     path.unlink()
     path.write_bytes(content)
 
@@ -180,14 +180,14 @@ def replaced(path, content):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda library: replaced(library, b""),
-        lambda library: replaced(library, library.read_bytes()[:60_000]),  # would end the process with SIGBUS
-        lambda library: replaced(library, library.read_bytes()[:-1] + b"!"),
+        lambda library: replace_file(library, b""),
+        lambda library: replace_file(library, library.read_bytes()[:60_000]),  # would end the process with SIGBUS
+        lambda library: replace_file(library, library.read_bytes()[:-1] + b"!"),
         lambda library: library.with_suffix(".sha256").unlink(),
-        lambda library: replaced(library.with_suffix(".sha256"), b"\xff"),
+        lambda library: replace_file(library.with_suffix(".sha256"), b"\xff"),
     ],
 )
-def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
+def test_a_damaged_library_is_compiled_again(cache, copier, damage):
     build.find()
     damage(*cache.glob("*.so"))
     for _ in range(2):
@@ -195,14 +195,13 @@ def test_a_damaged_library_is_compiled_anew(cache, copier, damage):
     assert copier.runs == 2
 
 
-def test_a_whole_library_that_does_not_load_is_compiled_anew(cache, copier, tmp_path, monkeypatch):
+def test_an_undamaged_library_that_does_not_load_is_compiled_again(cache, copier, tmp_path, monkeypatch):
     build.find()
-    moved = shutil.copytree(
-        cache, tmp_path / "moved" / cache_folder.OWN_FOLDER
-    )  # what has been loaded is not looked at again
+    # A library is loaded only once from each path.
+    moved = shutil.copytree(cache, tmp_path / "moved" / cache_folder.OWN_FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "moved"))
     (library,) = moved.glob("*.so")
-    replaced(library, b"for a machine of another kind")
+    replace_file(library, b"for a machine of another kind")
     library.with_suffix(".sha256").write_text(hashlib.sha256(library.read_bytes()).hexdigest())
     for _ in range(2):
         assert calls.library_int(build.find(), "gpt2_width") > 0
@@ -215,55 +214,54 @@ def test_a_library_belongs_to_a_compiler_and_a_c_library(cache, copier, monkeypa
     os.utime(copier.path, (3, 3))
     build.find()
     assert copier.runs == len(list(cache.glob("*.so"))) == 2
-    no_compiler(monkeypatch)
-    assert calls.library_int(build.find(), "gpt2_width") > 0  # whichever made it
+    remove_compilers(monkeypatch)
+    assert calls.library_int(build.find(), "gpt2_width") > 0  # from either compiler
     monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "1.0"))
     with pytest.raises(build.NoLibraryError, match="there is no C.. compiler"):
         build.find()
 
 
-def test_ones_own_folder_is_closed_to_others(cache, copier):
+def test_the_own_folder_is_closed_to_other_users(cache, copier):
     build.find()
     assert cache.stat().st_mode & 0o777 == 0o700
     (library,) = cache.glob("*.so")
     cache.chmod(0o777)
-    library.chmod(0o777)  # whoever could write it may have done so
+    library.chmod(0o777)  # another user may have written to it
     build.find()
     assert cache.stat().st_mode & 0o777 == 0o700 and copier.runs == 2
 
 
-def test_a_folder_that_others_can_write_is_not_trusted(tmp_path, cache, copier, monkeypatch):
-    open_to_all = tmp_path / "open"
-    open_to_all.mkdir()
-    open_to_all.chmod(0o777)
-    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(open_to_all))
+def test_a_folder_that_other_users_can_write_is_not_trusted(tmp_path, cache, copier, monkeypatch):
+    writable = tmp_path / "open"
+    writable.mkdir()
+    writable.chmod(0o777)
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(writable))
     with pytest.raises(
-        build.NoLibraryError, match=f"{open_to_all} can be written by other users, .* set GPT2_NATIVE_CACHE"
+        build.NoLibraryError, match=f"{writable} can be written by other users, .* set GPT2_NATIVE_CACHE"
     ):
         build.find()
     assert copier.runs == 0 and not cache.exists()
 
 
-def test_a_folder_of_somebody_else_is_not_trusted(cache, copier, monkeypatch):
+def test_a_folder_of_another_user_is_not_trusted(cache, copier, monkeypatch):
     build.find()
     if os.geteuid() == 0:
         os.chown(cache, 4321, -1)
     else:
-        me = os.geteuid()
-        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
     with pytest.raises(build.NoLibraryError, match=f"{cache} belongs to another user, so nothing in it is executed"):
         build.find()
 
 
-def test_a_named_folder_is_asked_first(tmp_path, cache, copier, monkeypatch):
-    named = tmp_path / "named"
-    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(named))
+def test_the_folder_of_the_environment_variable_comes_first(tmp_path, cache, copier, monkeypatch):
+    folder = tmp_path / "named"
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(folder))
     build.find()
-    assert len(list(named.glob("*.so"))) == 1 and not cache.exists()
+    assert len(list(folder.glob("*.so"))) == 1 and not cache.exists()
     (tmp_path / "file").touch()
-    monkeypatch.setenv(
-        cache_folder.FOLDER_VARIABLE, str(tmp_path / "file/folder")
-    )  # one that cannot be written, without a library
+    # A folder that cannot be created.
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "file/folder"))
     build.find()
     assert len(list(cache.glob("*.so"))) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file/cache"))
@@ -282,11 +280,11 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
     build.find()
     assert list(tmp_path.glob("home/.cache/gpt-2-tensorflow/*.so")) and not Path("relative").exists()
 
-    def nobody(uid):
+    def no_entry(uid):
         raise KeyError(uid)
 
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
     with pytest.raises(build.NoLibraryError, match="there is no home folder .*; set GPT2_NATIVE_CACHE to a folder"):
         build.find()
     monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(tmp_path / "named"))
@@ -294,31 +292,31 @@ def test_a_relative_cache_is_ignored_and_a_home_is_not_needed(tmp_path, monkeypa
     assert copier.runs == 2
 
 
-@pytest.mark.parametrize("answer, expected", [(0, []), (-1, [build.WITHOUT_TILES])])
-def test_a_system_is_asked_for_the_matrix_unit(monkeypatch, answer, expected):
-    asked = []
+@pytest.mark.parametrize("status, expected", [(0, []), (-1, [build.WITHOUT_TILES])])
+def test_the_system_is_asked_to_permit_the_matrix_unit(monkeypatch, status, expected):
+    requests = []
 
     class Library:
         def syscall(self, *numbers):
-            asked.append(tuple(number.value for number in numbers))
-            return answer
+            requests.append(tuple(number.value for number in numbers))
+            return status
 
     monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
     monkeypatch.setattr(devices, "cpu_flags", lambda: {"avx2", devices.AMX_FLAG})
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
-    assert build.compiler_options() == [*build.OPTIONS, *expected] and asked == [devices.REQUEST_AMX_SYSCALL]
+    assert build.compiler_options() == [*build.OPTIONS, *expected] and requests == [devices.REQUEST_AMX_SYSCALL]
     assert ("the system does not permit" in diagnostics.describe_processor()) == bool(expected)
-    for name, kind in (("linux", "aarch64"), ("darwin", "x86_64")):  # nobody is asked
+    for name, machine in (("linux", "aarch64"), ("darwin", "x86_64")):  # no system call
         monkeypatch.setattr(devices.sys, "platform", name)
-        monkeypatch.setattr(devices.platform, "machine", lambda kind=kind: kind)
-        assert not devices.is_amx_permitted() and len(asked) == 2
+        monkeypatch.setattr(devices.platform, "machine", lambda machine=machine: machine)
+        assert not devices.is_amx_permitted() and len(requests) == 2
 
 
 @pytest.mark.slow
-def test_what_is_compiled_for_a_matrix_unit_computes_nothing_where_there_is_none(tmp_path, monkeypatch, tiny_dir):
+def test_a_library_for_the_matrix_unit_is_rejected_without_one(tmp_path, monkeypatch, tiny_dir):
     if devices.AMX_FLAG in devices.cpu_flags() or "avx512_bf16" not in devices.cpu_flags():
-        pytest.skip("this processor has it, or less than what comes with it")
+        pytest.skip("this processor has the matrix unit, or lacks the instructions that come with it")
     compiler = next(build.find_compilers())
     amx.require_compiler(build.compiler_command(compiler))
     monkeypatch.setattr(build, "OPTIONS", (*build.OPTIONS, *amx.OPTIONS))

@@ -1,4 +1,4 @@
-"""The native backend against TensorFlow's, and what happens where there are none."""
+"""The native backend compared with TensorFlow's, and its use of memory, threads and processes."""
 
 import contextlib
 import dataclasses
@@ -40,97 +40,99 @@ def native_small(native, small_dir):
     return load.load_backend(open_model_dir(small_dir))
 
 
-def packed(w, name, layout=Layout.OUT_IN, cuts=()):
-    """A matrix [O, I] as the native library keeps it, given in rows cut at these places."""
+def pack(w, precision, layout=Layout.OUT_IN, cuts=()):
+    """Return a matrix [O, I] and its scales as the native library stores them; it is read in parts cut at `cuts`."""
     whole = w if layout is Layout.OUT_IN else w.T
     weight = Weight(whole.shape, layout, lambda: iter(np.split(whole, cuts)))
-    return packing.WeightPacker(build.load(), name).pack_matrix(weight)
+    return packing.WeightPacker(build.load(), precision).pack_matrix(weight)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (33, 64), (32, 1), (100, 32)])
 @pytest.mark.parametrize("layout", Layout)
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_panels_hold_the_outputs_and_zeros_after_them(native, shape, layout, name):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_panels_hold_the_outputs_padded_with_zeros(native, shape, layout, precision):
     w = (np.arange(1, 1 + shape[0] * shape[1]) % 100).reshape(shape).astype(np.float32)
-    w[:, 0] = 127  # so that the numbers are whole in int8 too
-    panels, scale = packed(w, name, layout)
+    w[:, 0] = 127  # so that the scale of int8 is 1
+    panels, scale = pack(w, precision, layout)
     width = calls.library_int(build.load(), "gpt2_width")
-    found = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / width, width]
-    assert found.shape[1:] == (4 // panels.itemsize, -(-shape[0] // width), width)
-    found = found.reshape(found.shape[0] * found.shape[1], -1)
-    if name == "int8":
-        found = np.where(found, found.astype(int) - 128, 0)  # they are kept plus 128
-    if name == "bfloat16":
-        found = (found.astype(np.uint32) << 16).view(np.float32)
-    np.testing.assert_array_equal(found[: shape[1], : shape[0]].T, w)
-    assert not found[shape[1] :].any() and not found[:, shape[0] :].any()
+    values = np.transpose(panels, (1, 3, 0, 2))  # [I / group, group, O / width, width]
+    assert values.shape[1:] == (4 // panels.itemsize, -(-shape[0] // width), width)
+    values = values.reshape(values.shape[0] * values.shape[1], -1)
+    if precision == "int8":
+        values = np.where(values, values.astype(int) - 128, 0)  # stored with an offset of 128
+    if precision == "bfloat16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    np.testing.assert_array_equal(values[: shape[1], : shape[0]].T, w)
+    assert not values[shape[1] :].any() and not values[:, shape[0] :].any()
     assert scale.tolist() == [1] * shape[0]
 
 
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_where_the_pieces_are_cut_does_not_matter(native, name):
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_weights_read_in_parts_are_packed_the_same(native, precision):
     w = np.random.default_rng(0).normal(size=(150, 7)).astype(np.float32)
-    whole = packed(w, name)
+    whole = pack(w, precision)
     for cuts in ([64, 128], [70], [1, 31, 32, 33, 149]):
-        for found, expected in zip(packed(w, name, cuts=cuts), whole):
-            np.testing.assert_array_equal(found, expected)
+        for array, expected in zip(pack(w, precision, cuts=cuts), whole):
+            np.testing.assert_array_equal(array, expected)
 
 
-def test_int8_weights_are_those_of_numpy(native):
+def test_int8_weights_equal_numpys(native):
     w = np.random.default_rng(0).normal(size=(70, 33)).astype(np.float32)
     w[3] = 0
     values, scale = quantize.to_int8(w)
     for layout in Layout:
-        panels, scales = packed(w, "int8", layout)
-        found = np.transpose(panels, (0, 2, 1, 3)).reshape(-1, 36)[:70, :33].astype(int) - 128
-        np.testing.assert_array_equal(found, values)
+        panels, scales = pack(w, "int8", layout)
+        packed_values = np.transpose(panels, (0, 2, 1, 3)).reshape(-1, 36)[:70, :33].astype(int) - 128
+        np.testing.assert_array_equal(packed_values, values)
         np.testing.assert_array_equal(scales, scale)
 
 
-def test_the_ids_are_those_of_tensorflow(native_tiny, tiny_model):
+def test_ids_equal_tensorflows(native_tiny, tiny_model):
     assert native_tiny.name != tiny_model.backend.name
     assert generate_ids(native_tiny, SEQUENCES, 90) == generate_ids(tiny_model.backend, SEQUENCES, 90)
-    for row in SEQUENCES:
-        assert generate_ids(native_tiny, [row], 90) == generate_ids(tiny_model.backend, [row], 90)
+    for sequence in SEQUENCES:
+        assert generate_ids(native_tiny, [sequence], 90) == generate_ids(tiny_model.backend, [sequence], 90)
 
 
-def fed(backend, ids, sizes):
-    """The logits [V] after the ids [T], fed to a row of its own in pieces of these sizes."""
-    blocks, start = backend.new_pool(), 0
-    own = [blocks.allocate() for _ in range(blocks_for(len(ids)))]
+def logits_after(backend, ids, sizes):
+    """Return the logits [V] after the ids [T], which are computed in segments of these sizes."""
+    pool = backend.new_pool()
+    start = 0
+    blocks = [pool.allocate() for _ in range(blocks_for(len(ids)))]
     for size in sizes:
-        logits = backend.extend(blocks, [Segment(own, start, ids[start : start + size])])
+        logits = backend.extend(pool, [Segment(blocks, start, ids[start : start + size])])
         start += size
     return logits.values[0]
 
 
-def test_logits_are_those_of_tensorflow(native_small, small_model):
-    """Prefilled at once, in two parts and token by token, in rows of different lengths."""
+def test_logits_equal_tensorflows(native_small, small_model):
+    """The ids are prefilled in one segment, in two, and one by one."""
     tokens = np.random.default_rng(3).integers(small_model.hparams.n_vocab, size=(3, 100)).astype(np.int32)
     for ids, count in zip(tokens, (100, 37, 64)):
-        expected = fed(small_model.backend, ids[:count], [count])
+        expected = logits_after(small_model.backend, ids[:count], [count])
         for sizes in ([count], [count // 2, count - count // 2], [1] * count):
-            np.testing.assert_allclose(fed(native_small, ids[:count], sizes), expected, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(logits_after(native_small, ids[:count], sizes), expected, rtol=0, atol=1e-5)
 
 
-def test_greedy_ids_are_those_of_the_original(native_small):
-    rows = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
-    assert generate_ids(native_small, rows, 40) == GOLDEN["greedy"]
+def test_greedy_ids_equal_the_originals(native_small):
+    sequences = [TokenSequence(tokens, GREEDY) for tokens in GOLDEN["tokens"]]
+    assert generate_ids(native_small, sequences, 40) == GOLDEN["greedy"]
 
 
-@pytest.mark.parametrize("name", PRECISIONS[1:])
-def test_narrow_weights_give_the_same_in_both_decoders(native, small_dir, small_model, name):
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_narrow_weights_give_similar_logits_in_both_backends(native, small_dir, small_model, precision):
     directory = open_model_dir(small_dir)
     ids = np.array([*GOLDEN["tokens"][0], 7])
-    found = [
-        [fed(loaded, ids, [len(ids)]), fed(loaded, ids, [len(ids) - 1, 1])]
-        for loaded in (load.load_backend(directory, name, native=with_ops) for with_ops in (True, False))
-    ]
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=0.05)  # native: bfloat16 in the cache and in prefills
-    assert 1e-4 < np.abs(found[0][0] - fed(small_model.backend, ids, [len(ids)])).max() < 0.2
+    native_logits, tensorflow_logits = (
+        [logits_after(backend, ids, [len(ids)]), logits_after(backend, ids, [len(ids) - 1, 1])]
+        for backend in (load.load_backend(directory, precision, native=is_native) for is_native in (True, False))
+    )
+    # The native backend uses bfloat16 in the cache and for prefills.
+    np.testing.assert_allclose(native_logits, tensorflow_logits, rtol=0, atol=0.05)
+    assert 1e-4 < np.abs(native_logits[0] - logits_after(small_model.backend, ids, [len(ids)])).max() < 0.2
 
 
-def test_int8_is_within_half_a_step():
+def test_int8_rounds_by_at_most_half_a_step():
     w = np.random.default_rng(0).normal(size=[41, 50]).astype(np.float32)
     w *= np.array([[1e-3]] * 20 + [[10.0]] * 20 + [[0.0]], np.float32)
     values, scale = quantize.to_int8(w)
@@ -139,17 +141,17 @@ def test_int8_is_within_half_a_step():
 
 
 @pytest.mark.parametrize("n_vocab", [1, 5, 8, 1001])
-def test_random_words_are_those_of_numpy(native_tiny, monkeypatch, n_vocab):
-    """For all ids or for some, of several samples, beyond 32 bits too, in one call."""
+def test_random_words_equal_numpys(native_tiny, monkeypatch, n_vocab):
+    """One call draws words for all ids or for some, of several samples, with seeds beyond 32 bits."""
     monkeypatch.setattr(native_tiny, "hparams", dataclasses.replace(native_tiny.hparams, n_vocab=n_vocab))
     rng = np.random.default_rng(0)
-    wanted = [
+    requests = [
         RandomWordsRequest(RandomNumbers(seed, 2), token, None if all_ids else rng.integers(n_vocab, size=5))
         for seed, token in ((0, 0), (1, 1), (2**40, 2), (3, 1000), (3, 10**7))
         for all_ids in (True, False)
     ]
-    for words, found in zip(wanted, native_tiny.random_words(wanted)):
-        np.testing.assert_array_equal(found, words.numbers.words(words.token, n_vocab, words.ids))
+    for request, words in zip(requests, native_tiny.random_words(requests)):
+        np.testing.assert_array_equal(words, request.numbers.words(request.token, n_vocab, request.ids))
     assert native_tiny.random_words([]) == []
 
 
@@ -177,99 +179,105 @@ for seed in range(int(sys.argv[2])):
 
 
 def memory_after(small_dir, *counts):
-    """Bytes of a process of its own, where nothing else takes memory or gives it back, after so many rows."""
+    """Return the memory of a separate process in bytes after each of these numbers of sequences."""
     seeds = [str(count // 3 - 1) for count in counts]
     command = [sys.executable, "-c", GENERATIONS, str(small_dir), str(counts[-1] // 3), *seeds]
     result = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=500
     )
     assert result.returncode == 0, result.stderr
-    found = [list(map(int, line.split())) for line in result.stdout.splitlines()]
-    assert [used for _, used in found] == [20] * len(counts)
-    return [size for size, _ in found]
+    measured = [list(map(int, line.split())) for line in result.stdout.splitlines()]
+    assert [n_used for _, n_used in measured] == [20] * len(counts)
+    return [n_bytes for n_bytes, _ in measured]
 
 
-def test_rows_that_came_and_went_leave_the_memory_as_it_was(native, small_dir):
+def test_removed_sequences_leave_no_memory_behind(native, small_dir):
     before, after = memory_after(small_dir, 90, 660)
-    assert after - before < 4_000_000  # 200 caches that were kept would be many times that
+    assert after - before < 4_000_000  # far less than 200 leaked caches
 
 
 @pytest.mark.slow
-def test_ten_thousand_rows_leave_the_memory_as_it_was(native, small_dir):
+def test_ten_thousand_removed_sequences_leave_no_memory_behind(native, small_dir):
     before, after = memory_after(small_dir, 99, 9999)
     assert after < 1.02 * before
 
 
-def test_native_models_side_by_side(native_small, native_tiny):
-    """Each with threads of its own, at the same time."""
-    rows = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([7], Sampling(), seed=5)]
-    expected = [generate_ids(each, rows, 60) for each in (native_small, native_tiny)]
+def test_two_native_models_compute_at_the_same_time(native_small, native_tiny):
+    """Each model has its own threads."""
+    sequences = [TokenSequence([1, 2, 3], GREEDY), TokenSequence([7], Sampling(), seed=5)]
+    expected = [generate_ids(backend, sequences, 60) for backend in (native_small, native_tiny)]
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
-            both = [pool.submit(generate_ids, each, rows, 60) for each in (native_small, native_tiny)]
-            assert [ids.result() for ids in both] == expected
+            futures = [pool.submit(generate_ids, backend, sequences, 60) for backend in (native_small, native_tiny)]
+            assert [future.result() for future in futures] == expected
 
 
-def test_batches_that_share_a_store_side_by_side(native_small):
-    """In two threads, with beginnings of each other's."""
-    rows = [TokenSequence([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
-    expected = generate_ids(native_small, rows, 30)
+def test_batches_in_two_threads_share_a_prefix_cache(native_small):
+    """Their sequences have common prefixes."""
+    sequences = [TokenSequence([*range(90), number], Sampling(), seed=number, keep=True) for number in range(4)]
+    expected = generate_ids(native_small, sequences, 30)
     prefixes = PrefixCache(native_small.new_pool(), 5 * native_small.block_bytes)
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):
-            both = [pool.submit(generate_ids, native_small, some, 30, prefixes=prefixes) for some in (rows, rows[::-1])]
-            assert [ids.result() for ids in both] == [expected, expected[::-1]]
+            futures = [
+                pool.submit(generate_ids, native_small, ordered, 30, prefixes=prefixes)
+                for ordered in (sequences, sequences[::-1])
+            ]
+            assert [future.result() for future in futures] == [expected, expected[::-1]]
     assert prefixes.pool.n_used == len(prefixes.nodes)
 
 
-def extended(backend, blocks=None):
-    """Logits after a short prompt and a step, of two rows in the first two blocks."""
-    blocks = blocks or backend.new_pool()
-    rows = [[blocks.allocate()], [blocks.allocate()]]
-    blocks.release([0, 1])
-    backend.extend(blocks, [Segment(row, 0, [7] * 6) for row in rows])
-    return backend.extend(blocks, [Segment(row, 6, [token]) for row, token in zip(rows, (1, 2))]).values
+def logits_after_step(backend, pool=None):
+    """Return the logits of two sequences in the first two blocks after a short prompt and a step."""
+    pool = pool or backend.new_pool()
+    owned = [[pool.allocate()], [pool.allocate()]]
+    pool.release([0, 1])
+    backend.extend(pool, [Segment(blocks, 0, [7] * 6) for blocks in owned])
+    return backend.extend(pool, [Segment(blocks, 6, [token]) for blocks, token in zip(owned, (1, 2))]).values
 
 
 @contextlib.contextmanager
-def as_little_memory_as_now():
-    before = resource.getrlimit(resource.RLIMIT_AS)
+def limited_memory():
+    """Limit the process to 64 MiB more than it has now."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), before[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), limits[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_memory_that_cannot_be_had_is_an_error_in_python(native, tiny_dir, name):
-    """Of the whole job, or of each of its threads; afterwards all is as it was."""
-    loaded = load.load_backend(open_model_dir(tiny_dir), name, threads=3)
-    expected, n_embd = extended(loaded), loaded.model.n_embd
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_missing_memory_raises_an_error(native, tiny_dir, precision):
+    """The memory of the whole job or that of a thread is missing; afterwards the backend computes as before."""
+    loaded = load.load_backend(open_model_dir(tiny_dir), precision, threads=3)
+    expected = logits_after_step(loaded)
+    n_embd = loaded.model.n_embd
     loaded.model.n_embd = 1 << 58
     with pytest.raises(MemoryError):
-        extended(loaded)
+        logits_after_step(loaded)
     loaded.model.n_embd = n_embd
-    blocks = loaded.new_pool()
-    own = [blocks.allocate()] * (1 << 20)
-    loaded.model.n_ctx = len(own) * BLOCK_SLOTS
-    pieces = [Segment(own, 0, [1]), Segment(own, len(own) * BLOCK_SLOTS - 1, [1])]  # sees more than there is memory for
-    with pytest.raises(MemoryError), as_little_memory_as_now():
-        loaded.extend(blocks, pieces)
+    pool = loaded.new_pool()
+    blocks = [pool.allocate()] * (1 << 20)
+    loaded.model.n_ctx = len(blocks) * BLOCK_SLOTS
+    # The attention of the second segment needs more memory than there is.
+    segments = [Segment(blocks, 0, [1]), Segment(blocks, len(blocks) * BLOCK_SLOTS - 1, [1])]
+    with pytest.raises(MemoryError), limited_memory():
+        loaded.extend(pool, segments)
     loaded.model.n_ctx = loaded.hparams.n_ctx
-    np.testing.assert_array_equal(extended(loaded), expected)
+    np.testing.assert_array_equal(logits_after_step(loaded), expected)
 
 
-def test_memory_for_weights_that_cannot_be_had():
+def test_missing_memory_for_weights_raises_an_error():
     with pytest.raises(MemoryError, match="1,152,921,504,606,846,976 bytes are not available"):
         huge_pages.ChunkAllocator().zeros((1 << 60,), np.uint8)
 
 
 def test_more_threads_than_cores(native, native_tiny, tiny_dir):
-    crowded = load.load_backend(open_model_dir(tiny_dir), threads=devices.available_cores() + 5)
-    np.testing.assert_allclose(extended(crowded), extended(native_tiny), rtol=0, atol=1e-6)
+    backend = load.load_backend(open_model_dir(tiny_dir), threads=devices.available_cores() + 5)
+    np.testing.assert_allclose(logits_after_step(backend), logits_after_step(native_tiny), rtol=0, atol=1e-6)
 
 
 PROGRAM = f"""
@@ -279,14 +287,14 @@ from gpt2.engine.backend import Segment
 from gpt2.engine.load import load_backend
 from gpt2.engine.native.huge_pages import ChunkAllocator
 from gpt2.formats.model_dir import open_model_dir
-{inspect.getsource(extended)}
-def loaded(threads):
+{inspect.getsource(logits_after_step)}
+def load_with(threads):
     return load_backend(open_model_dir(pathlib.Path(sys.argv[1])), threads=threads)
 """
 
 
 def run(code, *arguments):
-    """What a program of its own prints."""
+    """Return the output of a separate program."""
     command = [sys.executable, "-c", PROGRAM + code, *map(str, arguments)]
     result = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True, timeout=60
@@ -296,36 +304,37 @@ def run(code, *arguments):
 
 
 NO_THREADS = """
-backend = loaded(threads=1)
-blocks = backend.new_pool()
-expected = extended(backend, blocks)
+backend = load_with(threads=1)
+pool = backend.new_pool()
+expected = logits_after_step(backend, pool)
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), -1))  # a thread's stack takes more
 backend.model.threads = 8
-print((extended(backend, blocks) == expected).all(), len(os.listdir("/proc/self/task")))
+print((logits_after_step(backend, pool) == expected).all(), len(os.listdir("/proc/self/task")))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_where_the_system_grants_no_threads_those_there_are_compute(native, tiny_dir):
-    same, threads = run(NO_THREADS, tiny_dir).split()
-    assert same == "True" and int(threads) < 8
+def test_without_further_threads_the_existing_ones_compute(native, tiny_dir):
+    same, n_threads = run(NO_THREADS, tiny_dir).split()
+    assert same == "True" and int(n_threads) < 8
 
 
 FORK = """
-backend = loaded(threads=2)
-expected = extended(backend)
+backend = load_with(threads=2)
+expected = logits_after_step(backend)
 chunks = ChunkAllocator()
-kept = chunks.zeros((4,), np.uint8)  # in the chunk there is room for more
+parents_array = chunks.zeros((4,), np.uint8)  # the chunk has space for more
 child = os.fork()
 if not child:
     signal.alarm(30)
     chunks.zeros((4,), np.uint8)[:] = 1
-    os._exit(0 if (extended(backend) == expected).all() and (extended(loaded(2)) == expected).all() else 1)
-print(os.waitpid(child, 0)[1], chunks.zeros((4,), np.uint8).max(), (extended(backend) == expected).all())
+    same = [(logits_after_step(each) == expected).all() for each in (backend, load_with(2))]
+    os._exit(0 if all(same) else 1)
+print(os.waitpid(child, 0)[1], chunks.zeros((4,), np.uint8).max(), (logits_after_step(backend) == expected).all())
 """
 
 
-def test_a_forked_process_computes_with_threads_of_its_own(native, tiny_dir):
-    """And puts its weights into memory of its own."""
+def test_a_forked_process_computes_with_its_own_threads(native, tiny_dir):
+    """It also has its own memory for weights."""
     assert run(FORK, tiny_dir) == "0 0 True\n"

@@ -1,4 +1,4 @@
-"""Packed weights kept for the next process: the same numbers, or packed anew whatever has happened to the file."""
+"""Packed weights stored for the next process: the same numbers, or packed again if anything is wrong with the file."""
 
 import errno
 import inspect
@@ -29,141 +29,141 @@ SRC = Path(packed_store.__file__).resolve().parents[3]
 
 @pytest.fixture
 def cache(native, tmp_path, monkeypatch):
-    """A folder of the cache's own, in which models of any size are kept."""
-    place = tmp_path / "cache"
-    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(place))
+    """Return the folder of a cache that stores models of any size."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv(cache_folder.FOLDER_VARIABLE, str(folder))
     monkeypatch.setattr(packed_store, "MIN_BYTES", 0)
-    return place
+    return folder
 
 
 @pytest.fixture
-def packed(monkeypatch):
-    """How often weights were packed."""
-    times = []
-    honest = packing.pack_weights
-    monkeypatch.setattr(packing, "pack_weights", lambda *args: times.append(1) or honest(*args))
-    return times
+def pack_calls(monkeypatch):
+    """Return a list with an element for each time that weights were packed."""
+    calls = []
+    pack_weights = packing.pack_weights
+    monkeypatch.setattr(packing, "pack_weights", lambda *args: calls.append(1) or pack_weights(*args))
+    return calls
 
 
 def logits(path, precision="float32", **options):
     backend = load.load_backend(open_model_dir(path), precision, **options)
-    blocks = backend.new_pool()
-    return backend.extend(blocks, [Segment([blocks.allocate()], 0, np.arange(9), 9)]).values.tobytes()
+    pool = backend.new_pool()
+    return backend.extend(pool, [Segment([pool.allocate()], 0, np.arange(9), 9)]).values.tobytes()
 
 
-def kept(cache):
+def stored_files(cache):
     return sorted(cache.glob("*.packed"))
 
 
 @pytest.mark.parametrize("in_huge_pages", [True, False])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_was_kept_gives_the_same_bits(cache, packed, tiny_dir, monkeypatch, precision, in_huge_pages):
+def test_stored_weights_give_the_same_bits(cache, pack_calls, tiny_dir, monkeypatch, precision, in_huge_pages):
     monkeypatch.setattr(packed_store, "is_in_huge_pages", lambda _: in_huge_pages)
-    found = [logits(tiny_dir, precision) for _ in range(3)]
-    assert found == [logits(tiny_dir, precision, cache=False)] * 3
-    assert len(packed) == 2  # the first time, and without the cache
-    (path,) = kept(cache)
+    results = [logits(tiny_dir, precision) for _ in range(3)]
+    assert results == [logits(tiny_dir, precision, cache=False)] * 3
+    assert len(pack_calls) == 2  # the first time, and without the cache
+    (path,) = stored_files(cache)
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_what_is_new_is_told(cache, tiny_dir):
-    told = []
+def test_storing_weights_is_logged_once(cache, tiny_dir):
+    messages = []
     for _ in range(2):
-        logits(tiny_dir, notify=told.append)
-    assert told == [f"packed weights are stored for the next start: 0 MB in {cache}"]
+        logits(tiny_dir, notify=messages.append)
+    assert messages == [f"packed weights are stored for the next start: 0 MB in {cache}"]
 
 
-def test_each_precision_and_each_layout_has_a_file_of_its_own(cache, packed, tiny_dir, monkeypatch):
+def test_each_precision_and_each_layout_has_its_own_file(cache, pack_calls, tiny_dir, monkeypatch):
     for precision in PRECISIONS:
         logits(tiny_dir, precision)
-    assert len(kept(cache)) == 3
+    assert len(stored_files(cache)) == 3
     monkeypatch.setattr(packed_store.PackedStore, "__init__", lambda self, *_: vars(self).update(OTHER))
     logits(tiny_dir)
-    assert len(kept(cache)) == len(packed) == 4
+    assert len(stored_files(cache)) == len(pack_calls) == 4
 
 
-def test_other_weights_are_not_taken_for_those_that_were_there_before(cache, packed, tmp_path):
+def test_replaced_weights_are_packed_again(cache, pack_calls, tmp_path):
     first = tiny.write_model(tmp_path / "model", seed=1)
     before = logits(first)
     shutil.rmtree(first)
     second = tiny.write_model(tmp_path / "model", seed=2)
     assert logits(second) == logits(second, cache=False) != before
-    assert len(kept(cache)) == 2
+    assert len(stored_files(cache)) == 2
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
-def test_a_torn_file_is_made_anew(cache, packed, tiny_dir, share):
+@pytest.mark.parametrize("fraction", [0, 0.01, 0.5, 0.999])
+def test_a_truncated_file_is_written_again(cache, pack_calls, tiny_dir, fraction):
     whole = logits(tiny_dir)
-    (path,) = kept(cache)
+    (path,) = stored_files(cache)
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-    assert logits(tiny_dir) == whole and len(packed) == 2
+    path.write_bytes(content[: int(fraction * len(content))])
+    assert logits(tiny_dir) == whole and len(pack_calls) == 2
     assert path.read_bytes() == content
-    assert logits(tiny_dir) == whole and len(packed) == 2
+    assert logits(tiny_dir) == whole and len(pack_calls) == 2
 
 
-def test_a_wrong_byte_is_found_wherever_it_is(cache, packed, tiny_dir):
+def test_a_wrong_byte_is_detected_at_any_position(cache, pack_calls, tiny_dir):
     whole = logits(tiny_dir)
-    (path,) = kept(cache)
+    (path,) = stored_files(cache)
     content = path.read_bytes()
-    for at in range(0, len(content), len(content) // 60):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 0x14]) + content[at + 1 :])
-        assert logits(tiny_dir) == whole, at
-    assert len(packed) > 40  # of the others, the byte stands between two arrays
+    for i in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 0x14]) + content[i + 1 :])
+        assert logits(tiny_dir) == whole, i
+    assert len(pack_calls) > 40  # in the other cases, the byte is between two arrays
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_others_could_have_put_there_is_not_used(cache, packed, tiny_dir, what):
+@pytest.mark.parametrize("writable", ["file", "folder"])
+def test_what_other_users_can_write_is_not_used(cache, pack_calls, tiny_dir, writable):
     whole = logits(tiny_dir)
-    (path,) = kept(cache)
-    (path if what == "file" else cache).chmod(0o777)
-    assert logits(tiny_dir) == whole and len(packed) == 2
+    (path,) = stored_files(cache)
+    (path if writable == "file" else cache).chmod(0o777)
+    assert logits(tiny_dir) == whole and len(pack_calls) == 2
 
 
-def refuse(*_):
+def raise_disk_full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
-    "where, name, does",
+    "module, name, replacement",
     [
         (packed_store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 0)),
-        (packed_store, "_write_whole", refuse),
-        (cache_folder, "find_writable_folder", refuse),
+        (packed_store, "_write_whole", raise_disk_full),
+        (cache_folder, "find_writable_folder", raise_disk_full),
     ],
 )
-def test_a_disk_that_is_full_or_read_only_does_no_harm(cache, tiny_dir, monkeypatch, where, name, does):
-    monkeypatch.setattr(where, name, does)
+def test_a_full_or_read_only_disk_does_no_harm(cache, tiny_dir, monkeypatch, module, name, replacement):
+    monkeypatch.setattr(module, name, replacement)
     assert logits(tiny_dir) == logits(tiny_dir, cache=False)
     assert not cache.exists() or not list(cache.iterdir())
 
 
-def test_those_that_were_not_used_for_longest_make_room(cache, tmp_path, monkeypatch):
+def test_least_recently_used_files_are_removed(cache, tmp_path, monkeypatch):
     models = [tiny.write_model(tmp_path / str(seed), seed=seed) for seed in range(4)]
     for model in models[:3]:
         logits(model)
         time.sleep(0.02)
-    first, second, _third = (path.name for path in sorted(kept(cache), key=lambda path: path.stat().st_mtime))
+    first, second, _third = (path.name for path in sorted(stored_files(cache), key=lambda path: path.stat().st_mtime))
     logits(models[0])  # used again
-    size = kept(cache)[0].stat().st_size
+    size = stored_files(cache)[0].stat().st_size
     monkeypatch.setattr(packed_store, "MAX_TOTAL_BYTES", 3 * size + size // 2)
     logits(models[3])
-    names = {path.name for path in kept(cache)}
+    names = {path.name for path in stored_files(cache)}
     assert len(names) == 3 and first in names and second not in names
     monkeypatch.setattr(packed_store, "MAX_TOTAL_BYTES", size // 2)
     logits(models[1])
-    assert not kept(cache)  # one alone is too large
+    assert not stored_files(cache)  # one alone is too large
 
 
-def test_what_a_killed_process_left_is_removed(cache, tiny_dir):
+def test_partial_files_of_killed_processes_are_removed(cache, tiny_dir):
     cache.mkdir(mode=0o700)
-    left = cache / ".0123.packed.89abcdef.part"
-    left.write_bytes(b"half")
+    partial = cache / ".0123.packed.89abcdef.part"
+    partial.write_bytes(b"half")
     logits(tiny_dir)
-    assert not left.exists() and len(kept(cache)) == 1
+    assert not partial.exists() and len(stored_files(cache)) == 1
 
 
-def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypatch):
+def test_small_models_and_models_from_memory_are_not_stored(cache, tiny_dir, monkeypatch):
     weights = open_model_dir(tiny_dir).read()
     unknown = {name: weight._replace(identity=None) for name, weight in weights.items()}
     assert packed_store.PackedStore(build.load()).file_name(unknown, "int8") is None
@@ -171,7 +171,7 @@ def test_small_models_and_those_in_memory_are_not_kept(cache, tiny_dir, monkeypa
     assert packed_store.PackedStore(build.load()).file_name(weights, "int8") is None
 
 
-def test_other_formats_name_their_numbers_by_their_files(tmp_path):
+def test_weights_of_other_formats_are_identified_by_their_files(tmp_path):
     shutil.copytree(GOLDEN / "huggingface", tmp_path / "model")
     identities = [weight.identity for weight in open_model_dir(tmp_path / "model").read().values()]
     assert None not in identities and len(set(identities)) == len(identities)
@@ -195,13 +195,13 @@ packed_store.MIN_BYTES = 0
 {inspect.getsource(logits)}
 print(logits(Path({str(tiny_dir)!r})).hex())
 """
-    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0].decode().strip() for process in both]
-    assert said == [logits(tiny_dir, cache=False).hex()] * 2
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].decode().strip() for process in processes]
+    assert outputs == [logits(tiny_dir, cache=False).hex()] * 2
     assert [path.suffix for path in cache.iterdir()] == [".packed"]
 
 
-def test_files_say_when_they_have_changed(tmp_path):
+def test_a_changed_file_has_another_fingerprint(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"one")
     before = files.file_fingerprint(path)
@@ -211,7 +211,7 @@ def test_files_say_when_they_have_changed(tmp_path):
     assert files.file_fingerprint(path) != before
 
 
-def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monkeypatch):
+def test_huge_pages_of_a_file_are_read_from_the_systems_report(tmp_path, monkeypatch):
     import mmap
 
     path, smaps, enabled = tmp_path / "file", tmp_path / "smaps", tmp_path / "enabled"
@@ -219,27 +219,27 @@ def test_whether_a_file_is_in_huge_pages_is_what_the_system_says(tmp_path, monke
     monkeypatch.setattr(huge_pages, "SMAPS_FILE", smaps)
     monkeypatch.setattr(huge_pages, "HUGE_PAGES_FILE", enabled)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        begin = np.frombuffer(mapped, np.uint8).ctypes.data
-        for kb, there in ((1024, True), (0, False)):
+        start = np.frombuffer(mapped, np.uint8).ctypes.data
+        for kb, expected in ((1024, True), (0, False)):
             enabled.write_text("always [madvise] never\n")
             smaps.write_text(
                 "1000-2000 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
-                f"{begin:x}-{begin + (1 << 20):x} r--s 0 0:0 1 {path}\nRss: 1 kB\nFilePmdMapped: {kb:8} kB\n"
+                f"{start:x}-{start + (1 << 20):x} r--s 0 0:0 1 {path}\nRss: 1 kB\nFilePmdMapped: {kb:8} kB\n"
                 "fffffff000-fffffff100 r--s 0 0:0 1 other\nFilePmdMapped:     1024 kB\n"
             )
-            assert huge_pages.is_in_huge_pages(mapped) is there
+            assert huge_pages.is_in_huge_pages(mapped) is expected
         enabled.write_text("always madvise [never]\n")
-        assert huge_pages.is_in_huge_pages(mapped)  # memory would be no better
-        del begin
+        assert huge_pages.is_in_huge_pages(mapped)  # anonymous memory would not be in huge pages either
+        del start
 
 
 def test_no_cache_and_the_doctor(cache, tiny_dir, tmp_path, monkeypatch):
     flags = ["--model_name", str(tiny_dir), "--length", "2", "--prompt", "a"]
     assert command.main(interactive.interact_model, [*flags, "--no_cache"]) == 0
-    assert not kept(cache)
+    assert not stored_files(cache)
     assert command.main(interactive.interact_model, flags) == 0
-    assert len(kept(cache)) == 1
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # the user's is not to be cleared
+    assert len(stored_files(cache)) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # so that the user's cache is not cleared
     assert f"packed weights are cached in {cache}: 1 files, 0 MB" in diagnostics.weight_cache(clear=False)
     assert diagnostics.weight_cache(clear=True) == "no packed weights are cached"
-    assert not kept(cache)
+    assert not stored_files(cache)

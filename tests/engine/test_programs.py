@@ -1,4 +1,4 @@
-"""Random programs of rows that join, leave and share beginnings, each row compared with itself alone in NumPy."""
+"""Random programs of sequences that join, leave and share prefixes, each compared with the reference in NumPy."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from gpt2.formats.model_dir import open_model_dir
 from gpt2.request import Sampling
 
 N_CTX = 150
-STEM = [3 * i % 250 for i in range(200)]
-ROUNDING = 2e-4  # of log-probabilities in float32
+COMMON_PREFIX = [3 * i % 250 for i in range(200)]
+MAX_LOGPROB_ERROR = 2e-4  # rounding in float32
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +38,38 @@ def backend(request, directory):
     return load_backend(directory, native=request.param == "native")
 
 
-def windows(row, ids):
-    """What was seen when each of the new ids was chosen."""
-    window, filled = list(truncate_to_window(row.prompt, N_CTX)), 0
+def windows(sequence, ids):
+    """Yield the window that each of the new ids was chosen from."""
+    window = list(truncate_to_window(sequence.prompt, N_CTX))
+    n_cached = 0
     for token in ids:
-        if filled == N_CTX:
+        if n_cached == N_CTX:
             window = window[-(N_CTX // 2) :]
         yield list(window)
-        filled = len(window)
+        n_cached = len(window)
         window.append(token)
 
 
-def check(weights, hparams, row, choices):
-    """Each id is the one that the row's random numbers choose by the reference, and so is its log-probability."""
+def check(weights, hparams, sequence, choices):
+    """Check each id and log-probability against those of the reference and the sequence's random numbers."""
     ids = [choice.id for choice in choices]
-    numbers = sample.RandomNumbers(row.seed, row.sample)
-    computed: dict[int, np.ndarray] = {}  # by where the window begins; the longest window tells of all shorter ones
-    all_windows = list(windows(row, ids))
+    numbers = sample.RandomNumbers(sequence.seed, sequence.sample)
+    # Logits by the start of the window; the longest window has the logits of all shorter ones.
+    computed: dict[int, np.ndarray] = {}
+    all_windows = list(windows(sequence, ids))
     for token, window in enumerate(all_windows):
-        begin = len(row.prompt) + token - len(window)
-        if begin not in computed:
-            longest = max((w for t, w in enumerate(all_windows) if len(row.prompt) + t - len(w) == begin), key=len)
-            computed[begin] = reference.logits(weights, hparams, longest)
-        logits = computed[begin][len(window) - 1]
+        start = len(sequence.prompt) + token - len(window)
+        if start not in computed:
+            longest = max((w for t, w in enumerate(all_windows) if len(sequence.prompt) + t - len(w) == start), key=len)
+            computed[start] = reference.logits(weights, hparams, longest)
+        logits = computed[start][len(window) - 1]
         words = numbers.words(token, hparams.n_vocab)
-        expected = sample.next_token(logits.astype(np.float32), row.sampling, words, row.prompt, ids[:token])
+        expected = sample.next_token(logits.astype(np.float32), sequence.sampling, words, sequence.prompt, ids[:token])
         logprobs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
-        assert ids[token] == expected, (row, token)
-        assert abs(choices[token].logprob - logprobs[expected]) < ROUNDING
-        for (other, said), most in zip(choices[token].top_logprobs, np.sort(logprobs)[::-1]):
-            assert abs(said - logprobs[other]) < ROUNDING > abs(said - most)
+        assert ids[token] == expected, (sequence, token)
+        assert abs(choices[token].logprob - logprobs[expected]) < MAX_LOGPROB_ERROR
+        for (top_id, logprob), expected_logprob in zip(choices[token].top_logprobs, np.sort(logprobs)[::-1]):
+            assert abs(logprob - logprobs[top_id]) < MAX_LOGPROB_ERROR > abs(logprob - expected_logprob)
 
 
 samplings = st.builds(
@@ -80,12 +82,12 @@ samplings = st.builds(
     logit_bias=st.sampled_from([{}, {7: 3}]),
 )
 prompts = st.builds(
-    lambda begin, length, more: [*STEM[begin : begin + length], *more],
+    lambda start, length, suffix: [*COMMON_PREFIX[start : start + length], *suffix],
     st.sampled_from([0, 0, 1]),
     st.integers(0, 160),
     st.lists(st.integers(0, 250), min_size=1, max_size=4),
 )
-rows = st.builds(
+sequences = st.builds(
     TokenSequence,
     prompts,
     samplings,
@@ -96,7 +98,7 @@ rows = st.builds(
 )
 programs = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), rows),
+        st.tuples(st.just("add"), sequences),
         st.tuples(st.just("remove"), st.integers(0, 9)),
         st.tuples(st.just("step"), st.integers(1, 12)),
     ),
@@ -107,27 +109,28 @@ programs = st.lists(
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(programs, st.sampled_from([0, 4, 1000]), st.sampled_from([3, 1000]), st.sampled_from([1, 7, 16]))
-def test_random_programs(backend, directory, weights, program, size, room, beside):
-    """size: of the store, in blocks."""
-    batch = Batch(backend, PrefixCache(backend.new_pool(), size), room)
-    batch.prefixes.most = size
-    asked, found = {}, {}
+def test_random_programs(backend, directory, weights, program, cached_blocks, max_blocks, chunk_ids):
+    batch = Batch(backend, PrefixCache(backend.new_pool()), max_blocks)
+    batch.prefixes.max_blocks = cached_blocks
+    sequences = {}
+    choices = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_module, "MIN_PREFILL_CHUNK", beside)
-        patch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 2 * beside)
-        for what, argument in [*program, ("step", 60)]:
-            if what == "add":
+        patch.setattr(batch_module, "MIN_PREFILL_CHUNK", chunk_ids)
+        patch.setattr(batch_module, "PREFILL_BUDGET_BUSY", 2 * chunk_ids)
+        for action, argument in [*program, ("step", 60)]:
+            if action == "add":
                 number = batch.add(argument)
-                asked[number], found[number] = argument, []
-            elif what == "remove" and batch.sequences:
+                sequences[number] = argument
+                choices[number] = []
+            elif action == "remove" and batch.sequences:
                 batch.remove(list(batch.sequences)[argument % len(batch.sequences)])
-            for _ in range(argument if what == "step" else 0):
+            for _ in range(argument if action == "step" else 0):
                 for choice in batch.step():
-                    found[choice.sequence].append(choice)
-                    if len(found[choice.sequence]) == asked[choice.sequence].length:
+                    choices[choice.sequence].append(choice)
+                    if len(choices[choice.sequence]) == sequences[choice.sequence].length:
                         batch.remove(choice.sequence)
-    for number, row in asked.items():
-        check(weights, directory.hparams, row, found[number])
+    for number, sequence in sequences.items():
+        check(weights, directory.hparams, sequence, choices[number])
     with batch:
         pass
-    assert batch.pool.n_used == len(batch.prefixes.nodes) <= size
+    assert batch.pool.n_used == len(batch.prefixes.nodes) <= cached_blocks

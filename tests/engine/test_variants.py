@@ -1,4 +1,4 @@
-"""What GPT-2's variants differ in, in both backends, against NumPy's computation of the same."""
+"""GPT-2's variants in both backends, compared with the same computation in NumPy."""
 
 import numpy as np
 import pytest
@@ -18,14 +18,14 @@ from gpt2.request import BFLOAT16, INT8
 TOKENS = np.arange(150) * 7 % 101
 
 
-def computed(backend, cuts):
-    """The logits of TOKENS [T, V], given in pieces that end at `cuts`."""
-    blocks = backend.new_pool()
-    own = [blocks.allocate() for _ in range(blocks_for(len(TOKENS)))]
+def compute_logits(backend, cuts):
+    """Return the logits [T, V] of TOKENS, computed in segments that end at `cuts`."""
+    pool = backend.new_pool()
+    blocks = [pool.allocate() for _ in range(blocks_for(len(TOKENS)))]
     parts = np.split(TOKENS, cuts)
     starts = np.cumsum([0, *map(len, parts)])
-    pieces = [Segment(own, int(start), part, len(part)) for start, part in zip(starts, parts)]
-    return np.concatenate([backend.extend(blocks, [piece]).values for piece in pieces])
+    segments = [Segment(blocks, int(start), part, len(part)) for start, part in zip(starts, parts)]
+    return np.concatenate([backend.extend(pool, [segment]).values for segment in segments])
 
 
 @pytest.mark.parametrize("hparams", VARIANTS, ids=variant_id)
@@ -34,14 +34,14 @@ def test_both_backends_compute_variants(hparams):
     expected = reference.logits(weights, hparams, TOKENS)
     for backend in all_backends(weights, hparams):
         for cuts in ([], [1, 2, 3, 140, 141]):
-            np.testing.assert_allclose(computed(backend, cuts), expected, rtol=0, atol=1e-5, err_msg=backend.name)
+            np.testing.assert_allclose(compute_logits(backend, cuts), expected, rtol=0, atol=1e-5, err_msg=backend.name)
 
 
 @pytest.mark.parametrize("hparams", VARIANTS, ids=variant_id)
 def test_each_variant_matters(hparams):
-    """Or the comparison above would hold for a backend that knows nothing of it."""
+    """Otherwise the comparison above would hold for a backend that ignores the variant."""
     if hparams.variant_fields().keys() & {"n_inner", "n_token_embd", "tie_word_embeddings"}:
-        return  # other weights: what knows nothing of them fails
+        return  # other weights, with which a backend that ignores the variant fails
     weights = reference.random_weights(hparams, seed=3)
     plain = HParams(**SIZES)
     difference = reference.logits(weights, hparams, TOKENS[:20]) - reference.logits(weights, plain, TOKENS[:20])
@@ -54,6 +54,7 @@ def test_narrow_precisions_compute_variants(native, precision, tolerance):
     weights = reference.random_weights(hparams, seed=3)
     backend = NativeBackend(load(), wrap_arrays(weights, checkpoint.layout), hparams, precision)
     expected = reference.logits(weights, hparams, TOKENS)
-    whole, cut = computed(backend, []), computed(backend, [1, 2, 3, 140, 141])
+    whole = compute_logits(backend, [])
+    split = compute_logits(backend, [1, 2, 3, 140, 141])
     assert np.abs(whole - expected).max() < tolerance * np.abs(expected).max() * 5
-    np.testing.assert_array_equal(whole, cut)
+    np.testing.assert_array_equal(whole, split)

@@ -1,4 +1,4 @@
-// Included before the library: it is as if the system had allowed Intel's matrix unit.
+// Included before the library's source, so that its request for Intel's matrix unit (AMX) always succeeds.
 
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
-// Intel's matrix unit for processors that have none: once this library is loaded, a thread that meets one of its
-// instructions goes on after it as if it had been carried out. As Intel's manual describes them, volume 2, LDTILECFG to
-// TILESTORED; no other instructions than those of pairs.h.
+// Emulates Intel's matrix unit (AMX) on processors without one. Once this library is loaded, the signal handler for
+// illegal instructions executes the unit's instructions in software. Only those that pairs.h uses are emulated, as
+// Intel's manual describes them in volume 2 (LDTILECFG to TILESTORED).
 
 #include <signal.h>
 #include <ucontext.h>
@@ -21,8 +21,8 @@ struct Unit {
 };
 thread_local Unit unit;
 
-void expect(bool it_is_so) {  // or the processor would end the program
-  if (!it_is_so) std::abort();
+void expect(bool condition) {  // where a processor would end the program
+  if (!condition) std::abort();
 }
 
 void configure(const uint8_t* from) {
@@ -52,8 +52,8 @@ void store(int t, uint8_t* to, long stride) {
   for (int row = 0; row < unit.rows[t]; row++) std::memcpy(to + row * stride, unit.tile[t][row], unit.bytes[t]);
 }
 
-// Denormal numbers are zeros, going in and coming out.
-float normal(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
+// The unit treats denormal inputs and outputs as zeros.
+float flush_denormal(float x) { return std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0f, x) : x; }
 
 float bfloat16_at(const uint8_t* p) {
   uint16_t half;
@@ -61,7 +61,7 @@ float bfloat16_at(const uint8_t* p) {
   const uint32_t bits = uint32_t(half) << 16;
   float x;
   std::memcpy(&x, &bits, sizeof x);
-  return normal(x);
+  return flush_denormal(x);
 }
 
 void multiply(int to, int a, int b) {
@@ -74,31 +74,31 @@ void multiply(int to, int a, int b) {
       for (int k = 0; k < unit.rows[b]; k++) {
         for (int odd = 0; odd < 2; odd++) {
           const float x = bfloat16_at(&unit.tile[a][m][4 * k + 2 * odd]), y = bfloat16_at(&unit.tile[b][k][n + 2 * odd]);
-          sums[odd] = normal(std::fma(x, y, sums[odd]));
+          sums[odd] = flush_denormal(std::fma(x, y, sums[odd]));
         }
       }
       std::memcpy(&before, &unit.tile[to][m][n], sizeof before);
-      const float after = normal(normal(before) + normal(sums[0] + sums[1]));
+      const float after = flush_denormal(flush_denormal(before) + flush_denormal(sums[0] + sums[1]));
       std::memcpy(&unit.tile[to][m][n], &after, sizeof after);
     }
   }
 }
 
-// What follows the VEX prefix of an instruction: its operands.
+// The operands after the VEX prefix of an instruction.
 struct Operands {
-  int reg, rm;  // of two registers
-  uint8_t* address;  // or of one and of memory, with the number in the index register
-  long index;
-  const uint8_t* end;
+  int reg, rm;  // two registers, or only reg if there is an address
+  uint8_t* address;  // base and displacement; null without a memory operand
+  long index;  // the scaled index register
+  const uint8_t* end;  // of the instruction
 };
 
-long general(const ucontext_t* context, int number) {
+long general_register(const ucontext_t* context, int number) {
   constexpr int ORDER[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                            REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
   return context->uc_mcontext.gregs[ORDER[number]];
 }
 
-Operands operands(const ucontext_t* context, const uint8_t* p, bool x, bool b) {
+Operands parse_operands(const ucontext_t* context, const uint8_t* p, bool x, bool b) {
   const int mod = *p >> 6, reg = *p >> 3 & 7, rm = *p & 7;
   p++;
   if (mod == 3) return {reg, rm, nullptr, 0, p};
@@ -106,15 +106,15 @@ Operands operands(const ucontext_t* context, const uint8_t* p, bool x, bool b) {
   bool has_base = true;
   int base = rm + 8 * b;
   if (rm == 4) {
-    const int at = (*p >> 3 & 7) + 8 * x, scale = *p >> 6;
+    const int index_register = (*p >> 3 & 7) + 8 * x, scale = *p >> 6;
     base = (*p & 7) + 8 * b;
     has_base = mod != 0 || (*p & 7) != 5;
-    if (at != 4) index = general(context, at) << scale;
+    if (index_register != 4) index = general_register(context, index_register) << scale;
     p++;
   } else {
-    expect(mod != 0 || rm != 5);  // relative to the instruction: no compiler has done so yet
+    expect(mod != 0 || rm != 5);  // addresses relative to the instruction are not emulated
   }
-  if (has_base) address = general(context, base);
+  if (has_base) address = general_register(context, base);
   if (mod == 1) address += int8_t(*p), p++;
   if (mod == 2 || !has_base) {
     int32_t distance;
@@ -124,12 +124,12 @@ Operands operands(const ucontext_t* context, const uint8_t* p, bool x, bool b) {
   return {reg, rm, reinterpret_cast<uint8_t*>(address), index, p};
 }
 
-// Carries out the instruction at p; returns the next one, or null if it is none of the unit's.
-const uint8_t* carried_out(const ucontext_t* context, const uint8_t* p) {
+// Executes the instruction at p and returns the next one, or null if it does not belong to the unit.
+const uint8_t* execute(const ucontext_t* context, const uint8_t* p) {
   enum { NONE, P66, F3, F2 };
   if (p[0] != 0xc4 || (p[1] & 0x1f) != 2 || (p[2] & 0x84) != 0) return nullptr;  // VEX.128.0F38.W0
   const int prefix = p[2] & 3, third = ~p[2] >> 3 & 15, opcode = p[3];
-  const Operands to = operands(context, p + 4, !(p[1] & 0x40), !(p[1] & 0x20));
+  const Operands to = parse_operands(context, p + 4, !(p[1] & 0x40), !(p[1] & 0x20));
   if (opcode == 0x49 && prefix == NONE && to.address)
     configure(to.address + to.index);
   else if (opcode == 0x49 && prefix == NONE)
@@ -145,10 +145,10 @@ const uint8_t* carried_out(const ucontext_t* context, const uint8_t* p) {
   return to.end;
 }
 
-void on_signal(int, siginfo_t*, void* given) {
-  auto* context = static_cast<ucontext_t*>(given);
+void on_signal(int, siginfo_t*, void* data) {
+  auto* context = static_cast<ucontext_t*>(data);
   auto& next = context->uc_mcontext.gregs[REG_RIP];
-  const uint8_t* after = carried_out(context, reinterpret_cast<const uint8_t*>(next));
+  const uint8_t* after = execute(context, reinterpret_cast<const uint8_t*>(next));
   expect(after);
   next = reinterpret_cast<greg_t>(after);
 }

@@ -61,8 +61,8 @@ class Backend(Protocol):
     """A model's computation: TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`).
 
     Attributes:
-        name: What computes, as it is shown to people.
-        device: The device that computes, as it is shown to people.
+        name: The backend's name, as users see it.
+        device: The device that computes, as users see it.
         hparams: The model's sizes.
     """
 

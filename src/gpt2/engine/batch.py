@@ -1,8 +1,8 @@
-"""Sequences that come and go: ids in, one new id per sequence and step out. Nothing here knows of text.
+"""Batches of sequences that join and leave: ids in, one new id per sequence and step out. Text is handled elsewhere.
 
 Each sequence has its own length, settings and random numbers, so that its ids do not depend on the others in the batch.
-A step computes the next id of every sequence whose prompt is in the cache and, along with them, chunks of the prompts
-that are not: the weights are read once for all.
+A step computes the next id of every sequence whose prompt is in the cache and, in the same call, chunks of the other
+prompts, so that the weights are read once for all.
 
 Shapes: V vocabulary.
 """
@@ -23,14 +23,15 @@ from gpt2.errors import UsageError
 
 # Ids of prompts that a step computes if no other sequence waits for its next id.
 PREFILL_BUDGET_IDLE = 512
-# The same if others wait: prompts of up to this many ids are prefilled in one step, and several while they fit in. In
-# sum the others wait as long as they would for many small chunks, and a short prompt's own sequence waits least.
+# The same if others wait: prompts of up to this many ids are prefilled in one step, several if they fit together. The
+# others wait no longer in total than for many small chunks, and a short prompt's own sequence starts soonest.
 PREFILL_BUDGET_BUSY = 256
-# A single longer prompt is prefilled in chunks, so that no step takes more than about twice as long: at least this many
-# ids, and this many per decoding sequence, which keeps a batch full whose prompts are somewhat longer than its texts.
+# A single longer prompt is prefilled in chunks, so that no step takes more than about twice as long. A chunk has at
+# least MIN_PREFILL_CHUNK ids, and PREFILL_CHUNK_PER_SEQUENCE ids per decoding sequence. That many keep a batch full if
+# its prompts are somewhat longer than its texts.
 MIN_PREFILL_CHUNK = 12
 PREFILL_CHUNK_PER_SEQUENCE = 1.5
-# Ids of a prompt in a step that need logits each, which take 200 kB an id.
+# Ids of an echoed prompt in a step: each of them needs logits, which take 200 kB.
 ECHO_CHUNK_IDS = 64
 
 Plan = list[tuple[TokenSequence, Segment]]
@@ -58,10 +59,9 @@ class Batch:
             backend: The backend that computes.
             prefixes: The prefix cache, and with it the pool of blocks; None for a new one.
             max_blocks: How many blocks all sequences may take together; None for as many as there is memory for. A
-                sequence for which there are not enough waits until others have left; one that needs more than all has
-                them for itself.
-            prefill_budget: How many ids of prompts a step computes along with other sequences' next ids; None for few
-                if one long prompt waits, and more for short ones and several.
+                sequence waits until enough blocks are free; one that needs more than max_blocks runs alone.
+            prefill_budget: How many ids of prompts a step computes along with other sequences' next ids; None for
+                a small budget while a single long prompt is prefilled, and a larger one otherwise.
         """
         self.backend = backend
         self.prefill_budget = prefill_budget
@@ -210,9 +210,9 @@ class Batch:
             if min(n_coming, len(window) - 1) >= match.n_slots + MIN_SHARED_IDS:
                 return False
             if match.partial_block is not None:
-                own_block = self._new_block(match.partial_block)
+                copied_block = self._new_block(match.partial_block)
                 self.pool.release([match.partial_block])
-                blocks[-1] = own_block
+                blocks[-1] = copied_block
             sequence.blocks = blocks
             sequence.n_cached = sequence.n_reused = match.n_slots
             blocks = []
@@ -230,17 +230,17 @@ class Batch:
         for sequence, segment in plan:
             while len(sequence.blocks) * BLOCK_SLOTS < segment.start + len(segment.ids):
                 sequence.blocks.append(self._new_block())
-        if any([sequence.choices for sequence, _ in plan]):  # nobody waits for a step that only prefills
+        if any([sequence.choices for sequence, _ in plan]):  # a step that only prefills delays no other sequence
             growing = [len(segment.ids) for sequence, segment in plan if sequence.grows_soon]
             if growing:
-                with contextlib.suppress(MemoryError):  # what needs a block later may still get one of the prefixes'
+                with contextlib.suppress(MemoryError):  # later, cached prefixes can still make way
                     self.pool.reserve(len(growing), 2 * sum(growing))
 
     def _new_block(self, source: int | None = None) -> int:
-        """Return a new block, a copy of the source if one is given; cached prefixes make way for it.
+        """Return a new block, a copy of the source if there is one. If memory is short, cached prefixes are forgotten.
 
         Raises:
-            MemoryError: There is no memory for it, even without cached prefixes.
+            MemoryError: There is no memory for the block, even without cached prefixes.
         """
         allocate = self.pool.allocate if source is None else functools.partial(self.pool.copy_block, source)
         try:
@@ -250,7 +250,7 @@ class Batch:
             return allocate()
 
     def _advance(self, plan: Plan, logits: Logits) -> tuple[list[TokenSequence], list[np.ndarray], list[np.floating]]:
-        """Note what the cache holds now.
+        """Update the sequences' progress: the cache holds the plan's ids now.
 
         Returns:
             The sequences whose next id can be chosen, and for each its logits [V] and log total.
@@ -275,7 +275,7 @@ class Batch:
         return sequences, values, log_totals
 
     def _score_prompt(self, sequence: TokenSequence, segment: Segment, logits: Logits) -> None:
-        """Note the log-probabilities of the prompt's ids that follow the segment's positions."""
+        """Record the log-probabilities of the prompt's ids that follow the segment's positions."""
         start = segment.start + 1
         following = sequence.window[start : start + len(segment.ids)].tolist()
         scored = [_token_choice(sequence, token, *position) for token, position in zip(following, zip(*logits))]

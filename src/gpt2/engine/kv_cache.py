@@ -2,8 +2,8 @@
 
 A sequence owns the blocks that hold it, takes more when it grows and releases them when it leaves, so that keys and
 values never move (as in vLLM's PagedAttention, Kwon et al. 2023). Sequences with a common prefix, such as n samples of
-one prompt or a text and the same text with one word more, share the blocks of that prefix, which nobody writes to any
-more (as in SGLang's RadixAttention, Zheng et al. 2024, but cut at the ends of blocks).
+one prompt or a text and the same text with one more word, share the blocks of that prefix, which are read-only from
+then on (as in SGLang's RadixAttention, Zheng et al. 2024, but cut at the ends of blocks).
 
 Shapes: T ids of a sequence.
 """
@@ -199,7 +199,7 @@ class PrefixMatch(NamedTuple):
 
 
 class PrefixCache:
-    """The prefixes that are in a pool's blocks; one for everything that is computed with the same weights.
+    """The prefixes that are in a pool's blocks. All batches with the same weights share one.
 
     It is a tree whose nodes are blocks. Only the sequence that a partly filled block came from may extend it; others
     copy it. Threads may share a prefix cache.
@@ -215,7 +215,7 @@ class PrefixCache:
         self.pool = pool
         self.max_blocks = max_bytes // pool.block_bytes
         self.root = PrefixNode(np.zeros(0, np.int32), -1, None)
-        # The node used last stands last, and each node after the nodes below it.
+        # Least recently used first; each node comes after the nodes below it.
         self.nodes: OrderedDict[PrefixNode, None] = OrderedDict()
 
     def find(self, ids: np.ndarray) -> PrefixMatch:
@@ -305,13 +305,13 @@ class PrefixCache:
 def _longest_match(node: PrefixNode, ids: np.ndarray) -> tuple[PrefixNode, int]:
     """Return the child that shares most leading ids, and how many; the node itself and 0 if no child shares any."""
     best = node
-    most = 0
+    max_common = 0
     for child in node.children.get(int(ids[0]), ()) if len(ids) else ():
         n_common = common_prefix_length(child.ids, ids)
-        if n_common > most:
+        if n_common > max_common:
             best = child
-            most = n_common
-    return best, most
+            max_common = n_common
+    return best, max_common
 
 
 def common_prefix_length(a: np.ndarray, b: np.ndarray) -> int:

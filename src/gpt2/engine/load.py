@@ -1,4 +1,4 @@
-"""The choice of a backend for a model: the native one if there is one for this machine, else TensorFlow's."""
+"""The choice of a backend for a model: the native one if this machine can use it, else TensorFlow's."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def all_backends(weights: Mapping[str, Any], hparams: HParams, threads: int | No
         hparams: The model's sizes.
         threads: How many threads compute; None for one per core.
     """
-    named: Weights = wrap_arrays(weights, checkpoint.layout)
+    wrapped: Weights = wrap_arrays(weights, checkpoint.layout)
     if tensorflow_startup.is_tensorflow_installed():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
-        yield TensorFlowBackend(as_tensors(named), hparams)
+        yield TensorFlowBackend(as_tensors(wrapped), hparams)
     with contextlib.suppress(NoLibraryError):
-        yield NativeBackend(native_library(threads=threads), named, hparams, threads=threads)
+        yield NativeBackend(native_library(threads=threads), wrapped, hparams, threads=threads)
 
 
 def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
@@ -112,6 +112,6 @@ def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
 
 
 def _trim_memory() -> None:
-    """Give memory that only loading needed back to the system, which glibc does not do unasked."""
+    """Return the memory that only loading needed to the system; glibc does not do so by itself."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Weights in one byte each, quantized while they are loaded: a decode step reads all of them.
+"""Quantization of weights to one byte each while they are loaded. A decode step reads all of them.
 
 With TensorFlow, activations and sums stay float32; the native step rounds activations as well, as bytes.h describes.
 """
@@ -13,7 +13,7 @@ MAX_INT8 = 127
 def to_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Quantize a matrix: weight-only, symmetric, rounded to nearest, with a scale per output channel.
 
-    A row's largest weight becomes 127 or -127, so that no weight is off by more than half of 1/127 of it.
+    A row's largest weight becomes 127 or -127, and no weight of the row is off by more than half of 1/127 of it.
 
     Args:
         w: [O, I] float32.

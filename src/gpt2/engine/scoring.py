@@ -1,4 +1,4 @@
-"""Log-probabilities of given ids. Nothing is chosen, and only the logits of one step are in memory.
+"""Log-probabilities of existing ids. No ids are chosen, and only the logits of one step are in memory.
 
 Spans of ids are computed in order, in steps of a fixed number of ids: a long span in several steps, several short ones
 in one. The prefix that a span shares with the one before it is computed once, such as a question with several answers.
@@ -112,7 +112,7 @@ class _SpanQueue:
         return segments
 
     def _activate_next(self) -> bool:
-        """Start the following span if possible, and return whether it was."""
+        """Start the following span if possible, and return whether it was started."""
         new = self.following
         previous = self.newest
         if new is None or len(self.active) == MAX_ACTIVE_SPANS or not new.start(previous, self.pool):

@@ -105,8 +105,8 @@ class TensorFlowBackend:
                 Matrices may be `model.NarrowMatrix`.
             hparams: The model's sizes.
             device: The device that TensorFlow computes on, as `tensorflow_startup.start_tensorflow` returns it.
-            name: What computes, as it is shown to people.
-            compiled: False runs the same functions op by op: slow, and the oracle of the compiled ones.
+            name: The backend's name, as users see it.
+            compiled: Whether to compile the functions. Op by op they are slow, and the oracle of the compiled ones.
         """
         self.device = device
         self.name = name
@@ -172,18 +172,25 @@ class TensorFlowBackend:
 
     def _forward(
         self,
-        segment_tensors: list[tf.Tensor],
+        tensors: list[tf.Tensor],
         tokens: tf.Tensor,
         block_table: tf.Tensor,
         starts: tf.Tensor,
         outputs: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Compute `SegmentTensors`.
+        """Compute segments, see `SegmentTensors`.
+
+        Args:
+            tensors: The cache's tensors.
+            tokens: See `SegmentTensors`.
+            block_table: See `SegmentTensors`.
+            starts: See `SegmentTensors`.
+            outputs: See `SegmentTensors`.
 
         Returns:
             The logits [W, V], and the new keys and values of all layers, [N, H, T, D] each.
         """
-        past = [self._gather_past(tensor, block_table) for tensor in segment_tensors]
+        past = [self._gather_past(tensor, block_table) for tensor in tensors]
         n_layer = self.hparams.n_layer
         cache = model.Cache(past[:n_layer], past[n_layer:], starts)
         x, keys, values = model.hidden_states(self.weights, self.hparams, tokens, cache)
@@ -199,7 +206,7 @@ class TensorFlowBackend:
         return tf.reshape(tf.gather(tensor, rows), [n_sequences, n_head, n_blocks * BLOCK_SLOTS, head_size])
 
     def _write(
-        self, segment_tensors: list[tf.Tensor], new_tensors: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
+        self, tensors: list[tf.Tensor], new_tensors: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
     ) -> list[tf.Tensor]:
         """Write new keys and values into the cache in place.
 
@@ -209,8 +216,8 @@ class TensorFlowBackend:
         Args:
             tensors: The cache's tensors.
             new_tensors: The keys and values of all layers, [N, H, T, D] each.
-            new: [K, 2] sequence and time of those that are written.
-            slots: [K, 2] block and slot that each is written to.
+            new: See `SegmentTensors`.
+            slots: See `SegmentTensors`.
 
         Returns:
             The cache's tensors, which replace the old ones.
@@ -220,7 +227,7 @@ class TensorFlowBackend:
         rows = slots[:, :1] * n_head + tf.range(n_head)  # [K, H]
         lines = tf.reshape(rows * BLOCK_SLOTS + slots[:, 1:], [-1])  # [K * H]
         written = []
-        for tensor, new_tensor in zip(segment_tensors, new_tensors):
+        for tensor, new_tensor in zip(tensors, new_tensors):
             flat = tf.reshape(tensor, [-1, head_size])  # [blocks * H * S, D]
             by_time = tf.transpose(new_tensor, [0, 2, 1, 3])  # [N, T, H, D]
             values = tf.reshape(tf.gather_nd(by_time, new), [-1, head_size])  # [K * H, D]
@@ -232,7 +239,7 @@ class TensorFlowBackend:
 def group_segments(segments: Sequence[Segment]) -> list[list[int]]:
     """Return the indices of the segments that are computed together: all single ids, and all starts of prompts.
 
-    A later chunk of a prompt is computed alone and without padding, for which the window may have no positions left.
+    A later chunk of a prompt is computed alone, without padding, because padding may exceed the window.
     """
     steps: list[int] = []
     starts: list[int] = []
@@ -252,7 +259,7 @@ def segment_tensors(segments: Sequence[Segment], padded: bool) -> SegmentTensors
 
     Args:
         segments: The segments.
-        padded: Whether to add meaningless rows for the sake of fewer different shapes, each of which XLA compiles.
+        padded: Whether to pad with unused rows and blocks, so that there are fewer shapes: XLA compiles each of them.
     """
     counts = [len(segment.ids) for segment in segments]
     n_rows = len(segments)

@@ -15,7 +15,7 @@ from gpt2.engine.kv_cache import BLOCK_SLOTS, blocks_for
 from gpt2.request import Request, Sampling
 from gpt2.sample import RandomNumbers
 
-MIN_GROWTH_IDS = 64  # by which the array of ids grows at least
+MIN_GROWTH_IDS = 64  # the array of ids grows by at least this many
 
 
 class TokenChoice(NamedTuple):
@@ -49,7 +49,7 @@ class TokenChoice(NamedTuple):
 
 
 def finite_or_none(logprob: float) -> float | None:
-    """Return the log-probability as JSON can hold it, which has no infinity."""
+    """Return the log-probability, or None instead of infinity, which JSON does not have."""
     return logprob if math.isfinite(logprob) else None
 
 
@@ -60,7 +60,7 @@ def truncate_to_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
 
 @dataclasses.dataclass(eq=False)
 class TokenSequence:
-    """One sample: what is requested of it and, once it has joined a batch, its progress.
+    """One sample: its request and, once it has joined a batch, its progress.
 
     The newest choice counts as soon as it is in `choices`, and all other progress follows from it, so that an
     interrupted step can be repeated.
@@ -74,16 +74,16 @@ class TokenSequence:
         top_logprobs: How many of the most likely ids each choice reports.
         echo: Whether the prompt's ids get log-probabilities as well, for which all of the prompt is computed.
         keep: Whether the new ids' keys and values stay in the prefix cache after the sequence has left.
-        request: The request that the sequence answers, for whoever turns its ids into text; not read in the engine.
+        request: The request that the sequence answers. The engine does not use it; `generate` turns the ids into text.
         number: The sequence's number in its batch; set by `join`, as are the following.
         n_ctx: The model's window.
         random: The sample's random numbers.
         n_prompt: The number of the prompt's ids.
-        ids: The prompt's and the chosen ids; the array may be longer than what is filled.
+        ids: The prompt's and the chosen ids; the array may be longer than its filled part.
         choices: The chosen ids so far.
         prompt_choices: With `echo`, a choice for each of the prompt's ids in the window, None for the first one.
         window_start: The index of the window's first id.
-        max_blocks: How many blocks the sequence takes in the end.
+        max_blocks: The number of blocks that the sequence takes at its full length.
         blocks: The numbers of its blocks.
         n_cached: The slots of the window that have been computed.
         n_reused: The slots that came from the prefix cache.
@@ -132,7 +132,7 @@ class TokenSequence:
         return sequence
 
     def count_blocks(self, n_ctx: int) -> int:
-        """Return how many blocks the sequence takes in the end."""
+        """Return the number of blocks that the sequence takes at its full length."""
         return blocks_for(n_ctx if self.length is None else min(n_ctx, len(self.prompt) + self.length))
 
     @property
@@ -160,7 +160,7 @@ class TokenSequence:
     def next_segment(self, max_ids: int) -> Segment:
         """Return the next ids to compute, at least one and at most max_ids.
 
-        The segment's blocks are the sequence's list of them, to which the batch appends those that are missing.
+        The segment's blocks are the sequence's own list, to which the batch appends missing blocks.
         """
         end = self.n_ids
         n_pending = self.n_pending
