@@ -192,7 +192,7 @@ def test_an_unknown_id_is_named(encoder):
         ),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 0, "!": 0, "<x>": 50258'), "should be 0 to 50257"),
         ("encoder.json", lambda text: text.replace("<|endoftext|>", "<\\ud800>"), "an unpaired surrogate"),
-        ("vocab.bpe", lambda text: text + "hello world\n", "vocab.bpe is of another vocabulary: .* 'helloworld'"),
+        ("vocab.bpe", lambda text: text + "hello world\n", "vocab.bpe belongs to another vocabulary: .* 'helloworld'"),
         ("vocab.bpe", lambda text: "", "vocab.bpe is cut off: it has 0 merges"),
         ("vocab.bpe", lambda text: "\x00\x01" * 99, "vocab.bpe is damaged: line 1|is cut off"),
     ],

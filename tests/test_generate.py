@@ -192,7 +192,7 @@ def test_a_vocabulary_of_another_model_is_rejected(tmp_path, tiny_dir, vocabular
     directory = tiny.write_model(tmp_path / "mixed")
     for name in ("encoder.json", "vocab.bpe"):
         (directory / name).write_bytes((vocabulary / name).read_bytes())
-    with pytest.raises(GPT2Error, match="the vocabulary has 50257 ids, but hparams.json says n_vocab"):
+    with pytest.raises(GPT2Error, match="the vocabulary has 50257 ids, but hparams.json has n_vocab"):
         generate.load(str(directory))
 
 

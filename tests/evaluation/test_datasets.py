@@ -64,7 +64,7 @@ def test_a_file_with_other_content_is_not_kept(server, tmp_path, damage):
 
 def test_a_failed_download_says_what_to_do_and_leaves_no_folder(server, tmp_path):
     server.files.clear()
-    with pytest.raises(GPT2Error, match="404 Not Found.*; fetch it by other means, and give its path"):
+    with pytest.raises(GPT2Error, match="404 Not Found.*; download it by other means and give its path"):
         datasets.download(data_file(server), tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 

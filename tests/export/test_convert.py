@@ -132,9 +132,11 @@ def test_existing_files_are_not_overwritten(tmp_path, source):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("x")
     for to in ("openai", "saved_model"):
-        with pytest.raises(GPT2Error, match="full already exists; give another name, or remove it"):
+        with pytest.raises(GPT2Error, match="full already exists; give another name or remove it"):
             convert(source, tmp_path / "full", to)
-    with pytest.raises(GPT2Error, match=r"full is a folder; give the name of a file in it, such as .*model\.gguf"):
+    with pytest.raises(
+        GPT2Error, match=r"full is a folder; give the name of a file in this folder, such as .*model\.gguf"
+    ):
         convert(source, tmp_path / "full", "gguf")
     with pytest.raises(GPT2Error, match="mine already exists"):
         convert(source, tmp_path / "full/mine", "gguf")
@@ -181,7 +183,7 @@ def test_a_wrong_export_is_not_kept(tmp_path, source, monkeypatch):
     from gpt2.export import gguf as gguf_format
 
     monkeypatch.setattr(gguf_format, "_encode_values", lambda name, values, dtype: values + np.float32(1e-6))
-    with pytest.raises(GPT2Error, match="the exported model differs in model/"):
+    with pytest.raises(GPT2Error, match="the exported model differs from the original in model/"):
         convert(source, tmp_path / "model.gguf", "gguf")
     assert not list(tmp_path.iterdir())
 
@@ -201,7 +203,7 @@ def test_cast_values():
     bits = cast_values("x", values, "bfloat16").astype(np.uint32) << 16
     np.testing.assert_array_equal(bits.view(np.float32), np.float32([1, -1.5, 3.140625, 1, 1 + 2**-6, 0, 2**-133]))
     np.testing.assert_array_equal(cast_values("x", values, "float16"), values.astype(np.float16))
-    with pytest.raises(GPT2Error, match="x holds 70000, and the largest float16 is 65504: choose another dtype"):
+    with pytest.raises(GPT2Error, match="x holds 70000, but the largest float16 is 65504; choose another dtype"):
         cast_values("x", np.float32([70000]), "float16")
 
 
@@ -282,7 +284,7 @@ def test_the_command(tmp_path, tiny_dir, convert_model, capsys):
     assert err.splitlines()[-1].startswith(f"{target}: ")
     assert err.endswith(f" weights, the same as in {tiny_dir}, rounded to q8_0\n")
     assert command.main(convert_model, argv) == 1
-    assert capsys.readouterr().err == f"error: {target} already exists; give another name, or remove it\n"
+    assert capsys.readouterr().err == f"error: {target} already exists; give another name or remove it\n"
     for flags, status, message in (
         (["--to", "onnx"], 2, "to must be one of openai, huggingface, gguf, saved_model, not 'onnx'"),
         (["--to", "gguf", "--shard_size", "x"], 2, "shard_size must be a size such as 500MB, not 'x'"),

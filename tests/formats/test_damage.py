@@ -243,7 +243,7 @@ def test_sizes_of_another_model_are_rejected_before_anything_is_allocated(tiny_d
     """Asks for thousands of layers, and for an embedding of a hundred gigabytes."""
     hparams = open_model_dir(tiny_dir).hparams
     for change, message in (
-        ({"n_layer": 9999}, "holds 2 layers, but its hparams.json says n_layer 9999"),
+        ({"n_layer": 9999}, "holds 2 layers, but its hparams.json has n_layer 9999"),
         ({"n_vocab": 10**9}, "model/wte has the shape"),
     ):
         with pytest.raises(GPT2Error, match=message):
@@ -255,7 +255,9 @@ def test_varints(n):
     assert read_varint(b"x" + varint(n), 1) == (n, 1 + len(varint(n)))
 
 
-@pytest.mark.parametrize("data, message", [(b"", "cut off"), (b"\x80", "cut off"), (b"\xff" * 20, "does not end")])
+@pytest.mark.parametrize(
+    "data, message", [(b"", "cut off"), (b"\x80", "cut off"), (b"\xff" * 20, "longer than 64 bits")]
+)
 def test_invalid_varints(data, message):
     with pytest.raises(MalformedFileError, match=message):
         read_varint(data, 0)

@@ -235,7 +235,7 @@ def test_a_wrong_md5_is_detected(server, files, tmp_path, capsys):
     content[100] ^= 1
     server.faults = {f"models/345M/{DATA}": [other_content(bytes(content), md5=correct_md5)]}
     assert fetch(server) == 1
-    assert "its MD5 differs from the one that the server sent" in capsys.readouterr().err
+    assert "its MD5 differs from the MD5 that the server sent" in capsys.readouterr().err
     assert not (tmp_path / "checkout/models/345M" / DATA).exists()
     assert fetch(server) == 0
     assert_complete(tmp_path, files)
@@ -383,7 +383,7 @@ def test_a_lack_of_disk_space_is_detected_before_the_download(server, monkeypatc
     "argv, message",
     [
         ([], "You must enter the model name as a parameter, e.g.: download_model.py 124M"),
-        (["125M"], "there is no model called '125M'; there are 124M (or 117M), 355M (or 345M), 774M, 1558M"),
+        (["125M"], "there is no model called '125M'; use one of 124M (or 117M), 355M (or 345M), 774M, 1558M"),
         (["--bogus", "1"], "there is no flag --bogus"),
     ],
 )

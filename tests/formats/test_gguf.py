@@ -111,7 +111,7 @@ def test_a_model_is_found_by_file_and_by_folder(tmp_path, source, monkeypatch):
     assert find_model("mine").path == find_model("models/mine").path.absolute().relative_to(tmp_path)
     assert find_model("mine").weights_path.resolve() == path
     path.with_name("b.gguf").write_bytes(path.read_bytes())
-    with pytest.raises(GPT2Error, match=r"mine holds 2 GGUF files; give the path of one: .*a\.gguf, .*b\.gguf"):
+    with pytest.raises(GPT2Error, match=r"mine holds 2 GGUF files; give the path of one of them: .*a\.gguf, .*b\.gguf"):
         find_model("mine")
     path.rename(tmp_path / "without_suffix")
     assert find_model("without_suffix").hparams == source[2]
@@ -127,7 +127,7 @@ def test_a_model_is_found_by_file_and_by_folder(tmp_path, source, monkeypatch):
         ({"tokenizer__ggml__pre": "llama-bpe"}, "tokenizer.ggml.pre is llama-bpe, not gpt-2"),
         ({"gpt2__attention__head_count_kv": 1}, "gpt2.attention.head_count_kv is 1, not 4"),
         ({"gpt2__context_length": None}, "gpt2.context_length should be a number, but it is missing"),
-        ({"gpt2__context_length": "many"}, "gpt2.context_length should be a number, but it is something else"),
+        ({"gpt2__context_length": "many"}, "gpt2.context_length should be a number, but it is of another type"),
         ({"gpt2__context_length": 33}, r"position_embd.weight has the shape \[32, 32\], but .* needs \[33, 32\]"),
         ({"gpt2__attention__head_count": 5}, r"n_embd \(32\) must be a multiple of n_head \(5\)"),
         ({"gpt2__attention__layer_norm_epsilon": 2.0}, "layer_norm_epsilon must be a number between 0 and 1"),

@@ -194,10 +194,10 @@ CONFIGS = [
     ({"n_embd": "16"}, "config.json: n_embd must be a whole number of at least 1, not '16'"),
     ({"layer_norm_epsilon": 0}, "config.json: layer_norm_epsilon must be a number between 0 and 1, not 0"),
     ({"tie_word_embeddings": None}, "config.json: tie_word_embeddings must be true or false, not None"),
-    ({"vocab_size": 200}, "the vocabulary has 280 ids, but config.json says vocab_size 200; they belong to different"),
-    ({"n_layer": 1}, "holds 2 layers, but its config.json says n_layer 1"),
-    ({"n_layer": 9999}, "holds 2 layers, but its config.json says n_layer 9999"),
-    ({"tie_word_embeddings": False}, "lacks 1 of 29 weights of .* first lm_head.weight"),
+    ({"vocab_size": 200}, "the vocabulary has 280 ids, but config.json has vocab_size 200; they belong to different"),
+    ({"n_layer": 1}, "holds 2 layers, but its config.json has n_layer 1"),
+    ({"n_layer": 9999}, "holds 2 layers, but its config.json has n_layer 9999"),
+    ({"tie_word_embeddings": False}, "lacks 1 of 29 weights of .*; the first is lm_head.weight"),
     ({"n_positions": 17}, r"wpe.weight has the shape \[16, 16\], but should have \[17, 16\]"),
     ({"n_inner": 32}, r"h.0.mlp.c_fc.weight has the shape \[16, 64\], but should have \[16, 32\]"),
 ]
@@ -217,7 +217,7 @@ def test_unsupported_and_contradictory_configs_are_rejected(folder, values, mess
         (["model.safetensors"], r"model lacks model.safetensors or pytorch_model.bin; fetch or copy it again"),
         (
             ["tokenizer.json"],
-            r"model has no vocabulary: copy tokenizer.json, or vocab.json and merges.txt into it from the model",
+            r"model has no vocabulary: copy tokenizer.json, or vocab.json and merges.txt of its base model into it",
         ),
     ],
 )
@@ -233,7 +233,7 @@ def test_unknown_duplicate_and_integer_weights_are_rejected(folder):
     for name in ("score.weight", "transformer.h.0.crossattention.c_attn.weight", "a\nb", "transformer.h.0.ln_3.bias"):
         huggingface_dirs.write_file(folder / "model.safetensors", {**arrays, name: np.zeros(3, "<f4")})
         shown = name.removeprefix("transformer.").replace("\n", r"\\n")
-        with pytest.raises(GPT2Error, match=f"holds 1 weights that a GPT-2 .* first '?{shown}") as raised:
+        with pytest.raises(GPT2Error, match=f"holds 1 weights that a GPT-2 .*; the first is '?{shown}") as raised:
             open_model_dir(folder).read()
         assert "\n" not in str(raised.value)
     twice = arrays | {"wte.weight": arrays["transformer.wte.weight"]}
@@ -261,13 +261,15 @@ def test_pytorch_files_that_hold_something_else_are_rejected(tmp_path):
 
 def test_a_git_lfs_pointer_is_rejected(folder):
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(GPT2Error, match="is only a Git LFS pointer to the weights; fetch them with: git lfs pull"):
+    with pytest.raises(
+        GPT2Error, match="is only a Git LFS pointer to the weights; fetch the weights with: git lfs pull"
+    ):
         open_model_dir(folder).read()
 
 
 INDEXES = [
-    ({"weight_map": None}, "does not say which file holds which weight"),
-    ({"weight_map": {"wte.weight": 1}}, "does not say which file holds which weight"),
+    ({"weight_map": None}, "does not map weights to files"),
+    ({"weight_map": {"wte.weight": 1}}, "does not map weights to files"),
     (
         {"weight_map": {"wte.weight": "../model-00001-of-00002.safetensors"}},
         "is not the name of a weights file in the same folder",

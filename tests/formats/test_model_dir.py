@@ -100,7 +100,7 @@ def test_a_missing_file_is_named(damaged, name):
         (
             "model.ckpt.data-00000-of-00001",
             b"x" * 1000,
-            "is cut off or belongs to another model: 1000 bytes, but .* at least",
+            "is cut off or belongs to another model: it has 1000 bytes, but .* at least",
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_damaged_file_is_named(damaged, name, content, message):
 def test_the_error_for_a_run_folder_of_the_old_train_py_names_the_missing_files(damaged):
     for name in ("hparams.json", "encoder.json", "vocab.bpe"):
         (damaged / name).unlink()
-    with pytest.raises(GPT2Error, match="holds weights only.*copy hparams.json, encoder.json, vocab.bpe"):
+    with pytest.raises(GPT2Error, match="holds only weights.*copy hparams.json, encoder.json, vocab.bpe"):
         find_model(str(damaged))
 
 

@@ -88,7 +88,7 @@ def test_a_damaged_index_is_detected(copy):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"n_layer": 1}, "holds 2 layers, but its hparams.json says n_layer 1"),
+        ({"n_layer": 1}, "holds 2 layers, but its hparams.json has n_layer 1"),
         ({"n_ctx": 16}, r"model/wpe has the shape \[32, 32\], but HParams.* needs \[16, 32\]"),
     ],
 )
@@ -102,7 +102,7 @@ def test_hparams_of_another_model_are_detected(copy, change, message):
 def test_a_missing_variable_is_named(tmp_path, tiny_model):
     weights = {name: value for name, value in tiny_model.backend.weights.items() if name != "ln_f"}
     tensorflow_checkpoint.save(tmp_path, weights)
-    with pytest.raises(GPT2Error, match="lacks 2 of 28 variables of .* first model/ln_f/g"):
+    with pytest.raises(GPT2Error, match="lacks 2 of 28 variables of .*; the first is model/ln_f/g"):
         tiny.read(tmp_path / "model.ckpt", tiny_model.hparams)
 
 

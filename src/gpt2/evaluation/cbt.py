@@ -18,8 +18,8 @@ from gpt2.evaluation.task import Task
 from gpt2.generate import Model
 
 BLANK = "XXXXX"
-LINES_PER_QUESTION = 21  # 20 sentences, and one with a blank
-QUESTIONS = 2500  # in each of the two test sets
+LINES_PER_QUESTION = 21  # 20 sentences, and a sentence with a blank
+QUESTIONS = 2500  # number of questions in each of the two test sets
 PROTOCOL = (
     "Children's Book Test, {}: ten candidates; a hit if the correct one, with the rest of its sentence, is the most"
     " likely after the twenty sentences before; detokenized"
@@ -29,8 +29,13 @@ PROTOCOL = (
 def read_questions(model: Model, file: IO[bytes], path: Path) -> Iterator[Question]:
     """Yield the questions of a test file.
 
-    A question has 20 numbered sentences and a 21st with a blank; the 21st is followed by a tab, the answer, tabs, and
+    A question has 20 numbered sentences and a 21st with a blank. The 21st is followed by a tab, the answer, tabs, and
     ten candidates. Blank lines separate questions.
+
+    Args:
+        model: The model whose vocabulary encodes the questions.
+        file: The opened file.
+        path: The path of the file, for error messages.
 
     Raises:
         DamagedFileError: The file does not have this format.
@@ -54,13 +59,14 @@ def _parse_question(model: Model, lines: list[str], line_number: int, path: Path
     if BLANK not in query or fields[0] not in candidates:
         raise DamagedFileError(
             path,
-            f"line {line_number} should be a sentence with {BLANK}, its answer, and candidates with the answer",
+            f"line {line_number} should be a sentence with {BLANK}, its answer, and candidates that include the answer",
         )
     before, _, after = " ".join([*lines[:-1], query]).partition(BLANK)
     texts = [detokenize.detokenize(before + candidate + after, detokenize.CBT) for candidate in candidates]
     answers = [np.array(model.encoder.encode(text), np.int32) for text in texts]
-    common = min(common_prefix_length(answers[0], ids) for ids in answers)
-    return make_question(model, answers, min(common, min(map(len, answers)) - 1), candidates.index(fields[0]))
+    common_length = min(common_prefix_length(answers[0], ids) for ids in answers)
+    answer_start = min(common_length, min(map(len, answers)) - 1)
+    return make_question(model, answers, answer_start, candidates.index(fields[0]))
 
 
 def _make_task(kind: str, description: str, paper_column: str) -> Task:

@@ -1,4 +1,4 @@
-"""Tasks that score a whole text: its perplexity per token and per word, its bits per byte and per character."""
+"""Tasks that measure the perplexity per token and per word, and the bits per byte and per character, of a text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CorpusTask(NamedTuple):
         paper_column: The column of the paper's table that reports this text; "" if there is none.
         paper_metric: The key in METRIC_NAMES of the metric in that column.
         data: The file with the text.
-        parts: Score only the last of this many equal parts of the file.
+        parts: The number of equal parts of the file, of which only the last is scored.
     """
 
     name: str
@@ -60,7 +60,7 @@ class CorpusTask(NamedTuple):
 
 
 def _decode_last_part(data: bytes, path: Path, parts: int) -> str:
-    """Decode the last of `parts` equal parts, from its first whole character on."""
+    """Decode the last of `parts` equal parts, starting at its first whole character."""
     start = len(data) - len(data) // parts
     while start < len(data) and data[start] & 0xC0 == 0x80:  # a UTF-8 continuation byte
         start += 1

@@ -1,4 +1,4 @@
-"""The user's own texts, of any size: read in parts and scored while they are read."""
+"""Scoring of the user's texts, which can have any size because they are read in parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt2.generate import Model
 
 
 class NamedText(NamedTuple):
-    """A text in parts, and the name that reports give it."""
+    """A text in parts, with its name in reports."""
 
     name: str
     parts: Iterable[str]
@@ -24,18 +24,18 @@ class NamedText(NamedTuple):
 def read_files(
     paths: Sequence[Path], encoding: str, csv_format: documents.CsvFormat, last_safe_cut: documents.FindCut
 ) -> Iterator[NamedText]:
-    """Yield the texts of files: one text a file, or one a row of a .csv file; an empty file gives an empty text.
+    """Yield the texts of files: one text for each file, or for each row of a .csv file.
 
-    Consume the parts of each text before the next text is drawn.
+    An empty file yields an empty text. Consume the parts of each text before you request the next text.
 
     Args:
         paths: The files.
         encoding: Their encoding.
-        csv_format: How .csv files are laid out.
-        last_safe_cut: `Vocabulary.last_safe_cut`: finds where a text may be cut without changing its tokens.
+        csv_format: The layout of .csv files.
+        last_safe_cut: `Vocabulary.last_safe_cut`, which finds a position to cut a text without changing its tokens.
 
     Raises:
-        GPT2Error: A file is damaged; the message names it.
+        GPT2Error: A file is damaged. The message names the file.
     """
     for path in paths:
         name = printable_name(path)
@@ -59,12 +59,12 @@ def _document(first: documents.DocumentPart, following: Iterator[documents.Docum
 
 
 def read_stream(stream: IO[str], name: str, last_safe_cut: documents.FindCut) -> NamedText:
-    """Return the text of a stream, in parts that end where tokens end.
+    """Return the text of a stream, in parts that end at the ends of tokens.
 
     Args:
         stream: The stream, such as stdin.
         name: The name of the text.
-        last_safe_cut: `Vocabulary.last_safe_cut`: finds where a text may be cut without changing its tokens.
+        last_safe_cut: `Vocabulary.last_safe_cut`, which finds a position to cut a text without changing its tokens.
     """
     blocks = iter(lambda: stream.read(documents.PART_CHARACTERS), "")
     parts = documents.split_document(blocks, documents.PART_CHARACTERS, last_safe_cut)
@@ -78,13 +78,13 @@ def measure_texts(
     progress: ProgressCallback,
     total_bytes: int | None = None,
 ) -> TaskResult:
-    """Return the perplexities and bits per byte of all texts together.
+    """Return the perplexities and bits per byte of all texts combined.
 
     Args:
         model: The model.
         texts: The texts.
-        protocol: What each token sees.
-        progress: Called with (done, total) bytes.
+        protocol: The windows in which tokens are scored.
+        progress: Progress callback: called with (done, total) bytes.
         total_bytes: The size of all texts, if known.
     """
     counts = TextCounts()

@@ -1,6 +1,6 @@
-"""Data sets of the evaluation tasks: downloaded once into a folder, or given by path; archives are not unpacked.
+"""Data sets of the evaluation tasks, and functions that download and open them without unpacking archives.
 
-Each file has a known size and SHA-256; a comment names their public source.
+Each file has a known size and SHA-256. A comment names the public source of these values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats import transfer
 
-CACHE_SUBFOLDER = Path("gpt-2-tensorflow", "data")  # in the user's cache folder
-MAX_MEMBER_BYTES = 1 << 30  # of an archive's member; ten times the largest known one
+CACHE_SUBFOLDER = Path("gpt-2-tensorflow", "data")  # inside the user's cache folder
+MAX_MEMBER_BYTES = 1 << 30  # ten times the size of the largest known member
 
 
 class DataFile(NamedTuple):
@@ -28,10 +28,10 @@ class DataFile(NamedTuple):
 
     Attributes:
         name: Its file name.
-        urls: Where it can be downloaded, tried in this order.
+        urls: Its download addresses, tried in this order.
         size: Its size in bytes.
         sha256: Its SHA-256 in hexadecimal.
-        member: The file to read if it is an archive.
+        member: The file to read in the archive; "" if the file is not an archive.
     """
 
     name: str
@@ -60,8 +60,8 @@ PTB = DataFile(
     449945,
     "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
 )
-# Source: dataset_infos.json. By mattmahoney.net/dc/textdata.html, the MD5 of enwik8 itself is
-# a1fa5ffddb56f4953e226637dabbb36a, as in this archive.
+# Source: dataset_infos.json. The MD5 of enwik8 in this archive, a1fa5ffddb56f4953e226637dabbb36a, agrees with
+# mattmahoney.net/dc/textdata.html.
 ENWIK8 = DataFile(
     "enwik8.zip",
     ("http://mattmahoney.net/dc/enwik8.zip", "https://data.deepai.org/enwik8.zip"),
@@ -69,7 +69,7 @@ ENWIK8 = DataFile(
     "547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
     "enwik8",
 )
-# Sources: TensorFlow's word2vec tutorial for the size; chainer's, Haskell's and other loaders agree on the hash.
+# Sources: TensorFlow's word2vec tutorial for the size; the loaders of chainer, Haskell and others for the hash.
 TEXT8 = DataFile(
     "text8.zip",
     ("http://mattmahoney.net/dc/text8.zip", "https://data.deepai.org/text8.zip"),
@@ -114,18 +114,19 @@ def default_folder() -> Path:
 
 
 def download(data: DataFile, folder: Path, report: Callable[..., object] = files.no_callback) -> Path:
-    """Download a file into a folder, unless an intact copy is already there.
+    """Download a file into a folder, unless the folder already has an intact copy.
 
     Args:
         data: The file.
-        folder: Where it goes; created if necessary.
-        report: Progress callback: called with (file name, done, total), in bytes; total is None if unknown.
+        folder: The target folder; created if necessary.
+        report: Progress callback: called with (file name, done, total); done and total are in bytes. If the size is
+            unknown, total is None.
 
     Returns:
         The path of the file.
 
     Raises:
-        GPT2Error: No URL gives the file with the expected size and SHA-256.
+        GPT2Error: No URL provides the file with the expected size and SHA-256.
     """
     path = folder / data.name
     if files.is_file(path) and not find_problem(path, data):
@@ -139,19 +140,19 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
             except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")
         raise GPT2Error(
-            f"{data.name} could not be downloaded: {'; '.join(failures)}; fetch it by other means, and give its path"
+            f"{data.name} could not be downloaded: {'; '.join(failures)}; download it by other means and give its path"
         )
 
 
 def find_problem(path: Path, data: DataFile) -> str:
-    """Return how a file differs from the expected one, or "" if it does not.
+    """Return a message if a file differs from the expected file, or "" if it does not.
 
     Raises:
         UnreadableFileError: The file cannot be read.
     """
     problem = transfer.find_size_mismatch(path, data.size)
     if not problem and transfer.hash_file(path, "sha256").hex() != data.sha256:
-        return "its SHA-256 is not the known one"
+        return "its SHA-256 is not the expected SHA-256"
     return problem
 
 
@@ -160,11 +161,11 @@ def open_data(path: Path, member: str) -> Iterator[IO[bytes]]:
     """Open the file that a task reads.
 
     Args:
-        path: The file itself, an archive (zip or tar) that holds `member`, or a folder into which one was unpacked.
+        path: The file, an archive (zip or tar) that contains `member`, or the folder of an unpacked archive.
         member: The name of the file in the archive; "" if the data set is not an archive.
 
     Raises:
-        GPT2Error: The file is missing, damaged or implausibly large, also if this shows only while it is read.
+        GPT2Error: The file is missing, damaged or implausibly large. Some damage is detected only during reading.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -200,7 +201,7 @@ def _open_tar_member(archive: tarfile.TarFile, path: Path, member: str) -> IO[by
 
 
 def _find_in_folder(folder: Path, member: str) -> Path:
-    """Return the path of an unpacked member, with or without the archive's folders."""
+    """Return the path of an unpacked member, in the archive's folders or directly in `folder`."""
     for candidate in (folder / member, folder / Path(member).name):
         if files.is_file(candidate):
             return candidate
@@ -209,4 +210,6 @@ def _find_in_folder(folder: Path, member: str) -> Path:
 
 def _check_size(path: Path, member: str, size: int) -> None:
     if size > MAX_MEMBER_BYTES:
-        raise DamagedFileError(path, f"its {member} would have {size:,} bytes")
+        raise DamagedFileError(
+            path, f"its {member} would have {size:,} bytes, but at most {MAX_MEMBER_BYTES:,} are allowed"
+        )

@@ -1,8 +1,8 @@
-"""Detokenizers: turn text that was split into words back into ordinary text, as GPT-2 saw it in training.
+"""Detokenizers, which restore ordinary text, as in GPT-2's training data, from text that was split into words.
 
 Words do not change. A detokenizer only removes white space and the @ around a hyphen, point or comma, and restores
-brackets and quotation marks that were replaced. The paper (Radford et al. 2019, section 3.1) mentions "invertible
-de-tokenizers" of its own but does not describe them.
+replaced brackets and quotation marks. The paper (Radford et al. 2019, section 3.1) mentions "invertible de-tokenizers"
+but does not describe them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WIKITEXT = _compile(
     )
 )
 # Penn Treebank has no punctuation except within words. It has "$ N", "do n't", "company 's", "the companies ' plans",
-# and a space at both ends of each line. <unk> and N stay.
+# and a space at both ends of each line. <unk> and N are not changed.
 PTB = _compile(
     (
         (r" (n't)\b", r"\1"),
@@ -43,7 +43,7 @@ PTB = _compile(
         (r"^ | $", ""),
     )
 )
-# The Children's Book Test has Penn Treebank's marks, and punctuation.
+# The Children's Book Test has the same marks as Penn Treebank, and punctuation.
 CBT = _compile(
     (
         (r"-LRB- ?", "("),
@@ -59,7 +59,7 @@ CBT = _compile(
 
 
 def detokenize(text: str, rules: Rules) -> str:
-    r"""Return the text with all rules applied, one after the other.
+    r"""Apply all rules to a text in order, and return the result.
 
     >>> detokenize(' The M @-@ 82 ( " road " ) isn \'t long . ', WIKITEXT)
     'The M-82 ("road") isn\'t long.'

@@ -1,4 +1,4 @@
-"""A self-contained HTML page that colors a text by how much each token surprises the model."""
+"""A self-contained HTML page with a text whose tokens are colored by their surprisal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEAD = f"""<!DOCTYPE html>
 
 
 def as_html(units: Iterable[Unit]) -> Iterator[str]:
-    """Yield the page in pieces. Hovering over a unit shows its numbers."""
+    """Yield the page in pieces; the tooltip of each unit shows its numbers."""
     yield HEAD + "\n".join(f'<span class="s{i}">{label}</span>' for i, label in enumerate(_legend_labels())) + "</p>\n"
     name = None
     for unit in units:

@@ -1,7 +1,7 @@
 """LAMBADA: predict the last word of a passage (Paperno et al. 2016).
 
 People can guess the word from the whole passage, but not from its last sentence alone. The data set is OpenAI's copy,
-scored by the two protocols for which numbers have been published.
+scored by the two protocols with published results.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def last_word_span(model: Model, text: str) -> Span:
 
 
 class LambadaTask(NamedTuple):
-    """LAMBADA by one protocol.
+    """The LAMBADA task with one of its protocols.
 
     Attributes:
         name: The name on the command line.
-        protocol: How the passages are scored, in one sentence.
+        protocol: A description of the scoring, in one sentence.
         make_span: Called with (model, passage); returns the span to score.
-        paper_columns: Columns of the paper's table for perplexity and accuracy, or "".
+        paper_columns: Columns of the paper's table for perplexity and accuracy; "" if there is none.
     """
 
     name: str
@@ -67,7 +67,7 @@ class LambadaTask(NamedTuple):
         examples = itertools.islice(read_json_lines(file, path, ["text"]), settings.limit)
         passages = [str(example["text"]) for example in examples]
         if not all(map(str.strip, passages)):
-            raise DamagedFileError(path, "it has a passage without a word")
+            raise DamagedFileError(path, "it contains a passage without words")
         spans = (self.make_span(model, passage) for passage in passages)
         hits = 0
         nats = 0.0

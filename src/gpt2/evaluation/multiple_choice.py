@@ -1,4 +1,4 @@
-"""Multiple-choice tasks, measured by how often the correct answer is the most likely one.
+"""Multiple-choice tasks, measured by the fraction of questions whose correct answer is the most likely one.
 
 The common prefix of a question's answers is computed once (`engine.scoring`).
 """
@@ -29,7 +29,7 @@ class Question(NamedTuple):
 
     Attributes:
         answers: The ids of each answer [T], its context included.
-        answer_start: The index from which on the answers are scored.
+        answer_start: The index of the first scored id in each answer.
         correct: The index of the correct answer.
     """
 
@@ -39,16 +39,16 @@ class Question(NamedTuple):
 
 
 def fit_window(model: Model, ids: Iterable[int]) -> np.ndarray:
-    """Return the last n_ctx + 1 ids: a full window and the id after it.
+    """Return the last n_ctx + 1 ids [T], a full window and the id after it.
 
-    A single id gets `<|endoftext|>` as its context.
+    If there is only one id, `<|endoftext|>` is its context.
     """
     window = np.array(list(ids), np.int32)[-(model.hparams.n_ctx + 1) :]
     return window if len(window) > 1 else np.array([model.encoder.end_of_text, *window], np.int32)
 
 
 def continuation_span(model: Model, context: str, ending: str) -> Span:
-    """Return a span that scores the tokens of `ending` given `context`; both are encoded as one text."""
+    """Return a span that scores the tokens of `ending` after `context`; both are encoded as one text."""
     all_ids = np.array(model.encoder.encode(context + ending), np.int32)
     context_length = common_prefix_length(np.array(model.encoder.encode(context), np.int32), all_ids)
     ids = fit_window(model, all_ids)
@@ -56,7 +56,10 @@ def continuation_span(model: Model, context: str, ending: str) -> Span:
 
 
 def answer_spans(model: Model, question: Question) -> list[Span]:
-    """Return a span for each answer; if one exceeds the window, the same number of ids is cut from the start of all."""
+    """Return a span for each answer.
+
+    If an answer exceeds the window, the same number of ids is removed from the start of all answers.
+    """
     excess = max(0, max(map(len, question.answers)) - (model.hparams.n_ctx + 1))
     spans = []
     for answer in question.answers:
@@ -66,7 +69,15 @@ def answer_spans(model: Model, question: Question) -> list[Span]:
 
 
 def score_questions(model: Model, questions: Iterable[Question]) -> Iterator[tuple[Question, np.ndarray, np.ndarray]]:
-    """Yield (question, log-probabilities, token counts), both [A] for A answers and over the scored tokens only."""
+    """Score the answers of questions.
+
+    Args:
+        model: The model.
+        questions: The questions.
+
+    Yields:
+        The question, the log-probability of each answer [A], and the number of scored tokens of each answer [A].
+    """
     pending: deque[Question] = deque()
 
     def spans() -> Iterator[Span]:
@@ -83,7 +94,14 @@ def score_questions(model: Model, questions: Iterable[Question]) -> Iterator[tup
 
 
 def make_question(model: Model, answers: list[np.ndarray], answer_start: int, correct: int) -> Question:
-    """Return a question; if its answers have no context, `<|endoftext|>` is put before each of them."""
+    """Return a question; if its answers have no context, `<|endoftext|>` becomes the context.
+
+    Args:
+        model: The model.
+        answers: The ids of each answer [T], its context included.
+        answer_start: The index of the first scored id in each answer.
+        correct: The index of the correct answer.
+    """
     if answer_start > 0:
         return Question(answers, answer_start, correct)
     start = np.array([model.encoder.end_of_text], np.int32)
@@ -95,9 +113,9 @@ class MultipleChoiceTask(NamedTuple):
 
     Attributes:
         name: The name on the command line.
-        protocol: How accuracy is computed, in one sentence.
+        protocol: A description of the scoring, in one sentence.
         read_questions: Called with (model, opened file, its path); yields the questions.
-        metrics: The reported metrics, each with the column of the paper's table that reports it or "".
+        metrics: The column of the paper's table for each reported metric; "" if there is none.
         question_count: The number of questions in the data set.
     """
 
@@ -123,5 +141,10 @@ class MultipleChoiceTask(NamedTuple):
         return TaskResult(self.name, self.protocol, metrics, {"questions": done})
 
     def as_task(self, data: DataFile, member: str = "") -> Task:
-        """Return this as a `Task` on `data`, or on one member of that archive."""
+        """Return the `Task` that runs these questions.
+
+        Args:
+            data: The file with the questions, or an archive.
+            member: The file to read in the archive; "" if `data` is not an archive.
+        """
         return Task(self.name, self.protocol, data, self.run, member)

@@ -1,4 +1,4 @@
-"""Output formats of scores: a table for the terminal, CSV, JSON lines, HTML. Each is a generator of strings."""
+"""Output formats of scores: a table for the terminal, CSV, JSON lines and HTML, as generators of strings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt2.evaluation import html_page
 from gpt2.evaluation.units import Unit, escape_control
 
 TABLE, CSV, JSONL, HTML = "table", "csv", "jsonl", "html"
-LOGPROB_DECIMALS = 4  # in a table
+LOGPROB_DECIMALS = 4  # decimals of a log-probability in a table
 COLUMNS = ("file", "line", "text", "tokens", "logprob", "bits", "rank")
 
 
@@ -39,7 +39,7 @@ def _cell(value: float | None, width: int, decimals: int = 0) -> str:
 
 
 def as_csv(units: Iterable[Unit]) -> Iterator[str]:
-    """Yield a CSV header and rows; if the units have top tokens, the last column holds them as JSON."""
+    """Yield a CSV header and rows; if the units have top tokens, the last column contains them as JSON."""
     header_written = False
     for unit in units:
         if not header_written:
@@ -57,12 +57,12 @@ def _column_values(unit: Unit) -> list[object]:
 
 def _csv_row(values: Iterable[object]) -> str:
     line = io.StringIO()
-    csv.writer(line).writerow(values)  # needs its default line end to quote a lone carriage return
+    csv.writer(line).writerow(values)  # a lone carriage return is quoted only with the default line end
     return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def as_jsonl(units: Iterable[Unit]) -> Iterator[str]:
-    """Yield a JSON object a line, with the names of the columns as keys; unknown values are null."""
+    """Yield a line with a JSON object for each unit, keyed by column name; unknown values are null."""
     for unit in units:
         row = dict(zip(COLUMNS, _column_values(unit)))
         if unit.top_tokens:
@@ -94,7 +94,7 @@ def next_as_csv(tokens: NextTokens) -> Iterator[str]:
 
 
 def next_as_jsonl(tokens: NextTokens) -> Iterator[str]:
-    """Yield a JSON object a line for each possible next token."""
+    """Yield a line with a JSON object for each possible next token."""
     for rank, text, logprob in tokens:
         row = {"rank": rank, "token": text, "logprob": logprob, "probability": math.exp(logprob)}
         yield json.dumps(row, ensure_ascii=False) + "\n"
@@ -112,8 +112,8 @@ def resolve_form(form: str | None, suffix: str) -> str:
     """Return the output format.
 
     Args:
-        form: A key of FORMS; None to choose by the suffix.
-        suffix: The suffix of the output file. Without a form, an unknown suffix means a table.
+        form: A key of FORMS, or None to choose by the suffix.
+        suffix: The suffix of the output file. If `form` is None and the suffix is unknown, the format is TABLE.
 
     Raises:
         UsageError: The form is unknown.

@@ -1,4 +1,4 @@
-"""Results from the GPT-2 paper, to print alongside measured values.
+"""Results from the GPT-2 paper, for comparison with measured values.
 
 Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", table 3, zero-shot.
 """
@@ -8,8 +8,14 @@ from __future__ import annotations
 from gpt2.formats.model_dir import RELEASED_MODELS
 from gpt2.hparams import HParams
 
-LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE = "LAMBADA (PPL)", "LAMBADA (ACC)", "CBT-CN (ACC)", "CBT-NE (ACC)"
-WIKITEXT2, PTB, ENWIK8, TEXT8 = "WikiText2 (PPL)", "PTB (PPL)", "enwik8 (BPB)", "text8 (BPC)"
+LAMBADA_PPL = "LAMBADA (PPL)"
+LAMBADA_ACC = "LAMBADA (ACC)"
+CBT_CN = "CBT-CN (ACC)"
+CBT_NE = "CBT-NE (ACC)"
+WIKITEXT2 = "WikiText2 (PPL)"
+PTB = "PTB (PPL)"
+ENWIK8 = "enwik8 (BPB)"
+TEXT8 = "text8 (BPC)"
 WIKITEXT103 = "WikiText103 (PPL)"
 COLUMNS = (LAMBADA_PPL, LAMBADA_ACC, CBT_CN, CBT_NE, WIKITEXT2, PTB, ENWIK8, TEXT8, WIKITEXT103)
 TABLE = {  # the paper calls these sizes 117M, 345M, 762M and 1542M
@@ -21,10 +27,10 @@ TABLE = {  # the paper calls these sizes 117M, 345M, 762M and 1542M
 
 
 def released_size(hparams: HParams) -> str | None:
-    """Return the name of the released model with these hyperparameters, or None; its weights may be fine-tuned."""
+    """Return the name of the released model with these hyperparameters, or None if there is none."""
     return next((name for name, sizes in RELEASED_MODELS.items() if sizes == hparams), None)
 
 
 def published_value(size: str | None, column: str) -> float | None:
-    """Return the paper's value for a released size; None if there is no such size or column."""
+    """Return the paper's value for a released size, or None if there is no such size or column."""
     return TABLE[size][COLUMNS.index(column)] if size in TABLE and column in COLUMNS else None

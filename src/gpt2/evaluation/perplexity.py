@@ -1,4 +1,4 @@
-"""Perplexities and bits per byte: a text's log-probability, divided by each of the units in common use."""
+"""Perplexities and bits per byte: a text's log-probability per token, word, byte or character."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from gpt2.evaluation.scores import ScoredTokens
 
 BITS_PER_NAT = 1 / math.log(2)
-METRIC_NAMES = {  # how reports call the keys of `text_metrics`
+METRIC_NAMES = {  # names in reports for the keys of `text_metrics`
     "perplexity": "perplexity per token",
     "perplexity_per_word": "perplexity per word",
     "perplexity_per_word_or_line_end": "perplexity per word or line end",
@@ -35,7 +35,7 @@ class TextCounts:
     bytes: int = 0
 
     def count(self, parts: Iterable[str]) -> Iterator[str]:
-        """Yield the parts of one text and count them as they pass; a part may end within a word."""
+        """Yield the parts of one text, and count words and sizes on the way; a part may end within a word."""
         in_word = False
         for part in parts:
             self.words += len(part.split()) - (in_word and not part[:1].isspace() and bool(part))
@@ -59,7 +59,7 @@ class ScoreTotals:
     nats: float = 0.0
 
     def accumulate(self, scores: Iterable[ScoredTokens]) -> Iterator[ScoredTokens]:
-        """Yield `scores` and add them up as they pass."""
+        """Yield `scores` unchanged, and add each of them to the totals."""
         for scored in scores:
             if scored.tokens is not None:
                 self.tokens += len(scored.ids)
@@ -68,7 +68,7 @@ class ScoreTotals:
 
 
 def text_metrics(nats: float, tokens: int, counts: TextCounts) -> dict[str, float]:
-    """Return the usual metrics of a text, by the keys of METRIC_NAMES; NaN where the divisor is 0.
+    """Return the metrics of a text by the keys of METRIC_NAMES; a metric with the divisor 0 is NaN.
 
     A perplexity is the exponential of the nats per token, per word, or per word and line end.
 

@@ -1,4 +1,4 @@
-"""Task results as a table or as JSON."""
+"""Reports of task results, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpt2.evaluation.task import TaskResult
 
 
 def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
-    """Yield the lines of a table: the metrics, alongside the paper's values for a released size, and the protocol.
+    """Yield the lines of a table with the metrics, the paper's values for a released size, and the protocol.
 
     Args:
         result: The result.
@@ -27,7 +27,7 @@ def as_table(result: TaskResult, size: str | None) -> Iterator[str]:
 
 
 def as_json(result: TaskResult, model: str, size: str | None) -> str:
-    """Return the result as one JSON object; NaN and infinity become null.
+    """Return the result as a JSON object, with null instead of NaN and infinity.
 
     Args:
         result: The result.

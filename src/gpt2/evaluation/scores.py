@@ -26,18 +26,18 @@ from gpt2.text.vocabulary import Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What each token of a text sees.
+    """The windows in which the tokens of a text are scored.
 
     The first window feeds the first `window` tokens and scores the token after each of them. Every other window scores
-    the next `stride` tokens and feeds the `window` tokens before the last of them. So each token is scored once, and
-    after the first window each token sees at least window - stride + 1 tokens. The last window is as long as the others
-    and scores what is left. With a stride of `window`, these are the rolling windows of EleutherAI's
-    lm-evaluation-harness.
+    the next `stride` tokens and feeds the `window` tokens before the last of them. Therefore each token is scored once.
+    After the first window, each token is scored with at least window - stride + 1 tokens before it. The last window has
+    the same length and scores the remaining tokens. With a stride of `window`, these are the rolling windows of
+    EleutherAI's lm-evaluation-harness.
 
     Attributes:
-        window: Tokens that a window feeds.
-        stride: Tokens that each window after the first one scores.
-        start: The id before each text, given which its first token is scored; None leaves the first token unscored.
+        window: The number of tokens that a window feeds.
+        stride: The number of tokens that each window after the first one scores.
+        start: The id before each text, the context of its first token. If it is None, first tokens are not scored.
     """
 
     window: int
@@ -48,7 +48,7 @@ class Protocol:
         """Raise UsageError for a window or stride that is out of range."""
         require_integer("window", self.window, 1)
         if require_integer("stride", self.stride, 1) > self.window:
-            raise UsageError(f"stride must be at most the window, {self.window}, or tokens would be left out")
+            raise UsageError(f"stride must be at most the window, {self.window}, or tokens would be skipped")
 
     def __str__(self) -> str:
         """Return the protocol in one sentence, as reports print it."""
@@ -67,11 +67,11 @@ def protocol_of(
     """Return a protocol that fits a model.
 
     Args:
-        n_ctx: The model's window.
+        n_ctx: The model's maximum window in tokens.
         vocabulary: The model's vocabulary.
-        window: Tokens of a window; None for n_ctx.
-        stride: Tokens that each window after the first one scores; None for the window.
-        start: Whether the end-of-text token is put before each text, if the vocabulary has one.
+        window: The number of tokens that a window feeds; None for n_ctx.
+        stride: The number of tokens that each window after the first one scores; None for the window.
+        start: Whether the end-of-text token precedes each text. It is ignored if the vocabulary has no such token.
 
     Raises:
         UsageError: The window or stride does not fit the model.
@@ -95,7 +95,7 @@ class ScoredTokens(NamedTuple):
     Attributes:
         text: The index of the text among the texts.
         ids: The ids [S].
-        tokens: Their scores; None for a first token that is not scored.
+        tokens: Their scores; None for an unscored first token.
     """
 
     text: int
@@ -110,10 +110,13 @@ def score(
 
     Args:
         model: The model.
-        texts: The texts, each a string or, for a text of any length, its parts. Each part is encoded on its own, so
-            parts must be cut where the vocabulary's tokens end, as `data.documents` does.
-        protocol: What each token sees.
-        options: Which scores to compute in addition to log-probabilities.
+        texts: The texts, each as a string or as parts. Each part is encoded separately, so parts must end at the ends of
+            tokens, as `data.documents` ensures.
+        protocol: The windows in which tokens are scored.
+        options: The scores to compute in addition to log-probabilities.
+
+    Yields:
+        The tokens and scores of one window, or an unscored first token.
 
     Raises:
         UsageError: The window exceeds the model's.
@@ -130,10 +133,23 @@ def _encode_parts(vocabulary: Vocabulary, text: str | Iterable[str]) -> Iterator
 def score_ids(
     model: Model, texts: Iterable[Iterable[np.ndarray]], protocol: Protocol, options: ScoreOptions = LOGPROBS_ONLY
 ) -> Iterator[ScoredTokens]:
-    """Score texts that are given as ids, in parts of any length; see `score`."""
+    """Score all tokens of all texts, in their order; see `score`.
+
+    Args:
+        model: The model.
+        texts: The ids of each text, in parts [T] of any length.
+        protocol: The windows in which tokens are scored.
+        options: The scores to compute in addition to log-probabilities.
+
+    Yields:
+        The tokens and scores of one window, or an unscored first token.
+
+    Raises:
+        UsageError: The window exceeds the model's.
+    """
     if protocol.window > model.hparams.n_ctx:
         raise UsageError(f"window must be at most the model's n_ctx, {model.hparams.n_ctx}, not {protocol.window}")
-    pending: deque[tuple[ScoredTokens, bool]] = deque()  # (tokens, whether they will get scores)
+    pending: deque[tuple[ScoredTokens, bool]] = deque()  # (tokens, True if they are scored)
 
     def spans() -> Iterator[Span]:
         for text, parts in enumerate(texts):
@@ -153,21 +169,21 @@ def score_ids(
 
 
 def windows(parts: Iterable[np.ndarray], protocol: Protocol) -> Iterator[tuple[np.ndarray, Span | None]]:
-    """Split a text into the windows of a protocol; at most a part and a window of the text are held in memory.
+    """Split a text into the windows of a protocol; at most one part and one window are in memory.
 
     >>> [(ids.tolist(), span.ids.tolist()) for ids, span in windows([np.arange(1, 6)], Protocol(3, 2, start=0))]
     [([1, 2, 3], [0, 1, 2, 3]), ([4, 5], [2, 3, 4, 5])]
 
     Args:
         parts: The ids of the text, in parts of any length.
-        protocol: What each token sees.
+        protocol: The windows in which tokens are scored.
 
     Yields:
-        The ids that a window scores, and the span that scores them; None for a first token that is not scored.
+        The ids that a window scores, and the span that scores them. The span of an unscored first token is None.
     """
     buffer = np.array([] if protocol.start is None else [protocol.start], np.int32)
-    done = len(buffer)  # ids of the buffer that were yielded, or are the start
-    size = protocol.window  # ids that the next span scores
+    done = len(buffer)  # number of ids in the buffer that are the start or have been yielded
+    size = protocol.window  # number of ids that the next span scores
     for part in chain(parts, [None]):
         buffer = buffer if part is None else np.concatenate([buffer, part])
         if not done and len(buffer):

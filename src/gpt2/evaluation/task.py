@@ -15,13 +15,13 @@ ProgressCallback = Callable[[int, "int | None"], object]  # called with (done, t
 
 
 class TaskSettings(NamedTuple):
-    """How tasks are run.
+    """The settings of a task run.
 
     Attributes:
-        window: Tokens of a window, as in `scores.protocol_of`.
-        stride: Tokens that each window after the first one scores, as in `scores.protocol_of`.
-        start: Whether the end-of-text token is put before each text, as in `scores.protocol_of`.
-        limit: Run only the first `limit` examples or, for a task that scores a text, characters; None for all.
+        window: The number of tokens in a window, as in `scores.protocol_of`.
+        stride: The number of tokens that each window after the first one scores, as in `scores.protocol_of`.
+        start: Whether the end-of-text token precedes each text, as in `scores.protocol_of`.
+        limit: The number of examples to run or, for a task that scores a text, of characters; None for all.
     """
 
     window: int | None = None
@@ -31,11 +31,11 @@ class TaskSettings(NamedTuple):
 
 
 class TaskMetric(NamedTuple):
-    """One number that a task reports.
+    """A number in the result of a task.
 
     Attributes:
-        name: The metric and its unit, as it is printed.
-        value: The measured value; NaN if there was nothing to measure.
+        name: The printed name of the metric and its unit.
+        value: The measured value; NaN if the data was empty.
         paper_column: The column of the paper's table that reports this metric; "" if there is none.
     """
 
@@ -45,13 +45,13 @@ class TaskMetric(NamedTuple):
 
 
 class TaskResult(NamedTuple):
-    """What a task measured.
+    """The result of a task.
 
     Attributes:
         task: The name of the task, or of the text.
-        protocol: How the metrics were computed, in one sentence.
+        protocol: A description of the computation, in one sentence.
         metrics: The measured values.
-        counts: How many examples, tokens, words etc. were evaluated, by name.
+        counts: The numbers of evaluated examples, tokens, words etc. by their names.
     """
 
     task: str
@@ -61,14 +61,14 @@ class TaskResult(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A data set and how a model is evaluated on it.
+    """A data set with the evaluation of a model on it.
 
     Attributes:
         name: The name on the command line.
         about: A description in one line.
         data: The file with the examples.
         run: Called with (model, opened file, its path, settings, progress callback); returns the result.
-        member: The file to read if the data set is an archive.
+        member: The file to read in the archive; "" if the data set is not an archive.
     """
 
     name: str
@@ -83,11 +83,11 @@ def read_json_lines(file: IO[bytes], path: Path, required_keys: Iterable[str]) -
 
     Args:
         file: The opened file.
-        path: Its path, for error messages.
+        path: The path of the file, for error messages.
         required_keys: Keys that each object must have.
 
     Raises:
-        DamagedFileError: A line is not a JSON object or lacks a required key; the message names the line.
+        DamagedFileError: A line is not a JSON object or lacks a required key. The message names the line.
     """
     for number, line in enumerate(file, start=1):
         try:

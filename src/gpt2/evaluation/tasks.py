@@ -15,7 +15,7 @@ TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASK
 
 
 def select_tasks(names: str) -> list[Task]:
-    """Return the tasks of a comma-separated list; `all` selects every task.
+    """Return the tasks in a comma-separated list of names, or every task for `all`.
 
     Raises:
         UsageError: A name is unknown.
@@ -24,8 +24,8 @@ def select_tasks(names: str) -> list[Task]:
     for name in selected:
         if name not in TASKS:
             raise UsageError(
-                f"there is no task {name!r}; the tasks are {', '.join(TASKS)}, and all; use in_text for a text of your"
-                " own"
+                f"there is no task {name!r}; the tasks are {', '.join(TASKS)}, and all; to evaluate your"
+                " own text, use in_text"
             )
     return [TASKS[name] for name in selected]
 
@@ -44,8 +44,8 @@ def run_task(
         model: The model.
         task: The task.
         path: The task's data, packed or unpacked.
-        settings: Window, stride and limit.
-        progress: Called with (done, total) examples or tokens.
+        settings: The settings of the run.
+        progress: Progress callback: called with (done, total) examples or tokens.
 
     Raises:
         GPT2Error: The data is missing, damaged or not in the expected format.

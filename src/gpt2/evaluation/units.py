@@ -1,4 +1,4 @@
-"""Units of a report: scored tokens, grouped into words, lines or whole files."""
+"""Units of a report: scored tokens, or groups of them that form words, lines or files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ScoredToken(NamedTuple):
     Attributes:
         text_index: The index of its text among the texts.
         token_text: The token as text.
-        token_bytes: The bytes that the token stands for.
-        logprob: Its log-probability; None for a first token that is not scored.
-        rank: 1 if it was the most likely token; None if it has no score, or if ranks were not requested.
+        token_bytes: The bytes of the token.
+        logprob: Its log-probability; None for an unscored first token.
+        rank: Its rank, from 1 for the most likely token; None if it is unscored or ranks were not requested.
         top_tokens: The most likely tokens at its position as (text, log-probability), most likely first.
     """
 
@@ -40,12 +40,12 @@ class Unit(NamedTuple):
 
     Attributes:
         name: The name of its text.
-        line: The line in which it starts, from 1.
-        text: Its text; the name of the text for a file.
+        line: The number of the line in which it starts, from 1.
+        text: Its text; for a file, the name of the text.
         tokens: The number of its tokens.
-        logprob: The sum over its scored tokens; None if none is scored.
-        rank: The largest rank of its tokens; None if they have none.
-        top_tokens: The most likely tokens at its position as (text, log-probability); only a token has them.
+        logprob: The sum of the log-probabilities of its scored tokens; None if no token is scored.
+        rank: The largest rank of its tokens; None if no token has a rank.
+        top_tokens: The most likely tokens at its position as (text, log-probability); empty except for a token.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Unit(NamedTuple):
 
 
 def escape_control(text: str, keep: str = "") -> str:
-    """Return the text in one line, with control characters escaped as in Python except those in `keep`."""
+    """Return the text in one line, with control characters escaped as in Python, except characters in `keep`."""
     return CONTROL.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
 
 
@@ -74,7 +74,7 @@ def check_unit(by: str) -> None:
 
 
 def iterate_tokens(scores: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:
-    """Yield scored tokens one by one, with their texts."""
+    """Yield scored tokens one by one, with their text and bytes."""
     for text_index, ids, span_scores in scores:
         for position, token in enumerate(ids.tolist()):
             token_text = vocabulary.token_text(token)
@@ -114,7 +114,9 @@ class _UnitBuilder:
             self.rank = max(self.rank or 0, token.rank)
 
     def ends_before(self, token: ScoredToken) -> bool:
-        """Return whether the unit is complete. White space belongs to the word after it, a line end to its line."""
+        """Return whether the unit ends before `token`.
+
+        White space belongs to the word after it, and a line end belongs to the line before it."""
         if token.text_index != self.first.text_index or self.by == TOKEN:
             return True
         if self.by == LINE:
@@ -131,12 +133,12 @@ class _UnitBuilder:
 
 
 def group_tokens(tokens: Iterable[ScoredToken], by: str, names: Sequence[str]) -> Iterator[Unit]:
-    """Group the tokens of texts into units; a text without tokens has none.
+    """Group the tokens of texts into units; a text without tokens yields no unit.
 
     Args:
         tokens: The tokens of all texts, in their order.
         by: One of UNITS.
-        names: The names of the texts; may grow while the texts are read.
+        names: The names of the texts. The sequence may grow while the texts are read.
     """
     builder: _UnitBuilder | None = None
     for token in tokens:

@@ -1,1 +1,1 @@
-"""Export of models to the formats of other programs; each is read back and compared before it gets its name."""
+"""Export of models to the formats of other programs; each export is compared with its model."""

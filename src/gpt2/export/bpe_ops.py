@@ -1,8 +1,8 @@
 """Byte-level BPE in TensorFlow operations, for models that are served without this library.
 
-`GraphEncoder` computes the same ids as `Encoder.encode`. TensorFlow's regular expressions do not support lookahead and
-know an older Unicode version, so text is split by character classes, which are looked up in a table made with the
-library's own pattern. All pieces are merged in parallel.
+`GraphEncoder` computes the same ids as `Encoder.encode`. TensorFlow's regular expressions do not support lookahead, and
+they use an older Unicode version. Therefore text is split by character classes. A table of these classes is computed
+with the encoder's pattern. All pieces are merged in parallel.
 
 Shapes: C characters; N bytes or, later, symbols; M merges.
 """
@@ -21,7 +21,7 @@ NO_MERGE = np.iinfo(np.int32).max
 
 
 def character_classes() -> np.ndarray:
-    """Return the class of each code point as the encoder's pattern defines it [CODE_POINTS], uint8."""
+    """Return the class of each code point in the encoder's pattern [CODE_POINTS], uint8."""
     import regex
 
     table = np.zeros(CODE_POINTS, np.uint8)
@@ -33,13 +33,13 @@ def character_classes() -> np.ndarray:
 
 
 class GraphEncoder:
-    """An encoder's `encode` as a function for TensorFlow graphs."""
+    """A TensorFlow function that computes an encoder's `encode` in graphs."""
 
     def __init__(self, encoder: Encoder) -> None:
-        """Make the lookup tables.
+        """Build the lookup tables.
 
         Args:
-            encoder: The encoder whose merges and ids are used.
+            encoder: The encoder that provides merges and ids.
         """
         ids_of = encoder.ids_of
         n_vocab = encoder.n_vocab
@@ -49,7 +49,7 @@ class GraphEncoder:
             if left in ids_of and right in ids_of
         ]
         rows = np.array(sorted(merges), np.int64).reshape(-1, 3)
-        sentinel = [[n_vocab**2, NO_MERGE, 0]]  # so that every search finds a row
+        sentinel = [[n_vocab**2, NO_MERGE, 0]]  # ensures that each search has a matching row
         self.pairs, ranks, merged_ids = np.concatenate([rows, sentinel]).T.copy()  # [M] each; pairs ascend
         self.ranks = ranks.astype(np.int32)
         self.merged_ids = merged_ids.astype(np.int32)
@@ -75,7 +75,7 @@ class GraphEncoder:
         return self._merge(tf.gather(self.byte_ids, text_bytes), pieces)
 
     def _piece_starts(self, points: tf.Tensor) -> tf.Tensor:
-        """Return whether each of the code points [C] starts a piece [C], bool."""
+        """Return for each of the code points [C] whether it starts a piece [C], bool."""
         kind = tf.cast(tf.gather(self.classes, points), tf.int32)
         before = _shift(kind, 1, -1)
         after = _shift(kind, -1, SPACE)
@@ -83,12 +83,12 @@ class GraphEncoder:
         space_starts = (before != SPACE) | (after != SPACE)  # the last of several spaces belongs to the next piece
         other_starts = ~after_blank & (kind != before)
         length = self._contraction_lengths(points, before, after_blank)
-        inside = (_shift(length, 1, 0) > 1) | (_shift(length, 2, 0) > 2)
-        follows = (_shift(length, 2, 0) == 2) | (_shift(length, 3, 0) == 3)
-        return (tf.where(kind == SPACE, space_starts, other_starts) | follows) & ~inside
+        in_contraction = (_shift(length, 1, 0) > 1) | (_shift(length, 2, 0) > 2)
+        after_contraction = (_shift(length, 2, 0) == 2) | (_shift(length, 3, 0) == 3)
+        return (tf.where(kind == SPACE, space_starts, other_starts) | after_contraction) & ~in_contraction
 
     def _contraction_lengths(self, points: tf.Tensor, before: tf.Tensor, after_blank: tf.Tensor) -> tf.Tensor:
-        """Return the length of the 's, 't, 'm, 'd, 're, 've or 'll that starts at each code point, or 0 [C]."""
+        """Return the length of the contraction, such as 's or 're, that starts at each code point, or 0 [C]."""
         first = _shift(points, -1, 0)
         second = _shift(points, -2, 0)
         one_letter = tf.reduce_any([first == ord(letter) for letter in "stmd"], axis=0)
@@ -101,18 +101,18 @@ class GraphEncoder:
 
         Args:
             symbols: Ids of the bytes [N].
-            pieces: The number of the piece that each byte belongs to [N], in ascending order.
+            pieces: The number of each byte's piece [N], in ascending order.
 
         Returns:
             The ids after all merges.
         """
 
         def step(symbols: tf.Tensor, pieces: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            """Merge the pairs of lowest rank in each piece, from left to right."""
+            """Merge the pairs with the lowest rank in each piece, from left to right."""
             ranks, merged_ids = self._find_merges(symbols, pieces)
             lowest = tf.math.unsorted_segment_min(ranks, pieces[:-1], pieces[-1] + 1)
             candidates = (ranks < NO_MERGE) & (ranks == tf.gather(lowest, pieces[:-1]))
-            merged = candidates & (_index_in_run(candidates) % 2 == 0)  # of three equal symbols, the first two
+            merged = candidates & (_index_in_run(candidates) % 2 == 0)  # three equal symbols: merge the first two
             symbols = tf.concat([tf.where(merged, merged_ids, symbols[:-1]), symbols[-1:]], 0)
             remains = tf.concat([[True], ~merged], 0)
             return tf.boolean_mask(symbols, remains), tf.boolean_mask(pieces, remains), tf.reduce_any(merged)
@@ -122,7 +122,7 @@ class GraphEncoder:
         return tf.while_loop(lambda *state: state[2], step, state, shape_invariants=any_length)[0]
 
     def _find_merges(self, symbols: tf.Tensor, pieces: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return the rank of the merge of each two neighbors, NO_MERGE if there is none, and its id; [N - 1] each."""
+        """Return ranks (NO_MERGE if there is no merge) and ids of the merges of neighboring symbols, [N - 1] each."""
         wide = tf.cast(symbols, tf.int64)
         pairs = wide[:-1] * self.n_vocab + wide[1:]
         rows = tf.searchsorted(self.pairs, pairs)
@@ -131,14 +131,14 @@ class GraphEncoder:
 
 
 def _shift(values: tf.Tensor, by: int, fill: int) -> tf.Tensor:
-    """Shift values [C] to the right, or to the left if `by` is negative; the gap is filled with `fill`."""
+    """Shift values [C] to the right, or to the left if `by` is negative, and fill the gap with `fill`."""
     n = tf.minimum(abs(by), tf.size(values))
     gap = tf.fill([n], tf.cast(fill, values.dtype))
     return tf.concat([gap, values[: tf.size(values) - n]] if by > 0 else [values[n:], gap], 0)
 
 
 def _index_in_run(mask: tf.Tensor) -> tf.Tensor:
-    """Return, for each true value of a mask [N], its index in the run of true values around it, from 0."""
+    """Return for each true value of a mask [N] its index in its run of true values, from 0."""
     runs = tf.cumsum(tf.cast(~mask, tf.int32))
     indices = tf.range(tf.size(mask))
     first = tf.math.unsorted_segment_min(indices, runs, tf.size(mask) + 1)

@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies as other formats describe them."""
+"""Properties of byte-level BPE vocabularies that other formats require."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from gpt2.text.vocabulary import Vocabulary
 def require_byte_level(vocabulary: Vocabulary, format_name: str) -> Encoder:
     """Return the vocabulary if it is a byte-level BPE.
 
+    Args:
+        vocabulary: The vocabulary of the model.
+        format_name: The name of the format, for the error message.
+
     Raises:
-        GPT2Error: It is another kind of vocabulary, which the format cannot hold.
+        GPT2Error: The vocabulary is of another kind, which the format does not support.
     """
     if not isinstance(vocabulary, Encoder):
-        raise GPT2Error(
-            f"the vocabulary is not a byte-level BPE, and {format_name} can hold no other kind with this model"
-        )
+        raise GPT2Error(f"the vocabulary is not a byte-level BPE, the only kind that {format_name} supports for GPT-2")
     return vocabulary
 
 
 def require_end_of_text(vocabulary: Vocabulary, format_name: str) -> Encoder:
     """Return the vocabulary if it is a byte-level BPE with an end-of-text token.
 
+    Args:
+        vocabulary: The vocabulary of the model.
+        format_name: The name of the format, for the error message.
+
     Raises:
-        GPT2Error: It is not, and the format needs one.
+        GPT2Error: The vocabulary is of another kind or has no end-of-text token.
     """
     encoder = require_byte_level(vocabulary, format_name)
     if END_OF_TEXT not in encoder.ids_of:
@@ -33,7 +39,7 @@ def require_end_of_text(vocabulary: Vocabulary, format_name: str) -> Encoder:
 
 
 def special_tokens(encoder: Encoder) -> dict[int, str]:
-    """Return id -> text of the tokens that no merge makes, so that encoding ordinary text never gives them."""
+    """Return the texts of the special tokens by id; no merge produces them, so ordinary text never encodes to them."""
     ordinary = {left + right for left, right in encoder.ranks} | set(byte_characters().values())
     ids = sorted(token for piece, token in encoder.ids_of.items() if piece not in ordinary)
     return {token: encoder.bytes_of[token].decode("utf-8", errors="replace") for token in ids}

@@ -1,4 +1,4 @@
-"""Comparison of an exported model with the original: every weight, up to the rounding of the export's type."""
+"""Comparison of an exported model with the original, up to the rounding error of the exported type."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
 ROWS_PER_COMPARISON = 1024  # limits the memory for temporary arrays
-Tolerance = Callable[[str, np.ndarray], Any]  # (weight name, values) -> largest allowed difference of each value
+Tolerance = Callable[
+    [str, np.ndarray], Any
+]  # called with (weight name, values); returns the largest allowed differences
 
 
 def no_tolerance(name: str, values: np.ndarray) -> float:
-    """Return 0: the values must be equal."""
+    """Return 0, since the values must be equal."""
     return 0.0
 
 
 def rounding_tolerance(dtype: str) -> Tolerance:
-    """Return the rounding error of a type: half a unit in the last place, also for subnormal numbers.
+    """Return the function that computes the rounding error of a type, half a unit in the last place.
 
     Args:
-        dtype: A name of DTYPES.
+        dtype: One of DTYPES.
     """
     return {
         FLOAT32: no_tolerance,
         FLOAT16: lambda _, values: np.abs(values) * 2.0**-11 + 2.0**-25,
         BFLOAT16: lambda _, values: np.abs(values) * 2.0**-8 + 2.0**-134,
-        # Half a step of a block plus the rounding of its scale to float16. A block's largest value, and so its step, is
-        # at most that of its row.
+        # Half a step of a block plus the rounding of its scale to float16. The row's maximum is an upper bound for the
+        # block's maximum.
         Q8_0: lambda _, values: np.abs(values).max(-1, keepdims=True) * (1 / 254 + 2.0**-11) + 127 * 2.0**-25,
     }[dtype]
 
@@ -51,20 +53,20 @@ def verify_same(model: ModelDir, vocabulary: Vocabulary, path: Path, tolerance: 
         model: The original model.
         vocabulary: Its vocabulary.
         path: The exported model.
-        tolerance: How far each value may differ.
+        tolerance: The largest allowed difference of each value.
 
     Raises:
-        GPT2Error: Something differs; the message names it.
+        GPT2Error: Hyperparameters, vocabulary or a weight differ. The message names the difference.
     """
     exported = open_model_dir(path)
     if _with_float32_epsilon(exported.hparams) != _with_float32_epsilon(model.hparams):
-        raise GPT2Error(f"the exported model has other hyperparameters: {exported.hparams}, not {model.hparams}")
+        raise GPT2Error(f"the exported model has different hyperparameters: {exported.hparams}, not {model.hparams}")
     if load_vocabulary(exported).fingerprint != vocabulary.fingerprint:
-        raise GPT2Error("the exported model has another vocabulary")
+        raise GPT2Error("the vocabulary of the exported model differs from the original")
     exported_weights = exported.read()
     for name, weight in model.read().items():
         if not _is_close(name, _output_rows(weight), _output_rows(exported_weights[name]), tolerance):
-            raise GPT2Error(f"the exported model differs in {name}")
+            raise GPT2Error(f"the exported model differs from the original in {name}")
 
 
 def _is_close(name: str, values: np.ndarray, exported: np.ndarray, tolerance: Tolerance) -> bool:
@@ -85,16 +87,16 @@ def _with_float32_epsilon(hparams: HParams) -> dict[str, Any]:
 
 
 def _output_rows(weight: Weight) -> np.ndarray:
-    """Return the values with a matrix's outputs as rows; quantized types group values along these rows."""
+    """Return the values with a matrix's outputs as rows, along which quantized types group values."""
     return weight.array().T if weight.layout is Layout.IN_OUT else weight.array()
 
 
 def with_progress(model: ModelDir, progress: ByteProgress) -> Weights:
-    """Return the model's weights, which report how much of them has been read.
+    """Return the model's weights, which report their progress while they are read.
 
     Args:
         model: The model.
-        progress: Called with (done, total) bytes, counted as float32.
+        progress: Progress callback: called with (done, total) bytes, counted as float32.
     """
     total = 4 * model.hparams.n_params
     done = 0

@@ -17,8 +17,8 @@ from gpt2.formats.model_dir import load_vocabulary
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-FORMATS = ("openai", "huggingface", "gguf", "saved_model")  # each is written by the module of this name
-TENSORFLOW_FORMATS = ("openai", "saved_model")  # written with TensorFlow
+FORMATS = ("openai", "huggingface", "gguf", "saved_model")  # names of the modules that write them
+TENSORFLOW_FORMATS = ("openai", "saved_model")  # formats whose modules need TensorFlow
 
 
 class ExportFormat(Protocol):
@@ -30,7 +30,7 @@ class ExportFormat(Protocol):
         """Check that the format can hold a model.
 
         Raises:
-            GPT2Error: The model has a feature that the format does not support; the message names it.
+            GPT2Error: The model has a feature that the format does not support. The message names the feature.
             UsageError: The format does not support the options.
         """
 
@@ -39,16 +39,23 @@ class ExportFormat(Protocol):
     ) -> None:
         """Write the file, or the files into an empty folder.
 
+        Args:
+            model: The model.
+            vocabulary: Its vocabulary.
+            path: The new file, or the existing empty folder.
+            options: The export options.
+            progress: Progress callback: called with (done, total) bytes, counted as float32.
+
         Raises:
             GPT2Error: A weight cannot be represented, or a file cannot be written.
             OSError: A file cannot be written.
         """
 
     def verify(self, model: ModelDir, vocabulary: Vocabulary, path: Path, options: ExportOptions) -> None:
-        """Read the export back and compare it with the model, up to the rounding of its type.
+        """Read the export and compare it with the model, up to the rounding error of its type.
 
         Raises:
-            GPT2Error: They differ.
+            GPT2Error: The export differs from the model.
         """
 
 
@@ -67,14 +74,14 @@ def convert(
 ) -> None:
     """Write a model in another format.
 
-    The export is read back and compared with the model before it gets its name. If anything fails, nothing is left.
+    The export is read and compared with the model before it gets its final name. If a step fails, it is removed.
 
     Args:
         model: The model.
         target: The new folder or, for gguf, the new file. Only an empty folder may exist under this name.
         to: One of FORMATS.
-        options: Type, shard size, and whether variants are allowed.
-        progress: Called with (done, total) bytes of the weights that have been read, counted as float32.
+        options: The export options.
+        progress: Progress callback: called with (done, total) bytes of read weights, counted as float32.
 
     Raises:
         UsageError: The format is unknown or does not support the options.
@@ -95,9 +102,11 @@ def _new_path(target: Path, is_file: bool) -> Iterator[Path]:
     try:
         exists = target.exists() or target.is_symlink()
         if exists and is_file and target.is_dir():
-            raise GPT2Error(f"{target} is a folder; give the name of a file in it, such as {target / 'model.gguf'}")
+            raise GPT2Error(
+                f"{target} is a folder; give the name of a file in this folder, such as {target / 'model.gguf'}"
+            )
         if exists and not (target.is_dir() and not any(target.iterdir())):
-            raise GPT2Error(f"{target} already exists; give another name, or remove it")
+            raise GPT2Error(f"{target} already exists; give another name or remove it")
         temporary = files.temporary_file if is_file else files.temporary_folder
         with files.creating_folder(target.parent), temporary(target) as path:
             yield path

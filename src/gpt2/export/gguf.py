@@ -1,4 +1,4 @@
-"""Export to a GGUF file of architecture gpt2, for llama.cpp."""
+"""Export to a GGUF file of the architecture gpt2, for llama.cpp."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ from gpt2.text.vocabulary import Vocabulary
 
 NAME = "gguf"
 IS_FILE = True
-SUPPORTED_VARIANTS = ("n_inner", "layer_norm_epsilon", "tie_word_embeddings")  # hparams that may differ from GPT-2's
+SUPPORTED_VARIANTS = ("n_inner", "layer_norm_epsilon", "tie_word_embeddings")  # variants that llama.cpp supports
 TENSOR_TYPES = {FLOAT32: "F32", FLOAT16: "F16", BFLOAT16: "BF16", Q8_0: "Q8_0"}  # names in GGMLQuantizationType
 FILE_TYPES = {FLOAT32: 0, FLOAT16: 1, Q8_0: 7, BFLOAT16: 32}  # llama.cpp's llama_ftype
-Q8_0_BLOCK = 32  # values that share a scale
+Q8_0_BLOCK = 32  # number of values with a common scale
 
 
 def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
@@ -73,7 +73,7 @@ def write(
     dtypes = {name: _weight_dtype(name, shape, options) for name, shape in shapes.items()}
     _write_header(model, vocabulary, path, options, shapes, dtypes)
     weights = compare.with_progress(model, progress)
-    # The gguf package would need whole tensors in memory, and does not report full disks.
+    # The gguf package needs whole tensors in memory and does not report full disks.
     with path.open("ab") as file:
         for name in shapes:
             file.write(bytes(-file.tell() % DEFAULT_ALIGNMENT))
@@ -93,7 +93,7 @@ def verify(model: ModelDir, vocabulary: Vocabulary, path: Path, options: ExportO
 
 
 def _weight_dtype(name: str, shape: tuple[int, ...], options: ExportOptions) -> str:
-    """Return the type of a weight: vectors and positions stay float32, as llama.cpp requires.
+    """Return the type of a weight; llama.cpp requires float32 for vectors and positions.
 
     Matrices whose rows cannot be split into Q8_0 blocks become float16 instead.
     """

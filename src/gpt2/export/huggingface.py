@@ -1,4 +1,4 @@
-"""Export to a folder as transformers saves a GPT-2: config.json, safetensors weights and the tokenizer's files."""
+"""Export to a folder for transformers: config.json, safetensors weights and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> N
     resolve_dtype(options, list(TENSOR_TYPES), NAME)
     if hparams.is_factorized:
         raise GPT2Error(
-            f"transformers does not support a GPT-2 whose embeddings are narrower than its layers: n_token_embd is"
-            f" {hparams.token_size}, and n_embd {hparams.n_embd}"
+            f"transformers does not support a GPT-2 with embeddings and layers of different widths: n_token_embd is"
+            f" {hparams.token_size}, and n_embd is {hparams.n_embd}"
         )
     require_byte_level(vocabulary, NAME)
 
@@ -79,7 +79,7 @@ def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, options: Expor
 
 
 def tensor_name(name: str) -> str:
-    """Return a weight's name in transformers' GPT2LMHeadModel.
+    """Return a weight's name in transformers' GPT2LMHeadModel, given its name in OpenAI's checkpoints.
 
     >>> tensor_name("model/h3/attn/c_attn/w"), tensor_name("model/wte")
     ('transformer.h.3.attn.c_attn.weight', 'transformer.wte.weight')
@@ -100,13 +100,13 @@ def _lazy_tensors(model: ModelDir, dtype: str, progress: ByteProgress) -> Iterat
 
 
 def _read_values(name: str, weight: Weight, dtype: str) -> Iterator[np.ndarray]:
-    layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers has the same layouts as OpenAI
+    layout = checkpoint.layout(name) or Layout.IN_OUT  # transformers uses OpenAI's layouts
     for rows in read_rows(weight, layout):
         yield cast_values(name, rows, dtype)
 
 
 def _write_weights(folder: Path, tensors: Sequence[LazyTensor], shard_size: int) -> None:
-    """Write one file, or several of at most `shard_size` bytes; a larger tensor gets a file of its own."""
+    """Write one file, or several of at most `shard_size` bytes; a larger tensor gets a separate file."""
     shards: list[list[LazyTensor]] = [[]]
     for tensor in tensors:
         if shards[-1] and sum(other.byte_size for other in shards[-1]) + tensor.byte_size > shard_size:
@@ -125,7 +125,7 @@ def _write_weights(folder: Path, tensors: Sequence[LazyTensor], shard_size: int)
 
 
 def _config(hparams: HParams, dtype: str, end_of_text: int | None) -> dict[str, Any]:
-    """Return the fields of transformers' GPT2Config; dropout and initializer range are those of OpenAI's training."""
+    """Return the fields of transformers' GPT2Config, with the dropout and initializer range of OpenAI's training."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",

@@ -25,11 +25,11 @@ def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> N
     resolve_dtype(options, [FLOAT32], NAME)
     unsupported = [f"{name} {value}" for name, value in hparams.variant_fields().items()]
     if not isinstance(vocabulary, Encoder):
-        unsupported.append("a vocabulary that is not a byte-level BPE")
+        unsupported.append("a vocabulary other than a byte-level BPE")
     if unsupported and not options.variant:
         raise GPT2Error(
-            f"the old tools, which read OpenAI's layout, do not support {', '.join(unsupported)}; with --variant it is"
-            " written anyway, for the commands here"
+            f"the old tools, which read OpenAI's layout, do not support {', '.join(unsupported)}; use --variant to"
+            " write it anyway, for this library only"
         )
 
 

@@ -16,10 +16,10 @@ SHARD_SIZE = 5_000_000_000  # bytes
 
 
 class ExportOptions(NamedTuple):
-    """How a model is written.
+    """The options of an export.
 
     Attributes:
-        dtype: The type of the matrices: a name of DTYPES or GGUF's name of the same type.
+        dtype: The type of the matrices, one of DTYPES or a key of GGUF_DTYPE_NAMES.
         shard_size: The maximum size in bytes of a weight file, for formats that allow several.
         variant: Whether to write features that the format's other readers do not support.
     """
@@ -33,7 +33,12 @@ DEFAULT_OPTIONS = ExportOptions()
 
 
 def resolve_dtype(options: ExportOptions, allowed: Sequence[str], format_name: str) -> str:
-    """Return the dtype by its name in DTYPES.
+    """Return the dtype of an export as one of DTYPES.
+
+    Args:
+        options: The export options.
+        allowed: The dtypes that the format supports.
+        format_name: The name of the format, for the error message.
 
     Raises:
         UsageError: The format does not support this dtype.
@@ -46,7 +51,7 @@ def resolve_dtype(options: ExportOptions, allowed: Sequence[str], format_name: s
 
 
 def read_rows(weight: Weight, layout: Layout) -> Iterator[np.ndarray]:
-    """Yield the rows of a weight in order, several at a time, as float32; matrices in the given layout."""
+    """Yield the rows of a weight in order as float32 arrays [n, columns], with matrices in the given layout."""
     return weight.pieces() if weight.layout in (None, layout) else iter([np.ascontiguousarray(weight.array().T)])
 
 
@@ -73,6 +78,6 @@ def cast_values(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
         half = values.astype("<f2")
     if not np.isfinite(half).all():
         raise GPT2Error(
-            f"{name} holds {np.abs(values).max():g}, and the largest float16 is 65504: choose another dtype"
+            f"{name} holds {np.abs(values).max():g}, but the largest float16 is 65504; choose another dtype"
         )
     return half

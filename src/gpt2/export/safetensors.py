@@ -1,8 +1,8 @@
-"""Writer of safetensors files that holds one tensor in memory at a time.
+"""Writer of safetensors files with at most one tensor in memory.
 
-A file is the length of the header (8 bytes, little-endian), the header (JSON with the type, shape and position of each
-tensor), and the tensors' values, as the README of the safetensors project describes. The project's own library would
-need all tensors of a file in memory, and a second copy of them.
+A file consists of the length of the header (8 bytes, little-endian), the header (JSON with the type, shape and position
+of each tensor), and the tensors' values. Source: the README of the safetensors project. The project's library needs two
+copies of all tensors in memory.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-HEADER_ALIGNMENT = 8  # bytes, so that the values after the header are aligned
+HEADER_ALIGNMENT = 8  # bytes; aligns the values after the header
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 class LazyTensor(NamedTuple):
-    """A tensor whose values are read while they are written.
+    """A tensor whose values are read only when they are written.
 
     Attributes:
-        name: Its name in the file.
-        dtype: Its type, a key of ITEM_BYTES.
-        shape: Its shape.
-        read: Yields its values in order, as little-endian arrays of the type's size.
+        name: The tensor's name in the file.
+        dtype: The tensor's type, a key of ITEM_BYTES.
+        shape: The tensor's shape.
+        read: Yields the values in order, as little-endian arrays of the type's size.
     """
 
     name: str
@@ -46,7 +46,7 @@ def write(path: Path, tensors: Sequence[LazyTensor]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers rejects a file without this
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers rejects files without this entry
     offset = 0
     for tensor in tensors:
         end = offset + tensor.byte_size

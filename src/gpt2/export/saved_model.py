@@ -1,12 +1,12 @@
 """Export to a TensorFlow SavedModel, which TensorFlow Serving and plain TensorFlow run without this library.
 
-Its signatures, of which `generate` is also the default one:
+The model has these signatures, with `generate` as the default:
 
     generate  text [N], or ids [N, T] if the vocabulary is not a byte-level BPE -> text [N] and new ids [N, length]
-    score     ids [N, T] -> logprobs [N, T - 1], of each id except the first, given the ids before it
+    score     ids [N, T] -> logprobs [N, T - 1] of each id except the first, given the ids before it
     encode    text [] -> ids [T], only with a byte-level BPE
 
-Optional inputs of `generate`: length, temperature, top_k, top_p, seed. They mean the same as elsewhere in the library.
+Optional inputs of `generate`: length, temperature, top_k, top_p, seed. They have the same meaning as in `gpt2.request`.
 Shapes: N texts, T ids, V vocabulary.
 """
 
@@ -37,8 +37,8 @@ from gpt2.text.vocabulary import Vocabulary
 
 NAME = "saved_model"
 IS_FILE = False
-VERIFIED_IDS = 16  # whose log-probabilities are compared
-LOGPROB_TOLERANCE = 1e-3  # between this and another backend
+VERIFIED_IDS = 16  # number of ids with compared log-probabilities
+LOGPROB_TOLERANCE = 1e-3  # allowed difference between two backends
 SAMPLING_DEFAULTS: dict[str, np.generic] = {
     "temperature": np.float32(1),
     "top_k": np.int32(0),
@@ -48,7 +48,7 @@ SAMPLING_DEFAULTS: dict[str, np.generic] = {
 
 
 def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
-    """Check the dtype; every model can be written. See `ExportFormat.check`."""
+    """Check the dtype; all models are supported. See `ExportFormat.check`."""
     resolve_dtype(options, [FLOAT32], NAME)
 
 
@@ -70,7 +70,7 @@ def write(
 
 
 def _make_variable(name: str, weight: Weight) -> tf.Variable:
-    """Return a weight as a variable, in the layout that `gpt2.model` uses."""
+    """Return a weight as a variable with the layout in `gpt2.model`."""
     layout = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
     array = weight.array() if weight.layout in (None, layout) else weight.array().T
     return tf.Variable(array, trainable=False, name=name.removeprefix(PREFIX))
@@ -80,7 +80,7 @@ class SavedModelModule(tf.Module):
     """A model and its vocabulary as TensorFlow functions."""
 
     def __init__(self, hparams: HParams, weights: dict[str, tf.Variable], vocabulary: Vocabulary) -> None:
-        """Make the module.
+        """Create the module.
 
         Args:
             hparams: The model's hyperparameters.
@@ -96,7 +96,7 @@ class SavedModelModule(tf.Module):
         self.start = vocabulary.end_of_text if can_start else None
 
     def signatures(self) -> dict[str, Callable]:
-        """Return the functions by the names of their signatures."""
+        """Return the function of each signature by its name."""
         ids = tf.TensorSpec([None, None], tf.int32, "ids")
         functions = {"generate": self._generate(), "score": tf.function(self._score, input_signature=[ids])}
         if self.encode:
@@ -105,7 +105,7 @@ class SavedModelModule(tf.Module):
         return functions
 
     def _generate(self) -> Callable:
-        """Return the function `generate`; the default values of its inputs are part of its signature."""
+        """Return the function `generate` with its default values as a part of its signature."""
         defaults = {"length": np.int32(self.hparams.n_ctx // 2), **SAMPLING_DEFAULTS}
         length, temperature, top_k, top_p, seed = (tf.constant(value) for value in defaults.values())
 
@@ -145,7 +145,7 @@ class SavedModelModule(tf.Module):
         return self.encode(prompt) if self.encode else self._check_ids(prompt)
 
     def _check_ids(self, ids: tf.Tensor) -> tf.Tensor:
-        """Return the ids; the graph fails if one is not in the vocabulary."""
+        """Return the ids after checking in the graph that they are in the vocabulary."""
         message = f"ids must be from 0 to {self.hparams.n_vocab - 1}"
         tf.debugging.assert_equal(tf.reduce_all((ids >= 0) & (ids < self.hparams.n_vocab)), True, message)
         return ids
@@ -162,13 +162,13 @@ class SavedModelModule(tf.Module):
             prompt: Ids [T].
             length: The number of new ids [].
             choose: Chooses ids [B] from logits [B, V] and a function that draws from filtered logits.
-            key: Seed and index of the prompt [2]; together with the position they give the random numbers.
+            key: Seed and index of the prompt [2], which determine the random numbers at each position.
 
         Returns:
             The new ids [length].
         """
         if self.start is None:
-            tf.debugging.assert_positive(tf.size(prompt), "this vocabulary has no end-of-text token: give a prompt")
+            tf.debugging.assert_positive(tf.size(prompt), "the vocabulary has no end-of-text token; give a prompt")
         else:
             prompt = tf.cond(tf.size(prompt) > 0, lambda: prompt, lambda: tf.constant([self.start], tf.int32))
 
@@ -195,12 +195,12 @@ class SavedModelModule(tf.Module):
         return {"logprobs": tf.map_fn(score_text, ids, parallel_iterations=1, fn_output_signature=logprobs)}
 
     def _read_weights(self) -> blocks.Weights:
-        """Return the nested weights, read outside of any loop so that no step reads them again."""
+        """Return the nested weights, read outside of loops to read them only once."""
         return nest((name, variable.read_value()) for name, variable in self.weights.items())
 
 
 def _check_inputs(length: tf.Tensor, temperature: tf.Tensor, top_k: tf.Tensor, top_p: tf.Tensor) -> None:
-    """Check the inputs when the graph runs, as `request.Sampling` does elsewhere."""
+    """Check the inputs in the graph, by the rules of `request.Sampling`."""
     tf.debugging.assert_non_negative(length, "length must be at least 0")
     tf.debugging.assert_equal((temperature >= 0) & (temperature < np.inf), True, "temperature must be at least 0")
     tf.debugging.assert_non_negative(top_k, "top_k must be at least 0")
@@ -219,7 +219,7 @@ def verify(model: ModelDir, vocabulary: Vocabulary, folder: Path, options: Expor
         expected = [choice.logprob for choice in batch.prompt_choices(number) if choice]
     logprobs = signatures["score"](ids=tf.constant(ids[None]))["logprobs"][0].numpy()
     if len(logprobs) != len(expected) or not (np.abs(logprobs - expected) < LOGPROB_TOLERANCE).all():
-        raise GPT2Error("the exported model computes other log-probabilities than the original")
+        raise GPT2Error("the log-probabilities of the exported model differ from the original")
     _verify_vocabulary(signatures, vocabulary)
 
 
@@ -227,7 +227,7 @@ def _verify_vocabulary(signatures: Any, vocabulary: Vocabulary) -> None:
     text = "Hello, it's 1 world:\n\n  größer 東京 🙂"
     if isinstance(vocabulary, Encoder):
         if signatures["encode"](text=tf.constant(text))["ids"].numpy().tolist() != vocabulary.encode(text):
-            raise GPT2Error("the exported model encodes text to other ids than the vocabulary")
+            raise GPT2Error("the exported model and the vocabulary encode a text to different ids")
         prompt = {"text": tf.constant([text])}
     else:
         prompt = {"ids": tf.constant([[0]])}
@@ -235,4 +235,4 @@ def _verify_vocabulary(signatures: Any, vocabulary: Vocabulary) -> None:
     output = signatures["generate"](**prompt, **{name: tf.constant(value) for name, value in settings.items()})
     new_bytes = b"".join(vocabulary.decode_bytes([token]) for token in output["ids"].numpy()[0])
     if output["text"].numpy()[0].decode("utf-8") != new_bytes.decode("utf-8", errors="replace"):
-        raise GPT2Error("the exported model decodes ids to other text than the vocabulary")
+        raise GPT2Error("the exported model and the vocabulary decode ids to different texts")

@@ -1,1 +1,1 @@
-"""Readers of model files: hyperparameters, named NumPy arrays and vocabularies. Nothing here needs TensorFlow."""
+"""Readers of model files: hyperparameters, named NumPy arrays and vocabularies. They do not need TensorFlow."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from gpt2.hparams import HParams
 from gpt2.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # imports NumPy, which is not needed to answer a wrong model name
+if TYPE_CHECKING:  # imports NumPy, which the error for a wrong model name does not need
     from gpt2.formats.weights import Weights
 
 
 class ModelDir(NamedTuple):
-    """A model whose files have been found; weights and vocabulary are read on request.
+    """An opened model whose weights and vocabulary are read on request.
 
     Attributes:
         path: The model's folder, or its file if the model is a single file.
@@ -34,7 +34,7 @@ class ModelDir(NamedTuple):
         """Return the weights by their names in OpenAI's checkpoints.
 
         Raises:
-            GPT2Error: The weights are damaged. Some damage shows only when the arrays are read.
+            GPT2Error: The weights are damaged. Some damage is detected only when the arrays are read.
         """
         return self.read_weights(self.weights_path, self.hparams)
 
@@ -57,8 +57,8 @@ class ModelFormat(Protocol):
 
         Args:
             path: A path for which `is_model` is true.
-            advice: What to do about missing or damaged files; ends the error message.
+            advice: The remedy for missing or damaged files, which ends the error message.
 
         Raises:
-            GPT2Error: A file is missing, cut off or unreadable, or the model is not a GPT-2. The message names it.
+            GPT2Error: A file is missing, cut off or unreadable, or is not a GPT-2. The message names the file.
         """

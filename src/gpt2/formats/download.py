@@ -1,4 +1,4 @@
-"""Downloads the models that OpenAI released."""
+"""Download of the models that OpenAI released."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt2.formats.openai import checkpoint, checkpoint_index
 from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, FLOAT32_BYTES, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
 
-# OpenAI's two servers; the older one, of 2019, is last.
+# OpenAI's two servers; the older one, from 2019, is last.
 BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storage.googleapis.com/gpt-2")
 
 PREFIX = Path(CHECKPOINT_NAME)
@@ -29,13 +29,20 @@ SHA256 = {
     ENCODER_FILE: "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     MERGES_FILE: "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
-OTHER_FILES_BYTES = 8 << 20  # a little more than all files except the weights take
+OTHER_FILES_BYTES = 8 << 20  # an upper bound for all files except the weights
 
 
 def target_folder(models_dir: str = model_dir.DEFAULT_MODELS_DIR) -> Path:
     """Return the folder for downloaded models.
 
-    By default that is `models` in the working directory if it exists, otherwise the checkout's `models`.
+    If `models_dir` has its default value, the folder is `models` in the working directory. If that does not exist, it
+    is the checkout's `models`.
+
+    Args:
+        models_dir: The folder to search, as in `model_dir.search_path`.
+
+    Raises:
+        UsageError: `models_dir` cannot be a path.
     """
     folders = model_dir.search_path(models_dir)
     return next((folder for folder in folders if files.is_folder(folder)), folders[-1])
@@ -47,17 +54,17 @@ def download_model(
     base_urls: Sequence[str] = BASE_URLS,
     report: Callable[..., object] = files.no_callback,
 ) -> Path:
-    """Download the files of a released model to `folder/model_name`; files that are already correct are kept.
+    """Download the files of a released model to `folder/model_name`, except files that are already correct.
 
-    Each file is requested from each base URL in turn, under both names of the model. It is checked (see
-    `find_problem`) before it gets its final name, and again if it exists already. A failed download keeps the
-    correct files and the partial one.
+    Each file is requested from each base URL in turn, under both names of the model. Downloaded and existing files are
+    checked (see `find_problem`). A downloaded file gets its final name only after it passed. After a failed download,
+    the correct files and the partial file stay in the folder.
 
     Args:
         model_name: The name of a released model, old or new.
-        folder: The folder that gets the model's folder.
+        folder: The parent of the model's folder.
         base_urls: Servers to try, in order.
-        report: Progress callback: called with (file name, done, total) where done and total are bytes.
+        report: Progress callback: called with (file name, done, total); done and total are in bytes.
 
     Returns:
         The model's folder.
@@ -67,7 +74,7 @@ def download_model(
         GPT2Error: A file could not be downloaded, failed its check, or does not fit on the disk.
     """
     if not model_dir.is_released(model_name):
-        raise UsageError(f"there is no model called {model_name!r}; there are {model_dir.describe_released_models()}")
+        raise UsageError(f"there is no model called {model_name!r}; use one of {model_dir.describe_released_models()}")
     directory = folder / model_name
     released = model_dir.RELEASED_MODELS
     hparams = next(released[name] for name in model_dir.list_aliases(model_name) if name in released)
@@ -105,16 +112,16 @@ def find_problem(path: Path, name: str, hparams: HParams) -> str:
     """Check a file of a released model.
 
     The vocabulary is compared with its known SHA-256, hparams.json with the known sizes, the index with the variables
-    that these sizes need, and every weight with its checksum in the index alongside. The `.meta` file contains nothing
-    that could be checked.
+    that these sizes need, and every weight with its checksum in the index. The index must be in the same folder. The
+    `.meta` file is not checked, since it contains no checksums.
 
     Args:
-        path: Where the file is, possibly under a temporary name.
+        path: The path of the file, possibly with a temporary name.
         name: The file's final name.
         hparams: The model's hyperparameters.
 
     Returns:
-        What is wrong with the file, or "".
+        A description of the problem, or "" if there is none.
 
     Raises:
         UnreadableFileError: The file cannot be read.
@@ -131,7 +138,7 @@ def find_problem(path: Path, name: str, hparams: HParams) -> str:
 
 def _find_problem(path: Path, name: str, hparams: HParams) -> str:
     if name in SHA256 and transfer.hash_file(path, "sha256").hex() != SHA256[name]:
-        return "its SHA-256 is not that of GPT-2's vocabulary"
+        return "its SHA-256 differs from the SHA-256 of GPT-2's vocabulary"
     if name == DATA_FILE:
         if mismatch := transfer.find_size_mismatch(path, FLOAT32_BYTES * hparams.n_params):
             return mismatch
@@ -141,21 +148,22 @@ def _find_problem(path: Path, name: str, hparams: HParams) -> str:
     if name == STATE_FILE and f'"{CHECKPOINT_NAME}"' not in files.read_text(path):
         return f"it does not name {CHECKPOINT_NAME}"
     if name == HPARAMS_FILE and load_hparams(path) != hparams:
-        return "its sizes are those of another model"
+        return "its sizes belong to another model"
     return ""
 
 
 def _check_disk_space(directory: Path, hparams: HParams) -> None:
     data = directory / DATA_FILE
-    needed = FLOAT32_BYTES * hparams.n_params
+    needed_bytes = FLOAT32_BYTES * hparams.n_params
     with files.reporting_read_errors(directory):
-        if files.is_file(data) and data.stat().st_size == needed:
+        if files.is_file(data) and data.stat().st_size == needed_bytes:
             return
         part = files.partial_path(data)
-        downloaded = part.stat().st_size if files.is_file(part) else 0
-        needed += OTHER_FILES_BYTES - downloaded
-        free = shutil.disk_usage(directory).free
-    if free < needed:
+        downloaded_bytes = part.stat().st_size if files.is_file(part) else 0
+        needed_bytes += OTHER_FILES_BYTES - downloaded_bytes
+        free_bytes = shutil.disk_usage(directory).free
+    if free_bytes < needed_bytes:
         raise GPT2Error(
-            f"{directory} needs {needed / 1e6:,.0f} MB more, but its disk has only {free / 1e6:,.0f} MB free"
+            f"{directory} needs {needed_bytes / 1e6:,.0f} MB more, but its disk has only"
+            f" {free_bytes / 1e6:,.0f} MB free; delete other files or choose another folder"
         )

@@ -1,6 +1,6 @@
-"""Finds models: their names and aliases, the search path, the format, and what to type if a model is missing.
+"""Search for models: names and aliases, the search path, the format, and error messages for missing models.
 
-Nothing here needs TensorFlow, so that a wrong name is answered immediately.
+This module does not import TensorFlow, so the error for a wrong name appears immediately.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ OLD_NAMES = {"124M": "117M", "355M": "345M"}
 # `pip install .` puts the bundled model here; setup.py repeats this path.
 INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
 _LIBRARY_PARENT = Path(__file__).resolve().parents[2]
-# Some tutorials move the contents of src/ up, next to models/.
+# Some tutorials move the contents of src/ to the folder that contains models/.
 CHECKOUT = _LIBRARY_PARENT.parent if _LIBRARY_PARENT.name == "src" else _LIBRARY_PARENT
-MAX_SUGGESTIONS = 5  # models that an error message offers instead of a missing one
+MAX_SUGGESTIONS = 5  # existing models that the error for a missing model lists
 
 
 def list_aliases(name: str) -> list[str]:
-    """Return all names of the model that is called `name`, with `name` first.
+    """Return all names of a model, with `name` first.
 
     >>> list_aliases("345M")
     ['345M', '355M']
@@ -53,12 +53,12 @@ def is_released(model_name: str) -> bool:
 
 
 def describe_released_models() -> str:
-    """Return the names of the released models for a message, each with its old name."""
+    """Return a list of the released models for a message, each with its old name in parentheses."""
     return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED_MODELS)
 
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
-    """Return the folders in which models are looked for, in order and without duplicates.
+    """Return the folders in which models are searched, in order and without duplicates.
 
     Args:
         models_dir: The folder to search. The default also covers the checkout and the installed models.
@@ -93,8 +93,8 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
         models_dir: The folder to search, as in `search_path`.
 
     Raises:
-        GPT2Error: There is no such model, or its files are incomplete or damaged. The message says where it was
-            looked for and what to type.
+        GPT2Error: There is no such model, or its files are incomplete or damaged. The message names the searched
+            folders and a command that helps.
     """
     paths = _existing_paths(model_name, models_dir)
     if not paths:
@@ -104,7 +104,7 @@ def find_model(model_name: str = DEFAULT_MODEL, models_dir: str = DEFAULT_MODELS
 
 
 def is_model(path: Path) -> bool:
-    """Return whether there is a model of any format at `path`, complete or not."""
+    """Return whether `path` is a model of any format, complete or not."""
     return _find_format(path) is not None
 
 
@@ -112,7 +112,7 @@ def _find_format(path: Path) -> ModelFormat | None:
     """Return the module that reads the model, or None if no format recognizes it."""
     if openai_directory.is_model(path):
         return openai_directory
-    # Imported late: these modules import NumPy and more, which OpenAI's layout does not need at this point.
+    # Imported late: these modules import NumPy and more, which OpenAI's layout does not need.
     from gpt2.formats.gguf import model as gguf_model
     from gpt2.formats.huggingface import directory as huggingface_directory
     from gpt2.formats.transformer_lm import directory as transformer_lm_directory
@@ -148,7 +148,7 @@ def download_command(model_name: str) -> str:
 
 
 def open_model_dir(path: Path) -> ModelDir:
-    """Open the model in a folder or in a single file; its files exist and have a plausible size.
+    """Open the model in a folder or in a single file, after checking that its files have plausible sizes.
 
     Raises:
         GPT2Error: A file is missing, cut off or unreadable. The message names it.
@@ -168,7 +168,7 @@ def load_vocabulary(directory: ModelDir) -> Vocabulary:
     vocabulary = directory.read_vocabulary()
     if vocabulary.n_vocab != directory.hparams.n_vocab:
         raise GPT2Error(
-            f"{directory.path}: the vocabulary has {vocabulary.n_vocab} ids, but hparams.json says n_vocab"
+            f"{directory.path}: the vocabulary has {vocabulary.n_vocab} ids, but hparams.json has n_vocab"
             f" {directory.hparams.n_vocab}; they belong to different models"
         )
     return vocabulary

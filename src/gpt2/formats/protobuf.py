@@ -1,4 +1,4 @@
-"""Protocol buffers as bytes: varints and the fields of a message. No schema, no package protobuf.
+"""Reader of protocol buffers: varints and the fields of a message, without a schema or the package protobuf.
 
 The encoding is described at https://protobuf.dev/programming-guides/encoding/.
 """
@@ -18,17 +18,17 @@ FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 
 
 def read_varint(data: bytes, offset: int) -> tuple[int, int]:
-    """Decode a varint: an unsigned integer of 7 bits a byte, lowest bits first.
+    """Decode a varint, an unsigned integer with 7 bits in each byte, lowest bits first.
 
     Args:
         data: Bytes that hold the varint.
-        offset: Index of its first byte.
+        offset: Index of the varint's first byte.
 
     Returns:
         The integer, and the index of the byte after it.
 
     Raises:
-        MalformedFileError: It is cut off, or longer than 64 bits.
+        MalformedFileError: The varint is cut off or longer than 64 bits.
     """
     value = 0
     for shift in range(0, 64, 7):
@@ -38,14 +38,14 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
         offset += 1
         if data[offset - 1] < 128:
             return value, offset
-    raise MalformedFileError("a number does not end")
+    raise MalformedFileError("a number is longer than 64 bits")
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield the fields of a message in the order of the file.
 
     Args:
-        message: The bytes of one message, without a length before them.
+        message: The bytes of one message, without the length prefix of a nested message.
 
     Yields:
         The field's number and its value: an integer, or bytes for text and nested messages.
@@ -56,7 +56,8 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     offset = 0
     while offset < len(message):
         tag, offset = read_varint(message, offset)
-        number, wire_type = tag >> 3, tag & 7
+        number = tag >> 3
+        wire_type = tag & 7
         if wire_type == VARINT:
             value, offset = read_varint(message, offset)
             yield number, value

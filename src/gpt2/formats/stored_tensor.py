@@ -1,7 +1,7 @@
-"""Tensors as a file of weights stores them, converted to float32 a few rows at a time.
+"""Tensors in weight files, converted to float32 a few rows at a time.
 
-A storage is a run of numbers of one type in a file. A tensor selects numbers of a storage by offset, shape and
-strides. What a file claims about either is compared with the file's size before anything is allocated.
+A storage is a sequence of numbers of one type in a file. A tensor selects numbers of a storage by offset, shape and
+strides. The sizes of storages and tensors are compared with the file's size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ import numpy as np
 from gpt2 import files
 from gpt2.errors import DamagedFileError, GPT2Error
 
-PIECE_BYTES = 1 << 24  # read from a file in one piece
+PIECE_BYTES = 1 << 24  # size of a piece that is read at once
 MAX_DIMENSIONS = 16
 BFLOAT16 = "bfloat16"  # not a NumPy type: the upper half of a float32
 FLOATS = ("float64", "float32", "float16", BFLOAT16)
-NON_FLOATS = ("int64", "int32", "int16", "int8", "uint8", "bool")  # may be stored alongside weights, but are not read
+NON_FLOATS = ("int64", "int32", "int16", "int8", "uint8", "bool")  # can be stored alongside weights, but are not read
 ITEM_SIZE = {name: 2 if name == BFLOAT16 else np.dtype(name).itemsize for name in (*FLOATS, *NON_FLOATS)}  # bytes
 
 
 @dataclasses.dataclass
 class Storage:
-    """A run of numbers of one type in a file.
+    """A sequence of numbers of one type in a file.
 
     Attributes:
         path: The file.
         name: The storage's name for error messages.
         dtype: One of FLOATS or NON_FLOATS.
-        count: How many numbers it holds.
-        start: The index of its first byte in the file.
+        count: The number of its elements.
+        start: Index of its first byte in the file.
         big_endian: Whether its numbers are big-endian.
-        crc: The CRC-32 of all its bytes; None if the file has none.
+        crc: The CRC-32 of all its bytes; None if the file does not contain one.
     """
 
     path: Path
@@ -60,10 +60,10 @@ class StoredTensor(NamedTuple):
     """A tensor in a file, read on request.
 
     Attributes:
-        storage: The numbers that it selects from.
-        offset: The index of its first number in the storage.
+        storage: The storage with its numbers.
+        offset: Index of its first number in the storage.
         shape: Its shape.
-        strides: The distance between neighbors in each dimension, in numbers.
+        strides: The distance between neighbors in each dimension, counted in numbers.
     """
 
     storage: Storage
@@ -73,29 +73,29 @@ class StoredTensor(NamedTuple):
 
     @property
     def dtype(self) -> str:
-        """Type of its numbers in the file."""
+        """The type of its numbers in the file."""
         return self.storage.dtype
 
     @property
     def identity(self) -> str:
-        """Identifies its numbers until the file changes (see `formats.weights.Weight`)."""
+        """An identifier of its numbers, valid until the file changes (see `formats.weights.Weight`)."""
         return f"{files.file_fingerprint(self.storage.path)} {self!r}"
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether its numbers follow one another in the file."""
+        """Return whether its numbers are adjacent and in order in the file."""
         dimensions = zip(self.shape, self.strides, contiguous_strides(self.shape))
         return all(size == 1 or stride == expected for size, stride, expected in dimensions)
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """Yield its rows in order as float32 arrays [n, columns]; columns is the last dimension.
+        """Yield its rows in order as float32 arrays [n, columns], where columns is the last dimension.
 
-        A contiguous tensor is read in pieces of about PIECE_BYTES, any other in one piece.
+        A contiguous tensor is read in pieces of about PIECE_BYTES, and any other tensor in one piece.
 
         Raises:
             GPT2Error: Its numbers are not floating-point.
             UnreadableFileError: The file cannot be read.
-            DamagedFileError: The file is cut off, or the checksum differs; the latter shows only after the last piece.
+            DamagedFileError: The file is cut off, or the checksum differs, which is detected after the last piece.
         """
         if self.dtype not in FLOATS:
             raise GPT2Error(
@@ -116,19 +116,20 @@ class StoredTensor(NamedTuple):
         yield from (array[start : start + piece_rows] for start in range(0, rows, piece_rows))
 
     def _span(self) -> int:
-        """Return the distance from its first to its last number, both included; 0 if it is empty."""
+        """Return the number of elements from its first to its last, both included; 0 if it is empty."""
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides))
 
     def _read_runs(self, first: int, counts: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield consecutive numbers of the storage as float32 vectors, and check the checksum after the last.
+        """Yield consecutive numbers of the storage as float32 vectors, and compare the checksum after the last.
 
         Args:
             first: Index of the first number in the storage.
             counts: Length of each vector.
         """
-        storage, path = self.storage, self.storage.path
+        storage = self.storage
+        path = storage.path
         crc = 0
         with files.reporting_read_errors(path), path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size < storage.start + storage.size:
@@ -146,12 +147,12 @@ class StoredTensor(NamedTuple):
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides, in numbers, of a tensor of this shape whose numbers follow one another."""
+    """Return the strides of a contiguous tensor of this shape, counted in numbers."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def rows_per_piece(columns: int, item_size: int) -> int:
-    """Return how many rows make a piece of about PIECE_BYTES, at least one.
+    """Return the number of rows in a piece of about PIECE_BYTES, at least one.
 
     Args:
         columns: Numbers in a row.
@@ -163,10 +164,17 @@ def rows_per_piece(columns: int, item_size: int) -> int:
 def checked_tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> StoredTensor:
     """Return a tensor after checking that it lies within its storage and has no more numbers than the storage.
 
+    Args:
+        storage: The storage with the tensor's numbers.
+        offset: Index of the tensor's first number in the storage.
+        shape: The tensor's shape.
+        strides: The distance between neighbors in each dimension, counted in numbers.
+
     Raises:
         DamagedFileError: Shape, strides or offset are impossible.
     """
-    tensor, path = StoredTensor(storage, offset, shape, strides), storage.path
+    tensor = StoredTensor(storage, offset, shape, strides)
+    path = storage.path
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS or min((offset, *shape, *strides)) < 0:
         raise DamagedFileError(path, f"a tensor of {storage.name} has an impossible shape")
     if math.prod(shape) > storage.count or offset + tensor._span() > storage.count:
@@ -175,15 +183,19 @@ def checked_tensor(storage: Storage, offset: int, shape: tuple[int, ...], stride
 
 
 def read_into(file: RawIOBase, array: np.ndarray) -> int:
-    """Fill a contiguous array from a file, with as many read calls as that takes.
+    """Fill a contiguous array from a file, with as many read calls as necessary.
+
+    Args:
+        file: An unbuffered file, positioned at the first byte to read.
+        array: The array to fill.
 
     Returns:
-        The number of bytes read; fewer than the array has if the file ended.
+        The number of bytes read. It is smaller than the array's size if the file ended.
     """
     view = memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     n_read = 0
-    while n_read < len(view) and (more := file.readinto(view[n_read:])):
-        n_read += more
+    while n_read < len(view) and (n_new := file.readinto(view[n_read:])):
+        n_read += n_new
     return n_read
 
 
@@ -195,5 +207,5 @@ def _numpy_type(storage: Storage) -> np.dtype:
 def _to_float32(numbers: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == BFLOAT16:
         return (numbers.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):  # a float64 beyond the range of float32 becomes infinite, as in PyTorch
+    with np.errstate(over="ignore"):  # as in PyTorch, a float64 beyond the range of float32 becomes infinite
         return numbers.astype(np.float32, copy=False)

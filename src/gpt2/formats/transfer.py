@@ -1,7 +1,7 @@
-"""Downloads one URL to one file: resumed, retried, and renamed into place only after it passed every check.
+"""Download of one URL to one file, with resuming, retries, and checks before the file gets its final name.
 
-urllib3's own retries cover the start of a response but not its body, where the connection breaks in a large file.
-Therefore one loop here does both.
+urllib3's retries cover the start of a response but not its body. In large files, the connection usually breaks in the
+body. Therefore one loop in this module covers both.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from gpt2.files import ByteProgress, no_callback
 
 MD5_BYTES = 16
 MAX_ATTEMPTS = 4
-CHUNK_BYTES = 1 << 16  # the most that a broken connection loses
+CHUNK_BYTES = 1 << 16  # maximum loss when a connection breaks
 VERSION_PATTERN = re.compile(r"[\x21-\x7e][\x20-\x7e]*")  # an ETag or a date that can be sent in a header
-TIMEOUT_SECONDS = (15, 60)  # to connect, and between two bytes
+TIMEOUT_SECONDS = (15, 60)  # for connecting, and between two bytes
 RANGE_NOT_SATISFIABLE = 416  # HTTP status: the partial file is already complete
 
-FileCheck = Callable[[Path], str]  # returns what is wrong with a file, "" if nothing is
+FileCheck = Callable[[Path], str]  # returns a description of the problem, or "" if there is none
 
 
 class UnavailableError(Exception):
-    """The URL does not provide the file."""
+    """The error for a URL that does not provide the file."""
 
 
 class NotFoundError(UnavailableError):
-    """The server does not have the file."""
+    """The error for a server that does not have the file."""
 
 
 class RetryableError(Exception):
-    """This attempt failed; another one may succeed and resume the download."""
+    """A failed attempt; another attempt may succeed and resume the download."""
 
 
 class ResponseInfo(NamedTuple):
-    """What a response said about the file.
+    """Information about the file from the headers of a response.
 
     Attributes:
         resumed: Whether the response continued the partial file instead of starting again.
@@ -66,10 +66,10 @@ def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = 
 
     Args:
         url: The address of the file.
-        path: Where the file goes; its folder exists.
-        find_problem: Called with the path of the downloaded file, returns what is wrong with it, or "". Size and MD5
-            are checked as well if the server sends them.
-        report: Progress callback: called with (done, total) bytes; total is None if the server does not send it.
+        path: The final path of the file, in an existing folder.
+        find_problem: Called with the path of the downloaded file; returns a description of the problem, or "" if there
+            is none. If the server sends size and MD5, they are checked first.
+        report: Progress callback: called with (done, total) bytes. If the server does not send the size, total is None.
 
     Raises:
         UnavailableError: The file could not be downloaded or did not pass the checks.
@@ -88,7 +88,7 @@ def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = 
 
 
 class PartialFile:
-    """An incomplete download, and alongside it a small file with its version. One process at a time has it open.
+    """An incomplete download, and a small file alongside it with its version; only one process can open it.
 
     Attributes:
         path: The path of the incomplete file.
@@ -109,7 +109,11 @@ class PartialFile:
         return os.fstat(self.file.fileno()).st_size
 
     def restart(self, version: str = "") -> None:
-        """Discard the content and record the version of what follows."""
+        """Discard the content and record the version of the content to be written.
+
+        Args:
+            version: The ETag or date of the new content; "" if unknown.
+        """
         self.file.truncate(0)
         self.version = version
         version_file(self.path).write_text(version, encoding="utf-8")
@@ -122,7 +126,7 @@ class PartialFile:
     def clean_up(self) -> None:
         """Remove an empty partial file, and the version file if it is no longer needed.
 
-        A finished download is not removed by its partial name: another process may already use that name.
+        After a finished download, the partial name is left alone, because another process may already use it.
         """
         if not self.finished and not self.size:
             self.path.unlink()
@@ -159,7 +163,7 @@ def _fetch(url: str, part: PartialFile, find_problem: FileCheck, report: BytePro
         if not failure:
             return
         part.restart()
-        if not info.resumed:  # a resumed file may have been joined from two versions: worth another attempt
+        if not info.resumed:  # a resumed file may mix two versions, so only that is retried
             raise UnavailableError(failure)
     raise UnavailableError(f"{failure} ({MAX_ATTEMPTS} attempts)")
 
@@ -168,7 +172,7 @@ def _receive(url: str, part: PartialFile, report: ByteProgress) -> ResponseInfo:
     """Send one request and append its body to the partial file.
 
     Raises:
-        RetryableError: The attempt failed in a way that may pass.
+        RetryableError: The attempt failed, but another one may succeed.
         UnavailableError: The server does not provide the file.
     """
     try:
@@ -191,7 +195,7 @@ def _receive(url: str, part: PartialFile, report: ByteProgress) -> ResponseInfo:
 
 
 def _request_headers(part: PartialFile) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity"}  # a compressed transfer cannot be resumed, nor its length checked
+    headers = {"Accept-Encoding": "identity"}  # a compressed transfer can neither be resumed nor checked by size
     size = part.size if part.version else 0
     if size:
         headers |= {"Range": f"bytes={size}-", "If-Range": part.version}
@@ -200,7 +204,7 @@ def _request_headers(part: PartialFile) -> dict[str, str]:
 
 def _total_size(response: requests.Response, start: int) -> int | None:
     """Return the size of the whole file in bytes, or None if the server does not send it."""
-    if response.status_code == RANGE_NOT_SATISFIABLE:  # its body is an error page, not a part of the file
+    if response.status_code == RANGE_NOT_SATISFIABLE:  # the body is an error page
         return start
     length = response.headers.get("Content-Length", "")
     return start + int(length) if length.isdigit() else None
@@ -224,17 +228,17 @@ def _check_status(response: requests.Response) -> None:
     status = f"{response.status_code} {response.reason}"
     if response.status_code >= 500 or response.status_code in (408, 429):
         raise RetryableError(status)
-    if response.status_code in (403, 404, 410):  # object stores answer 403 for missing files if listing is forbidden
+    if response.status_code in (403, 404, 410):  # if listing is forbidden, object stores send 403 for missing files
         raise NotFoundError(status)
     if response.status_code not in (200, 206):
         raise UnavailableError(status)
 
 
 def _range_start(response: requests.Response, part: PartialFile) -> int:
-    """Return the index of the response's first byte in the file; the bytes before it are in the partial file.
+    """Return the index of the response's first byte in the file, equal to the size of the partial file or 0.
 
     Raises:
-        RetryableError: The response does not continue the partial file, which has been discarded.
+        RetryableError: The response does not continue the partial file. The partial file has been discarded.
     """
     if response.status_code == 200:
         return 0
@@ -253,22 +257,22 @@ def _range_start(response: requests.Response, part: PartialFile) -> int:
 
 
 def _version(response: requests.Response) -> str:
-    """Return a value for `If-Range`: a strong entity tag, else the date of the last change, else ""."""
+    """Return a value for `If-Range`: a strong entity tag, otherwise the date of the last change, otherwise ""."""
     tag = response.headers.get("ETag", "")
     version = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
     return version if VERSION_PATTERN.fullmatch(version) else ""
 
 
 def _was_connected(error: requests.RequestException) -> bool:
-    """Return whether an established connection ended; an unreachable server is not retried."""
+    """Return whether the error is the end of an established connection, rather than an unreachable server."""
     cause = error.args[0] if error.args else error
     return type(error) is requests.ConnectionError and not hasattr(cause, "reason")
 
 
 def _md5(response: requests.Response) -> bytes | None:
-    """Return the MD5 of the whole file as Azure and Google send it, or None.
+    """Return the MD5 of the whole file from the headers of Azure or Google, or None.
 
-    Content-MD5 counts only in a complete response: in a range it is the MD5 of the range.
+    Content-MD5 is used only in a complete response, because in a partial response it is the MD5 of the range.
     """
     google = re.search(r"md5=([\w+/=]+)", response.headers.get("x-goog-hash", ""))
     plain = response.headers.get("Content-MD5") if response.status_code == 200 else None
@@ -280,13 +284,18 @@ def _md5(response: requests.Response) -> bytes | None:
 
 
 def find_size_mismatch(path: Path, size: int | None) -> str:
-    """Return a message if a file does not have the expected size in bytes, else ""; None accepts any size."""
+    """Return a message if a file does not have the expected size, or "" if it does.
+
+    Args:
+        path: The file.
+        size: The expected size in bytes; None accepts any size.
+    """
     actual = path.stat().st_size
     return "" if size in (None, actual) else f"it has {actual} bytes instead of {size}"
 
 
 def _find_md5_mismatch(path: Path, md5: bytes | None) -> str:
-    return "" if md5 in (None, hash_file(path, "md5")) else "its MD5 differs from the one that the server sent"
+    return "" if md5 in (None, hash_file(path, "md5")) else "its MD5 differs from the MD5 that the server sent"
 
 
 def hash_file(path: Path, algorithm: str) -> bytes:
@@ -307,7 +316,7 @@ def hash_file(path: Path, algorithm: str) -> bytes:
 
 
 def _shorten(error: requests.RequestException) -> str:
-    """Return the cause of an exception of requests without the names of the layers that passed it on."""
+    """Return the cause of an exception of requests, without the names of the wrapping exceptions."""
     cause = error.args[0] if error.args else error
     text = str(getattr(cause, "reason", None) or cause)
     return re.sub(r"^(<.*?>|HTTPS?Connection\(.*?\)): ", "", text)[:200]

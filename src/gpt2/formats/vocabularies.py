@@ -1,4 +1,4 @@
-"""Detects and loads the vocabulary in a folder, by the names of its files, or in a single file."""
+"""Detection and loading of the vocabulary in a folder or in a single file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from gpt2.text.vocabulary import Vocabulary
 
 
 def _read_sp_model(path: Path) -> Vocabulary:
-    """Read a SentencePiece file, or the one in a folder."""
-    from gpt2.formats.sentencepiece import sp_model  # imports packages that a wrong model name does not need
+    """Read a SentencePiece file, given its path or its folder."""
+    # Imported late: it imports packages that the error for a wrong model name does not need.
+    from gpt2.formats.sentencepiece import sp_model
 
     return sp_model.read(path if _is_sp_model(path) else path / SP_MODEL_FILE)
 
 
-# The files of each kind of vocabulary, and the function that reads them from their folder. The first match wins.
+# The files of each kind of vocabulary, and the function that reads them from their folder. The first match is used.
 KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     ((ENCODER_FILE, MERGES_FILE), load_encoder),
     ((vocabulary.TOKENIZER_FILE,), vocabulary.load_tokenizer),
@@ -31,7 +32,7 @@ FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_T
 
 
 def has_vocabulary(path: Path) -> bool:
-    """Return whether `path` is a folder with a vocabulary, or the file of one."""
+    """Return whether `path` is a folder with a vocabulary, or a vocabulary file."""
     return any(_has_files(path, names) for names, _ in KINDS) or _is_sp_model(path)
 
 
@@ -39,7 +40,7 @@ def load(path: Path) -> Vocabulary:
     """Load the vocabulary at a path for which `has_vocabulary` is true.
 
     Raises:
-        GPT2Error: A file is damaged or cannot be read. The message names it.
+        GPT2Error: A file is damaged or cannot be read. The message names the file.
     """
     if _is_sp_model(path):
         return _read_sp_model(path)

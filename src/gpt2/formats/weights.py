@@ -1,7 +1,7 @@
-"""A model's weights on their way from files to a backend: named, with their layout, read in pieces.
+"""A model's weights as file readers provide them to a backend: named, with their layout, read in pieces.
 
-Names are those of OpenAI's checkpoints (`HParams.weight_shapes`), whatever the file format. Matrices are not
-transposed: they keep the orientation of the file, and `Weight.layout` says which it is.
+Names are the names in OpenAI's checkpoints (`HParams.weight_shapes`) for all file formats. Matrices are not transposed:
+they keep the orientation of the file, which `Weight.layout` states.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-PREFIX = "model/"  # of all variable names in OpenAI's checkpoints
-WTE = f"{PREFIX}wte"  # the token embedding [V, E]; also the output projection, unless there is an LM_HEAD
-LM_HEAD = f"{PREFIX}lm_head"  # an output projection [V, E] of its own
+PREFIX = "model/"  # the start of all variable names in OpenAI's checkpoints
+WTE = f"{PREFIX}wte"  # the token embedding [V, E], also used as the output projection if LM_HEAD is absent
+LM_HEAD = f"{PREFIX}lm_head"  # a separate output projection [V, E]
 
 
 class Layout(enum.Enum):
-    """The order of a matrix's axes: inputs I and outputs O of the product x [N, I] -> [N, O]."""
+    """The order of a matrix's axes: inputs I and outputs O of the layer that multiplies by it."""
 
     IN_OUT = "[I, O]"
     OUT_IN = "[O, I]"
@@ -30,9 +30,9 @@ class Weight(NamedTuple):
 
     Attributes:
         shape: The shape of the array.
-        layout: The axes of a matrix that is multiplied as a whole; None for vectors and wpe.
-        read: Returns the pieces of the array, as `pieces` does.
-        identity: Two weights with the same identity hold the same numbers. None if that is not known.
+        layout: The order of a matrix's axes; None for vectors and wpe.
+        read: Returns an iterator over the pieces of the array, as `pieces` does.
+        identity: An identifier of the numbers: weights with equal identities have equal numbers. None if unknown.
     """
 
     shape: tuple[int, ...]
@@ -44,7 +44,7 @@ class Weight(NamedTuple):
         """Yield the rows in order as float32 arrays, several rows at a time.
 
         Raises:
-            GPT2Error: The weight is damaged. Some damage shows only after the last piece.
+            GPT2Error: The weight is damaged. Some damage is detected only after the last piece.
         """
         return self.read()
 
@@ -56,7 +56,7 @@ class Weight(NamedTuple):
         """
         whole = np.empty(0, np.float32)
         filled = 0
-        # Allocated only after the first piece was read: the file then exists and its size is plausible.
+        # Memory is allocated after the first piece, when the file is known to exist with a plausible size.
         for piece in self.pieces():
             if piece.size == math.prod(self.shape):
                 whole = piece  # not copied
@@ -75,7 +75,7 @@ def wrap_arrays(nested: Mapping[str, Any], layout: Callable[[str], Layout | None
 
     Args:
         nested: Nested dictionaries of float32 arrays, as `nest` returns them.
-        layout: Returns the layout of the weight of a given name.
+        layout: Called with the name of a weight; returns its layout.
     """
     return {name: _wrap_array(np.asarray(array), layout(name)) for name, array in flatten(nested)}
 
@@ -85,7 +85,12 @@ def _wrap_array(array: np.ndarray, layout: Layout | None) -> Weight:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[str, Any]]:
-    """Yield each leaf of nested dictionaries with its name in OpenAI's checkpoints; the inverse of `nest`."""
+    """Yield (name in OpenAI's checkpoints, leaf) for each leaf of nested dictionaries; the inverse of `nest`.
+
+    Args:
+        nested: The nested dictionaries.
+        prefix: The start of all names.
+    """
     for key, value in nested.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}/")
@@ -94,7 +99,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[s
 
 
 def nest(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Return pairs of (name in OpenAI's checkpoints, value) as nested dictionaries, as `model.py` takes its weights.
+    """Convert pairs of (name in OpenAI's checkpoints, value) to nested dictionaries, the form that `model.py` uses.
 
     >>> nest([("model/h0/ln_1/g", 1), ("model/wte", 2)])
     {'h0': {'ln_1': {'g': 1}}, 'wte': 2}

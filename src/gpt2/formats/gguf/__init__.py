@@ -1,1 +1,1 @@
-"""Models in GGUF, the file format of llama.cpp."""
+"""Reader of models in GGUF, the file format of llama.cpp."""

@@ -1,10 +1,11 @@
-"""Reads the header of a GGUF file: its metadata by their keys, and its tensors by their names.
+"""Reader of the header of a GGUF file: metadata by key, and tensor descriptions by name.
+
+The layout of a file is (ggml's docs/gguf.md):
 
     magic, version, two counts; keys and values; names, shapes, types and offsets of tensors; padding; their bytes
 
-(ggml's docs/gguf.md.) Nothing in it is trusted: each count and length is compared with the rest of the file before
-anything is allocated. The reader of the package gguf does trust it: an array that claims 2**60 numbers keeps it busy
-forever.
+Each count and length is compared with the rest of the file before memory is allocated. The reader of the package gguf
+lacks these checks: an array that claims 2**60 numbers makes it run forever.
 """
 
 from __future__ import annotations
@@ -22,26 +23,39 @@ from gpt2.errors import FETCH_AGAIN, DamagedFileError
 from gpt2.formats.malformed import MalformedFileError
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)  # version 1 had 32-bit counts and was current in llama.cpp for two weeks
-MAX_HEADER_BYTES = 1 << 25  # a vocabulary of 250,000 ids needs a third of it
-MAX_NAME_LENGTH = 1 << 12  # of a key or a tensor's name
+VERSIONS = (2, 3)  # version 1 with 32-bit counts was in use for two weeks only
+MAX_HEADER_BYTES = 1 << 25  # a vocabulary of 250,000 ids needs a third of this
+MAX_NAME_LENGTH = 1 << 12  # characters of a key or a tensor's name
 MAX_DIMENSIONS = 4
 ALIGNMENT_KEY = "general.alignment"
 DEFAULT_ALIGNMENT = 32  # bytes
 # Types of metadata values.
 STRING = 8
 ARRAY = 9
-NUMBER_CODES = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # of struct
-MIN_STRING_BYTES = 8  # the length of an empty one
+# The codes of the module struct for the types of numbers.
+NUMBER_CODES = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+MIN_STRING_BYTES = 8  # size of an empty string, which has only a length
 
 
 class GGUFTensorInfo(NamedTuple):
-    """What a header says about a tensor.
+    """The description of a tensor in a header.
 
     Attributes:
-        shape: Its shape in NumPy's order: neighbors in the last dimension are adjacent in the file.
+        shape: The tensor's shape in NumPy's order: neighbors in the last dimension are adjacent in the file.
         ggml_type: A value of the package's GGMLQuantizationType, unless the file is damaged.
-        offset: Index of its first byte in the file.
+        offset: Index of the tensor's first byte in the file.
     """
 
     shape: tuple[int, ...]
@@ -54,9 +68,9 @@ class GGUFFile(NamedTuple):
 
     Attributes:
         path: The file.
-        advice: What to do if it is damaged; ends the error message.
+        advice: The remedy for a damaged file, which ends the error message.
         metadata: Values by their keys. Arrays of strings are lists, arrays of numbers are NumPy arrays.
-        tensors: What the header says about each tensor, by its name.
+        tensors: The description of each tensor by its name.
     """
 
     path: Path
@@ -65,12 +79,16 @@ class GGUFFile(NamedTuple):
     tensors: Mapping[str, GGUFTensorInfo]
 
     def damaged(self, reason: str) -> DamagedFileError:
-        """Return the error that says why the file is damaged."""
+        """Return the error for a damaged file.
+
+        Args:
+            reason: The damage, as a clause.
+        """
         return DamagedFileError(self.path, reason, self.advice)
 
 
 def has_magic(path: Path) -> bool:
-    """Return whether a file starts like a GGUF file; False if it cannot be read."""
+    """Return whether a file starts like a GGUF file, or False if it cannot be read."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
     return False
@@ -81,11 +99,11 @@ def read_header(path: Path, advice: str = FETCH_AGAIN) -> GGUFFile:
 
     Args:
         path: The file.
-        advice: What to do if it is damaged; ends the error message.
+        advice: The remedy for a damaged file, which ends the error message.
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: Its header is impossible.
+        DamagedFileError: The header is damaged or cut off.
     """
     with files.reporting_read_errors(path), path.open("rb") as file:
         try:
@@ -96,7 +114,7 @@ def read_header(path: Path, advice: str = FETCH_AGAIN) -> GGUFFile:
 
 
 class _HeaderReader:
-    """Reads values from the start of a file, never more bytes than it has.
+    """Reads values from the start of a file, limited to the size of the file.
 
     All methods raise MalformedFileError if the file ends too early.
     """
@@ -118,7 +136,7 @@ class _HeaderReader:
         return data
 
     def read_number(self, code: str) -> Any:
-        """Return a little-endian number; `code` is its type in the module struct."""
+        """Return a little-endian number of the type `code`, as in the module struct."""
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
 
     def read_size(self) -> int:
@@ -147,7 +165,8 @@ class _HeaderReader:
             return self.read_string()
         if value_type != ARRAY:
             raise MalformedFileError(f"a value has the unknown type {value_type}")
-        item_type, count = self.read_number("I"), self.read_size()
+        item_type = self.read_number("I")
+        count = self.read_size()
         if item_type in NUMBER_CODES:
             dtype = np.dtype(f"<{NUMBER_CODES[item_type]}")
             return np.frombuffer(self.take(count * dtype.itemsize), dtype)
@@ -158,7 +177,7 @@ class _HeaderReader:
         return [self.read_string() for _ in range(count)]
 
     def read_tensor_info(self) -> GGUFTensorInfo:
-        """Return a tensor's description, with an offset from the first byte of all tensors."""
+        """Return a tensor's description, with its offset counted from the start of the tensor data."""
         n_dimensions = self.read_number("I")
         if n_dimensions > MAX_DIMENSIONS:
             raise MalformedFileError(f"a tensor has {n_dimensions} dimensions")
@@ -173,7 +192,8 @@ def _read_header(reader: _HeaderReader) -> tuple[dict[str, Any], dict[str, GGUFT
     if version not in VERSIONS:
         readable = " and ".join(map(str, VERSIONS))
         raise MalformedFileError(f"its version is {version}; only versions {readable} can be read")
-    n_tensors, n_keys = reader.read_size(), reader.read_size()
+    n_tensors = reader.read_size()
+    n_keys = reader.read_size()
     metadata: dict[str, Any] = {}
     for _ in range(n_keys):
         key = reader.read_name()

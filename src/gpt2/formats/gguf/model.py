@@ -1,4 +1,4 @@
-"""GGUF files of the architecture gpt2, as llama.cpp's converter writes them: a whole model in one file.
+"""Reader of GGUF models of the architecture gpt2, as llama.cpp's converter writes them.
 
 The path of such a model is the file, or a folder that holds no other GGUF file.
 """
@@ -38,7 +38,7 @@ MAX_VALUE_LENGTH = 40  # characters of a metadata value in a message
 
 
 def is_model(path: Path) -> bool:
-    """Return whether `path` is a GGUF file or a folder with one, complete or not."""
+    """Return whether `path` is a GGUF file or a folder with GGUF files, complete or not."""
     if files.is_file(path):
         return path.suffix.lower() == SUFFIX or has_magic(path)
     return bool(_list_files(path))
@@ -56,14 +56,14 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
     Args:
         path: The file, or the folder that holds it.
-        advice: What to do if it is damaged; ends the error message.
+        advice: The remedy for a damaged file, which ends the error message.
 
     Raises:
         GPT2Error: The file is cut off, damaged, unreadable or not a GPT-2, or the folder holds several GGUF files.
     """
     paths = [path] if files.is_file(path) else _list_files(path)
     if len(paths) != 1:
-        raise GPT2Error(f"{path} holds {len(paths)} GGUF files; give the path of one: {summarize_names(paths)}")
+        raise GPT2Error(f"{path} holds {len(paths)} GGUF files; give the path of one of them: {summarize_names(paths)}")
     file = read_header(paths[0], advice)
     _check_architecture(file)
     token_types = read_token_types(file)
@@ -80,7 +80,7 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
 
 def _check_architecture(file: GGUFFile) -> None:
-    """Raise GPT2Error if the file is not a GPT-2 model; other GGUF files are adapters, parts, other models."""
+    """Raise GPT2Error if the file is not a complete GPT-2 model but, for example, an adapter or a part."""
     n_heads = file.metadata.get(metadata_key(SIZE_KEYS["n_head"]))
     allowed_values = {
         "general.architecture": (ARCHITECTURE,),
@@ -114,14 +114,15 @@ def _read_hparams(file: GGUFFile, n_vocab: int, is_tied: bool) -> HParams:
 def _read_number(file: GGUFFile, key: str, number_type: type) -> Any:
     value = file.metadata.get(key)
     if type(value) is not number_type:
-        actual = "missing" if value is None else "something else"
+        actual = "missing" if value is None else "of another type"
         raise file.damaged(f"{key} should be a number, but it is {actual}")
     return value
 
 
 def _is_tied(file: GGUFFile, tensors: Mapping[str, GGUFTensor]) -> bool:
-    """Return whether the output projection is the token embedding: absent, or an identical second copy."""
-    output, embedding = tensors.get(tensor_name(LM_HEAD)), tensors.get(tensor_name(WTE))
+    """Return whether the output projection is tied: absent, or identical to the token embedding."""
+    output = tensors.get(tensor_name(LM_HEAD))
+    embedding = tensors.get(tensor_name(WTE))
     if output is None or embedding is None:
         return output is None
     if output._replace(offset=embedding.offset) != embedding:
@@ -131,7 +132,7 @@ def _is_tied(file: GGUFFile, tensors: Mapping[str, GGUFTensor]) -> bool:
 
 
 def _check_tensors(file: GGUFFile, tensors: Mapping[str, GGUFTensor], hparams: HParams) -> None:
-    """Check that these are the weights of this model, by their names and shapes."""
+    """Check the names and shapes of the tensors against the hyperparameters."""
     expected = {tensor_name(name): file_shape(name, shape) for name, shape in hparams.weight_shapes().items()}
     if missing := [name for name in expected if name not in tensors]:
         raise file.damaged(

@@ -1,4 +1,4 @@
-"""What GGUF calls the parts of a GPT-2: its metadata keys, kinds of tokens and names of tensors.
+"""GGUF's names for the parts of a GPT-2: metadata keys, kinds of tokens and tensor names.
 
 See ggml's docs/gguf.md and llama.cpp's gguf-py/gguf/constants.py.
 """
@@ -12,7 +12,7 @@ ARCHITECTURE = "gpt2"
 TOKENIZER_MODEL = "gpt2"  # byte-level BPE
 PRE_TOKENIZER = "gpt-2"  # the pattern that splits text before BPE
 
-# Kinds of tokens, as the list under TOKEN_TYPES_KEY gives them.
+# Kinds of tokens: the values in the list under TOKEN_TYPES_KEY.
 NORMAL_TOKEN = 1
 CONTROL_TOKEN = 3
 UNUSED_TOKEN = 5
@@ -20,7 +20,7 @@ UNUSED_TOKEN = 5
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"
 MERGES_KEY = "tokenizer.ggml.merges"
-# Keys of the architecture, to be passed to `metadata_key`.
+# Names of the model's properties, which `metadata_key` completes to keys.
 SIZE_KEYS = {
     "n_ctx": "context_length",
     "n_embd": "embedding_length",
@@ -42,7 +42,7 @@ LAYER_TENSORS = {
 
 
 def metadata_key(name: str) -> str:
-    """Return the full key of a property of the model.
+    """Return the metadata key of a property of the model.
 
     >>> metadata_key("block_count")
     'gpt2.block_count'
@@ -51,7 +51,7 @@ def metadata_key(name: str) -> str:
 
 
 def tensor_name(name: str) -> str:
-    """Return a weight's name in a GGUF file.
+    """Return a weight's name in a GGUF file, given its name in OpenAI's checkpoints.
 
     >>> tensor_name("model/wte"), tensor_name("model/h3/attn/c_attn/b")
     ('token_embd.weight', 'blk.3.attn_qkv.bias')
@@ -68,5 +68,5 @@ def tensor_name(name: str) -> str:
 
 
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a weight's shape in a GGUF file: matrices [I, O] are stored as [O, I]."""
+    """Return a weight's shape in a GGUF file, which stores matrices [I, O] as [O, I]."""
     return shape[::-1] if checkpoint.layout(name) is Layout.IN_OUT else shape

@@ -1,6 +1,6 @@
-"""The tensors of a GGUF file: where their rows are, and the rows converted to float32.
+"""The tensors of a GGUF file: the positions of their rows, and the conversion of the rows to float32.
 
-The package gguf provides the types of tensors and the conversion of narrow types.
+The package gguf provides the tensor types and the conversion of quantized types.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gpt2 import files
 from gpt2.errors import GPT2Error
 from gpt2.formats.gguf.header import GGUFFile, GGUFTensorInfo
 
-PIECE_BYTES = 1 << 25  # of float32 numbers in a piece
+PIECE_BYTES = 1 << 25  # size of a piece after its conversion to float32
 FLOAT32_BYTES = 4
 
 
 class GGUFTensor(NamedTuple):
-    """Where the rows of a tensor are.
+    """The position and type of a tensor's rows.
 
     Attributes:
         shape: Its shape in NumPy's order.
@@ -42,7 +42,7 @@ class GGUFTensor(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Index of the byte after its last."""
+        """Index of the byte after its last byte."""
         return self.offset + self.n_rows * self.row_bytes
 
 
@@ -51,8 +51,8 @@ def locate_tensors(file: GGUFFile) -> dict[str, GGUFTensor]:
 
     Raises:
         UnreadableFileError: The file's size cannot be read.
-        DamagedFileError: A tensor lies beyond the end of the file, overlaps another one, or has an impossible type or
-            shape.
+        DamagedFileError: A tensor lies beyond the end of the file, overlaps another tensor, or has an impossible type
+            or shape.
     """
     tensors = {name: _locate_tensor(file, name, info) for name, info in file.tensors.items()}
     ordered = sorted((tensor.offset, tensor.end, name) for name, tensor in tensors.items())
@@ -82,17 +82,17 @@ def _locate_tensor(file: GGUFFile, name: str, info: GGUFTensorInfo) -> GGUFTenso
 
 
 def read_pieces(file: GGUFFile, name: str, tensor: GGUFTensor, n_rows: int) -> Iterator[np.ndarray]:
-    """Yield the first rows of a tensor in order as float32 arrays [n, columns], about PIECE_BYTES in a piece.
+    """Yield the first rows of a tensor in order as float32 arrays [n, columns] of about PIECE_BYTES.
 
     Args:
         file: The file.
         name: The tensor's name, for messages.
-        tensor: Where its rows are.
-        n_rows: How many rows to read.
+        tensor: The position and type of its rows.
+        n_rows: The number of rows to read.
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: It became shorter, or holds NaN or infinity.
+        DamagedFileError: The file became shorter, or the tensor holds NaN or infinity.
         GPT2Error: The package gguf cannot convert the tensor's type.
     """
     from gguf import GGMLQuantizationType, quants
@@ -103,7 +103,7 @@ def read_pieces(file: GGUFFile, name: str, tensor: GGUFTensor, n_rows: int) -> I
             with np.errstate(all="ignore"):
                 piece = quants.dequantize(raw, ggml_type)
         except NotImplementedError:
-            raise GPT2Error(f"{file.path}: {name} is of the type {ggml_type.name}, which cannot be read") from None
+            raise GPT2Error(f"{file.path}: {name} has the type {ggml_type.name}, which is not supported") from None
         if not np.isfinite(piece).all():
             raise file.damaged(f"{name} holds NaN or infinity")
         yield piece
@@ -114,15 +114,15 @@ def read_raw(file: GGUFFile, tensor: GGUFTensor, n_rows: int) -> Iterator[np.nda
 
     Args:
         file: The file.
-        tensor: Where its rows are.
-        n_rows: How many rows to read.
+        tensor: The position and type of its rows.
+        n_rows: The number of rows to read.
 
     Yields:
         uint8 arrays [n, row_bytes], with rows for about PIECE_BYTES of float32 numbers.
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: It became shorter.
+        DamagedFileError: The file became shorter.
     """
     piece_rows = max(1, PIECE_BYTES // (FLOAT32_BYTES * tensor.shape[-1]))
     with files.reporting_read_errors(file.path), file.path.open("rb") as source:

@@ -11,10 +11,10 @@ from gpt2.text.byte_level import byte_characters
 
 
 def read_token_types(file: GGUFFile) -> np.ndarray:
-    """Return the kind of each token, [n_tokens], such as NORMAL_TOKEN.
+    """Return the kind of each token [n_tokens], such as NORMAL_TOKEN.
 
     Raises:
-        DamagedFileError: The metadata do not describe a vocabulary.
+        DamagedFileError: The metadata does not describe a vocabulary.
     """
     tokens = file.metadata.get(TOKENS_KEY)
     if not isinstance(tokens, list) or not tokens or not isinstance(file.metadata.get(MERGES_KEY), list):
@@ -28,7 +28,7 @@ def read_token_types(file: GGUFFile) -> np.ndarray:
 
 
 def count_ids(token_types: np.ndarray) -> int:
-    """Return the number of ids up to the last used one.
+    """Return the number of ids up to and including the last used id.
 
     Converters append unused tokens to match the rows of a padded embedding.
     """
@@ -40,10 +40,10 @@ def read_vocabulary(file: GGUFFile, token_types: np.ndarray) -> Encoder:
 
     Args:
         file: The file.
-        token_types: The kind of each token, [n_tokens].
+        token_types: The kind of each token [n_tokens].
 
     Raises:
-        DamagedFileError: It is not a byte-level BPE.
+        DamagedFileError: The vocabulary is not a byte-level BPE.
     """
     tokens: list[str] = file.metadata[TOKENS_KEY][: count_ids(token_types)]
     characters = set(byte_characters().values())

@@ -1,1 +1,1 @@
-"""Models in Hugging Face's layout: config.json, a tokenizer, and safetensors or PyTorch files."""
+"""Reader of models in Hugging Face's layout: config.json, a tokenizer, and safetensors or PyTorch files."""

@@ -1,7 +1,7 @@
-"""Model directories as Hugging Face's transformers writes them: `config.json`, weights, and a tokenizer's files.
+"""Reader of model directories of Hugging Face's transformers: `config.json`, weights, and a tokenizer's files.
 
 The weights are `model.safetensors` or `pytorch_model.bin`, or several such files (shards) and an index of them. As in
-OpenAI's checkpoints, GPT-2's matrices are [inputs, outputs] there (class Conv1D), so nothing is transposed.
+OpenAI's checkpoints, GPT-2's matrices are [inputs, outputs] (class Conv1D), so no matrix is transposed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WEIGHTS_FILES = (
     f"pytorch_model.bin{INDEX_SUFFIX}",
 )
 VOCABULARY_FILES = "tokenizer.json, or vocab.json and merges.txt"
-# HParams field -> its keys in `config.json`; if there are several, the first one counts.
+# The keys in `config.json` for each field of HParams. If a file has several of them, the first is used.
 SIZE_KEYS = {
     "n_vocab": ("vocab_size",),
     "n_ctx": ("n_positions", "max_position_embeddings", "n_ctx"),
@@ -44,12 +44,12 @@ SIZE_KEYS = {
 }
 DEFAULT_N_VOCAB = 50257
 VARIANT_KEYS = ("layer_norm_epsilon", "tie_word_embeddings", "scale_attn_by_inverse_layer_idx")
-# The names that transformers/activations.py has for each of the two functions.
+# The names of each of the two functions in transformers/activations.py.
 ACTIVATIONS = {
     **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"), GELU_NEW),
     **dict.fromkeys(("gelu", "gelu_python"), GELU),
 }
-# Keys of features that GPT-2 does not have, with the values that turn them off; the first is transformers' default.
+# Keys of features that GPT-2 does not have, with the values that disable them; the first is transformers' default.
 UNSUPPORTED_FEATURES: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (True,),
     "add_cross_attention": (False, None),
@@ -58,9 +58,9 @@ UNSUPPORTED_FEATURES: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
     "auto_map": (None, {}),
 }
-# Attention masks that older versions saved, and heads other than the language model's.
+# Attention masks that older versions saved, and heads that are not the language model's.
 IGNORED_TENSORS = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(multiple_choice_head|v_head)\..*")
-LEAF_NAMES = {"w": "weight", "g": "weight", "b": "bias"}  # OpenAI's name -> transformers'
+LEAF_NAMES = {"w": "weight", "g": "weight", "b": "bias"}  # from OpenAI's names to transformers'
 TENSOR_PREFIX = "transformer."
 GIT_LFS_MAGIC = b"version https://git-lfs"
 
@@ -73,11 +73,11 @@ def is_model(path: Path) -> bool:
 def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     """Check that all files exist, and read the config and the vocabulary.
 
-    If the embedding is padded beyond the ids of the vocabulary, the padding is cut off.
+    If the embedding has more rows than the vocabulary has ids, the additional rows are ignored.
 
     Args:
         path: A folder for which `is_model` is true.
-        advice: What to do about missing files; ends the error message.
+        advice: The remedy for missing files, which ends the error message.
 
     Raises:
         GPT2Error: If a file is missing or damaged, or if the model has a feature that GPT-2 does not have.
@@ -88,11 +88,11 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
         unsharded = [name for name in WEIGHTS_FILES if not name.endswith(INDEX_SUFFIX)]
         raise GPT2Error(f"{path} lacks {' or '.join(unsharded)}; {advice}")
     if not vocabularies.has_vocabulary(path):
-        raise GPT2Error(f"{path} has no vocabulary: copy {VOCABULARY_FILES} into it from the model it was trained from")
+        raise GPT2Error(f"{path} has no vocabulary: copy {VOCABULARY_FILES} of its base model into it")
     vocabulary = vocabularies.load(path)
     if vocabulary.n_vocab > hparams.n_vocab:
         raise GPT2Error(
-            f"{path}: the vocabulary has {vocabulary.n_vocab} ids, but {CONFIG_FILE} says vocab_size {hparams.n_vocab};"
+            f"{path}: the vocabulary has {vocabulary.n_vocab} ids, but {CONFIG_FILE} has vocab_size {hparams.n_vocab};"
             " they belong to different models"
         )
     hparams = dataclasses.replace(hparams, n_vocab=vocabulary.n_vocab)
@@ -100,15 +100,16 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
 
 def read_config(path: Path) -> HParams:
-    """Return the hyperparameters in a `config.json`; n_vocab is the file's, padding included.
+    """Return the hyperparameters in a `config.json`; n_vocab includes padding.
 
     Raises:
-        GPT2Error: If the file is damaged or does not describe a GPT-2; the message names the file.
+        GPT2Error: If the file is damaged or does not describe a GPT-2. The message names the file.
     """
     config = files.read_json(path)
     if not isinstance(config, dict):
         raise DamagedFileError(path, "it should be a JSON object")
-    model_type = config.get("model_type", "gpt2" if "n_embd" in config else None)  # the first versions lack the key
+    # Files of the first versions lack the key.
+    model_type = config.get("model_type", "gpt2" if "n_embd" in config else None)
     if model_type != "gpt2":
         raise GPT2Error(f"{path} describes a model of the type {_shorten(model_type)}; only gpt2 is supported")
     for name, off_values in UNSUPPORTED_FEATURES.items():
@@ -127,34 +128,34 @@ def read_config(path: Path) -> HParams:
 
 
 def read_weights(path: Path, hparams: HParams) -> Weights:
-    """Return the weights by OpenAI's names; their numbers are read on request.
+    """Return the weights by their names in OpenAI's checkpoints; numbers are read on request.
 
     Args:
-        path: A file of weights, or the index of several.
+        path: A weight file, or the index of several weight files.
         hparams: The model's hyperparameters.
 
     Raises:
-        GPT2Error: If a weight is damaged, missing or not a GPT-2's; the message names the file and the weight.
+        GPT2Error: If a weight is damaged, missing or unknown to GPT-2. The message names the file and the weight.
     """
     tensors = _strip_prefix(_read_tensors(path), path)
     layers = {name.split(".")[1] for name in tensors if name.startswith("h.")}
     if len(layers) != hparams.n_layer:
-        raise GPT2Error(f"{path} holds {len(layers)} layers, but its {CONFIG_FILE} says n_layer {hparams.n_layer}")
+        raise GPT2Error(f"{path} holds {len(layers)} layers, but its {CONFIG_FILE} has n_layer {hparams.n_layer}")
     shapes = hparams.weight_shapes()
     tensor_names = {name: tensor_name(name) for name in shapes}
     if missing := [name for name in tensor_names.values() if name not in tensors]:
-        raise GPT2Error(f"{path} lacks {len(missing)} of {len(shapes)} weights of {hparams}, first {missing[0]}")
+        raise GPT2Error(f"{path} lacks {len(missing)} of {len(shapes)} weights of {hparams}; the first is {missing[0]}")
     known = {*tensor_names.values(), tensor_name(LM_HEAD)}  # transformers ignores the head of a tied embedding
     if unknown := [name for name in tensors if name not in known and not IGNORED_TENSORS.fullmatch(name)]:
         raise GPT2Error(
-            f"{path} holds {len(unknown)} weights that a GPT-2 with this {CONFIG_FILE} does not have, first"
+            f"{path} holds {len(unknown)} weights that a GPT-2 with this {CONFIG_FILE} does not have; the first is"
             f" {_shorten(unknown[0])}"
         )
     return {name: _make_weight(path, name, tensors[key], shapes[name]) for name, key in tensor_names.items()}
 
 
 def tensor_name(name: str) -> str:
-    """Return transformers' name of a weight, without the prefix `transformer.`.
+    """Return a weight's name in transformers, without the prefix `transformer.`.
 
     >>> tensor_name("model/h0/attn/c_attn/w"), tensor_name("model/wte")
     ('h.0.attn.c_attn.weight', 'wte.weight')
@@ -174,12 +175,14 @@ def _make_weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, 
             f"{path}: {tensor_name(name)} has the shape {list(tensor.shape)}, but should have {list(shape)}"
         )
     if tensor.dtype not in FLOATS:
-        raise GPT2Error(f"{path}: {tensor_name(name)} is {tensor.dtype}, but weights are one of {', '.join(FLOATS)}")
+        raise GPT2Error(
+            f"{path}: {tensor_name(name)} is {tensor.dtype}, but weights must be one of {', '.join(FLOATS)}"
+        )
     return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity)
 
 
 def _read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Return all tensors of a file of weights, or of the files that an index names."""
+    """Return all tensors of a weight file, or of the files in an index."""
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
     _check_exists(path)
@@ -197,7 +200,7 @@ def _read_shards(path: Path) -> dict[str, StoredTensor]:
     index = files.read_json(path)
     shard_of = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shard_of, dict) or not all(isinstance(shard, str) for shard in shard_of.values()):
-        raise DamagedFileError(path, "it does not say which file holds which weight")
+        raise DamagedFileError(path, "it does not map weights to files")
     tensors: dict[str, StoredTensor] = {}
     suffix = Path(path.name.removesuffix(INDEX_SUFFIX)).suffix
     for shard in dict.fromkeys(shard_of.values()):
@@ -213,16 +216,16 @@ def _read_shards(path: Path) -> dict[str, StoredTensor]:
 
 
 def _check_exists(path: Path) -> None:
-    """Raise GPT2Error if a file is missing or is a placeholder whose content git has not fetched."""
+    """Raise GPT2Error if a file is missing or is a Git LFS pointer instead of its content."""
     if not files.is_file(path):
         raise GPT2Error(f"{path} is missing; fetch or copy it")
     with files.reporting_read_errors(path), path.open("rb") as file:
         if file.read(len(GIT_LFS_MAGIC)) == GIT_LFS_MAGIC:
-            raise GPT2Error(f"{path} is only a Git LFS pointer to the weights; fetch them with: git lfs pull")
+            raise GPT2Error(f"{path} is only a Git LFS pointer to the weights; fetch the weights with: git lfs pull")
 
 
 def _strip_prefix(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
-    """Remove the prefix `transformer.`, which the names have if the file was saved from a model with a head."""
+    """Remove the prefix `transformer.`, part of all names if the file was saved from a model with a head."""
     stripped = {name.removeprefix(TENSOR_PREFIX): tensor for name, tensor in tensors.items()}
     if len(stripped) < len(tensors):
         raise DamagedFileError(path, f"it holds a weight twice, with and without the prefix {TENSOR_PREFIX}")

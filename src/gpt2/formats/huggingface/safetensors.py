@@ -1,12 +1,12 @@
 """Reader of safetensors files, Hugging Face's format of named tensors, with NumPy alone.
 
-The layout is (github.com/huggingface/safetensors, README):
+The layout of a file is (github.com/huggingface/safetensors, README):
 
     size of the header (8 bytes), header (JSON: type, shape and position of each tensor), bytes of the tensors
 
-The package `safetensors` cannot give bfloat16 to NumPy. It also maps the file into memory, so the process dies if the
-file is truncated meanwhile. As the format demands, the tensors must follow one another without gaps and fill the file.
-This shows a truncated file before any of it is used.
+The package `safetensors` cannot convert bfloat16 to NumPy. It also maps the file into memory, so the process crashes if
+the file is truncated while it is read. The format requires that the tensors follow one another without gaps and fill
+the file. Therefore a truncated file is detected before a tensor is read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError, printable_name
 from gpt2.formats.stored_tensor import MAX_DIMENSIONS, Storage, StoredTensor, checked_tensor, contiguous_strides
 
-SIZE_BYTES = 8  # the size of the header, in front of it
+SIZE_BYTES = 8  # width of the field with the size of the header
 MAX_HEADER_BYTES = 1 << 22  # the header of the model 1558M has 70,000
 MAX_DIMENSION = 1 << 48
 METADATA = "__metadata__"  # an entry of the header that is not a tensor
@@ -44,7 +44,7 @@ def read(path: Path) -> dict[str, StoredTensor]:
 
     Raises:
         UnreadableFileError: If the file cannot be read.
-        DamagedFileError: If its header is damaged or does not fit the file.
+        DamagedFileError: If the header is damaged or does not match the file's size.
     """
     with files.reporting_read_errors(path), path.open("rb") as file:
         file_size = os.fstat(file.fileno()).st_size
@@ -79,7 +79,7 @@ def _parse_entry(path: Path, name: str, entry: Any, data_start: int) -> StoredTe
         path: The file.
         name: The tensor's name.
         entry: The tensor's entry, as JSON.
-        data_start: The offset in the file that the entry's own offsets count from.
+        data_start: Index in the file of the first byte after the header; the entry's offsets are relative to it.
     """
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(first), int(end)]} if len(entry) == 3:
@@ -103,7 +103,7 @@ def _parse_entry(path: Path, name: str, entry: Any, data_start: int) -> StoredTe
 
 
 def _check_positions(path: Path, storages: list[Storage], start: int, file_size: int) -> None:
-    """Raise DamagedFileError unless the storages follow one another without gaps from `start` to the end."""
+    """Raise DamagedFileError unless the storages fill the file from `start` to its end without gaps."""
     ordered = sorted(storages, key=lambda storage: (storage.start, storage.size))
     for previous, storage in itertools.pairwise([Storage(path, "the header", "uint8", 0, start), *ordered]):
         if previous.start + previous.size != storage.start:

@@ -1,7 +1,7 @@
-"""The tokens that Hugging Face's tokenizers have in addition to their pieces, and the token that ends a text.
+"""Reader of the added and special tokens of Hugging Face's tokenizers, and of the token that ends a text.
 
-Five files may state them: tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json and
-config.json. Each of them is optional.
+Five files may contain them: tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json
+and config.json. Each of them is optional.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MAX_ID_DIGITS = 9
 
 
 def read_optional_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, or an empty one if there is no such file.
+    """Return the JSON object in a file, or an empty object if the file does not exist.
 
     Raises:
         UnreadableFileError: If the file cannot be read.
-        DamagedFileError: If it holds anything except a JSON object.
+        DamagedFileError: If the file holds anything except a JSON object.
     """
     if not files.is_file(path):
         return {}
@@ -37,7 +37,7 @@ def read_optional_object(path: Path) -> dict[str, Any]:
 
 
 def read_added_tokens(folder: Path) -> dict[str, int]:
-    """Return the ids of the tokens that `tokenizer_config.json` and `added_tokens.json` add.
+    """Return the ids of the tokens in `tokenizer_config.json` and `added_tokens.json` by their texts.
 
     Raises:
         DamagedFileError: If one of the files does not map texts to ids.
@@ -66,7 +66,7 @@ def _added_tokens_file(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def special_token_texts(folder: Path) -> Iterator[str]:
-    """Yield the texts that the files declare as special tokens, which need no merges."""
+    """Yield the texts of all declared special tokens, which do not need merges."""
     decoder = read_optional_object(folder / TOKENIZER_CONFIG_FILE).get("added_tokens_decoder") or {}
     for token in decoder.values():
         if isinstance(token, dict) and token.get("special") and (text := token_content(token)) is not None:
@@ -80,9 +80,10 @@ def special_token_texts(folder: Path) -> Iterator[str]:
 def find_end_token(folder: Path, ids_of: dict[str, int], special: dict[int, str]) -> str:
     """Return the token that ends a text.
 
-    The first of these that names a token wins: the tokenizer's eos_token, the model's eos_token_id, the tokenizer's
-    bos_token, the model's bos_token_id, OpenAI's <|endoftext|>. An id in the model's config counts only if it is the id
-    of a special token: many configs keep GPT-2's id, which is an ordinary piece of another vocabulary.
+    The first existing value in this order is used: the tokenizer's eos_token, the model's eos_token_id, the tokenizer's
+    bos_token, the model's bos_token_id, OpenAI's <|endoftext|>. An id in the model's config is used only if it is the
+    id of a special token. The reason is that many configs contain GPT-2's id, which is an ordinary piece of another
+    vocabulary.
 
     Args:
         folder: The folder of the tokenizer.
@@ -103,12 +104,12 @@ def find_end_token(folder: Path, ids_of: dict[str, int], special: dict[int, str]
 
 
 def token_content(token: Any) -> str | None:
-    """Return the text of a token, given as text or as an object with `content`; None for anything else."""
+    """Return the text of a token, or None if it is neither text nor an object with `content`."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 
 
 def embedding_rows(folder: Path) -> int | None:
-    """Return the number of rows of the model's embedding, or None if there is no config of a model."""
+    """Return the number of rows of the model's embedding, or None if the folder has no model config."""
     rows = read_optional_object(folder / CONFIG_FILE).get("vocab_size")
     return rows if type(rows) is int else None

@@ -1,7 +1,8 @@
-"""Byte-level BPE vocabularies of Hugging Face: `tokenizer.json`, or `vocab.json` and `merges.txt`.
+"""Reader of byte-level BPE vocabularies of Hugging Face: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
-The two files are OpenAI's under other names. Other files in the folder may add special tokens (see `special_tokens`).
-Tokenizers of another kind (another model, normalizer or pre-tokenizer) are rejected with an error that names it.
+`vocab.json` and `merges.txt` have the formats of OpenAI's `encoder.json` and `vocab.bpe`. Other files in the folder may
+add special tokens (see `special_tokens`). A tokenizer with another model, normalizer or pre-tokenizer is rejected with
+an error that names this part.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from gpt2.formats.openai.vocabulary import check_merges, check_pieces, read_merg
 TOKENIZER_FILE = "tokenizer.json"
 VOCAB_AND_MERGES = (HUGGING_FACE_PIECES_FILE, HUGGING_FACE_MERGES_FILE)
 LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
-MAX_UNUSED_IDS = 4096  # ids below the largest one that have no piece
+MAX_UNUSED_IDS = 4096  # ids without a piece below the largest id
 # Prefixes of the tokenizer classes whose `vocab.json` and `merges.txt` are GPT-2's byte-level BPE.
 BYTE_LEVEL_CLASSES = ("GPT2", "PreTrainedTokenizerFast", "TokenizersBackend", "CodeGen")
-# Options of a BPE that GPT-2 does not have, with the values that turn them off.
+# Options of a BPE that GPT-2 does not have, with the values that disable them.
 OFF_VALUES = {
     "dropout": (None, 0, 0.0),
     "continuing_subword_prefix": (None, ""),
@@ -46,7 +47,7 @@ def load_tokenizer(folder: Path) -> Encoder:
     """Return the vocabulary in `tokenizer.json`.
 
     Raises:
-        GPT2Error: If the file is damaged or is not a byte-level BPE; the message names it.
+        GPT2Error: If the file is damaged or is not a byte-level BPE. The message names the file.
     """
     path = folder / TOKENIZER_FILE
     tokenizer = read_optional_object(path)
@@ -64,7 +65,7 @@ def load_vocab_and_merges(folder: Path) -> Encoder:
     """Return the vocabulary in `vocab.json` and `merges.txt`.
 
     Raises:
-        GPT2Error: If a file is damaged or belongs to another kind of tokenizer; the message names it.
+        GPT2Error: If a file is damaged or belongs to another kind of tokenizer. The message names the file.
     """
     path = folder / HUGGING_FACE_PIECES_FILE
     config_path = folder / TOKENIZER_CONFIG_FILE
@@ -84,15 +85,15 @@ def _build_encoder(
     added: dict[str, int],
     declared_special: list[str],
 ) -> Encoder:
-    """Return the vocabulary of pieces, merges and the special tokens that the files in the folder add.
+    """Return the vocabulary of pieces, merges, and the added tokens from other files in the folder.
 
     Args:
         folder: The folder of the tokenizer.
         path: The file of the pieces.
         ids_of: The id of each piece.
         merges: The merges in order of rank.
-        added: The tokens that the file of the pieces adds to them.
-        declared_special: Those of them that it declares as special.
+        added: The ids of the added tokens in the file of the pieces.
+        declared_special: The added tokens that this file declares as special.
     """
     if read_optional_object(folder / TOKENIZER_CONFIG_FILE).get("add_prefix_space"):
         raise _unsupported(folder / TOKENIZER_CONFIG_FILE, "add_prefix_space")
@@ -110,7 +111,7 @@ def _build_encoder(
 
 
 def _check_is_byte_level(tokenizer: dict[str, Any], path: Path) -> None:
-    """Raise GPT2Error for a part of a tokenizer that GPT-2 does not have, and name that part."""
+    """Raise GPT2Error if a part of a tokenizer is not supported by GPT-2; the message names the part."""
     model: Any = tokenizer.get("model")
     splitter: Any = tokenizer.get("pre_tokenizer")
     if not isinstance(model, dict):
@@ -135,12 +136,12 @@ def _check_is_byte_level(tokenizer: dict[str, Any], path: Path) -> None:
 
 
 def _type_name(part: Any) -> str:
-    """Return the name of the type of a tokenizer's part, or a short form of the part if it has none."""
+    """Return the type name of a tokenizer's part, or the shortened part if it has no type."""
     return reprlib.repr(part.get("type")).strip("'") if isinstance(part, dict) else reprlib.repr(part)
 
 
 def _adds_nothing(part: Any) -> bool:
-    """Return whether a post-processor is a template of the text's own ids alone."""
+    """Return whether a post-processor is a template that adds no ids to the ids of the text."""
     match part:
         case {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}:
             return True
@@ -152,7 +153,7 @@ def _unsupported(path: Path, feature: str) -> GPT2Error:
 
 
 def _parse_merges(merges: Any, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the merges, each of which is two pieces with a space between them, or a list of two pieces."""
+    """Yield the merges; each is written as two pieces with a space between them, or as a list of two pieces."""
     for merge in merges if isinstance(merges, list) else [None]:
         match merge.split(" ") if isinstance(merge, str) else merge:
             case [str(left), str(right)]:
@@ -172,17 +173,17 @@ def _parse_added_tokens(tokens: Any, path: Path) -> Iterator[tuple[str, int]]:
 
 
 def _merge_added_tokens(ids_of: dict[str, int], added: dict[str, int], rows: int | None, path: Path) -> dict[str, int]:
-    """Return all pieces, without added tokens that have no row in the embedding and so are unknown to the model."""
+    """Return the ids of pieces and added tokens, except added tokens without a row in the embedding."""
     new = {text: i for text, i in added.items() if text not in ids_of and (rows is None or i < rows)}
     if any(ids_of.get(text, i) != i for text, i in added.items()):
-        raise DamagedFileError(path, "an added token has a different id from the piece of the same name")
+        raise DamagedFileError(path, "an added token and the piece of the same name have different ids")
     ids_of = ids_of | new
     check_pieces(ids_of, path)
     return ids_of
 
 
 def _fill_unused_ids(ids_of: dict[str, int], path: Path) -> dict[str, int]:
-    """Add a piece for each id that has none, since the model may choose that id."""
+    """Add a piece for each id without a piece, since the model may choose this id."""
     used = set(ids_of.values())
     if max(used) - len(used) >= MAX_UNUSED_IDS:
         raise GPT2Error(f"{path}: only {len(used)} of the ids up to {reprlib.repr(max(used))} have a piece")
@@ -190,10 +191,10 @@ def _fill_unused_ids(ids_of: dict[str, int], path: Path) -> dict[str, int]:
 
 
 def _warn_about_words(words: list[str], path: Path) -> None:
-    """Warn about added tokens that are not special: transformers recognizes them in any text, this library does not."""
+    """Warn about added tokens that are not special, which only transformers recognizes in ordinary text."""
     if words:
         warnings.warn(
-            f"{path}: the added tokens {summarize_names(words)} are not recognized in text, which is split into pieces"
-            " by the merges alone; transformers gives different ids where they occur",
+            f"{path}: the added tokens {summarize_names(words)} are not recognized in text; their texts are split"
+            " into pieces by the merges, so transformers gives different ids where they occur",
             stacklevel=2,
         )

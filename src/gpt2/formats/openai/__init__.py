@@ -1,1 +1,1 @@
-"""Models in the layout that OpenAI published: TensorFlow checkpoints."""
+"""Reader of models in the layout that OpenAI published: TensorFlow checkpoints."""

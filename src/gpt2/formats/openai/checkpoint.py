@@ -1,7 +1,7 @@
-"""Reads checkpoints in OpenAI's layout, TensorFlow's name-based format, with NumPy alone.
+"""Reader of checkpoints in OpenAI's layout, TensorFlow's name-based format, with NumPy alone.
 
 `<prefix>.index` lists the variables (`checkpoint_index.py`), and `<prefix>.data-0000N-of-0000M` hold their bytes.
-Everything the index says is checked before anything is allocated, and every checksum while the bytes are read.
+The index is checked before memory is allocated, and each checksum is compared while the bytes are read.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import PREFIX, Layout, Weight, Weights
 from gpt2.hparams import HParams
 
-PIECE_BYTES = 1 << 25  # of a variable, read in one piece
+PIECE_BYTES = 1 << 25  # size of a piece of a variable that is read at once
 
 
 class Checkpoint:
-    """The variables of a checkpoint, whose bytes are read on request.
+    """The variables of a checkpoint; their bytes are read on request.
 
     Attributes:
         prefix: The path of the checkpoint's files without their suffixes.
-        shards: The number of files of data.
-        entries: What the index says about each variable, by its name.
+        shards: The number of data files.
+        entries: The index entry of each variable by its name.
     """
 
     def __init__(self, prefix: Path) -> None:
         """Read the index.
 
+        Args:
+            prefix: The path of the checkpoint's files without their suffixes.
+
         Raises:
-            GPT2Error: The index cannot be read or is damaged. The message names it.
+            GPT2Error: The index cannot be read or is damaged. The message names the index.
         """
         self.prefix = prefix
         self.shards, self.entries = read_index(index_file(prefix))
@@ -50,20 +53,20 @@ class Checkpoint:
         return {name: entry.shape for name, entry in self.entries.items()}
 
     def check_sizes(self) -> None:
-        """Check that the files of data exist and are as long as the index needs.
+        """Check that the data files exist and have the size that the index needs.
 
         Raises:
-            GPT2Error: A file is missing or too short. The message names it.
+            GPT2Error: A file is missing or too short. The message names the file.
         """
         for shard in range(self.shards):
             path = data_file(self.prefix, shard, self.shards)
-            needed = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
+            needed_bytes = max((e.offset + e.size for e in self.entries.values() if e.shard == shard), default=0)
             with files.reporting_read_errors(path):
-                if path.stat().st_size < needed:
-                    raise damaged_error(path, f"it is shorter than the {needed} bytes that the index needs")
+                if path.stat().st_size < needed_bytes:
+                    raise damaged_error(path, f"it is shorter than the {needed_bytes} bytes that the index needs")
 
     def weight(self, name: str) -> Weight:
-        """Return a float32 variable in the shape that the index gives it, without a layout."""
+        """Return a float32 variable with the shape in the index and no layout."""
         entry = self.entries[name]
         return Weight(entry.shape, None, lambda: self._pieces(name), f"{entry.dtype} crc32c {entry.crc:x}")
 
@@ -75,19 +78,19 @@ class Checkpoint:
 
 
 def read_pieces(path: Path, name: str, entry: IndexEntry) -> Iterator[np.ndarray]:
-    """Yield the rows of a float32 variable in order, about PIECE_BYTES in a piece.
+    """Yield the rows of a float32 variable in order, in pieces of about PIECE_BYTES.
 
     Args:
-        path: The file of data.
+        path: The data file.
         name: The variable's name, for messages.
-        entry: What the index says about it.
+        entry: The variable's index entry.
 
     Yields:
-        Arrays [n, columns]; columns is the variable's last dimension.
+        Arrays [n, columns], where columns is the variable's last dimension.
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: The file is too short, or the checksum differs; the latter shows only after the last piece.
+        DamagedFileError: The file is too short, or the checksum differs. The checksum is compared after the last piece.
     """
     columns = entry.shape[-1] if entry.shape else 1
     rows = math.prod(entry.shape[:-1])
@@ -108,11 +111,15 @@ def read_pieces(path: Path, name: str, entry: IndexEntry) -> Iterator[np.ndarray
 
 
 def check_data_file(index: Path, data: Path) -> None:
-    """Compare every checksum in the index with the data, for a checkpoint with a single file of data.
+    """Compare every checksum in the index with the data of a checkpoint with a single data file.
+
+    Args:
+        index: The path of the index.
+        data: The path of the data file.
 
     Raises:
         UnreadableFileError: A file cannot be read.
-        DamagedFileError: The data are damaged. The message names the first variable that differs.
+        DamagedFileError: The data is damaged. The message names the first variable that differs.
     """
     for name, entry in read_index(index)[1].items():
         for _ in read_pieces(data, name, entry):
@@ -120,7 +127,7 @@ def check_data_file(index: Path, data: Path) -> None:
 
 
 def read_weights(prefix: Path, hparams: HParams) -> Weights:
-    """Return the weights of a model by their names, to be read on request.
+    """Return the weights of a model by their names; numbers are read on request.
 
     Args:
         prefix: The path of the checkpoint's files without their suffixes.
@@ -139,17 +146,17 @@ def read_weights(prefix: Path, hparams: HParams) -> Weights:
 
 
 def variable_shapes(hparams: HParams) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of each variable of a checkpoint, as OpenAI's code creates them."""
+    """Return the shape of each variable of a checkpoint by its name, as OpenAI's code creates them."""
     return {name: file_shape(name, shape) for name, shape in hparams.weight_shapes().items()}
 
 
 def layout(name: str) -> Layout | None:
-    """Return how OpenAI's code lays out a variable: matrices are [I, O]; wte and lm_head, as outputs, are [O, I]."""
+    """Return the layout of a variable in OpenAI's code: [I, O] for matrices, [O, I] for wte and lm_head."""
     return {"w": Layout.IN_OUT, "wte": Layout.OUT_IN, "lm_head": Layout.OUT_IN}.get(name.rpartition("/")[2])
 
 
 def file_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return a weight's shape in a checkpoint: matrices [I, O] are stored as convolutions of width 1, [1, I, O]."""
+    """Return a weight's shape in a checkpoint, which stores matrices [I, O] as [1, I, O]: convolutions of width 1."""
     return (1, *shape) if layout(name) is Layout.IN_OUT else tuple(shape)
 
 
@@ -157,20 +164,22 @@ def check_variables(entries: Mapping[str, IndexEntry], hparams: HParams, prefix:
     """Check that a checkpoint has the variables of a model, with the right shapes and types.
 
     Args:
-        entries: What the index says about each variable, by its name.
+        entries: The index entry of each variable by its name.
         hparams: The model's hyperparameters.
         prefix: The path of the checkpoint, for messages.
 
     Raises:
-        GPT2Error: A variable is missing or different. The message names it.
+        GPT2Error: A variable is missing or has another shape or type. The message names the variable.
     """
     layers = {name.split("/")[1] for name in entries if name.startswith(f"{PREFIX}h")}
     if len(layers) != hparams.n_layer:
-        raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json says n_layer {hparams.n_layer}")
+        raise GPT2Error(f"{prefix} holds {len(layers)} layers, but its hparams.json has n_layer {hparams.n_layer}")
     expected = variable_shapes(hparams)
     missing = [name for name in expected if name not in entries]
     if missing:
-        raise GPT2Error(f"{prefix} lacks {len(missing)} of {len(expected)} variables of {hparams}, first {missing[0]}")
+        raise GPT2Error(
+            f"{prefix} lacks {len(missing)} of {len(expected)} variables of {hparams}; the first is {missing[0]}"
+        )
     for name, shape in expected.items():
         entry = entries[name]
         if entry.shape != shape:

@@ -1,7 +1,7 @@
-"""The files of a checkpoint in TensorFlow's name-based format: their names, and whether they are complete.
+"""The files of a checkpoint in TensorFlow's name-based format: their names, and checks that they are complete.
 
 `checkpoint` names the current checkpoint, `<prefix>.index` lists its variables, and `<prefix>.data-0000N-of-0000M`
-hold their bytes. Of these files only `checkpoint` is read here.
+hold their bytes. This module reads only `checkpoint`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ STATE_FILE = "checkpoint"
 CHECKPOINT_NAME = "model.ckpt"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of every LevelDB table
 FLOAT32_BYTES = 4
-MAX_SUGGESTIONS = 3  # older checkpoints that an error message offers
+MAX_SUGGESTIONS = 3  # older checkpoints that an error message lists
 
 
 def current_checkpoint(directory: Path) -> Path:
     """Return the prefix of the current checkpoint's files, as the `checkpoint` file names it.
 
-    If the named path no longer exists because the folder was moved or copied, its last part is taken as a name in
-    the folder itself.
+    If the named path does not exist because the folder was moved or copied, the last part of the path is looked up in
+    `directory`.
 
     Raises:
-        GPT2Error: The file cannot be read or names no checkpoint.
+        GPT2Error: The file cannot be read or does not name a checkpoint.
     """
     state = directory / STATE_FILE
     match = re.search(r'^model_checkpoint_path:\s*"([^\0-\x1f]+)"', files.read_text(state), re.MULTILINE)
@@ -44,7 +44,7 @@ def index_file(prefix: Path) -> Path:
 
 
 def data_file(prefix: Path, shard: int = 0, shards: int = 1) -> Path:
-    """Return the path of a file that holds the bytes of variables, the `shard`-th of `shards` such files."""
+    """Return the path of a data file, number `shard` from 0 of `shards` files."""
     return Path(f"{prefix}.data-{shard:05d}-of-{shards:05d}")
 
 
@@ -54,15 +54,15 @@ def state_text(name: str) -> str:
 
 
 def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
-    """Check that a model's checkpoint is complete, from the names and sizes of its files.
+    """Check by the names and sizes of its files that a model's checkpoint is complete.
 
     Args:
         prefix: The path of the checkpoint's files without their suffixes.
         hparams: The model's hyperparameters.
-        advice: What to do if the training run has no older checkpoint; ends the error message.
+        advice: The remedy if the training run has no older checkpoint, which ends the error message.
 
     Raises:
-        GPT2Error: A file is missing or cut off. The message names it.
+        GPT2Error: A file is missing or cut off. The message names the file.
     """
     index = index_file(prefix)
     pattern = glob.escape(f"{prefix.name}.data-") + f"{'[0-9]' * 5}-of-{'[0-9]' * 5}"
@@ -83,13 +83,13 @@ def check_files(prefix: Path, hparams: HParams, advice: str) -> None:
     min_size = FLOAT32_BYTES * hparams.n_params
     if size < min_size:
         raise GPT2Error(
-            f"{shards[-1]} is cut off or belongs to another model: {size} bytes, but {prefix.parent / HPARAMS_FILE}"
-            f" needs at least {min_size}; {remedy}"
+            f"{shards[-1]} is cut off or belongs to another model: it has {size} bytes, but"
+            f" {prefix.parent / HPARAMS_FILE} needs at least {min_size}; {remedy}"
         )
 
 
 def suggest_older_checkpoints(prefix: Path) -> str:
-    """Return what to type to use an older checkpoint of the same training run; "" if there is none."""
+    """Return a hint on older checkpoints of the same training run, or "" if there are none."""
     kind, _, number = prefix.name.rpartition("-")
     matches = (re.fullmatch(rf"{re.escape(kind)}-(\d+)\.index", path.name) for path in prefix.parent.iterdir())
     steps = sorted((int(match[1]) for match in matches if match), reverse=True)

@@ -1,7 +1,7 @@
-"""Reads the `.index` of a checkpoint: which variables it has, and where their bytes are.
+"""Reader of the `.index` of a checkpoint: its variables, and the positions of their bytes.
 
 The file is a table (`leveldb_table.py`) of protocol buffers (TensorFlow's core/protobuf/tensor_bundle.proto). The
-entry of the empty key describes the files of data, every other entry a variable.
+entry of the empty key describes the data files, and every other entry describes a variable.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ DTYPE, SHAPE, SHARD, OFFSET, SIZE, CRC = 1, 2, 3, 4, 5, 6
 
 
 class IndexEntry(NamedTuple):
-    """What the index says about a variable.
+    """The description of a variable in the index.
 
     Attributes:
-        dtype: One of DTYPES' names, or a description of an unknown type.
-        shape: Its shape.
-        shard: Which file of data it is in.
-        offset: Index of its first byte in that file.
+        dtype: A value of DTYPES, or a description of an unknown type.
+        shape: The variable's shape.
+        shard: The number of its data file, from 0.
+        offset: Index of its first byte in the data file.
         size: Its size in bytes.
         crc: The masked CRC32C of its bytes.
     """
@@ -57,11 +57,11 @@ def read_index(path: Path) -> tuple[int, dict[str, IndexEntry]]:
     """Read an `.index` file.
 
     Returns:
-        The number of files of data, and the entry of each variable by its name.
+        The number of data files, and the entry of each variable by its name.
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: Its content is impossible.
+        DamagedFileError: The content is malformed.
     """
     try:
         with files.reporting_read_errors(path):
@@ -76,7 +76,7 @@ def read_index(path: Path) -> tuple[int, dict[str, IndexEntry]]:
 
 
 def damaged_error(path: Path, reason: str) -> DamagedFileError:
-    """Return the error for a damaged file of a checkpoint; it suggests older checkpoints of the run, if any."""
+    """Return the error for a damaged file of a checkpoint, with a hint on older checkpoints of the run."""
     prefix = path.with_name(re.sub(r"\.(index|data-\d+-of-\d+)$", "", path.name))
     return DamagedFileError(path, reason, suggest_older_checkpoints(prefix) or FETCH_AGAIN)
 
@@ -87,7 +87,7 @@ def _parse_index(data: bytes) -> tuple[int, dict[str, IndexEntry]]:
     header = dict(read_fields(message))
     n_shards = header.get(NUM_SHARDS, 0)
     if key != b"" or not isinstance(n_shards, int) or not 1 <= n_shards < MAX_SHARDS:
-        raise MalformedFileError("it does not say how many files of data there are")
+        raise MalformedFileError("it does not state the number of data files")
     if header.get(ENDIANNESS, 0):
         raise MalformedFileError("its numbers are big-endian")
     try:
@@ -98,7 +98,7 @@ def _parse_index(data: bytes) -> tuple[int, dict[str, IndexEntry]]:
 
 def _parse_entry(message: bytes) -> IndexEntry:
     """Parse a BundleEntryProto."""
-    numbers = {DTYPE: 0, SHARD: 0, OFFSET: 0, SIZE: 0, CRC: 0}  # protocol buffers leave out fields that are 0
+    numbers = {DTYPE: 0, SHARD: 0, OFFSET: 0, SIZE: 0, CRC: 0}  # protocol buffers omit fields that are 0
     shape: tuple[int, ...] = ()
     for field, value in read_fields(message):
         if field in numbers and isinstance(value, int):
@@ -109,12 +109,12 @@ def _parse_entry(message: bytes) -> IndexEntry:
             raise MalformedFileError("a variable is stored in slices or described in an unknown way")
     if numbers[OFFSET] + numbers[SIZE] >= MAX_FILE_BYTES:
         raise MalformedFileError("a variable lies beyond the end of any file")
-    dtype = DTYPES.get(numbers[DTYPE], f"of the type {numbers[DTYPE]}")
+    dtype = DTYPES.get(numbers[DTYPE], f"of the unknown type {numbers[DTYPE]}")
     return IndexEntry(dtype, shape, numbers[SHARD], numbers[OFFSET], numbers[SIZE], numbers[CRC])
 
 
 def _parse_dimensions(message: bytes) -> Iterator[int]:
-    """Yield the sizes in a TensorShapeProto: its field 2 is a dimension, whose field 1 is the size."""
+    """Yield the sizes in a TensorShapeProto: field 2 is a dimension, and field 1 of a dimension is its size."""
     for field, value in read_fields(message):
         if field != 2 or not isinstance(value, bytes):
             raise MalformedFileError("a variable's shape is unknown")
@@ -125,10 +125,10 @@ def _parse_dimensions(message: bytes) -> Iterator[int]:
 
 
 def _check_positions(entries: Mapping[str, IndexEntry], n_shards: int) -> None:
-    """Check that each variable has the bytes that its shape needs, and shares none with another variable."""
+    """Check that the size of each variable matches its shape, and that variables do not overlap."""
     for name, entry in entries.items():
         if entry.shard >= n_shards:
-            raise MalformedFileError(f"{name} is in file {entry.shard}, but there are only {n_shards}")
+            raise MalformedFileError(f"{name} is in data file {entry.shard}, but there are only {n_shards} data files")
         if entry.dtype == FLOAT32 and entry.size != FLOAT32_BYTES * math.prod(entry.shape):
             raise MalformedFileError(f"{name} has {entry.size} bytes, which does not fit its shape {list(entry.shape)}")
     ordered = sorted((entry.shard, entry.offset, entry.size, name) for name, entry in entries.items() if entry.size)

@@ -1,6 +1,6 @@
-"""Model directories in OpenAI's layout: `hparams.json encoder.json vocab.bpe checkpoint` and the weights.
+"""Reader of model directories in OpenAI's layout: `hparams.json encoder.json vocab.bpe checkpoint` and weights.
 
-OpenAI published its models in this layout, and training writes it. Another kind of vocabulary may replace
+OpenAI published its models in this layout, and training writes its models in it. Another kind of vocabulary may replace
 `encoder.json` and `vocab.bpe`.
 """
 
@@ -34,17 +34,17 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
     Args:
         path: The folder.
-        advice: What to do about missing or damaged files; ends the error message.
+        advice: The remedy for missing or damaged files, which ends the error message.
 
     Raises:
-        GPT2Error: A file is missing, cut off or unreadable. The message names it.
+        GPT2Error: A file is missing, cut off or unreadable. The message names the file.
     """
     needed = (HPARAMS_FILE, STATE_FILE) if vocabularies.has_vocabulary(path) else FILES
     missing = [name for name in needed if not files.is_file(path / name)]
     if missing == [HPARAMS_FILE, ENCODER_FILE, MERGES_FILE]:
         raise GPT2Error(
-            f"{path} holds weights only, as the old train.py wrote them: copy {', '.join(missing)} of the model that"
-            " was trained into it"
+            f"{path} holds only weights, as the old train.py wrote them; copy {', '.join(missing)} of the base"
+            " model into it"
         )
     if missing:
         raise GPT2Error(f"{path} lacks {', '.join(missing)}; {advice}")
@@ -54,7 +54,7 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
 
 def open_checkpoint(path: Path, prefix: Path) -> ModelDir:
-    """Open the directory with a given checkpoint, whose files are not checked.
+    """Open the directory with a given checkpoint, without checking the checkpoint's files.
 
     Args:
         path: The folder.
@@ -67,12 +67,13 @@ def open_checkpoint(path: Path, prefix: Path) -> ModelDir:
 
 
 def _read_weights(prefix: Path, hparams: HParams) -> Weights:
-    from gpt2.formats.openai import checkpoint  # imports packages that a wrong model name does not need
+    # Imported late: it imports packages that the error for a wrong model name does not need.
+    from gpt2.formats.openai import checkpoint
 
     return checkpoint.read_weights(prefix, hparams)
 
 
 def _load_vocabulary(path: Path) -> Vocabulary:
     if not vocabularies.has_vocabulary(path):
-        raise GPT2Error(f"{path} lacks {ENCODER_FILE} and {MERGES_FILE}, its vocabulary")
+        raise GPT2Error(f"{path} lacks its vocabulary; copy {ENCODER_FILE} and {MERGES_FILE} of the base model into it")
     return vocabularies.load(path)

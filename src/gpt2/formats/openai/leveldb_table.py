@@ -1,14 +1,15 @@
-"""Reads a LevelDB table, the file format of a checkpoint's `.index`: sorted keys and their values.
+"""Reader of a LevelDB table, the file format of a checkpoint's `.index`: sorted keys and their values.
+
+The layout of a table is (LevelDB's doc/table_format.md; TensorFlow's core/lib/io/format.cc):
 
     data block ... meta blocks ... index block, footer
 
-A block contains entries, each of which shares a prefix of its key with the entry before it, then the offsets of the
-entries that share nothing, then one byte for the compression and a masked CRC32C of all of it. The index block holds
-the positions of the data blocks, and the footer the position of the index block. (LevelDB's doc/table_format.md;
-TensorFlow's core/lib/io/format.cc.)
+A block contains entries, then the offsets of the entries with complete keys, then one byte for the compression, then a
+masked CRC32C of the block. Other entries share a prefix of their key with the entry before them. The index block holds
+the positions of the data blocks, and the footer holds the position of the index block.
 
-Nothing in a table is trusted: blocks must follow one another and keys must be in ascending order. The file's size
-therefore bounds work and memory, whatever the file contains.
+Blocks must be in order without overlaps, and keys must be in ascending order. These checks limit work and memory to the
+file's size, even if the file is malicious.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ from gpt2.formats.openai.checkpoint_files import TABLE_MAGIC
 from gpt2.formats.protobuf import read_varint
 
 FOOTER_BYTES = 48  # the handles of the meta index and the index, padding, the magic number
-TRAILER_BYTES = 5  # of a block: its compression and its checksum
-OFFSET_BYTES = 4  # of an entry that shares nothing, and of the count of such offsets
+TRAILER_BYTES = 5  # the compression and the checksum after a block
+OFFSET_BYTES = 4  # the offset of an entry with a complete key, or the number of such offsets
 MAX_KEY_BYTES = 1 << 12
-MASK = 0xA282EAD8  # LevelDB masks checksums, because the CRC of data that contains its own CRC is weak
+MASK = 0xA282EAD8  # LevelDB masks checksums, because the CRC of data that contains CRCs is weak
 
 
 class Handle(NamedTuple):
-    """The position of a block in bytes, without the trailer that follows it."""
+    """The position of a block, without its trailer.
+
+    Attributes:
+        offset: Index of its first byte in the file.
+        size: Its size in bytes.
+    """
 
     offset: int
     size: int
@@ -53,19 +59,19 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         data: The whole file.
 
     Raises:
-        MalformedFileError: It is not a table, or it is damaged.
+        MalformedFileError: The file is not a table, or it is damaged.
     """
     if data[-len(TABLE_MAGIC) :] != TABLE_MAGIC or len(data) < FOOTER_BYTES:
         raise MalformedFileError("it does not end as a table does")
     footer = data[-FOOTER_BYTES:]
-    _, offset = _read_handle(footer, 0)  # of the meta index, which is not needed
+    _, offset = _read_handle(footer, 0)  # the handle of the meta index is not needed
     index, _ = _read_handle(footer, offset)
     previous_end = 0
     previous_key: bytes | None = None
     for _, value in _read_entries(_read_block(data, index)):
         handle, _ = _read_handle(value, 0)
         if handle.offset < previous_end or handle.end > index.offset:
-            raise MalformedFileError(f"the block at {handle.offset} overlaps another one")
+            raise MalformedFileError(f"the block at {handle.offset} overlaps another block")
         previous_end = handle.end
         for key, entry in _read_entries(_read_block(data, handle)):
             if previous_key is not None and key <= previous_key:
@@ -75,7 +81,7 @@ def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read_handle(data: bytes, offset: int) -> tuple[Handle, int]:
-    """Return the handle at an offset, and the offset after it."""
+    """Return the handle at an offset, and the offset after the handle."""
     block_offset, offset = read_varint(data, offset)
     block_size, offset = read_varint(data, offset)
     return Handle(block_offset, block_size), offset

@@ -1,4 +1,4 @@
-"""Reads OpenAI's vocabulary files, `encoder.json` and `vocab.bpe`, and checks them."""
+"""Reader of OpenAI's vocabulary files, `encoder.json` and `vocab.bpe`, with checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FETCH_BOTH_AGAIN = "fetch both vocabulary files again"
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Pause garbage collection, which takes a tenth of the loading time and finds nothing in a vocabulary."""
+    """Pause garbage collection, which takes a tenth of the loading time and frees no memory."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -33,7 +33,7 @@ def load_encoder(directory: Path) -> Encoder:
     """Load the vocabulary of a model directory.
 
     Raises:
-        GPT2Error: A file cannot be read or is damaged, for example because it is cut off. The message names the file.
+        GPT2Error: A file cannot be read or is damaged. The message names the file.
     """
     path = directory / ENCODER_FILE
     ids_of = files.read_json(path)
@@ -47,30 +47,38 @@ def load_encoder(directory: Path) -> Encoder:
 def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
     """Read the pairs of `vocab.bpe`, reusing the strings of `ids_of` to save memory.
 
+    Args:
+        path: The file.
+        ids_of: The id of each piece.
+
     Raises:
-        DamagedFileError: A line below the version line is not two pieces.
+        DamagedFileError: A line below the version line does not consist of two pieces.
     """
     lines = files.read_text(path).split("\n")
     has_version = lines[0].startswith("#version")
     pairs = list(map(str.split, lines[has_version:]))
     if not set(map(len, pairs)) <= {0, 2}:
-        wrong = next(i for i, pair in enumerate(pairs) if len(pair) not in (0, 2)) + has_version
-        reason = f"line {wrong + 1} should be two pieces, not {lines[wrong][:40]!r}"
+        line_index = next(i for i, pair in enumerate(pairs) if len(pair) not in (0, 2)) + has_version
+        reason = f"line {line_index + 1} should be two pieces, not {lines[line_index][:40]!r}"
         raise DamagedFileError(path, reason, FETCH_BOTH_AGAIN)
-    same = dict(zip(ids_of, ids_of)).get
-    return [(same(left, left), same(right, right)) for left, right in filter(None, pairs)]
+    reuse = dict(zip(ids_of, ids_of)).get
+    return [(reuse(left, left), reuse(right, right)) for left, right in filter(None, pairs)]
 
 
 def check_pieces(ids_of: Any, path: Path) -> None:
-    """Check that a JSON value maps pieces to ids, each to a different one.
+    """Check that a JSON value maps each piece to a different id.
+
+    Args:
+        ids_of: The JSON value.
+        path: The file of the pieces, for error messages.
 
     Raises:
-        DamagedFileError: It does not.
+        DamagedFileError: The value is not such a mapping.
     """
     if not isinstance(ids_of, dict) or not ids_of or set(map(type, ids_of.values())) != {int}:
         raise DamagedFileError(path, "it should map pieces of text to ids", FETCH_BOTH_AGAIN)
     if len(set(ids_of.values())) < len(ids_of):
-        raise DamagedFileError(path, "it gives one id to several pieces", FETCH_BOTH_AGAIN)
+        raise DamagedFileError(path, "it assigns one id to several pieces", FETCH_BOTH_AGAIN)
     try:
         "".join(ids_of).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -79,7 +87,7 @@ def check_pieces(ids_of: Any, path: Path) -> None:
 
 
 def _check_complete(ids_of: dict[str, int], path: Path) -> None:
-    """Raise DamagedFileError if a byte or an id is missing; OpenAI's vocabularies and those trained here have all."""
+    """Raise DamagedFileError if a byte or an id is missing, since no complete `encoder.json` lacks one."""
     if missing := set(byte_characters().values()) - ids_of.keys():
         raise DamagedFileError(path, f"it lacks {len(missing)} of the 256 bytes", FETCH_BOTH_AGAIN)
     if (min(ids_of.values()), max(ids_of.values())) != (0, len(ids_of) - 1):
@@ -98,26 +106,26 @@ def check_merges(
 
     Args:
         merges: The pairs of pieces.
-        ids_of: Piece -> id.
+        ids_of: The id of each piece.
         path: The file of merges, for error messages.
         pieces_file: The name of the file of pieces, for error messages.
-        special: Pieces that need no merge, besides those that look special.
+        special: Pieces that do not need a merge, in addition to pieces that look special.
 
     Returns:
-        The special pieces: those that no merge makes.
+        The special pieces, which no merge produces.
 
     Raises:
-        GPT2Error: A piece that is not special is made by no merge, or a merge makes an unknown piece.
+        GPT2Error: No merge produces a piece that is not special, or a merge produces an unknown piece.
     """
     merged = pieces_from_merges(merges)
     unmerged = {piece for piece in ids_of if piece not in merged}
-    if unmade := sorted(piece for piece in unmerged.difference(special) if not looks_special(piece)):
+    if unreachable := sorted(piece for piece in unmerged.difference(special) if not looks_special(piece)):
         raise GPT2Error(
-            f"{path} is cut off: it has {len(merges)} merges, and none of them makes"
-            f" {unmade[0]!r} and {len(unmade) - 1} other pieces of {pieces_file}; {FETCH_BOTH_AGAIN}"
+            f"{path} is cut off: it has {len(merges)} merges, and none of them produces"
+            f" {unreachable[0]!r} and {len(unreachable) - 1} other pieces of {pieces_file}; {FETCH_BOTH_AGAIN}"
         )
     if unknown := merged - ids_of.keys() - set(byte_characters().values()):
         raise GPT2Error(
-            f"{path} is of another vocabulary: {pieces_file} lacks its piece {min(unknown)!r}; {FETCH_BOTH_AGAIN}"
+            f"{path} belongs to another vocabulary: {pieces_file} lacks its piece {min(unknown)!r}; {FETCH_BOTH_AGAIN}"
         )
     return unmerged

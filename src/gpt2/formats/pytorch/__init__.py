@@ -1,1 +1,1 @@
-"""Files that torch.save wrote, read without PyTorch."""
+"""Reader of files that torch.save wrote, without PyTorch."""

@@ -1,11 +1,11 @@
-"""An interpreter for pickles of plain containers, which imports nothing and calls nothing that a file names.
+"""An interpreter for pickles of plain containers that never imports or calls anything named in a file.
 
 A pickle is a program for a machine with a stack (described in pickletools.py of Python's library). This interpreter
 knows the instructions that build None, numbers, text, bytes, tuples, lists and dictionaries. A name in the pickle is
-looked up in the caller's table only. The first unknown name ends the load before anything is built from it.
+looked up in the caller's table only. The first unknown name ends the load with an error.
 
-Work and memory are bounded, whatever a pickle claims: by its size, by its number of instructions, and by a check of
-each length before the bytes are read.
+Work and memory are limited by the size of a pickle and its number of instructions. Each length is checked before the
+bytes are read.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from gpt2.formats.malformed import MalformedFileError
 MAX_PICKLE_BYTES = 1 << 23  # the pickle of the model 1558M has 80,000
 MAX_INSTRUCTIONS = 1 << 19  # an empty dictionary takes one byte in the pickle and 64 in memory
 MAX_NAME_BYTES = 1 << 10
-MAX_SHOWN_CHARACTERS = 100  # of a name in a message
+MAX_SHOWN_CHARACTERS = 100  # maximum length of a name in a message
 MAX_INTEGER_BYTES = 16
 NEWEST_PROTOCOL = 5
 
 
 class MalformedPickleError(MalformedFileError):
-    """The reason why some bytes are not a pickle of plain containers."""
+    """The error for bytes that are not a pickle of plain containers."""
 
 
 class ForbiddenPickleError(MalformedPickleError):
-    """The pickle needs more than plain containers; the message names the function, class or instruction."""
+    """The error for a forbidden function, class or instruction in a pickle; the message names it."""
 
 
 class AllowedFunction(NamedTuple):
     """The replacement of a function or class that a pickle may call.
 
     Attributes:
-        build: Called with the tuple of arguments; raises MalformedPickleError if they are wrong.
+        build: Called with the tuple of arguments; returns the object. Raises MalformedPickleError for wrong arguments.
     """
 
     build: Callable[[tuple[Any, ...]], Any]
 
 
 def reject_persistent_id(_: Any) -> Any:
-    """Raise MalformedPickleError, for pickles that must not refer to objects outside of them."""
+    """Raise MalformedPickleError, since the pickle must not refer to objects outside of it."""
     raise MalformedPickleError("it refers to an object outside of the pickle")
 
 
 class PickleInterpreter:
-    """The state of one pickle that is being loaded: its stack, its memo and the number of bytes it may still use."""
+    """The state of loading one pickle: its stack, its memo and its remaining budget of bytes."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class PickleInterpreter:
         """Prepare to load a pickle.
 
         Args:
-            file: A file at the start of the pickle; `load` leaves it right after the pickle.
-            names: The objects that `module.name` stands for; an AllowedFunction can be called.
+            file: A file, positioned at the start of the pickle. After `load` it is positioned at the end of the pickle.
+            names: The objects for each `module.name`. The pickle can call an AllowedFunction.
             load_persistent: Returns the object of a persistent id; raises MalformedPickleError for an unknown id.
         """
         self.file = file
@@ -77,7 +77,7 @@ class PickleInterpreter:
 
         Raises:
             MalformedPickleError: If the pickle is damaged or too large.
-            ForbiddenPickleError: If it needs anything except plain containers and the known names.
+            ForbiddenPickleError: If the pickle needs anything except plain containers and the known names.
         """
         for _ in range(MAX_INSTRUCTIONS):
             code = self.read(1)
@@ -89,7 +89,11 @@ class PickleInterpreter:
         raise MalformedPickleError(f"it has more than {MAX_INSTRUCTIONS} instructions")
 
     def read(self, size: int) -> bytes:
-        """Return the next `size` bytes of the pickle."""
+        """Return the next `size` bytes of the pickle.
+
+        Raises:
+            MalformedPickleError: If the pickle is cut off or exceeds its budget.
+        """
         self.spend(size)
         data = self.file.read(size)
         if len(data) < size:
@@ -97,20 +101,28 @@ class PickleInterpreter:
         return data
 
     def spend(self, size: int) -> None:
-        """Count bytes that are read, or items that a call may look at, against the limit."""
+        """Subtract bytes that are read, or items that are passed to a call, from the budget.
+
+        Raises:
+            MalformedPickleError: If the budget is exceeded.
+        """
         if size > self.bytes_left:
             raise MalformedPickleError("it is far too large for the description of a model")
         self.bytes_left -= size
 
     def read_number(self, layout: str) -> Any:
-        """Return the next number of the pickle, in a layout of the module `struct`."""
+        """Return the next number of the pickle.
+
+        Args:
+            layout: The number's format for the module `struct`.
+        """
         return struct.unpack(layout, self.read(struct.calcsize(layout)))[0]
 
     def read_line(self) -> str:
         """Return the next line of the pickle, without its newline."""
         line = self.file.readline(MAX_NAME_BYTES)
         if not line.endswith(b"\n"):
-            raise MalformedPickleError("one of its names does not end")
+            raise MalformedPickleError(f"one of its names is cut off or longer than {MAX_NAME_BYTES} bytes")
         self.spend(len(line))
         return line[:-1].decode("utf-8", errors="backslashreplace")
 
@@ -119,13 +131,21 @@ class PickleInterpreter:
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Remove and return the top of the stack, which must lie above the last mark."""
+        """Remove and return the top of the stack.
+
+        Raises:
+            MalformedPickleError: If no value lies above the last mark.
+        """
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise MalformedPickleError("it takes a value from an empty stack")
         return self.stack.pop()
 
     def pop_to_mark(self) -> list[Any]:
-        """Remove the last mark and return all values above it, in the order in which they were pushed."""
+        """Remove the last mark, and remove and return all values above it in the order of the pushes.
+
+        Raises:
+            MalformedPickleError: If there is no mark.
+        """
         if not self.marks:
             raise MalformedPickleError("it takes values from an empty stack")
         start = self.marks.pop()
@@ -134,10 +154,15 @@ class PickleInterpreter:
         return items
 
     def look_up(self, module: Any, name: Any) -> Any:
-        """Return the object that a name in the pickle stands for.
+        """Return the object for a name in the pickle.
+
+        Args:
+            module: The name's module.
+            name: The name in the module.
 
         Raises:
             ForbiddenPickleError: If the name is unknown.
+            MalformedPickleError: If module or name are not text.
         """
         if not isinstance(module, str) or not isinstance(name, str):
             raise MalformedPickleError("it looks up a name that is not text")
@@ -175,7 +200,7 @@ def _read_long(interpreter: PickleInterpreter) -> int:
 
 
 def _inst(interpreter: PickleInterpreter) -> None:
-    """Reject INST, which looks a class up and calls it; the class is named in the error if it is unknown."""
+    """Reject INST, an instruction to call a class; if the class is unknown, the error names it."""
     interpreter.look_up(interpreter.read_line(), interpreter.read_line())
     raise ForbiddenPickleError("the instruction INST")
 
@@ -201,7 +226,7 @@ def _build(interpreter: PickleInterpreter) -> None:
     """Ignore the attributes of an OrderedDict, such as the versions in a state dict."""
     interpreter.pop()
     if not isinstance(_top(interpreter), dict):
-        raise MalformedPickleError("it sets attributes of an object that has none")
+        raise MalformedPickleError("it sets attributes of an object without attributes")
 
 
 def _top(interpreter: PickleInterpreter) -> Any:
@@ -253,14 +278,14 @@ def _get(interpreter: PickleInterpreter, index: int) -> None:
 
 def _protocol(interpreter: PickleInterpreter) -> None:
     if (protocol := interpreter.read_number("<B")) > NEWEST_PROTOCOL:
-        raise MalformedPickleError(f"it has the pickle protocol {protocol}, but the newest is {NEWEST_PROTOCOL}")
+        raise MalformedPickleError(f"its pickle protocol is {protocol}, but the newest is {NEWEST_PROTOCOL}")
 
 
-# Named as in pickletools.py. Instructions that torch.save never writes, such as the text forms of protocol 0, are left
-# out.
+# Comments have the names in pickletools.py. Instructions that torch.save never writes are missing, for example the text
+# forms of protocol 0.
 INSTRUCTIONS: dict[bytes, Callable[[PickleInterpreter], Any]] = {
     b"\x80": _protocol,  # PROTO
-    b"\x95": lambda i: i.read_number("<Q"),  # FRAME: the length of what follows, which is not needed
+    b"\x95": lambda i: i.read_number("<Q"),  # FRAME: the length of the next instructions, not needed
     b"(": lambda i: i.marks.append(len(i.stack)),  # MARK
     b"N": lambda i: i.push(None),  # NONE
     b"\x88": lambda i: i.push(True),  # NEWTRUE

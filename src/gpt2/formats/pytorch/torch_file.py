@@ -1,12 +1,12 @@
-"""Reader of files that PyTorch's torch.save wrote, without PyTorch: plain containers, and tensors that load lazily.
+"""Reader of files that torch.save wrote, without PyTorch: plain containers, and tensors that load lazily.
 
 Since PyTorch 1.6, such a file is a zip file: `NAME/data.pkl` describes the object, and each `NAME/data/KEY` holds the
-numbers of one storage. Before, it was a stream: four pickles (a magic number, the protocol, the type sizes of the
+numbers of one storage. Older versions wrote a stream: four pickles (a magic number, the protocol, the type sizes of the
 writer's machine, the object), one more pickle with the storage keys in order, and for each key the count of its numbers
-and the numbers. (torch/serialization.py.)
+and the numbers. Source: torch/serialization.py.
 
-A pickle may request a call of any Python function. Here `pickle_interpreter.py` reads it, which can only call what is
-in `ALLOWED_NAMES`; if a file requests anything else, it is rejected with an error that names the function.
+A pickle may request a call of any Python function. This module reads pickles with `pickle_interpreter.py`, which calls
+only the functions in `ALLOWED_NAMES`. A file that requests another function is rejected with an error that names it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ MAX_STORAGE_NUMBERS = 1 << 48
 
 
 class StorageType(NamedTuple):
-    """The replacement of a PyTorch class such as torch.FloatStorage."""
+    """The replacement of a PyTorch class such as torch.FloatStorage.
+
+    Attributes:
+        dtype: One of FLOATS or NON_FLOATS.
+    """
 
     dtype: str
 
@@ -49,8 +53,8 @@ def read(path: Path) -> Any:
 
     Raises:
         UnreadableFileError: If the file cannot be read.
-        DamagedFileError: If it is damaged or torch.save did not write it.
-        GPT2Error: If it contains anything except tensors and plain containers; the message names what.
+        DamagedFileError: If the file is damaged or torch.save did not write it.
+        GPT2Error: If the file contains anything except tensors and plain containers. The message names the object.
     """
     with files.reporting_read_errors(path), path.open("rb") as file:
         try:
@@ -63,8 +67,8 @@ def read(path: Path) -> Any:
         except ForbiddenPickleError as error:
             raise GPT2Error(
                 f"{path} requests {error}, which is not allowed: PyTorch files may hold only tensors and plain"
-                " containers of them, as torch.save(model.state_dict(), ...) writes them; nothing that a file names is"
-                " ever called"
+                " containers of them, as torch.save(model.state_dict(), ...) writes them; functions in a file are"
+                " never called"
             ) from error
         except MalformedPickleError as error:
             raise DamagedFileError(path, str(error)) from error
@@ -114,7 +118,7 @@ def _read_stream(path: Path, file: BinaryIO) -> Any:
     protocol = PickleInterpreter(file, {}).load()
     if (magic_number, protocol) != (STREAM_MAGIC_NUMBER, STREAM_PROTOCOL):
         raise DamagedFileError(path, "it does not start as files of torch.save do")
-    PickleInterpreter(file, {}).load()  # the type sizes of the writer's machine, which the numbers do not depend on
+    PickleInterpreter(file, {}).load()  # the type sizes of the writer's machine, not needed
     storages = StorageTable(path)
     value = PickleInterpreter(file, ALLOWED_NAMES, storages.load_persistent).load()
     keys = PickleInterpreter(file, {}).load()
@@ -122,7 +126,9 @@ def _read_stream(path: Path, file: BinaryIO) -> Any:
         raise DamagedFileError(path, "its list of storages is damaged")
     if unmatched := storages.by_key.keys() ^ set(keys):
         raise DamagedFileError(
-            path, f"its tensors and its list of storages do not match: first {printable_name(min(unmatched)[:80])}"
+            path,
+            "its tensors and its list of storages do not match: the first difference is"
+            f" {printable_name(min(unmatched)[:80])}",
         )
     end = os.fstat(file.fileno()).st_size
     for key in keys:
@@ -138,7 +144,7 @@ def _read_stream(path: Path, file: BinaryIO) -> Any:
 
 
 class StorageTable:
-    """The storages that a pickle refers to, by their keys; their positions are filled in afterwards."""
+    """The storages of a pickle by their keys; their positions are added after the pickle has been loaded."""
 
     def __init__(self, path: Path) -> None:
         """Start with an empty table.
@@ -153,8 +159,8 @@ class StorageTable:
         """Return the storage of a persistent id.
 
         Args:
-            persistent_id: ("storage", class, key, device, count), in streams followed by the view of another storage,
-                for which only None is accepted.
+            persistent_id: ("storage", class, key, device, count). In streams, a sixth item describes a view of another
+                storage, and only None is accepted.
 
         Raises:
             MalformedPickleError: If the id has another form or contradicts an earlier one.
@@ -168,7 +174,7 @@ class StorageTable:
                 raise MalformedPickleError("it refers to an object that is not a storage of numbers")
         storage = self.by_key.setdefault(key, Storage(self.path, f"storage {key[:80]!r}", dtype, count))
         if (storage.dtype, storage.count) != (dtype, count):
-            raise MalformedPickleError(f"it gives two sizes or types for {storage.name}")
+            raise MalformedPickleError(f"it declares two sizes or types for {storage.name}")
         return storage
 
 
@@ -179,32 +185,32 @@ def _build_ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _build_tensor(arguments: tuple[Any, ...]) -> StoredTensor:
-    """Build a tensor from a storage, the index of its first number, shape and strides; the rest is ignored."""
+    """Build a tensor from a storage, the index of its first number, shape and strides; ignore other arguments."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_) if _are_ints((*shape, *strides)):
             return checked_tensor(storage, offset, shape, strides)
-    raise MalformedPickleError("a tensor is not made of a storage, an offset, a shape and strides")
+    raise MalformedPickleError("a tensor is not built from a storage, an offset, a shape and strides")
 
 
 def _build_parameter(arguments: tuple[Any, ...]) -> StoredTensor:
     match arguments:
         case (StoredTensor() as tensor, *_):
             return tensor
-    raise MalformedPickleError("a parameter is not made of a tensor")
+    raise MalformedPickleError("a parameter is not built from a tensor")
 
 
 def _build_size(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     match arguments:
         case (tuple(shape),) if _are_ints(shape):
             return shape
-    raise MalformedPickleError("a torch.Size is not made of integers")
+    raise MalformedPickleError("a torch.Size is not built from integers")
 
 
 def _build_device(arguments: tuple[Any, ...]) -> str:
     match arguments:
         case (str(kind),) | (str(kind), int()):
             return kind
-    raise MalformedPickleError("a torch.device is not made of a name")
+    raise MalformedPickleError("a torch.device is not built from a name")
 
 
 def _build_bytes(arguments: tuple[Any, ...]) -> bytes:
@@ -212,7 +218,7 @@ def _build_bytes(arguments: tuple[Any, ...]) -> bytes:
     match arguments:
         case (str(text), "latin1") if not text or max(text) < "\u0100":
             return text.encode("latin-1")
-    raise MalformedPickleError("bytes are not made of Latin-1 text")
+    raise MalformedPickleError("bytes are not built from Latin-1 text")
 
 
 def _are_ints(values: tuple[Any, ...]) -> bool:

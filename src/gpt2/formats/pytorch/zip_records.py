@@ -1,6 +1,6 @@
 """The positions of the uncompressed records of a zip file, as torch.save writes them.
 
-The layout is (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3):
+The layout of a zip file is (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3):
 
     local header, padding, bytes ... central directory, end of central directory
 
@@ -19,7 +19,7 @@ from gpt2 import files
 from gpt2.errors import DamagedFileError
 from gpt2.formats.malformed import MalformedFileError
 
-MAGIC = b"PK\x03\x04"  # the start of a local header, and so of a file
+MAGIC = b"PK\x03\x04"  # the start of a local header, and therefore of a zip file
 CENTRAL_MAGIC = b"PK\x01\x02"
 END_MAGIC = b"PK\x05\x06"
 ZIP64_END_MAGIC = b"PK\x06\x06"
@@ -31,8 +31,8 @@ END = struct.Struct("<4s4H2IH")
 ZIP64_LOCATOR = struct.Struct("<4sIQI")
 ZIP64_END = struct.Struct("<4sQ2H2I4Q")
 ZIP64_EXTRA_FIELD = 1  # the extra field with the numbers that need more than 32 bits
-IN_ZIP64_FIELD = 0xFFFFFFFF  # stands for a number that is stored in that field
-ENCRYPTED = 1  # a bit of the flags
+IN_ZIP64_FIELD = 0xFFFFFFFF  # the marker for a number that is stored in that extra field
+ENCRYPTED = 1  # a bit of a record's flags
 
 MAX_COMMENT_BYTES = 0xFFFF
 MAX_DIRECTORY_BYTES = 1 << 22  # the directory of the model 1558M has 60,000
@@ -44,7 +44,7 @@ class ZipRecord(NamedTuple):
     Attributes:
         start: The offset of the first byte in the file.
         size: The number of bytes.
-        crc: The CRC-32 of the bytes, or None if PyTorch was configured to compute none, in which case it writes 0.
+        crc: The CRC-32 of the bytes, or None if the file has 0, which PyTorch writes if checksums are disabled.
     """
 
     start: int
@@ -57,7 +57,7 @@ def read_records(path: Path) -> dict[str, ZipRecord]:
 
     Raises:
         UnreadableFileError: If the file cannot be read.
-        DamagedFileError: If it is not a zip file or has compressed records.
+        DamagedFileError: If the file is not a zip file, is damaged, or has compressed records.
     """
     try:
         with files.reporting_read_errors(path), path.open("rb") as file:
@@ -71,8 +71,8 @@ def read_records(path: Path) -> dict[str, ZipRecord]:
 
 def _find_directory(file: BinaryIO) -> tuple[int, int]:
     """Return the offset of the central directory and its size in bytes."""
-    length = os.fstat(file.fileno()).st_size
-    tail_start = max(0, length - END.size - MAX_COMMENT_BYTES)
+    file_size = os.fstat(file.fileno()).st_size
+    tail_start = max(0, file_size - END.size - MAX_COMMENT_BYTES)
     file.seek(tail_start)
     tail = file.read(END.size + MAX_COMMENT_BYTES)
     end_in_tail = tail.rfind(END_MAGIC)
@@ -84,17 +84,17 @@ def _find_directory(file: BinaryIO) -> tuple[int, int]:
     locator = file.read(ZIP64_LOCATOR.size)
     if locator.startswith(ZIP64_LOCATOR_MAGIC):
         end = ZIP64_LOCATOR.unpack(locator)[2]
-        file.seek(min(end, length))
+        file.seek(min(end, file_size))
         signature, *_, size, start = ZIP64_END.unpack(file.read(ZIP64_END.size))
         if signature != ZIP64_END_MAGIC:
-            raise MalformedFileError("the end of its central directory is not where it should be")
+            raise MalformedFileError("the end of its central directory is not at its recorded position")
     if start + size > end or size > MAX_DIRECTORY_BYTES:
-        raise MalformedFileError("its central directory is not where it should be")
+        raise MalformedFileError("its central directory is not at its recorded position")
     return start, size
 
 
 def _parse_directory(file: BinaryIO, directory: bytes, directory_start: int) -> dict[str, ZipRecord]:
-    """Return the records that the central directory lists; all of them must end before it starts."""
+    """Return the records in the central directory; all of them must end before the directory starts."""
     records: dict[str, ZipRecord] = {}
     offset = 0
     while offset < len(directory):
@@ -121,13 +121,13 @@ def _parse_directory(file: BinaryIO, directory: bytes, directory_start: int) -> 
 
 
 def _with_zip64(extra: bytes, numbers: list[int]) -> list[int]:
-    """Return the numbers, with those that need more than 32 bits taken from the extra fields."""
+    """Return the numbers, taking numbers of more than 32 bits from the extra fields."""
     offset = 0
     while offset + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, offset)
         if kind == ZIP64_EXTRA_FIELD:
-            large = iter(struct.unpack_from(f"<{size // 8}Q", extra, offset + 4))
-            return [next(large, n) if n == IN_ZIP64_FIELD else n for n in numbers]
+            large_numbers = iter(struct.unpack_from(f"<{size // 8}Q", extra, offset + 4))
+            return [next(large_numbers, n) if n == IN_ZIP64_FIELD else n for n in numbers]
         offset += 4 + size
     return numbers
 
@@ -135,9 +135,9 @@ def _with_zip64(extra: bytes, numbers: list[int]) -> list[int]:
 def _data_start(file: BinaryIO, local_header: int, directory_start: int) -> int:
     """Return the offset of a record's bytes, which depends on the lengths in its local header."""
     if local_header + LOCAL_HEADER.size > directory_start:
-        raise MalformedFileError("a record starts beyond its central directory")
+        raise MalformedFileError("a record starts beyond the central directory")
     file.seek(local_header)
     signature, *_, n_name, n_extra = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
     if signature != MAGIC:
-        raise MalformedFileError("a record is not where it should be")
+        raise MalformedFileError("a record is not at its recorded position")
     return local_header + LOCAL_HEADER.size + n_name + n_extra

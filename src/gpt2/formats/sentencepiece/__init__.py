@@ -1,1 +1,1 @@
-"""SentencePiece vocabularies."""
+"""Reader of SentencePiece vocabularies."""

@@ -1,7 +1,7 @@
 """Reader of `sp.model`, a SentencePiece vocabulary: a protocol buffer (the package's sentencepiece_model.proto).
 
-The package checks most of a file, but it follows the offsets in the table of character replacements without checking
-them. So they are checked here first. What the package would print on stderr is suppressed.
+The package checks most of a file, except the offsets in the table of character replacements. This module checks these
+offsets first. It suppresses the package's output on stderr.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ADDS_SPACE = 3
 TRIMS = 4
 PIECE_TAG = PIECE << 3 | LENGTH_DELIMITED
 MAX_ONE_BYTE_VARINT = 127
-# A unit of a double array (32 bits).
+# Bits of a unit of a double array (32 bits).
 CHILDREN = 256  # the children of a unit lie within an aligned block of this many units
 IS_VALUE = 1 << 31
 HAS_VALUE = 1 << 8
@@ -47,13 +47,15 @@ def read(path: Path) -> SentencePiece:
 
     Raises:
         UnreadableFileError: If the file cannot be read.
-        DamagedFileError: If it is damaged or is not a SentencePiece vocabulary.
+        DamagedFileError: If the file is damaged or is not a SentencePiece vocabulary.
         GPT2Error: If the package `sentencepiece` is missing.
     """
     import_sentencepiece()
     with files.reporting_read_errors(path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > files.MAX_TEXT_FILE_BYTES:
-            raise DamagedFileError(path, f"it has more than {files.MAX_TEXT_FILE_BYTES} bytes, too many for its kind")
+            raise DamagedFileError(
+                path, f"it has more than {files.MAX_TEXT_FILE_BYTES} bytes, more than a vocabulary needs"
+            )
         model = file.read()
     try:
         spaces = _check_model(model)
@@ -68,7 +70,7 @@ def read(path: Path) -> SentencePiece:
 
 
 def _check_model(model: bytes) -> SpaceHandling:
-    """Check the tables that the package would follow blindly, and return how the model treats spaces."""
+    """Check the tables that the package does not check, and return the model's treatment of spaces."""
     if not model:
         raise MalformedFileError("it is empty")
     spaces = SpaceHandling()
@@ -82,7 +84,7 @@ def _check_model(model: bytes) -> SpaceHandling:
 
 
 def _end_of_short_pieces(model: bytes) -> int:
-    """Return the offset after the leading pieces, tens of thousands of fields that need no check."""
+    """Return the offset after the leading pieces, which need no check."""
     offset = 0
     while offset + 1 < len(model) and model[offset] == PIECE_TAG and model[offset + 1] <= MAX_ONE_BYTE_VARINT:
         offset += 2 + model[offset + 1]
@@ -90,19 +92,20 @@ def _end_of_short_pieces(model: bytes) -> int:
 
 
 def _check_charsmap(charsmap: int | bytes) -> None:
-    """Raise MalformedFileError if an offset in a table of character replacements leads outside of it.
+    """Raise MalformedFileError if an offset in a table of character replacements points outside the table.
 
     The table consists of the size of a double array (Aoe 1989, in the form of the library darts-clone), its units of 32
-    bits, and the replacement texts, each followed by a NUL. A unit is a value, which is an offset into the texts, or an
-    inner unit. The children of an inner unit lie at its index XOR its offset XOR their byte, so all of these indices
-    must be in the array.
+    bits, and the replacement texts. Each text is followed by a NUL. A unit is a value or an inner unit. A value is an
+    offset into the texts. The children of an inner unit are at the indices (its index) XOR (its offset) XOR (their
+    byte). All of these indices must be in the array.
     """
     if not isinstance(charsmap, bytes):
         raise MalformedFileError("the table of its normalizer is a number")
     if not charsmap:
         return
     size = int.from_bytes(charsmap[:4], "little")
-    array, texts = charsmap[4 : 4 + size], charsmap[4 + size :]
+    array = charsmap[4 : 4 + size]
+    texts = charsmap[4 + size :]
     if not size or size % 4 or texts[-1:] != b"\0":  # if texts follow the array, the array is complete
         raise MalformedFileError("the table of its normalizer is cut off")
     units = np.frombuffer(array, "<u4").astype(np.int64)
@@ -117,7 +120,7 @@ def _check_charsmap(charsmap: int | bytes) -> None:
 
 
 def _check_pieces(vocabulary: SentencePiece) -> None:
-    """Raise MalformedFileError if a piece is not UTF-8 or if its score cannot be compared."""
+    """Raise MalformedFileError if a piece is not UTF-8 or if its score is not finite."""
     processor = vocabulary.processor
     ids = range(vocabulary.n_vocab)
     try:

@@ -1,1 +1,1 @@
-"""Models of lopuhin/transformer-lm."""
+"""Reader of models of lopuhin/transformer-lm."""

@@ -1,7 +1,7 @@
-"""Model directories of lopuhin/transformer-lm: `params.json`, `model.pt` and `sp.model`.
+"""Reader of model directories of lopuhin/transformer-lm: `params.json`, `model.pt` and `sp.model`.
 
-The model is a GPT-2 whose layers may be wider or narrower (n_hidden) than its embeddings (n_embed). Its matrices are
-PyTorch's, [O, I]. `model.pt` is a zip file or, from PyTorch before 1.6, a stream.
+The model is a GPT-2 whose layers may be wider or narrower (n_hidden) than its embeddings (n_embed). Its matrices
+have PyTorch's layout [O, I]. `model.pt` is a zip file or, if PyTorch before 1.6 wrote it, a stream.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PARAMS_FILE = "params.json"
 WEIGHTS_FILE = "model.pt"
 PICKLED_MODULE_FILE = "model.pkl"  # a whole PyTorch module, which some programs save instead of its weights
 HPARAMS = "hparams"  # a key of `params.json`
-# Keys of `model.pt`; the last two count what the training has seen, in new and in older files.
+# Keys of `model.pt`; training progress is SEEN_TOKENS in new files and STEP in older ones.
 STATE_DICT = "state_dict"
 SEEN_TOKENS = "seen_tokens"
 STEP = "step"
-# transformer-lm's name of a hyperparameter -> the field of HParams.
+# transformer-lm's names of hyperparameters, with the fields of HParams.
 SIZES = {"n_vocab": "n_vocab", "n_ctx": "n_ctx", "n_hidden": "n_embd", "n_head": "n_head", "n_layer": "n_layer"}
 KNOWN_HPARAMS = (*SIZES, "n_embed", "gradient_checkpointing")
-MULTI_GPU_PREFIX = "module."  # the prefix of all names in older files of a training on several GPUs
+MULTI_GPU_PREFIX = "module."  # the prefix of all names if older versions trained on several GPUs
 MIN_WEIGHT_BYTES = 2  # the size of a float16
 
 
@@ -46,7 +46,7 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
     Args:
         path: A folder for which `is_model` is true.
-        advice: What to do about missing or damaged files; ends the error message.
+        advice: The remedy for missing or damaged files, which ends the error message.
 
     Raises:
         GPT2Error: If a file is missing, cut off or unreadable, or if a hyperparameter is unknown.
@@ -55,7 +55,7 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
     missing = [name for name in (WEIGHTS_FILE, SP_MODEL_FILE) if not files.is_file(path / name)]
     if WEIGHTS_FILE in missing and files.is_file(path / PICKLED_MODULE_FILE):
         raise GPT2Error(
-            f"{path} has {PICKLED_MODULE_FILE}, a pickled module, but no {WEIGHTS_FILE}: only files of weights are"
+            f"{path} has {PICKLED_MODULE_FILE}, a pickled module, but no {WEIGHTS_FILE}: only weight files are"
             " supported; save them with transformer-lm:"
             f" torch.save({{'{STATE_DICT}': model.state_dict()}}, '{WEIGHTS_FILE}')"
         )
@@ -74,7 +74,10 @@ def open_model(path: Path, advice: str = FETCH_AGAIN) -> ModelDir:
 
 
 def read_params(path: Path) -> dict[str, Any]:
-    """Return the content of `params.json`, and the number of tokens or steps of the training if `model.pt` has it.
+    """Return the content of `params.json`, with the trained tokens or steps if `model.pt` states them.
+
+    Args:
+        path: The folder.
 
     Raises:
         GPT2Error: If one of the two files is damaged or cannot be read.
@@ -112,14 +115,14 @@ def _read_hparams(path: Path) -> HParams:
 
 
 def read_weights(path: Path, hparams: HParams) -> Weights:
-    """Return the weights of `model.pt` by OpenAI's names; their numbers are read on request.
+    """Return the weights of `model.pt` by their names in OpenAI's checkpoints; numbers are read on request.
 
     Args:
         path: The file.
         hparams: The model's hyperparameters.
 
     Raises:
-        GPT2Error: If the file is damaged or does not hold exactly these weights; the message names file and weight.
+        GPT2Error: If the file is damaged or does not hold exactly these weights. The message names file and weight.
     """
     state = _read_state_dict(path)
     shapes = hparams.weight_shapes()
@@ -144,7 +147,7 @@ def _read_state_dict(path: Path) -> dict[str, Any]:
 
 
 def state_dict_key(name: str) -> str:
-    """Return transformer-lm's name of a weight.
+    """Return a weight's name in transformer-lm.
 
     >>> state_dict_key("model/h0/attn/c_attn/w"), state_dict_key("model/h0/ln_1/g"), state_dict_key("model/wte")
     ('blocks.0.attn.c_attn.weight', 'blocks.0.ln_1.g', 'wte.weight')
