@@ -71,7 +71,7 @@ def protocol_of(
         vocabulary: The model's vocabulary.
         window: The number of tokens that a window feeds; None for n_ctx.
         stride: The number of tokens that each window after the first one scores; None for the window.
-        start: Whether the end-of-text token precedes each text. It is ignored if the vocabulary has no such token.
+        start: Whether the end-of-text token precedes each text. It is ignored if the vocabulary has none.
 
     Raises:
         UsageError: The window or stride does not fit the model.
@@ -110,8 +110,8 @@ def score(
 
     Args:
         model: The model.
-        texts: The texts, each as a string or as parts. Each part is encoded separately, so parts must end at the ends of
-            tokens, as `data.documents` ensures.
+        texts: The texts, each as a string or as parts. Each part is encoded separately, so a part must end at the end
+            of a token, as `data.documents` ensures.
         protocol: The windows in which tokens are scored.
         options: The scores to compute in addition to log-probabilities.
 

@@ -116,7 +116,8 @@ class _UnitBuilder:
     def ends_before(self, token: ScoredToken) -> bool:
         """Return whether the unit ends before `token`.
 
-        White space belongs to the word after it, and a line end belongs to the line before it."""
+        White space belongs to the word after it, and a line end belongs to the line before it.
+        """
         if token.text_index != self.first.text_index or self.by == TOKEN:
             return True
         if self.by == LINE:

@@ -104,7 +104,7 @@ class PartialFile:
 
     @property
     def size(self) -> int:
-        """Bytes written so far."""
+        """The number of bytes that have been written."""
         self.file.flush()
         return os.fstat(self.file.fileno()).st_size
 
@@ -163,7 +163,7 @@ def _fetch(url: str, part: PartialFile, find_problem: FileCheck, report: BytePro
         if not failure:
             return
         part.restart()
-        if not info.resumed:  # a resumed file may mix two versions, so only that is retried
+        if not info.resumed:  # only resumed files are retried, since they may mix two versions
             raise UnavailableError(failure)
     raise UnavailableError(f"{failure} ({MAX_ATTEMPTS} attempts)")
 

@@ -98,14 +98,14 @@ def flatten(nested: Mapping[str, Any], prefix: str = PREFIX) -> Iterator[tuple[s
             yield prefix + key, value
 
 
-def nest(named: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def nest(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Convert pairs of (name in OpenAI's checkpoints, value) to nested dictionaries, the form that `model.py` uses.
 
     >>> nest([("model/h0/ln_1/g", 1), ("model/wte", 2)])
     {'h0': {'ln_1': {'g': 1}}, 'wte': 2}
     """
     nested: dict[str, Any] = {}
-    for name, value in named:
+    for name, value in pairs:
         *parents, leaf = name.removeprefix(PREFIX).split("/")
         inner = nested
         for parent in parents:
