@@ -222,7 +222,7 @@ def test_detokenizers_do_not_change_words(rules, text):
     [
         ("lambada", b'{"text": "a b"}\n{"txt": 1}\n', "line 2 should be an object with text"),
         ("lambada", b"\xff\n", "line 1 is not JSON"),
-        ("hellaswag", b'{"ctx": "a", "endings": ["b"], "label": 1}\n', "line 1: its label should be the number of one"),
+        ("hellaswag", b'{"ctx": "a", "endings": ["b"], "label": 1}\n', "line 1: its label should be the index of one"),
         ("lambada", b'{"text": "a"}\n{"text": " "}\n', "it contains a passage without words"),
         ("hellaswag", b"[1]\n", "line 1 should be an object with ctx, endings, label"),
         ("cbt-cn", cbt_file(["cat"])[:-200], "its last question has 14 lines instead of 21"),

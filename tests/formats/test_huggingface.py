@@ -242,7 +242,7 @@ def test_unknown_duplicate_and_integer_weights_are_rejected(folder):
         open_model_dir(folder).read()
     integers = {name: array.astype("<i8") for name, array in arrays.items()}
     huggingface_dirs.write_file(folder / "model.safetensors", integers)
-    with pytest.raises(GPT2Error, match="wpe.weight is int64, but weights are one of float64, float32"):
+    with pytest.raises(GPT2Error, match="wpe.weight is int64, but weights must be one of float64, float32"):
         open_model_dir(folder).read()
 
 
