@@ -35,7 +35,7 @@ class TextCounts:
     bytes: int = 0
 
     def count(self, parts: Iterable[str]) -> Iterator[str]:
-        """Yield the parts of one text, and count words and sizes on the way; a part may end within a word."""
+        """Yield the parts of one text unchanged, and add their counts; a part may end within a word."""
         in_word = False
         for part in parts:
             self.words += len(part.split()) - (in_word and not part[:1].isspace() and bool(part))

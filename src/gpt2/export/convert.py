@@ -74,7 +74,7 @@ def convert(
 ) -> None:
     """Write a model in another format.
 
-    The export is read and compared with the model before it gets its final name. If a step fails, it is removed.
+    The export is read and compared with the model before it gets its final name. If a step fails, no file remains.
 
     Args:
         model: The model.

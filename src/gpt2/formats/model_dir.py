@@ -53,7 +53,7 @@ def is_released(model_name: str) -> bool:
 
 
 def describe_released_models() -> str:
-    """Return a list of the released models for a message, each with its old name in parentheses."""
+    """Return a list of the released models for a message, with old names in parentheses."""
     return ", ".join(f"{name} (or {OLD_NAMES[name]})" if name in OLD_NAMES else name for name in RELEASED_MODELS)
 
 

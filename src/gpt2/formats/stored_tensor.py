@@ -52,7 +52,7 @@ class Storage:
 
     @property
     def size(self) -> int:
-        """Size in bytes."""
+        """The size in bytes."""
         return self.count * ITEM_SIZE[self.dtype]
 
 

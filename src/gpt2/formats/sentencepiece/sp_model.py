@@ -36,7 +36,12 @@ HAS_VALUE = 1 << 8
 
 
 class SpaceHandling(NamedTuple):
-    """How a model's normalizer treats spaces; the fields are arguments of `SentencePiece`."""
+    """The treatment of spaces by a model's normalizer, as arguments of `SentencePiece`.
+
+    Attributes:
+        adds_space: Whether a space is added before a text.
+        trims: Whether leading, trailing and repeated spaces are removed.
+    """
 
     adds_space: bool = True
     trims: bool = True
