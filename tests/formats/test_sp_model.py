@@ -75,7 +75,7 @@ def try_all(path: str, out: str, first: int, count: int) -> None:
 
 def run(sp_model, tmp_path, first, count):
     code = f"import test_sp_model as t; t.try_all({str(sp_model)!r}, {str(tmp_path / 'sp.model')!r}, {first}, {count})"
-    paths = [str(SRC), str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    paths = [str(SRC), str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"],
         capture_output=True,
