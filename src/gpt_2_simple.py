@@ -1,4 +1,4 @@
-"""Kept to explain a damaged installation: no other code runs once the package of this name has lost its __init__.py.
+"""A module that explains a damaged installation, in which the package of this name has lost its `__init__.py`.
 
 This package and the old gpt-2-simple both install into a folder `gpt_2_simple`, so uninstalling the old one can delete
 files of this one. Python imports the package before this module. If its `__init__.py` is missing, Python finds this

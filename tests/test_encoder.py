@@ -168,7 +168,7 @@ def test_an_unknown_id_is_named(encoder):
     [
         ("vocab.bpe", lambda text: text[: len(text) // 2], "vocab.bpe (is cut off|is damaged: line)"),
         ("vocab.bpe", lambda text: text + "three pieces here\n", "line 50002 should be two pieces"),
-        ("encoder.json", lambda text: text[:-100], "it is not JSON that can be read"),
+        ("encoder.json", lambda text: text[:-100], "it cannot be parsed as JSON"),
         ("encoder.json", lambda text: "[]", "should map pieces of text to ids"),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 1'), "one id to several pieces"),
         (
@@ -188,7 +188,7 @@ def test_an_unknown_id_is_named(encoder):
         (
             "encoder.json",
             lambda text: text.replace('"!": 0', '"!": 1' + "0" * 5000),
-            "encoder.json is damaged: it is not JSON",
+            "encoder.json is damaged: it cannot be parsed as JSON",
         ),
         ("encoder.json", lambda text: text.replace('"!": 0', '"!": 0, "!": 0, "<x>": 50258'), "should be 0 to 50257"),
         ("encoder.json", lambda text: text.replace("<|endoftext|>", "<\\ud800>"), "an unpaired surrogate"),

@@ -81,7 +81,7 @@ def test_end_of_text_can_be_a_stop_string(tiny_model):
 
 def test_a_prompt_longer_than_the_window_is_truncated_with_a_warning(tiny_model):
     prompt = " the cat sat on the mat" * 20
-    with pytest.warns(UserWarning, match="the prompt has 120 tokens; the window keeps its last 31"):
+    with pytest.warns(UserWarning, match="the prompt has 120 tokens; only its last 31 fit the window"):
         (text,) = texts(tiny_model, [Request(prompt, 10, GREEDY)])
     end = tiny_model.encoder.decode(tiny_model.encoder.encode(prompt)[-31:])
     assert texts(tiny_model, [Request(end, 10, GREEDY)]) == [text]
@@ -118,9 +118,9 @@ def test_repeated_generation_leaks_no_objects(tiny_model):
         ({"length": True}, "length must be a whole number"),
         ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"seed": 2**64}, r"seed must be below 2\*\*64"),
-        ({"stop": ("",)}, "stop must be a string that is not empty"),
-        ({"stop": ""}, "stop must be a string that is not empty"),
-        ({"stop": ["a", 5]}, "stop must be a string"),
+        ({"stop": ("",)}, "stop must be a non-empty string"),
+        ({"stop": ""}, "stop must be a non-empty string"),
+        ({"stop": ["a", 5]}, "stop must be a non-empty string"),
     ],
 )
 def test_impossible_requests_are_rejected(arguments, message):

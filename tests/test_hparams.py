@@ -28,7 +28,7 @@ def test_a_missing_key_takes_the_default_of_openai(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("{", "is damaged: it is not JSON that can be read"),
+        ("{", "is damaged: it cannot be parsed as JSON"),
         ("[1]", "must be a JSON object"),
         ("{}", "must be a JSON object"),
         (json.dumps({"n_vocab": 7, "n_heads": 2}), "n_heads"),
@@ -41,7 +41,7 @@ def test_a_missing_key_takes_the_default_of_openai(tmp_path):
         ('{"n_vocab": ' + "9" * 4300 + "}", r"n_vocab must be at most 2147483647, not 9+\.\.\.9+$"),
         ('{"n_vocab": ' + "[" * 900 + "]" * 900 + "}", "n_vocab must be a whole number"),
         ('{"n_vocab": 7, "n_head": NaN}', "n_head must be a whole number of at least 1, not nan"),
-        ("[" * 100_000 + "]" * 100_000, "is damaged: it is not JSON that can be read"),
+        ("[" * 100_000 + "]" * 100_000, "is damaged: it cannot be parsed as JSON"),
         (json.dumps({"n_vocab": 7, "n_embd": 10, "n_head": 3}), r"n_embd \(10\) must be a multiple of n_head \(3\)"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_closed_stderr_does_no_harm():
 def test_a_second_start_works_and_warns_about_a_late_thread_count():
     result = run(IMPORTS + "for threads in (1, 1, None, 2): tensorflow_startup.start_tensorflow(threads)")
     assert result.returncode == 0 and result.stderr.count("Warning") == 1
-    assert "threads=2 comes too late: TensorFlow has started already" in result.stderr
+    assert "threads=2 is ignored, because TensorFlow has already started" in result.stderr
 
 
 def start_without_avx(tmp_path: Path, tensorflow: str) -> subprocess.CompletedProcess[str]:

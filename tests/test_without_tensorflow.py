@@ -91,7 +91,7 @@ def test_commands_that_need_tensorflow_name_it(python):
     command = [ROOT / "src/interactive_conditional_samples.py", "--model_name", "shakespeare", "--prompt", "ROMEO:"]
     result = run_python(python, *command, GPT2_NATIVE="0")
     assert result.returncode == 1
-    assert result.stderr == "error: TensorFlow is not installed, and there is no native step: GPT2_NATIVE=0\n"
+    assert result.stderr == "error: TensorFlow is not installed, and the native step is not available: GPT2_NATIVE=0\n"
     result = run_python(python, ROOT / "train.py", "--dataset", ROOT / "LICENSE", "--model_name", "shakespeare")
     assert result.returncode == 1 and result.stderr.endswith(
         "error: the package tensorflow is missing; type: pip install -r requirements.txt\n"

@@ -8,5 +8,6 @@
 
 Read the modules in this order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. The
 packages around them: `text`, `formats`, `engine`, `data`, `training`, `evaluation`, `export`, `server`, `bulk`,
-`openai`, and `cli` with `commands`. TensorFlow is imported only where it computes.
+`openai`, and `cli` with `commands`. Only modules that compute with TensorFlow
+import it.
 """

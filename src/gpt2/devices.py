@@ -1,4 +1,4 @@
-"""Cores, memory, processor features and GPU drivers of this machine. Does not import TensorFlow."""
+"""Cores, memory, processor features and GPU drivers of this machine, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CGROUP_FOLDER = Path("/sys/fs/cgroup")
 CPU_INFO_FILE = Path("/proc/cpuinfo")
 MEMORY_INFO_FILE = Path("/proc/meminfo")
 THREAD_SIBLINGS_FILE = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
-# These files exist if a driver is loaded, NVIDIA's natively or under WSL, or AMD's. On a Mac, a package is needed.
+# Files that exist if a driver is loaded: NVIDIA's (native or under WSL) or AMD's. On a Mac, a package is needed.
 NVIDIA_DRIVER_PATHS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 AMD_DRIVER_PATHS = ("/dev/kfd",)
 METAL_DRIVER_PACKAGE = "tensorflow-metal"
@@ -34,7 +34,7 @@ def available_cores() -> int:
 
 
 def _container_cores() -> float:
-    """Return the container's CPU quota in cores (Linux, cgroup v2); more threads than that wait for each other."""
+    """Return the container's CPU quota in cores (Linux, cgroup v2); additional threads would only wait."""
     try:
         quota, period = (CGROUP_FOLDER / "cpu.max").read_text(encoding="ascii").split()
         return max(1, math.ceil(int(quota) / int(period)))
@@ -75,7 +75,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> set[str]:
-    """Return the features of an x86 processor, such as "avx2", as Linux reports them; on other systems an empty set."""
+    """Return the features of an x86 processor, such as "avx2"; empty on systems other than Linux."""
     try:
         match = re.search(r"^flags\s*:(.*)", CPU_INFO_FILE.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
@@ -109,7 +109,7 @@ def _machine_memory() -> float:
 
 
 def _container_memory() -> float:
-    """Return the bytes left of the container's memory limit (Linux, cgroup v2)."""
+    """Return the container's remaining memory in bytes (Linux, cgroup v2)."""
     try:
         limit, used = (
             int((CGROUP_FOLDER / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current")
@@ -125,7 +125,7 @@ def has_nvidia_driver() -> bool:
 
 
 def has_gpu_driver() -> bool:
-    """Return whether a driver for GPUs of NVIDIA, AMD or Apple is present."""
+    """Return whether a driver for NVIDIA, AMD or Apple GPUs is present."""
     if sys.platform == "darwin":
         import importlib.metadata
 

@@ -1,7 +1,8 @@
-"""Byte-level BPE: text <-> ids, identical to OpenAI's encoder for any text.
+"""Byte-level BPE between text and ids, identical to OpenAI's encoder for any text.
 
-Radford et al. 2019, section 2.2. A regular expression splits text into pieces, the UTF-8 bytes of a piece are written
-as printable characters, and neighbors are merged in the order of `vocab.bpe` until no merge applies.
+The method is from Radford et al. 2019, section 2.2. A regular expression splits text into pieces, and the UTF-8 bytes
+of a piece are written as printable characters. Neighbors are then merged in the order of `vocab.bpe` until no merge
+applies.
 
 >>> from gpt2.formats.openai.vocabulary import load_encoder
 >>> encoder = load_encoder(Path("models/124M"))
@@ -38,9 +39,9 @@ HUGGING_FACE_MERGES_FILE = "merges.txt"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"  # transformers' file that names the end-of-text token
 END_OF_TEXT = "<|endoftext|>"
 
-# Upper-case contractions ('S) are not split: OpenAI's comment says that IGNORECASE was forgotten. It must stay so.
+# Upper-case contractions ('S) are not split, because OpenAI forgot IGNORECASE. Adding it would change ids.
 PIECE_PATTERN = r"'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# The same for ASCII text, where the standard library is twice as fast. Its \s would include U+001C to U+001F.
+# The same for ASCII text, for which the standard library is twice as fast. Its \s would include U+001C to U+001F.
 ASCII_PIECE_PATTERN = re.compile(
     r"'(?:[stmd]|re|ve|ll)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
 )
@@ -79,7 +80,7 @@ def split_pieces(text: str) -> list[str]:
 
 
 def last_safe_cut(text: str) -> int:
-    """Return the last index at which a text can be cut so that its parts have the ids of the whole; 0 if none."""
+    """Return the last index at which a text can be cut without changing its ids, or 0 if there is none."""
     match = compiled_safe_cut_pattern().search(text)
     return match.start() if match else 0
 
@@ -97,11 +98,14 @@ def looks_special(piece: str) -> bool:
 def merge_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Merge the neighbors of lowest rank, from left to right, until no merge applies.
 
-    Quadratic in the number of symbols, but fast for words, because each scan of a short list runs in C.
+    The time is quadratic in the number of symbols. It is short for words, because each scan of a short list runs in C.
 
     Args:
         symbols: The characters of a piece.
-        ranks: Pair -> rank; pairs of lower rank are merged first.
+        ranks: The rank of each pair; pairs of lower rank are merged first.
+
+    Returns:
+        The merged symbols.
     """
     parts = list(symbols)
     rank_of = ranks.get
@@ -119,7 +123,7 @@ def merge_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> 
 
 
 def merge_many_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Return what `merge_symbols` returns, in O(n log n): a heap of candidate pairs over a linked list."""
+    """Merge symbols like `merge_symbols`, but in O(n log n), with a heap of candidate pairs over a linked list."""
     parts = list(symbols)  # a symbol that was merged into its left neighbor becomes empty
     after = [*range(1, len(parts)), -1]
     before = list(range(-1, len(parts) - 1))
@@ -149,7 +153,7 @@ def merge_many_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]
 
 
 class PieceCache(dict[str, Any]):
-    """A cache of encoded pieces, filled on demand; a dictionary, so that the inner loop of `encode` runs in C."""
+    """A cache of encoded pieces, which is a dictionary because the inner loop of `encode` then runs in C."""
 
     def __init__(self, encode_piece: Callable[[str], Any]) -> None:
         """Cache the results of `encode_piece`."""
@@ -169,10 +173,10 @@ class Encoder:
     """A byte-level BPE vocabulary; implements `gpt2.text.vocabulary.Vocabulary`.
 
     Args:
-        ids_of: Piece -> id.
+        ids_of: The id of each piece.
         merges: Pairs of pieces in the order of their ranks.
         end_token: The piece that separates documents.
-        special: The pieces that merges do not make; None to compute them.
+        special: The pieces that no merge produces; None to compute them.
     """
 
     ends_lines = False
@@ -201,7 +205,7 @@ class Encoder:
 
     @functools.cached_property
     def n_vocab(self) -> int:
-        """One more than the largest id."""
+        """The size of the vocabulary: one more than the largest id."""
         return max(self.ids_of.values()) + 1
 
     @property
@@ -252,7 +256,7 @@ class Encoder:
         """Return the ids of one piece.
 
         Raises:
-            GPT2Error: The vocabulary lacks one of its bytes or merges.
+            GPT2Error: The vocabulary lacks a byte or a merged part of the piece.
         """
         symbols = [self.characters[byte] for byte in piece.encode("utf-8")]
         merge = merge_symbols if len(symbols) <= LONG_PIECE_SYMBOLS else merge_many_symbols
@@ -285,9 +289,9 @@ class Encoder:
         return BPEStream(self)
 
     def files(self) -> dict[str, bytes]:
-        """Return the vocabulary's files: name -> content.
+        """Return the name and content of each of the vocabulary's files.
 
-        They are OpenAI's `encoder.json` and `vocab.bpe`. If those cannot represent the vocabulary, they are
+        They are OpenAI's `encoder.json` and `vocab.bpe`. If these two cannot represent the vocabulary, they are
         transformers' two files and its file of special tokens.
         """
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges()), ""]
@@ -304,7 +308,10 @@ class Encoder:
         }
 
     def fits_openai_files(self) -> bool:
-        """Return whether OpenAI's two files can represent it: with all bytes and ids, and usual special tokens."""
+        """Return whether OpenAI's two files can represent the vocabulary.
+
+        It must have all bytes and all ids, and its special tokens must have the usual form.
+        """
         return (
             self.end_token == END_OF_TEXT
             and self.ids_of.keys() >= set(self.characters.values())
@@ -314,7 +321,7 @@ class Encoder:
 
 
 class BPEStream:
-    """An incremental decoder that holds incomplete characters back; its texts add up to the result of `decode`."""
+    """An incremental decoder that returns only complete characters; its joined texts equal the result of `decode`."""
 
     def __init__(self, encoder: Encoder) -> None:
         """Start an empty text."""

@@ -10,31 +10,37 @@ MAX_NAMES_IN_MESSAGE = 3
 
 
 class GPT2Error(Exception):
-    """A failure: a file is missing or damaged, a disk is full, a server does not respond (exit status 1)."""
+    """A failure, such as a missing or damaged file, a full disk or an unreachable server (exit status 1)."""
 
 
 class UsageError(GPT2Error, ValueError):
-    """A value that is not allowed (exit status 2)."""
+    """An invalid value of a parameter or flag (exit status 2)."""
 
 
 class UnreadableFileError(GPT2Error):
-    """A file that cannot be read, whatever its content: a permission, a broken disk, too many open files."""
+    """An unreadable file, for example because of its permissions, a broken disk or too many open files."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        """Describe the system's error."""
+        """Build the message from the system's error."""
         super().__init__(f"{path} cannot be read: {error.strerror or error}")
 
 
 class DamagedFileError(GPT2Error):
-    """A file that could be read and whose content is wrong.
+    """A readable file with damaged content.
 
     Attributes:
-        reason: What is wrong with the content.
+        reason: The damage, as a clause such as "it is not UTF-8".
         problem: The message without the advice.
     """
 
     def __init__(self, path: Path, reason: str, advice: str = FETCH_AGAIN) -> None:
-        """Describe the damage and what to do about it."""
+        """Build the message.
+
+        Args:
+            path: The file.
+            reason: The damage, as a clause.
+            advice: The user's next step, as a command.
+        """
         self.reason = reason
         self.problem = f"{path} is damaged: {reason}"
         super().__init__(f"{self.problem}; {advice}")
@@ -50,7 +56,7 @@ def printable_name(name: object) -> str:
 
 
 def summarize_names(names: Collection[object]) -> str:
-    """Return the first few names for a message, and how many more there are.
+    """Return the first few names and the number of the others, for a message.
 
     >>> summarize_names(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'

@@ -1,6 +1,6 @@
-"""Reads files with errors of one line, and writes files that are either complete or absent.
+"""Functions that read files with one-line errors, and write files that are either complete or absent.
 
-This is the only module that makes temporary names, syncs to the disk and renames.
+This is the only module that creates temporary names, syncs to the disk and renames.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import IO, Any
 
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError
 
-# A progress callback, called with the bytes done and the total bytes, or None if the total is unknown.
+# A progress callback, called with (done, total) bytes; the total is None if it is unknown.
 ByteProgress = Callable[[int, "int | None"], object]
-MAX_TEXT_FILE_BYTES = 1 << 26  # GPT-2's encoder.json, the largest of these files, has one million
+MAX_TEXT_FILE_BYTES = 1 << 26  # GPT-2's encoder.json, the largest of these files, has one million bytes
 NO_LOCK_ERRNOS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # the file system does not support locks
 TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}\.part")
-UNFINISHED_PREFIX = ".saving-"  # of the temporary folder in which several files are written
+UNFINISHED_PREFIX = ".saving-"  # prefix of temporary folders in which several files are written
 
 
 def no_callback(*_: object) -> None:
@@ -43,7 +43,11 @@ def reporting_read_errors(path: Path) -> Iterator[None]:
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return a string that identifies a file and the version of its content; raise UnreadableFileError on failure."""
+    """Return a string that identifies a file and the version of its content.
+
+    Raises:
+        UnreadableFileError: The file cannot be examined.
+    """
     with reporting_read_errors(path):
         status = path.stat()
     return f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
@@ -53,7 +57,7 @@ def is_file(path: Path) -> bool:
     """Return whether a regular file has this name.
 
     Raises:
-        UnreadableFileError: The system cannot tell, as in a loop of links.
+        UnreadableFileError: The path cannot be examined, for example because of a loop of links.
     """
     return stat.S_ISREG(_mode(path))
 
@@ -62,13 +66,13 @@ def is_folder(path: Path) -> bool:
     """Return whether a folder has this name.
 
     Raises:
-        UnreadableFileError: The system cannot tell, as in a loop of links.
+        UnreadableFileError: The path cannot be examined, for example because of a loop of links.
     """
     return stat.S_ISDIR(_mode(path))
 
 
 def _mode(path: Path) -> int:
-    """Return the mode bits of a file or folder, 0 if there is none."""
+    """Return the mode bits of a file or folder, or 0 if it does not exist."""
     try:
         with reporting_read_errors(path):
             return path.stat().st_mode
@@ -84,12 +88,12 @@ def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file.
 
     Raises:
-        UnreadableFileError: It cannot be read.
-        DamagedFileError: It is not UTF-8 or has more than MAX_TEXT_FILE_BYTES.
+        UnreadableFileError: The file cannot be read.
+        DamagedFileError: The file is not UTF-8 or has more than MAX_TEXT_FILE_BYTES.
     """
     with reporting_read_errors(path), path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > MAX_TEXT_FILE_BYTES:
-            raise DamagedFileError(path, f"it has more than {MAX_TEXT_FILE_BYTES} bytes, too many for its kind")
+            raise DamagedFileError(path, f"it has more than {MAX_TEXT_FILE_BYTES} bytes, the limit for such files")
         data = file.read()
     try:
         return data.decode("utf-8")
@@ -101,19 +105,19 @@ def read_json(path: Path) -> Any:
     """Return the value of a JSON file.
 
     Raises:
-        UnreadableFileError: It cannot be read.
-        DamagedFileError: It is not JSON or is nested too deeply.
+        UnreadableFileError: The file cannot be read.
+        DamagedFileError: The file is not JSON or is nested too deeply.
     """
     text = read_text(path)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(path, f"it is not JSON that can be read: {error}") from error
+        raise DamagedFileError(path, f"it cannot be parsed as JSON: {error}") from error
 
 
 @contextlib.contextmanager
 def creating_folder(folder: Path) -> Iterator[None]:
-    """Create a folder and its parents; if the block fails, remove the created ones that are empty.
+    """Create a folder and its parents; if the block fails, remove the new folders that are empty.
 
     Raises:
         GPT2Error: The folder cannot be created.
@@ -134,12 +138,12 @@ def creating_folder(folder: Path) -> Iterator[None]:
 
 
 def expand_path(path: str) -> Path:
-    """Return the path with `~` and $VARIABLES expanded; unknown ones stay as they are."""
+    """Return the path with `~` and $VARIABLES expanded; unknown variables remain unchanged."""
     return Path(os.path.expanduser(os.path.expandvars(path)))
 
 
 def partial_path(path: Path) -> Path:
-    """Return the name of an incomplete file that later processes continue, such as a download."""
+    """Return the path of an incomplete file, such as a download, which a later process can resume."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -158,8 +162,8 @@ def open_exclusive(path: Path) -> Iterator[IO[bytes]]:
             try:
                 _lock(file.fileno())
             except BlockingIOError as error:
-                raise GPT2Error(f"{path} is being written by another process; wait until that has ended") from error
-            if _has_name(file, path):  # another process may have renamed or removed it since it was opened
+                raise GPT2Error(f"{path} is being written by another process; wait until that process ends") from error
+            if _has_name(file, path):  # otherwise another process has renamed or removed it
                 yield file
                 return
 
@@ -206,14 +210,14 @@ def move_into_place(part: Path, path: Path) -> None:
     The file is synced first, because a power failure must not leave a name without its content.
 
     Raises:
-        OSError: It cannot be synced or renamed.
+        OSError: The file cannot be synced or renamed.
     """
     _sync(part)
     os.replace(part, path)
 
 
 def _temporary_name(path: Path) -> Path:
-    """Return a new name, which TEMPORARY_NAME matches, after removing what killed processes left for this path."""
+    """Return a new temporary name for a path, after removing the temporary files of killed processes for it."""
     pattern = f".{glob.escape(path.name)}.*.part"
     _remove_unlocked(part for part in path.parent.glob(pattern) if TEMPORARY_NAME.fullmatch(part.name))
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -223,12 +227,12 @@ def _temporary_name(path: Path) -> Path:
 def temporary_file(path: Path, sync: bool = True) -> Iterator[Path]:
     """Yield the path of an empty file to write to, which is renamed to `path` when the block succeeds.
 
-    An error or Ctrl-C leaves an existing file unchanged. The next call removes what a killed process left.
+    An error or Ctrl-C leaves an existing file unchanged. The next call removes the temporary files of killed processes.
 
     Args:
         path: The final name.
-        sync: Whether to wait until the file is on the disk before renaming it. Without it, a power failure may leave
-            a truncated file, which readers must detect.
+        sync: Whether to wait until the file is on the disk before renaming it. If False, a power failure may leave a
+            truncated file, which readers must detect.
 
     Raises:
         OSError: The file cannot be written.
@@ -282,7 +286,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _remove_unlocked(paths: Iterable[Path]) -> None:
-    """Remove the files and folders that no living process has locked."""
+    """Remove the files and folders that no running process has locked."""
     for path in paths:
         with contextlib.suppress(OSError), _locked(path) as is_locked:
             if is_locked:
@@ -290,12 +294,15 @@ def _remove_unlocked(paths: Iterable[Path]) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left of `temporary_file` and `temporary_folder`, except what is still in use."""
+    """Remove the temporary files and folders of killed processes from a folder; those in use remain."""
     _remove_unlocked(part for part in folder.glob(".*.part") if TEMPORARY_NAME.fullmatch(part.name))
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove all temporary files and folders of this module. No other process may be writing in the folder."""
+    """Remove all temporary files and folders of this module from a folder.
+
+    No other process may be writing in the folder.
+    """
     for path in [*folder.glob(f"{UNFINISHED_PREFIX}*"), *folder.glob(".*.part")]:
         if path.name.startswith(UNFINISHED_PREFIX) or (TEMPORARY_NAME.fullmatch(path.name) and path.is_dir()):
             shutil.rmtree(path, ignore_errors=True)
@@ -328,12 +335,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def atomic_write_many(folder: Path, last: str) -> Iterator[Path]:
     """Yield a temporary folder for several files, which are moved into `folder` when the block succeeds.
 
-    The next call removes what a killed process left.
+    The next call removes the temporary files of killed processes.
 
     Args:
-        folder: Where the files go; created if needed.
-        last: The file that is moved last. It decides which of the other files count, so that an interruption leaves
-            the previous files in use.
+        folder: The folder of the files; created if needed.
+        last: The name of the file that is moved last. It determines which of the other files are valid. An interruption
+            therefore leaves the previous files in use.
 
     Raises:
         OSError: The files cannot be written.

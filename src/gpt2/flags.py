@@ -1,10 +1,11 @@
-"""How a command declares its flags, and the flags that several commands share.
+"""The declaration of a command's flags, and the flags that several commands share.
 
 A flag is an annotated field of a dataclass or an annotated parameter of a function:
 
     length: Annotated[int | None, Flag(help="number of new tokens", minimum=0)] = None
 
-Its name, type and default are those of the field; `Flag` adds what Python's types cannot say. `gpt2.cli` reads them.
+The flag has the field's name, type and default. `Flag` adds facts that Python's types cannot express. `gpt2.cli` parses
+the flags.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Flag(NamedTuple):
 
     Attributes:
         help: The flag's line in `--help`.
-        expects: What the value is, in words, such as "a path"; empty derives it from the field's type.
+        expects: The kind of value in words, such as "a path"; empty derives it from the field's type.
         minimum: The smallest number that the command line accepts; None leaves the check to the library.
         parse: Converts the typed string and raises ValueError if it is wrong; None derives it from the field's type.
         repeatable: Whether the flag may be given more than once; its values are then collected in a tuple.
@@ -35,7 +36,7 @@ class Flag(NamedTuple):
     repeatable: bool = False
 
 
-# Which model computes, and how.
+# The model and its computation.
 ModelName = Annotated[
     str, Flag(expects="a name", help="the model: a name under models_dir, or the path of a model directory")
 ]
@@ -48,13 +49,13 @@ Precision = Annotated[
 ]
 Threads = Annotated[int | None, Flag(help="number of threads that compute; all cores if not given")]
 NoCache = Annotated[
-    bool, Flag(help="neither use packed weights in ~/.cache/gpt-2-tensorflow nor keep them there for the next start")
+    bool, Flag(help="neither use packed weights in ~/.cache/gpt-2-tensorflow nor store them there for the next start")
 ]
 
-# How text is sampled.
+# Sampling.
 Seed = Annotated[
     int | None,
-    Flag(help="seed of the random numbers: one seed, one text; drawn and shown if not given", minimum=0),
+    Flag(help="seed of the random numbers: the same seed gives the same text; drawn and shown if not given", minimum=0),
 ]
 SampleCount = Annotated[int, Flag(help="number of samples to generate", minimum=0)]
 BatchSize = Annotated[int, Flag(help="samples computed together; affects speed and memory only", minimum=1)]
@@ -81,14 +82,14 @@ PresencePenalty = Annotated[
 ]
 Stop = Annotated[tuple[str, ...], Flag(help="end a sample before this text; several: \"['one', '\\n\\n']\"")]
 
-# Which text is read.
+# Input text.
 InText = Annotated[str, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]
 OptionalInText = Annotated[str | None, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]
 Text = Annotated[str | None, Flag(help="the text itself, instead of a file")]
 Encoding = Annotated[str, Flag(expects="a name", help="encoding of the text that is read from files or stdin")]
 CsvHeader = Annotated[bool, Flag(help="skip the first row of each .csv")]
 
-# How much of a text the model sees while it scores it.
+# Context for scoring a text.
 Window = Annotated[int | None, Flag(help="tokens that the model sees at once; its n_ctx if not given", minimum=1)]
 Stride = Annotated[
     int | None, Flag(help="tokens by which the window moves; small values give more context and take longer", minimum=1)

@@ -1,4 +1,4 @@
-"""Generate text from prompts: loading a model, batches of samples, stop strings, streaming.
+"""Text generation: loading a model, batches of samples, stop strings, streaming.
 
 >>> model = load("124M")
 >>> for text in generate(model, [Request("Hello, my name is", length=20, seed=1)]):
@@ -26,7 +26,7 @@ from gpt2.request import DEFAULT_PRECISION, Prompt, Request, check_precision, re
 from gpt2.text.stop import StopStrings
 from gpt2.text.vocabulary import Vocabulary
 
-# Why a text ended: it has all its tokens, or it reached a stop string or the end of text.
+# Reasons why a text ended: it has the requested length, or it reached a stop string or the end-of-text token.
 FINISH_LENGTH = "length"
 FINISH_STOP = "stop"
 
@@ -38,7 +38,7 @@ class Model:
     Attributes:
         encoder: The vocabulary.
         backend: The model's computation.
-        prefixes: The prefixes that are cached for this model.
+        prefixes: The model's cached prefixes.
     """
 
     encoder: Vocabulary
@@ -56,7 +56,7 @@ class Model:
 
 
 class TextChunk(NamedTuple):
-    """New text of a request, with the token that it comes from.
+    """The new text of a request, with the token that added it.
 
     Attributes:
         request: The request's index among the requests, or its number in a `TextBatch`.
@@ -79,11 +79,11 @@ class TextChunk(NamedTuple):
 
 
 class Completion(NamedTuple):
-    """A whole text.
+    """A complete generated text.
 
     Attributes:
         text: The text.
-        tokens: The tokens that were generated for it, those of a stop string included.
+        tokens: The generated tokens, including the tokens of a stop string.
         finish_reason: FINISH_LENGTH or FINISH_STOP.
         prompt: The prompt's tokens, for a request with `echo`; the first one has no log-probability.
     """
@@ -109,12 +109,11 @@ def load(
     """Load a model.
 
     Args:
-        model_name: Its name under `models_dir`, or the path of its directory or file.
+        model_name: The model's name under `models_dir`, or the path of its directory or file.
         models_dir: The folder that holds model directories.
         precision: The weights' precision in memory, one of `request.PRECISIONS`.
         threads: How many threads compute, at most `devices.MAX_THREADS`; None for one per core.
-        cache: Whether the weights are stored in the user's cache as they are packed for this machine, so that the next
-            process loads them faster.
+        cache: Whether packed weights are loaded from the user's cache, and stored there for the next process.
 
     Returns:
         The model.
@@ -137,15 +136,17 @@ def load_weights(
     threads: int | None = None,
     cache: bool = True,
 ) -> Model:
-    """Load the weights of a model whose vocabulary is already loaded: the slow part of `load`.
+    """Load the weights of a model whose vocabulary is already loaded.
+
+    This is the slow part of `load`.
 
     Args:
         directory: The model's files.
         encoder: The model's vocabulary.
-        precision: See `load`.
-        notify: Called with a line of text before an especially slow step.
-        threads: See `load`.
-        cache: See `load`.
+        precision: The weights' precision in memory, as in `load`.
+        notify: Called with a line of text before each especially slow step.
+        threads: How many threads compute, as in `load`.
+        cache: Whether packed weights are loaded and stored, as in `load`.
 
     Returns:
         The model.
@@ -175,12 +176,27 @@ def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> 
 
 
 def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) -> Iterator[Completion]:
-    """Generate as `generate` does, and return each text with its tokens and the reason why it ended."""
+    """Generate texts like `generate`, and yield each with its tokens and the reason why it ended.
+
+    Args:
+        model: The model.
+        requests: The requests.
+        batch_size: How many texts are generated at the same time, as in `generate`.
+
+    Returns:
+        An iterator over the completions, in the order of the requests.
+
+    Raises:
+        UsageError: batch_size is not a whole number of at least 1.
+    """
     return completions_in_order(stream(model, requests, batch_size))
 
 
 def completions_in_order(chunks: Iterable[TextChunk]) -> Iterator[Completion]:
-    """Join chunks to completions, and yield each one as soon as it and all earlier ones are complete."""
+    """Join chunks into completions, and yield them in the order of the requests.
+
+    A completion is yielded as soon as it and all previous ones are complete.
+    """
     received: dict[int, list[TextChunk]] = {}
     first = 0
     for chunk in chunks:
@@ -199,9 +215,9 @@ def _join_chunks(chunks: list[TextChunk]) -> Completion:
 def stream(model: Model, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[TextChunk]:
     """Generate the texts of the requests and yield them chunk by chunk.
 
-    When a text ends, the next request is taken from the iterable and starts in its place. A chunk never ends inside a
-    character, and the possible start of a stop string is held back. Closing the iterator early stops all texts. If
-    there is memory for fewer texts than batch_size, a warning says so.
+    When a text ends, the next request starts. A request is taken from the iterable only when it can start. Text is
+    never cut inside a character, and a possible start of a stop string is held back. Closing the iterator early stops
+    all texts. If there is not enough memory for batch_size texts, a warning says so.
 
     Args:
         model: The model.
@@ -220,14 +236,14 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
 
 
 def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[TextChunk]:
-    indices: dict[int, int] = {}  # of each request, by its number in the batch
+    indices: dict[int, int] = {}  # number in the batch -> index of the request
     with TextBatch(model) as batch:
         pending = enumerate(_prepare_all(model, requests))
         following = next(pending, None)
         while batch.texts or following:
             while following and (batch_size is None or len(batch) < batch_size):
                 index, sequence = following
-                if not batch.has_room(sequence):
+                if not batch.can_start(sequence):
                     if batch_size is not None:
                         _warn_of_memory(len(batch), batch_size)
                     batch_size = len(batch)
@@ -250,14 +266,14 @@ def _prepare_all(model: Model, requests: Iterable[Request]) -> Iterator[TokenSeq
         if request.prompt != prompt:  # most prompts are requested several times in a row
             prompt = request.prompt
             ids = encode_prompt(model.encoder, prompt)
-            n_kept = len(truncate_to_window(ids, model.hparams.n_ctx))
-            if n_kept < len(ids):
-                warnings.warn(f"the prompt has {len(ids)} tokens; the window keeps its last {n_kept}", stacklevel=4)
+            n_used = len(truncate_to_window(ids, model.hparams.n_ctx))
+            if n_used < len(ids):
+                warnings.warn(f"the prompt has {len(ids)} tokens; only its last {n_used} fit the window", stacklevel=4)
         yield prepare(request, ids)
 
 
 def encode_prompt(encoder: Vocabulary, prompt: Prompt) -> Sequence[int]:
-    """Return the ids of a prompt; without a prompt or ids, the end-of-text id alone."""
+    """Return the ids of a prompt; if it is None or has no ids, return the end-of-text id."""
     if prompt is None:
         return [encoder.end_of_text]
     if not isinstance(prompt, str):
@@ -270,7 +286,7 @@ def prepare(request: Request, ids: Sequence[int]) -> TokenSequence:
 
     Args:
         request: The request.
-        ids: The ids of its prompt, see `encode_prompt`.
+        ids: The ids of its prompt, from `encode_prompt`.
 
     Returns:
         The sequence, for `TextBatch.add`.
@@ -288,9 +304,10 @@ def prepare(request: Request, ids: Sequence[int]) -> TokenSequence:
 
 
 class TextBatch:
-    """Texts that are generated together; they join and leave, and each step adds a token to some of them.
+    """Texts that are generated together.
 
-    A text leaves when its last chunk is returned. Only one thread may use a batch.
+    Texts can be added and removed between steps. A step adds a token to each text whose prompt has been prefilled. A
+    text is removed with its last chunk. Only one thread may use a batch.
 
     >>> with TextBatch(model) as batch:
     ...     number = batch.add(prepare(Request("Hello", length=20), model.encoder.encode("Hello")))
@@ -304,7 +321,8 @@ class TextBatch:
 
         Args:
             model: The model that generates.
-            prefill_budget: See `Batch`.
+            prefill_budget: How many prompt ids a step computes along with other texts' next ids; None for the default
+                of `Batch`.
         """
         self.model = model
         self.batch = Batch(model.backend, model.prefixes, prefill_budget=prefill_budget)
@@ -315,24 +333,27 @@ class TextBatch:
         return len(self.texts)
 
     def __enter__(self) -> TextBatch:
-        """Return the batch, whose texts leave at the end of the block."""
+        """Return the batch itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
         """Remove all texts."""
         self.batch.__exit__(*error)
 
-    def has_room(self, sequence: TokenSequence) -> bool:
-        """Return whether there is memory to start the sequence at once."""
-        return self.batch.has_room(sequence)
+    def can_start(self, sequence: TokenSequence) -> bool:
+        """Return whether there is enough memory to start the sequence immediately."""
+        return self.batch.can_start(sequence)
 
     def add(self, sequence: TokenSequence) -> int:
-        """Add a sequence from `prepare`, and return the number that its chunks have as their `request`.
+        """Add the text of a sequence from `prepare`.
+
+        Returns:
+            The number of the text in the batch, which its chunks contain as `request`.
 
         Raises:
             UsageError: The prompt or a bias has ids outside the model's vocabulary.
         """
-        assert sequence.request is not None, "a sequence from `prepare` has its request"
+        assert sequence.request is not None, "the sequence has no request; create it with `prepare`"
         number = self.batch.add(sequence)
         self.texts[number] = _Text(self.model.encoder, number, sequence.request)
         return number
@@ -343,7 +364,7 @@ class TextBatch:
         self.batch.remove(number)
 
     def step(self) -> list[TextChunk]:
-        """Return the next chunk of each text, except texts whose prompts are still being prefilled."""
+        """Return the next chunk of each text whose prompt has been prefilled."""
         chunks = []
         for number, text in self.texts.items():
             if not text.request.length and not text.request.echo:  # no token is requested
@@ -376,7 +397,7 @@ class _Text:
         self.has_started = False
 
     def feed(self, choice: TokenChoice, prompt: tuple[TokenChoice | None, ...]) -> TextChunk:
-        """Return what a token adds to the text."""
+        """Return the chunk of text that a token adds."""
         self.has_started = True
         if not self.request.length:  # only the prompt's log-probabilities are requested
             return TextChunk(self.number, "", FINISH_LENGTH, None, prompt)
@@ -391,7 +412,7 @@ class _Text:
             text = self.stops.feed(text)
             if is_last:
                 text += self.stops.finish()
-            is_stopped = is_end_of_text or self.stops.found
+            is_stopped = is_end_of_text or self.stops.has_stopped
         finish_reason = ""
         if is_stopped:
             finish_reason = FINISH_STOP

@@ -17,7 +17,7 @@ from gpt2.errors import GPT2Error
 HPARAMS_FILE = "hparams.json"
 SIZES = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")  # the keys of OpenAI's hparams.json
 MAX_SIZE = (1 << 31) - 1  # ids and sizes are stored in 32 bits
-MAX_LAYERS = 10_000  # each layer costs time before its weights are read
+MAX_LAYERS = 10_000  # each layer takes time even before its weights are read
 # Names from transformers. GELU_NEW is the tanh approximation of OpenAI's code, GELU is exact.
 GELU_NEW = "gelu_new"
 GELU = "gelu"
@@ -102,7 +102,7 @@ class HParams:
 
     @property
     def is_factorized(self) -> bool:
-        """Whether the model has projections between the embeddings and the layers."""
+        """Return whether the model has projections between the embeddings and the layers."""
         return self.token_size != self.n_embd
 
     @property
@@ -119,7 +119,7 @@ class HParams:
     def variant_fields(self) -> dict[str, Any]:
         """Return the fields that differ from GPT-2, which OpenAI's code and the old tools cannot read."""
         defaults = {field.name: field.default for field in dataclasses.fields(self) if field.name not in SIZES}
-        equivalents = {"n_inner": 4 * self.n_embd, "n_token_embd": self.n_embd}  # of the default None
+        equivalents = {"n_inner": 4 * self.n_embd, "n_token_embd": self.n_embd}  # of None
         values = {name: getattr(self, name) for name in defaults}
         return {name: value for name, value in values.items() if value not in (defaults[name], equivalents.get(name))}
 
@@ -128,7 +128,7 @@ class HParams:
         return {name: getattr(self, name) for name in SIZES} | self.variant_fields()
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return name and shape of each weight, as OpenAI's code creates them; matrices are [inputs, outputs].
+        """Return the name and shape of each weight, as OpenAI's code creates them; matrices are [inputs, outputs].
 
         The weights of variants come last: `model/in_proj` is applied before the layers, `model/out_proj` after ln_f,
         and `model/lm_head` is the output projection instead of wte.
@@ -162,10 +162,10 @@ class HParams:
 
 
 def load_hparams(path: Path) -> HParams:
-    """Read `hparams.json`; a missing key takes its default, as in OpenAI's code.
+    """Read `hparams.json`; missing keys have default values, as in OpenAI's code.
 
     Raises:
-        GPT2Error: The file is not valid, or has a key that GPT-2 does not have. The message names the file.
+        GPT2Error: The file is invalid or has an unknown key. The message names the file.
     """
     values = files.read_json(path)
     names = [field.name for field in dataclasses.fields(HParams)]

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP as a flag, which is checked where it is safe to stop.
 
-As an exception, Ctrl-C could strike inside TensorFlow, which would turn it into another error.
+If Ctrl-C raised an exception at once, this could happen inside TensorFlow, which would turn it into another error.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the interrupted work has stopped cleanly."""
+    """An interruption by Ctrl-C, raised after the work has stopped cleanly."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which a cluster sends before it takes a machine back."""
+    """A termination by SIGTERM, which a cluster sends before it reclaims a machine."""
 
 
 class HungUp(KeyboardInterrupt):
-    """SIGHUP: the terminal or the connection was closed."""
+    """A hang-up (SIGHUP), sent when the terminal or the connection is closed."""
 
 
-# By name, because not every system has every signal.
+# The keys are names, because not every system has every signal.
 SIGNAL_EXCEPTIONS = {"SIGINT": Interrupted, "SIGTERM": Terminated, "SIGHUP": HungUp}
 
 
 class SignalFlag:
     """Records the first of the given signals inside a `with` block; a second one raises KeyboardInterrupt at once.
 
-    An ignored signal stays ignored, as under `nohup`. A handler that another library installed from C is kept,
-    because Python could not restore it. In a thread other than the main one, which receives no signals, it does
-    nothing.
+    An ignored signal stays ignored, as under `nohup`. A handler that another library installed from C stays
+    installed, because Python could not restore it. Outside the main thread, which alone receives signals, the flag
+    does nothing.
 
     Attributes:
-        received: Number of the first signal that was received, or None.
+        received: The number of the first received signal, or None.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
@@ -63,6 +63,6 @@ class SignalFlag:
         self.received = number
 
     def raise_if_received(self) -> None:
-        """Raise the exception that belongs to the received signal; do nothing if there was none."""
+        """Raise the exception of the received signal, if there is one."""
         if self.received is not None:
             raise SIGNAL_EXCEPTIONS[signal.Signals(self.received).name]

@@ -1,7 +1,7 @@
-"""The whole transformer: `(weights, hparams, tokens, cache) -> (logits, new keys and values)`.
+"""The whole transformer: weights, sizes, tokens and a cache in, logits and new keys and values out.
 
-Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", as in OpenAI's published code. Pure
-functions of a nested dictionary of weights whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
+It follows Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", and OpenAI's code. All functions
+are pure. Weights are a nested dictionary whose keys are the names in a checkpoint (`weights["h0"]["mlp"]["c_fc"]`).
 The model has no vocabulary and no state: the caller owns the cache and writes the returned keys and values into it.
 
 Shapes: B batch, T new tokens, P cache slots, S = P + T, L layers, H heads, D head size, E embedding, V vocabulary,
@@ -80,7 +80,9 @@ def embedding(wte: tf.Tensor | NarrowMatrix, tokens: tf.Tensor) -> tf.Tensor:
 
 
 def causal_mask(time: tf.Tensor, cache: Cache | None = None) -> tf.Tensor:
-    """Return which positions each of T new tokens attends to: the used cache slots, and new tokens up to itself.
+    """Return the mask of the positions that each of T new tokens attends to.
+
+    A token attends to the used cache slots and to the new tokens up to itself.
 
     Returns:
         [1, 1, T, T] bool; with a cache, [B, 1, T, P+T].
@@ -109,7 +111,7 @@ def attend(
         k: Keys of S positions in one or more parts [B, H, -, D], cached ones first. Concatenating the parts would
             copy the cache for every token.
         v: Values, in the same parts.
-        scale: See `score_scale`.
+        scale: Factor of the scores, from `score_scale`.
         mask: [B or 1, 1, T, S] bool.
 
     Returns:
@@ -205,7 +207,7 @@ def hidden_states(weights: Weights, hparams: HParams, tokens: tf.Tensor, cache: 
 
 
 def project_in(weights: Weights, x: tf.Tensor) -> tf.Tensor:
-    """Project embeddings [N, W] to the first layer's input [N, E]; unchanged if W = E."""
+    """Project embeddings [N, W] to the first layer's input [N, E]; if W = E, return them unchanged."""
     return linear(x, **weights["in_proj"]) if "in_proj" in weights else x
 
 

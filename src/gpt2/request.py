@@ -1,4 +1,4 @@
-"""What to generate: the prompt, the length and how tokens are chosen. Does not import TensorFlow.
+"""Requests for text: the prompt, the length and the sampling parameters, without TensorFlow.
 
 Values are checked when an object is created, so that a mistake is reported before any work starts.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from gpt2.errors import UsageError
 
-FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of the weights in memory
+FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of weights in memory
 DEFAULT_PRECISION = FLOAT32
 REPETITION_PENALTY_RANGE = (0.001, 1000.0)  # values far beyond these would overflow the logits
 TOKEN_PENALTY_RANGE = (-2.0, 2.0)  # frequency and presence penalties, as in OpenAI's API
@@ -27,7 +27,7 @@ def check_precision(precision: str) -> None:
     """Check the name of a precision.
 
     Raises:
-        UsageError: It is not one of PRECISIONS.
+        UsageError: The name is not one of PRECISIONS.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -37,7 +37,7 @@ def check_integer(name: str, value: Any) -> None:
     """Check that a value is a whole number.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The value is not a whole number.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise UsageError(f"{name} must be a whole number, not {value!r}")
@@ -47,7 +47,7 @@ def check_number(name: str, value: Any) -> None:
     """Check that a value is a finite number.
 
     Raises:
-        UsageError: It is not a number, or it is infinity or NaN.
+        UsageError: The value is not a number, or it is infinity or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise UsageError(f"{name} must be a number, not {value!r}")
@@ -57,7 +57,7 @@ def require_integer(name: str, value: Any, minimum: int = 0) -> int:
     """Return the value if it is a whole number of at least `minimum`.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The value is not such a number.
     """
     check_integer(name, value)
     if value < minimum:
@@ -76,7 +76,7 @@ def check_range(name: str, value: Any, minimum: float, maximum: float, note: str
         note: Explanation for the error message, such as "0 is off".
 
     Raises:
-        UsageError: It is not a number or out of range.
+        UsageError: The value is not a number or is out of range.
     """
     check_number(name, value)
     if not minimum <= value <= maximum:
@@ -93,14 +93,14 @@ class Sampling:
         top_k: Keeps the k most likely tokens, ties by lowest id; 0 and values above the vocabulary size keep all.
         top_p: Keeps the smallest set of most likely tokens whose probabilities sum to p (Holtzman et al. 2019);
             0 and 1 keep all.
-        repetition_penalty: Divides positive and multiplies negative logits of tokens already in the text, prompt
-            included, each token once (Keskar et al. 2019); 1 is off.
+        repetition_penalty: Divides positive and multiplies negative logits of tokens already in the text, including
+            the prompt, each token once (Keskar et al. 2019); 1 is off.
         frequency_penalty: Subtracted from a token's logit once for each time that it was generated, as in OpenAI's
             API; 0 is off.
         presence_penalty: Subtracted once from the logit of each generated token, as in OpenAI's API; 0 is off.
-        min_p: Keeps the tokens whose probability is at least this share of the most likely token's (Nguyen et al.
-            2024); 0 is off.
-        logit_bias: Token id -> value added to its logit before everything else.
+        min_p: Keeps the tokens whose probability is at least this share of the most likely token's probability (Nguyen
+            et al. 2024); 0 is off.
+        logit_bias: The value that is added to each token id's logit before everything else.
 
     Raises:
         UsageError: A value is out of range.
@@ -138,11 +138,12 @@ class Request:
         length: Maximum number of new tokens. If prompt and length exceed n_ctx, the window slides
             (`engine.batch.Batch`).
         sampling: How the tokens are chosen.
-        seed: With `sample`, it selects the random numbers, so that a sample does not depend on its batch.
+        seed: Selects the random numbers, together with `sample`. A sample does not depend on its batch.
         sample: Number of the sample, for several samples of one seed.
         stop: One or several strings. Generation ends before the first of them, which is not part of the text.
         end_of_text: Whether generation also ends at the vocabulary's end-of-text token.
-        logprobs: How many of the most likely tokens are returned for each token, besides its own log-probability.
+        logprobs: How many of the most likely tokens are returned with log-probabilities, in addition to each chosen
+            token.
         echo: Whether log-probabilities of the prompt's tokens are returned as well.
 
     Raises:
@@ -186,8 +187,12 @@ def _check_prompt(prompt: Any) -> None:
 
 
 def _stop_strings(stop: Any) -> tuple[str, ...]:
-    """Return one or several stop strings as a tuple; raise UsageError if one is empty or not a string."""
+    """Return one or several stop strings as a tuple.
+
+    Raises:
+        UsageError: A stop string is empty or not a string.
+    """
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
     if not all(isinstance(string, str) and string for string in strings):
-        raise UsageError(f"stop must be a string that is not empty, or several such strings, not {stop!r}")
+        raise UsageError(f"stop must be a non-empty string, or several of them, not {stop!r}")
     return strings

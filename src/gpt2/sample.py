@@ -1,8 +1,8 @@
-"""Logits -> next token: bias and penalties, then filters, then one draw. Pure functions of one row of logits.
+"""The choice of the next token from logits: bias and penalties, then filters, then one draw.
 
 The order is OpenAI's: temperature, top-k, top-p; min-p follows. A filter returns the indices of the logits that it
-keeps, so that filters compose: each sees only what the previous ones kept. All of it is NumPy, because a row of
-50,257 logits is too little work to pay for a TensorFlow call.
+keeps. Filters compose: each sees only the logits that the previous filters kept. The functions are pure and take one
+row of logits. They use NumPy, because a row of 50,257 logits is too little work to be worth a TensorFlow call.
 
 Shapes: V vocabulary, N candidates in the order of their ids.
 """
@@ -20,7 +20,7 @@ from gpt2.request import Sampling
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LARGEST_BELOW_ONE = np.nextafter(np.float32(1), np.float32(0))
 FIRST_SORT_SIZE = 1024  # candidates that top_p sorts before it sorts all: nearly every nucleus is smaller
-BOUND_ROWS = 32  # rows that the ids are laid out in to find a lower bound of the n largest logits
+BOUND_ROWS = 32  # rows in which logits are arranged to find a lower bound of the n largest
 MIN_PRUNED_CANDIDATES = 1024  # for fewer candidates, pruning the draw costs more than it saves
 ROUNDING_MARGIN = np.float32(1e-3)  # more than the rounding error of a logit plus its Gumbel number
 WORD_VALUES = 2**32  # values of a random word
@@ -86,7 +86,7 @@ def top_k(logits: np.ndarray, k: int) -> np.ndarray | None:
 
     Args:
         logits: [N].
-        k: 0 and values of N or more keep all.
+        k: How many to keep; 0 and values of N or more keep all.
 
     Returns:
         Indices [k] in ascending order, or None if all are kept.
@@ -109,8 +109,8 @@ def top_p(logits: np.ndarray, p: float, first_sort_size: int = FIRST_SORT_SIZE) 
 
     Args:
         logits: [N].
-        p: 0 and 1 keep all.
-        first_sort_size: How many of the largest logits are sorted before all of them are.
+        p: The probability that the nucleus has to reach; 0 and 1 keep all.
+        first_sort_size: How many of the largest logits are sorted first; they usually contain the nucleus.
 
     Returns:
         Indices in ascending order, or None if all are kept.
@@ -136,7 +136,7 @@ def min_p(logits: np.ndarray, p: float) -> np.ndarray | None:
 
     Args:
         logits: [N].
-        p: 0 keeps all.
+        p: The minimum share of the largest probability; 0 keeps all.
 
     Returns:
         Indices in ascending order, or None if all are kept.
@@ -161,10 +161,10 @@ def sort_largest(logits: np.ndarray, n: int) -> np.ndarray:
 
 
 def indices_above_bound(logits: np.ndarray, n: int) -> np.ndarray:
-    """Return ascending indices that include those of the n largest logits [N], and few others if n is small.
+    """Return ascending indices of logits [N], which include the n largest and, if n is small, few others.
 
-    The logits are laid out in BOUND_ROWS rows. At least n logits, one in each of n columns, reach the n-th largest of
-    the columns' maxima, so that it is a lower bound of the n largest logits.
+    The logits are arranged in BOUND_ROWS rows. The n-th largest of the columns' maxima is a lower bound of the n
+    largest logits, because at least n logits, one in each of n columns, reach it.
     """
     covered = len(logits) // BOUND_ROWS * BOUND_ROWS
     maxima = logits[:covered].reshape(BOUND_ROWS, -1).max(axis=0)
@@ -177,6 +177,11 @@ def indices_of_largest(logits: np.ndarray, n: int, nth_largest: np.floating) -> 
 
     >>> indices_of_largest(np.float32([1, 3, 2, 2]), 2, nth_largest=np.float32(2)).tolist()
     [1, 2]
+
+    Args:
+        logits: [N].
+        n: How many indices are returned.
+        nth_largest: The value of the n-th largest logit.
     """
     indices = np.flatnonzero(logits >= nth_largest)
     surplus = len(indices) - n
@@ -184,14 +189,14 @@ def indices_of_largest(logits: np.ndarray, n: int, nth_largest: np.floating) -> 
 
 
 class Candidates(NamedTuple):
-    """The ids of one row that temperature and filters leave, with their logits."""
+    """The ids of one row that pass the filters, with their logits after the temperature."""
 
     ids: np.ndarray | None  # [N] in ascending order, or None for all
     logits: np.ndarray  # [N], at most 0
 
 
 def is_greedy(sampling: Sampling) -> bool:
-    """Return whether the most likely token is taken without random numbers: the temperature is 0 in float32."""
+    """Return whether the temperature is 0 in float32, so that the most likely token is always chosen."""
     return not np.float32(min(sampling.temperature, LARGEST_FLOAT32))
 
 
@@ -220,11 +225,11 @@ def filter_candidates(logits: np.ndarray, sampling: Sampling) -> Candidates:
 
 
 class RandomNumbers:
-    """The random numbers of one sample: row i belongs to its i-th new token, whatever else is generated.
+    """The random numbers of one sample, a row of numbers for each new token.
 
-    Philox (Salmon et al. 2011), keyed by the seed and the sample number and computed on the CPU, so that one seed
-    gives the same numbers on every device and machine. Philox is counter-based: any number can be computed without
-    those before it.
+    They do not depend on other samples. They come from Philox (Salmon et al. 2011), keyed by the seed and the sample
+    number, and are computed on the CPU. One seed therefore gives the same numbers on every device and machine. Philox
+    is counter-based: any number can be computed without the numbers before it.
 
     Args:
         seed: From 0 to 2**64 - 1.
@@ -233,13 +238,13 @@ class RandomNumbers:
 
     def __init__(self, seed: int, sample: int) -> None:
         """Create the generator at its first number."""
-        # NumPy makes the same words of (5 + 7 * 2**32, 0) and (5, 7), so the high halves go into the spawn key.
+        # NumPy derives the same words from (5 + 7 * 2**32, 0) and (5, 7), so the high halves go into the spawn key.
         low = (seed % WORD_VALUES, sample % WORD_VALUES)
         high = (seed // WORD_VALUES, sample // WORD_VALUES)
         self.generator = np.random.Philox(np.random.SeedSequence(low, spawn_key=high if any(high) else ()))
         self.initial_state = self.generator.state
         self.key = np.asarray(self.initial_state["state"]["key"], np.uint64)  # [2]
-        self.position = 0  # how many 64-bit numbers have been drawn
+        self.position = 0  # number of 64-bit numbers drawn so far
 
     def words(self, token: int, n_vocab: int, ids: np.ndarray | None = None) -> np.ndarray:
         """Return one random word for each id.
@@ -277,9 +282,9 @@ def to_uniform(words: np.ndarray) -> np.ndarray:
 def gumbel_argmax(logits: np.ndarray, words: np.ndarray) -> int:
     """Draw an index with the probabilities softmax(logits).
 
-    Gumbel-max trick (Maddison et al. 2014): every id has a random number of its own. A single random number compared
-    with cumulative probabilities would add up the rounding errors of all ids before the chosen one, and another batch
-    size would choose another id once in a few hundred tokens.
+    This is the Gumbel-max trick (Maddison et al. 2014), with a separate random number for each id. A single random
+    number compared with cumulative probabilities would accumulate the rounding errors of all ids before the chosen one.
+    With another batch size, it would choose another id once in a few hundred tokens.
 
     Args:
         logits: [N].

@@ -1,4 +1,4 @@
-"""Imports TensorFlow without its log output, starts it, and lists the devices that it sees."""
+"""Functions that import TensorFlow without its log output, start it, and list its devices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def is_tensorflow_installed() -> bool:
 def can_use_gpu(threads: int | None = None) -> bool:
     """Return whether TensorFlow can use a GPU on this machine.
 
-    TensorFlow is started, with this number of threads, only if a GPU driver is present.
+    If there is no GPU driver, TensorFlow is not started.
+
+    Args:
+        threads: Number of TensorFlow's threads, if it is started.
     """
     if not devices.has_gpu_driver() or not is_tensorflow_installed():
         return False
@@ -47,8 +50,8 @@ def start_tensorflow(
             None lets TensorFlow decide.
         before_first_operation: Called as soon as TensorFlow is imported, for setup that must precede its first
             operation.
-        return_memory: Whether freed memory goes back to the system. TensorFlow's own CPU allocator keeps it; the
-            system's allocator makes large matrix products in TensorFlow 15 to 20% slower.
+        return_memory: Whether freed memory is returned to the system. TensorFlow's CPU allocator retains it. The
+            system's allocator returns it, but makes large matrix products in TensorFlow 15 to 20% slower.
 
     Returns:
         The name of the device that computes, such as "CPU".
@@ -76,7 +79,7 @@ def start_tensorflow(
         tf.config.list_logical_devices()  # creates the devices, which logs more messages
     tf.get_logger().setLevel("ERROR")
     if threads not in (None, tf.config.threading.get_intra_op_parallelism_threads()):
-        warnings.warn(f"threads={threads} comes too late: TensorFlow has started already", stacklevel=2)
+        warnings.warn(f"threads={threads} is ignored, because TensorFlow has already started", stacklevel=2)
     return _gpu_names(gpus) if gpus else devices.CPU + unusable_gpu_note()
 
 
@@ -95,8 +98,8 @@ def import_tensorflow() -> None:
 def _check_processor() -> None:
     """Raise GPT2Error if TensorFlow would crash on this processor.
 
-    TensorFlow's official packages are compiled for AVX: on a processor without it, their import ends the process
-    without a message. Other builds support older processors, so only a trial import in a child process can tell.
+    TensorFlow's official packages are compiled for AVX. On a processor without it, importing them ends the process
+    without a message. Other builds support older processors, so a child process tries the import.
     """
     flags = devices.cpu_flags()
     if not flags or "avx" in flags or "tensorflow" in sys.modules:
@@ -118,13 +121,15 @@ def visible_devices() -> list[str]:
 
 
 def unusable_gpu_note() -> str:
-    """Return how to make an NVIDIA GPU usable if a driver for one is loaded, else an empty string.
+    """Return advice on making an NVIDIA GPU usable, or an empty string if no driver for one is loaded.
 
-    To be called when TensorFlow sees no GPU.
+    Call this only if TensorFlow sees no GPU.
     """
     if not devices.has_nvidia_driver():
         return ""
-    return " (TensorFlow cannot use the NVIDIA GPU here; pip install 'tensorflow[and-cuda]' brings what it needs)"
+    return (
+        " (TensorFlow cannot use the NVIDIA GPU here; install its libraries with: pip install 'tensorflow[and-cuda]')"
+    )
 
 
 def _gpu_names(gpus: list) -> str:
@@ -135,7 +140,7 @@ def _gpu_names(gpus: list) -> str:
 
 @contextlib.contextmanager
 def _skip_keras() -> Iterator[None]:
-    """Keep TensorFlow's import from importing Keras 3, which takes 0.6 s and is not used here.
+    """Prevent TensorFlow's import from importing Keras 3, which takes 0.6 s and is not used here.
 
     If Keras 2 is requested, TensorFlow looks for another package, which is rarely installed, and continues without it.
     `tf.keras` still works when a program uses it later.
@@ -153,7 +158,7 @@ def _skip_keras() -> Iterator[None]:
 def hold_back_stderr() -> Iterator[None]:
     """Hold back everything written to file descriptor 2, and release it only if the block raises an exception.
 
-    TensorFlow's C++ code logs during import, before it reads TF_CPP_MIN_LOG_LEVEL and bypassing Python's logging.
+    TensorFlow's C++ code logs during import before it reads TF_CPP_MIN_LOG_LEVEL, and it bypasses Python's logging.
     Only one thread at a time may do this: a second one would restore the first one's temporary file as stderr.
     """
     with STDERR_LOCK, _redirect_stderr():

@@ -160,7 +160,7 @@ def test_invalid_ids_in_a_token_file_are_detected_when_they_are_read(encoder, wr
     out.write_bytes(data)
     ids = dataset.load(str(out), encoder)
     assert ids[0] == EOT
-    with pytest.raises(GPT2Error, match="data.npy holds the id 65535, the model's are below 50257"):
+    with pytest.raises(GPT2Error, match="data.npy holds the id 65535, but the model's ids are below 50257"):
         np.asarray(ids)
 
 
@@ -201,7 +201,7 @@ def test_ids_that_the_model_does_not_have(encoder, write, name, content, monkeyp
     monkeypatch.setattr(token_file, "BLOCK_IDS", 1)
     path = write(name, content if name == "a.npy" else [row(1), content])
     with pytest.raises(
-        GPT2Error, match=f"a.np. holds the id {content[1]}, the model's are below 50257; encode its text"
+        GPT2Error, match=f"a.np. holds the id {content[1]}, but the model's ids are below 50257; encode its text"
     ):
         dataset.load(path, encoder)
 

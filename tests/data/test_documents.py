@@ -291,7 +291,7 @@ def test_a_given_encoding_takes_precedence(write):
 
 
 def test_utf_16_without_a_byte_order_mark_gives_a_warning(write):
-    with pytest.warns(UserWarning, match="NUL characters, as in UTF-16 without a byte-order mark, .*: .*a.txt$"):
+    with pytest.warns(UserWarning, match="NUL characters, as in binary files, or in UTF-16 without .*: .*a.txt$"):
         read_whole([write("a.txt", "abc".encode("utf-16-le")), write("b.txt", "abc")])
 
 

@@ -80,7 +80,7 @@ def test_a_killed_worker_raises_an_error_here(encoder):
     pool = workers.EncoderPool(encoder, 1)
     pool.submit([DocumentPart("a", True, 1)]).result()
     os.kill(pool.started[0].pid, signal.SIGKILL)
-    with pytest.raises(GPT2Error, match="ended with status -9; if memory ran out, use fewer: --workers 1"):
+    with pytest.raises(GPT2Error, match="ended with status -9; if memory ran out, use fewer processes: --workers 1"):
         pool.submit([DocumentPart("a", True, 1)]).result()
     pool.close()
 

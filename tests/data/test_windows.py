@@ -28,7 +28,7 @@ def test_every_position_is_drawn_including_the_first_and_the_last():
 
 def test_too_little_text_is_rejected():
     windows.check_length(IDS, 1000, "it")
-    with pytest.raises(GPT2Error, match="it has 1000 tokens, but one window is 1001"):
+    with pytest.raises(GPT2Error, match="it has 1000 tokens, but one window needs 1001"):
         windows.check_length(IDS, 1001, "it")
 
 

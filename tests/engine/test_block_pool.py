@@ -143,17 +143,17 @@ def test_segments_of_every_kind_in_one_call(backend, wide):
 @pytest.mark.parametrize(
     "segment, message",
     [
-        (Segment([0, 1], 0, []), "counts must be"),
-        (Segment([0, 1], 0, [1], 2), "counts must be"),
-        (Segment([0, 1], 0, [1], -1), "counts must be"),
-        (Segment([0, 1], -1, [1]), "positions out of range"),
-        (Segment([0, 1], 2 * BLOCK_SLOTS, [1]), "positions out of range"),
-        (Segment([0, 1], 2 * BLOCK_SLOTS - 1, [1, 2]), "positions out of range"),
-        (Segment([0] * 10, 600, [1]), "positions out of range"),
-        (Segment([0, 99], BLOCK_SLOTS, [1]), "blocks out of range"),
-        (Segment([-1, 1], 0, [1]), "blocks out of range"),
-        (Segment([0, 1], 0, [10_000]), "ids outside the vocabulary"),
-        (Segment([0, 1], 0, [-1]), "ids outside the vocabulary"),
+        (Segment([0, 1], 0, []), "at least one id, and at most as many"),
+        (Segment([0, 1], 0, [1], 2), "at least one id, and at most as many"),
+        (Segment([0, 1], 0, [1], -1), "at least one id, and at most as many"),
+        (Segment([0, 1], -1, [1]), "positions exceed its blocks or the window"),
+        (Segment([0, 1], 2 * BLOCK_SLOTS, [1]), "positions exceed its blocks or the window"),
+        (Segment([0, 1], 2 * BLOCK_SLOTS - 1, [1, 2]), "positions exceed its blocks or the window"),
+        (Segment([0] * 10, 600, [1]), "positions exceed its blocks or the window"),
+        (Segment([0, 99], BLOCK_SLOTS, [1]), "a block that the cache does not have"),
+        (Segment([-1, 1], 0, [1]), "a block that the cache does not have"),
+        (Segment([0, 1], 0, [10_000]), "an id outside the vocabulary"),
+        (Segment([0, 1], 0, [-1]), "an id outside the vocabulary"),
     ],
 )
 def test_a_segment_outside_the_cache_is_rejected(backend, segment, message):
@@ -211,7 +211,7 @@ def test_memory_of_unused_blocks_is_discarded(native, wide, monkeypatch):
     pool.release(numbers[:19])
     assert [number for number in numbers if pool.has_memory(number)] == [0, 1, 2, 19] and pool.n_spare == 3
     np.testing.assert_array_equal(backend.extend(pool, [Segment([19], 3, [8])]).values, before)
-    with pytest.raises(ValueError, match="blocks out of range"):
+    with pytest.raises(ValueError, match="a block that the cache does not have"):
         backend.extend(pool, [Segment([18], 0, [8])])
     assert [pool.allocate() for _ in range(5)] == [0, 1, 2, 3, 4] and pool.n_spare == 0
     for _ in range(BLOCK_SLOTS):  # steps of two sequences until they need two blocks

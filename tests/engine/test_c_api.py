@@ -78,7 +78,10 @@ def test_a_c_program_generates_the_same_ids(prepared, compiler, expected):
 
 def test_a_c_program_reports_errors(prepared, compiler):
     program = compile_program(compiler, EXAMPLE / "greedy.c", prepared / "greedy", prepared / "libgpt2.so")
-    for ids, message in (([99999], "ids outside the vocabulary"), ([1] * 257, "positions out of range")):
+    for ids, message in (
+        ([99999], "a segment has an id outside the vocabulary"),
+        ([1] * 257, "a segment's positions exceed its blocks or the window"),
+    ):
         command = list(map(str, [program, prepared / "weights.bin", "int8", 1, *ids]))
         result = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (result.returncode, result.stdout, result.stderr) == (1, "", f"error: {message}\n")

@@ -60,7 +60,7 @@ def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny
     monkeypatch.setattr(build, "load", no_library)
     monkeypatch.setattr(tensorflow_startup, "start_tensorflow", no_tensorflow)
     with pytest.raises(
-        GPT2Error, match="TensorFlow is not installed, and there is no native step: .*pip install ziglang"
+        GPT2Error, match="TensorFlow is not installed, and the native step is not available: .*pip install ziglang"
     ):
         load.load_backend(open_model_dir(tiny_dir))
 

@@ -308,7 +308,9 @@ def test_two_downloads_at_once(server, files, tmp_path, capsys):
     first = threading.Thread(target=lambda: folders.append(download.download_model("345M", tmp_path, [server.url])))
     first.start()
     assert has_started.wait(60)
-    with pytest.raises(GPT2Error, match=f"{DATA}.part is being written by another process; wait until that has ended"):
+    with pytest.raises(
+        GPT2Error, match=f"{DATA}.part is being written by another process; wait until that process ends"
+    ):
         download.download_model("345M", tmp_path, [server.url])
     may_continue.set()
     first.join()

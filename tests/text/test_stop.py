@@ -10,7 +10,7 @@ from gpt2.text.stop import StopStrings
 def run(stops, chunks):
     matcher = StopStrings(stops)
     texts = [matcher.feed(chunk) for chunk in chunks]
-    return "".join([*texts, matcher.finish()]), matcher.found
+    return "".join([*texts, matcher.finish()]), matcher.has_stopped
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_only_a_possible_start_of_a_stop_string_is_held_back(stops, chunks):
     for chunk in chunks:
         fed += chunk
         passed += matcher.feed(chunk)
-        if matcher.found:
+        if matcher.has_stopped:
             return
         held = fed.removeprefix(passed)
         assert passed + held == fed

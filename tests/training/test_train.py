@@ -243,7 +243,7 @@ def test_the_learning_rate():
         ({"encoding": "utf-9"}, 2, "utf-9"),
         ({"dataset": "missing.txt"}, 1, "missing.txt"),
         ({"dataset": "empty.txt"}, 1, "empty.txt holds no text"),
-        ({"dataset": "short.txt"}, 1, "but one window is 33"),
+        ({"dataset": "short.txt"}, 1, "but one window needs 33"),
         ({"val_every": 1, "val_split": 0.01}, 1, "val_split holds out"),
         ({"from_scratch": "True", "n_embd": 10, "n_head": 3}, 1, "n_embd (10) must be a multiple of n_head (3)"),
         ({"model_name": "125M"}, 1, "download"),

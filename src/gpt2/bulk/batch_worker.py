@@ -105,7 +105,7 @@ class BatchWorker:
         while self.waiting and len(self.writer) < self.batch_size:
             unfinished, place = self.waiting[0]
             text = prepare(unfinished.row.requests[place], unfinished.ids[place])
-            if not self.writer.has_room(text):
+            if not self.writer.can_start(text):
                 break
             self.waiting.popleft()
             try:

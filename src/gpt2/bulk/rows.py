@@ -155,7 +155,7 @@ def _own(own: Mapping[str, Any], request: Request) -> Request:
         changes["seed"] = own["seed"] % 2**64 if own["seed"] < 0 else own["seed"]
     if "stop" in own:
         if not isinstance(own["stop"], (str, list)):
-            raise UsageError(f"stop must be a string that is not empty, or several such strings, not {own['stop']!r}")
+            raise UsageError(f"stop must be a non-empty string, or several of them, not {own['stop']!r}")
         changes["stop"] = own["stop"]
     if "ignore_eos" in own:
         changes["end_of_text"] = not own["ignore_eos"]

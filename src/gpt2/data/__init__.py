@@ -1,1 +1,1 @@
-"""Turns text into files of ids, and ids into the windows that training uses. Does not import TensorFlow."""
+"""Functions that turn text into files of ids, and ids into training windows, without TensorFlow."""

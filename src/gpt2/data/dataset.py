@@ -1,4 +1,4 @@
-"""The training set in memory: text files, `.npy` and `.npz` -> one row of ids.
+"""The training set in memory: one row of ids from text, `.npy` and `.npz` files.
 
 Every document has an end of text before and after it: EOT d1 EOT d2 EOT ... dn EOT. If the vocabulary has no
 end-of-text token, the documents follow each other directly.
@@ -41,7 +41,7 @@ def load(
         Ids [tokens] of two or four bytes each.
 
     Raises:
-        GPT2Error: A file is damaged, holds ids of another vocabulary, or there is no text.
+        GPT2Error: A file is damaged or holds ids of another vocabulary, or there is no text.
         UsageError: The encoding is unknown.
     """
     paths = [file for file in documents.find_text_files(path) if not token_file.is_sidecar(file)]

@@ -1,6 +1,6 @@
-r"""Text files -> documents of any size, in bounded memory.
+r"""Documents of any size from text files, read in bounded memory.
 
-A plain file is one document. Each row of a `.csv` is one document, its first column. Both may be compressed (`.gz`).
+A plain file is one document. In a `.csv`, the first column of each row is one document. Both may be compressed (`.gz`).
 `text_file` describes how bytes become characters.
 
 >>> list(read([Path("poem.txt")]))
@@ -35,7 +35,7 @@ FindCut = Callable[[str], int]  # see Vocabulary.last_safe_cut
 
 
 class CsvFormat(NamedTuple):
-    """How the rows of a `.csv` become documents."""
+    """The conversion of the rows of a `.csv` to documents."""
 
     header: bool = False  # whether the first row is skipped
     prefix: str = ""  # text put before each document
@@ -48,22 +48,22 @@ class DocumentPart(NamedTuple):
     """A part of a document; `read` yields the parts of a document one after the other."""
 
     text: str
-    last: bool  # whether the document ends with it
+    last: bool  # whether the document ends with this part
     size: int  # bytes of the file that were read for it
 
 
 def find_text_files(path: str) -> list[Path]:
-    """Return the files that a path or pattern stands for, sorted.
+    """Return the files that a path or pattern names, sorted.
 
-    Hidden files and folders are skipped. Files that are not regular, reading which may never end, are skipped with a
-    warning, and so are links to folders, which may form a circle.
+    Hidden files and folders are skipped. Special files such as pipes, which may be endless, are skipped with a warning.
+    Links to folders, which may form a circle, are skipped with a warning as well.
 
     Args:
-        path: A file, a folder (all files in it and below it) or a pattern, in which `**` stands for any number of
+        path: A file, a folder (all files in it and below it) or a pattern, in which `**` matches any number of
             folders. `~` and $VARIABLES are expanded.
 
     Raises:
-        GPT2Error: No file was found, one cannot be read, or `path` itself is not a regular file.
+        GPT2Error: There is no file, a file cannot be read, or `path` itself is not a regular file.
     """
     expanded = str(expand_path(path)) if path else path
     if os.path.isdir(expanded):
@@ -80,7 +80,9 @@ def find_text_files(path: str) -> list[Path]:
             )
         paths = [Path(expanded)]
     elif not (paths := _regular_files(Path(name) for name in _matches(expanded))):
-        raise GPT2Error(f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches one")
+        raise GPT2Error(
+            f"{path!r} is neither a file nor a folder, nor a pattern such as 'data/*.txt' that matches a file"
+        )
     if unreadable := [file for file in paths if not os.access(file, os.R_OK)]:
         names = summarize_names(unreadable)
         raise GPT2Error(f"no permission to read: {names}; change the permissions, or leave these files out")
@@ -101,7 +103,7 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Yield the files that match, like `glob.glob`, but where `**` meets a link to a folder, yield the link itself."""
+    """Yield the files that match a pattern, like `glob.glob`, and links to folders that `**` matches."""
     recursive = re.fullmatch(r"(|.*?/)\*\*(?:/+(.*)|)", pattern, re.DOTALL)
     if not recursive:
         yield from (name for name in glob.glob(pattern) if not os.path.isdir(name))
@@ -121,7 +123,7 @@ def _regular_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _special_kind(path: Path) -> str | None:
-    """Return what a path is if it is not a regular file, such as "a pipe"; None if it is one."""
+    """Return the kind of a file that is not regular, such as "a pipe"; None if it is regular."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -135,12 +137,12 @@ def _special_kind(path: Path) -> str | None:
 
 
 def is_token_file(path: Path) -> bool:
-    """Return whether a file holds ids, by the end of its name."""
+    """Return whether a file holds ids, according to the suffix of its name."""
     return path.suffix.lower() in TOKEN_FILE_SUFFIXES
 
 
 def total_size(paths: Iterable[Path]) -> int:
-    """Return the files' total bytes on the disk; a missing file counts as 0, because reading it names it."""
+    """Return the files' total bytes on the disk; a missing file counts as 0, because reading it reports the error."""
     size = 0
     for path in paths:
         with contextlib.suppress(OSError):
@@ -162,7 +164,7 @@ def read(
         paths: The files.
         encoding: Name of an encoding that Python knows.
         csv_format: How the rows of `.csv` files become documents.
-        find_cut: The vocabulary's `last_safe_cut`; by default that of byte-level BPE.
+        find_cut: The vocabulary's `last_safe_cut`; by default the function of byte-level BPE.
 
     Raises:
         UsageError: The encoding is unknown.
@@ -200,7 +202,7 @@ def _csv_documents(text: io.TextIOWrapper, csv_format: CsvFormat) -> Iterator[It
 
 
 def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
-    """Yield the first column of CSV rows that are not empty.
+    """Yield the first column of each non-empty CSV row.
 
     Args:
         text: The file.
@@ -210,7 +212,7 @@ def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
         csv.Error: The file is not CSV.
     """
     csv.field_size_limit(MAX_ROW_CHARACTERS)  # the module's own limit is much lower
-    length = 0  # of the current row, so far
+    length = 0  # of the current row so far
 
     def lines() -> Iterator[str]:
         nonlocal length
@@ -233,7 +235,7 @@ def split_document(
     """Yield the parts of a document, and whether each is the last.
 
     If no safe cut is found within twice the size of a part, as in two million repetitions of one letter, the document
-    is cut anyway, and the ids at the cut differ from those of the whole. BPE would take 200 bytes of memory for each
+    is cut anyway, and the ids at the cut differ from the ids of the whole. BPE would take 200 bytes of memory for each
     character of such a piece.
 
     Args:

@@ -1,4 +1,4 @@
-"""Text files -> a file of ids, on all cores and in bounded memory, whatever their size."""
+"""Functions that encode text files of any size into a file of ids, on all cores and in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, expand_path, no_callback
 from gpt2.text.vocabulary import Vocabulary
 
-SINGLE_PROCESS_BYTES = 8 << 20  # this process encodes as much text in the time that others take to start
+SINGLE_PROCESS_BYTES = 8 << 20  # this process encodes this much text in the time that worker processes take to start
 
 
 class EncodedFile(NamedTuple):
@@ -30,7 +30,7 @@ def out_path(out: str) -> Path:
     """Return the path of the file of ids for `out`: `.npy` is appended unless it ends in `.npy` or `.npz`.
 
     Raises:
-        UsageError: It is the name of a folder.
+        UsageError: `out` is the name of a folder.
     """
     path = expand_path(out)
     if path.name and not documents.is_token_file(path):
@@ -54,13 +54,16 @@ def encode(
 
     Args:
         in_text: A file, folder or pattern, as `documents.find_text_files` takes it.
-        out: Where to write; see `out_path`.
+        out: The path of the file; `out_path` describes how it is completed.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
         csv_format: How the rows of `.csv` files become documents.
         combine: Minimum characters of a chunk in a `.npz`.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
+
+    Returns:
+        The path of the file, and its numbers of tokens and documents.
 
     Raises:
         GPT2Error: There is no text, or the file cannot be written.
@@ -106,7 +109,7 @@ def encode_files(
         csv_format: How the rows of `.csv` files become documents.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
-        min_characters: Minimum characters of a batch; the last one may be shorter. No text gives no batch.
+        min_characters: Minimum characters of a batch; the last one may be shorter. Without text, there is no batch.
     """
     size = documents.total_size(paths)
     leading = pack_separator(encoder)

@@ -1,4 +1,4 @@
-"""Opens text files, compressed or not, in the given encoding or the one of their byte-order mark."""
+"""A reader of text files, compressed or not, which detects byte-order marks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpt2.errors import GPT2Error, printable_name, summarize_names
 from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, count_undecodable, encoding_from_bom
 
 # Remarks, each followed by the names of its files.
-NUL_REMARK = "NUL characters, as in UTF-16 without a byte-order mark, whose encoding must be given, or in binary files"
+NUL_REMARK = "NUL characters, as in binary files, or in UTF-16 without a byte-order mark (set its encoding)"
 BYTE_ORDER_MARK_REMARK = "read as {}, as the byte-order mark says"
 
 
@@ -43,7 +43,7 @@ class TextFileReader:
         """Open a file.
 
         Yields:
-            The file as it is on the disk, whose position shows the progress, and its text.
+            The binary file on the disk, whose position shows the progress, and its decoded text.
 
         Raises:
             GPT2Error: Reading in the block failed. The message names the file.
@@ -67,7 +67,7 @@ class TextFileReader:
         self.remarks.setdefault(remark, {})[printable_name(path)] = None
 
     def report(self) -> None:
-        """Give one warning for each remark, with the names of its files, and forget them."""
+        """Give one warning for each remark, with the names of its files, and clear the remarks."""
         self.undecodable.report()
         for remark, names in self.remarks.items():
             warnings.warn(f"{remark}: {summarize_names(names)}", stacklevel=2)

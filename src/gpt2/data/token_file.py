@@ -1,4 +1,4 @@
-"""Files of ids: `.npy`, one row of ids that is read piece by piece, and the old tools' `.npz`.
+"""Files of ids: `.npy` with one row of ids, which is read piece by piece, and the old tools' `.npz`.
 
 `data.npy` has a sidecar, `data.json`, that names the vocabulary of its ids.
 """
@@ -22,9 +22,9 @@ from gpt2.errors import GPT2Error, printable_name
 from gpt2.files import atomic_write
 from gpt2.text.vocabulary import Vocabulary, type_code
 
-BLOCK_IDS = 1 << 22  # ids that are in memory together
+BLOCK_IDS = 1 << 22  # ids in memory at the same time
 MAX_SIDECAR_BYTES = 1 << 12  # more than a sidecar has; another .json file may have gigabytes
-MAX_REASON_CHARACTERS = 200  # of an error message that may quote a damaged file
+MAX_REASON_CHARACTERS = 200  # length of an error message that may quote a damaged file
 ENCODE_COMMAND = "python3 encode.py TEXT"
 SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
@@ -103,11 +103,13 @@ class NpzWriter(TokenWriter):
 
 @contextlib.contextmanager
 def write(path: Path, encoder: Vocabulary) -> Iterator[TokenWriter]:
-    """Yield the writer of a file that gets its name when the block succeeds: a `.npz` if `path` ends so, else a `.npy`.
+    """Yield the writer of a file, which gets its name when the block succeeds.
+
+    If the suffix of `path` is `.npz`, the file is a `.npz`, else a `.npy`.
 
     Raises:
-        GPT2Error: The file cannot be written. The name of its sidecar belongs to another file; this is checked before
-            anything is written.
+        GPT2Error: The file cannot be written, or the name of its sidecar belongs to another file. The name is checked
+            before anything is written.
     """
     if path.suffix.lower() == ".npz":
         with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -132,7 +134,7 @@ def sidecar_of(path: Path) -> Path:
 
 
 def read_sidecar(path: Path) -> dict[str, str | int] | None:
-    """Return the content of a sidecar; None if the file does not exist or is something else."""
+    """Return the content of a sidecar; None if the file does not exist or is not a sidecar."""
     try:
         if not path.is_file():
             return None
@@ -169,7 +171,7 @@ class TokenFile:
         self.start = self.file.tell()
         size = os.fstat(self.file.fileno()).st_size - self.start
         if size < self.tokens * self.dtype.itemsize:
-            raise ValueError(f"it is cut off: {size} bytes are not {self.tokens} ids")
+            raise ValueError(f"it is cut off: it has {size} bytes for {self.tokens} ids")
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Return the ids [count] from position `start`.
@@ -294,15 +296,15 @@ def read_npz(path: Path, encoder: Vocabulary) -> Iterator[np.ndarray]:
 
 
 def check_ids(ids: np.ndarray, path: Path, encoder: Vocabulary) -> None:
-    """Check that all ids are below n_vocab.
+    """Check that all ids are from 0 to n_vocab - 1.
 
     Raises:
-        GPT2Error: One of them is not.
+        GPT2Error: An id is out of range.
     """
     for i in (int(ids.max()), int(ids.min())) if len(ids) else ():
         if not 0 <= i < encoder.n_vocab:
             raise GPT2Error(
-                f"{printable_name(path)} holds the id {i}, the model's are below {encoder.n_vocab};"
+                f"{printable_name(path)} holds the id {i}, but the model's ids are below {encoder.n_vocab};"
                 f" {_encode_again(path)}"
             )
 

@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE vocabulary (Sennrich et al. 2016, on bytes as Radford et al. 2019) on text.
+"""Training of a byte-level BPE vocabulary on text (Sennrich et al. 2016, on bytes as in Radford et al. 2019).
 
 The files are OpenAI's, `encoder.json` and `vocab.bpe`, so that every command reads them.
 """
@@ -25,7 +25,7 @@ from gpt2.text.undecodable import without_surrogates
 MIN_VOCAB_SIZE = 256 + 1  # the bytes and the end of text
 MAX_VOCAB_SIZE = 1 << 20  # larger than any vocabulary; the trainer allocates memory for all ids before it reads text
 MIN_FREQUENCY = 2  # a pair that occurs once is not worth a merge
-BUFFER_CHARACTERS = 1 << 16  # of one text; the package tokenizers reads 256 texts ahead
+BUFFER_CHARACTERS = 1 << 16  # length of one text; the package tokenizers reads 256 texts ahead
 
 Merges = list[tuple[str, str]]
 
@@ -51,9 +51,12 @@ def train(
         csv_format: How the rows of `.csv` files become documents.
         report: Called with (done, total) bytes.
 
+    Returns:
+        The trained vocabulary.
+
     Raises:
         UsageError: n_vocab is out of range.
-        GPT2Error: There is no text, a file is damaged, `out` contains a model, whose vocabulary would be replaced, or
+        GPT2Error: There is no text, a file is damaged, `out` contains a model (its vocabulary would be replaced), or
             `out` cannot be written.
     """
     if not MIN_VOCAB_SIZE <= n_vocab <= MAX_VOCAB_SIZE:
@@ -87,7 +90,7 @@ def _build_encoder(merges: Merges) -> Encoder:
 def _read_texts(
     paths: list[Path], encoding: str, csv_format: documents.CsvFormat, report: ByteProgress
 ) -> Generator[str, None, None]:
-    """Yield the text of the files in texts of about BUFFER_CHARACTERS."""
+    """Yield the text of the files in strings of about BUFFER_CHARACTERS."""
     size = documents.total_size(paths)
     done = 0
     for part in documents.read(paths, encoding, csv_format):
@@ -113,7 +116,9 @@ def _train_merges(texts: Iterator[str], n_merges: int) -> Merges:
     )
     tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges]  # older versions: "a b"
+    return [
+        tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges
+    ]  # a string in older versions
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Windows of a long row of ids: which tokens each training update uses.
+"""Windows of a long row of ids, which select the tokens of each training update.
 
 The windows of update n depend only on (seed, n), so that a resumed run does not need to store a position in its data.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from gpt2.data.token_file import Ids
 from gpt2.errors import GPT2Error
 
-# The purposes of an update's random numbers; each has a stream of its own.
+# The purposes of an update's random numbers; each purpose has a separate stream.
 POSITION_NUMBERS = 0
 NOISE_NUMBERS = 1
 SAMPLE_NUMBERS = 2
@@ -38,15 +38,15 @@ def check_length(ids: Ids, window: int, name: str) -> None:
     Args:
         ids: The ids [tokens].
         window: Tokens of a window.
-        name: What the ids are, for the error message.
+        name: The name of the ids in the error message.
 
     Raises:
-        GPT2Error: There are too few.
+        GPT2Error: There are too few ids.
     """
     if len(ids) < window:
         raise GPT2Error(
-            f"{name} has {len(ids)} tokens, but one window is {window} (n_ctx and the token after it);"
-            " give more text, or train a model of a smaller n_ctx"
+            f"{name} has {len(ids)} tokens, but one window needs {window} (n_ctx and the token after it);"
+            " give more text, or train a model with a smaller n_ctx"
         )
 
 
@@ -75,5 +75,5 @@ def spread_windows(ids: Ids, window: int, batch_size: int, max_batches: int) -> 
 
 
 def random_generator(seed: int, step: int, purpose: int) -> np.random.Generator:
-    """Return the random numbers of an update for one purpose, such as POSITION_NUMBERS."""
+    """Return the random generator of an update for one purpose, such as POSITION_NUMBERS."""
     return np.random.Generator(np.random.Philox(key=[seed, (purpose << 48) + step]))

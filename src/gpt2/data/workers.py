@@ -1,7 +1,8 @@
-"""Text -> ids on all cores: worker processes that encode batches in order, with a bounded number of them in progress.
+"""Worker processes that encode batches of text on all cores, in order, with few batches in progress.
 
-They are plain child processes, because multiprocessing's would import the main module again, TensorFlow included, and
-would run a program without `if __name__ == "__main__"` a second time. Forking after TensorFlow was loaded may hang.
+The workers are plain child processes. Workers of multiprocessing would import the main module again, including
+TensorFlow, and would run a program without `if __name__ == "__main__"` twice. A fork after TensorFlow is loaded may
+hang.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class EncodedBatch(NamedTuple):
     """The ids of a batch of document parts, with the end of text after each document that ends in it."""
 
     ids: bytes  # an array of type_code(n_vocab)
-    documents: int  # how many documents end in it
+    documents: int  # number of documents that end in it
     size: int  # bytes of the files that were read for it
 
 
@@ -101,7 +102,9 @@ def _encoded(ids: bytes, batch: Sequence[DocumentPart]) -> EncodedBatch:
 
 
 class EncoderPool:
-    """A pool of worker processes. Each is started when it is first needed and served by a thread of this process.
+    """A pool of worker processes, which start when they are first needed.
+
+    A thread of this process serves each worker.
 
     Args:
         encoder: The vocabulary.
@@ -109,7 +112,7 @@ class EncoderPool:
     """
 
     def __init__(self, encoder: Vocabulary, processes: int) -> None:
-        """Start no process yet."""
+        """Create a pool without processes."""
         self.encoder = pickle.dumps(encoder)
         self.threads = ThreadPoolExecutor(processes)
         self.idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -147,7 +150,7 @@ class EncoderPool:
         with self.lock:
             if self.closed:
                 raise GPT2Error("the pool of worker processes is closed")
-            # A session of its own keeps Ctrl-C away from the worker; this process ends it.
+            # In a new session the worker does not receive Ctrl-C; this process ends it.
             process = subprocess.Popen(
                 [sys.executable, "-c", WORKER_PROGRAM, *sys.path],
                 stdin=subprocess.PIPE,
@@ -174,7 +177,11 @@ def _send(process: subprocess.Popen[bytes], message: bytes) -> None:
 
 
 def _request(process: subprocess.Popen[bytes], message: bytes) -> bytes:
-    """Send a pickled batch to a worker and return the packed ids; raise GPT2Error if it failed."""
+    """Send a pickled batch to a worker and return the packed ids.
+
+    Raises:
+        GPT2Error: The worker failed.
+    """
     _send(process, message)
     try:
         answer = pickle.load(_pipe(process.stdout))
@@ -189,12 +196,13 @@ def _ended_error(process: subprocess.Popen[bytes]) -> GPT2Error:
     process.kill()  # it is still running if something else wrote to its stdout
     status = process.wait()
     return GPT2Error(
-        f"a worker process that encoded text ended with status {status}; if memory ran out, use fewer: --workers 1"
+        f"a worker process that encoded text ended with status {status}; if memory ran out, use fewer processes:"
+        " --workers 1"
     )
 
 
 def run_worker() -> None:
-    """Run a worker process: read an encoder and then batches of parts from stdin, write ids or an error to stdout."""
+    """Run a worker process, which reads an encoder and batches from stdin and writes ids or errors to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     encoder = pickle.load(sys.stdin.buffer)
     with contextlib.suppress(EOFError, BrokenPipeError):

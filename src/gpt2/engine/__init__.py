@@ -1,1 +1,4 @@
-"""The engine: token ids in, token ids out. Backends compute the model, a batch decides what they compute."""
+"""The engine, which extends sequences of token ids.
+
+Backends compute the model, and a batch selects the ids that they compute.
+"""

@@ -20,9 +20,9 @@ class Segment(NamedTuple):
 
     Attributes:
         blocks: The numbers of the sequence's blocks, with enough slots for the new ids.
-        start: The position of the first new id; the slots before it are computed already.
+        start: The position of the first new id; the slots before it have been computed.
         ids: The new ids, at least one.
-        n_logits: For how many of the last ids logits are returned.
+        n_logits: How many of the last ids get logits.
     """
 
     blocks: Sequence[int]
@@ -36,7 +36,7 @@ class Logits(NamedTuple):
 
     Attributes:
         values: [W, V] float32.
-        log_totals: [W] float32, the logarithm of the sum of the exponentials: a log-probability is a value minus this.
+        log_totals: [W] float32, the logarithm of the sum of the exponentials. A value minus this is a log-probability.
     """
 
     values: np.ndarray
@@ -44,10 +44,10 @@ class Logits(NamedTuple):
 
 
 class RandomWordsRequest(NamedTuple):
-    """Which random words to draw for a new token.
+    """A request for the random words of a new token.
 
     Attributes:
-        numbers: The random numbers of its sample.
+        numbers: The random numbers of the token's sample.
         token: The number of the new token, from 0.
         ids: The ids [N] that need a word each; None for the whole vocabulary.
     """
@@ -61,7 +61,7 @@ class Backend(Protocol):
     """A model's computation: TensorFlow's functions (`tensorflow.py`), or the native library (`native/backend.py`).
 
     Attributes:
-        name: The backend's name, as users see it.
+        name: The name of the backend, as users see it.
         device: The device that computes, as users see it.
         hparams: The model's sizes.
     """
@@ -71,16 +71,23 @@ class Backend(Protocol):
     hparams: HParams
 
     def new_pool(self) -> BlockPool:
-        """Return an empty cache, for this backend's `extend` only."""
+        """Return an empty cache for this backend's `extend`."""
 
     def extend(self, pool: BlockPool, segments: Sequence[Segment]) -> Logits:
-        """Compute the segments and write their keys and values into their blocks, and into no other slot.
+        """Compute the segments, and write their keys and values into their slots only.
 
-        Each id sees the slots before its segment's `start` and the segment's ids up to itself.
+        Each id attends to the slots before its segment's `start`, and to the segment's ids up to itself.
+
+        Args:
+            pool: A pool from this backend's `new_pool`.
+            segments: The segments to compute.
+
+        Returns:
+            The logits of the last `n_logits` ids of each segment.
 
         Raises:
-            ValueError: A segment exceeds its blocks, the window or the vocabulary; nothing counts as computed.
-            MemoryError: There is not enough memory; nothing counts as computed.
+            ValueError: A segment exceeds its blocks, the window or the vocabulary; no segment counts as computed.
+            MemoryError: There is not enough memory; no segment counts as computed.
         """
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:

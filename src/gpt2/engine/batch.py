@@ -1,8 +1,8 @@
-"""Batches of sequences that join and leave: ids in, one new id per sequence and step out. Text is handled elsewhere.
+"""A batch of sequences, which gain one new id each in a step.
 
 Each sequence has its own length, settings and random numbers, so that its ids do not depend on the others in the batch.
-A step computes the next id of every sequence whose prompt is in the cache and, in the same call, chunks of the other
-prompts, so that the weights are read once for all.
+A step computes the next id of every sequence whose prompt is in the cache. It also computes chunks of the other
+prompts, because the weights are then read once for all of them.
 
 Shapes: V vocabulary.
 """
@@ -21,17 +21,17 @@ from gpt2.engine.kv_cache import BLOCK_SLOTS, MIN_SHARED_IDS, PrefixCache, commo
 from gpt2.engine.token_sequence import TokenChoice, TokenSequence
 from gpt2.errors import UsageError
 
-# Ids of prompts that a step computes if no other sequence waits for its next id.
+# Prompt ids that a step computes if no sequence waits for its next id.
 PREFILL_BUDGET_IDLE = 512
-# The same if others wait: prompts of up to this many ids are prefilled in one step, several if they fit together. The
-# others wait no longer in total than for many small chunks, and a short prompt's own sequence starts soonest.
+# Prompt ids that a step computes if sequences wait: one or several prompts of up to this many ids in total. The
+# sequences wait no longer in total than for many small chunks, and the sequence of a short prompt starts sooner.
 PREFILL_BUDGET_BUSY = 256
 # A single longer prompt is prefilled in chunks, so that no step takes more than about twice as long. A chunk has at
-# least MIN_PREFILL_CHUNK ids, and PREFILL_CHUNK_PER_SEQUENCE ids per decoding sequence. That many keep a batch full if
-# its prompts are somewhat longer than its texts.
+# least MIN_PREFILL_CHUNK ids, or PREFILL_CHUNK_PER_SEQUENCE ids for each decoding sequence: enough to fill the batch if
+# prompts are somewhat longer than texts.
 MIN_PREFILL_CHUNK = 12
 PREFILL_CHUNK_PER_SEQUENCE = 1.5
-# Ids of an echoed prompt in a step: each of them needs logits, which take 200 kB.
+# Prompt ids in a step if each of them needs logits, which take 200 kB per id.
 ECHO_CHUNK_IDS = 64
 
 Plan = list[tuple[TokenSequence, Segment]]
@@ -57,11 +57,12 @@ class Batch:
 
         Args:
             backend: The backend that computes.
-            prefixes: The prefix cache, and with it the pool of blocks; None for a new one.
-            max_blocks: How many blocks all sequences may take together; None for as many as there is memory for. A
-                sequence waits until enough blocks are free; one that needs more than max_blocks runs alone.
-            prefill_budget: How many ids of prompts a step computes along with other sequences' next ids; None for
-                a small budget while a single long prompt is prefilled, and a larger one otherwise.
+            prefixes: The prefix cache, whose pool of blocks the batch uses; None for a new one.
+            max_blocks: The maximum number of blocks of all sequences; None for as many as fit into memory. If there are
+                not enough blocks for a sequence, it waits until others have left. A sequence that needs more than
+                max_blocks runs alone.
+            prefill_budget: How many prompt ids a step computes along with other sequences' next ids; None for a few if
+                only one long prompt waits, and for more otherwise.
         """
         self.backend = backend
         self.prefill_budget = prefill_budget
@@ -70,14 +71,14 @@ class Batch:
         self.max_blocks = self.pool.n_available if max_blocks is None else max_blocks
         self.sequences: dict[int, TokenSequence] = {}
         self.numbers = itertools.count()
-        self.n_reported: dict[int, int] = {}  # how many choices of each sequence `step` has returned
+        self.n_reported: dict[int, int] = {}  # number of choices of each sequence that `step` has returned
 
     def __len__(self) -> int:
         """Return the number of sequences."""
         return len(self.sequences)
 
     def __enter__(self) -> Batch:
-        """Return the batch, whose sequences leave at the end of the block."""
+        """Return the batch itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +87,7 @@ class Batch:
             self.remove(number)
 
     def add(self, sequence: TokenSequence) -> int:
-        """Add a sequence and return the number by which its choices are known.
+        """Add a sequence and return its number in the batch.
 
         The batch works on a copy, so that the same sequence can be added again.
 
@@ -96,7 +97,7 @@ class Batch:
         hparams = self.backend.hparams
         prompt = sequence.prompt
         if not len(prompt) or not 0 <= min(prompt) <= max(prompt) < hparams.n_vocab:
-            raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}: {prompt}")
+            raise UsageError(f"a prompt needs at least one id, all from 0 to {hparams.n_vocab - 1}, not {prompt}")
         max_biased = max(sequence.sampling.logit_bias, default=0)
         if max_biased >= hparams.n_vocab:
             raise UsageError(f"logit_bias takes ids from 0 to {hparams.n_vocab - 1}, not {max_biased}")
@@ -112,23 +113,24 @@ class Batch:
         self.pool.release(sequence.blocks)
 
     def prompt_choices(self, number: int) -> list[TokenChoice | None]:
-        """Return the log-probabilities of the prompt's ids in the window, once a sequence with `echo` has a choice.
+        """Return the log-probabilities of the prompt's ids in the window, with None for the first id.
 
-        The first id has None.
+        The sequence must have `echo` and at least one choice.
         """
         return self.sequences[number].prompt_choices
 
-    def has_room(self, sequence: TokenSequence) -> bool:
-        """Return whether the sequence could be admitted at once."""
+    def can_start(self, sequence: TokenSequence) -> bool:
+        """Return whether the sequence could be admitted immediately."""
         if not self.sequences:
             return True
         n_taken = sum([other.max_blocks for other in self.sequences.values()])
         return not n_taken or n_taken + sequence.count_blocks(self.backend.hparams.n_ctx) <= self.max_blocks
 
     def step(self) -> list[TokenChoice]:
-        """Return the next id of each sequence whose prompt is in the cache; none while only prompts are prefilled.
+        """Return the next id of each sequence whose prompt is in the cache.
 
-        An interruption (Ctrl-C, MemoryError) leaves all sequences as they were, and `step` can be called again.
+        If a step only prefills prompts, the list is empty. An interruption (Ctrl-C, MemoryError) leaves all sequences
+        unchanged, and `step` can be called again.
         """
         choices = self._unreported()
         if not choices:
@@ -162,7 +164,7 @@ class Batch:
                 else:
                     prefilling.append(sequence)
         budget = self._prefill_budget(len(plan), prefilling)
-        chunks: list[TokenSequence] = []  # sequences of whose prompts this step computes a chunk
+        chunks: list[TokenSequence] = []  # sequences with a chunk of their prompt in this step
         for sequence in prefilling:
             if budget > 0 and (sequence.blocks or self._start_prefill(sequence, chunks)):
                 segment = sequence.next_segment(min(budget, ECHO_CHUNK_IDS) if sequence.echo else budget)
@@ -172,7 +174,7 @@ class Batch:
         return plan
 
     def _admit(self) -> None:
-        """Admit sequences in the order in which they came, while there are blocks for all that they may take."""
+        """Admit sequences in the order of their arrival, as long as there are enough blocks for their full lengths."""
         n_taken = sum([sequence.max_blocks for sequence in self.sequences.values() if sequence.is_admitted])
         for sequence in self.sequences.values():
             if not sequence.is_admitted:
@@ -182,7 +184,7 @@ class Batch:
                 sequence.is_admitted = True
 
     def _prefill_budget(self, n_decoding: int, prefilling: list[TokenSequence]) -> int:
-        """Return how many ids of prompts this step computes."""
+        """Return how many prompt ids this step computes."""
         if not n_decoding:
             return PREFILL_BUDGET_IDLE
         if self.prefill_budget is not None:
@@ -195,10 +197,10 @@ class Batch:
         return PREFILL_BUDGET_BUSY
 
     def _start_prefill(self, sequence: TokenSequence, chunks: list[TokenSequence]) -> bool:
-        """Give the sequence the blocks of its cached prefix.
+        """Assign the blocks of the cached prefix to the sequence.
 
         Returns:
-            False while another sequence of this step computes more of the same prefix, which is worth waiting for.
+            False if the sequence should wait, because another sequence in this step computes more of the same prefix.
         """
         if sequence.echo and not sequence.choices:
             return True
@@ -222,7 +224,7 @@ class Batch:
                 self.pool.release(blocks)
 
     def _allocate(self, plan: Plan) -> None:
-        """Allocate the blocks of this step, and prepare some of those that following steps will need.
+        """Allocate the blocks of this step, and prepare some blocks for the following steps.
 
         Raises:
             MemoryError: There is no memory for a block of this step.
@@ -230,14 +232,16 @@ class Batch:
         for sequence, segment in plan:
             while len(sequence.blocks) * BLOCK_SLOTS < segment.start + len(segment.ids):
                 sequence.blocks.append(self._new_block())
-        if any([sequence.choices for sequence, _ in plan]):  # a step that only prefills delays no other sequence
+        if any([sequence.choices for sequence, _ in plan]):  # no sequence waits for a step that only prefills
             growing = [len(segment.ids) for sequence, segment in plan if sequence.grows_soon]
             if growing:
-                with contextlib.suppress(MemoryError):  # later, cached prefixes can still make way
+                with contextlib.suppress(MemoryError):  # a later step can still free cached prefixes
                     self.pool.reserve(len(growing), 2 * sum(growing))
 
     def _new_block(self, source: int | None = None) -> int:
-        """Return a new block, a copy of the source if there is one. If memory is short, cached prefixes are forgotten.
+        """Return a new block, which is a copy of the source block if there is one.
+
+        If there is not enough memory, all cached prefixes are removed.
 
         Raises:
             MemoryError: There is no memory for the block, even without cached prefixes.
@@ -250,10 +254,10 @@ class Batch:
             return allocate()
 
     def _advance(self, plan: Plan, logits: Logits) -> tuple[list[TokenSequence], list[np.ndarray], list[np.floating]]:
-        """Update the sequences' progress: the cache holds the plan's ids now.
+        """Record the ids that the cache holds after a step.
 
         Returns:
-            The sequences whose next id can be chosen, and for each its logits [V] and log total.
+            The sequences whose next id can be chosen, and each sequence's logits [V] and log total.
         """
         sequences: list[TokenSequence] = []
         values: list[np.ndarray] = []
@@ -275,14 +279,14 @@ class Batch:
         return sequences, values, log_totals
 
     def _score_prompt(self, sequence: TokenSequence, segment: Segment, logits: Logits) -> None:
-        """Record the log-probabilities of the prompt's ids that follow the segment's positions."""
+        """Store the log-probabilities of the prompt's ids that follow the segment's positions."""
         start = segment.start + 1
         following = sequence.window[start : start + len(segment.ids)].tolist()
         scored = [_token_choice(sequence, token, *position) for token, position in zip(following, zip(*logits))]
         sequence.prompt_choices = [*(sequence.prompt_choices[:start] or [None]), *scored]
 
     def _choose(self, sequences: list[TokenSequence], values: list[np.ndarray], log_totals: list[np.floating]) -> None:
-        """Choose the next id of each sequence; the random words are drawn for all of them at once."""
+        """Choose the next id of each sequence, with random words from one call for all sequences."""
         tokens: dict[int, int] = {}
         candidates: dict[int, sample.Candidates] = {}
         requests: list[RandomWordsRequest] = []
@@ -309,7 +313,7 @@ class Batch:
 
 
 def _token_choice(sequence: TokenSequence, token: int, logits: np.ndarray, log_total: np.floating) -> TokenChoice:
-    """Return a token with its log-probability, and the most likely ones if they were requested."""
+    """Return a token with its log-probability, and the most likely tokens if they were requested."""
     logprob = float(logits[token] - log_total)
     if not sequence.top_logprobs:
         return TokenChoice(sequence.number, token, logprob)

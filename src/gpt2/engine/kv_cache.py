@@ -1,9 +1,9 @@
-"""The key/value cache: a pool of blocks of slots, and the prefixes whose keys and values are in them already.
+"""The key/value cache: a pool of blocks of slots, and an index of the prefixes that the blocks hold.
 
-A sequence owns the blocks that hold it, takes more when it grows and releases them when it leaves, so that keys and
-values never move (as in vLLM's PagedAttention, Kwon et al. 2023). Sequences with a common prefix, such as n samples of
-one prompt or a text and the same text with one more word, share the blocks of that prefix, which are read-only from
-then on (as in SGLang's RadixAttention, Zheng et al. 2024, but cut at the ends of blocks).
+A sequence allocates blocks when it grows and releases them when it leaves, so that keys and values never move (as in
+vLLM's PagedAttention, Kwon et al. 2023). Sequences with a common prefix, such as several samples of one prompt, share
+the blocks of that prefix, which are no longer written to (as in SGLang's RadixAttention, Zheng et al. 2024, but split
+at block boundaries).
 
 Shapes: T ids of a sequence.
 """
@@ -20,10 +20,10 @@ import numpy as np
 from gpt2 import devices
 
 BLOCK_SLOTS = 128  # slots of a block, one token each
-CACHE_MEMORY_SHARE = 0.5  # of the available memory; the computation itself needs some as well
+CACHE_MEMORY_SHARE = 0.5  # share of the available memory; the computation also needs memory
 MIN_SPARE_BYTES = 64 << 20  # memory of unused blocks that is retained for the next sequences
 PREFIX_CACHE_BYTES = 256 << 20  # size of the blocks that a prefix cache retains
-MIN_SHARED_IDS = 4  # a shorter common prefix is computed again: copying it, or waiting for it, takes longer
+MIN_SHARED_IDS = 4  # a shorter common prefix is computed again, which is faster than copying it or waiting for it
 
 
 def blocks_for(n_slots: int) -> int:
@@ -32,10 +32,10 @@ def blocks_for(n_slots: int) -> int:
 
 
 class BlockPool:
-    """The blocks of a cache and how many users each of them has; a backend's subclass says what a block is.
+    """The blocks of a cache and the number of users of each; a backend's subclass provides their memory.
 
-    The number of users is all that is known of a block, so that an interruption leaves nothing half done. Threads may
-    share a pool.
+    The pool stores nothing else about a block, so that an interruption cannot leave it inconsistent. Threads may share
+    a pool.
     """
 
     def __init__(self, block_bytes: int) -> None:
@@ -45,7 +45,7 @@ class BlockPool:
             block_bytes: Memory of one block.
         """
         self.block_bytes = block_bytes
-        self.users: list[int] = []  # of each block
+        self.users: list[int] = []  # number of users of each block
         self.lock = threading.RLock()
 
     @property
@@ -55,7 +55,7 @@ class BlockPool:
 
     @property
     def n_available(self) -> int:
-        """The number of blocks that can still be allocated with the memory that is available now."""
+        """The number of blocks that can still be allocated in the available memory."""
         return int(CACHE_MEMORY_SHARE * devices.available_memory() / self.block_bytes) + self.n_spare
 
     @property
@@ -64,7 +64,7 @@ class BlockPool:
         return len(self._spare_blocks())
 
     def allocate(self) -> int:
-        """Return the number of a block that had no user; the caller becomes its first one.
+        """Return the number of an unused block; the caller becomes its first user.
 
         Raises:
             MemoryError: There is no memory for another block.
@@ -76,14 +76,14 @@ class BlockPool:
             return block
 
     def reserve(self, n_blocks: int, n_slots: int) -> None:
-        """Prepare memory for another block in advance, unless enough spare blocks have some.
+        """Prepare memory for another block in advance, unless there are enough spare blocks.
 
-        To touch memory for the first time takes as long as a step for a block or two, and sequences that started
-        together need their next blocks in the same step. Preparing a few slots in each step spreads that time.
+        Touching the new memory of one or two blocks takes as long as a step, and sequences that started together need
+        their next blocks in the same step. Preparing a few slots in each step spreads that time.
 
         Args:
             n_blocks: How many blocks will be needed soon.
-            n_slots: For how many slots of a block memory is touched now.
+            n_slots: How many slots of a block are touched now.
 
         Raises:
             MemoryError: There is no memory for another block.
@@ -94,7 +94,11 @@ class BlockPool:
                 self.provide_memory(block, n_slots * self.block_bytes // BLOCK_SLOTS)
 
     def _find_unused(self, with_memory: bool) -> int:
-        """Return an unused block, preferably one that has memory, or one that has none, and append one if needed."""
+        """Return an unused block, and append one if needed.
+
+        Args:
+            with_memory: Whether a block with memory is preferred. If False, the block has no memory.
+        """
         unused = [block for block, users in enumerate(self.users) if not users]
         for block in unused:
             if self.has_memory(block) == with_memory:
@@ -111,10 +115,10 @@ class BlockPool:
                 self.users[block] += 1
 
     def release(self, blocks: Iterable[int]) -> None:
-        """Remove a user from each of the blocks, and discard the memory of most blocks that have none left.
+        """Remove a user from each of the blocks, and discard the memory of most unused blocks.
 
-        Sequences that come and go release and allocate blocks all the time, and on a busy or virtual machine new memory
-        can be slower than a step that fills it. So the memory of as many blocks as are in use is retained.
+        The pool retains the memory of as many unused blocks as there are used ones. Sequences release and allocate
+        blocks all the time, and on a busy or virtual machine getting new memory can be slower than a step.
         """
         with self.lock:
             for block in blocks:
@@ -142,24 +146,23 @@ class BlockPool:
         return [block for block, users in enumerate(self.users) if not users and self.has_memory(block)]
 
     def has_memory(self, block: int) -> bool:
-        """Return whether the block can be written to."""
+        """Return whether the block has memory, so that it can be written to."""
         raise NotImplementedError
 
     def provide_memory(self, block: int, max_bytes: int | None = None) -> None:
-        """Give the block memory unless it has some.
+        """Provide memory for the block, unless it already has memory.
 
         Args:
             block: The block's number.
-            max_bytes: How much of the memory is touched now; None for all of it. The block has memory once all of it is
-                touched.
+            max_bytes: How many bytes are touched now; None for all. The block has memory once all bytes are touched.
 
         Raises:
-            MemoryError: There is no memory for it.
+            MemoryError: There is no memory for the block.
         """
         raise NotImplementedError
 
     def discard_memory(self, block: int) -> None:
-        """Give the block's memory back to the system, if the backend can."""
+        """Return the block's memory to the system, if the backend supports this."""
         raise NotImplementedError
 
     def copy_memory(self, source: int, target: int) -> None:
@@ -168,7 +171,7 @@ class BlockPool:
 
 
 class PrefixNode:
-    """A block in the tree of prefixes: the ids that it holds, and the blocks that continue from there."""
+    """A block in the tree of prefixes, with its ids and the blocks that continue them."""
 
     def __init__(self, ids: np.ndarray, block: int, parent: PrefixNode | None) -> None:
         """Create a node without children.
@@ -181,16 +184,16 @@ class PrefixNode:
         self.ids = ids.copy()
         self.block = block
         self.parent = parent
-        self.children: dict[int, list[PrefixNode]] = {}  # by their first id
+        self.children: dict[int, list[PrefixNode]] = {}  # first id -> children
 
 
 class PrefixMatch(NamedTuple):
-    """The longest cached prefix of a sequence: whole blocks to share, and some slots of another one to copy.
+    """The longest cached prefix of a sequence: whole blocks to share, and the first slots of another block to copy.
 
     Attributes:
-        blocks: Blocks that are shared as they are.
-        partial_block: A block whose first slots match; None for none.
-        n_slots: The length of the prefix, the slots of the partial block included.
+        blocks: Blocks that are shared.
+        partial_block: A block whose first slots match, or None.
+        n_slots: The length of the prefix, including the matching slots of the partial block.
     """
 
     blocks: list[int]
@@ -199,29 +202,29 @@ class PrefixMatch(NamedTuple):
 
 
 class PrefixCache:
-    """The prefixes that are in a pool's blocks. All batches with the same weights share one.
+    """A cache of the prefixes in a pool's blocks, for all sequences that are computed with the same weights.
 
-    It is a tree whose nodes are blocks. Only the sequence that a partly filled block came from may extend it; others
-    copy it. Threads may share a prefix cache.
+    It is a tree whose nodes are blocks. A partly filled block may be extended only by the sequence that it came from;
+    other sequences copy it. Threads may share a prefix cache.
     """
 
     def __init__(self, pool: BlockPool, max_bytes: int = PREFIX_CACHE_BYTES) -> None:
         """Create an empty cache.
 
         Args:
-            pool: The blocks that the prefixes are in.
-            max_bytes: Memory of the blocks that are retained; those used least recently are forgotten first.
+            pool: The pool of the prefixes' blocks.
+            max_bytes: Maximum memory of the retained blocks. The least recently used blocks are removed first.
         """
         self.pool = pool
         self.max_blocks = max_bytes // pool.block_bytes
         self.root = PrefixNode(np.zeros(0, np.int32), -1, None)
-        # Least recently used first; each node comes after the nodes below it.
+        # In the order of their last use; each node comes after the nodes below it.
         self.nodes: OrderedDict[PrefixNode, None] = OrderedDict()
 
     def find(self, ids: np.ndarray) -> PrefixMatch:
-        """Return the longest cached prefix of the ids [T] without the last one, whose logits have to be computed.
+        """Return the longest cached prefix of the ids [T] except the last id, whose logits have to be computed.
 
-        The caller becomes a user of the match's blocks, the partial one included, and has to release them.
+        The caller becomes a user of the match's blocks, including the partial one, and must release them.
         """
         with self.pool.lock:
             path: list[PrefixNode] = []
@@ -246,11 +249,11 @@ class PrefixCache:
             return match
 
     def insert(self, ids: np.ndarray, blocks: Sequence[int]) -> None:
-        """Retain what a sequence has computed.
+        """Add a prefix that a sequence has computed.
 
         Args:
             ids: The ids [T] whose keys and values are in the blocks.
-            blocks: The sequence's blocks, to which it only writes after these ids.
+            blocks: The sequence's blocks; from now on it writes only to the slots after these ids.
         """
         with self.pool.lock:
             path = []
@@ -262,20 +265,20 @@ class PrefixCache:
                     break
             self._mark_used(path)
             while len(self.nodes) > self.max_blocks:
-                self._forget_least_recent()
+                self._remove_least_recent()
 
     def clear(self) -> None:
-        """Forget all prefixes."""
+        """Remove all prefixes."""
         with self.pool.lock:
             while self.nodes:
-                self._forget_least_recent()
+                self._remove_least_recent()
 
     def _mark_used(self, path: list[PrefixNode]) -> None:
         for node in reversed(path):
             self.nodes.move_to_end(node)
 
     def _insert_child(self, parent: PrefixNode, ids: np.ndarray, block: int) -> PrefixNode:
-        """Return the node for these ids [1 to BLOCK_SLOTS] below the parent: an existing, an extended or a new one."""
+        """Return the node for these ids [1 to BLOCK_SLOTS] below the parent: an existing, extended or new node."""
         node, n_common = _longest_match(parent, ids)
         if n_common == len(ids):
             return node
@@ -291,9 +294,9 @@ class PrefixCache:
         self.nodes[new] = None
         return new
 
-    def _forget_least_recent(self) -> None:
+    def _remove_least_recent(self) -> None:
         node, _ = self.nodes.popitem(last=False)
-        assert node.parent is not None and not node.children, "nodes are forgotten after the nodes below them"
+        assert node.parent is not None and not node.children, "a node is removed after the nodes below it"
         first = int(node.ids[0])
         siblings = node.parent.children[first]
         siblings.remove(node)
@@ -303,7 +306,7 @@ class PrefixCache:
 
 
 def _longest_match(node: PrefixNode, ids: np.ndarray) -> tuple[PrefixNode, int]:
-    """Return the child that shares most leading ids, and how many; the node itself and 0 if no child shares any."""
+    """Return the child that shares the most leading ids and their number; if there is none, the node itself and 0."""
     best = node
     max_common = 0
     for child in node.children.get(int(ids[0]), ()) if len(ids) else ():

@@ -1,4 +1,4 @@
-"""The choice of a backend for a model: the native one if this machine can use it, else TensorFlow's."""
+"""The choice of a backend for a model: the native backend if it works on this machine, else TensorFlow's."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gpt2.request import DEFAULT_PRECISION
 def native_library(notify: Callable[[str], None] = no_callback, threads: int | None = None) -> ctypes.CDLL:
     """Return the native library, if this machine computes on its CPU.
 
-    If there is a GPU driver, TensorFlow is started to see whether it can use a GPU; otherwise it is not imported.
+    If there is a GPU driver, TensorFlow is started to check whether it can use a GPU. Otherwise it is not imported.
 
     Args:
-        notify: Called with a line before anything that takes especially long.
+        notify: Called with a line of text before each especially slow step.
         threads: The number of TensorFlow's threads, if it is started.
 
     Raises:
@@ -53,7 +53,7 @@ def load_backend(
         directory: The model's files.
         precision: The weights' precision in memory.
         native: Whether to try the native library, which is optional.
-        notify: Called with a line before anything that takes especially long.
+        notify: Called with a line of text before each especially slow step.
         threads: How many threads compute; None for one per core.
         cache: Whether packed weights may be stored, and loaded, for the next process (`native.packed_store`).
 
@@ -86,17 +86,17 @@ def all_backends(weights: Mapping[str, Any], hparams: HParams, threads: int | No
     """Yield every backend that works on this machine, each with the same weights.
 
     Args:
-        weights: Nested, float32, in OpenAI's layout.
+        weights: Nested float32 weights in OpenAI's layout.
         hparams: The model's sizes.
         threads: How many threads compute; None for one per core.
     """
-    wrapped: Weights = wrap_arrays(weights, checkpoint.layout)
+    named_weights: Weights = wrap_arrays(weights, checkpoint.layout)
     if tensorflow_startup.is_tensorflow_installed():
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
-        yield TensorFlowBackend(as_tensors(wrapped), hparams)
+        yield TensorFlowBackend(as_tensors(named_weights), hparams)
     with contextlib.suppress(NoLibraryError):
-        yield NativeBackend(native_library(threads=threads), wrapped, hparams, threads=threads)
+        yield NativeBackend(native_library(threads=threads), named_weights, hparams, threads=threads)
 
 
 def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
@@ -104,14 +104,14 @@ def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
     try:
         return tensorflow_startup.start_tensorflow(threads, return_memory=True)
     except GPT2Error as error:
-        raise GPT2Error(f"{error}. There is no native step either: {no_library}") from error
+        raise GPT2Error(f"{error}. The native step is not available either: {no_library}") from error
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
-        raise GPT2Error(f"TensorFlow is not installed, and there is no native step: {no_library}") from error
+        raise GPT2Error(f"TensorFlow is not installed, and the native step is not available: {no_library}") from error
 
 
 def _trim_memory() -> None:
-    """Return the memory that only loading needed to the system; glibc does not do so by itself."""
+    """Return unused memory to the system after loading, which glibc does not do by itself."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,7 @@
-"""Quantization of weights to one byte each while they are loaded. A decode step reads all of them.
+"""Quantization of weights to one byte each while they are loaded.
 
-With TensorFlow, activations and sums stay float32; the native step rounds activations as well, as bytes.h describes.
+It makes decode steps faster, because each step reads all weights. With TensorFlow, activations and sums stay float32.
+The native step rounds activations as well, as bytes.h describes.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ MAX_INT8 = 127
 
 
 def to_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Quantize a matrix: weight-only, symmetric, rounded to nearest, with a scale per output channel.
+    """Quantize a matrix symmetrically, rounding to nearest, with a scale for each output channel.
 
-    A row's largest weight becomes 127 or -127, and no weight of the row is off by more than half of 1/127 of it.
+    A row's largest weight becomes 127 or -127, so that the error of each weight is at most 1/254 of the largest.
 
     Args:
         w: [O, I] float32.

@@ -1,6 +1,6 @@
-"""GPT-2 in NumPy and float64, without a cache: slow and obvious, the oracle of the fast paths.
+"""A slow and simple GPT-2 in NumPy and float64, without a cache, for checking the fast implementations.
 
-It shares only the weights' names with `model.py`, and does not use TensorFlow.
+It shares only the weights' names with `model.py`, and it does not use TensorFlow.
 
 Shapes: T time, H heads, D head size, E embedding, V vocabulary.
 """
@@ -97,8 +97,8 @@ def trace(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -
 def unembed(weights: Mapping[str, Any], hparams: HParams, x: np.ndarray) -> np.ndarray:
     """Return the logits [T, V] of hidden states [T, E].
 
-    After the last layer these are the model's; after another layer they are its guess so far (the "logit lens",
-    nostalgebraist 2020).
+    Hidden states after the last layer give the model's logits. Hidden states after an earlier layer give a preliminary
+    guess (the "logit lens", nostalgebraist 2020).
     """
     x = _norm(x, **weights["ln_f"], epsilon=hparams.layer_norm_epsilon)
     if hparams.is_factorized:
@@ -109,14 +109,14 @@ def unembed(weights: Mapping[str, Any], hparams: HParams, x: np.ndarray) -> np.n
 def logits(weights: Mapping[str, Any], hparams: HParams, tokens: Sequence[int]) -> np.ndarray:
     """Return the logits [T, V] float64 of the ids [T] of one text.
 
-    The weights are nested dictionaries of anything that NumPy can convert to an array.
+    The weights are nested dictionaries of values that NumPy can convert to arrays.
     """
     weights = _float64(weights)
     return unembed(weights, hparams, trace(weights, hparams, tokens).hidden[-1])
 
 
 def read(weights: Weights) -> dict[str, Any]:
-    """Return a model's weights, from any format, as `trace` takes them.
+    """Return a model's weights from any format, nested as `trace` takes them.
 
     Raises:
         GPT2Error: A weight is damaged.
@@ -136,7 +136,7 @@ def _float64(weights: Any) -> Any:
 
 
 def random_weights(hparams: HParams, seed: int) -> dict[str, Any]:
-    """Return nested float32 weights of a size at which every part of the model matters."""
+    """Return random nested float32 weights, large enough for every part of the model to affect the logits."""
     rng = np.random.default_rng(seed)
     values = {name: rng.standard_normal(shape, np.float32) for name, shape in hparams.weight_shapes().items()}
     return nest((name, 1 + 0.1 * x if name.endswith("/g") else 0.08 * x) for name, x in values.items())

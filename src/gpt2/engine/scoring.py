@@ -1,7 +1,8 @@
-"""Log-probabilities of existing ids. No ids are chosen, and only the logits of one step are in memory.
+"""Log-probabilities of given ids, computed with the logits of only one step in memory.
 
-Spans of ids are computed in order, in steps of a fixed number of ids: a long span in several steps, several short ones
-in one. The prefix that a span shares with the one before it is computed once, such as a question with several answers.
+Spans of ids are computed in order, in steps of a fixed number of ids. A long span takes several steps, and several
+short spans share a step. A prefix that a span shares with the previous span, such as a question with several answers,
+is computed once.
 
 Shapes: T ids of a span, S scored ids, N most likely ids, V vocabulary.
 """
@@ -18,17 +19,17 @@ from gpt2 import sample
 from gpt2.engine.backend import Backend, Logits, Segment
 from gpt2.engine.kv_cache import BLOCK_SLOTS, MIN_SHARED_IDS, BlockPool, blocks_for, common_prefix_length
 
-# Ids of a step, whose logits are 26 MB with GPT-2's vocabulary. Fewer take longer (64: 5%), and more save nothing: from
-# 32 MB on the C library requests new pages from the system in every step, which sometimes takes several times as long.
+# Ids of a step; their logits take 26 MB with GPT-2's vocabulary. Fewer ids are slower (64: 5%), and more are not
+# faster: from 32 MB on, the C library requests new pages in every step, which can take several times as long.
 STEP_IDS = 128
-MAX_ACTIVE_SPANS = 16  # computed at the same time: each takes at least a block of the cache
+MAX_ACTIVE_SPANS = 16  # spans in progress; each takes at least one block of the cache
 
 
 class Span(NamedTuple):
     """Consecutive ids, the last of which are scored.
 
     Attributes:
-        ids: [T], at most n_ctx + 1 ids: the last one is not computed.
+        ids: [T], at most n_ctx + 1 ids, because the last one is not computed.
         n_scored: How many of the last ids are scored, each given all ids before it; from 1 to T - 1.
     """
 
@@ -37,7 +38,7 @@ class Span(NamedTuple):
 
 
 class ScoreOptions(NamedTuple):
-    """What is computed in addition to log-probabilities.
+    """Options that select results in addition to log-probabilities.
 
     Attributes:
         ranks: Whether each id's rank is computed.
@@ -53,7 +54,7 @@ class SpanScores(NamedTuple):
 
     Attributes:
         logprobs: [S] float32, natural logarithms.
-        ranks: [S] int32, 1 plus the number of more likely ids; [0] unless requested.
+        ranks: [S] int32, 1 plus the number of more likely ids; empty unless requested.
         top_ids: [S, N] int32, most likely first.
         top_logprobs: [S, N] float32.
     """
@@ -68,12 +69,13 @@ LOGPROBS_ONLY = ScoreOptions()
 
 
 def score_spans(backend: Backend, spans: Iterable[Span], options: ScoreOptions = LOGPROBS_ONLY) -> Iterator[SpanScores]:
-    """Yield the scores of each span in order; a few spans are taken before the first is complete.
+    """Yield the scores of each span in order.
 
-    Log-probabilities are those of the raw logits.
+    A few spans are taken from the iterable before the first is complete. Log-probabilities are computed from the raw
+    logits.
 
     Raises:
-        MemoryError: There is not enough memory for a window.
+        MemoryError: There is not enough memory for the blocks of a span.
     """
     pool = backend.new_pool()
     queue = _SpanQueue(spans, pool)
@@ -88,17 +90,17 @@ def score_spans(backend: Backend, spans: Iterable[Span], options: ScoreOptions =
 
 
 class _SpanQueue:
-    """The spans that are being computed, in order, and the one that follows."""
+    """The spans in progress, in order, and the next span."""
 
     def __init__(self, spans: Iterable[Span], pool: BlockPool) -> None:
         self.pending = map(_ActiveSpan, spans)
         self.pool = pool
         self.active: deque[_ActiveSpan] = deque()
-        self.newest: _ActiveSpan | None = None  # retains its blocks for the next one, which may share a prefix
+        self.newest: _ActiveSpan | None = None  # retains its blocks for the next span, which may share a prefix
         self.following = next(self.pending, None)
 
     def next_segments(self) -> list[Segment]:
-        """Return the next ids of as many spans as fit a step; none when all are complete.
+        """Return the next ids of as many spans as fit into a step; empty if all are complete.
 
         Raises:
             MemoryError: There is not enough memory for a block.
@@ -112,7 +114,7 @@ class _SpanQueue:
         return segments
 
     def _activate_next(self) -> bool:
-        """Start the following span if possible, and return whether it was started."""
+        """Start the next span if possible, and return whether it has started."""
         new = self.following
         previous = self.newest
         if new is None or len(self.active) == MAX_ACTIVE_SPANS or not new.start(previous, self.pool):
@@ -134,13 +136,13 @@ class _SpanQueue:
 
 
 class _ActiveSpan:
-    """A span and how much of it has been computed."""
+    """A span and its progress."""
 
     def __init__(self, span: Span) -> None:
         self.ids = span.ids
         self.inputs = np.asarray(span.ids[:-1], np.int32)
         self.first_scored = len(self.inputs) - span.n_scored  # the first position that needs logits
-        assert 1 <= span.n_scored <= len(self.inputs), "an id is scored, and an id precedes it"
+        assert 1 <= span.n_scored <= len(self.inputs), "n_scored must be from 1 to T - 1"
         self.blocks: list[int] = []
         self.n_computed = 0
         self.parts: list[SpanScores] = []
@@ -150,7 +152,7 @@ class _ActiveSpan:
         return self.n_computed == len(self.inputs)
 
     def start(self, previous: _ActiveSpan | None, pool: BlockPool) -> bool:
-        """Share the previous span's prefix; return False until that span is computed far enough."""
+        """Start with the previous span's prefix; return False until that prefix is computed."""
         n_common = 0
         if previous is not None:
             n_common = min(common_prefix_length(previous.inputs, self.inputs), self.first_scored)
@@ -194,7 +196,7 @@ class _ActiveSpan:
 
 
 def score_logits(ids: np.ndarray, logits: Logits, options: ScoreOptions) -> SpanScores:
-    """Return the scores of ids [S] by the logits of the S positions before them."""
+    """Return the scores of ids [S] from the logits of the S positions before them."""
     values = logits.values
     log_totals = logits.log_totals
     chosen = values[np.arange(len(ids)), ids]

@@ -1,4 +1,4 @@
-"""The TensorFlow backend: the model's compiled functions, and a cache that they write into in place.
+"""The TensorFlow backend: the model's compiled functions, and a cache that they update in place.
 
 Shapes: N sequences, T time, M blocks of a sequence, K new ids of all sequences, W positions that need logits, S slots
 of a block, L layers, H heads, D head size, E embedding, V vocabulary.
@@ -42,7 +42,7 @@ class TensorBlockPool(BlockPool):
         return len(self.tensors[0]) // self.n_head
 
     def has_memory(self, block: int) -> bool:
-        """See `BlockPool`."""
+        """Implement `BlockPool.has_memory`."""
         return block < self.capacity
 
     def provide_memory(self, block: int, max_bytes: int | None = None) -> None:
@@ -58,7 +58,7 @@ class TensorBlockPool(BlockPool):
         """Do nothing: a tensor cannot shrink."""
 
     def copy_memory(self, source: int, target: int) -> None:
-        """See `BlockPool`."""
+        """Implement `BlockPool.copy_memory`."""
         source_rows = tf.range(source * self.n_head, (source + 1) * self.n_head)
         target_rows = tf.range(target * self.n_head, (target + 1) * self.n_head)
         self.tensors = [
@@ -73,7 +73,7 @@ class SegmentTensors(NamedTuple):
     Attributes:
         tokens: [N, T] ids, zeros after a segment's last one.
         block_table: [N, M] numbers of blocks, arbitrary after a sequence's last one.
-        starts: [N] slots before the new ids.
+        starts: [N] number of slots before the new ids.
         new: [K, 2] sequence and time of each new id.
         slots: [K, 2] block and slot that each new id is written to.
         outputs: [W, 2] sequence and time of each position that needs logits.
@@ -88,7 +88,7 @@ class SegmentTensors(NamedTuple):
 
 
 class TensorFlowBackend:
-    """A model's compiled functions, which hold no state and are shared by all batches; see `engine.backend.Backend`."""
+    """A backend that consists of a model's compiled functions, which hold no state and serve all batches."""
 
     def __init__(
         self,
@@ -101,12 +101,12 @@ class TensorFlowBackend:
         """Prepare the model's functions.
 
         Args:
-            weights: Nested tensors or variables, used as they are: a variable's value at the time of each call counts.
-                Matrices may be `model.NarrowMatrix`.
+            weights: Nested tensors or variables; matrices may be `model.NarrowMatrix`. Each call uses the current
+                values of variables.
             hparams: The model's sizes.
             device: The device that TensorFlow computes on, as `tensorflow_startup.start_tensorflow` returns it.
-            name: The backend's name, as users see it.
-            compiled: Whether to compile the functions. Op by op they are slow, and the oracle of the compiled ones.
+            name: The name of the backend, as users see it.
+            compiled: Whether the functions are compiled. If False, they run op by op, which is slow but easy to check.
         """
         self.device = device
         self.name = name
@@ -123,16 +123,17 @@ class TensorFlowBackend:
         self.forward = function(self._forward, input_signature=signature)
         self.write = function(self._write, input_signature=[cache, new, pairs, pairs])
         self.step = self.forward
-        # XLA widens a narrow weight while it multiplies. Without it a widened copy is made, which only pays in prefill.
+        # XLA widens a narrow weight while it multiplies. Without XLA, a widened copy is made,
+        # which is worthwhile only for prefill.
         if compiled and isinstance(weights["wte"], model.NarrowMatrix):
             self.step = function(self._forward, input_signature=signature, jit_compile=True)
 
     def new_pool(self) -> TensorBlockPool:
-        """See `Backend`."""
+        """Implement `Backend.new_pool`."""
         return TensorBlockPool(self.hparams)
 
     def extend(self, pool: BlockPool, segments: Sequence[Segment]) -> Logits:
-        """See `Backend`."""
+        """Implement `Backend.extend`."""
         assert isinstance(pool, TensorBlockPool)
         for segment in segments:
             self._check(pool, segment)
@@ -148,22 +149,22 @@ class TensorFlowBackend:
         return Logits(values, np.log(np.exp(values - largest).sum(axis=1)) + largest[:, 0])
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
-        """See `Backend`."""
+        """Implement `Backend.random_words`."""
         return [request.numbers.words(request.token, self.hparams.n_vocab, request.ids) for request in requests]
 
     def _check(self, pool: TensorBlockPool, segment: Segment) -> None:
         end = segment.start + len(segment.ids)
         if not 0 <= segment.n_logits <= len(segment.ids) > 0:
-            raise ValueError("counts must be from 1, and at least the number of logits")
+            raise ValueError("a segment needs at least one id, and at most as many logits as ids")
         if segment.start < 0 or end > min(len(segment.blocks) * BLOCK_SLOTS, self.hparams.n_ctx):
-            raise ValueError("positions out of range")
+            raise ValueError("a segment's positions exceed its blocks or the window")
         if not all(0 <= block < pool.capacity for block in segment.blocks):
-            raise ValueError("blocks out of range")
+            raise ValueError("a segment has a block that the cache does not have")
         if not 0 <= np.min(segment.ids) <= np.max(segment.ids) < self.hparams.n_vocab:
-            raise ValueError("ids outside the vocabulary")
+            raise ValueError("a segment has an id outside the vocabulary")
 
     def _extend(self, pool: TensorBlockPool, segments: Sequence[Segment], forward: Callable) -> np.ndarray:
-        """Return the logits [W, V]. Other threads wait until the cache has its new tensors."""
+        """Return the logits [W, V]; other threads wait until the cache has its new tensors."""
         with pool.lock:
             inputs = segment_tensors(segments, padded=forward is not self.forward)
             logits, new = forward(pool.tensors, inputs.tokens, inputs.block_table, inputs.starts, inputs.outputs)
@@ -172,25 +173,25 @@ class TensorFlowBackend:
 
     def _forward(
         self,
-        tensors: list[tf.Tensor],
+        cache_tensors: list[tf.Tensor],
         tokens: tf.Tensor,
         block_table: tf.Tensor,
         starts: tf.Tensor,
         outputs: tf.Tensor,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Compute segments, see `SegmentTensors`.
+        """Compute the model for segments.
 
         Args:
-            tensors: The cache's tensors.
-            tokens: See `SegmentTensors`.
-            block_table: See `SegmentTensors`.
-            starts: See `SegmentTensors`.
-            outputs: See `SegmentTensors`.
+            cache_tensors: The cache's tensors.
+            tokens: Ids [N, T]; this and the other arguments are the fields of `SegmentTensors`.
+            block_table: Numbers of blocks [N, M].
+            starts: Numbers of slots before the new ids [N].
+            outputs: Positions that need logits [W, 2].
 
         Returns:
             The logits [W, V], and the new keys and values of all layers, [N, H, T, D] each.
         """
-        past = [self._gather_past(tensor, block_table) for tensor in tensors]
+        past = [self._gather_past(tensor, block_table) for tensor in cache_tensors]
         n_layer = self.hparams.n_layer
         cache = model.Cache(past[:n_layer], past[n_layer:], starts)
         x, keys, values = model.hidden_states(self.weights, self.hparams, tokens, cache)
@@ -198,7 +199,7 @@ class TensorFlowBackend:
         return model.logits(self.weights, x)[:, 0], [*keys, *values]
 
     def _gather_past(self, tensor: tf.Tensor, block_table: tf.Tensor) -> tf.Tensor:
-        """Return each sequence's blocks [N, M], one after another: [N, H, M * S, D]."""
+        """Return the content of each sequence's blocks [N, M], joined to [N, H, M * S, D]."""
         n_sequences, n_blocks = tf.unstack(tf.shape(block_table))
         n_head = self.hparams.n_head
         head_size = self.hparams.head_size
@@ -206,18 +207,18 @@ class TensorFlowBackend:
         return tf.reshape(tf.gather(tensor, rows), [n_sequences, n_head, n_blocks * BLOCK_SLOTS, head_size])
 
     def _write(
-        self, tensors: list[tf.Tensor], new_tensors: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
+        self, cache_tensors: list[tf.Tensor], new_tensors: list[tf.Tensor], new: tf.Tensor, slots: tf.Tensor
     ) -> list[tf.Tensor]:
         """Write new keys and values into the cache in place.
 
-        In place is what makes a step cost the new id and not the whole cache: `tf.Variable.assign` on a slice makes
-        every later read copy the variable, and `tf.tensor_scatter_nd_update` copies a tensor that is still referenced.
+        The cost of a step then depends on the new ids and not on the size of the cache. `tf.Variable.assign` on a slice
+        would make every later read copy the variable, and `tf.tensor_scatter_nd_update` would copy a referenced tensor.
 
         Args:
-            tensors: The cache's tensors.
-            new_tensors: The keys and values of all layers, [N, H, T, D] each.
-            new: See `SegmentTensors`.
-            slots: See `SegmentTensors`.
+            cache_tensors: The cache's tensors.
+            new_tensors: The new keys and values of all layers, [N, H, T, D] each.
+            new: [K, 2] sequence and time of each new id.
+            slots: [K, 2] block and slot of each new id.
 
         Returns:
             The cache's tensors, which replace the old ones.
@@ -227,7 +228,7 @@ class TensorFlowBackend:
         rows = slots[:, :1] * n_head + tf.range(n_head)  # [K, H]
         lines = tf.reshape(rows * BLOCK_SLOTS + slots[:, 1:], [-1])  # [K * H]
         written = []
-        for tensor, new_tensor in zip(tensors, new_tensors):
+        for tensor, new_tensor in zip(cache_tensors, new_tensors):
             flat = tf.reshape(tensor, [-1, head_size])  # [blocks * H * S, D]
             by_time = tf.transpose(new_tensor, [0, 2, 1, 3])  # [N, T, H, D]
             values = tf.reshape(tf.gather_nd(by_time, new), [-1, head_size])  # [K * H, D]
@@ -239,7 +240,7 @@ class TensorFlowBackend:
 def group_segments(segments: Sequence[Segment]) -> list[list[int]]:
     """Return the indices of the segments that are computed together: all single ids, and all starts of prompts.
 
-    A later chunk of a prompt is computed alone, without padding, because padding may exceed the window.
+    A later chunk of a prompt is computed alone and without padding, for which the window may have no positions left.
     """
     steps: list[int] = []
     starts: list[int] = []
@@ -259,7 +260,7 @@ def segment_tensors(segments: Sequence[Segment], padded: bool) -> SegmentTensors
 
     Args:
         segments: The segments.
-        padded: Whether to pad with unused rows and blocks, so that there are fewer shapes: XLA compiles each of them.
+        padded: Whether to pad with unused rows and blocks, so that XLA has fewer shapes to compile.
     """
     counts = [len(segment.ids) for segment in segments]
     n_rows = len(segments)
@@ -294,7 +295,7 @@ def _to_pairs(pairs: list[tuple[int, int]]) -> np.ndarray:
 
 
 def as_tensors(weights: Weights, precision: str = DEFAULT_PRECISION) -> model.Weights:
-    """Return nested weights as `model.py` takes them: matrices [I, O] and wte [V, E], or in narrow types.
+    """Return nested weights as `model.py` takes them: matrices [I, O] and wte [V, E], or narrow matrices.
 
     Raises:
         GPT2Error: A weight is damaged.

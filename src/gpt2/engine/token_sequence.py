@@ -1,4 +1,4 @@
-"""One sequence of token ids: the request for it, the ids so far, and how much of them the cache holds."""
+"""A sequence of token ids: its request, the ids so far and its progress in the cache."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gpt2.engine.kv_cache import BLOCK_SLOTS, blocks_for
 from gpt2.request import Request, Sampling
 from gpt2.sample import RandomNumbers
 
-MIN_GROWTH_IDS = 64  # the array of ids grows by at least this many
+MIN_GROWTH_IDS = 64  # minimum growth of the array of ids
 
 
 class TokenChoice(NamedTuple):
     """A chosen id with its log-probability.
 
-    Log-probabilities are those of the model's own logits, before biases, penalties, temperature and filters.
+    Log-probabilities are computed from the model's logits, before biases, penalties, temperature and filters.
 
     Attributes:
         sequence: The sequence's number in its batch.
         id: The chosen id.
-        logprob: Its log-probability, natural logarithm.
+        logprob: The natural logarithm of the id's probability.
         top_logprobs: The most likely ids with their log-probabilities, most likely first, if they were requested.
         rank: With top_logprobs, 1 plus the number of ids that are more likely than the chosen one.
     """
@@ -49,7 +49,7 @@ class TokenChoice(NamedTuple):
 
 
 def finite_or_none(logprob: float) -> float | None:
-    """Return the log-probability, or None instead of infinity, which JSON does not have."""
+    """Return the log-probability, or None if it is not finite, because JSON has no infinity."""
     return logprob if math.isfinite(logprob) else None
 
 
@@ -62,32 +62,32 @@ def truncate_to_window(ids: Sequence[int], n_ctx: int) -> Sequence[int]:
 class TokenSequence:
     """One sample: its request and, once it has joined a batch, its progress.
 
-    The newest choice counts as soon as it is in `choices`, and all other progress follows from it, so that an
+    A choice counts as soon as it is in `choices`. All other progress is derived from the choices, so that an
     interrupted step can be repeated.
 
     Attributes:
         prompt: The prompt's ids, at least one.
         sampling: How ids are chosen.
-        seed: With `sample`, the key of the random numbers.
+        seed: The key of the random numbers, together with `sample`.
         sample: The sample's number.
-        length: How many new ids are requested at most, for which memory is reserved; None for a full window.
+        length: Maximum number of new ids, for which memory is reserved; None for a full window.
         top_logprobs: How many of the most likely ids each choice reports.
-        echo: Whether the prompt's ids get log-probabilities as well, for which all of the prompt is computed.
+        echo: Whether the prompt's ids get log-probabilities as well. If so, the whole prompt is computed.
         keep: Whether the new ids' keys and values stay in the prefix cache after the sequence has left.
-        request: The request that the sequence answers. The engine does not use it; `generate` turns the ids into text.
-        number: The sequence's number in its batch; set by `join`, as are the following.
+        request: The request that the sequence answers; the engine does not use it.
+        number: The sequence's number in its batch; `join` sets it and all attributes below.
         n_ctx: The model's window.
         random: The sample's random numbers.
-        n_prompt: The number of the prompt's ids.
-        ids: The prompt's and the chosen ids; the array may be longer than its filled part.
+        n_prompt: Number of prompt ids.
+        ids: The prompt's and the chosen ids, followed by unused elements.
         choices: The chosen ids so far.
         prompt_choices: With `echo`, a choice for each of the prompt's ids in the window, None for the first one.
         window_start: The index of the window's first id.
         max_blocks: The number of blocks that the sequence takes at its full length.
         blocks: The numbers of its blocks.
-        n_cached: The slots of the window that have been computed.
-        n_reused: The slots that came from the prefix cache.
-        is_admitted: Whether memory is reserved for it.
+        n_cached: Number of computed slots of the window.
+        n_reused: Number of slots from the prefix cache.
+        is_admitted: Whether memory is reserved for the sequence.
     """
 
     prompt: Sequence[int]
@@ -137,7 +137,7 @@ class TokenSequence:
 
     @property
     def n_ids(self) -> int:
-        """The number of ids, those of the prompt and the chosen ones."""
+        """The number of prompt ids and chosen ids."""
         return self.n_prompt + len(self.choices)
 
     @property
@@ -147,20 +147,20 @@ class TokenSequence:
 
     @property
     def n_pending(self) -> int:
-        """How many ids of the window have to be computed before the next choice, at least one."""
+        """The number of ids in the window to compute before the next choice, at least one."""
         n_window = self.n_ids - self.window_start
         return n_window - min(self.n_cached, n_window - 1)
 
     @property
     def grows_soon(self) -> bool:
-        """Whether a quarter of its last block is filled, and another block may be needed."""
+        """Return whether a quarter of the last block is filled and another block may be needed."""
         threshold = (4 * len(self.blocks) - 3) * BLOCK_SLOTS
         return 0 < len(self.blocks) < self.max_blocks and 4 * self.n_cached > threshold
 
     def next_segment(self, max_ids: int) -> Segment:
         """Return the next ids to compute, at least one and at most max_ids.
 
-        The segment's blocks are the sequence's own list, to which the batch appends missing blocks.
+        The segment shares the sequence's list of blocks, to which the batch appends missing blocks.
         """
         end = self.n_ids
         n_pending = self.n_pending

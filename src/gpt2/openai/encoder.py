@@ -1,4 +1,4 @@
-"""OpenAI's module `encoder`: its names on top of `gpt2.encoder`."""
+"""OpenAI's module `encoder`, with its names, on top of `gpt2.encoder`."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def default_hparams() -> HParams:
 
 
 def check_hparams(hparams: Any) -> CheckedHParams:
-    """Convert any object that has sizes as attributes.
+    """Return the checked sizes of any object that has them as attributes.
 
     Raises:
         GPT2Error: If no model can have these sizes.
@@ -56,7 +56,7 @@ def check_hparams(hparams: Any) -> CheckedHParams:
 
 
 def past_shape(*, hparams: Any, batch_size: int | None = None, sequence: int | None = None) -> list[int | None]:
-    """Return the shape of the past: [B, L, 2, H, P, D]."""
+    """Return the shape of the past, [B, L, 2, H, P, D]."""
     return [batch_size, hparams.n_layer, 2, hparams.n_head, sequence, hparams.n_embd // hparams.n_head]
 
 

@@ -1,8 +1,8 @@
 """OpenAI's module `sample`: texts as one tensor, which a session can run repeatedly.
 
-The rules are those of `gpt2.sample` and `gpt2.engine.batch`; the random numbers are TensorFlow's. With a graph-level
-seed, TensorFlow numbers the random operations by the operations created before them, so the order in which this module
-creates operations decides which text belongs to a seed.
+The rules are the same as in `gpt2.sample` and `gpt2.engine.batch`, but the random numbers come from TensorFlow. With a
+graph-level seed, TensorFlow numbers the random operations by the operations created before them. The order in which
+this module creates operations therefore determines the text of a seed.
 
 Shapes: B batch, T tokens, V vocabulary, L layers, H heads, P cached tokens, D head size.
 """
@@ -85,8 +85,8 @@ def sample_sequence(
         batch_size: Number of texts.
         context: The prompts [B, T]. An empty prompt counts as the end-of-text token.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Sample among the k likeliest ids; 0 means all.
-        top_p: Sample among the likeliest ids whose probabilities reach p; 0 and 1 mean all.
+        top_k: Sample from the k most likely ids; 0 means all.
+        top_p: Sample from the most likely ids whose probabilities reach p; 0 and 1 mean all.
 
     Returns:
         The prompts and the new ids, [B, T + length] int32.
@@ -184,7 +184,7 @@ def _step(
     Args:
         weights: The model's weights.
         hparams: The model's sizes.
-        choose: See `sample_text`.
+        choose: Function that returns the next ids, as in `sample_text`.
         batch: The number of texts, a scalar.
         tokens: All ids so far [B, T].
         uncached: The last ids, which are not in the cache yet [B, T'].

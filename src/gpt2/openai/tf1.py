@@ -41,7 +41,7 @@ def _add_names(tf: ModuleType) -> None:
 
 
 def _find_old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
-    """Return an attribute that a module of TensorFlow 2 lacks from the module of TensorFlow 1; Python calls this."""
+    """Return an attribute that a module of TensorFlow 2 lacks from the same module of TensorFlow 1."""
     caller_path = Path(sys._getframe(1).f_globals.get("__file__") or "").parts
     if name.startswith("_") or INSTALLED_PACKAGES & {*caller_path} or not hasattr(old, name):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")

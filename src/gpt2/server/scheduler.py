@@ -204,7 +204,7 @@ class Scheduler:
         with self.changed:
             jobs = [job for job in self.jobs if job.waiting]
         for job in jobs:
-            while job.waiting and len(batch.texts) < self.batch_size and batch.has_room(job.waiting[0][1]):
+            while job.waiting and len(batch.texts) < self.batch_size and batch.can_start(job.waiting[0][1]):
                 index, sequence = job.waiting.popleft()
                 try:
                     self.running[batch.add(sequence)] = job, index

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 
 
 def byte_characters() -> dict[int, str]:
-    """Return the printable character of each byte: its own if it has one, otherwise one from U+0100 up.
+    """Return the printable character of each byte: the one with its code if printable, else one from U+0100 on.
 
     >>> byte_characters()[ord(" ")], byte_characters()[ord("a")]
     ('Ġ', 'a')
@@ -24,7 +24,7 @@ class TokenBytes(dict[int, bytes]):
 
         Args:
             ids_of: The id of each piece.
-            special: The pieces whose bytes are their own UTF-8, not those that their characters spell.
+            special: The pieces whose bytes are their UTF-8 form instead of the bytes that their characters spell.
         """
         self.pieces = dict(zip(ids_of.values(), ids_of))
         self.special = special

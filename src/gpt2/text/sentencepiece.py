@@ -1,6 +1,6 @@
 """SentencePiece vocabularies (Kudo and Richardson 2018) as transformer-lm uses them.
 
-The package `sentencepiece` does the work.
+The package `sentencepiece` encodes and decodes.
 
 SentencePiece normalizes a text first, above all its spaces. The space before a word becomes the first character of the
 word's piece, written `▁`.
@@ -29,7 +29,7 @@ END_OF_TEXT = "<endoftext>"
 UNKNOWN_TOKEN = "<unk>"
 WORD_START = "▁"  # U+2581
 SP_MODEL_FILE = "sp.model"
-SP_MODEL_SUFFIX = ".model"  # the suffix that sp-train gives its files
+SP_MODEL_SUFFIX = ".model"  # the suffix of the files of sp-train
 INSTALL_HINT = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
 
 
@@ -37,7 +37,7 @@ def import_sentencepiece() -> Any:
     """Import and return the package `sentencepiece`.
 
     Raises:
-        GPT2Error: If it is not installed; the message says what to type.
+        GPT2Error: If the package is not installed. The message says how to install it.
     """
     try:
         import sentencepiece
@@ -49,7 +49,7 @@ def import_sentencepiece() -> Any:
 
 
 class SentencePiece:
-    """A SentencePiece vocabulary; `processor` is the package's own object."""
+    """A SentencePiece vocabulary; `processor` is the object of the package."""
 
     def __init__(self, model: bytes, adds_space: bool = True, trims: bool = True) -> None:
         """Load a vocabulary from the bytes of its file.
@@ -57,7 +57,7 @@ class SentencePiece:
         Args:
             model: The content of an `sp.model` file, already checked by `formats.sentencepiece.sp_model`.
             adds_space: Whether the model's normalizer puts a space before each text.
-            trims: Whether it removes leading, trailing and repeated spaces.
+            trims: Whether the model's normalizer removes leading, trailing and repeated spaces.
 
         Raises:
             GPT2Error: If the package is missing.
@@ -82,7 +82,7 @@ class SentencePiece:
 
     @functools.cached_property
     def n_vocab(self) -> int:
-        """One more than the largest id."""
+        """The size of the vocabulary: one more than the largest id."""
         return self.processor.get_piece_size()
 
     @property
@@ -98,12 +98,12 @@ class SentencePiece:
 
     @property
     def ends_lines(self) -> bool:
-        """Whether each line ends with <endofline>."""
+        """Return whether each line ends with <endofline>."""
         return self.end_of_line is not None
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of the model's file."""
+        """The first 16 hexadecimal digits of the SHA-256 of the model's file."""
         return hashlib.sha256(self.model).hexdigest()[:16]
 
     def last_safe_cut(self, text: str) -> int:
@@ -111,7 +111,7 @@ class SentencePiece:
         return text.rfind("\n") + 1 or max(0, text.rfind(" "))
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Return the ids of a text of any length, the same as transformer-lm's `sp-encode` writes.
+        """Return the ids of a text of any length, identical to the output of transformer-lm's `sp-encode`.
 
         Each newline becomes <endofline> if the vocabulary has that token.
 
@@ -130,7 +130,7 @@ class SentencePiece:
         return array(type_code(self.n_vocab), chain.from_iterable(self._encode_lines(text))).tobytes()
 
     def _encode_lines(self, text: str) -> Iterator[list[int]]:
-        """Yield the ids of each line, or of the whole text if lines have no token of their own."""
+        """Yield the ids of each line, or of the whole text if the vocabulary has no <endofline>."""
         text = without_surrogates(text)
         if self.end_of_line is None:
             yield self.processor.encode(text)
@@ -160,7 +160,7 @@ class SentencePiece:
         return SentencePieceStream(self, at_start=False).decode_bytes(ids)
 
     def token_text(self, token: int) -> str:
-        r"""Return an id's text, spaces included, or its name; bytes that are not valid UTF-8 are shown as `\xe4`."""
+        r"""Return an id's text, including spaces, or its name; bytes that are not valid UTF-8 are shown as `\xe4`."""
         if self.processor.is_control(self._check_id(token)) or self.processor.is_unknown(token):
             return self.processor.id_to_piece(token)
         return self.token_bytes(token).decode("utf-8", errors="backslashreplace")
@@ -182,15 +182,15 @@ class SentencePiece:
         return not line or (line[-1].isspace() and not self.decode(self.encode(line)).endswith(line[-1]))
 
     def files(self) -> dict[str, bytes]:
-        """Return the files that store this vocabulary in a model directory: file name -> content."""
+        """Return the name and content of each file that stores this vocabulary in a model directory."""
         return {SP_MODEL_FILE: self.model}
 
     def starts_with_space(self, token: int) -> bool:
-        """Return whether an id starts a word; false for byte tokens, even for the byte of a space."""
+        """Return whether an id starts a word; byte tokens never do, not even the byte of a space."""
         return self.token_bytes(token).startswith(b" ") and self.processor.id_to_piece(token).startswith(WORD_START)
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of an id, its space included.
+        """Return the bytes of an id, including its space.
 
         Raises:
             GPT2Error: If the vocabulary does not have the id.
@@ -221,7 +221,7 @@ class SentencePiece:
 
 
 class SentencePieceStream:
-    """An incremental decoder that holds an incomplete character back."""
+    """An incremental decoder that returns only complete characters."""
 
     def __init__(self, vocabulary: SentencePiece, at_start: bool) -> None:
         """Start a new text.

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 class StopStrings:
     """A filter that passes text through up to the first stop string, which it drops.
 
-    The first stop string is the one that is complete first; if several are complete at the same character, it is the
-    longest. So the result does not depend on how the text is split into chunks.
+    The first stop string is the stop string that is complete first. If several are complete at the same character, it
+    is the longest of them. Therefore the result does not depend on how the text is split into chunks.
 
     >>> stops = StopStrings(["END"])
-    >>> [stops.feed(text) for text in ("the E", "ast, the EN", "D. More")], stops.found
+    >>> [stops.feed(text) for text in ("the E", "ast, the EN", "D. More")], stops.has_stopped
     (['the ', 'East, the ', ''], True)
     """
 
@@ -24,21 +24,21 @@ class StopStrings:
         """
         self.stops = tuple(stops)
         self.held = ""
-        self.found = False
+        self.has_stopped = False
 
     def feed(self, text: str) -> str:
-        """Return the text that cannot belong to a stop string, and hold back what may be the start of one.
+        """Return the text that cannot belong to a stop string, and hold back a possible start of a stop string.
 
         Args:
             text: The next chunk of the text.
         """
-        if self.found:
+        if self.has_stopped:
             return ""
         text = self.held + text
         matches = [(start + len(stop), start) for stop in self.stops if (start := text.find(stop)) >= 0]
-        self.found = bool(matches)
+        self.has_stopped = bool(matches)
         safe = min(matches)[1] if matches else self._safe_length(text)
-        self.held = "" if self.found else text[safe:]
+        self.held = "" if self.has_stopped else text[safe:]
         return text[:safe]
 
     def finish(self) -> str:

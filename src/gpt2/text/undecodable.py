@@ -1,4 +1,4 @@
-"""Text encodings: detection of byte-order marks, and bytes that cannot be decoded, which are counted."""
+"""Text encodings: detection of byte-order marks and counting of undecodable bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from gpt2.errors import UsageError, summarize_names
 
 REPLACE_AND_COUNT = "gpt2.replace-and-count"  # the error handler that `count_undecodable` registers
-# In this order, because the mark of UTF-16-LE is a prefix of that of UTF-32-LE. These codecs skip the mark themselves.
+# UTF-32 comes first, because the mark of UTF-16-LE is a prefix of the mark of UTF-32-LE. These codecs skip the mark.
 BOM_ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",

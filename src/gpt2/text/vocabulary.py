@@ -36,7 +36,7 @@ class Vocabulary(Protocol):
 
     @property
     def n_vocab(self) -> int:
-        """One more than the largest id."""
+        """The size of the vocabulary: one more than the largest id."""
 
     @property
     def end_of_text(self) -> int:
@@ -48,11 +48,11 @@ class Vocabulary(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify the vocabulary in token files."""
+        """A hash of 16 hexadecimal digits that identifies the vocabulary in token files."""
 
     @property
     def ends_lines(self) -> bool:
-        """Whether each line of a document ends with a token of its own, even a last line without a newline."""
+        """Return whether each line of a document ends with a special token, even a last line without a newline."""
 
     def last_safe_cut(self, text: str) -> int:
         """Return the last index at which `text` can be split without changing its ids, or 0 if there is none."""
@@ -75,7 +75,7 @@ class Vocabulary(Protocol):
         """Return the bytes of the ids."""
 
     def token_text(self, token: int) -> str:
-        """Return the readable form of an id: its text, spaces included, or its name."""
+        """Return the readable form of an id: its text, including spaces, or its name."""
 
     def stream(self, prompt: str | None = None) -> TextStream:
         """Return a decoder for ids that arrive one by one.
@@ -85,4 +85,4 @@ class Vocabulary(Protocol):
         """
 
     def files(self) -> dict[str, bytes]:
-        """Return the files that store this vocabulary in a model directory: file name -> content."""
+        """Return the name and content of each file that stores this vocabulary in a model directory."""

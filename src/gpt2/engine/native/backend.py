@@ -1,6 +1,6 @@
 """A backend whose prefill and decode step are one call of the native library each, in float32, bfloat16 or int8.
 
-It needs no TensorFlow, from the files to the logits.
+It does not need TensorFlow.
 
 Shapes: N segments, K ids of all segments, W positions that need logits, V vocabulary.
 """
@@ -29,21 +29,21 @@ from gpt2.request import DEFAULT_PRECISION
 from gpt2.sample import numbers_per_token
 
 POINTERS = ctypes.POINTER(ctypes.c_void_p)
-SEGMENT_HEADER = 3  # numbers that describe a segment before its blocks, as in forward.h
+SEGMENT_HEADER = 3  # numbers before a segment's blocks, as in forward.h
 NO_BLOCK = -1  # fills a segment's line after its last block
 LAYER_MATRICES = (("attn", "c_attn"), ("attn", "c_proj"), ("mlp", "c_fc"), ("mlp", "c_proj"))
-OTHER_MATRICES = ("wte", "in_proj", "out_proj", "lm_head")  # outside the layers; a model has some of them
-MAX_CHUNK_BLOCKS = 32  # so that a small model's cache does not take the addresses of a large one's
+OTHER_MATRICES = ("wte", "in_proj", "out_proj", "lm_head")  # matrices outside the layers; some are optional
+MAX_CHUNK_BLOCKS = 32  # limits the addresses that a small model's cache reserves
 
 
 class CMatrix(ctypes.Structure):
-    """The `gpt2_matrix` of gpt2.h."""
+    """The C structure `gpt2_matrix` of gpt2.h."""
 
     _fields_ = [(name, ctypes.c_void_p) for name in ("w", "scale", "bias")]
 
 
 class CModel(ctypes.Structure):
-    """The `gpt2_model` of gpt2.h."""
+    """The C structure `gpt2_model` of gpt2.h."""
 
     _fields_ = [
         *((name, ctypes.c_long) for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")),
@@ -57,15 +57,15 @@ class CModel(ctypes.Structure):
 
 
 class CCache(ctypes.Structure):
-    """The `gpt2_cache` of gpt2.h."""
+    """The C structure `gpt2_cache` of gpt2.h."""
 
     _fields_ = [("n_blocks", ctypes.c_long), ("blocks", ctypes.c_void_p)]
 
 
 class NativeBlockPool(BlockPool):
-    """Blocks in chunks of huge pages; the pages of a discarded block go back to the system.
+    """A pool of blocks in chunks of huge pages, which returns the pages of discarded blocks to the system.
 
-    The library writes into the blocks itself; cache.h describes their layout.
+    The library writes into the blocks; cache.h describes their layout.
     """
 
     def __init__(self, block_bytes: int) -> None:
@@ -78,15 +78,15 @@ class NativeBlockPool(BlockPool):
         self.stride = -(-block_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self.chunk_blocks = min(MAX_CHUNK_BLOCKS, max(1, CHUNK_BYTES // self.stride))
         self.chunks: list[tuple[mmap.mmap, int]] = []  # each with the offset of its first block
-        self.touched_bytes: dict[int, int] = {}  # of each block, from its start
-        self.addresses: np.ndarray = np.zeros(0, np.uint64)  # of the blocks that have memory, else 0
+        self.touched_bytes: dict[int, int] = {}  # block -> bytes touched from its start
+        self.addresses: np.ndarray = np.zeros(0, np.uint64)  # of each block; 0 without memory
 
     def has_memory(self, block: int) -> bool:
-        """See `BlockPool`."""
+        """Implement `BlockPool.has_memory`."""
         return block < len(self.addresses) and bool(self.addresses[block])
 
     def provide_memory(self, block: int, max_bytes: int | None = None) -> None:
-        """See `BlockPool`."""
+        """Implement `BlockPool.provide_memory`."""
         if self.has_memory(block):
             return
         while len(self.chunks) * self.chunk_blocks <= block:
@@ -100,7 +100,7 @@ class NativeBlockPool(BlockPool):
             self._set_address(block, memory.ctypes.data)
 
     def discard_memory(self, block: int) -> None:
-        """See `BlockPool`."""
+        """Implement `BlockPool.discard_memory`."""
         self._set_address(block, 0)
         del self.touched_bytes[block]
         chunk, start = self.chunks[block // self.chunk_blocks]
@@ -108,7 +108,7 @@ class NativeBlockPool(BlockPool):
             chunk.madvise(mmap.MADV_DONTNEED, start + block % self.chunk_blocks * self.stride, self.stride)
 
     def copy_memory(self, source: int, target: int) -> None:
-        """See `BlockPool`."""
+        """Implement `BlockPool.copy_memory`."""
         self._memory(target)[:] = self._memory(source)
 
     def _memory(self, block: int) -> np.ndarray:
@@ -116,7 +116,7 @@ class NativeBlockPool(BlockPool):
         return np.frombuffer(chunk, np.uint8, self.block_bytes, start + block % self.chunk_blocks * self.stride)
 
     def _set_address(self, block: int, address: int) -> None:
-        """Replace the array of addresses: a call in another thread may be reading the old one."""
+        """Set an address in a new array, because a call in another thread may be using the old array."""
         addresses = np.zeros(max(len(self.addresses), len(self.chunks) * self.chunk_blocks), np.uint64)
         addresses[: len(self.addresses)] = self.addresses
         addresses[block] = address
@@ -124,7 +124,7 @@ class NativeBlockPool(BlockPool):
 
 
 class NativeBackend:
-    """The native library with a model's weights; see `engine.backend.Backend`."""
+    """A backend that computes with the native library; implements `engine.backend.Backend`."""
 
     name = "the native step"
     device = devices.CPU
@@ -145,8 +145,8 @@ class NativeBackend:
             weights: The model's weights.
             hparams: The model's sizes.
             precision: The weights' precision in memory.
-            threads: How many threads compute; None for one per core. Fewer compute if the system grants no more.
-            store: Where packed weights are looked for, and stored for the next process; None for nowhere.
+            threads: How many threads compute; None for one per core. The system may grant fewer.
+            store: The store from which packed weights are loaded and to which they are written; None for no store.
 
         Raises:
             GPT2Error: The weights are damaged.
@@ -195,11 +195,11 @@ class NativeBackend:
         library.gpt2_block_bytes.restype = size
 
     def new_pool(self) -> NativeBlockPool:
-        """See `Backend`."""
+        """Implement `Backend.new_pool`."""
         return NativeBlockPool(self.block_bytes)
 
     def extend(self, pool: BlockPool, segments: Sequence[Segment]) -> Logits:
-        """See `Backend`."""
+        """Implement `Backend.extend`."""
         assert isinstance(pool, NativeBlockPool)
         width = SEGMENT_HEADER + max([len(segment.blocks) for segment in segments])
         lines: np.ndarray = np.full((len(segments), width), NO_BLOCK, np.int32)  # [N, width]
@@ -211,7 +211,7 @@ class NativeBackend:
         ids = np.concatenate([segment.ids for segment in segments]).astype(np.int32)  # [K]
         values = np.empty([n_logits, self.hparams.n_vocab], np.float32)  # [W, V]
         log_totals = np.empty(n_logits, np.float32)  # [W]
-        addresses = pool.addresses  # which the pool may replace during the call
+        addresses = pool.addresses  # the pool may replace this array during the call
         cache = CCache(len(addresses), addresses.ctypes.data)
         error = self.forward(
             self.type,
@@ -229,7 +229,7 @@ class NativeBackend:
         return Logits(values, log_totals)
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
-        """See `Backend`."""
+        """Implement `Backend.random_words`."""
         whole = [request for request in requests if request.ids is None]
         partial = [request for request in requests if request.ids is not None]
         words_of_whole = iter(self._draw_words(whole, None) if whole else [])
@@ -247,9 +247,9 @@ class NativeBackend:
             all_ids = None
             threads = self.model.threads
         else:
-            counts = np.array([len(some_ids) for some_ids in ids], np.int64)
+            counts = np.array([len(request_ids) for request_ids in ids], np.int64)
             all_ids = np.concatenate(ids).astype(np.int32)
-            threads = 1  # a few words are drawn before other threads wake up
+            threads = 1  # waking other threads takes longer than drawing a few words
         words = np.empty(counts.sum(), np.uint32)
         error = self.words(
             keys.ctypes.data,
@@ -266,18 +266,18 @@ class NativeBackend:
 
 
 def pointers(arrays: Sequence[np.ndarray]) -> Any:
-    """Return the arrays' addresses as a C array; the caller has to hold the arrays as long as it is used."""
+    """Return the arrays' addresses as a C array; the caller must keep the arrays alive while it is used."""
     return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
 
 
 def _c_matrix(matrix: PackedMatrix | Mapping) -> CMatrix:
-    """Return a matrix, with its bias if it has one, for C; the caller has to hold it."""
+    """Return a matrix and its optional bias as a C structure; the caller must keep the matrix alive."""
     packed, bias = (matrix, None) if isinstance(matrix, PackedMatrix) else (matrix["w"], matrix["b"])
     return CMatrix(*(None if array is None else array.ctypes.data for array in (*packed, bias)))
 
 
 def _layer_vectors(layer: Mapping) -> np.ndarray:
-    """Return all of a layer that is not a matrix, in the order in which forward.h takes it apart."""
+    """Return a layer's gains, biases and scales as one vector, in the order that forward.h expects."""
     norms_and_biases = [
         *(layer["ln_1"][name] for name in "gb"),
         *(layer["attn"][name]["b"] for name in ("c_attn", "c_proj")),

@@ -1,4 +1,4 @@
-"""Compiles the native library for this machine, once, and loads it."""
+"""Functions that compile the native library once for this machine, and load it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gpt2.files import no_callback
 SOURCE_FOLDER = Path(__file__).parent
 MAIN_SOURCE = "library.cc"
 COMPILERS = ("c++", "g++", "clang++")
-ZIG = "ziglang"  # a package that carries a compiler, which is Clang: the extra `compiler`
+ZIG = "ziglang"  # the package of the extra `compiler`, which contains Clang
 ZIG_CACHE_VARIABLE = "ZIG_GLOBAL_CACHE_DIR"
-NO_COMPILER = f"there is no C++ compiler; pip install {ZIG} brings one"
-# For this very processor: Clang has long had only the first of the two options for ARM, and the second for x86.
+NO_COMPILER = f"there is no C++ compiler; install one with: pip install {ZIG}"
+# Selects this machine's processor. Older versions of Clang support only the first option on ARM, the second on x86.
 NATIVE_OPTION = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 OPTIONS = (
     "-std=c++17",
@@ -41,7 +41,7 @@ OPTIONS = (
     "-pthread",
 )
 WITHOUT_TILES = "-U__AMX_BF16__"  # the macro that pairs.h checks: without it there is no kernel for Intel's AMX
-SWITCH_VARIABLE = "GPT2_NATIVE"  # an environment variable: 0 leaves everything to TensorFlow
+SWITCH_VARIABLE = "GPT2_NATIVE"  # an environment variable: 0 disables the native library
 COMPILER_TIMEOUT = 1800  # seconds; Zig compiles its C++ library as well
 
 
@@ -52,7 +52,7 @@ def load(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
         notify: Called with a line before compiling, which takes seconds.
 
     Raises:
-        NoLibraryError: There is none.
+        NoLibraryError: There is no library for this machine.
     """
     library = _find_once(notify)
     if isinstance(library, NoLibraryError):
@@ -62,7 +62,7 @@ def load(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
 
 @functools.cache
 def _find_once(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibraryError:
-    """Return what `find` does, once in a process: a failing compiler may take long."""
+    """Return the result or error of `find`, called once per process because a failing compiler may take long."""
     try:
         return find(notify)
     except NoLibraryError as error:
@@ -70,7 +70,14 @@ def _find_once(notify: Callable[[str], None]) -> ctypes.CDLL | NoLibraryError:
 
 
 def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
-    """Return the library as `load` does on its first call."""
+    """Return the library like `load`, but without remembering the result.
+
+    Args:
+        notify: Called with a line before compiling, which takes seconds.
+
+    Raises:
+        NoLibraryError: There is no library for this machine.
+    """
     if os.environ.get(SWITCH_VARIABLE) == "0":
         raise NoLibraryError(f"{SWITCH_VARIABLE}=0")
     if sys.platform not in ("linux", "darwin"):
@@ -92,9 +99,9 @@ def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
 
 
 def _load_compiled(name: str) -> ctypes.CDLL | None:
-    """Return the first compiled library of this name, or that matches it, that can be loaded."""
+    """Return the first loadable library whose name matches a name or pattern, or None."""
     for library in cache_folder.find_libraries(name):
-        with contextlib.suppress(OSError):  # a whole file that was linked to other system libraries
+        with contextlib.suppress(OSError):  # the file is complete, but needs other system libraries
             return ctypes.CDLL(str(library))
     return None
 
@@ -117,7 +124,7 @@ def _compile_with_first(compilers: list[str], name: str, notify: Callable[[str],
     """Return the library from the first compiler that succeeds.
 
     Raises:
-        NoLibraryError: None succeeds; the error is the first compiler's.
+        NoLibraryError: No compiler succeeds; the error is the first compiler's.
         OSError: A file cannot be written.
     """
     errors = []
@@ -131,10 +138,10 @@ def _compile_with_first(compilers: list[str], name: str, notify: Callable[[str],
 
 
 def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
-    """Return a new library, unless the same compiler has failed before, which would take as long again.
+    """Compile and load the library, unless the same compiler has failed before.
 
     Raises:
-        NoLibraryError: The compiler fails, or has failed.
+        NoLibraryError: The compiler fails, or has failed before.
         OSError: A file cannot be written.
     """
     library = path.with_suffix(cache_folder.LIBRARY_SUFFIX)
@@ -142,9 +149,9 @@ def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) 
     advice = f"; to try again, delete {failure}"
     if failure.exists():
         raise NoLibraryError(failure.read_text(encoding="utf-8", errors="replace") + advice)
-    import subprocess  # only needed once on a machine
+    import subprocess  # needed only once on a machine
 
-    duration = "a minute or more" if _is_zig(compiler) else "some seconds"
+    duration = "a minute or more" if _is_zig(compiler) else "a few seconds"
     notify(f"compiling the decode step for this machine; this happens once and takes {duration}")
     try:
         compile_library(compiler, library)
@@ -160,7 +167,7 @@ def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) 
 
 
 def forget_failures() -> None:
-    """Forget which compilers have failed."""
+    """Delete the records of failed compilers."""
     _find_once.cache_clear()
     with contextlib.suppress(OSError, NoLibraryError):
         for folder in cache_folder.cache_folders():
@@ -169,7 +176,9 @@ def forget_failures() -> None:
 
 
 def compile_library(compiler: str, library: Path) -> None:
-    """Compile the library and write its checksum, both or neither: another process may be doing the same.
+    """Compile the library and write it with its checksum, both or neither.
+
+    Another process may do the same at the same time.
 
     Raises:
         subprocess.SubprocessError: The compiler fails.
@@ -194,13 +203,16 @@ def compile_library(compiler: str, library: Path) -> None:
 def compiler_options() -> list[str]:
     """Return the compiler's options on this machine.
 
-    Compilers ask the processor what it supports, which does not know whether the system permits AMX.
+    Compilers query the processor, which does not report whether the system permits AMX.
     """
     return [*OPTIONS] if devices.is_amx_permitted() else [*OPTIONS, WITHOUT_TILES]
 
 
 def compiler_command(compiler: str) -> list[str]:
-    """Return how a compiler is called: Zig needs to be told to act as one, and to strip its C++ library's symbols."""
+    """Return the command that runs a compiler.
+
+    Zig needs arguments to act as a C++ compiler and to strip the symbols of its C++ library.
+    """
     return [compiler, "c++", "-s"] if _is_zig(compiler) else [compiler]
 
 
@@ -209,16 +221,19 @@ def _is_zig(compiler: str) -> bool:
 
 
 def _fingerprint() -> str:
-    """Hash all that the library depends on except the compiler: a home or an image may move to another machine."""
+    """Return a hash of everything that the library depends on, except the compiler.
+
+    It includes the processor, because a home folder or an image may move to another machine.
+    """
     sources = [path.read_bytes() for path in sorted(SOURCE_FOLDER.glob("*.*")) if path.suffix in (".h", ".cc")]
     parts = [*sources, repr((compiler_options(), platform.machine(), _processor(), platform.libc_ver())).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _compiler_identity(compiler: str) -> str:
-    """Hash the compiler's file, since asking for its version would take too long.
+    """Return a hash of the compiler's path, size and time, since querying its version would take too long.
 
-    Whole seconds are enough of its time: images of containers keep no more.
+    The time is in whole seconds, because container images do not store fractions.
     """
     path = os.path.realpath(compiler)
     status = os.stat(path)

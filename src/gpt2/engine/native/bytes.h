@@ -6,9 +6,9 @@
 
 namespace gpt2 {
 
-// This processor's way to multiply four weights in a word, each of them BIAS too large, by four rounded activations,
-// which are `Stored` in its own way. `dot` adds the four products to each of `sums`; its operands are results of
-// `weights` and `numbers`.
+// Multiplies four weights in a word by four rounded activations, with this processor's instructions. Each weight is
+// BIAS too large, and activations have the type `Stored`. `dot` adds the four products to each of `sums`; its operands
+// are results of `weights` and `numbers`.
 #if defined(__AVX512VNNI__)
 struct Fours {
   using Stored = int8_t;
@@ -85,7 +85,7 @@ struct Bytes {
   struct Stored {  // PART activations
     Fours::Stored of[PART];
     float scale;
-    int32_t bias;  // compensates that of the weights
+    int32_t bias;  // compensates the bias of the weights
   };
   const Stored* parts;
   long stride;
@@ -96,20 +96,20 @@ struct Bytes {
     for (long k = 0; k < n; k += PART) *to++ = rounded(x + k, n - k);
   }
 
-  // Rounds n numbers, and zeros if there are fewer than PART.
+  // Rounds n numbers, padded with zeros if there are fewer than PART.
   static Stored rounded(const float* x, long n) {
     constexpr int VECTORS = PART / LANES;
     Vec all[VECTORS];
-    Ints most = {};
+    Ints maximum = {};
     for (int i = 0; i < VECTORS; i++) {
       all[i] = load(x + i * LANES, n - i * LANES);
       const Ints size = (Ints)all[i] & 0x7fffffff;  // as integers they have the same order, and NaN is the largest
-      most = size > most ? size : most;
+      maximum = size > maximum ? size : maximum;
     }
-    const int32_t bits = largest_of(most);
+    const int32_t bits = largest_of(maximum);
     float largest;
     std::memcpy(&largest, &bits, sizeof largest);
-    const bool is_normal = largest > 1e-30f && largest < INFINITY;  // the inverse of smaller ones would be infinite
+    const bool is_normal = largest > 1e-30f && largest < INFINITY;  // the inverse of a smaller one would be infinite
     const float inverse = Biased::LARGEST / largest;
     Stored number;
     Ints total = {};
@@ -125,7 +125,7 @@ struct Bytes {
 
   template <int R, bool ADD>
   void tile(long first, const Biased* w, long depth, Vec (*sums)[2]) const {
-    static_assert(!ADD, "weights are products of their own");
+    static_assert(!ADD, "products with int8 weights start at zero");
     const Stored* a = parts + first * stride;
     Vec acc[R][2] = {};
     for (long k = 0; k < depth; k += PART, a++) {

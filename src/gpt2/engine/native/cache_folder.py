@@ -1,7 +1,7 @@
-"""The folders of compiled libraries, and which files in them may be used: whole ones that only this user or root wrote.
+"""The folders of compiled libraries, and the checks that a file in them must pass before it is used.
 
-A library is executed when it is loaded, and a damaged one ends the process, so a file with its checksum lies next to
-each.
+Files that other users could have written are not used. A library is executed when it is loaded, and a damaged one
+ends the process, so each library has a file with its checksum next to it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-FOLDER_VARIABLE = "GPT2_NATIVE_CACHE"  # an environment variable: a folder that is used before the user's own
-OWN_FOLDER = "gpt-2-tensorflow"  # in the user's cache
+FOLDER_VARIABLE = "GPT2_NATIVE_CACHE"  # an environment variable: a folder that takes precedence over the user's cache
+USER_FOLDER = "gpt-2-tensorflow"  # folder name in the user's cache
 LIBRARY_SUFFIX = ".so"
 CHECKSUM_SUFFIX = ".sha256"
 FAILURE_SUFFIX = ".failed"
@@ -21,14 +21,14 @@ WRITABLE_BY_OTHERS = 0o022  # permission bits of group and others
 
 
 class NoLibraryError(Exception):
-    """There is no native library; the message says why."""
+    """The absence of a native library; the message gives the reason."""
 
 
 def find_libraries(name: str) -> Iterator[Path]:
     """Yield the libraries that may be loaded.
 
     Args:
-        name: Their name without the suffix, or a pattern.
+        name: The libraries' name without the suffix, or a pattern.
 
     Raises:
         NoLibraryError: Other users can write to the folder.
@@ -44,7 +44,7 @@ def find_trusted_files(name: str) -> Iterator[Path]:
     """Yield the files of this name that only this user and root could have written.
 
     Raises:
-        NoLibraryError: There is no folder.
+        NoLibraryError: There is no cache folder.
         OSError: A file cannot be examined.
     """
     for folder in cache_folders():
@@ -70,34 +70,37 @@ def find_writable_folder() -> Path:
 
 
 def checksum(library: Path) -> bytes:
-    """Return the content of the file next to a library that holds its checksum."""
+    """Return the content of a library's checksum file."""
     return hashlib.sha256(library.read_bytes()).hexdigest().encode()
 
 
 def cache_folders() -> list[Path]:
-    """Return the folder that GPT2_NATIVE_CACHE names, if it is set, and the user's own.
+    """Return the folder that GPT2_NATIVE_CACHE names, if it is set, and the folder in the user's cache.
 
     Raises:
-        NoLibraryError: There is neither, or the variable is not an absolute path.
+        NoLibraryError: There is neither folder, or the variable is not an absolute path.
     """
-    named = os.environ.get(FOLDER_VARIABLE, "")
-    if named and not os.path.isabs(named):
-        raise NoLibraryError(f"{FOLDER_VARIABLE} must be an absolute path, not {named!r}")
-    folders = [Path(folder) for folder in (named, _own_folder()) if folder]
+    configured = os.environ.get(FOLDER_VARIABLE, "")
+    if configured and not os.path.isabs(configured):
+        raise NoLibraryError(f"{FOLDER_VARIABLE} must be an absolute path, not {configured!r}")
+    folders = [Path(folder) for folder in (configured, _user_folder()) if folder]
     if not folders:
-        raise NoLibraryError(f"there is no home folder for the compiled step; set {FOLDER_VARIABLE} to a folder")
+        raise NoLibraryError(f"there is no home folder for the compiled library; set {FOLDER_VARIABLE} to a folder")
     return folders
 
 
-def _own_folder() -> str:
-    """Return the folder in $XDG_CACHE_HOME or ~/.cache, empty without a home, and remove others' write permission."""
+def _user_folder() -> str:
+    """Return the folder in $XDG_CACHE_HOME or ~/.cache, or an empty string if there is no home folder.
+
+    Other users lose their write permission.
+    """
     cache = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(cache):  # its specification says to ignore such a value
         cache = os.path.expanduser("~/.cache")
     if not os.path.isabs(cache):
         return ""
-    folder = Path(cache, OWN_FOLDER)
-    with contextlib.suppress(OSError):  # it does not exist, or belongs to somebody else
+    folder = Path(cache, USER_FOLDER)
+    with contextlib.suppress(OSError):  # it does not exist, or belongs to another user
         if folder.stat().st_mode & WRITABLE_BY_OTHERS:
             folder.chmod(0o700)
     return str(folder)
@@ -112,7 +115,7 @@ def _check_permissions(folder: Path) -> None:
 
 
 def _permission_problem(path: Path) -> str:
-    """Return how other users could have written this file or folder; empty if they could not."""
+    """Return the reason why other users could have written a file or folder; empty if they could not."""
     status = path.stat()
     if status.st_uid not in (0, os.geteuid()):
         return "belongs to another user"

@@ -1,14 +1,14 @@
-"""What the native library's errors and exported numbers mean to Python."""
+"""Conversion of the native library's errors and exported numbers to Python."""
 
 from __future__ import annotations
 
 import ctypes
 
-NO_MEMORY = b"no memory"  # as library.cc says it
+NO_MEMORY = b"no memory"  # the message in library.cc
 
 
 def raise_library_error(message: bytes) -> None:
-    """Raise the error that a function of the library has returned.
+    """Raise a Python exception for the error message that a function of the library has returned.
 
     Raises:
         MemoryError: There was not enough memory.

@@ -49,7 +49,7 @@ struct Forward {
 
   enum Finish { STORE, ADD, GELU, EXACT_GELU };
   static constexpr long BLOCK_ROWS = 96;   // rows of activations that fit into the second-level cache
-  static constexpr long MAX_OWN_ROWS = 4;  // every thread prepares up to this many rows itself, faster than it waits
+  static constexpr long MAX_SMALL_ROWS = 4;  // each thread prepares up to this many rows itself, to wait less
 
   struct NewToken {
     int token, position;
@@ -74,7 +74,7 @@ struct Forward {
   template <class Weight>
   static constexpr bool ROUNDED = !std::is_same_v<Form<Weight>, Floats>;
 
-  // Rows converted to the form that is multiplied by weights or a cache, if that is not float32.
+  // Rows converted to the form that is multiplied by weights or a cache, if this form is not float32.
   template <class Weight, bool = ROUNDED<Weight>>
   struct Converted {
     std::vector<typename Form<Weight>::Stored> memory;
@@ -95,11 +95,11 @@ struct Forward {
       converted.resize(rows, widest);
     }
   };
-  static constexpr int QUERIES = Form<C>::MAX_ROWS;  // that attend together
+  static constexpr int QUERIES = Form<C>::MAX_ROWS;  // queries that attend together
   struct Sums {
     Vec of[QUERIES][2];
   };
-  // Each thread's own memory. It is sized before anything is computed, where an exception does no harm, and reused.
+  // The memory of each thread. It is allocated before the computation, where an exception does no harm, and reused.
   struct Scratch {
     Operand operand;
     std::vector<float> scores;
@@ -107,8 +107,8 @@ struct Forward {
     Converted<C> converted;
   };
   static Scratch& scratch() {
-    static thread_local Scratch own;
-    return own;
+    static thread_local Scratch memory;
+    return memory;
   }
 
   std::vector<NewToken> rows;  // one for each row of activations
@@ -120,7 +120,7 @@ struct Forward {
   Block<C> block;
   long head_size, widest;
   long capacity;  // slots that the longest sequence sees, in whole blocks
-  bool is_small;  // at most MAX_OWN_ROWS rows
+  bool is_small;  // at most MAX_SMALL_ROWS rows
 
   // Sizes the shared memory, once, before the threads prepare.
   void prepare() {
@@ -136,7 +136,7 @@ struct Forward {
       capacity = std::max(capacity, (p.start + p.count + Block<C>::SLOTS - 1) / Block<C>::SLOTS * Block<C>::SLOTS);
     }
     const long n = rows.size();
-    is_small = n <= MAX_OWN_ROWS;
+    is_small = n <= MAX_SMALL_ROWS;
     x.resize(n, n_embd);
     wide.resize(n, widest);
     attended.resize(n, n_embd);
@@ -163,8 +163,8 @@ struct Forward {
     team->phase(n_logits, [&](long i) { log_totals[i] = log_total(logits + i * n_vocab, n_vocab); });
   }
 
-  // Adds a layer's attention and MLP to x. In the last layer, rows that need no logits only need their keys and values:
-  // after its attention x holds the other rows only.
+  // Adds a layer's attention and MLP to x. In the last layer, rows without logits only need their keys and values, so
+  // that after its attention x holds only the other rows.
   void transform(Operand& operand, long i) {
     const Layer<W>& layer = layers[i];
     const long e = n_embd, f = n_inner;
@@ -199,10 +199,11 @@ struct Forward {
     if (in_proj.w) product(operand, wide, n, width, in_proj, n_embd, STORE, x);
   }
 
-  void embed(NewToken at, float* out) {
+  void embed(NewToken input, float* out) {
     const long width = n_token_embd;
     for (long i = 0; i < width; i++)
-      out[i] = to_float(wte.w[place<W>(i, at.token, width)]) * wte.scale[at.token] + wpe[at.position * width + i];
+      out[i] = to_float(wte.w[place<W>(i, input.token, width)]) * wte.scale[input.token] +
+               wpe[input.position * width + i];
   }
 
   // Calls task(row) for each row of an operand.
@@ -265,7 +266,7 @@ struct Forward {
   }
 
   // Computes one head of one segment: writes its new keys and values into the cache, then computes the attention of
-  // each new token that is needed later to all tokens up to it.
+  // each new token that is needed later to all tokens up to itself.
   void attend(long layer, long number, long head) {
     const Segment& p = segments[number];
     const auto keys_of = [&](long slot) { return blocks[p.blocks[slot / Block<C>::SLOTS]] + block.place_of(layer, head); };
@@ -321,8 +322,8 @@ struct Forward {
     });
   }
 
-  // Calls use(rows) with rows [n, depth] in the form that is multiplied by weights or a cache; `all` calls a task for
-  // each.
+  // Calls use(rows) with rows [n, depth] in the form that is multiplied by weights or a cache. `all` calls a task for
+  // each row.
   template <class Weight, class All, class Use>
   static void as_operand(const Rows& rows, [[maybe_unused]] long depth, [[maybe_unused]] Converted<Weight>& converted,
                          [[maybe_unused]] const All& all, const Use& use) {

@@ -2,8 +2,8 @@
 // and examples/c has a program in C. compile_library in build.py compiles it; its options affect the bits of the
 // results.
 //
-// Every function may be called from any thread; calls wait for each other. Functions that return text return NULL if
-// all went well, else what is wrong with their arguments, or "no memory". Nothing has to be freed. A `long` has 64
+// Every function may be called from any thread; calls wait for each other. Functions that return text return NULL on
+// success, otherwise an error message about their arguments, or "no memory". Nothing has to be freed. A `long` has 64
 // bits.
 
 #ifndef GPT2_H
@@ -70,16 +70,16 @@ GPT2_EXPORT long gpt2_block_bytes(int type, const gpt2_model* model);
 // Extends n sequences by a segment each. segments [n, width]: the position of the first new id, the number of new ids,
 // for how many of the last ids logits are computed, then the numbers of the sequence's blocks, from its first position
 // to the last new one. tokens: the ids of all segments, one after another. Writes logits [all n_logits, n_vocab] and
-// the logarithms of the sums of their exponentials [all n_logits]. A sequence's logits have the same bits whatever
-// other segments are computed with it, and however it was cut into segments. Fails if the library was compiled for
-// Intel's AMX and the system did not permit it when the library was loaded.
+// the logarithms of the sums of their exponentials [all n_logits]. A sequence's logits have the same bits
+// whatever other segments are computed with it, and however it was cut into segments. The call fails if the library was
+// compiled for Intel's AMX and the system did not permit AMX when the library was loaded.
 GPT2_EXPORT const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* cache, const int* segments,
                                      long n, long width, const int* tokens, long n_tokens, float* logits,
                                      float* log_totals);
 
 // Draws random words of n streams, which sample.py describes. Stream i has the key keys[2 * i], keys[2 * i + 1] and
-// starts after its first firsts[i] numbers; counts[i] of its words are drawn: those of `ids`, or if `ids` is NULL all
-// from 0 on.
+// starts after its first firsts[i] numbers; counts[i] of its words are drawn: the words of `ids` or, if `ids` is NULL,
+// all words from 0 on.
 GPT2_EXPORT const char* gpt2_random_words(const uint64_t* keys, const uint64_t* firsts, const long* counts, long n,
                                           const int* ids, long threads, uint32_t* to);
 

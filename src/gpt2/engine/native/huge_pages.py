@@ -1,8 +1,8 @@
-"""Memory in huge pages where the system has them: for weights, and for the blocks of a cache.
+"""Memory in huge pages, if the system has them, for weights and cache blocks.
 
 A decode step reads all weights, and with small pages a tenth to a third of its time goes to address translation. Most
-matrices in int8 are smaller than one huge page, so weights share large chunks: in memory of their own they would get no
-huge page.
+matrices in int8 are smaller than one huge page, and would not get one in separate memory. Weights therefore share large
+chunks.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ HUGE_PAGE_BYTES = 2 << 20
 CHUNK_BYTES = 64 << 20
 HUGE_PAGES_FILE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SMAPS_FILE = Path("/proc/self/smaps")
-# Python's default is shared memory, which many kernels do not put into huge pages, and which two processes would both
-# write to after a fork.
+# Python's default is shared memory. Many kernels do not put it into huge pages, and after a fork two processes would
+# write to it.
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
@@ -34,11 +34,11 @@ class ChunkAllocator:
     def __init__(self) -> None:
         """Create an allocator without chunks."""
         self.lock = threading.Lock()
-        self.newest: Any = lambda: None  # a weak reference to the chunk that may have room
+        self.newest: Any = lambda: None  # a weak reference to the chunk that may have free memory
         self.used_bytes = 0  # of the newest chunk
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of zeros, which new memory is filled with."""
+        """Return an array of zeros; new memory is already filled with them."""
         count = math.prod(shape)
         size = -(-count * np.dtype(dtype).itemsize // ALIGNMENT) * ALIGNMENT
         with self.lock:
@@ -61,7 +61,7 @@ def allocate_chunk(size: int) -> tuple[mmap.mmap, int]:
         The memory, and the offset in it at which a huge page starts.
 
     Raises:
-        MemoryError: The system does not grant it.
+        MemoryError: The system does not have enough memory.
     """
     try:
         chunk = mmap.mmap(-1, size + HUGE_PAGE_BYTES, flags=PRIVATE)
@@ -76,8 +76,8 @@ def allocate_chunk(size: int) -> tuple[mmap.mmap, int]:
 def is_in_huge_pages(mapped: mmap.mmap) -> bool:
     """Return whether most of a mapped file, which has been read, is in huge pages.
 
-    Also True if the system never uses huge pages, or does not tell: only Linux does. Newer kernels (6.16 with ext4, for
-    one) keep files in huge pages that were written in large pieces.
+    If the system never uses huge pages or does not report them, the result is True; only Linux reports them. Newer
+    kernels, such as 6.16 with ext4, use huge pages for files that were written in large pieces.
     """
     try:
         if "[never]" in HUGE_PAGES_FILE.read_text(encoding="ascii"):

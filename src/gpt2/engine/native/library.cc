@@ -25,16 +25,19 @@ const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGIST
 const bool may_compute = true;
 #endif
 
-// Returns what is wrong with a segment, or NULL. max_blocks: how many block numbers the segment has room for.
+// Returns the error in a segment, or NULL. max_blocks: the maximum number of the segment's blocks.
 const char* find_error(const gpt2_model& model, const gpt2_cache& cache, const Segment& p, long max_blocks) {
   if (p.count < 1 || p.n_logits < 0 || p.n_logits > p.count)
-    return "counts must be from 1, and at least the number of logits";
+    return "a segment needs at least one id, and at most as many logits as ids";
   const long end = p.start + long(p.count), slots = Block<float>::SLOTS;
-  if (p.start < 0 || end > std::min(max_blocks * slots, model.n_ctx)) return "positions out of range";
+  if (p.start < 0 || end > std::min(max_blocks * slots, model.n_ctx))
+    return "a segment's positions exceed its blocks or the window";
   const auto is_valid_block = [&](int block) { return block >= 0 && block < cache.n_blocks && cache.blocks[block]; };
-  if (!std::all_of(p.blocks, p.blocks + (end + slots - 1) / slots, is_valid_block)) return "blocks out of range";
+  if (!std::all_of(p.blocks, p.blocks + (end + slots - 1) / slots, is_valid_block))
+    return "a segment has a block that the cache does not have";
   const auto is_valid_id = [&](int id) { return id >= 0 && id < model.n_vocab; };
-  return std::all_of(p.tokens, p.tokens + p.count, is_valid_id) ? nullptr : "ids outside the vocabulary";
+  if (!std::all_of(p.tokens, p.tokens + p.count, is_valid_id)) return "a segment has an id outside the vocabulary";
+  return nullptr;
 }
 
 template <class W, class C>
@@ -67,7 +70,7 @@ const char* catch_errors(const Work& work) noexcept {
   try {
     return work();
   } catch (const std::bad_alloc&) {
-    return "no memory";  // calls.py knows this message
+    return "no memory";  // calls.py compares with this message
   } catch (const std::length_error&) {  // more than the address space
     return "no memory";
   } catch (...) {
@@ -111,7 +114,7 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
   using namespace gpt2;
   return catch_errors([&]() -> const char* {
     if (!may_compute) return "the system does not permit AMX, for which this library was compiled";
-    if (model->n_layer < 1) return "a model has at least one layer";
+    if (model->n_layer < 1) return "a model must have at least one layer";
     std::vector<Segment> all;
     for (; n > 0; n--, segments += width) {
       const Segment p{segments[0], segments[1], segments[2], segments + Segment::BLOCKS, tokens};

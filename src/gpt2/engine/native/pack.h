@@ -1,8 +1,7 @@
-// Packs weights, as they lie in files, into the layout that panels.h describes.
+// Packs weights from their order in files into the layout that panels.h describes.
 //
-// A model is packed whenever it is loaded, which takes a third of the start: some rows of a panel's columns at a time
-// are gathered in a tile that stays in the first-level cache, whatever their order in the file, and written as whole
-// words.
+// A model is packed whenever it is loaded, which takes a third of the start-up time. For speed, a few rows of a panel's
+// columns are gathered in a tile that stays in the first-level cache, and written as whole words.
 
 #pragma once
 
@@ -21,7 +20,7 @@ struct Plain {
   float operator()(long k, long column) const { return weights[in_out ? k * n + column : column * depth + k]; }
 };
 
-// Some rows of a panel: [ROWS, WIDTH].
+// A few rows of a panel: [ROWS, WIDTH].
 struct Tile {
   static constexpr long ROWS = 32;
   float of[ROWS][WIDTH];
@@ -44,7 +43,7 @@ inline float packed(float x, float, float) { return x; }
 inline bfloat16 packed(float x, bfloat16, float) { return to_bfloat16(x); }
 inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + Biased::BIAS)}; }
 
-// The same for LANES numbers, each in the lowest bits of a word, with zeros in the others.
+// Packs LANES numbers, each into the lowest bits of a word, with zeros in the other bits.
 inline Words packed(Vec x, float, Vec) { return (Words)x; }
 inline Words packed(Vec x, bfloat16, Vec) {
   const Words bits = (Words)x;

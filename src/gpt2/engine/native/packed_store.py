@@ -4,11 +4,10 @@
 
 The header is JSON: for each weight its arrays' types, shapes, offsets and CRC32C.
 
-A file is memory-mapped, so that processes share it and nothing is read twice. Its name is a hash of all that it depends
-on: the weights' checksums (for formats without checksums, the identity of their file), the precision, and the library
-that packed them, whose layout is the processor's. A file is written whole or not at all, every checksum is verified
-when it is loaded, and files that other users can write are never used. If anything is wrong with a file, the weights
-are packed again.
+A file is memory-mapped, so that processes share it. Its name is a hash of everything that its content depends on: the
+weights' checksums (for formats without checksums, the identity of their file), the precision, and the library, whose
+layout depends on the processor. A file is written completely or not at all, and every checksum is verified when it is
+loaded. Files that other users can write are never used. If a file is damaged, the weights are packed again.
 """
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ SUFFIX = ".packed"
 FORMAT = b"gpt2 packed 1\n"
 HEADER_START = len(FORMAT) + 16
 MIN_BYTES = 64 << 20  # smaller models are packed fast enough
-MAX_TOTAL_BYTES = 10 << 30  # of all files together
+MAX_TOTAL_BYTES = 10 << 30  # all files together
 ALIGNMENT = 64
-WRITE_BYTES = 16 << 20  # per write: a file of large writes is kept in huge pages where the system can
+WRITE_BYTES = 16 << 20  # per write; the system may use huge pages for files of large writes
 
 
 class PackedFileError(ValueError):
-    """A file of packed weights is damaged."""
+    """Damage in a file of packed weights."""
 
 
 class PackedStore:
-    """The weights that a library has packed before; nothing fails because of it."""
+    """A store of packed weights, whose failures are ignored because weights can be packed again."""
 
     def __init__(self, library: ctypes.CDLL, notify: Callable[[str], None] = files.no_callback) -> None:
         """Create a store.
@@ -90,10 +89,10 @@ class PackedStore:
 
 
 def write(path: Path, weights: PackedWeights) -> int:
-    """Write packed weights after removing old files to make room for them.
+    """Write packed weights, after removing old files if the space is not sufficient.
 
     Returns:
-        The size of the file in bytes; 0 if there is no room for it.
+        The size of the file in bytes; 0 if there is not enough space for it.
 
     Raises:
         OSError: The file cannot be written.
@@ -108,7 +107,7 @@ def write(path: Path, weights: PackedWeights) -> int:
             offset += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     header = json.dumps(entries, separators=(",", ":")).encode("ascii")
     header += b" " * (-(HEADER_START + len(header)) % ALIGNMENT)
-    if not _make_room(path.parent, HEADER_START + len(header) + offset):
+    if not _make_space(path.parent, HEADER_START + len(header) + offset):
         return 0
     with files.temporary_file(path, sync=False) as part, part.open("wb", buffering=0) as file:
         part.chmod(0o644)  # whatever the umask is
@@ -118,19 +117,21 @@ def write(path: Path, weights: PackedWeights) -> int:
     return path.stat().st_size
 
 
-def _make_room(folder: Path, size: int) -> bool:
-    """Remove the files that have not been used for longest, and return whether there is room for a new one."""
+def _make_space(folder: Path, size: int) -> bool:
+    """Remove the least recently used files, and return whether there is enough space for a new one."""
     files.remove_abandoned(folder)
     oldest_first = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
     total = sum(path.stat().st_size for path in oldest_first)
     while oldest_first and total + size > MAX_TOTAL_BYTES:
         total -= oldest_first[0].stat().st_size
         oldest_first.pop(0).unlink()
-    return total + size <= MAX_TOTAL_BYTES and shutil.disk_usage(folder).free > 2 * size  # no disk is filled up
+    return (
+        total + size <= MAX_TOTAL_BYTES and shutil.disk_usage(folder).free > 2 * size
+    )  # half of the free space stays free
 
 
 def _write_arrays(file: Any, arrays: Iterator[np.ndarray]) -> None:
-    """Write the arrays, each padded to ALIGNMENT, in pieces of WRITE_BYTES whatever the arrays' sizes."""
+    """Write the arrays, each padded to ALIGNMENT, in pieces of WRITE_BYTES."""
     buffer = memoryview(bytearray(WRITE_BYTES))
     used = 0
     for array in arrays:
@@ -154,7 +155,9 @@ def _write_whole(file: Any, data: memoryview) -> None:
 
 
 def read(path: Path) -> PackedWeights:
-    """Return the weights in a file: mapped if the system keeps it in huge pages, else copied to memory that is.
+    """Return the weights in a file.
+
+    If the system uses huge pages for the file, it is memory-mapped. Otherwise its arrays are copied to huge pages.
 
     Raises:
         PackedFileError: The file is damaged; it has been removed.
@@ -171,7 +174,7 @@ def read(path: Path) -> PackedWeights:
         raise PackedFileError(str(error)) from error
     with contextlib.suppress(OSError):
         os.utime(path)  # the files used last are retained
-    return {name: PackedMatrix(*some) if len(some) == 2 else some[0] for name, some in arrays.items()}
+    return {name: PackedMatrix(*parts) if len(parts) == 2 else parts[0] for name, parts in arrays.items()}
 
 
 def _map_arrays(file: Any) -> tuple[dict[str, list[np.ndarray]], mmap.mmap]:
@@ -201,7 +204,7 @@ def _map_arrays(file: Any) -> tuple[dict[str, list[np.ndarray]], mmap.mmap]:
 
 
 def _copy_arrays(file: Any, arrays: dict[str, list[np.ndarray]], mapped: mmap.mmap) -> dict[str, list[np.ndarray]]:
-    """Return copies of the arrays in huge pages; the mapped pages are freed before."""
+    """Return copies of the arrays in huge pages; the mapped pages are freed first."""
     start = np.frombuffer(mapped, np.uint8).ctypes.data
     if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -237,7 +240,7 @@ def remove_files() -> None:
     """Remove all files of packed weights.
 
     Raises:
-        OSError: One cannot be removed.
+        OSError: A file cannot be removed.
     """
     for path in list_files():
         path.unlink(missing_ok=True)

@@ -16,8 +16,8 @@ from gpt2.engine.native.threads import map_in_threads
 from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.request import BFLOAT16, FLOAT32, INT8
 
-GROUP_BYTES = 4  # of neighboring inputs of one output, as in panels.h
-MAX_PACKING_THREADS = 4  # each of them holds a weight in float32
+GROUP_BYTES = 4  # bytes of neighboring inputs of one output, as in panels.h
+MAX_PACKING_THREADS = 4  # each thread holds a weight in float32
 # NumPy's types of packed weights, in the order of `gpt2_type` in gpt2.h.
 PACKED_DTYPES: dict[str, np.dtype] = {
     FLOAT32: np.dtype(np.float32),
@@ -27,7 +27,7 @@ PACKED_DTYPES: dict[str, np.dtype] = {
 
 
 class PackedMatrix(NamedTuple):
-    """A matrix as the native library reads it.
+    """A matrix in the native library's layout.
 
     Attributes:
         values: [O / WIDTH, I / GROUP, WIDTH, GROUP], see panels.h.
@@ -61,11 +61,11 @@ class WeightPacker:
         self.dtype = PACKED_DTYPES[precision]
 
     def pack_weight(self, weight: Weight) -> np.ndarray | PackedMatrix:
-        """Return a weight as the library reads it."""
+        """Return a weight in the library's layout."""
         return weight.array() if weight.layout is None else self.pack_matrix(weight)
 
     def pack_matrix(self, weight: Weight) -> PackedMatrix:
-        """Return a packed matrix; one whose rows are outputs is read piece by piece."""
+        """Return a packed matrix; if its rows are outputs, it is read piece by piece."""
         rows_are_outputs = weight.layout is Layout.OUT_IN
         n_outputs, n_inputs = weight.shape if rows_are_outputs else weight.shape[::-1]
         group = GROUP_BYTES // self.dtype.itemsize
@@ -86,7 +86,7 @@ class WeightPacker:
 
 
 def pack_weights(library: ctypes.CDLL, weights: Weights, precision: str, threads: int) -> PackedWeights:
-    """Return the weights as the library reads them, by their names.
+    """Return the name of each weight and the weight in the library's layout.
 
     Raises:
         GPT2Error: A weight is damaged.

@@ -24,10 +24,10 @@ struct Rounded {
 };
 #endif
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old Clangs name the first macro differently, and do without
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__)  // old versions of Clang use another name and get no tiles
 #define GPT2_TILES
 // Products on Intel's matrix unit (AMX), whose instruction multiplies 16 rows, 32 numbers deep, by 16 columns. It sums
-// the products of even positions and those of odd positions, then adds both to the previous sum, and treats denormal
+// the even products and the odd products, then adds both to the previous sum, and treats denormal
 // numbers as zero. No other instruction computes the same, so single rows use it as well.
 struct Pairs : Rounded {
   static constexpr int ROWS = 16, DEPTH = 32;
@@ -46,7 +46,7 @@ struct Pairs : Rounded {
 
  private:
   // Computes `steps` steps of `pairs` pairs each. Tile registers: 0 and 1 are the sums of the first 16 rows, left and
-  // right; 2 and 3 those of the rows after them; 4 and 5 these rows; 6 and 7 weights.
+  // right; 2 and 3 the sums of the next 16 rows; 4 and 5 these rows; 6 and 7 weights.
   template <int R>
   void multiply(const bfloat16* a, const bfloat16* w, long steps, int pairs, bool add, Vec (*sums)[2]) const {
     constexpr bool LOWER = R > ROWS;
@@ -76,7 +76,7 @@ struct Pairs : Rounded {
     _tile_stored(1, &sums[0][1], TWO);
     if (LOWER) _tile_stored(2, &sums[ROWS][0], TWO);
     if (LOWER) _tile_stored(3, &sums[ROWS][1], TWO);
-    _tile_release();  // otherwise the system would save them for this thread
+    _tile_release();  // otherwise the system would save the registers of this thread
     asm volatile("" ::: "memory");  // as in `shape`
   }
 
@@ -92,7 +92,7 @@ struct Pairs : Rounded {
     };
     set(0, upper, LANES), set(1, upper, LANES), set(2, lower, LANES), set(3, lower, LANES);
     set(4, upper, pairs), set(5, lower, pairs), set(6, pairs, LANES), set(7, pairs, LANES);
-    asm volatile("" ::: "memory");  // GCC does not know what the instructions read and write
+    asm volatile("" ::: "memory");  // GCC does not know that the instructions access memory
     _tile_loadconfig(&shapes);
   }
 };

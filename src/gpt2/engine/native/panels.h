@@ -1,4 +1,4 @@
-// The layout of a packed matrix, and what all kinds of products with it share.
+// The layout of a packed matrix, and functions that all kinds of products share.
 //
 // A matrix [depth, n] is packed in panels of WIDTH columns, [n / WIDTH, depth / GROUP, WIDTH, GROUP], padded with
 // zeros: a 32-bit word is one float32, two bfloat16 or four int8 of one column, neighbors in depth. A product reads
@@ -53,7 +53,7 @@ inline Ints all_lanes(const void* p) {
   return Ints{} + word;
 }
 
-// Prefetches what a product reads a page later: processors prefetch by themselves, but not across pages.
+// Prefetches the data a page later, because processors do not prefetch across pages by themselves.
 template <class W>
 ALWAYS_INLINE inline void prefetch_next_page(const W* w) {
   constexpr int PAGE = 4096;
@@ -65,7 +65,7 @@ ALWAYS_INLINE inline void unrolled(const F& f, std::integer_sequence<int, I...>)
   (f(I), ...);
 }
 
-// Calls f(0) ... f(N - 1). In a loop GCC would find out too late that no array in memory is needed.
+// Calls f(0) ... f(N - 1) without a loop, in which GCC would keep arrays in memory instead of registers.
 template <int N, class F>
 ALWAYS_INLINE inline void unrolled(const F& f) {
   unrolled(f, std::make_integer_sequence<int, N>());

@@ -1,4 +1,4 @@
-// The words of a Philox4x64-10 stream (Salmon et al. 2011), as NumPy counts them, at any position without those before.
+// The words of a Philox4x64-10 stream (Salmon et al. 2011), numbered as in NumPy, from any position.
 
 #pragma once
 
@@ -37,7 +37,7 @@ inline void random_words(const uint64_t* key, uint64_t first, long n, uint32_t* 
   }
 }
 
-// Writes the same words, but only those of n given ids.
+// Writes the words of the n ids in `ids`.
 inline void random_words(const uint64_t* key, uint64_t first, long n, const int* ids, uint32_t* to) {
   const Philox philox{{key[0], key[1]}};
   for (long i = 0; i < n; i++) {

@@ -1,7 +1,7 @@
 // Threads that compute one job together, phase by phase.
 //
 // A decode step has about ninety phases of a few to a few hundred microseconds. Between phases the threads spin, since
-// to sleep and wake up takes longer than most phases. Between jobs they sleep.
+// sleeping and waking up takes longer than most phases. Between jobs they sleep.
 
 #pragma once
 
@@ -110,7 +110,7 @@ class Team {
 
   std::mutex running_, mutex_;
   std::condition_variable woken_;
-  // Of the newest job: a thread that is too late for a job takes part in the next one.
+  // The newest job: a thread that is too late for a job takes part in the next one.
   const Work *prepare_ = nullptr, *job_ = nullptr;
   unsigned jobs_ = 0;
   int started_ = 0;

@@ -13,13 +13,13 @@ Result = TypeVar("Result")
 def map_in_threads(work: Callable[[Item], Result], items: Collection[Item], max_threads: int) -> list[Result]:
     """Return the results of calling `work` with each item, in the items' order.
 
-    The calling thread works as well, so that nothing fails if the system grants no other. concurrent.futures would do
-    the same, but it imports logging, which takes a while.
+    The calling thread works as well, so that the map succeeds if the system grants no other thread. concurrent.futures
+    would do the same, but it imports logging, which is slow.
 
     Args:
         work: Called with one item at a time in each thread.
         items: The items.
-        max_threads: How many threads work at most.
+        max_threads: Maximum number of threads that work.
 
     Raises:
         BaseException: The error of the first item that failed; no further item is started after an error.
@@ -33,7 +33,7 @@ def map_in_threads(work: Callable[[Item], Result], items: Collection[Item], max_
         for index, item in _take_each(pending, lock):
             try:
                 results[index] = work(item)
-            except BaseException as error:  # Ctrl-C is one
+            except BaseException as error:  # including Ctrl-C
                 errors[index] = error
             if errors:
                 return
@@ -42,7 +42,7 @@ def map_in_threads(work: Callable[[Item], Result], items: Collection[Item], max_
     started = [thread for thread in others if _try_to_start(thread)]
     try:
         run()
-    except BaseException as error:  # between two items
+    except BaseException as error:  # raised between two items
         errors[len(items)] = error
     for thread in started:
         thread.join()

@@ -1,8 +1,9 @@
-// Vectors of numbers, and what a transformer does to rows besides products: layer norm, softmax, gelu; without threads.
-// Written with the vector extensions of GCC and Clang, which are compiled for the machine's own processor.
+// Vectors of numbers, and a transformer's operations on rows other than products: layer norm, softmax, gelu.
+// There are no threads here.
+// The code uses the vector extensions of GCC and Clang, which are compiled for this machine's processor.
 //
-// No compiler may contract a product and a sum by itself (build.py): it could decide differently from one place to the
-// next. Where they are contracted, the code calls `fma`.
+// No compiler may contract a product and a sum by itself (build.py): it could do so in one function and not in another.
+// Where they are contracted, the code calls `fma`.
 
 #pragma once
 
@@ -23,7 +24,7 @@
 
 namespace gpt2 {
 
-// The numbers that a register of this processor holds: GCC passes larger vectors through memory.
+// How many numbers a register of this processor holds; GCC passes larger vectors through memory.
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX__)
@@ -47,7 +48,7 @@ struct Biased {  // an int8 plus 128, as dot products of four bytes require one 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec x) { *reinterpret_cast<Vec*>(p) = x; }
 
-// The same for the first n numbers, with zeros after them if n is below LANES.
+// Loads or stores the first n numbers; if n is below LANES, zeros follow the loaded numbers.
 inline Vec load(const float* p, long n) {
   if (n >= LANES) return load(p);
   Vec x = {};
@@ -103,9 +104,9 @@ auto largest_of(V x) {
   else
     return _mm512_reduce_max_epi32((__m512i)x);
 #else
-  auto most = x[0];
-  for (int lane = 1; lane < LANES; lane++) most = x[lane] > most ? x[lane] : most;
-  return most;
+  auto maximum = x[0];
+  for (int lane = 1; lane < LANES; lane++) maximum = x[lane] > maximum ? x[lane] : maximum;
+  return maximum;
 #endif
 }
 
@@ -145,7 +146,7 @@ inline Vec gelu_by_erf(Vec x) {
   return x * (x < 0 ? tail : 1.0f - tail);
 }
 
-// The numbers that `sum` adds side by side on every processor, so that all add in the same order.
+// How many numbers `sum` adds in parallel, the same on every processor, so that all add in the same order.
 constexpr int SUM_LANES = 16;
 
 // Returns the sum of f(x[i]).
@@ -172,37 +173,37 @@ inline void layer_norm(const float* x, const float* gain, const float* bias, flo
 
 inline float largest(const float* x, long n) {
   long i = LANES;
-  float most = x[0];
+  float maximum = x[0];
   if (n >= LANES) {
-    Vec mosts = load(x);
-    for (; i + LANES <= n; i += LANES) mosts = load(x + i) > mosts ? load(x + i) : mosts;
-    most = largest_of(mosts);
+    Vec maxima = load(x);
+    for (; i + LANES <= n; i += LANES) maxima = load(x + i) > maxima ? load(x + i) : maxima;
+    maximum = largest_of(maxima);
   } else {
     i = 0;
   }
-  for (; i < n; i++) most = std::max(most, x[i]);
-  return most;
+  for (; i < n; i++) maximum = std::max(maximum, x[i]);
+  return maximum;
 }
 
 // Returns the logarithm of the sum of e^x[i]. It is summed in parts: small numbers would be lost next to a large total.
 inline float log_total(const float* x, long n) {
   constexpr long PART = 1024;
-  const float most = largest(x, n);
+  const float maximum = largest(x, n);
   double total = 0;
   for (long i = 0; i < n; i += PART)
-    total += sum(x + i, std::min(PART, n - i), [&](Vec v) { return exp(v - most); });
-  return most + std::log(total);
+    total += sum(x + i, std::min(PART, n - i), [&](Vec v) { return exp(v - maximum); });
+  return maximum + std::log(total);
 }
 
 constexpr long PADDED = 32;
 static_assert(PADDED % SUM_LANES == 0 && PADDED % WIDTH == 0);
 
-// Replaces x[:n] by the probabilities of x times scale, followed by zeros up to the next multiple of PADDED.
+// Replaces x[:n] by softmax(x * scale), followed by zeros up to the next multiple of PADDED.
 inline void softmax(float* x, long n, float scale) {
   const long padded = (n + PADDED - 1) / PADDED * PADDED;
   std::fill(x + n, x + padded, -INFINITY);
-  const float most = largest(x, padded);
-  for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - most) * scale));
+  const float maximum = largest(x, padded);
+  for (long i = 0; i < padded; i += LANES) store(x + i, exp((load(x + i) - maximum) * scale));
   std::fill(x + n, x + padded, 0.0f);
   const float total = sum(x, padded, [](Vec v) { return v; });
   for (long i = 0; i < padded; i += LANES) store(x + i, load(x + i) / total);
