@@ -52,7 +52,7 @@ class Engine:
         """A job of files of prompts but for its files."""
         from gpt2 import generate
         from gpt2.bulk.batch_worker import BatchWorker
-        from gpt2.bulk.row_queue import Ended, RowQueue
+        from gpt2.bulk.row_queue import RowNumberSet, RowQueue
         from gpt2.bulk.rows import JobRow
         from gpt2.bulk.workers import InProcessExecutor
         from gpt2.request import Request, Sampling
@@ -63,10 +63,13 @@ class Engine:
         ]
 
         def write():
-            hands = InProcessExecutor(BatchWorker(generate.Model(Numbers(), self.backend), batch))
-            ahead = RowQueue(rows, Ended())
+            executor = InProcessExecutor(BatchWorker(generate.Model(Numbers(), self.backend), batch))
+            queue = RowQueue(rows, RowNumberSet())
             return sum(
-                text.tokens for some in iter(lambda: hands.exchange(ahead), []) for one in some for text in one.texts
+                text.completion_tokens
+                for finished_rows in iter(lambda: executor.next_finished(queue), [])
+                for finished in finished_rows
+                for text in finished.texts
             )
 
         return write

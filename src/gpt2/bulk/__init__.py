@@ -1,1 +1,1 @@
-"""Files of prompts in, files of completions out, on one machine and on Ray."""
+"""Bulk jobs: a file of prompts in, a file of completions out, on one machine or on a Ray cluster."""

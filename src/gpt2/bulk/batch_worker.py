@@ -1,4 +1,4 @@
-"""Where rows are written: one model, and a batch whose places are taken anew the moment a text ends."""
+"""A worker of a bulk job: one model and one batch, in which the next text starts as soon as another one ends."""
 
 from __future__ import annotations
 
@@ -14,140 +14,186 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Model, TextBatch, TextChunk, encode_prompt, prepare
 from gpt2.request import Prompt
 
-AHEAD = 2  # rows for each place: those that are written, and as many that wait for their places
+TEXTS_PER_SLOT = 2  # a text that is being generated, and another one that waits for its slot
 
 
-class Text(NamedTuple):
-    """One of the texts that a row asked for."""
+class GeneratedText(NamedTuple):
+    """One of the texts that a row requests.
+
+    Attributes:
+        text: The text.
+        finish_reason: Why it ended, see `generate.TextChunk`.
+        prompt_tokens: Number of tokens in its prompt.
+        completion_tokens: Number of tokens that were generated, those of a stop string included.
+        logprobs: The tokens' log-probabilities in the layout of OpenAI's API; None if they are not requested.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
-    tokens: int
+    completion_tokens: int
     logprobs: dict[str, list[Any]] | None = None
 
 
-class Finished(NamedTuple):
-    """A row with its texts in their order, or with an error."""
+class FinishedRow(NamedTuple):
+    """A row with its texts in the order of its requests, or with an error."""
 
     row: JobRow
-    texts: Sequence[Text] = ()
+    texts: Sequence[GeneratedText] = ()
     error: str = ""
 
 
-class Unfinished:
-    """A row some of whose texts have not ended."""
+class RunningRow:
+    """A row whose texts have not all ended.
 
-    def __init__(self, row: JobRow, ids: Sequence[Sequence[int]]) -> None:
-        self.row, self.ids = row, ids  # those of each text's prompt
-        self.texts: list[Text | None] = [None] * len(ids)
-        self.pieces: list[list[TextChunk]] = [[] for _ in ids]
+    Attributes:
+        row: The row.
+        prompt_ids: The prompt's ids for each text.
+        texts: The texts; None for each that has not ended.
+        chunks: For each text that has not ended, its chunks so far.
+    """
+
+    def __init__(self, row: JobRow, prompt_ids: Sequence[Sequence[int]]) -> None:
+        """Start without any generated text."""
+        self.row = row
+        self.prompt_ids = prompt_ids
+        self.texts: list[GeneratedText | None] = [None] * len(prompt_ids)
+        self.chunks: list[list[TextChunk]] = [[] for _ in prompt_ids]
 
 
 class BatchWorker:
-    """Takes rows and returns them with their texts. batch_size: texts that are written at a time."""
+    """Takes rows and returns them with their texts.
+
+    Attributes:
+        batch_size: How many texts are generated at the same time.
+        n_tokens: How many tokens have been generated.
+    """
 
     def __init__(self, model: Model, batch_size: int) -> None:
-        self.model, self.batch_size = model, batch_size
-        self.writer = TextBatch(
-            model, prefill_budget=PREFILL_BUDGET_IDLE
-        )  # nobody waits for a token, and a batch that is full is quickest
-        self.waiting: collections.deque[tuple[Unfinished, int]] = collections.deque()
-        self.places: dict[int, tuple[Unfinished, int]] = {}  # of the writer's texts
-        self.tokens = 0  # that were written
+        """Create a worker without rows."""
+        self.model = model
+        self.batch_size = batch_size
+        # Prompts are prefilled at full speed: no client waits for a token, and full batches have the best throughput.
+        self.batch = TextBatch(model, prefill_budget=PREFILL_BUDGET_IDLE)
+        self.waiting: collections.deque[tuple[RunningRow, int]] = collections.deque()  # rows and indices of their texts
+        self.running: dict[int, tuple[RunningRow, int]] = {}  # the same, by the texts' numbers in the batch
+        self.n_tokens = 0
 
     @property
-    def wanted(self) -> int:
-        """How many rows it can take."""
-        return max(0, AHEAD * self.batch_size - len(self.waiting) - len(self.places))
+    def free_slots(self) -> int:
+        """How many further rows the worker needs to stay busy."""
+        return max(0, TEXTS_PER_SLOT * self.batch_size - len(self.waiting) - len(self.running))
 
-    def exchange(self, rows: Iterable[JobRow], patience: float = 0) -> list[Finished]:
-        """Takes rows, and writes until some have ended and the seconds are over, or places would stay empty."""
-        finished = [found for row in rows if (found := self._enter(row)) is not None]
-        until = time.monotonic() + patience
-        while (self.waiting or self.places) and not (finished and self._is_over(until)):
-            finished += self._begin()
-            for piece in self.writer.step():
-                finished += self._hear(piece)
+    def process(self, rows: Iterable[JobRow], min_seconds: float = 0) -> list[FinishedRow]:
+        """Accept rows, and generate until some rows have finished.
+
+        Args:
+            rows: Further rows.
+            min_seconds: Generate for at least this long, unless fewer than batch_size texts are left.
+
+        Returns:
+            The rows that have finished; none if the worker has none.
+        """
+        finished = [rejected for row in rows if (rejected := self._accept(row)) is not None]
+        deadline = time.monotonic() + min_seconds
+        while (self.waiting or self.running) and not (finished and self._should_return(deadline)):
+            finished += self._fill_batch()
+            for chunk in self.batch.step():
+                finished += self._receive(chunk)
         return finished
 
-    def _is_over(self, until: float) -> bool:
-        return not self.waiting or time.monotonic() >= until
+    def _should_return(self, deadline: float) -> bool:
+        return not self.waiting or time.monotonic() >= deadline
 
-    def _enter(self, row: JobRow) -> Finished | None:
-        """Lets the row's texts wait; what cannot be written has ended."""
+    def _accept(self, row: JobRow) -> FinishedRow | None:
+        """Queue the texts of a row, or return the row with the reason why they cannot be generated."""
         if row.error:
-            return Finished(row, error=row.error)
+            return FinishedRow(row, error=row.error)
         try:
-            ids = self._encoded([request.prompt for request in row.requests])
+            prompt_ids = self._encode([request.prompt for request in row.requests])
         except GPT2Error as error:
-            return Finished(row, error=str(error))
-        unfinished = Unfinished(row, ids)
-        self.waiting.extend((unfinished, place) for place in range(len(ids)))
+            return FinishedRow(row, error=str(error))
+        running = RunningRow(row, prompt_ids)
+        self.waiting.extend((running, index) for index in range(len(prompt_ids)))
         return None
 
-    def _encoded(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
-        """Raises UsageError for a prompt that the window does not hold, or with ids that there are not."""
-        n_ctx, n_vocab = self.model.hparams.n_ctx, self.model.hparams.n_vocab
-        found: list[Sequence[int]] = []
-        for prompt, before in zip(prompts, [(), *prompts]):
-            ids = found[-1] if found and prompt == before else encode_prompt(self.model.encoder, prompt)
-            if len(ids) > n_ctx:
-                raise UsageError(f"the prompt has {len(ids)} tokens, and the model's window {n_ctx}; shorten it")
-            if max(ids) >= n_vocab:
-                raise UsageError(f"the ids of a prompt are from 0 to {n_vocab - 1}, not {max(ids)}")
-            found.append(ids)
-        return found
+    def _encode(self, prompts: Sequence[Prompt]) -> list[Sequence[int]]:
+        """Return the ids of each prompt.
 
-    def _begin(self) -> list[Finished]:
-        """Fills the places; what is refused has ended."""
-        refused = []
-        while self.waiting and len(self.writer) < self.batch_size:
-            unfinished, place = self.waiting[0]
-            text = prepare(unfinished.row.requests[place], unfinished.ids[place])
-            if not self.writer.can_start(text):
+        Raises:
+            UsageError: A prompt does not fit into the window, or has ids outside the vocabulary.
+        """
+        n_ctx = self.model.hparams.n_ctx
+        n_vocab = self.model.hparams.n_vocab
+        encoded: list[Sequence[int]] = []
+        for prompt, previous in zip(prompts, [(), *prompts]):
+            ids = encoded[-1] if encoded and prompt == previous else encode_prompt(self.model.encoder, prompt)
+            if len(ids) > n_ctx:
+                raise UsageError(f"the prompt has {len(ids)} tokens, but the model's window holds {n_ctx}; shorten it")
+            if max(ids) >= n_vocab:
+                raise UsageError(f"the ids of a prompt must be from 0 to {n_vocab - 1}, not {max(ids)}")
+            encoded.append(ids)
+        return encoded
+
+    def _fill_batch(self) -> list[FinishedRow]:
+        """Start waiting texts while the batch has room, and return the rows that the batch rejects."""
+        rejected = []
+        while self.waiting and len(self.batch) < self.batch_size:
+            running, index = self.waiting[0]
+            sequence = prepare(running.row.requests[index], running.prompt_ids[index])
+            if not self.batch.can_start(sequence):
                 break
             self.waiting.popleft()
             try:
-                self.places[self.writer.add(text)] = unfinished, place
+                self.running[self.batch.add(sequence)] = running, index
             except GPT2Error as error:
-                refused.append(Finished(unfinished.row, error=str(error)))
-                self._forget(unfinished)
-        return refused
+                rejected.append(FinishedRow(running.row, error=str(error)))
+                self._drop(running)
+        return rejected
 
-    def _forget(self, unfinished: Unfinished) -> None:
-        """A row one of whose texts was refused."""
-        self.waiting = collections.deque(one for one in self.waiting if one[0] is not unfinished)
-        for number in [number for number, (other, _) in self.places.items() if other is unfinished]:
-            del self.places[number]
-            self.writer.remove(number)
+    def _drop(self, rejected: RunningRow) -> None:
+        """Stop all texts of a row of which one was rejected."""
+        self.waiting = collections.deque(entry for entry in self.waiting if entry[0] is not rejected)
+        for number in [number for number, (row, _) in self.running.items() if row is rejected]:
+            del self.running[number]
+            self.batch.remove(number)
 
-    def _hear(self, piece: TextChunk) -> list[Finished]:
-        """The row, if this was the last that it waited for."""
-        unfinished, place = self.places[piece.request]
-        unfinished.pieces[place].append(piece)
-        if not piece.finish_reason:
+    def _receive(self, chunk: TextChunk) -> list[FinishedRow]:
+        """Add a chunk to its text, and return the row if this completes it."""
+        running, index = self.running[chunk.request]
+        running.chunks[index].append(chunk)
+        if not chunk.finish_reason:
             return []
-        del self.places[piece.request]
-        text = self._text(unfinished, place)
-        unfinished.texts[place], unfinished.pieces[place] = text, []
-        self.tokens += text.tokens
-        texts = [text for text in unfinished.texts if text is not None]
-        return [Finished(unfinished.row, texts)] if len(texts) == len(unfinished.texts) else []
+        del self.running[chunk.request]
+        text = self._join_chunks(running, index)
+        running.texts[index] = text
+        running.chunks[index] = []
+        self.n_tokens += text.completion_tokens
+        texts = [text for text in running.texts if text is not None]
+        return [FinishedRow(running.row, texts)] if len(texts) == len(running.texts) else []
 
-    def _text(self, unfinished: Unfinished, place: int) -> Text:
-        pieces, wanted = unfinished.pieces[place], unfinished.row.logprobs
-        choices = [piece.token for piece in pieces if piece.token is not None]
-        told = None if wanted is None else self._logprobs(choices, wanted)
-        text = "".join(piece.text for piece in pieces)
-        return Text(text, pieces[-1].finish_reason, len(unfinished.ids[place]), len(choices), told)
+    def _join_chunks(self, running: RunningRow, index: int) -> GeneratedText:
+        chunks = running.chunks[index]
+        n_top = running.row.logprobs
+        choices = [chunk.token for chunk in chunks if chunk.token is not None]
+        logprobs = None if n_top is None else self._logprobs(choices, n_top)
+        text = "".join(chunk.text for chunk in chunks)
+        return GeneratedText(text, chunks[-1].finish_reason, len(running.prompt_ids[index]), len(choices), logprobs)
 
-    def _logprobs(self, choices: Sequence[TokenChoice], wanted: int) -> dict[str, list[Any]]:
-        """As OpenAI's API has them, of all tokens that were written, those of a stop string included."""
-        piece = self.model.encoder.token_text
-        likeliest = [dict([*choice.top_logprobs[:wanted], (choice.id, choice.logprob)]) for choice in choices]
+    def _logprobs(self, choices: Sequence[TokenChoice], n_top: int) -> dict[str, list[Any]]:
+        """Return the log-probabilities of all generated tokens, those of a stop string included, as OpenAI's API does.
+
+        Args:
+            choices: The tokens.
+            n_top: How many of the most likely tokens to list at each position, alongside the token itself.
+        """
+        token_text = self.model.encoder.token_text
+        top_logprobs = [dict([*choice.top_logprobs[:n_top], (choice.id, choice.logprob)]) for choice in choices]
         return {
-            "tokens": [piece(choice.id) for choice in choices],
+            "tokens": [token_text(choice.id) for choice in choices],
             "token_logprobs": [finite_or_none(choice.logprob) for choice in choices],
-            "top_logprobs": [{piece(token): finite_or_none(each) for token, each in one.items()} for one in likeliest],
+            "top_logprobs": [
+                {token_text(token): finite_or_none(logprob) for token, logprob in logprobs.items()}
+                for logprobs in top_logprobs
+            ],
         }

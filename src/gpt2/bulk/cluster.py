@@ -1,4 +1,4 @@
-"""The same on Ray: a worker on each machine of a cluster; they come and go while the job runs."""
+"""Workers on a Ray cluster, one per machine; machines may join and leave while the job runs."""
 
 from __future__ import annotations
 
@@ -11,152 +11,198 @@ from typing import Any
 
 import gpt2
 from gpt2.bulk.rows import JobRow
-from gpt2.bulk.workers import FinishedRow, WorkerConfig, served
+from gpt2.bulk.workers import RowResult, WorkerConfig, process_rows
 from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error
 
-LOCAL = "local"
-INSTALL = "pip install -r requirements-ray.txt"
-PACKAGE = Path(gpt2.__file__).parent
-KNOCK = 10.0  # seconds, until nobody is at an address
-AWHILE = 1.0  # seconds
-LOOK = 5.0  # seconds from one look which machines there are to the next
-PATIENCE = 120.0  # seconds without a machine, until the job is given up
-MOST_LOST = 3  # workers that die before their models are loaded, one after the other, until it is given up
+LOCAL_ADDRESS = "local"
+INSTALL_COMMAND = "pip install -r requirements-ray.txt"
+PACKAGE_DIR = Path(gpt2.__file__).parent
+CONNECT_SECONDS = 10.0
+RECEIVE_SECONDS = 1.0
+NODE_CHECK_SECONDS = 5.0  # how often the group looks for new machines
+MAX_SECONDS_WITHOUT_MACHINE = 120.0
+MAX_FAILED_STARTS = 3  # consecutive workers that may die before their models are loaded
 
 
-class Worker:
-    """What runs on a machine of the cluster."""
+class ClusterWorker:
+    """A Ray actor: the worker on one machine of the cluster."""
 
-    def __init__(self, plan: WorkerConfig) -> None:
-        self.plan = plan
+    def __init__(self, config: WorkerConfig) -> None:
+        """Keep the configuration; `load` loads the model."""
+        self.config = config
 
     def load(self) -> None:
-        """Raises GPT2Error, which says on which machine."""
+        """Load the model.
+
+        Raises:
+            GPT2Error: The model cannot be loaded. The message names the machine.
+        """
         try:
-            self.station = self.plan.station()
+            self.worker = self.config.load_worker()
         except GPT2Error as error:
             raise GPT2Error(f"on the machine {socket.gethostname()}: {error}") from error
 
-    def exchange(self, rows: Sequence[JobRow]) -> list[FinishedRow]:
-        return served(self.station, rows)
+    def process(self, rows: Sequence[JobRow]) -> list[RowResult]:
+        """Pass rows to the worker, and return the results of those that finish first."""
+        return process_rows(self.worker, rows)
 
 
-def ray_package() -> Any:
-    """Raises GPT2Error, saying what to type, where Ray is missing."""
+def import_ray() -> Any:
+    """Return the module `ray`.
+
+    Raises:
+        GPT2Error: Ray is not installed. The message says what to type.
+    """
     try:
         import ray
     except ImportError:
-        raise GPT2Error(f"a cluster needs Ray; type: {INSTALL}") from None
+        raise GPT2Error(f"a cluster needs Ray; type: {INSTALL_COMMAND}") from None
     return ray
 
 
-class Cluster:
-    """The crew (`hands.Crew`) of a cluster: on each machine one worker, which has all of its cores.
+class RayCluster:
+    """A `WorkerGroup` with one worker on each machine of a Ray cluster; each worker has all cores of its machine.
 
-    address: a cluster's, as `ray.init` takes it, or LOCAL for a new one on this machine alone. Raises GPT2Error if it
-    is not there.
+    Attributes:
+        actors: The workers, by the ids of their machines.
+        loading: The pending calls of `ClusterWorker.load`, with the ids of their machines.
+        processing: The pending calls of `ClusterWorker.process`, with the ids of their machines.
+        ready: The ids of the machines whose workers have loaded their models.
     """
 
-    def __init__(self, plan: WorkerConfig, address: str) -> None:
-        self.plan, self.address = plan, address
-        self.ray = ray_package()
-        self.actors: dict[str, Any] = {}  # by the ids of their machines
-        self.loading: dict[Any, str] = {}  # what stands for an answer that is to come -> the machine
-        self.asked: dict[Any, str] = {}
-        self.ready: list[str] = []
-        self.looked = self.seen = -PATIENCE
-        self.lost = 0  # workers that have died while they were loading, since one did not
+    def __init__(self, config: WorkerConfig, address: str) -> None:
+        """Prepare a group; a `with` block connects it with the cluster.
 
-    def __enter__(self) -> Cluster:
-        ray, settings = self.ray, {"log_to_driver": False, "logging_level": "ERROR"}
-        settings["runtime_env"] = {"py_modules": [str(PACKAGE)]}  # whatever is installed there
+        Args:
+            config: The configuration of each worker. If it has no number of threads, each worker uses all cores.
+            address: A cluster's address, as `ray.init` accepts it, or LOCAL_ADDRESS for a new one on this machine.
+
+        Raises:
+            GPT2Error: Ray is not installed.
+        """
+        self.config = config
+        self.address = address
+        self.ray = import_ray()
+        self.actors: dict[str, Any] = {}
+        self.loading: dict[Any, str] = {}
+        self.processing: dict[Any, str] = {}
+        self.ready: list[str] = []
+        self.checked_at = -MAX_SECONDS_WITHOUT_MACHINE
+        self.machine_seen_at = -MAX_SECONDS_WITHOUT_MACHINE
+        self.n_failed_starts = 0  # since the last successful one
+
+    def __enter__(self) -> RayCluster:
+        """Connect with the cluster, and start a worker on each of its machines.
+
+        Raises:
+            GPT2Error: There is no cluster at the address.
+        """
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        settings["runtime_env"] = {"py_modules": [str(PACKAGE_DIR)]}  # all machines run this version of the code
         try:
-            if self.address == LOCAL:
-                ray.init(num_cpus=available_cores(), include_dashboard=False, **settings)
+            if self.address == LOCAL_ADDRESS:
+                self.ray.init(num_cpus=available_cores(), include_dashboard=False, **settings)
             else:
-                self._knock()
-                ray.init(self.address, **settings)
+                self._check_address()
+                self.ray.init(self.address, **settings)
         except (OSError, ValueError, RuntimeError) as error:
             raise GPT2Error(f"there is no cluster at {self.address}: {str(error).splitlines()[0]}") from error
-        self.seen = time.monotonic()
-        self._look()
+        self.machine_seen_at = time.monotonic()
+        self._check_nodes()
         return self
 
-    def _knock(self) -> None:
-        """Raises OSError at once where Ray would try for minutes: for an address to which nobody listens."""
+    def _check_address(self) -> None:
+        """Raise OSError at once if nothing listens at the address; Ray would retry for minutes."""
         host, colon, port = self.address.rpartition(":")
         if colon and port.isdecimal() and "/" not in host:
-            socket.create_connection((host, int(port)), timeout=KNOCK).close()
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
     def __exit__(self, *_: object) -> None:
+        """Stop the workers and disconnect from the cluster."""
         self.ray.shutdown()
 
-    def workers(self) -> list[Hashable]:
+    def ready_workers(self) -> list[Hashable]:
+        """Return the ids of the machines whose workers have loaded their models."""
         return list(self.ready)
 
     def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None:
+        """Send rows to the worker of a machine."""
         assert isinstance(worker, str)
-        self.asked[self.actors[worker].exchange.remote(rows)] = worker
+        self.processing[self.actors[worker].process.remote(rows)] = worker
 
-    def wait(self) -> Iterator[tuple[Hashable, Sequence[FinishedRow] | None]]:
-        self._look()
-        pending = [*self.loading, *self.asked]
+    def receive(self) -> Iterator[tuple[Hashable, Sequence[RowResult] | None]]:
+        """Yield the results of workers that answer within a second, and None for each that is lost.
+
+        Raises:
+            GPT2Error: A worker has failed, workers die before they are ready, or the cluster has lost all machines.
+        """
+        self._check_nodes()
+        pending = [*self.loading, *self.processing]
         if not pending:
-            time.sleep(AWHILE)
+            time.sleep(RECEIVE_SECONDS)
             return
         done, _ = self.ray.wait(pending, num_returns=len(pending), timeout=0)
         if not done:
-            done, _ = self.ray.wait(pending, num_returns=1, timeout=AWHILE)
-        for answer in done:
-            yield from self._hear(answer)
+            done, _ = self.ray.wait(pending, num_returns=1, timeout=RECEIVE_SECONDS)
+        for call in done:
+            yield from self._receive_from(call)
 
-    def _hear(self, answer: Any) -> Iterator[tuple[Hashable, Sequence[FinishedRow] | None]]:
-        is_new = answer in self.loading
-        machine = self.loading.pop(answer) if is_new else self.asked.pop(answer)
+    def _receive_from(self, call: Any) -> Iterator[tuple[Hashable, Sequence[RowResult] | None]]:
+        """Yield what `receive` yields for one call that has ended; nothing if the call has loaded a model."""
+        is_load = call in self.loading
+        machine = self.loading.pop(call) if is_load else self.processing.pop(call)
         try:
-            found = self.ray.get(answer)
+            results = self.ray.get(call)
         except self.ray.exceptions.RayTaskError as error:
             raise GPT2Error(str(error.cause)) from error
-        except self.ray.exceptions.RayError as error:  # it has died, or its machine has
+        except self.ray.exceptions.RayError as error:  # the worker or its machine has died
             del self.actors[machine]
-            self._count(is_new, error)
+            self._count_failed_start(is_load, error)
             if machine in self.ready:
                 self.ready.remove(machine)
                 yield machine, None
             return
-        if is_new:
-            self.lost = 0
+        if is_load:
+            self.n_failed_starts = 0
             self.ready.append(machine)
         else:
-            yield machine, found
+            yield machine, results
 
-    def _count(self, is_new: bool, error: Exception) -> None:
-        """Raises GPT2Error if workers die again and again while they load."""
-        self.lost += is_new
-        if self.lost > MOST_LOST:
+    def _count_failed_start(self, is_load: bool, error: Exception) -> None:
+        """Raise GPT2Error if too many workers in a row have died while they loaded their models."""
+        self.n_failed_starts += is_load
+        if self.n_failed_starts > MAX_FAILED_STARTS:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise GPT2Error(f"the workers do not start: {lines[-1]}") from error
 
-    def _look(self) -> None:
-        """Starts a worker on each machine that has none. Raises GPT2Error if there has been none for long."""
+    def _check_nodes(self) -> None:
+        """Start a worker on each new machine.
+
+        Raises:
+            GPT2Error: The cluster has had no machine for MAX_SECONDS_WITHOUT_MACHINE.
+        """
         now = time.monotonic()
-        if now < self.looked + LOOK:
+        if now < self.checked_at + NODE_CHECK_SECONDS:
             return
-        self.looked = now
+        self.checked_at = now
         with contextlib.suppress(ConnectionError):
             for node in self.ray.nodes():
                 if node["Alive"] and node["Resources"].get("CPU") and node["NodeID"] not in self.actors:
-                    self._start(node["NodeID"], node["Resources"]["CPU"])
+                    self._start_worker(node["NodeID"], node["Resources"]["CPU"])
         if self.actors:
-            self.seen = now
-        elif now > self.seen + PATIENCE:
-            raise GPT2Error(f"the cluster at {self.address} has had no machine with a core for {PATIENCE:g} seconds")
+            self.machine_seen_at = now
+        elif now > self.machine_seen_at + MAX_SECONDS_WITHOUT_MACHINE:
+            raise GPT2Error(
+                f"the cluster at {self.address} has had no machine with a core "
+                f"for {MAX_SECONDS_WITHOUT_MACHINE:g} seconds"
+            )
 
-    def _start(self, machine: str, machine_cores: float) -> None:
-        """A worker that has all cores of a machine."""
+    def _start_worker(self, machine: str, n_cores: float) -> None:
+        """Start a worker that reserves all cores of a machine."""
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(machine, soft=False)
-        plan = self.plan if self.plan.threads else self.plan._replace(threads=max(1, int(machine_cores)))
-        placed = self.ray.remote(Worker).options(num_cpus=machine_cores, scheduling_strategy=strategy)
-        actor = self.actors[machine] = placed.remote(plan)
+        config = self.config if self.config.threads else self.config._replace(threads=max(1, int(n_cores)))
+        actor_class = self.ray.remote(ClusterWorker).options(num_cpus=n_cores, scheduling_strategy=strategy)
+        actor = actor_class.remote(config)
+        self.actors[machine] = actor
         self.loading[actor.load.remote()] = machine

@@ -1,4 +1,4 @@
-"""What the output looks like: a finished row -> JSON lines, csv, text, or columns of a table."""
+"""File formats of the output: a finished row -> JSON lines, csv, text, or the cells of a table."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from gpt2.bulk.batch_worker import Finished, Text
+from gpt2.bulk.batch_worker import FinishedRow, GeneratedText
 from gpt2.errors import UsageError
 
-JSON_LINES, CSV, TEXT, PARQUET = "jsonl", "csv", "text", "parquet"
-FORMS = (TEXT, JSON_LINES, CSV, PARQUET)
-ENDINGS = {".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".csv": CSV, ".parquet": PARQUET}
+JSON_LINES = "jsonl"
+CSV = "csv"
+TEXT = "text"
+PARQUET = "parquet"
+FORMATS = (TEXT, JSON_LINES, CSV, PARQUET)
+FORMATS_BY_EXTENSION = {".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".csv": CSV, ".parquet": PARQUET}
 COLUMNS = {
     "id": str,
     "index": int,
@@ -30,105 +33,136 @@ COLUMNS = {
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
-class Form(NamedTuple):
-    """head: what stands before all rows. body: what a row comes to."""
+class RowFormat(NamedTuple):
+    """How rows are written to a file.
 
-    head: bytes
-    body: Callable[[Finished], bytes]
-    is_ordered: bool  # whether the rows come in the input's order, rather than as they end
+    Attributes:
+        header: The start of the file, before all rows.
+        encode: Returns the bytes of a row.
+        is_ordered: Whether the rows are written in the order of the input, or else as soon as they finish.
+    """
 
-
-def form_of(form: str | None, name: str) -> str:
-    """The one that is asked for, or that the name ends in; text for another one. Raises UsageError for no form."""
-    if form is None:
-        lower = name.lower().removesuffix(".gz")
-        return next((found for ending, found in ENDINGS.items() if lower.endswith(ending)), TEXT)
-    if form not in FORMS:
-        raise UsageError(f"the form must be one of {', '.join(FORMS)}, not {form!r}")
-    return form
+    header: bytes
+    encode: Callable[[FinishedRow], bytes]
+    is_ordered: bool
 
 
-def written_as(form: str, model_name: str, delimiter: str | None) -> Form:
-    """A form of one file."""
-    if form == JSON_LINES:
-        return Form(b"", lambda finished: _json_lines(finished, model_name), False)
-    if form == CSV:
-        return Form(_csv_line(COLUMNS), lambda finished: b"".join(map(_csv_line, cells(finished))), True)
-    return Form(b"", lambda finished: _text(finished, delimiter), True)
+def choose_format(requested: str | None, path: str) -> str:
+    """Return the format of a file.
+
+    Args:
+        requested: The requested format; None for the one of the path's extension, or text if the extension is unknown.
+        path: The path of the file, compressed or not.
+
+    Returns:
+        One of FORMATS.
+
+    Raises:
+        UsageError: There is no format of the requested name.
+    """
+    if requested is None:
+        name = path.lower().removesuffix(".gz")
+        matches = (format_name for extension, format_name in FORMATS_BY_EXTENSION.items() if name.endswith(extension))
+        return next(matches, TEXT)
+    if requested not in FORMATS:
+        raise UsageError(f"the format must be one of {', '.join(FORMATS)}, not {requested!r}")
+    return requested
 
 
-def between(delimiter: str) -> str:
-    """How a delimiter stands between two texts: on a line of its own, unless it is made of line ends."""
+def row_format(file_format: str, model_name: str, delimiter: str | None) -> RowFormat:
+    """Return how rows are written in a format other than Parquet.
+
+    Args:
+        file_format: JSON_LINES, CSV or TEXT.
+        model_name: The name of the model, which OpenAI's answers include.
+        delimiter: See `separator`; None writes each text on one line. Only TEXT uses it.
+    """
+    if file_format == JSON_LINES:
+        return RowFormat(b"", lambda finished: _json_lines(finished, model_name), False)
+    if file_format == CSV:
+        return RowFormat(_csv_line(COLUMNS), lambda finished: b"".join(map(_csv_line, row_cells(finished))), True)
+    return RowFormat(b"", lambda finished: _text_lines(finished, delimiter), True)
+
+
+def separator(delimiter: str) -> str:
+    """Return what follows each text: the delimiter on a line of its own, or alone if it consists of line ends."""
     return delimiter if not delimiter.strip("\n") else f"\n{delimiter}\n"
 
 
-def entries(finished: Finished) -> Iterator[dict[str, Any]]:
-    """One for each text of a row, or one with an error."""
+def row_entries(finished: FinishedRow) -> Iterator[dict[str, Any]]:
+    """Yield one JSON object for each text of a row, or one with the row's error."""
     row = finished.row
     if finished.error:
         yield {"id": row.id, "prompt": row.requests[0].prompt if row.requests else None, "error": finished.error}
     for index, (request, text) in enumerate(zip(row.requests, finished.texts)):
         entry = {"id": row.id, "index": index, "prompt": request.prompt, "text": text.text}
-        entry |= {"prompt_tokens": text.prompt_tokens, "completion_tokens": text.tokens}
+        entry |= {"prompt_tokens": text.prompt_tokens, "completion_tokens": text.completion_tokens}
         entry |= {"finish_reason": text.finish_reason, "seed": request.seed, "sample": request.sample}
         yield entry if text.logprobs is None else entry | {"logprobs": text.logprobs}
 
 
-def cells(finished: Finished) -> Iterator[Iterator[Any]]:
-    """The values of COLUMNS, of each text of a row."""
-    for entry in entries(finished):
+def row_cells(finished: FinishedRow) -> Iterator[Iterator[Any]]:
+    """Yield the values of COLUMNS for each text of a row, or once with the row's error."""
+    for entry in row_entries(finished):
         if "logprobs" in entry:
             entry["logprobs"] = json.dumps(entry["logprobs"], ensure_ascii=False)
-        yield (_plain(entry.get(name), kind) for name, kind in COLUMNS.items())
+        yield (_cell(entry.get(name), column_type) for name, column_type in COLUMNS.items())
 
 
-def _plain(value: Any, kind: type) -> Any:
-    return value if value is None or isinstance(value, kind) else json.dumps(value, ensure_ascii=False)
+def _cell(value: Any, column_type: type) -> Any:
+    """Return a value of the column's type or None; JSON text for a value of another type, such as a prompt of ids."""
+    return value if value is None or isinstance(value, column_type) else json.dumps(value, ensure_ascii=False)
 
 
-def _encoded(text: str) -> bytes:
-    """An unpaired surrogate, which an id may have, is written as JSON and Python write it."""
+def _encode_utf8(text: str) -> bytes:
+    """Return the bytes of a text; an unpaired surrogate, which an id may contain, becomes an escape as in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
-def _json_lines(finished: Finished, model_name: str) -> bytes:
-    found = [_answer(finished, model_name)] if finished.row.is_openai else entries(finished)
-    return b"".join(_encoded(json.dumps(entry, ensure_ascii=False) + "\n") for entry in found)
+def _json_lines(finished: FinishedRow, model_name: str) -> bytes:
+    objects = [_openai_answer(finished, model_name)] if finished.row.is_openai else row_entries(finished)
+    return b"".join(_encode_utf8(json.dumps(each, ensure_ascii=False) + "\n") for each in objects)
 
 
-def _answer(finished: Finished, model_name: str) -> dict[str, Any]:
-    """As OpenAI's batches answer; `created` is 0, so that one seed gives one file."""
+def _openai_answer(finished: FinishedRow, model_name: str) -> dict[str, Any]:
+    """Return the answer in the layout of OpenAI's batches; `created` is 0, so that one seed gives one file."""
     row = finished.row
     answer = {"id": f"batch_req_{row.number}", "custom_id": row.id, "response": None, "error": None}
     if finished.error:
         return answer | {"error": {"code": "invalid_request", "message": finished.error}}
     body = {"id": f"cmpl-{row.number}", "object": "text_completion", "created": 0, "model": model_name}
-    body |= {"choices": [_choice(index, text) for index, text in enumerate(finished.texts)]}
-    body |= {"usage": _usage(finished.texts, row.requests)}
+    body |= {"choices": [_openai_choice(index, text) for index, text in enumerate(finished.texts)]}
+    body |= {"usage": _openai_usage(finished.texts, row.requests)}
     return answer | {"response": {"status_code": 200, "request_id": f"req_{row.number}", "body": body}}
 
 
-def _choice(index: int, text: Text) -> dict[str, Any]:
+def _openai_choice(index: int, text: GeneratedText) -> dict[str, Any]:
     return {"index": index, "text": text.text, "logprobs": text.logprobs, "finish_reason": text.finish_reason}
 
 
-def _usage(texts: Sequence[Text], requests: Sequence[Any]) -> dict[str, int]:
-    """Each prompt's tokens are counted once."""
-    new = [place == 0 or requests[place].prompt is not requests[place - 1].prompt for place in range(len(texts))]
-    read = sum(text.prompt_tokens for text, is_new in zip(texts, new) if is_new)
-    written = sum(text.tokens for text in texts)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+def _openai_usage(texts: Sequence[GeneratedText], requests: Sequence[Any]) -> dict[str, int]:
+    """Return the numbers of tokens; each prompt is counted once, however many texts it has."""
+    has_new_prompt = [
+        index == 0 or requests[index].prompt is not requests[index - 1].prompt for index in range(len(texts))
+    ]
+    prompt_tokens = sum(text.prompt_tokens for text, is_new in zip(texts, has_new_prompt) if is_new)
+    completion_tokens = sum(text.completion_tokens for text in texts)
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
 
 
 def _csv_line(values: Iterable[Any]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
-    return _encoded(line.getvalue())
+    return _encode_utf8(line.getvalue())
 
 
-def _text(finished: Finished, delimiter: str | None) -> bytes:
-    """The texts one a line, their own line ends as `\\n`, or as they are with a delimiter after each."""
+def _text_lines(finished: FinishedRow, delimiter: str | None) -> bytes:
+    r"""Return the texts, one per line with their own line ends as `\n`, or unchanged with a separator after each."""
     texts = [text.text for text in finished.texts] or [""]
     if delimiter is None:
-        return _encoded("".join(text.translate(ESCAPES) + "\n" for text in texts))
-    return _encoded("".join(text + between(delimiter) for text in texts))
+        return _encode_utf8("".join(text.translate(ESCAPES) + "\n" for text in texts))
+    return _encode_utf8("".join(text + separator(delimiter) for text in texts))

@@ -1,9 +1,9 @@
-"""What a job has done, kept beside its output, so that it goes on after a crash and no row is written twice.
+"""The journal next to a job's output, with which the job resumes after a crash and writes no row twice.
 
-The journal is a line of JSON, the job's settings, and then for each piece of output the first row that is in it, how
-many rows are, how many of them have errors, and where the output ends after it (bytes of a file, files of a folder). A
-piece is written before it is noted: what the output holds beyond the last note is cut off, and those rows are written
-again.
+The journal is one line of JSON, the job's settings, followed by one binary entry for each piece of output: the piece's
+first row, how many rows it has, how many of them have errors, and where the output ends after it (bytes of a file, or
+number of files in a folder). A piece is written before its entry. When the job resumes, output beyond the last entry is
+cut off, and the rows in it are generated again.
 """
 
 from __future__ import annotations
@@ -16,97 +16,157 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gpt2.bulk.row_queue import Ended
+from gpt2.bulk.row_queue import RowNumberSet
 from gpt2.errors import DamagedFileError, GPT2Error, printable_name
 from gpt2.files import atomic_write, open_exclusive, reporting_read_errors
 
-NOTE = struct.Struct("<QIIQ")
-GO_ON = "what is written stays, and the same command goes on from there"
-AT_ONCE = 4096  # notes that are read at once
+ENTRY = struct.Struct("<QIIQ")  # the fields of JournalEntry
+RESUME_ADVICE = "what has been written is kept, and the same command resumes there"
+ENTRIES_PER_READ = 4096
 
 
-def append(file: IO[bytes], size: int, data: bytes) -> None:
-    """Writes after the first so many bytes of a file that is open to be appended to: what a crash or a full disk left
-    of an earlier attempt is cut off. Raises OSError; nothing is kept in a buffer then."""
+def append_at(file: IO[bytes], size: int, data: bytes) -> None:
+    """Cut a file after `size` bytes, which removes the rest of an interrupted attempt, and append data there.
+
+    Args:
+        file: A file that is open for appending and has no buffer.
+        size: How many bytes of the file to keep.
+        data: The data.
+
+    Raises:
+        OSError: The data cannot be written.
+    """
     os.ftruncate(file.fileno(), size)
     while data:
         data = data[os.write(file.fileno(), data) :]
 
 
-class Note(NamedTuple):
-    first: int
-    rows: int
-    errors: int
+class JournalEntry(NamedTuple):
+    """A piece of the output.
+
+    Attributes:
+        first_row: The number of its first row.
+        n_rows: Number of its rows, whose numbers are consecutive.
+        n_errors: How many of them have errors.
+        end: Where the output ends after it: bytes of a file, or number of files in a folder.
+    """
+
+    first_row: int
+    n_rows: int
+    n_errors: int
     end: int
 
 
-def journal_of(out: Path) -> Path:
+def journal_path(out: Path) -> Path:
+    """Return the path of the journal of an output."""
     return out.with_name(f"{out.name}.job")
 
 
 class Journal:
-    """settings: those with which the job was begun; None of a new one."""
+    """The journal of a job.
+
+    Attributes:
+        path: The path of the journal.
+        file: The journal, open for appending.
+        settings: The settings that the job was started with; None for a new job.
+        entries_start: Where the entries start, in bytes.
+        size: Where the last entry ends, in bytes.
+    """
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path, self.file = path, file
+        """Open a journal without reading it."""
+        self.path = path
+        self.file = file
         self.settings: dict[str, Any] | None = None
-        self.start = self.size = 0  # where the notes begin, and end
+        self.entries_start = 0
+        self.size = 0
 
     def read(self) -> None:
-        """Raises Unreadable, and Damaged for what is no journal."""
+        """Read the settings, if there are any.
+
+        Raises:
+            UnreadableFileError: The file cannot be read.
+            DamagedFileError: The file is not a journal.
+        """
         with reporting_read_errors(self.path), self.path.open("rb") as file:
             line = file.readline()
-            size = file.seek(0, 2)
+            file_size = file.seek(0, 2)
         if not line.endswith(b"\n"):
-            return  # it was being begun
+            return  # the job was interrupted while it recorded its settings
         try:
             self.settings = dict(json.loads(line))
         except ValueError as error:
-            raise DamagedFileError(self.path, str(error), "remove it and the output, and begin anew") from error
-        self.start = len(line)
-        self.size = self.start + (size - self.start) // NOTE.size * NOTE.size
+            raise DamagedFileError(self.path, str(error), "remove it and the output, and start again") from error
+        self.entries_start = len(line)
+        self.size = self.entries_start + (file_size - self.entries_start) // ENTRY.size * ENTRY.size
 
-    def notes(self, most: int) -> Iterator[Note]:
-        """Those of what an output that ends at `most` holds; what follows them is no longer there."""
+    def entries(self, output_end: int) -> Iterator[JournalEntry]:
+        """Yield the entries of the pieces that the output still has; later entries are dropped.
+
+        Args:
+            output_end: Where the output ends now, see `JournalEntry.end`.
+        """
         with reporting_read_errors(self.path), self.path.open("rb") as file:
-            at = file.seek(self.start)
-            while at < self.size and (data := file.read(min(AT_ONCE * NOTE.size, self.size - at))):
-                for note in map(Note._make, NOTE.iter_unpack(data)):
-                    if note.end > most:
-                        self.size = at
+            position = file.seek(self.entries_start)
+            while position < self.size and (
+                data := file.read(min(ENTRIES_PER_READ * ENTRY.size, self.size - position))
+            ):
+                for entry in map(JournalEntry._make, ENTRY.iter_unpack(data)):
+                    if entry.end > output_end:
+                        self.size = position
                         return
-                    yield note
-                    at += NOTE.size
+                    yield entry
+                    position += ENTRY.size
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        self.settings, self.size = dict(settings), 0
+    def start(self, settings: Mapping[str, Any]) -> None:
+        """Start the journal of a new job, and remove that of an earlier one."""
+        self.settings = dict(settings)
+        self.size = 0
         self._append(json.dumps(self.settings).encode("ascii") + b"\n")
-        self.start = self.size
+        self.entries_start = self.size
 
-    def add(self, notes: Iterable[Note]) -> None:
-        """Raises GPT2Error if they cannot be written."""
-        self._append(b"".join(NOTE.pack(*note) for note in notes))
+    def add(self, entries: Iterable[JournalEntry]) -> None:
+        """Append entries.
+
+        Raises:
+            GPT2Error: They cannot be written.
+        """
+        self._append(b"".join(ENTRY.pack(*entry) for entry in entries))
 
     def _append(self, data: bytes) -> None:
         try:
-            append(self.file, self.size, data)
+            append_at(self.file, self.size, data)
         except OSError as error:
             raise GPT2Error(
-                f"{printable_name(self.path)} cannot be written: {error.strerror or error}; {GO_ON}"
+                f"{printable_name(self.path)} cannot be written: {error.strerror or error}; {RESUME_ADVICE}"
             ) from error
         self.size += len(data)
 
-    def shorten(self, ended: Ended, errors: int, end: int) -> None:
-        """Says in one note that all rows below a number are done, if that is so."""
-        if self.size > self.start + NOTE.size and not ended.above:
+    def compact(self, finished_numbers: RowNumberSet, n_errors: int, end: int) -> None:
+        """Replace all entries with a single one, if the finished rows are exactly those below a number.
+
+        Args:
+            finished_numbers: The numbers of the finished rows.
+            n_errors: How many of them have errors.
+            end: Where the output ends, see `JournalEntry.end`.
+        """
+        if self.size > self.entries_start + ENTRY.size and not finished_numbers.above:
+            settings_line = json.dumps(self.settings).encode("ascii") + b"\n"
             with atomic_write(self.path) as file:
-                file.write(json.dumps(self.settings).encode("ascii") + b"\n" + NOTE.pack(0, ended.below, errors, end))
+                file.write(settings_line + ENTRY.pack(0, finished_numbers.below, n_errors, end))
 
 
 @contextlib.contextmanager
-def opened(out: Path) -> Iterator[Journal]:
-    """The journal of an output, which no other process has. Raises GPT2Error if that cannot be."""
-    path = journal_of(out)
+def open_journal(out: Path) -> Iterator[Journal]:
+    """Open the journal of an output and lock it against other processes.
+
+    Args:
+        out: The path of the output.
+
+    Raises:
+        GPT2Error: Another process has locked it, or it cannot be written or read.
+    """
+    path = journal_path(out)
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open_exclusive(path))

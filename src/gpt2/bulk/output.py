@@ -1,4 +1,4 @@
-"""Where finished rows go: a file that grows, a folder of Parquet files, a stream; each row once, whatever happens."""
+"""Outputs of a job, which have each row exactly once: a file that grows, a folder of Parquet files, a stream."""
 
 from __future__ import annotations
 
@@ -9,166 +9,225 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from gpt2.bulk import file_formats
-from gpt2.bulk.batch_worker import Finished
-from gpt2.bulk.journal import GO_ON, Journal, Note, append
-from gpt2.bulk.row_queue import Ended
+from gpt2.bulk.batch_worker import FinishedRow
+from gpt2.bulk.journal import RESUME_ADVICE, Journal, JournalEntry, append_at
+from gpt2.bulk.row_queue import RowNumberSet
 from gpt2.errors import GPT2Error, printable_name
 from gpt2.files import atomic_write, creating_folder
 
-PART = "part-{:06}.parquet"
-PART_ROWS = 2000  # less than the rows that may be on their way
+PART_NAME = "part-{:06}.parquet"
+PART_ROWS = 2000  # fewer than the rows that may be in progress at the same time
 
 
-class Output(Protocol):
-    """ended: the rows that it has. errors: how many of them have one."""
+class JobOutput(Protocol):
+    """The output of a job.
 
-    ended: Ended
-    errors: int
+    Attributes:
+        finished_numbers: The numbers of the rows that it has, those of earlier runs included.
+        n_errors: How many of these rows have errors.
+    """
 
-    def add(self, finished: Sequence[Finished]) -> None:
-        """Raises GPT2Error if they cannot be written; what was written before stays."""
+    finished_numbers: RowNumberSet
+    n_errors: int
+
+    def add(self, finished: Sequence[FinishedRow]) -> None:
+        """Add rows.
+
+        Raises:
+            GPT2Error: They cannot be written. Rows that were written before are kept.
+        """
 
     def close(self) -> None:
-        """All rows have been added. Raises GPT2Error."""
+        """Write whatever has been held back, after all rows have been added.
+
+        Raises:
+            GPT2Error: It cannot be written.
+        """
 
 
-class InOrder:
-    """Rows that end in any order -> those that may be written now, in the input's order."""
+class ReorderBuffer:
+    """Holds back rows that finish before their predecessors in the input."""
 
     def __init__(self, first: int) -> None:
-        self.next = first
-        self.held: dict[int, Finished] = {}
+        """Create an empty buffer that waits for the row of the number `first`."""
+        self.next_number = first
+        self.held_back: dict[int, FinishedRow] = {}
 
-    def add(self, finished: Sequence[Finished]) -> list[Finished]:
-        self.held.update((one.row.number, one) for one in finished)
-        found = []
-        while self.next in self.held:
-            found.append(self.held.pop(self.next))
-            self.next += 1
-        return found
+    def add(self, finished: Sequence[FinishedRow]) -> list[FinishedRow]:
+        """Add rows, and return those whose predecessors have all finished, in the order of the input."""
+        self.held_back.update((each.row.number, each) for each in finished)
+        ready = []
+        while self.next_number in self.held_back:
+            ready.append(self.held_back.pop(self.next_number))
+            self.next_number += 1
+        return ready
 
 
-class Appended:
-    """A file that rows are appended to."""
+class FileOutput:
+    """A file to which rows are appended; see `JobOutput`."""
 
-    def __init__(self, path: Path, file: IO[bytes], form: file_formats.Form, journal: Journal) -> None:
-        self.path, self.file, self.form, self.journal = path, file, form, journal
-        self.ended, self.errors, self.size = Ended(), 0, 0
-        for note in journal.notes(os.fstat(file.fileno()).st_size):
-            self._note(note)
-            self.size = note.end
-        self.in_order = InOrder(self.ended.below)
+    def __init__(self, path: Path, file: IO[bytes], row_format: file_formats.RowFormat, journal: Journal) -> None:
+        """Resume the output after the last entry of the journal.
+
+        Args:
+            path: The path of the file.
+            file: The file, open for appending and without a buffer.
+            row_format: How rows are written.
+            journal: The job's journal.
+        """
+        self.path = path
+        self.file = file
+        self.row_format = row_format
+        self.journal = journal
+        self.finished_numbers = RowNumberSet()
+        self.n_errors = 0
+        self.size = 0
+        for entry in journal.entries(os.fstat(file.fileno()).st_size):
+            self._count(entry)
+            self.size = entry.end
+        self.reorder_buffer = ReorderBuffer(self.finished_numbers.below)
         if not self.size:
-            self._append(form.head)
+            self._append(row_format.header)
 
-    def add(self, finished: Sequence[Finished]) -> None:
-        ready = self.in_order.add(finished) if self.form.is_ordered else finished
-        bodies = [self.form.body(one) for one in ready]
-        notes, end = [], self.size
-        for one, body in zip(ready, bodies):
-            end += len(body)
-            notes.append(Note(one.row.number, 1, bool(one.error), end))
-        self._append(b"".join(bodies))
-        self.journal.add(notes)
-        for note in notes:
-            self._note(note)
+    def add(self, finished: Sequence[FinishedRow]) -> None:
+        """Append rows and record them in the journal; see `JobOutput`."""
+        ready = self.reorder_buffer.add(finished) if self.row_format.is_ordered else finished
+        encoded_rows = [self.row_format.encode(each) for each in ready]
+        entries = []
+        end = self.size
+        for each, encoded in zip(ready, encoded_rows):
+            end += len(encoded)
+            entries.append(JournalEntry(each.row.number, 1, bool(each.error), end))
+        self._append(b"".join(encoded_rows))
+        self.journal.add(entries)
+        for entry in entries:
+            self._count(entry)
 
-    def _note(self, note: Note) -> None:
-        self.ended.add(note.first, note.rows)
-        self.errors += note.errors
+    def _count(self, entry: JournalEntry) -> None:
+        self.finished_numbers.add(entry.first_row, entry.n_rows)
+        self.n_errors += entry.n_errors
 
     def close(self) -> None:
-        with _writing(self.path):
+        """Wait until the file is on the disk, and compact the journal."""
+        with _reporting_write_errors(self.path):
             os.fsync(self.file.fileno())
-        self.journal.shorten(self.ended, self.errors, self.size)
+        self.journal.compact(self.finished_numbers, self.n_errors, self.size)
 
     def _append(self, data: bytes) -> None:
-        with _writing(self.path):
-            append(self.file, self.size, data)
+        with _reporting_write_errors(self.path):
+            append_at(self.file, self.size, data)
         self.size += len(data)
 
 
-class Parts:
-    """A folder of Parquet files, each of which is there whole or not at all."""
+class ParquetOutput:
+    """A folder of Parquet files, each of which is complete or does not exist; see `JobOutput`."""
 
     def __init__(self, folder: Path, journal: Journal) -> None:
-        self.folder, self.journal = folder, journal
-        self.ended, self.errors, self.count = Ended(), 0, 0
-        there = sorted(folder.glob("part-*.parquet"))
-        for note in journal.notes(len(there)):
-            self._note(note)
-        for path in there[self.count :]:
-            path.unlink()  # it was not noted: its rows are written again
-        self.in_order = InOrder(self.ended.below)
-        self.ready: list[Finished] = []
+        """Resume the output after the last entry of the journal, and remove the files without an entry."""
+        self.folder = folder
+        self.journal = journal
+        self.finished_numbers = RowNumberSet()
+        self.n_errors = 0
+        self.n_parts = 0
+        parts = sorted(folder.glob("part-*.parquet"))
+        for entry in journal.entries(len(parts)):
+            self._count(entry)
+        for path in parts[self.n_parts :]:
+            path.unlink()  # the rows of a file without an entry are generated again
+        self.reorder_buffer = ReorderBuffer(self.finished_numbers.below)
+        self.ready: list[FinishedRow] = []
 
-    def add(self, finished: Sequence[Finished]) -> None:
-        self.ready += self.in_order.add(finished)
+    def add(self, finished: Sequence[FinishedRow]) -> None:
+        """Add rows, and write a file each time that there are enough of them; see `JobOutput`."""
+        self.ready += self.reorder_buffer.add(finished)
         while len(self.ready) >= PART_ROWS:
-            self._commit(PART_ROWS)
+            self._write_part(PART_ROWS)
 
     def close(self) -> None:
+        """Write the remaining rows, and compact the journal."""
         if self.ready:
-            self._commit(len(self.ready))
-        self.journal.shorten(self.ended, self.errors, self.count)
+            self._write_part(len(self.ready))
+        self.journal.compact(self.finished_numbers, self.n_errors, self.n_parts)
 
-    def _commit(self, count: int) -> None:
+    def _write_part(self, n_rows: int) -> None:
+        """Write the first `n_rows` of the rows that are ready, and record them in the journal."""
         import pyarrow
         from pyarrow import parquet
 
-        rows = [list(cells) for one in self.ready[:count] for cells in file_formats.cells(one)]
-        types = {str: pyarrow.string(), int: pyarrow.uint64()}
-        schema = pyarrow.schema([(name, types[kind]) for name, kind in file_formats.COLUMNS.items()])
+        rows = [list(cells) for finished in self.ready[:n_rows] for cells in file_formats.row_cells(finished)]
+        arrow_types = {str: pyarrow.string(), int: pyarrow.uint64()}
+        schema = pyarrow.schema([(name, arrow_types[kind]) for name, kind in file_formats.COLUMNS.items()])
         columns = [pyarrow.array(column, field.type) for column, field in zip(zip(*rows), schema)]
-        with atomic_write(self.folder / PART.format(self.count)) as file:
+        with atomic_write(self.folder / PART_NAME.format(self.n_parts)) as file:
             parquet.write_table(pyarrow.Table.from_arrays(columns, schema=schema), file)
-        errors = sum(bool(one.error) for one in self.ready[:count])
-        note = Note(self.ready[0].row.number, count, errors, self.count + 1)
-        self.journal.add([note])
-        self._note(note)
-        del self.ready[:count]
+        n_errors = sum(bool(finished.error) for finished in self.ready[:n_rows])
+        entry = JournalEntry(self.ready[0].row.number, n_rows, n_errors, self.n_parts + 1)
+        self.journal.add([entry])
+        self._count(entry)
+        del self.ready[:n_rows]
 
-    def _note(self, note: Note) -> None:
-        self.ended.add(note.first, note.rows)
-        self.errors += note.errors
-        self.count = note.end
+    def _count(self, entry: JournalEntry) -> None:
+        self.finished_numbers.add(entry.first_row, entry.n_rows)
+        self.n_errors += entry.n_errors
+        self.n_parts = entry.end
 
 
-class Stream:
-    """What cannot be gone on with: a pipe, a terminal."""
+class StreamOutput:
+    """An output that cannot be resumed, such as a pipe or a terminal; see `JobOutput`."""
 
-    def __init__(self, file: IO[bytes], form: file_formats.Form) -> None:
-        self.file, self.form = file, form
-        self.ended, self.errors, self.in_order = Ended(), 0, InOrder(0)
-        self.file.write(form.head)
+    def __init__(self, file: IO[bytes], row_format: file_formats.RowFormat) -> None:
+        """Write the header.
 
-    def add(self, finished: Sequence[Finished]) -> None:
-        for one in self.in_order.add(finished) if self.form.is_ordered else finished:
-            self.file.write(self.form.body(one))
-            self.ended.add(one.row.number)
-            self.errors += bool(one.error)
+        Args:
+            file: The stream.
+            row_format: How rows are written.
+        """
+        self.file = file
+        self.row_format = row_format
+        self.finished_numbers = RowNumberSet()
+        self.n_errors = 0
+        self.reorder_buffer = ReorderBuffer(0)
+        self.file.write(row_format.header)
+
+    def add(self, finished: Sequence[FinishedRow]) -> None:
+        """Write rows; see `JobOutput`."""
+        for each in self.reorder_buffer.add(finished) if self.row_format.is_ordered else finished:
+            self.file.write(self.row_format.encode(each))
+            self.finished_numbers.add(each.row.number)
+            self.n_errors += bool(each.error)
         self.file.flush()
 
     def close(self) -> None:
+        """Flush the stream."""
         self.file.flush()
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _reporting_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise GPT2Error(f"{printable_name(path)} cannot be written: {error.strerror or error}; {GO_ON}") from error
+        reason = error.strerror or error
+        raise GPT2Error(f"{printable_name(path)} cannot be written: {reason}; {RESUME_ADVICE}") from error
 
 
 @contextlib.contextmanager
-def opened(path: Path, made: file_formats.Form | None, journal: Journal) -> Iterator[Output]:
-    """The output of a job, with what it has already. made: the form of a file. Raises GPT2Error."""
-    if made is None:
+def open_output(path: Path, row_format: file_formats.RowFormat | None, journal: Journal) -> Iterator[JobOutput]:
+    """Open the output of a job, with the rows of its earlier runs.
+
+    Args:
+        path: The path of the file or folder.
+        row_format: How rows are written to a file; None for a folder of Parquet files.
+        journal: The job's journal.
+
+    Raises:
+        GPT2Error: The output cannot be written.
+    """
+    if row_format is None:
         with creating_folder(path):
-            yield Parts(path, journal)
+            yield ParquetOutput(path, journal)
         return
     with contextlib.ExitStack() as stack:
-        with _writing(path):
+        with _reporting_write_errors(path):
             file = stack.enter_context(path.open("ab", buffering=0))
-        yield Appended(path, file, made, journal)
+        yield FileOutput(path, file, row_format, journal)

@@ -1,4 +1,4 @@
-"""The rows that come next, the longest of some hundred first, so that no long one is left to run alone at the end."""
+"""The queue of a job's rows: the longest of about a thousand comes first, so that no long row runs alone at the end."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ from collections.abc import Iterable, Iterator
 
 from gpt2.bulk.rows import JobRow
 
-ROWS = 1024  # that are held, at least
-PER_PLACE = 4  # and so many for each place where one is written
-WINDOWS = 4  # times as many may lie between the first row that has not ended and the last that has begun
+MIN_QUEUED_ROWS = 1024
+QUEUED_ROWS_PER_TEXT = 4  # for each text that is generated at the same time
+MAX_LEAD = 4  # a row is read only if it is at most this many queue lengths after the first unfinished row
 
 
-class Ended:
-    """Which rows have ended: all below a number, and some above it, of which there are never more than a window."""
+class RowNumberSet:
+    """A set of row numbers that takes little memory if almost all numbers below its largest belong to it.
+
+    Attributes:
+        below: All numbers below this one belong to the set.
+        above: The other numbers of the set.
+    """
 
     def __init__(self) -> None:
+        """Create an empty set."""
         self.below = 0
         self.above: set[int] = set()
 
     def __contains__(self, number: int) -> bool:
+        """Return whether the number belongs to the set."""
         return number < self.below or number in self.above
 
     def __len__(self) -> int:
+        """Return how many numbers belong to the set."""
         return self.below + len(self.above)
 
     def add(self, first: int, count: int = 1) -> None:
+        """Add `count` numbers, from `first` on."""
         if first == self.below:
             self.below += count
         else:
@@ -36,42 +45,51 @@ class Ended:
 
 
 class RowQueue:
-    """Rows that have not ended, the longest of those that are held first.
+    """The unfinished rows of a job, the longest of those that have been read first.
 
-    What is held, and how far the output of one row may lie behind that of another, is bounded, however many rows there
-    are.
+    However many rows the job has, the number of rows in memory is bounded, and so is the distance between the first
+    unfinished row and any row that has been started.
     """
 
-    def __init__(self, rows: Iterable[JobRow], ended: Ended) -> None:
+    def __init__(self, rows: Iterable[JobRow], finished_numbers: RowNumberSet) -> None:
+        """Create a queue that has not read any row.
+
+        Args:
+            rows: All rows of the job, in the order of the input.
+            finished_numbers: The numbers of the finished rows, which are skipped; the output keeps adding to them.
+        """
         self.rows: Iterator[JobRow] = iter(rows)
-        self.ended = ended
-        self.most = ROWS
-        self.held: list[tuple[float, int, JobRow]] = []
-        self.next: JobRow | None = None
-        self.is_read = False
+        self.finished_numbers = finished_numbers
+        self.max_queued = MIN_QUEUED_ROWS
+        self.heap: list[tuple[float, int, JobRow]] = []
+        self.next_row: JobRow | None = None
+        self.is_exhausted = False
 
     def take(self, count: int) -> list[JobRow]:
-        """So many rows, or fewer: none while all that may begin have."""
+        """Remove and return up to `count` rows; none while all rows that may be started have been taken."""
         self.fill()
-        return [heapq.heappop(self.held)[2] for _ in range(min(count, len(self.held)))]
+        return [heapq.heappop(self.heap)[2] for _ in range(min(count, len(self.heap)))]
 
     def give_back(self, rows: Iterable[JobRow]) -> None:
-        """They were begun, and lost."""
+        """Put back rows that were taken but not finished."""
         for row in rows:
-            heapq.heappush(self.held, (-row.cost, row.number, row))
+            heapq.heappush(self.heap, (-row.cost, row.number, row))
 
-    def serve(self, places: int) -> None:
-        """Holds enough for so many texts that are written at a time."""
-        self.most = max(ROWS, PER_PLACE * places)
+    def set_capacity(self, n_texts: int) -> None:
+        """Make the queue long enough for `n_texts` texts that are generated at the same time."""
+        self.max_queued = max(MIN_QUEUED_ROWS, QUEUED_ROWS_PER_TEXT * n_texts)
 
     def fill(self) -> None:
-        """Reads as many rows as are held."""
-        while not self.is_read and len(self.held) < self.most:
-            if self.next is None:
-                self.next = next(self.rows, None)
-                self.is_read = self.next is None
-            if self.next is None or self.next.number >= self.ended.below + WINDOWS * self.most:
+        """Read rows until the queue has its full length, or the next row is too far ahead."""
+        while not self.is_exhausted and len(self.heap) < self.max_queued:
+            if self.next_row is None:
+                self.next_row = next(self.rows, None)
+                self.is_exhausted = self.next_row is None
+            if (
+                self.next_row is None
+                or self.next_row.number >= self.finished_numbers.below + MAX_LEAD * self.max_queued
+            ):
                 return
-            if self.next.number not in self.ended:
-                self.give_back([self.next])
-            self.next = None
+            if self.next_row.number not in self.finished_numbers:
+                self.give_back([self.next_row])
+            self.next_row = None

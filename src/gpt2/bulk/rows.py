@@ -1,7 +1,7 @@
-"""A row of the input -> the texts that it asks for. What is wrong with a row becomes its error, and stops no other.
+"""Rows: a row of the input -> the texts that it requests. An invalid row gets an error and stops no other row.
 
-A row of JSON may have settings of its own, by OpenAI's names: `{"prompt": ..., "max_tokens": 40, "temperature": 0}`, or
-all of them in `body` beside a `custom_id`, as in OpenAI's batch files.
+A row of JSON may have its own settings, by OpenAI's names: `{"prompt": ..., "max_tokens": 40, "temperature": 0}`. It may
+also have all of them in `body`, next to a `custom_id`, as in OpenAI's batch files.
 """
 
 from __future__ import annotations
@@ -14,46 +14,70 @@ from typing import Any, NamedTuple
 from gpt2.errors import UsageError
 from gpt2.request import Prompt, Request, Sampling, require_integer
 
-PROMPT = "prompt"  # where it is, if nothing else is said
-LENGTHS = ("max_tokens", "length")  # the names of one thing: OpenAI's, and that of the commands' flag
-SAMPLING = tuple(field.name for field in dataclasses.fields(Sampling))
-# What OpenAI's bodies may ask for and is not done here; null, false and what means nothing are as good as left out.
-REFUSED = ("messages", "input", "suffix", "echo", "best_of", "stream")
-MOST_TEXTS = 1024  # of a row
-BESIDE = 2**40  # from the number of one text of a row to that of the next, where a row's own number names the first
-FIELD = re.compile(r"\{(\w+)\}")
-CHARACTERS = 4  # of a token, roughly: prompts are measured before they are encoded
+DEFAULT_PROMPT_COLUMN = "prompt"
+LENGTH_KEYS = ("max_tokens", "length")  # OpenAI's name, and that of the commands' flag
+SAMPLING_KEYS = tuple(field.name for field in dataclasses.fields(Sampling))
+# OpenAI's bodies may have these, and they are not supported here. Null, false and other empty values are ignored.
+UNSUPPORTED_KEYS = ("messages", "input", "suffix", "echo", "best_of", "stream")
+MAX_TEXTS_PER_ROW = 1024
+# Rows without a seed share the job's. The first text of row N has the sample number N, and its other texts have this
+# distance, so that no two texts of the job have the same random numbers.
+SAMPLE_STEP = 2**40
+TEMPLATE_FIELD = re.compile(r"\{(\w+)\}")
+CHARACTERS_PER_TOKEN = 4  # a rough mean: the lengths of prompts are estimated before they are encoded
 
 
-class Record(NamedTuple):
-    """A row as it was read. settings: where it may have some of its own. error: why it could not be read."""
+class InputRecord(NamedTuple):
+    """A row as it was read.
 
-    number: int  # from 0
+    Attributes:
+        number: The row's number, from 0.
+        values: The row's values by the names of the columns.
+        has_settings: Whether the values may include settings, as those of JSON lines do.
+        error: Why the row could not be read.
+    """
+
+    number: int
     values: Mapping[str, Any]
-    settings: bool = False
+    has_settings: bool = False
     error: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class RowDefaults:
-    """What holds for each row that does not say otherwise.
+    """The settings of the job, which hold for each row that does not have its own.
 
-    request: without a prompt; its seed is the job's. logprobs: how many of the likeliest tokens are told beside each
-    one's log-probability; None for nothing. column: the prompt's. template: what the prompt is made of, each `{name}`
-    standing for what the row has of this name. id_column: what names a row in the output, instead of its number.
+    Attributes:
+        request: The request, without a prompt; its seed is the job's.
+        n: How many texts to generate for each prompt.
+        logprobs: How many of the most likely tokens to list with each token's log-probability; None for no
+            log-probabilities.
+        column: The column of the prompt.
+        template: The template of the prompt, in which `{name}` is replaced with the value of that column; None for the
+            prompt's column.
+        id_column: The column of the row's id in the output; a row without it has its number as id.
     """
 
     request: Request
     n: int = 1
     logprobs: int | None = None
-    column: str = PROMPT
+    column: str = DEFAULT_PROMPT_COLUMN
     template: str | None = None
     id_column: str = "id"
 
 
 @dataclasses.dataclass(frozen=True)
 class JobRow:
-    """Texts that are to be written, and what they are told by; none, and an error, if they cannot be."""
+    """A row of a job.
+
+    Attributes:
+        number: The row's number in the input, from 0.
+        id: The row's id in the output.
+        requests: The requests of its texts; none if it has an error.
+        logprobs: See `RowDefaults`.
+        is_openai: Whether it has the layout of OpenAI's batch files, which its answer then has as well.
+        error: Why its texts cannot be generated.
+    """
 
     number: int
     id: Any
@@ -64,109 +88,117 @@ class JobRow:
 
     @property
     def cost(self) -> float:
-        """Tokens, more or less."""
-        return sum(request.length + len(request.prompt or ()) / CHARACTERS for request in self.requests)
+        """The estimated number of tokens of its prompts and texts."""
+        return sum(request.length + len(request.prompt or ()) / CHARACTERS_PER_TOKEN for request in self.requests)
 
 
-def parsed(record: Record, asked: RowDefaults) -> JobRow:
-    """What a row asks for."""
+def parse_row(record: InputRecord, defaults: RowDefaults) -> JobRow:
+    """Return the texts that a row requests, or the row with an error if it is invalid."""
     values = record.values
-    is_openai = record.settings and "custom_id" in values
-    name = values.get("custom_id" if is_openai else asked.id_column, record.number)
+    is_openai = record.has_settings and "custom_id" in values
+    row_id = values.get("custom_id" if is_openai else defaults.id_column, record.number)
     try:
         if record.error:
             raise UsageError(record.error)
-        settings = values.get("body") if is_openai else values
-        if not isinstance(settings, Mapping):
-            raise UsageError(f"body must be an object, not {settings!r}")
+        body = values.get("body") if is_openai else values
+        if not isinstance(body, Mapping):
+            raise UsageError(f"body must be an object, not {body!r}")
         if is_openai:
-            asked = dataclasses.replace(asked, column=PROMPT, template=None)
-        prompts = _prompts(settings, asked)
-        own = {key: value for key, value in settings.items() if value is not None} if record.settings else {}
-        logprobs = own.get("logprobs", asked.logprobs)
-        requests = tuple(_requests(prompts, own, asked, record.number, logprobs))
+            defaults = dataclasses.replace(defaults, column=DEFAULT_PROMPT_COLUMN, template=None)
+        prompts = _parse_prompts(body, defaults)
+        settings = {key: value for key, value in body.items() if value is not None} if record.has_settings else {}
+        logprobs = settings.get("logprobs", defaults.logprobs)
+        requests = tuple(_parse_requests(prompts, settings, defaults, record.number, logprobs))
     except UsageError as error:
-        return JobRow(record.number, name, is_openai=is_openai, error=str(error))
-    return JobRow(record.number, name, requests, logprobs, is_openai)
+        return JobRow(record.number, row_id, is_openai=is_openai, error=str(error))
+    return JobRow(record.number, row_id, requests, logprobs, is_openai)
 
 
-def _prompts(settings: Mapping[str, Any], asked: RowDefaults) -> Sequence[Prompt]:
-    """One, or several as OpenAI's bodies may have."""
-    if asked.template is not None:
-        return [_filled(asked.template, settings)]
-    if asked.column not in settings:
-        raise UsageError(f"there is no {asked.column!r} in it; it has {', '.join(map(str, settings)) or 'nothing'}")
-    prompt = settings[asked.column]
-    several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    prompts = prompt if several else [prompt]
-    for one in prompts:
-        _check_characters(one)
+def _parse_prompts(body: Mapping[str, Any], defaults: RowDefaults) -> Sequence[Prompt]:
+    """Return the prompts of a row; it may have several only in a list, as OpenAI's bodies do."""
+    if defaults.template is not None:
+        return [_fill_template(defaults.template, body)]
+    if defaults.column not in body:
+        raise UsageError(f"the row has no {defaults.column!r}; it has {', '.join(map(str, body)) or 'nothing'}")
+    prompt = body[defaults.column]
+    is_list_of_prompts = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
+    prompts = prompt if is_list_of_prompts else [prompt]
+    for each in prompts:
+        _check_surrogates(each)
     return prompts
 
 
-def _filled(template: str, values: Mapping[str, Any]) -> str:
-    def value(found: re.Match[str]) -> str:
-        if found[1] not in values:
-            raise UsageError(f"there is no {found[1]!r} in it, which the template has")
-        return str(values[found[1]])
+def _fill_template(template: str, values: Mapping[str, Any]) -> str:
+    def replacement(field: re.Match[str]) -> str:
+        if field[1] not in values:
+            raise UsageError(f"the row has no {field[1]!r}, which the template requires")
+        return str(values[field[1]])
 
-    filled = FIELD.sub(value, template)
-    _check_characters(filled)
-    return filled
+    prompt = TEMPLATE_FIELD.sub(replacement, template)
+    _check_surrogates(prompt)
+    return prompt
 
 
-def _check_characters(prompt: Any) -> None:
+def _check_surrogates(prompt: Any) -> None:
     if isinstance(prompt, str):
         try:
             prompt.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise UsageError(f"half a character (an unpaired surrogate) at {error.start} of the prompt") from None
+            raise UsageError(
+                f"the prompt has an unpaired surrogate (half a character) at character {error.start}"
+            ) from None
 
 
-def _requests(
-    prompts: Sequence[Prompt], own: Mapping[str, Any], asked: RowDefaults, number: int, logprobs: Any
+def _parse_requests(
+    prompts: Sequence[Prompt], settings: Mapping[str, Any], defaults: RowDefaults, number: int, logprobs: Any
 ) -> Iterator[Request]:
-    for name in REFUSED:
-        if own.get(name) and not (name == "best_of" and own[name] == own.get("n", 1)):
-            raise UsageError(f"{name} is not for files of prompts")
-    n = require_integer("n", own.get("n", asked.n), 1)
-    if n * len(prompts) > MOST_TEXTS:
-        raise UsageError(f"a row may have {MOST_TEXTS} texts at most, not {n * len(prompts)}")
-    request = _own(own, asked.request)
+    """Yield the requests of a row: n for each prompt."""
+    for key in UNSUPPORTED_KEYS:
+        if settings.get(key) and not (key == "best_of" and settings[key] == settings.get("n", 1)):
+            raise UsageError(f"{key} is not supported in files of prompts; remove it")
+    n = require_integer("n", settings.get("n", defaults.n), 1)
+    n_texts = n * len(prompts)
+    if n_texts > MAX_TEXTS_PER_ROW:
+        raise UsageError(f"a row may request at most {MAX_TEXTS_PER_ROW} texts, not {n_texts}")
+    request = _apply_settings(settings, defaults.request)
     if logprobs is not None:
         request = dataclasses.replace(request, logprobs=max(1, require_integer("logprobs", logprobs)))
-    first, step = (own.get("sample", 0), 1) if "seed" in own else (number, BESIDE)
-    require_integer("sample", first)
-    for place in range(n * len(prompts)):
-        yield dataclasses.replace(request, prompt=prompts[place // n], sample=first + step * place)
+    has_seed = "seed" in settings
+    first_sample = settings.get("sample", 0) if has_seed else number
+    step = 1 if has_seed else SAMPLE_STEP
+    require_integer("sample", first_sample)
+    for index in range(n_texts):
+        yield dataclasses.replace(request, prompt=prompts[index // n], sample=first_sample + step * index)
 
 
-def _own(own: Mapping[str, Any], request: Request) -> Request:
-    """The request with the row's own settings."""
-    sampling = {name: own[name] for name in SAMPLING if name in own}
+def _apply_settings(settings: Mapping[str, Any], request: Request) -> Request:
+    """Return the request with a row's own settings."""
+    sampling = {key: settings[key] for key in SAMPLING_KEYS if key in settings}
     if "logit_bias" in sampling:
-        sampling["logit_bias"] = dict(_biases(sampling["logit_bias"]))
+        sampling["logit_bias"] = dict(_parse_biases(sampling["logit_bias"]))
     changes: dict[str, Any] = {"sampling": dataclasses.replace(request.sampling, **sampling)}
-    for name in LENGTHS:
-        if name in own:
-            changes["length"] = own[name]
-    if "seed" in own:
-        require_integer("seed", own["seed"], -(2**63))
-        changes["seed"] = own["seed"] % 2**64 if own["seed"] < 0 else own["seed"]
-    if "stop" in own:
-        if not isinstance(own["stop"], (str, list)):
-            raise UsageError(f"stop must be a non-empty string, or several of them, not {own['stop']!r}")
-        changes["stop"] = own["stop"]
-    if "ignore_eos" in own:
-        changes["end_of_text"] = not own["ignore_eos"]
+    for key in LENGTH_KEYS:
+        if key in settings:
+            changes["length"] = settings[key]
+    if "seed" in settings:
+        seed = settings["seed"]
+        require_integer("seed", seed, -(2**63))
+        changes["seed"] = seed % 2**64 if seed < 0 else seed
+    if "stop" in settings:
+        stop = settings["stop"]
+        if not isinstance(stop, (str, list)):
+            raise UsageError(f"stop must be a non-empty string or a list of such strings, not {stop!r}")
+        changes["stop"] = stop
+    if "ignore_eos" in settings:
+        changes["end_of_text"] = not settings["ignore_eos"]
     return dataclasses.replace(request, **changes)
 
 
-def _biases(biases: Any) -> Iterator[tuple[int, float]]:
-    """JSON's keys are text."""
+def _parse_biases(biases: Any) -> Iterator[tuple[int, float]]:
+    """Yield pairs of an id and its bias; in JSON the ids are strings."""
     if not isinstance(biases, Mapping):
-        raise UsageError(f"logit_bias must be an object of ids, not {biases!r}")
+        raise UsageError(f"logit_bias must be an object whose keys are ids, not {biases!r}")
     for token, bias in biases.items():
         if not token.isascii() or not token.isdecimal():
-            raise UsageError(f"logit_bias has ids, not {token[:40]!r}")
+            raise UsageError(f"the keys of logit_bias must be ids, not {token[:40]!r}")
         yield int(token), bias

@@ -1,4 +1,4 @@
-"""Files of prompts, read row by row: text, JSON lines, csv, Parquet, or stdin. A file is never held whole."""
+"""Reads files of prompts row by row: text, JSON lines, csv, Parquet, or stdin. A file is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -16,25 +16,34 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
-from gpt2.bulk.rows import PROMPT, Record
+from gpt2.bulk.rows import DEFAULT_PROMPT_COLUMN, InputRecord
 from gpt2.data.text_file import TextFileReader
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import reporting_read_errors
 
 STDIN = "-"
-LONGEST = 1 << 24  # characters of a row
-BLOCK = 1 << 16  # characters that are read at once
-FIRST = 1 << 20  # bytes by whose checksum an input is known again
-KEEP = "surrogateescape"  # bytes that are not in the encoding: the row says so
-INSTALL = "pip install -r requirements-parquet.txt"
+MAX_ROW_CHARACTERS = 1 << 24
+CHARACTERS_PER_READ = 1 << 16
+CHECKSUM_BYTES = 1 << 20  # an input is recognized by the checksum of its start
+PARQUET_BATCH_ROWS = 256
+KEEP_UNDECODABLE = "surrogateescape"  # a byte that is not in the encoding becomes an error of its row
+INSTALL_COMMAND = "pip install -r requirements-parquet.txt"
 
 
 class PromptSource(NamedTuple):
-    """Where the rows are, and how they are read. column: the one of the prompts;
-    None for `prompt` or, in a table that has none of this name, the first."""
+    """A file of prompts and how to read it.
+
+    Attributes:
+        path: The path, or STDIN.
+        file_format: One of `file_formats.FORMATS`.
+        delimiter: What separates prompts in a text file; None is the end of a line.
+        encoding: The encoding.
+        header: Whether the first row of a csv file holds the names of the columns.
+        column: The column of the prompts; None is `prompt` or, in a table without that column, the first one.
+    """
 
     path: str
-    form: str
+    file_format: str
     delimiter: str | None = None
     encoding: str = "utf-8"
     header: bool = True
@@ -42,79 +51,108 @@ class PromptSource(NamedTuple):
 
 
 class SourceProgress:
-    """How much of the input is read: a share, where that can be known."""
+    """How much of the input has been read.
+
+    Attributes:
+        rows: Number of rows.
+        share: Returns the share of the input, from 0 to 1; None if it is unknown.
+    """
 
     def __init__(self) -> None:
+        """Start at 0 rows."""
         self.rows = 0
         self.share: Callable[[], float | None] = lambda: None
 
 
-def check(source: PromptSource) -> None:
-    """Raises GPT2Error if the input is not there, UsageError for what cannot be."""
-    if source.form == PARQUET:
+def check_source(source: PromptSource) -> None:
+    """Check that the input can be opened.
+
+    Raises:
+        GPT2Error: It cannot be opened.
+        UsageError: A value that is not allowed.
+    """
+    if source.file_format == PARQUET:
         if source.path == STDIN:
             raise UsageError("Parquet is read from files, not from stdin")
-        parquet()
+        import_parquet()
     if source.delimiter == "":
-        raise UsageError("delimiter is what stands between two prompts; it cannot be empty")
+        raise UsageError("delimiter separates prompts; it cannot be empty")
     if source.path != STDIN:
         with reporting_read_errors(Path(source.path)), open(source.path, "rb"):
             pass
 
 
-def parquet() -> Any:
-    """pyarrow's module. Raises GPT2Error, saying what to type, where it is missing."""
+def import_parquet() -> Any:
+    """Return the module `pyarrow.parquet`.
+
+    Raises:
+        GPT2Error: It is not installed. The message says what to type.
+    """
     try:
         from pyarrow import parquet
     except ImportError:
-        raise GPT2Error(f"Parquet needs pyarrow; type: {INSTALL}") from None
+        raise GPT2Error(f"Parquet needs pyarrow; type: {INSTALL_COMMAND}") from None
     return parquet
 
 
-def beginning(source: PromptSource, size: int | None = None) -> dict[str, int]:
-    """By what the input is known again, which may grow: the checksum of its first bytes, at most so many."""
+def input_checksum(source: PromptSource, n_bytes: int | None = None) -> dict[str, int]:
+    """Return a checksum of the start of an input, by which it is recognized even if rows have been added at its end.
+
+    Args:
+        source: The input.
+        n_bytes: Use at most this many bytes; None for CHECKSUM_BYTES.
+
+    Returns:
+        The number of bytes used and their CRC-32; zeros for stdin.
+    """
     if source.path == STDIN:
         return {"bytes": 0, "crc32": 0}
     with reporting_read_errors(Path(source.path)), open(source.path, "rb") as file:
-        data = file.read(FIRST if size is None else size)
+        data = file.read(CHECKSUM_BYTES if n_bytes is None else n_bytes)
     return {"bytes": len(data), "crc32": zlib.crc32(data)}
 
 
-def records(source: PromptSource, progress: SourceProgress) -> Iterator[Record]:
-    """The rows in their order. A row that cannot be read is one with an error.
+def read_records(source: PromptSource, progress: SourceProgress) -> Iterator[InputRecord]:
+    """Yield the rows in their order; a row that cannot be read has an error.
 
-    What grows while it is read is read to where it ends then, short of a row that is not complete; a warning says so.
-    Raises GPT2Error for a file that is damaged as a whole.
+    If a file grows while it is read, an incomplete last row is left out, and a warning says that the file has grown.
+
+    Args:
+        source: The input.
+        progress: Is updated before each row.
+
+    Raises:
+        GPT2Error: The file as a whole is damaged.
     """
-    found = _parquet(source, progress) if source.form == PARQUET else _of_text(source, progress)
-    for number, (values, settings, error) in enumerate(found):
+    rows = _read_parquet(source, progress) if source.file_format == PARQUET else _read_text_file(source, progress)
+    for number, (values, has_settings, error) in enumerate(rows):
         progress.rows = number + 1
-        yield Record(number, values, settings, error)
+        yield InputRecord(number, values, has_settings, error)
     progress.share = lambda: 1.0
 
 
-Found = tuple[dict[str, Any], bool, str]
+RowFields = tuple[dict[str, Any], bool, str]  # values, has_settings and error of an InputRecord
 
 
-def _of_text(source: PromptSource, progress: SourceProgress) -> Iterator[Found]:
-    files = TextFileReader(source.encoding)
-    with _stdin(source) if source.path == STDIN else files.open(Path(source.path)) as (file, text):
-        text.reconfigure(errors=KEEP, newline="" if source.form == CSV else "\n")
-        growth = _Growth(file, source)
+def _read_text_file(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:
+    reader = TextFileReader(source.encoding)
+    with _open_stdin(source) if source.path == STDIN else reader.open(Path(source.path)) as (file, text):
+        text.reconfigure(errors=KEEP_UNDECODABLE, newline="" if source.file_format == CSV else "\n")
+        growth = _GrowthCheck(file, source)
         progress.share = growth.share
-        found = _delimited(text, source.delimiter) if source.delimiter is not None else _lines(text)
-        lines = (line for line, is_complete in found if is_complete or not growth.has_grown())
-        if source.form == CSV:
-            yield from _csv(lines, source)
+        pieces = _split_at_delimiter(text, source.delimiter) if source.delimiter is not None else _split_lines(text)
+        lines = (line for line, is_complete in pieces if is_complete or not growth.has_grown())
+        if source.file_format == CSV:
+            yield from _parse_csv(lines, source)
         else:
             for line in lines:
-                yield from _json(line) if source.form == JSON_LINES else _text(line, source.encoding)
-        growth.report()
-    files.report()
+                yield from _parse_json(line) if source.file_format == JSON_LINES else _parse_text(line, source.encoding)
+        growth.warn()
+    reader.report()
 
 
 @contextlib.contextmanager
-def _stdin(source: PromptSource) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]:
+def _open_stdin(source: PromptSource) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]:
     text = io.TextIOWrapper(sys.stdin.buffer, source.encoding)
     try:
         yield sys.stdin.buffer, text
@@ -122,122 +160,137 @@ def _stdin(source: PromptSource) -> Iterator[tuple[IO[bytes], io.TextIOWrapper]]
         text.detach()
 
 
-class _Growth:
-    """Whether a file has become longer since it was opened."""
+class _GrowthCheck:
+    """Compares the size of a file with its size when it was opened."""
 
     def __init__(self, file: IO[bytes], source: PromptSource) -> None:
-        self.file, self.name = file, printable_name(source.path)
-        self.size = 0 if source.path == STDIN else self._size()  # 0 of what has none, too
+        """Remember the size."""
+        self.file = file
+        self.name = printable_name(source.path)
+        self.size = 0 if source.path == STDIN else self._current_size()  # a pipe has the size 0 as well
 
-    def _size(self) -> int:
+    def _current_size(self) -> int:
         return os.fstat(self.file.fileno()).st_size
 
     def has_grown(self) -> bool:
-        return self.size > 0 and self._size() > self.size
+        return self.size > 0 and self._current_size() > self.size
 
     def share(self) -> float | None:
         return min(1.0, self.file.tell() / self.size) if self.size else None
 
-    def report(self) -> None:
+    def warn(self) -> None:
         if self.has_grown():
-            said = "has grown while it was read: the output has what was complete; type the same again for the rest"
-            warnings.warn(f"{self.name} {said}", stacklevel=2)
+            warnings.warn(
+                f"{self.name} has grown while it was read: the output has only rows that were complete; "
+                "run the same command again for the others",
+                stacklevel=2,
+            )
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[tuple[str, bool]]:
-    """Each line without its end, and whether it had one; of a line that is longer than any row, its beginning."""
-    while line := text.readline(LONGEST):
-        if len(line) == LONGEST and not line.endswith("\n"):
-            while (more := text.readline(LONGEST)) and not more.endswith("\n"):
+def _split_lines(text: io.TextIOWrapper) -> Iterator[tuple[str, bool]]:
+    """Yield each line without its end, and whether it had one; of a line that is too long, only the start."""
+    while line := text.readline(MAX_ROW_CHARACTERS):
+        is_too_long = len(line) == MAX_ROW_CHARACTERS
+        if is_too_long and not line.endswith("\n"):
+            while (rest := text.readline(MAX_ROW_CHARACTERS)) and not rest.endswith("\n"):
                 pass
-        yield line.removesuffix("\n"), line.endswith("\n") or len(line) == LONGEST
+        yield line.removesuffix("\n"), line.endswith("\n") or is_too_long
 
 
-def _delimited(text: io.TextIOWrapper, delimiter: str) -> Iterator[tuple[str, bool]]:
-    """What stands between delimiters; the line ends right beside one belong to it."""
-    held = ""
-    trimmed = bool(delimiter.strip("\n"))
+def _split_at_delimiter(text: io.TextIOWrapper, delimiter: str) -> Iterator[tuple[str, bool]]:
+    """Yield each text between two delimiters, and whether a delimiter follows.
+
+    A line end next to a delimiter belongs to the delimiter, unless the delimiter itself consists of line ends.
+    """
+    buffer = ""
+    has_own_lines = bool(delimiter.strip("\n"))
     for number in itertools.count():
-        while delimiter not in held and (block := text.read(BLOCK)):
-            held += block
-            if len(held) > LONGEST:
-                raise GPT2Error(f"a row of more than {LONGEST} characters: the delimiter {delimiter!r} does not come")
-        one, found, held = held.partition(delimiter)
-        if not found and not one.strip("\n"):
+        while delimiter not in buffer and (block := text.read(CHARACTERS_PER_READ)):
+            buffer += block
+            if len(buffer) > MAX_ROW_CHARACTERS:
+                raise GPT2Error(
+                    f"a row has more than {MAX_ROW_CHARACTERS} characters without the delimiter {delimiter!r}; "
+                    "give the delimiter that the file has"
+                )
+        piece, match, buffer = buffer.partition(delimiter)
+        if not match and not piece.strip("\n"):
             return
-        if trimmed:
-            one = one.removesuffix("\n").removesuffix("\r")
-            one = one.removeprefix("\r").removeprefix("\n") if number else one
-        yield one if found or trimmed else one.removesuffix("\n"), bool(found)
-        if not found:
+        if has_own_lines:
+            piece = piece.removesuffix("\n").removesuffix("\r")
+            piece = piece.removeprefix("\r").removeprefix("\n") if number else piece
+        yield piece if match or has_own_lines else piece.removesuffix("\n"), bool(match)
+        if not match:
             return
 
 
-def _text(line: str, encoding: str) -> Iterator[Found]:
+def _parse_text(line: str, encoding: str) -> Iterator[RowFields]:
     line = line.removesuffix("\r")
-    yield {"prompt": line}, False, _too_long(line) or _undecodable(line, encoding)
+    yield {"prompt": line}, False, _length_error(line) or _encoding_error(line, encoding)
 
 
-def _json(line: str) -> Iterator[Found]:
+def _parse_json(line: str) -> Iterator[RowFields]:
     if not line.strip():
         return
-    error = _too_long(line) or _undecodable(line, "utf-8")
+    error = _length_error(line) or _encoding_error(line, "utf-8")
     values: Any = {}
     if not error:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as problem:
-            values, error = {}, f"not JSON: {problem}"
+            error = f"not JSON: {problem}"
     if not isinstance(values, dict):
-        values, error = {}, f"not an object of JSON but {type(values).__name__}"
+        error = f"not an object but a JSON value of type {type(values).__name__}"
+        values = {}
     yield values, True, error
 
 
-def _too_long(line: str) -> str:
-    return f"more than {LONGEST} characters" if len(line) >= LONGEST else ""
+def _length_error(line: str) -> str:
+    return f"more than {MAX_ROW_CHARACTERS} characters" if len(line) >= MAX_ROW_CHARACTERS else ""
 
 
-def _undecodable(text: str, encoding: str) -> str:
-    at = next((place for place, character in enumerate(text) if "\udc80" <= character <= "\udcff"), None)
-    if at is None:
+def _encoding_error(text: str, encoding: str) -> str:
+    index = next((index for index, character in enumerate(text) if "\udc80" <= character <= "\udcff"), None)
+    if index is None:
         return ""
-    return f"not {encoding} at character {at} (a byte {ord(text[at]) - 0xDC00:#x}); --encoding names another"
+    byte = ord(text[index]) - 0xDC00
+    return f"not {encoding} at character {index} (byte {byte:#x}); give the file's encoding with --encoding"
 
 
-def _csv(lines: Iterator[str], source: PromptSource) -> Iterator[Found]:
-    csv.field_size_limit(LONGEST)  # the module's own limit is far less than a prompt may have
+def _parse_csv(lines: Iterator[str], source: PromptSource) -> Iterator[RowFields]:
+    csv.field_size_limit(MAX_ROW_CHARACTERS)  # the default limit is far below the length of some prompts
     names: list[str] = []
     for row in csv.reader(f"{line}\n" for line in lines):
         if not row:
             continue
         if not names:
-            names = row if source.header else [PROMPT, *(f"column{place}" for place in range(2, len(row) + 1))]
+            numbered = [DEFAULT_PROMPT_COLUMN, *(f"column{number}" for number in range(2, len(row) + 1))]
+            names = row if source.header else numbered
             _check_column(names, source)
             if source.header:
                 continue
-        error = _undecodable("".join(row), source.encoding)
+        error = _encoding_error("".join(row), source.encoding)
         if len(row) > len(names):
-            error = error or f"{len(row)} columns, where the first row has {len(names)}"
-        yield {PROMPT: row[0], **dict(zip(names, row))}, False, error
+            error = error or f"{len(row)} columns, but the first row has {len(names)}"
+        yield {DEFAULT_PROMPT_COLUMN: row[0], **dict(zip(names, row))}, False, error
 
 
 def _check_column(names: Sequence[str], source: PromptSource) -> None:
-    """Of a table: the column of the prompts, which is the first one if none has that name and none is asked for."""
     if source.column is not None and source.column not in names:
         raise UsageError(f"{printable_name(source.path)} has no column {source.column!r}; it has {', '.join(names)}")
 
 
-def _parquet(source: PromptSource, progress: SourceProgress) -> Iterator[Found]:
+def _read_parquet(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:
     import pyarrow
 
     path = Path(source.path)
     try:
-        with reporting_read_errors(path), parquet().ParquetFile(path) as file:
-            total, names = file.metadata.num_rows, file.schema_arrow.names
+        with reporting_read_errors(path), import_parquet().ParquetFile(path) as file:
+            n_rows = file.metadata.num_rows
+            names = file.schema_arrow.names
             _check_column(names, source)
-            progress.share = lambda: progress.rows / total if total else None
-            for batch in file.iter_batches(batch_size=256):
+            progress.share = lambda: progress.rows / n_rows if n_rows else None
+            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
                 for values in batch.to_pylist():
-                    yield {PROMPT: values[names[0]], **values}, False, ""
+                    yield {DEFAULT_PROMPT_COLUMN: values[names[0]], **values}, False, ""
     except pyarrow.ArrowException as error:
         raise GPT2Error(f"{printable_name(path)} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Who writes the rows: this process, or workers that are given rows and asked again and again what has ended."""
+"""Executors of bulk jobs: they generate the rows in this process, or distribute them to a group of workers."""
 
 from __future__ import annotations
 
@@ -6,140 +6,190 @@ import collections
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from gpt2.bulk.batch_worker import AHEAD, BatchWorker, Finished, Text
+from gpt2.bulk.batch_worker import TEXTS_PER_SLOT, BatchWorker, FinishedRow, GeneratedText
 from gpt2.bulk.rows import JobRow
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.generate import load_weights
 
-PATIENCE = 0.5  # seconds, at least, from one exchange with a worker to the next, unless it runs out of rows
-ATTEMPTS = 3  # so many workers may be lost with a row
+MIN_SECONDS_PER_EXCHANGE = 0.5  # a worker answers sooner only if it runs out of rows
+MAX_LOST_WORKERS_PER_ROW = 3
 
 
-class Rows(Protocol):
-    """The rows that come next (`look_ahead.LookAhead`)."""
+class RowSupply(Protocol):
+    """The rows that come next, see `row_queue.RowQueue`."""
 
-    def take(self, count: int) -> list[JobRow]: ...
+    def take(self, count: int) -> list[JobRow]:
+        """Remove and return up to `count` rows."""
 
-    def give_back(self, rows: Iterable[JobRow]) -> None: ...
+    def give_back(self, rows: Iterable[JobRow]) -> None:
+        """Return rows that were taken but not finished."""
 
 
 class Executor(Protocol):
-    """Whoever writes."""
+    """Generates the texts of rows."""
 
     @property
-    def places(self) -> int:
-        """How many texts are written at a time, by all together."""
+    def capacity(self) -> int:
+        """How many texts are generated at the same time, by all workers together."""
 
-    def exchange(self, rows: Rows) -> list[Finished]:
-        """Takes rows, and waits until some have ended; none if there are none left. Raises GPT2Error."""
+    def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
+        """Take rows, wait until some have finished, and return those; none if no rows are left.
+
+        Raises:
+            GPT2Error: No worker can continue.
+        """
 
 
 class InProcessExecutor:
-    """This process alone."""
+    """Generates in this process."""
 
-    def __init__(self, station: BatchWorker) -> None:
-        self.station = station
+    def __init__(self, worker: BatchWorker) -> None:
+        """Use a worker that has its model."""
+        self.worker = worker
 
     @property
-    def places(self) -> int:
-        return self.station.batch_size
+    def capacity(self) -> int:
+        """How many texts are generated at the same time."""
+        return self.worker.batch_size
 
-    def exchange(self, rows: Rows) -> list[Finished]:
-        return self.station.exchange(rows.take(self.station.wanted))
+    def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
+        """Take the rows that the worker has room for, and return those that finish first."""
+        return self.worker.process(rows.take(self.worker.free_slots))
 
 
 class WorkerConfig(NamedTuple):
-    """What a worker needs to know: the model's folder or file, and how it is computed."""
+    """The configuration of a worker.
+
+    Attributes:
+        model: The path of the model's folder or file.
+        precision: The weights' precision in memory.
+        threads: Number of threads; None for one per core.
+        batch_size: How many texts are generated at the same time.
+    """
 
     model: str
     precision: str
     threads: int | None
     batch_size: int
 
-    def station(self) -> BatchWorker:
-        """Loads the model. Raises GPT2Error."""
+    def load_worker(self) -> BatchWorker:
+        """Load the model and return a worker that has it.
+
+        Raises:
+            GPT2Error: The model is missing or damaged.
+        """
         directory: ModelDir = find_model(self.model)
         model = load_weights(directory, load_vocabulary(directory), self.precision, threads=self.threads)
         return BatchWorker(model, self.batch_size)
 
 
-class FinishedRow(NamedTuple):
-    """A row that a worker has finished: its number, and what `Finished` has."""
+class RowResult(NamedTuple):
+    """What a worker of a group returns for a row: a `FinishedRow` that has only the number of its row."""
 
     number: int
-    texts: Sequence[Text]
+    texts: Sequence[GeneratedText]
     error: str
 
 
-def served(station: BatchWorker, rows: Sequence[JobRow]) -> list[FinishedRow]:
-    """What a worker does when it is given rows."""
-    return [FinishedRow(one.row.number, one.texts, one.error) for one in station.exchange(rows, PATIENCE)]
+def process_rows(worker: BatchWorker, rows: Sequence[JobRow]) -> list[RowResult]:
+    """Pass rows to the worker of another process or machine, and return the results that it sends back."""
+    finished = worker.process(rows, MIN_SECONDS_PER_EXCHANGE)
+    return [RowResult(each.row.number, each.texts, each.error) for each in finished]
 
 
 class WorkerGroup(Protocol):
-    """Workers, wherever they are. Each is given rows, and then answers once."""
+    """Workers in other processes or on other machines. A worker answers once each time that it is sent rows."""
 
-    def workers(self) -> Sequence[Hashable]:
-        """Those whose models are loaded, by what they are known by."""
+    def ready_workers(self) -> Sequence[Hashable]:
+        """Return the keys of the workers that have loaded their models."""
 
-    def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None: ...
+    def send(self, worker: Hashable, rows: Sequence[JobRow]) -> None:
+        """Send rows, or no further rows, to a worker that has answered."""
 
-    def wait(self) -> Iterable[tuple[Hashable, Sequence[FinishedRow] | None]]:
-        """Waits until some have answered, are there or are lost, whose answer is None; or for a while.
+    def receive(self) -> Iterable[tuple[Hashable, Sequence[RowResult] | None]]:
+        """Wait until workers answer, become ready or are lost, or for about a second.
 
-        Raises GPT2Error if none are there and none will be.
+        Returns:
+            Pairs of a worker and its results; None instead of the results of a lost worker.
+
+        Raises:
+            GPT2Error: There are no workers and there will not be any.
         """
 
 
 class WorkerExecutor:
-    """A crew, each of whom writes batch_size texts at a time. The rows of one that is lost go to others."""
+    """Distributes rows to the workers of a group. The rows of a lost worker go to others.
 
-    def __init__(self, crew: WorkerGroup, batch_size: int) -> None:
-        self.crew, self.batch_size = crew, batch_size
-        self.given: dict[Hashable, dict[int, JobRow]] = {}  # what each worker has not finished
-        self.busy: set[Hashable] = set()  # who has not answered yet
-        self.losses: collections.Counter[int] = collections.Counter()  # of workers, with each row
+    Attributes:
+        group: The workers.
+        batch_size: How many texts each worker generates at the same time.
+        assigned: For each worker, the rows that it has not finished, by their numbers.
+        busy: The workers that have been sent rows and have not answered yet.
+        losses: How many workers have been lost with each row, by the rows' numbers.
+    """
+
+    def __init__(self, group: WorkerGroup, batch_size: int) -> None:
+        """Start without rows."""
+        self.group = group
+        self.batch_size = batch_size
+        self.assigned: dict[Hashable, dict[int, JobRow]] = {}
+        self.busy: set[Hashable] = set()
+        self.losses: collections.Counter[int] = collections.Counter()
 
     @property
-    def places(self) -> int:
-        return self.batch_size * len(self.crew.workers())
+    def capacity(self) -> int:
+        """How many texts all workers that are ready generate at the same time."""
+        return self.batch_size * len(self.group.ready_workers())
 
-    def exchange(self, rows: Rows) -> list[Finished]:
+    def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
+        """Send rows to the workers and return those that finish first; none if no rows are left.
+
+        Raises:
+            GPT2Error: There are no workers and there will not be any.
+        """
         while True:
-            finished = self._give(rows)
-            if finished or (not self.busy and self.crew.workers()):
+            finished = self._distribute(rows)
+            if finished or (not self.busy and self.group.ready_workers()):
                 return finished
-            for worker, answers in self.crew.wait():
-                finished += self._lose(worker, rows) if answers is None else self._hear(worker, answers)
+            for worker, results in self.group.receive():
+                finished += self._lose(worker, rows) if results is None else self._finish(worker, results)
             if finished:
                 return finished
 
-    def _give(self, rows: Rows) -> list[Finished]:
-        """Rows to whoever has answered; those that cannot be written have ended."""
-        ended = []
-        for worker in self.crew.workers():
+    def _distribute(self, rows: RowSupply) -> list[FinishedRow]:
+        """Send rows to each idle worker, and return the rows that have errors."""
+        finished = []
+        for worker in self.group.ready_workers():
             if worker in self.busy:
                 continue
-            own = self.given.setdefault(worker, {})
-            taken = rows.take(AHEAD * self.batch_size - len(own))
-            ended += [Finished(row, error=row.error) for row in taken if row.error]
-            new = [row for row in taken if not row.error]
-            own.update((row.number, row) for row in new)
-            if own:
+            assigned = self.assigned.setdefault(worker, {})
+            taken = rows.take(TEXTS_PER_SLOT * self.batch_size - len(assigned))
+            finished += [FinishedRow(row, error=row.error) for row in taken if row.error]
+            new_rows = [row for row in taken if not row.error]
+            assigned.update((row.number, row) for row in new_rows)
+            if assigned:
                 self.busy.add(worker)
-                self.crew.send(worker, new)
-        return ended
+                self.group.send(worker, new_rows)
+        return finished
 
-    def _hear(self, worker: Hashable, answers: Sequence[FinishedRow]) -> list[Finished]:
+    def _finish(self, worker: Hashable, results: Sequence[RowResult]) -> list[FinishedRow]:
+        """Return the finished rows of a worker that has answered."""
         self.busy.discard(worker)
-        return [Finished(self.given[worker].pop(number), texts, error) for number, texts, error in answers]
+        return [FinishedRow(self.assigned[worker].pop(number), texts, error) for number, texts, error in results]
 
-    def _lose(self, worker: Hashable, rows: Rows) -> list[Finished]:
-        """Gives back the rows that a worker had; one that was lost too often has ended."""
+    def _lose(self, worker: Hashable, rows: RowSupply) -> list[FinishedRow]:
+        """Give back the rows of a lost worker, and return those that have been lost too often."""
         self.busy.discard(worker)
-        given = self.given.pop(worker, {})
-        self.losses.update(given.keys())
-        rows.give_back(row for number, row in given.items() if self.losses[number] < ATTEMPTS)
-        error = f"{ATTEMPTS} workers were lost that wrote it, perhaps for want of memory"
-        return [Finished(row, error=error) for number, row in given.items() if self.losses[number] >= ATTEMPTS]
+        lost = self.assigned.pop(worker, {})
+        self.losses.update(lost.keys())
+        rows.give_back(row for number, row in lost.items() if self.losses[number] < MAX_LOST_WORKERS_PER_ROW)
+        error = (
+            f"{MAX_LOST_WORKERS_PER_ROW} workers were lost while they generated it; they may have run out of memory: "
+            "lower batch_size or the length"
+        )
+        return [
+            FinishedRow(row, error=error)
+            for number, row in lost.items()
+            if self.losses[number] >= MAX_LOST_WORKERS_PER_ROW
+        ]

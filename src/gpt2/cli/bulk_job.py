@@ -24,7 +24,7 @@ from gpt2.text.undecodable import check_encoding
 
 if TYPE_CHECKING:
     from gpt2.bulk.job import JobTotals
-    from gpt2.bulk.output import Output
+    from gpt2.bulk.output import JobOutput
     from gpt2.bulk.source import PromptSource, SourceProgress
     from gpt2.bulk.workers import Executor
     from gpt2.text.vocabulary import Vocabulary
@@ -51,15 +51,15 @@ def open_prompts(
     """
     check_encoding(encoding)
     path = prompts if prompts == STDIN_OR_STDOUT else str(expand_path(prompts))
-    source = sources.PromptSource(path, file_formats.form_of(form, path), delimiter, encoding, header, column)
-    sources.check(source)
+    source = sources.PromptSource(path, file_formats.choose_format(form, path), delimiter, encoding, header, column)
+    sources.check_source(source)
     return source
 
 
 @contextlib.contextmanager
 def open_output(
     path: str, source: PromptSource, directory: ModelDir, settings: Mapping[str, Any]
-) -> Iterator[tuple[Output, int]]:
+) -> Iterator[tuple[JobOutput, int]]:
     """Yield the output of a new or a resumed job, and the job's seed.
 
     Args:
@@ -78,22 +78,22 @@ def open_output(
     seed = secrets.randbits(32) if settings["seed"] is None else settings["seed"]
     expanded = expand_path(path)
     # Parquet has no form of a file: it is written into a folder.
-    file_form = None if form == file_formats.PARQUET else file_formats.written_as(form, directory.path.name, delimiter)
+    file_form = None if form == file_formats.PARQUET else file_formats.row_format(form, directory.path.name, delimiter)
     if file_form is None:
-        sources.parquet()
-    if delimiter is not None and file_formats.TEXT not in (form, source.form):
+        sources.import_parquet()
+    if delimiter is not None and file_formats.TEXT not in (form, source.file_format):
         raise UsageError("delimiter separates texts in a text file, and neither the prompts nor the output is one")
     if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and file_form is not None):
         if file_form is None:
             raise UsageError("Parquet is written into a folder, not to stdout")
         with contextlib.nullcontext(sys.stdout.buffer) if path == STDIN_OR_STDOUT else expanded.open("wb") as file:
-            yield output.Stream(file, file_form), seed
+            yield output.StreamOutput(file, file_form), seed
         return
-    with journal.opened(expanded) as job_journal:
+    with journal.open_journal(expanded) as job_journal:
         if settings["seed"] is None and job_journal.settings is not None:
             seed = int(job_journal.settings.get("seed", seed))
-        job.begin(job_journal, expanded, {**settings, "seed": seed}, source)
-        with output.opened(expanded, file_form, job_journal) as opened:
+        job.start(job_journal, expanded, {**settings, "seed": seed}, source)
+        with output.open_output(expanded, file_form, job_journal) as opened:
             yield opened, seed
 
 
@@ -109,13 +109,13 @@ def start_executor(
     """Yield what generates the rows: a Ray cluster, several processes, or this process."""
     config = WorkerConfig(str(directory.path.absolute()), choice.precision, choice.threads, batch_size)
     if ray_address is not None:
-        with cluster.Cluster(config, ray_address) as workers:
+        with cluster.RayCluster(config, ray_address) as workers:
             n_machines = len(workers.actors)
             print_error_line(f"{directory.path.name} on {n_machines} machines of the cluster at {ray_address}")
             yield WorkerExecutor(workers, batch_size)
     elif n_processes > 1:
         threads = max(1, (choice.threads or available_cores()) // n_processes)
-        with processes.Processes(config._replace(threads=threads), n_processes) as workers:
+        with processes.ProcessGroup(config._replace(threads=threads), n_processes) as workers:
             print_error_line(
                 f"{directory.path.name} in {n_processes} processes of {threads} threads ({choice.precision})"
             )
@@ -147,14 +147,14 @@ def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals],
         yield report
 
 
-def report_totals(totals: JobTotals, output: Output) -> None:
+def report_totals(totals: JobTotals, output: JobOutput) -> None:
     """Print how many rows the output has.
 
     Raises:
         GPT2Error: Rows have errors.
     """
-    count = len(output.ended)
+    count = len(output.finished_numbers)
     print_error_line(f"{count:,} rows, {totals.rows:,} of them now")
-    if output.errors:
+    if output.n_errors:
         first_errors = f": {'; '.join(totals.errors)}" if totals.errors else ""
-        raise GPT2Error(f"{output.errors:,} of {count:,} rows have an error{first_errors}")
+        raise GPT2Error(f"{output.n_errors:,} of {count:,} rows have an error{first_errors}")

@@ -135,7 +135,7 @@ def generate(flags: GenerateFlags) -> None:
         flags.prompts, flags.in_form, flags.delimiter, flags.encoding, not flags.no_header, flags.column
     )
     request = _request(flags, directory.hparams.n_ctx)
-    out_form = file_formats.form_of(flags.out_form, flags.out)
+    out_form = file_formats.choose_format(flags.out_form, flags.out)
     settings = _settings(flags, source, out_form, directory)
     with contextlib.ExitStack() as stack:
         output, seed = stack.enter_context(bulk_job.open_output(flags.out, source, directory, settings))
@@ -143,13 +143,15 @@ def generate(flags: GenerateFlags) -> None:
         column = flags.column or "prompt"
         defaults = RowDefaults(request, flags.n, flags.logprobs, column, flags.template, flags.id_column)
         progress = SourceProgress()
-        queue = RowQueue(job.rows(source, defaults, progress), output.ended)
+        queue = RowQueue(job.read_rows(source, defaults, progress), output.finished_numbers)
         queue.fill()  # reports errors of the input before the model is loaded
         executor = stack.enter_context(
             bulk_job.start_executor(choice, directory, vocabulary, flags.batch_size, flags.processes, flags.ray)
         )
         print_error_line(f"seed {seed}")
-        totals = job.run(queue, executor, output, stack.enter_context(bulk_job.bar(len(output.ended), progress)))
+        totals = job.run(
+            queue, executor, output, stack.enter_context(bulk_job.bar(len(output.finished_numbers), progress))
+        )
     bulk_job.report_totals(totals, output)
 
 
@@ -172,7 +174,7 @@ def _settings(flags: GenerateFlags, source: PromptSource, out_form: str, directo
     """Return everything that the output depends on, by the flags' names, as the job's journal records it."""
     values = {name: value for name, value in dataclasses.asdict(flags).items() if name not in NOT_SETTINGS}
     values["model_name"] = [directory.path.name, directory.weights_path.name]
-    values["in_form"] = source.form
+    values["in_form"] = source.file_format
     values["out_form"] = out_form
     values["stop"] = list(flags.stop)
     return values
