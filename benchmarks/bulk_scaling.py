@@ -69,17 +69,19 @@ class Instant:
     def __init__(self, workers):
         self.names, self.answers = list(range(workers)), []
 
-    def workers(self):
+    def ready_workers(self):
         return self.names
 
     def send(self, worker, rows):
-        from gpt2.bulk.batch_worker import Text
-        from gpt2.bulk.workers import FinishedRow
+        from gpt2.bulk.batch_worker import GeneratedText
+        from gpt2.bulk.workers import RowResult
 
         text = "and so on " * 40
-        self.answers.append((worker, [FinishedRow(row.number, [Text(text, "length", 40, 64)], "") for row in rows]))
+        self.answers.append(
+            (worker, [RowResult(row.number, [GeneratedText(text, "length", 40, 64)], "") for row in rows])
+        )
 
-    def wait(self):
+    def receive(self):
         answers, self.answers = self.answers, []
         return answers
 
@@ -99,19 +101,21 @@ def command_row_s(temporary, rows=20000):
         def send(self, worker, given):
             super().send(worker, pickle.loads(pickle.dumps(given)))
 
-        def wait(self):
-            return pickle.loads(pickle.dumps(super().wait()))
+        def receive(self):
+            return pickle.loads(pickle.dumps(super().receive()))
 
     prompts, out = Path(temporary, "many.jsonl"), Path(temporary, "many.out.jsonl")
     write_prompts(prompts, rows)
     start = time.perf_counter()
-    with journal.opened(out) as kept:
-        kept.begin({})
-        with output.opened(out, file_formats.written_as(file_formats.JSON_LINES, "model", None), kept) as opened:
-            some = job.rows(
+    with journal.open_journal(out) as kept:
+        kept.start({})
+        with output.open_output(out, file_formats.row_format(file_formats.JSON_LINES, "model", None), kept) as opened:
+            some = job.read_rows(
                 PromptSource(str(prompts), file_formats.JSON_LINES), RowDefaults(Request(None, 64)), SourceProgress()
             )
-            job.run(RowQueue(some, opened.ended), WorkerExecutor(Pickled(16), 32), opened, lambda totals: None)
+            job.run(
+                RowQueue(some, opened.finished_numbers), WorkerExecutor(Pickled(16), 32), opened, lambda totals: None
+            )
     return (time.perf_counter() - start) / rows
 
 

@@ -88,7 +88,7 @@ def test_whatever_is_left_of_output_and_journal(place, tiny_dir, out):
     full = place / "full"
     full.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output.Journal, "shorten", lambda *_: None)
+        patch.setattr(output.Journal, "compact", lambda *_: None)
         assert run("in.jsonl", full / out, *flags(tiny_dir)) == 0
     assert content(full / out) == expected
     notes = (full / f"{out}.job").read_bytes()
@@ -141,7 +141,7 @@ def test_full_disks(place, tiny_dir, out, capsys):
 def test_two_jobs_do_not_write_one_output(place, tiny_dir, capsys):
     from gpt2.bulk import journal
 
-    with journal.opened(place / "out.jsonl"):
+    with journal.open_journal(place / "out.jsonl"):
         assert run("in.jsonl", "out.jsonl", *flags(tiny_dir)) == 1
     assert "is being written by another process" in capsys.readouterr().err
 
@@ -153,21 +153,21 @@ def test_what_is_done_takes_no_memory_however_much_it_is(tmp_path):
     import numpy as np
 
     from gpt2.bulk import journal
-    from gpt2.bulk.row_queue import Ended
+    from gpt2.bulk.row_queue import RowNumberSet
 
     rows = 200_000
     notes = np.zeros(rows, np.dtype([("first", "<u8"), ("rows", "<u4"), ("errors", "<u4"), ("end", "<u8")]))
     notes["first"] = np.arange(rows).reshape(-1, 2)[:, ::-1].ravel()
     notes["rows"], notes["end"] = 1, np.arange(1, rows + 1)
     path = tmp_path / "out.jsonl"
-    journal.journal_of(path).write_bytes(b'{"seed": 1}\n' + notes.tobytes())
-    ended, most = Ended(), 0
-    with journal.opened(path) as found:
-        for note in found.notes(rows):
-            ended.add(note.first, note.rows)
+    journal.journal_path(path).write_bytes(b'{"seed": 1}\n' + notes.tobytes())
+    ended, most = RowNumberSet(), 0
+    with journal.open_journal(path) as found:
+        for note in found.entries(rows):
+            ended.add(note.first_row, note.n_rows)
             most = max(most, len(ended.above))
         assert (ended.below, most) == (rows, 1)
-        found.shorten(ended, 0, rows)
-    assert os.path.getsize(journal.journal_of(path)) < 100
-    with journal.opened(path) as found:
-        assert list(found.notes(rows)) == [(0, rows, 0, rows)]
+        found.compact(ended, 0, rows)
+    assert os.path.getsize(journal.journal_path(path)) < 100
+    with journal.open_journal(path) as found:
+        assert list(found.entries(rows)) == [(0, rows, 0, rows)]

@@ -11,7 +11,7 @@ from bulk_jobs import FIXED, cells, content, entries, ragged, run, write_rows
 
 from gpt2 import generate
 from gpt2.bulk import output
-from gpt2.bulk.rows import Record, RowDefaults, parsed
+from gpt2.bulk.rows import InputRecord, RowDefaults, parse_row
 from gpt2.request import Request
 
 
@@ -23,7 +23,7 @@ def model(native, tiny_dir):
 def alone(model, row, number, seed=1):
     """The texts of a row, each written by itself."""
     asked = RowDefaults(Request(None, 16, seed=seed, end_of_text=True))
-    requests = parsed(Record(number, row, True), asked).requests
+    requests = parse_row(InputRecord(number, row, True), asked).requests
     return [next(generate.completions(model, [request])) for request in requests]
 
 
@@ -176,7 +176,14 @@ def test_rows_with_errors_stop_no_other(model, tmp_path, job, out, hands, capsys
     read = entries if out.endswith("jsonl") else cells
     found = sorted(read(tmp_path / out), key=lambda row: int(row["id"]))
     assert [bool(row.get("error")) for row in found] == [False] + [True] * 6 + [False]
-    parts = ["not JSON", "prompt is empty", "tokens, and the model's window 32", "0xe9", "not 100000", "not 100000"]
+    parts = [
+        "not JSON",
+        "prompt is empty",
+        "tokens, but the model's window holds 32",
+        "0xe9",
+        "not 100000",
+        "not 100000",
+    ]
     for part, row in zip(parts, found[1:-1]):
         assert part in row["error"]
     assert found[-1]["text"] == alone(model, {"prompt": "the mat", "length": 3}, 7)[0].text
@@ -198,13 +205,13 @@ def test_what_there_is_is_not_overwritten_and_another_job_does_not_go_on_with_it
         [line] = capsys.readouterr().err.splitlines()
         return line
 
-    assert "mine.txt is there, and no job that could go on with it" in refused("in.txt", "mine.txt")
+    assert "mine.txt exists, but there is no job that could be resumed" in refused("in.txt", "mine.txt")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "mine.txt", "model"]
     assert job("in.txt", "out.txt", *FIXED) == 0
     before = content(tmp_path / "out.txt")
     capsys.readouterr()
-    assert "was begun with length 6, not 7" in refused("in.txt", "out.txt", "--seed=1", "--length=7", "--top_k=40")
-    assert "was begun with seed 1, not 2" in refused("in.txt", "out.txt", "--seed=2", "--length=6", "--top_k=40")
+    assert "was started with length 6, not 7" in refused("in.txt", "out.txt", "--seed=1", "--length=7", "--top_k=40")
+    assert "was started with seed 1, not 2" in refused("in.txt", "out.txt", "--seed=2", "--length=6", "--top_k=40")
     assert "precision 'float32', not 'int8'" in refused("in.txt", "out.txt", *FIXED, "--precision=int8")
     (tmp_path / "in.txt").write_text("the dog\nsat on\n")
     assert "in.txt is not what" in refused("in.txt", "out.txt", *FIXED)
@@ -228,7 +235,7 @@ WRONG = [
     (["--n=0"], 2, "n must be"),
     (["--processes=2", "--ray=local"], 2, "give processes or ray, not both"),
     (["--delimiter="], 2, "delimiter"),
-    (["--out_form=xml"], 2, "the form must be one of text, jsonl, csv, parquet, not 'xml'"),
+    (["--out_form=xml"], 2, "the format must be one of text, jsonl, csv, parquet, not 'xml'"),
     (["--encoding=klingon"], 2, "encoding"),
     (["--model_name=nowhere"], 1, "nowhere"),
     (["--temperature=-1"], 2, "temperature"),

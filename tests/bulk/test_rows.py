@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 
-from gpt2.bulk.rows import Record, RowDefaults, parsed
+from gpt2.bulk.rows import InputRecord, RowDefaults, parse_row
 from gpt2.request import Request, Sampling
 
 JOB = RowDefaults(Request(None, 20, Sampling(top_k=40), seed=7, end_of_text=True))
 
 
 def row(values, asked=JOB, number=3, settings=True):
-    return parsed(Record(number, values, settings), asked)
+    return parse_row(InputRecord(number, values, settings), asked)
 
 
 def test_a_row_without_settings_has_the_jobs_and_its_own_number():
@@ -60,7 +60,7 @@ def test_templates_and_names_of_columns():
 
 
 WRONG = [
-    ({}, "there is no 'prompt' in it"),
+    ({}, "the row has no 'prompt'"),
     ({"prompt": ""}, "the prompt is empty"),
     ({"prompt": []}, "the prompt is empty"),
     ({"prompt": {"a": 1}}, "the prompt must be text"),
@@ -76,7 +76,7 @@ WRONG = [
     ({"prompt": "a", "seed": 2**64}, "seed"),
     ({"prompt": "a", "sample": -1, "seed": 1}, "sample"),
     ({"prompt": "a", "n": 0}, "n must be"),
-    ({"prompt": "a", "n": 5000}, "1024 texts at most"),
+    ({"prompt": "a", "n": 5000}, "at most 1024 texts"),
     ({"prompt": "a", "stop": 5}, "stop"),
     ({"prompt": "a", "stop": [""]}, "stop"),
     ({"prompt": "a", "stop": [5]}, "stop"),
@@ -85,8 +85,8 @@ WRONG = [
     ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
     ({"prompt": "a", "logit_bias": {"1": "much"}}, "logit_bias"),
     ({"custom_id": "x"}, "body must be an object"),
-    ({"custom_id": "x", "body": {"messages": [{"role": "user"}], "prompt": "a"}}, "messages is not for"),
-    ({"custom_id": "x", "body": {"prompt": "a", "best_of": 3}}, "best_of is not for"),
+    ({"custom_id": "x", "body": {"messages": [{"role": "user"}], "prompt": "a"}}, "messages is not supported"),
+    ({"custom_id": "x", "body": {"prompt": "a", "best_of": 3}}, "best_of is not supported"),
 ]
 
 

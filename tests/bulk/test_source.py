@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from gpt2.bulk import source
-from gpt2.bulk.source import PromptSource, SourceProgress, records
+from gpt2.bulk.source import PromptSource, SourceProgress, read_records
 from gpt2.errors import GPT2Error, UsageError
 
 
 def read(path, form="text", **more):
-    return list(records(PromptSource(str(path), form, **more), SourceProgress()))
+    return list(read_records(PromptSource(str(path), form, **more), SourceProgress()))
 
 
 def prompts(path, form="text", **more):
@@ -50,7 +50,11 @@ def test_delimiters(file):
 
 def test_latin_1_is_the_error_of_its_row(file):
     path = file(b"one\ncaf\xe9 au lait\nthree\n")
-    assert prompts(path) == ["one", "not utf-8 at character 3 (a byte 0xe9); --encoding names another", "three"]
+    assert prompts(path) == [
+        "one",
+        "not utf-8 at character 3 (byte 0xe9); give the file's encoding with --encoding",
+        "three",
+    ]
     assert prompts(path, encoding="latin-1")[1] == "café au lait"
     assert "0xe9" in prompts(file(b'{"prompt": "caf\xe9"}\n'), "jsonl")[0]
     assert "0xe9" in prompts(file(b"prompt\ncaf\xe9\n"), "csv")[0]
@@ -60,14 +64,14 @@ def test_json_lines(file):
     found = read(file('{"prompt": "a"}\n\n{"prompt"\n[1]\n3\n{"prompt": "b", "n": 2}'), "jsonl")
     assert [one.values for one in found if not one.error] == [{"prompt": "a"}, {"prompt": "b", "n": 2}]
     assert [one.error[:9] for one in found if one.error] == ["not JSON:", "not an ob", "not an ob"]
-    assert all(one.settings for one in found) and [one.number for one in found] == [0, 1, 2, 3, 4]
+    assert all(one.has_settings for one in found) and [one.number for one in found] == [0, 1, 2, 3, 4]
     assert "not JSON" in prompts(file("[" * 100000), "jsonl")[0]
 
 
 def test_a_row_that_is_far_too_long_is_no_end(file, monkeypatch):
-    monkeypatch.setattr(source, "LONGEST", 100)
+    monkeypatch.setattr(source, "MAX_ROW_CHARACTERS", 100)
     assert prompts(file("a\n" + "x" * 1000 + "\nb\n")) == ["a", "more than 100 characters", "b"]
-    with pytest.raises(GPT2Error, match="a row of more than 100 characters"):
+    with pytest.raises(GPT2Error, match="a row has more than 100 characters"):
         prompts(file("x" * 10000), delimiter="|")
 
 
@@ -76,7 +80,7 @@ def test_csv(file):
     found = read(path, "csv")
     assert [one.values["prompt"] for one in found] == ["kettle, red", "two\nlines", "short", "1"]
     assert found[0].values == {"prompt": "kettle, red", "name": "kettle, red", "price": "3"}
-    assert [one.error for one in found] == ["", "", "", "3 columns, where the first row has 2"]
+    assert [one.error for one in found] == ["", "", "", "3 columns, but the first row has 2"]
     assert prompts(file("id,prompt\n7,a\n"), "csv") == ["a"]
     assert prompts(file("a\nb\n"), "csv", header=False) == ["a", "b"]
     with pytest.raises(UsageError, match="has no column 'what'; it has a"):
@@ -90,7 +94,7 @@ def test_parquet(tmp_path):
     path, rows = tmp_path / "in.parquet", [{"name": f"item {i}", "price": i} for i in range(1000)]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     progress = SourceProgress()
-    found = records(PromptSource(str(path), "parquet"), progress)
+    found = read_records(PromptSource(str(path), "parquet"), progress)
     assert next(found).values == {"prompt": "item 0", **rows[0]} and progress.share() == 0.001
     assert [one.values["price"] for one in found] == list(range(1, 1000)) and progress.share() == 1
     with pytest.raises(UsageError, match="no column 'what'"):
@@ -107,7 +111,7 @@ def test_stdin(monkeypatch):
 
 def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
     path = file("a\nb\n")
-    found = records(PromptSource(str(path), "text"), SourceProgress())
+    found = read_records(PromptSource(str(path), "text"), SourceProgress())
     assert next(found).values == {"prompt": "a"}
     with path.open("a") as more:
         more.write("c\nhalf a li")
@@ -118,8 +122,8 @@ def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
 
 def test_what_is_not_there(tmp_path):
     with pytest.raises(GPT2Error, match="No such file"):
-        source.check(PromptSource(str(tmp_path / "none"), "text"))
+        source.check_source(PromptSource(str(tmp_path / "none"), "text"))
     with pytest.raises(UsageError, match="Parquet is read from files"):
-        source.check(PromptSource("-", "parquet"))
+        source.check_source(PromptSource("-", "parquet"))
     with pytest.raises(UsageError, match="delimiter"):
-        source.check(PromptSource("-", "text", ""))
+        source.check_source(PromptSource("-", "text", ""))

@@ -9,10 +9,10 @@ import pytest
 from bulk_jobs import content, ragged, run, write_rows
 
 from gpt2.bulk import processes, workers
-from gpt2.bulk.batch_worker import Text
-from gpt2.bulk.row_queue import Ended, RowQueue
+from gpt2.bulk.batch_worker import GeneratedText
+from gpt2.bulk.row_queue import RowNumberSet, RowQueue
 from gpt2.bulk.rows import JobRow
-from gpt2.bulk.workers import FinishedRow, WorkerExecutor
+from gpt2.bulk.workers import RowResult, WorkerExecutor
 from gpt2.errors import GPT2Error
 from gpt2.request import Request
 
@@ -27,7 +27,7 @@ class Crew:
         self.has = {worker: [] for worker in self.alive}
         self.asked = []
 
-    def workers(self):
+    def ready_workers(self):
         return self.alive
 
     def send(self, worker, rows):
@@ -35,7 +35,7 @@ class Crew:
         self.has[worker] += rows
         self.asked.append(worker)
 
-    def wait(self):
+    def receive(self):
         assert self.asked, "nothing to wait for"
         worker = self.asked.pop(self.rng.randrange(len(self.asked)))
         rows = self.has[worker]
@@ -46,13 +46,14 @@ class Crew:
             return [(worker, None)]
         self.rng.shuffle(rows)
         done, self.has[worker] = rows[:3], rows[3:]
-        return [(worker, [FinishedRow(row.number, [Text(f"text {row.number}", "length", 1, 1)], "") for row in done])]
+        texts = {row.number: GeneratedText(f"text {row.number}", "length", 1, 1) for row in done}
+        return [(worker, [RowResult(number, [text], "") for number, text in texts.items()])]
 
 
 def exchanged(crew, rows, batch_size=4):
-    ended, found = Ended(), []
+    ended, found = RowNumberSet(), []
     many, ahead = WorkerExecutor(crew, batch_size), RowQueue(rows, ended)
-    while finished := many.exchange(ahead):
+    while finished := many.next_finished(ahead):
         found += finished
         for one in finished:
             ended.add(one.row.number)
@@ -65,7 +66,7 @@ def of(count):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_each_row_once_whoever_is_lost(seed, monkeypatch):
-    monkeypatch.setattr(workers, "ATTEMPTS", 1000)
+    monkeypatch.setattr(workers, "MAX_LOST_WORKERS_PER_ROW", 1000)
     found = exchanged(Crew(random.Random(seed), 3), of(500))
     assert sorted(one.row.number for one in found) == list(range(500))
     assert all(one.texts[0].text == f"text {one.row.number}" for one in found)
@@ -98,7 +99,7 @@ def expected(place, tiny_dir):
 def test_two_processes_one_of_which_dies(place, tiny_dir, monkeypatch):
     """Killed as the system does it that has no memory left, while it writes."""
     killed = []
-    send = processes.Processes.send
+    send = processes.ProcessGroup.send
 
     def killing(self, worker, rows):
         send(self, worker, rows)
@@ -106,27 +107,27 @@ def test_two_processes_one_of_which_dies(place, tiny_dir, monkeypatch):
             killed.append(worker.process.pid)
             os.kill(worker.process.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(processes.Processes, "send", killing)
+    monkeypatch.setattr(processes.ProcessGroup, "send", killing)
     assert run("in.jsonl", "out.jsonl", *flags(tiny_dir), "--processes=2") == 0
     assert killed and content(place / "out.jsonl") == expected(place, tiny_dir)
 
 
 def test_a_worker_that_cannot_load_says_why(place, tiny_dir):
     plan = workers.WorkerConfig(str(place / "no model"), "float32", 1, 4)
-    with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="no model"):
+    with processes.ProcessGroup(plan, 1) as crew, pytest.raises(GPT2Error, match="no model"):
         exchanged(crew, of(3))
 
 
 def test_workers_that_die_again_and_again_end_the_job(tiny_dir, monkeypatch):
-    monkeypatch.setattr(processes, "START", "raise SystemExit(7)")
+    monkeypatch.setattr(processes, "WORKER_PROGRAM", "raise SystemExit(7)")
     plan = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
-    with processes.Processes(plan, 1) as crew, pytest.raises(GPT2Error, match="end again and again, with status 7"):
+    with processes.ProcessGroup(plan, 1) as crew, pytest.raises(GPT2Error, match="end again and again, with status 7"):
         exchanged(crew, of(3))
 
 
 def test_nothing_is_left_of_processes(place, tiny_dir):
     plan = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
-    with processes.Processes(plan, 2) as crew:
+    with processes.ProcessGroup(plan, 2) as crew:
         found = exchanged(crew, of(20))
         pids = [process.process.pid for process in crew.processes]
     assert len(found) == 20
@@ -154,7 +155,7 @@ def test_a_cluster_one_of_whose_machines_is_lost(place, tiny_dir, cluster, monke
 
     both, second = cluster
     write_rows(place / "in.jsonl", ragged(600))
-    heard, send = set(), clusters.Cluster.send
+    heard, send = set(), clusters.RayCluster.send
 
     def losing(self, worker, rows):
         send(self, worker, rows)
@@ -163,7 +164,7 @@ def test_a_cluster_one_of_whose_machines_is_lost(place, tiny_dir, cluster, monke
             time.sleep(0.2)
             both.remove_node(second, allow_graceful=False)
 
-    monkeypatch.setattr(clusters.Cluster, "send", losing)
+    monkeypatch.setattr(clusters.RayCluster, "send", losing)
     assert run("in.jsonl", "out.jsonl", *flags(tiny_dir), f"--ray={both.address}") == 0
     assert len(heard) == 2 and second not in both.worker_nodes
     assert content(place / "out.jsonl") == expected(place, tiny_dir)
@@ -176,9 +177,9 @@ def test_a_machine_that_joins_later_takes_its_share(place, tiny_dir, cluster, mo
 
     both, second = cluster
     both.remove_node(second)
-    monkeypatch.setattr(clusters, "LOOK", 0.2)
+    monkeypatch.setattr(clusters, "NODE_CHECK_SECONDS", 0.2)
     write_rows(place / "in.jsonl", ragged(3000))
-    heard, send = set(), clusters.Cluster.send
+    heard, send = set(), clusters.RayCluster.send
 
     def joining(self, worker, rows):
         send(self, worker, rows)
@@ -186,7 +187,7 @@ def test_a_machine_that_joins_later_takes_its_share(place, tiny_dir, cluster, mo
             both.add_node(num_cpus=1)
         heard.add(worker)
 
-    monkeypatch.setattr(clusters.Cluster, "send", joining)
+    monkeypatch.setattr(clusters.RayCluster, "send", joining)
     assert run("in.jsonl", "out.jsonl", *flags(tiny_dir), f"--ray={both.address}") == 0
     assert len(heard) == 2
     assert content(place / "out.jsonl") == expected(place, tiny_dir)

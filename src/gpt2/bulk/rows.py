@@ -1,7 +1,7 @@
-"""Rows: a row of the input -> the texts that it requests. An invalid row gets an error and stops no other row.
+"""Rows of the input and the texts that they request. An invalid row gets an error and stops no other row.
 
-A row of JSON may have its own settings, by OpenAI's names: `{"prompt": ..., "max_tokens": 40, "temperature": 0}`. It may
-also have all of them in `body`, next to a `custom_id`, as in OpenAI's batch files.
+A row of JSON may have its own settings, by OpenAI's names: `{"prompt": ..., "max_tokens": 40, "temperature": 0}`. Or it
+has all of them in `body`, next to a `custom_id`, as in OpenAI's batch files.
 """
 
 from __future__ import annotations
