@@ -214,7 +214,7 @@ def test_what_there_is_is_not_overwritten_and_another_job_does_not_go_on_with_it
     assert "was started with seed 1, not 2" in refused("in.txt", "out.txt", "--seed=2", "--length=6", "--top_k=40")
     assert "precision 'float32', not 'int8'" in refused("in.txt", "out.txt", *FIXED, "--precision=int8")
     (tmp_path / "in.txt").write_text("the dog\nsat on\n")
-    assert "in.txt is not what" in refused("in.txt", "out.txt", *FIXED)
+    assert "in.txt is not the input" in refused("in.txt", "out.txt", *FIXED)
     assert content(tmp_path / "out.txt") == before
     (tmp_path / "out.txt").unlink()
     assert job("in.txt", "out.txt", *FIXED) == 0  # its job is forgotten with it
