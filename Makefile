@@ -1,8 +1,8 @@
 # make demo         the virtual environment, what the product needs, and text from the model in models/shakespeare
 # make serve        the same and what the server needs, then the page of the model in models/shakespeare, in the browser
-# make test         the same and what development needs, then lint, types and tests
+# make test         the same and what development needs, then lint, types, layers and tests
 # make test-slow    the tests that take minutes
-# make lint         lint and types alone
+# make lint         lint, types and layers of imports
 # make format       mends what the linter can
 # make test-docker  builds Dockerfile.cpu and runs the commands in it (root, Debian, buildah, debootstrap)
 #
@@ -40,6 +40,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

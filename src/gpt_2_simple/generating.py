@@ -62,8 +62,8 @@ def generate(
         batch_size: Texts generated together; need not divide `nsamples`.
         length: Number of new tokens; the window slides beyond n_ctx. The default, 1023, includes the prefix.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Sample among the k likeliest tokens; 0 means all.
-        top_p: Sample among the likeliest tokens whose probabilities reach p; above 0 it replaces `top_k`.
+        top_k: Sample among the k most likely tokens; 0 means all.
+        top_p: Sample among the most likely tokens whose probabilities reach p; above 0 it replaces `top_k`.
         include_prefix: Start the texts with the prefix.
         repetition_penalty: Penalizes tokens that are already in the text; 1 is off.
 

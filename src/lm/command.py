@@ -120,7 +120,7 @@ def evaluate_lambada(
 ) -> None:
     """Measure how well a model predicts the last words of LAMBADA's passages.
 
-    A word counts as correct if each of its pieces is the likeliest one. Each passage follows an end-of-text token.
+    A word counts as correct if each of its pieces is the most likely one. Each passage follows an end-of-text token.
     """
     from gpt2 import generate
     from lm import lambada

@@ -144,7 +144,7 @@ class ModelWrapper:
         return list(zip(log_probs.tolist(), tokens[1:]))
 
     def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> ScoredTexts:
-        """Return the `top_k` likeliest next pieces, each after its log-probability, likeliest first; 0 means all."""
+        """Return the `top_k` most likely next pieces, each after its log-probability, sorted; 0 means all."""
         count = require_integer("top_k", top_k) or self.model.hparams.n_vocab
         top_ids = scores.top_next_ids(self.model.engine, self._ids(tokens), count)
         return sorted(((log_prob, self.id_to_token(token)) for token, log_prob in top_ids), reverse=True)
@@ -154,7 +154,7 @@ class ModelWrapper:
 
         Args:
             tokens: The pieces of the text.
-            top_p: Probability that the likeliest pieces have to reach together.
+            top_p: Probability that the most likely pieces have to reach together.
 
         Returns:
             [n_vocab] float32: -inf for all pieces outside of the nucleus.
@@ -183,8 +183,8 @@ class ModelWrapper:
         Args:
             tokens_prefix: The pieces of the text.
             tokens_to_generate: Number of new pieces.
-            top_k: Sample among the k likeliest pieces; 0, or more than there are, means all.
-            top_p: Sample among the likeliest pieces whose probabilities reach p; above 0 it replaces `top_k`.
+            top_k: Sample among the k most likely pieces; 0, or more than there are, means all.
+            top_p: Sample among the most likely pieces whose probabilities reach p; above 0 it replaces `top_k`.
             temperature: Divides the logits; 0 is greedy.
 
         Returns:

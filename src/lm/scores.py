@@ -67,7 +67,7 @@ def all_log_probs(model: Model, ids: Sequence[int]) -> LogProbs:
 
 
 def top_next_ids(model: Model, ids: Sequence[int], count: int) -> list[tuple[int, float]]:
-    """Return the likeliest next ids after a text with their log-probabilities, likeliest first.
+    """Return the most likely next ids after a text with their log-probabilities, most likely first.
 
     Args:
         model: The model.

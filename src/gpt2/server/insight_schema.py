@@ -93,4 +93,4 @@ class LayersResponse(BaseModel):
     guesses: list[LayerGuess] = Field(description="before the first layer and after each layer, L + 1")
     logits: str = Field(description="logits of the next token [V] float32 in Base64, in descending order")
     likeliest: list[int] = Field(description="the ids of the first of these logits")
-    pieces: dict[int, str] = Field(description="the token for display, for each id in guesses and likeliest")
+    pieces: dict[int, str] = Field(description="the token for display, for each id in guesses and `likeliest`")

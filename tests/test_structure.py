@@ -1,31 +1,20 @@
-"""The house: who may import whom, what imports no TensorFlow, and what a reader finds at the front."""
+"""The structure of the source code: unique class names, opening descriptions, and which modules import TensorFlow.
+
+Layers and circles of imports are checked by import-linter, see pyproject.toml.
+"""
 
 import ast
+import collections
+import re
 import subprocess
 import sys
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
-STAND_IN = SRC / "gpt_2_simple.py"  # of the package that lies beside it
-# From the cellar up: a room imports only what is further down. A file at the front is a room of its own.
-FLOORS = [
-    ["errors"],
-    ["files"],
-    ["hparams", "request", "interrupt", "devices", "text"],
-    ["encoder", "model", "sample", "tensorflow_startup", "flags"],
-    ["formats"],
-    ["engine", "data", "openai"],
-    ["generate"],
-    ["training", "evaluation", "server", "bulk"],
-    ["export"],
-    ["cli"],
-    ["gpt_2_simple", "lm", "commands"],
-]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+STAND_IN = SRC / "gpt_2_simple.py"  # a module hidden behind the package of the same name
 WITH_TENSORFLOW = {
     "gpt2.model",
     "gpt2.engine.tensorflow",
@@ -33,11 +22,11 @@ WITH_TENSORFLOW = {
     "gpt2.openai.sample",
     "gpt2.export.bpe_ops",
     "gpt2.export.saved_model",
-}  # and all of training that computes
+}  # and the modules of gpt2.training that compute
 
 
 def modules():
-    """The name and the path of each module of ours, commands included."""
+    """Yield the name and the path of each module, commands included."""
     for path in [*SRC.glob("*/**/*.py"), *SRC.glob("*.py"), *ROOT.glob("*.py"), *(ROOT / "scripts").glob("*.py")]:
         if path == STAND_IN:
             continue
@@ -48,15 +37,8 @@ def modules():
 MODULES = dict(modules())
 
 
-def room(module):
-    first, *rest = module.split(".")
-    if first == "gpt2" and rest:
-        return rest[0]
-    return first if first in ("gpt2", "gpt_2_simple", "lm") else "commands"
-
-
 def imports(path, nodes=None):
-    """The modules that a file imports, wherever in it."""
+    """Yield the modules that a file imports, anywhere in it or in some of its statements."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -66,29 +48,21 @@ def imports(path, nodes=None):
 
 
 def at_import(path):
-    """Those of them that the import of the file itself brings."""
+    """Yield the modules that importing the file imports."""
     return imports(path, ast.parse(path.read_text(encoding="utf-8")).body)
 
 
-def test_no_import_runs_up():
-    for module, path in MODULES.items():
-        for other in {name for name in imports(path) if name in MODULES and name != "gpt2"}:
-            if room(other) != room(module) and module != "gpt2":
-                assert FLOOR[room(other)] < FLOOR[room(module)], f"{module} imports {other}"
-
-
-def test_no_modules_import_each_other_in_a_circle():
-    graph = {module: [name for name in imports(path) if name in MODULES] for module, path in MODULES.items()}
-    TopologicalSorter({module: set(names) - {module} for module, names in graph.items()}).prepare()
-
-
-def test_the_front_of_the_house_is_twelve_files():
-    front = [path.name for path in (SRC / "gpt2").glob("*.py") if path.name != "__init__.py"]
-    assert len(front) <= 12, front
+def test_class_names_are_unique():
+    """Except the drop-in's public names in gpt2/openai, which are those of OpenAI's modules."""
+    names = collections.Counter()
+    for path in (SRC / "gpt2").rglob("*.py"):
+        if path.parent.name != "openai" or path.parent.parent.name != "gpt2":
+            names.update(re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("folder", ["src", "scripts", "benchmarks", "tests"])
-def test_every_file_opens_with_what_it_is_for(folder):
+def test_every_file_starts_with_a_description(folder):
     for path in [*(ROOT / folder).rglob("*.py"), *ROOT.glob("*.py")]:
         if "egg-info" not in str(path) and path.name != "setup.py":
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
@@ -98,13 +72,13 @@ def test_every_file_opens_with_what_it_is_for(folder):
         assert path.read_text(encoding="utf-8").startswith("// "), path
 
 
-def test_what_imports_tensorflow_is_where_it_computes():
-    found = {module for module, path in MODULES.items() if "tensorflow" in set(at_import(path))}
-    assert {module for module in found if not module.startswith("gpt2.training.")} == WITH_TENSORFLOW
+def test_only_modules_that_compute_import_tensorflow():
+    importers = {module for module, path in MODULES.items() if "tensorflow" in set(at_import(path))}
+    assert {module for module in importers if not module.startswith("gpt2.training.")} == WITH_TENSORFLOW
 
 
-def test_no_tensorflow_from_the_import_to_the_last_token(native, tiny_dir):
-    """Through the public command, on a CPU with a compiler; the face of gpt-2-simple too."""
+def test_generating_needs_no_tensorflow(native, tiny_dir):
+    """With the public command on a CPU with a compiler, and with gpt-2-simple's functions."""
     code = f"""
 import sys
 sys.path.insert(0, {str(SRC)!r})
