@@ -8,7 +8,7 @@ import pytest
 import tiny
 from tiny import GOLDEN
 
-from gpt2 import generate
+from gpt2 import generate, text_batch
 from gpt2.engine import kv_cache
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Request
@@ -61,7 +61,7 @@ def test_length_is_the_number_of_new_tokens(tiny_model, length):
     """The window has 32 tokens. Each random token decodes to at least one byte and so to a chunk."""
     chunks = list(generate.stream(tiny_model, [Request(None, length, seed=1)]))
     assert len(chunks) == max(1, length)
-    assert (chunks[0].token is None) == (length == 0) and chunks[-1].ended == generate.FINISH_LENGTH
+    assert (chunks[0].token is None) == (length == 0) and chunks[-1].ended == text_batch.FINISH_LENGTH
 
 
 def test_a_text_ends_before_a_stop_string(tiny_model):
@@ -161,7 +161,7 @@ def test_the_next_request_starts_when_another_one_ends(tiny_model):
 
 def test_a_completion_has_its_tokens_and_finish_reason(tiny_model):
     (free,) = generate.completions(tiny_model, [Request("the cat", 30, seed=5)])
-    assert free.ended == generate.FINISH_LENGTH and free.prompt == ()
+    assert free.ended == text_batch.FINISH_LENGTH and free.prompt == ()
     assert tiny_model.encoder.decode([token.id for token in free.tokens]) == free.text
     assert all(token.logprob < 0 and token.top_logprobs == () for token in free.tokens)
     request = Request("the cat", 30, seed=5, stop=free.text[9:12], logprobs=2, echo=True)

@@ -16,8 +16,8 @@ from gpt2.files import expand_path
 from gpt2.formats import model_dir
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai.checkpoint_files import index_file
-from gpt2.generate import Model
 from gpt2.request import DEFAULT_PRECISION, check_precision
+from gpt2.text_batch import Model
 from gpt2.training.settings.settings import LATEST
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from gpt2 import files
 from gpt2.engine import scoring
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.files import no_callback
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 RANKS = scoring.ScoreOptions(ranks=True)
 JSON_LINES = ".jsonl"

@@ -15,8 +15,8 @@ from gpt2.engine.backend import Segment
 from gpt2.engine.batch import ECHO_CHUNK_IDS, Batch
 from gpt2.engine.kv_cache import blocks_for
 from gpt2.engine.token_sequence import TokenChoice, TokenSequence
-from gpt2.generate import Model
 from gpt2.request import Sampling
+from gpt2.text_batch import Model
 
 GREEDY = Sampling(temperature=0)
 

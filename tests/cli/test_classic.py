@@ -9,7 +9,7 @@ import pytest
 
 import generate_unconditional_samples
 import interactive_conditional_samples
-from gpt2 import generate
+from gpt2 import generate, text_batch
 from gpt2.cli import command as cli
 from gpt2.cli import prompts, sample_stream
 from gpt2.generate import Request
@@ -224,7 +224,7 @@ def test_ctrl_c_ends_a_command_that_does_not_ask_for_prompts(run, monkeypatch, t
     def interrupted(model, requests, batch_size=None):
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
-        yield generate.TextChunk(0, "never seen", generate.FINISH_LENGTH)
+        yield text_batch.TextChunk(0, "never seen", text_batch.FINISH_LENGTH)
 
     monkeypatch.setattr(generate, "stream", interrupted)
     before = signal.getsignal(signal.SIGINT)

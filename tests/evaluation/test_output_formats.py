@@ -16,7 +16,7 @@ from gpt2.errors import UsageError
 from gpt2.evaluation import html_page, output_formats, units
 from gpt2.evaluation.scores import protocol_of, score
 from gpt2.evaluation.units import Unit
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 TEXT = "  the cat\n\nsat on ☃ the\tmat \n the dog"
 

@@ -16,7 +16,7 @@ from gpt2.engine.scoring import ScoreOptions, Span
 from gpt2.errors import UsageError
 from gpt2.evaluation.perplexity import ScoreTotals, TextCounts, text_metrics
 from gpt2.evaluation.scores import Protocol, ScoredTokens, protocol_of, score, score_ids, windows
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 TEXT = "the cat sat on the mat\nand the dog\n\nsat on the log " * 9
 CLOSE = {"atol": 1e-4, "rtol": 0}

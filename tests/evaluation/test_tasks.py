@@ -18,7 +18,7 @@ from gpt2.evaluation import cbt, detokenize, hellaswag, lambada, paper, report, 
 from gpt2.evaluation.scores import protocol_of
 from gpt2.evaluation.task import TaskResult, TaskSettings
 from gpt2.formats.model_dir import RELEASED_MODELS
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 CLOSE = {"rtol": 1e-4}
 

@@ -54,7 +54,7 @@ def test_logits(tmp_path, sp_model, request, hparams, native):
         request.getfixturevalue("native")
     model = find_model(str(tiny_lm.write_model(tmp_path / "de", sp_model, hparams)))
     backend = load_backend(model, native=native)
-    from gpt2.generate import Model
+    from gpt2.text_batch import Model
     from lm import scores
 
     ids = [5, 9, 2, 7, 100, 1, 1, 30]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from gpt2.generate import Model
 from gpt2.server import run
 from gpt2.server.app import ServerOptions
 from gpt2.server.scheduler import Scheduler
 from gpt2.server.served_model import ServedModel
+from gpt2.text_batch import Model
 
 
 @contextlib.contextmanager

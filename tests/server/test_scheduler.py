@@ -13,10 +13,10 @@ import pytest
 from served import serving
 
 from gpt2.engine.token_sequence import TokenSequence
-from gpt2.generate import Model, TextChunk, prepare
 from gpt2.request import Request
 from gpt2.server.app import ServerOptions
 from gpt2.server.scheduler import GenerationError, GenerationJob, JobUpdate, QueueFullError, Scheduler, ShutdownError
+from gpt2.text_batch import Model, TextChunk, prepare
 
 LONG = {"prompt": "the cat", "max_tokens": 3000, "ignore_eos": True}
 

@@ -11,8 +11,8 @@ from gpt2.bulk.rows import JobRow
 from gpt2.engine.batch import PREFILL_BUDGET_IDLE
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.generate import Model, TextBatch, TextChunk, encode_prompt, prepare
 from gpt2.request import Prompt
+from gpt2.text_batch import Model, TextBatch, TextChunk, encode_prompt, prepare
 
 TEXTS_PER_SLOT = 2  # a text that is being generated, and another one that waits for its slot
 
@@ -22,7 +22,7 @@ class GeneratedText(NamedTuple):
 
     Attributes:
         text: The text.
-        finish_reason: Why it ended, see `generate.TextChunk`.
+        finish_reason: Why it ended, see `text_batch.TextChunk`.
         prompt_tokens: Number of tokens in its prompt.
         completion_tokens: Number of tokens that were generated, those of a stop string included.
         logprobs: The tokens' log-probabilities in the layout of OpenAI's API; None if they are not requested.

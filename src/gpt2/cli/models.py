@@ -12,7 +12,7 @@ from gpt2.request import check_precision
 from gpt2.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # it needs packages, which --help does not
-    from gpt2.generate import Model
+    from gpt2.text_batch import Model
 
 
 class ModelChoice(NamedTuple):

@@ -15,7 +15,7 @@ from gpt2.evaluation import detokenize, paper
 from gpt2.evaluation.datasets import CBT
 from gpt2.evaluation.multiple_choice import ACCURACY, MultipleChoiceTask, Question, make_question
 from gpt2.evaluation.task import Task
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 BLANK = "XXXXX"
 LINES_PER_QUESTION = 21  # 20 sentences, and a sentence with a blank

@@ -14,7 +14,7 @@ from gpt2.evaluation.datasets import ENWIK8, PTB, TEXT8, WIKITEXT2, DataFile
 from gpt2.evaluation.perplexity import METRIC_NAMES, ScoreTotals, TextCounts, text_metrics
 from gpt2.evaluation.scores import protocol_of, score_ids
 from gpt2.evaluation.task import ProgressCallback, Task, TaskMetric, TaskResult, TaskSettings
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 
 class CorpusTask(NamedTuple):

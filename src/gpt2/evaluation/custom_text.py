@@ -11,7 +11,7 @@ from gpt2.errors import printable_name
 from gpt2.evaluation.perplexity import METRIC_NAMES, ScoreTotals, TextCounts, text_metrics
 from gpt2.evaluation.scores import Protocol, score
 from gpt2.evaluation.task import ProgressCallback, TaskMetric, TaskResult
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 
 class NamedText(NamedTuple):

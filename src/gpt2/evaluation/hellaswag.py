@@ -12,7 +12,7 @@ from gpt2.errors import DamagedFileError
 from gpt2.evaluation.datasets import HELLASWAG
 from gpt2.evaluation.multiple_choice import ACCURACY, NORMALIZED_ACCURACY, MultipleChoiceTask, Question, make_question
 from gpt2.evaluation.task import read_json_lines
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 QUESTIONS = 10042  # number of questions in the validation set
 PROTOCOL = (

@@ -18,7 +18,7 @@ from gpt2.evaluation.datasets import LAMBADA
 from gpt2.evaluation.multiple_choice import continuation_span, fit_window
 from gpt2.evaluation.perplexity import mean, perplexity
 from gpt2.evaluation.task import ProgressCallback, Task, TaskMetric, TaskResult, TaskSettings, read_json_lines
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 LAST_TOKEN = (
     "the last token of each passage given all before it, as in the paper: a hit if it is the most likely one; passages"

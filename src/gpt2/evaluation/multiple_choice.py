@@ -18,7 +18,7 @@ from gpt2.engine.scoring import Span, score_spans
 from gpt2.evaluation.datasets import DataFile
 from gpt2.evaluation.perplexity import mean
 from gpt2.evaluation.task import ProgressCallback, Task, TaskMetric, TaskResult, TaskSettings
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 ACCURACY = "accuracy, %"  # answers compared by the sum of their tokens' log-probabilities
 NORMALIZED_ACCURACY = "normalized accuracy, %"  # answers compared by the mean over their tokens

@@ -19,9 +19,9 @@ import numpy as np
 
 from gpt2.engine.scoring import LOGPROBS_ONLY, ScoreOptions, Span, SpanScores, score_spans
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.generate import Model
 from gpt2.request import require_integer
 from gpt2.text.vocabulary import Vocabulary
+from gpt2.text_batch import Model
 
 
 @dataclasses.dataclass(frozen=True)

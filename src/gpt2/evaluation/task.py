@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 from gpt2.errors import DamagedFileError
 from gpt2.evaluation.datasets import DataFile
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 ProgressCallback = Callable[[int, "int | None"], object]  # called with (done, total); total is None if unknown
 

@@ -9,7 +9,7 @@ from gpt2.errors import UsageError
 from gpt2.evaluation import cbt, corpora, datasets, hellaswag, lambada
 from gpt2.evaluation.task import ProgressCallback, Task, TaskResult, TaskSettings
 from gpt2.files import no_callback
-from gpt2.generate import Model
+from gpt2.text_batch import Model
 
 TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASKS, *corpora.TASKS, *hellaswag.TASKS)}
 

@@ -11,7 +11,6 @@ from fastapi.responses import Response
 from gpt2 import generate
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
 from gpt2.errors import GPT2Error
-from gpt2.generate import TextChunk, encode_prompt, prepare
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
@@ -19,6 +18,7 @@ from gpt2.server.introspection import LayerInspector
 from gpt2.server.response import generate_chunks, render_json, respond_unless_gone, run_encoder
 from gpt2.server.served_model import ServedModel, ServedModels
 from gpt2.text.vocabulary import Vocabulary
+from gpt2.text_batch import TextChunk, encode_prompt, prepare
 
 GREEDY = Sampling(temperature=0)
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpt2.engine.token_sequence import TokenSequence
-from gpt2.generate import Model, encode_prompt, prepare
 from gpt2.hparams import HParams
 from gpt2.request import Prompt, Request, Sampling
 from gpt2.server.errors import ApiError
 from gpt2.server.schema import MAX_CHOICES, CompletionRequest
 from gpt2.text.vocabulary import Vocabulary
+from gpt2.text_batch import Model, encode_prompt, prepare
 
 DEFAULT_MAX_TOKENS = 16  # new tokens, as in OpenAI's API
 MAX_QUOTED_CHARACTERS = 40  # of a field, in an error message

@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gpt2.engine.token_sequence import TokenChoice, TokenSequence, finite_or_none
-from gpt2.generate import FINISH_LENGTH, FINISH_STOP, TextChunk
 from gpt2.server.errors import ApiError
 from gpt2.server.metrics import Metrics
 from gpt2.server.request import prepare_sequences
@@ -29,6 +28,7 @@ from gpt2.server.scheduler import GenerationError, JobUpdate, QueueFullError, Sc
 from gpt2.server.schema import CompletionChoice, CompletionRequest, CompletionResponse, Logprobs, Usage
 from gpt2.server.served_model import ServedModel, ServedModels
 from gpt2.text.vocabulary import Vocabulary
+from gpt2.text_batch import FINISH_LENGTH, FINISH_STOP, TextChunk
 
 T = TypeVar("T")
 AUTOCOMPLETE_FIELDS = {"max_tokens": 5, "top_k": 8}  # as in the tutorial whose page uses /autocomplete

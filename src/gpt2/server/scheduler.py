@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
-from gpt2.generate import Model, TextBatch, TextChunk
 from gpt2.server.defaults import BATCH_SIZE, QUEUE_SIZE
+from gpt2.text_batch import Model, TextBatch, TextChunk
 
 log = logging.getLogger(__name__)
 # Minimum time between two updates of a job. Nobody reads faster, and each update makes the event loop, and a client on

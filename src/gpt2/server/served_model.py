@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable
 
 from gpt2.formats.directory import ModelDir
-from gpt2.generate import Model
 from gpt2.server.errors import ApiError
 from gpt2.server.scheduler import Scheduler
 from gpt2.server.schema import ModelCard
+from gpt2.text_batch import Model
 
 MAX_QUOTED_CHARACTERS = 80  # of a name, in an error message
 
