@@ -166,7 +166,7 @@ def test_a_completion_has_its_tokens_and_finish_reason(tiny_model):
     assert all(token.logprob < 0 and token.top_logprobs == () for token in free.tokens)
     request = Request("the cat", 30, seed=5, stop=free.text[9:12], logprobs=2, echo=True)
     (stopped,) = generate.completions(tiny_model, [request])
-    assert stopped.ended == generate.FINISH_STOP and stopped.text == free.text.split(free.text[9:12])[0]
+    assert stopped.ended == text_batch.FINISH_STOP and stopped.text == free.text.split(free.text[9:12])[0]
     for detailed, token in zip(stopped.tokens, free.tokens):
         assert detailed[1:2] == token[1:2] and abs(detailed.logprob - token.logprob) < 1e-5
         assert len(detailed.top_logprobs) == 2
