@@ -296,7 +296,7 @@ def test_rejected_fresh_run_leaves_the_old_one(run_command, working_dir, flags):
 
 def test_rejected_run_leaves_no_folder(run_command, working_dir):
     status, _, err = run_command(dataset="short.txt", from_scratch=True, **SIZES)
-    assert status == 1 and "one window is" in err
+    assert status == 1 and "but one window needs" in err
     assert not Path("checkpoint").exists() and not Path("samples").exists()
 
 
