@@ -2,6 +2,7 @@
 """Command: the server under clients that come and go, beside other people's servers of the same weights, in turns.
 
     python benchmarks/serving.py --model DIR --clients 1,8,32 --pairs 5
+    python benchmarks/serving.py --model DIR --clients 8 --pairs 15 --before CHECKOUT_OF_AN_EARLIER_COMMIT
     python benchmarks/serving.py --model DIR --peers transformers llama.cpp --peer-python PEERS/bin/python
     python benchmarks/serving.py --model DIR --peers llama-server --llama-server LLAMA.CPP/build/bin/llama-server
 
@@ -40,7 +41,8 @@ from peers.turns import ratios
 WORDS = ["the", "of", "and", "to", "in", "that", "was", "his", "it", "with", "is", "for", "as", "had", "you", "not"]
 END_OF_TEXT = "50256"
 PAUSE = 0.05  # seconds, on average, from an answer to the next question
-OURS, COMMAND, TRANSFORMERS, LLAMA, LLAMA_SERVER = "ours", "command", "transformers", "llama.cpp", "llama-server"
+OURS, BEFORE, COMMAND = "ours", "before", "command"
+TRANSFORMERS, LLAMA, LLAMA_SERVER = "transformers", "llama.cpp", "llama-server"
 HUGGINGFACE, GGUF = "huggingface", "gguf"
 FORMATS = {TRANSFORMERS: HUGGINGFACE, LLAMA: GGUF, LLAMA_SERVER: GGUF}
 GGUF_TYPES = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0"}
@@ -147,8 +149,10 @@ def server(name, options, model, precision, clients):
     llama = ["--model", model, "--n_ctx", WINDOW, "--interrupt_requests", "false"]
     places = ["--ctx-size", clients * WINDOW, "--parallel", clients]
     own_llama = ["--model", model, *places, "--threads", os.cpu_count()]
+    our_flags = ["--model_name", model, "--precision", precision]
     commands = {
-        OURS: [sys.executable, ROOT / "scripts/serve.py", "--model_name", model, "--precision", precision],
+        OURS: [sys.executable, ROOT / "scripts/serve.py", *our_flags],
+        BEFORE: [sys.executable, Path(options.before or ".") / "scripts/serve.py", *our_flags],
         TRANSFORMERS: [options.peer_python, HERE.parent / "peers/transformers_server.py", "--model", model],
         LLAMA: [options.peer_python, "-m", "llama_cpp.server", *llama],
         LLAMA_SERVER: [options.llama_server, *own_llama],
@@ -185,7 +189,7 @@ def measure(options, models, precision, clients):
     with contextlib.ExitStack() as stack:
         ports = {
             name: stack.enter_context(server(name, options, models[name], precision, clients))
-            for name in [OURS, *options.peers]
+            for name in [OURS, *([BEFORE] if options.before else []), *options.peers]
         }
         own = {
             name: lambda turn, port=port: load(port, clients, options.requests * clients, turn)
@@ -223,13 +227,14 @@ def main():
     parser.add_argument("--peers", nargs="*", default=[], choices=list(FORMATS))
     parser.add_argument("--peer-python", help="the Python of transformers and of llama-cpp-python")
     parser.add_argument("--llama-server", help="the program")
+    parser.add_argument("--before", help="a checkout of this project at an earlier commit")
     options = parser.parse_args()
     options.clients = [int(count) for count in options.clients.split(",")]
     sys.path.insert(0, str(ROOT / "src"))
     rows = []
     for precision in options.precision.split(","):
         with tempfile.TemporaryDirectory() as temporary:
-            models = {OURS: options.model}
+            models = {OURS: options.model, BEFORE: options.model}
             for name in options.peers:
                 models[name] = converted(options.model, Path(temporary), FORMATS[name], precision)
             if options.tab:
