@@ -71,7 +71,7 @@ class CommandFlags:
     accumulate_gradients: Annotated[
         int | None, Flag(help="batches averaged for one update, 5 if not given"), FINETUNE
     ] = None
-    max_checkpoints: Annotated[int | None, Flag(help="number of checkpoints to keep, 1 if not given"), FINETUNE] = None
+    max_checkpoints: Annotated[int | None, Flag(help="number of checkpoints to retain (else 1)"), FINETUNE] = None
     use_memory_saving_gradients: Annotated[bool | None, TRAINING["memory_saving_gradients"], FINETUNE] = None
     only_train_transformer_layers: Annotated[bool | None, TRAINING["only_train_transformer_layers"], FINETUNE] = None
     val_every: Annotated[int | None, TRAINING["val_every"], FINETUNE] = None

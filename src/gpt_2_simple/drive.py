@@ -56,7 +56,7 @@ def is_mounted() -> None:
 
 
 def get_tarfile_name(checkpoint_folder: str) -> str:
-    """Return the name of a folder's archive: checkpoint/run1 -> checkpoint_run1.tar."""
+    """Return the name of a folder's archive: checkpoint_run1.tar for checkpoint/run1."""
     return checkpoint_folder.replace(os.path.sep, "_") + ".tar"
 
 
@@ -134,7 +134,7 @@ def _exclude_lock(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def mirror_run(source: Path, target: Path) -> None:
-    """Copy a run with `copy_run`, then delete the checkpoints in `target` that are older than those of `source`."""
+    """Copy a run with `copy_run`, then delete checkpoints in `target` that are older than the ones in `source`."""
     copy_run(source, target)
     newest_step = _step(current_checkpoint(source))
     with _reporting_copy_errors(source, target):

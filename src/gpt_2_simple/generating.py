@@ -139,7 +139,7 @@ def generate_to_file(
 ) -> None:
     """Generate texts into a file, which appears when all texts are complete.
 
-    The parameters, exceptions and further keyword arguments are those of `generate`.
+    It has the parameters, exceptions and further keyword arguments of `generate`.
     """
     generate(
         sess,

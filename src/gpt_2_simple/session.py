@@ -127,7 +127,7 @@ class Session:
         return self.tensorflow_session.graph
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run what a program has built in `graph`, as TensorFlow's `Session.run`."""
+        """Run operations that a program has built in `graph`, as TensorFlow's `Session.run`."""
         return self.tensorflow_session.run(*args, **kwargs)
 
     def as_default(self) -> Session:

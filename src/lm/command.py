@@ -36,7 +36,7 @@ class VocabularyFlags:
     """The flags of sp-train."""
 
     vocab_size: Annotated[int, Flag(help="number of pieces")] = 50000
-    character_coverage: Annotated[float, Flag(help="share of the text's characters that get pieces of their own")] = 1.0
+    character_coverage: Annotated[float, Flag(help="share of the text's characters that get their own pieces")] = 1.0
 
 
 def train(options: TransformerLmOptions) -> None:

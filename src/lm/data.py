@@ -74,7 +74,7 @@ def train_vocabulary(text: Path, prefix: str, vocab_size: int, character_coverag
         text: The text file.
         prefix: Start of the paths of both files.
         vocab_size: Number of pieces.
-        character_coverage: Share of the text's characters that get pieces of their own.
+        character_coverage: Share of the text's characters that get their own pieces.
 
     Returns:
         The path of PREFIX.model.

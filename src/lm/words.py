@@ -1,4 +1,4 @@
-"""Log-probabilities of words, computed from those of their pieces as transformer-lm's web page does."""
+"""Log-probabilities of words, computed from the log-probabilities of their pieces, as on transformer-lm's web page."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def score_words(
 ) -> ScoredTexts:
     """Return the words of a text, from its second piece on, with their log-probabilities.
 
-    A word's log-probability is the sum of two parts: those of its pieces, each normalized over all pieces that can be
-    part of a word, and that of its end, which is the probability that the next piece does not continue it. The last
-    word has no second part. Punctuation is left out.
+    A word's log-probability is the sum of two parts. The first is the log-probabilities of its pieces, each normalized
+    over all pieces that can be part of a word. The second is the log-probability that the next piece does not continue
+    the word; the last word has no second part. Punctuation is left out.
 
     Args:
         pieces: The T pieces of the text.

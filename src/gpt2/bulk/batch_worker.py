@@ -24,7 +24,7 @@ class GeneratedText(NamedTuple):
         text: The text.
         finish_reason: Why it ended, see `text_batch.TextChunk`.
         prompt_tokens: Number of tokens in its prompt.
-        completion_tokens: Number of tokens that were generated, those of a stop string included.
+        completion_tokens: Number of generated tokens, including the tokens of a stop string.
         logprobs: The tokens' log-probabilities in the layout of OpenAI's API; None if they are not requested.
     """
 
@@ -62,7 +62,7 @@ class RunningRow:
 
 
 class BatchWorker:
-    """Takes rows and returns them with their texts.
+    """A generator of rows: it accepts rows and returns them with their texts.
 
     Attributes:
         batch_size: How many texts are generated at the same time.
@@ -136,7 +136,7 @@ class BatchWorker:
         return encoded
 
     def _fill_batch(self) -> list[FinishedRow]:
-        """Start waiting texts while the batch has room, and return the rows that the batch rejects."""
+        """Start waiting texts while the batch can start them, and return the rows that the batch rejects."""
         rejected = []
         while self.waiting and len(self.batch) < self.batch_size:
             running, index = self.waiting[0]
@@ -181,7 +181,7 @@ class BatchWorker:
         return GeneratedText(text, chunks[-1].finish_reason, len(running.prompt_ids[index]), len(choices), logprobs)
 
     def _logprobs(self, choices: Sequence[TokenChoice], n_top: int) -> dict[str, list[Any]]:
-        """Return the log-probabilities of all generated tokens, those of a stop string included, as OpenAI's API does.
+        """Return the log-probabilities of all generated tokens, including a stop string's, in OpenAI's layout.
 
         Args:
             choices: The tokens.

@@ -1,4 +1,4 @@
-"""File formats of the output: a finished row -> JSON lines, csv, text, or the cells of a table."""
+"""File formats of the output: a finished row as JSON lines, csv, text, or the cells of a table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def row_format(file_format: str, model_name: str, delimiter: str | None) -> RowF
 
 
 def separator(delimiter: str) -> str:
-    """Return what follows each text: the delimiter on a line of its own, or alone if it consists of line ends."""
+    """Return the separator after each text: the delimiter on its own line, or alone if it consists of line ends."""
     return delimiter if not delimiter.strip("\n") else f"\n{delimiter}\n"
 
 

@@ -50,7 +50,7 @@ def read_rows(source: PromptSource, defaults: RowDefaults, progress: SourceProgr
 
 
 def start(journal: Journal, out: Path, settings: Mapping[str, Any], source: PromptSource) -> None:
-    """Record the settings of a new job, or check that those of a resumed job are the same.
+    """Record the settings of a new job, or check that a resumed job has the same settings.
 
     Args:
         journal: The job's journal.

@@ -21,7 +21,7 @@ from gpt2.errors import DamagedFileError, GPT2Error, printable_name
 from gpt2.files import atomic_write, open_exclusive, reporting_read_errors
 
 ENTRY = struct.Struct("<QIIQ")  # the fields of JournalEntry
-RESUME_ADVICE = "what has been written is kept, and the same command resumes there"
+RESUME_ADVICE = "the rows written so far are retained, and the same command resumes after them"
 ENTRIES_PER_READ = 4096
 
 
@@ -30,7 +30,7 @@ def append_at(file: IO[bytes], size: int, data: bytes) -> None:
 
     Args:
         file: A file that is open for appending and has no buffer.
-        size: How many bytes of the file to keep.
+        size: How many bytes of the file to retain.
         data: The data.
 
     Raises:
@@ -119,7 +119,7 @@ class Journal:
                     position += ENTRY.size
 
     def start(self, settings: Mapping[str, Any]) -> None:
-        """Start the journal of a new job, and remove that of an earlier one."""
+        """Start the journal of a new job, and remove the journal of an earlier one."""
         self.settings = dict(settings)
         self.size = 0
         self._append(json.dumps(self.settings).encode("ascii") + b"\n")

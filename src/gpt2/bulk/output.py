@@ -23,7 +23,7 @@ class JobOutput(Protocol):
     """The output of a job.
 
     Attributes:
-        finished_numbers: The numbers of the rows that it has, those of earlier runs included.
+        finished_numbers: The numbers of its rows, including the rows of earlier runs.
         n_errors: How many of these rows have errors.
     """
 
@@ -34,7 +34,7 @@ class JobOutput(Protocol):
         """Add rows.
 
         Raises:
-            GPT2Error: They cannot be written. Rows that were written before are kept.
+            GPT2Error: The rows cannot be written. The rows written before are retained.
         """
 
     def close(self) -> None:

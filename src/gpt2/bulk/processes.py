@@ -1,6 +1,6 @@
 """Worker processes on one machine, each with the model and its share of the cores.
 
-They are plain child processes, as in `data.workers`: those of multiprocessing would import the main module again.
+They are plain child processes, as in `data.workers`: multiprocessing would import the main module again.
 """
 
 from __future__ import annotations

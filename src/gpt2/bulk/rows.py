@@ -15,7 +15,7 @@ from gpt2.errors import UsageError
 from gpt2.request import Prompt, Request, Sampling, require_integer
 
 DEFAULT_PROMPT_COLUMN = "prompt"
-LENGTH_KEYS = ("max_tokens", "length")  # OpenAI's name, and that of the commands' flag
+LENGTH_KEYS = ("max_tokens", "length")  # OpenAI's name, and the name of the commands' flag
 SAMPLING_KEYS = tuple(field.name for field in dataclasses.fields(Sampling))
 # OpenAI's bodies may have these, and they are not supported here. Null, false and other empty values are ignored.
 UNSUPPORTED_KEYS = ("messages", "input", "suffix", "echo", "best_of", "stream")
@@ -33,7 +33,7 @@ class InputRecord(NamedTuple):
     Attributes:
         number: The row's number, from 0.
         values: The row's values by the names of the columns.
-        has_settings: Whether the values may include settings, as those of JSON lines do.
+        has_settings: Whether the values may include settings, as rows of JSON lines may.
         error: Why the row could not be read.
     """
 

@@ -1,4 +1,4 @@
-"""Reads files of prompts row by row: text, JSON lines, csv, Parquet, or stdin. A file is never in memory as a whole."""
+"""Reader of prompts, row by row: text, JSON lines, csv, Parquet, or stdin. A file is never in memory as a whole."""
 
 from __future__ import annotations
 

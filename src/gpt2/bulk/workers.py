@@ -54,7 +54,7 @@ class InProcessExecutor:
         return self.worker.batch_size
 
     def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
-        """Take the rows that the worker has room for, and return those that finish first."""
+        """Give the worker as many rows as it has slots for, and return the rows that finish first."""
         return self.worker.process(rows.take(self.worker.free_slots))
 
 

@@ -1,4 +1,4 @@
-"""Command lines that argparse parses, for old commands that always used it; errors look like those of the others."""
+"""Command lines that argparse parses, for old commands that always used it; errors look as in all other commands."""
 
 from __future__ import annotations
 

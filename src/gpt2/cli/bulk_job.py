@@ -66,8 +66,8 @@ def open_output(
         path: The path of the output, or "-" for stdout.
         source: The prompts.
         directory: The model, which some forms of the output name.
-        settings: Everything that the output depends on, by the flags' names. If `seed` is None, the seed is that of
-            the resumed job, or a new one.
+        settings: Everything that the output depends on, by the flags' names. If `seed` is None, the
+            resumed job's seed is used, or a new one.
 
     Raises:
         GPT2Error: The output cannot be written, or was started with other settings or another input.

@@ -31,7 +31,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 
     Args:
         command: A function whose parameters are its flags, or whose only parameter is a dataclass of them.
-        argv: The arguments; those of this process by default.
+        argv: The arguments; by default the arguments of this process.
     """
 
     def work() -> None:
@@ -65,7 +65,7 @@ def guarded(work: Callable[[], None]) -> int:
 def _reopen_closed_streams() -> list[str]:
     """Open /dev/null for each closed standard stream and return the streams' names.
 
-    Otherwise the first file that is opened takes the stream's place, and output goes into it.
+    Otherwise the first opened file would take the stream's place, and output would be written into it.
     """
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:

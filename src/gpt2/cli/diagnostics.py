@@ -169,7 +169,7 @@ def _package_versions() -> Iterator[str]:
 def describe_processor() -> str:
     """Return the processor's name, the cores of this process and the instruction sets that matter here.
 
-    If the system says so, it also tells how many physical cores they are: two cores may be threads of one.
+    If the system reports it, the number of physical cores is included: two cores may be threads of one.
     """
     flags = devices.cpu_flags()
     features = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]

@@ -11,7 +11,7 @@ OLD_PACKAGE = "gpt-2-simple"
 
 
 def describe_conflict() -> str:
-    """Return what is wrong and what to do, if the old package is installed; else an empty string."""
+    """Return the problem and its remedy if the old package is installed, else an empty string."""
     try:
         version = metadata.version(OLD_PACKAGE)
     except metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Command line -> the values of a command's flags.
+"""Parser of command lines to the values of a command's flags.
 
 fire splits command lines, so that positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` work as they did
-in the older tools. Lines of `--flag v` and `--flag=v` alone, which most are, are split here: to import fire, and
+in the older tools. Most lines consist of `--flag v` and `--flag=v` alone and are split here: to import fire, and
 asyncio with it, takes longer than everything else that a command does before its work.
 """
 
@@ -133,7 +133,7 @@ def split_plain_line(arguments: Sequence[str]) -> dict[str, str] | None:
 
 
 def split_with_fire(parameters: Parameters, arguments: Sequence[str]) -> dict[str, str]:
-    """Return what fire makes of the arguments, with every value still a string.
+    """Return the flags that fire finds in the arguments, with every value still a string.
 
     Raises:
         UsageError: fire cannot assign an argument, or a required one is missing.

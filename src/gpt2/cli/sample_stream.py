@@ -1,6 +1,6 @@
 """A stream of samples under numbered banners, as the two classic commands print them.
 
-stdout receives what it always did: banners, samples and prompts. Everything else goes to stderr.
+stdout receives banners, samples and prompts, as it always did. Everything else goes to stderr.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class SampleStream:
 
     def load(self) -> None:
         """Read the weights, which takes long; all errors that do not need them have been raised before."""
-        # NumPy's threads would spin while ours compute, and have no work of their own.
+        # NumPy's threads would spin while ours compute, and have no work.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from gpt2 import generate  # needs packages, which --help does not
 

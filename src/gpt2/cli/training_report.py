@@ -60,7 +60,7 @@ class TerminalReport(TrainingReport):
 
     @contextlib.contextmanager
     def _tolerate_missing_reader(self) -> Iterator[None]:
-        """Drop all further output on stdout if nobody reads it any more; set `closed` for a closed pipe."""
+        """Drop all further output on stdout if it has no reader any more; set `closed` for a closed pipe."""
         try:
             yield
         except OSError as error:

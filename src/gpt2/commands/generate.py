@@ -78,7 +78,7 @@ class GenerateFlags:
     min_p: MinP = 0.0
     logprobs: Annotated[
         int | None,
-        Flag(help="write each token's log-probability, and those of the N most likely tokens", minimum=0),
+        Flag(help="write the log-probabilities of each token and of the N most likely tokens", minimum=0),
     ] = None
     ignore_eos: Annotated[bool, Flag(help="continue after the end of a text, <|endoftext|>")] = False
     column: Annotated[
@@ -156,7 +156,7 @@ def generate(flags: GenerateFlags) -> None:
 
 
 def _request(flags: GenerateFlags, n_ctx: int) -> Request:
-    """Return the request of a row without settings of its own; its seed follows when the output is open."""
+    """Return the request of a row without its own settings; its seed follows when the output is open."""
     sampling = Sampling(
         flags.temperature,
         flags.top_k,

@@ -64,7 +64,7 @@ class ScoreFlags:
 def score_text(flags: ScoreFlags) -> None:
     """Show the log-probability, surprisal in bits and rank of each token, word, line or file.
 
-    The text is that of stdin if none is given. Log-probabilities are natural logarithms; rank 1 is the most likely
+    If no text is given, it is read from stdin. Log-probabilities are natural logarithms; rank 1 is the most likely
     token, and a unit of several tokens has the largest of their ranks. Each token sees at least half a window of
     context, unless --stride says otherwise; <|endoftext|> precedes each text. --next 20 lists the 20 most likely next
     tokens instead.

@@ -40,7 +40,7 @@ class ServeFlags:
         tuple[str, ...],
         Flag(
             expects="a name",
-            help="a host name by which clients may call the server, besides localhost and addresses",
+            help="a host name by which clients may call the server, in addition to localhost and IP addresses",
             repeatable=True,
         ),
     ] = ()

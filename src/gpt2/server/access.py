@@ -40,10 +40,10 @@ SECURITY_HEADERS = {
 
 @dataclasses.dataclass(frozen=True)
 class AccessLimits:
-    """Which requests are accepted.
+    """The rules by which requests are accepted.
 
     Attributes:
-        hosts: Names by which the server may be addressed, besides localhost and IP addresses.
+        hosts: Names by which the server may be addressed, in addition to localhost and IP addresses.
         origins: Other sites whose pages may send requests; "*" allows all.
         api_key: The key that API requests must carry; None if they need no key.
         max_body_bytes: Maximum size of a request's body.
@@ -65,7 +65,7 @@ class RequestFilter:
 
         Args:
             app: The application.
-            limits: Which requests are accepted.
+            limits: The rules by which requests are accepted.
             protected_paths: Prefixes of the paths that need the API key.
         """
         self.app = app

@@ -1,4 +1,4 @@
-"""The handlers of /insight: the most likely next tokens, how likely the tokens of a text were, and what layers do."""
+"""The handlers of /insight: the most likely next tokens, the scores of a text's tokens, and the layers' values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class InsightApi:
         return await respond_unless_gone(self._scores(body), request, render_json)
 
     async def layers(self, body: schema.LayersRequest, request: Request) -> Response:
-        """Return what each layer makes of a text."""
+        """Return the attention and the next-token guesses of each layer for a text."""
         return await respond_unless_gone(self._layers(body), request, render_json)
 
     async def _next(self, body: schema.NextRequest) -> schema.NextResponse:

@@ -1,4 +1,4 @@
-"""What happens inside a model, computed by the NumPy reference: attention, and the next token that each layer predicts.
+"""The values inside a model, computed by the NumPy reference: attention, and the next token that each layer predicts.
 
 The engine has no hooks for this. The weights are read again from the model's files when they are first needed, and kept
 while they are used. There are weights of one model at a time, and one text is computed at a time.

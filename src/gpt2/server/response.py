@@ -1,6 +1,6 @@
-"""From a completion request to its response: the handlers, and everything between a scheduler's chunks and the JSON.
+"""The path from a completion request to its response: the handlers, and the way from a scheduler's chunks to JSON.
 
-The handlers run in the event loop, the scheduler in a thread of its own; `generate_chunks` connects the two.
+The handlers run in the event loop, the scheduler in its own thread; `generate_chunks` connects the two.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class CompletionApi:
 
 
 class PendingCompletion:
-    """A completion that is being generated; errors are those of `generate_chunks`."""
+    """A completion that is being generated; its errors are the errors of `generate_chunks`."""
 
     def __init__(
         self, api: CompletionApi, served: ServedModel, body: CompletionRequest, sequences: Sequence[TokenSequence]
@@ -158,7 +158,7 @@ class PendingCompletion:
         return best
 
     def _usage(self) -> Usage:
-        """Count the tokens of each prompt once, and those of all generated texts."""
+        """Count the tokens of each prompt once, and the tokens of all generated texts."""
         n_prompt = sum(choice.n_prompt_tokens for choice in self.choices[:: self.best_of])
         n_new = sum(len(choice.tokens) for choice in self.choices)
         return Usage(prompt_tokens=n_prompt, completion_tokens=n_new, total_tokens=n_prompt + n_new)
@@ -249,7 +249,7 @@ def _no_logprobs() -> Logprobs:
 
 
 def _drop_stop_tokens(choice: CompletionChoice) -> None:
-    """Drop the log-probabilities of tokens that start behind the text's end: those of a stop string."""
+    """Drop the log-probabilities of tokens that start after the end of the text: the tokens of a stop string."""
     if choice.logprobs is None or choice.finish_reason == "length":
         return
     is_in_text = [offset < len(choice.text) for offset in choice.logprobs.text_offset]
@@ -289,7 +289,7 @@ async def generate_chunks(
     updates: asyncio.Queue[JobUpdate] = asyncio.Queue()
 
     def notify(update: JobUpdate) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed, and nobody waits any longer
+        with contextlib.suppress(RuntimeError):  # the loop has been closed, and no handler waits any longer
             loop.call_soon_threadsafe(updates.put_nowait, update)
 
     try:

@@ -80,7 +80,7 @@ class GenerationJob:
 
 
 class Scheduler:
-    """Generates the texts of jobs in a thread of its own.
+    """A thread that generates the texts of jobs.
 
     Attributes:
         model: The model that generates.
@@ -94,7 +94,7 @@ class Scheduler:
         Args:
             model: The model that generates.
             batch_size: How many texts are generated at the same time.
-            queue_size: How many jobs may wait, besides those that have started.
+            queue_size: How many jobs may wait in addition to the started ones.
         """
         self.model = model
         self.batch_size = batch_size
@@ -200,7 +200,7 @@ class Scheduler:
             batch.remove(number)
 
     def _fill(self, batch: TextBatch) -> None:
-        """Start waiting texts, in their order, while the batch has room for them."""
+        """Start waiting texts, in their order, while the batch has memory and places for them."""
         with self.changed:
             jobs = [job for job in self.jobs if job.waiting]
         for job in jobs:

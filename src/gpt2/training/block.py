@@ -46,7 +46,7 @@ class BlockActivations(NamedTuple):
 class Block:
     """A block of a model for a batch of B windows.
 
-    The methods take the weights of one block, of which those of the matrix products have the type `options.dtype`.
+    The methods take the weights of one block, whose matrices have the type `options.dtype`.
     """
 
     def __init__(self, hparams: HParams, options: ForwardOptions, batch_size: int) -> None:

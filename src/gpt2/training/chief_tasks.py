@@ -1,4 +1,4 @@
-"""The first machine's tasks besides the updates: validation, samples, checkpoints and the log."""
+"""The first machine's tasks in addition to the updates: validation, samples, checkpoints and the log."""
 
 from __future__ import annotations
 

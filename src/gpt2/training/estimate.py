@@ -1,7 +1,7 @@
 """Estimates of the memory and disk space of a run, made before it starts. This module does not import TensorFlow.
 
-The memory estimate is that of the fullest moment of an update. Sizes were counted in the traced functions and fitted to
-measured peaks where TensorFlow's allocator adds to them; `benchmarks/training_memory.py` compares both.
+The memory estimate is for the moment of an update that needs most memory. Sizes were counted in the traced functions,
+and fitted to measured peaks where TensorFlow's allocator adds to them; `benchmarks/training_memory.py` compares both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PrecisionBytes(NamedTuple):
     activations: BlockBytes  # stored for the backward pass: `block.BlockActivations`
     backward: BlockBytes  # additionally needed during a block's backward pass
     logit_bytes: float  # for each logit: the logit and its gradient, in bfloat16 also in that type
-    allocator_overhead: float  # TensorFlow's allocator seldom cuts the memory of activations to size
+    allocator_overhead: float  # TensorFlow's allocator rarely cuts the memory of activations to size
 
 
 PRECISION_BYTES = {
@@ -111,7 +111,7 @@ def check_resources(hparams: HParams, settings: TrainingSettings) -> None:
     """Compare the run's needs with the available memory and disk space, and warn if they are scarce.
 
     Raises:
-        GPT2Error: The memory cannot be enough, or the disk has no room for two checkpoints, the old and the new one.
+        GPT2Error: The memory cannot be enough, or the disk has no space for two checkpoints, the old and the new one.
     """
     _check_memory(hparams, settings)
     _check_disk(hparams, settings)
@@ -137,13 +137,13 @@ def _check_disk(hparams: HParams, settings: TrainingSettings) -> None:
     if free < two_checkpoints:
         raise GPT2Error(
             f"two checkpoints need {_gigabytes(two_checkpoints)} and {folder.resolve()} has {_gigabytes(free)} free;"
-            " make room, give another checkpoint_dir, or use optimizer adafactor, whose state is small"
+            " free some space, give another checkpoint_dir, or use optimizer adafactor, whose state is small"
         )
     all_checkpoints = two_checkpoints + 4 * hparams.n_params * (settings.keep - 1)
     if settings.keep and free < all_checkpoints:
         warnings.warn(
             f"{settings.keep} checkpoints and the best one can take {_gigabytes(all_checkpoints)}, and"
-            f" {_gigabytes(free)} are free on the disk; a smaller keep takes less",
+            f" {_gigabytes(free)} are free on the disk; a smaller keep needs less",
             stacklevel=2,
         )
 

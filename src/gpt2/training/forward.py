@@ -20,7 +20,7 @@ from gpt2.training.update_slices import LOGIT_ROWS
 # Weights before and after the blocks; `in_proj` and `out_proj` exist only if W is not E.
 ENTERING = ("in_proj",)
 LEAVING = ("ln_f", "out_proj")
-Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # dy -> the gradients of x and of the weights
+Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # From dy to the gradients of x and of the weights
 GradientConsumer = Callable[[str, Weights], list[tf.Operation]]  # (block name, its gradients) -> what uses them
 
 
@@ -210,7 +210,7 @@ def _head_gradients(
 
 
 def _cast(w: Weights, dtype: tf.DType) -> Weights:
-    """Return a block's weights with those of its matrix products converted to `dtype`."""
+    """Return a block's weights, with its matrices converted to `dtype`."""
     return {
         name: part if name.startswith("ln_") else tf.nest.map_structure(lambda t: tf.cast(t, dtype), part)
         for name, part in w.items()

@@ -25,14 +25,14 @@ FACTOR_LIMIT = 1.0
 
 Slots = Mapping[str, tf.Variable]
 Shapes = Mapping[str, Sequence[int]]
-# (variable, gradient, slots, learning rate, number of this update from 1) -> the operation that updates the variable
+# From (variable, gradient, slots, learning rate, number of the update from 1) to the operation that updates it
 Update = Callable[[tf.Variable, tf.Tensor, Slots, tf.Tensor, tf.Tensor], tf.Operation]
 
 
 class Optimizer(NamedTuple):
     """An optimizer's functions."""
 
-    slots: Callable[[Sequence[int]], Shapes]  # a variable's shape -> the shapes of its slots, by name
+    slots: Callable[[Sequence[int]], Shapes]  # From a variable's shape to the shapes of its slots, by name
     update: Update
 
 

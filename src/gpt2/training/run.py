@@ -76,7 +76,7 @@ def train(
                     _train(settings, on_save, report, devices, lock)
             return settings.run_folder
     finally:
-        gc.collect()  # compiled functions and the trainer refer to each other, and keep the weights in memory
+        gc.collect()  # compiled functions and the trainer refer to each other, and thereby hold the weights in memory
 
 
 def _train(
@@ -132,7 +132,7 @@ def _start_tensorflow(settings: TrainingSettings, report: TrainingReport) -> Dev
 
 
 def _load_progress(settings: TrainingSettings, start: StartingPoint, devices: DeviceSetup | None) -> RunProgress:
-    """Return the progress of the resumed run, or that of a new one; all machines get the chief's step and seed.
+    """Return the progress of the resumed run or of a new one; all machines get the chief's step and seed.
 
     Raises:
         GPT2Error: The run was trained with another vocabulary.

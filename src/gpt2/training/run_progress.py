@@ -9,7 +9,7 @@ LOSS_DECAY = 0.99  # of the smoothed loss, for each update; as in the old tools
 
 @dataclasses.dataclass
 class RunProgress:
-    """The state of a run besides its weights and its optimizer. The field names are the keys of `training-N.json`."""
+    """The state of a run without its weights and its optimizer. The field names are the keys of `training-N.json`."""
 
     step: int = 0  # number of updates so far
     seed: int = 0  # together with the step number it determines all random numbers and the position in the data

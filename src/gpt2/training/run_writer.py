@@ -20,7 +20,7 @@ SaveCallback = Callable[[Path], None]
 
 
 class RunWriter:
-    """Writes the folder of a run; it belongs to the machine that holds the folder's lock."""
+    """The writer of a run's folder, on the machine that holds the folder's lock."""
 
     def __init__(self, run: PreparedRun, lock: RunLock, on_save: SaveCallback | None, tokens_per_update: int) -> None:
         """Make the folder a model directory without weights and open its log.
@@ -64,7 +64,7 @@ class RunWriter:
             self._shown_warnings.add(warning)
 
     def save_if_due(self) -> None:
-        """Save a checkpoint if `save_every` or `save_minutes` says so; a failed save is only a warning.
+        """Save a checkpoint if one is due by `save_every` or `save_minutes`; a failed save is only a warning.
 
         Raises:
             GPT2Error: A weight is not finite.

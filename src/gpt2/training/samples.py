@@ -32,7 +32,7 @@ class SampleGenerator:
         self._backend: TensorFlowBackend | None = None
 
     def write_if_due(self) -> None:
-        """Generate and write samples if `sample_every` says so; a failure is only a warning."""
+        """Generate and write samples if they are due by `sample_every`; a failure is only a warning."""
         every = self.run.settings.sample_every
         if every > 0 and self.run.progress.step % every == 0:
             with self.writer.tolerate_failure():

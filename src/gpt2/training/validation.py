@@ -36,7 +36,7 @@ class Validator:
         self.is_stop_requested = is_stop_requested
 
     def validate_if_due(self) -> bool:
-        """Validate if `val_every` says so. Return whether training should stop early."""
+        """Validate if it is due by `val_every`, and return whether training should stop early."""
         every = self.run.settings.val_every
         return every > 0 and self.run.progress.step % every == 0 and self._validate()
 
@@ -71,7 +71,7 @@ class Validator:
         return True
 
     def _compute_loss(self) -> ValidationLoss | None:
-        """Return the loss of the validation batches; None if a stop was requested meanwhile."""
+        """Return the loss of the validation batches; None if a stop was requested during validation."""
         run = self.run
         settings = run.settings
         window = run.start.hparams.n_ctx + 1

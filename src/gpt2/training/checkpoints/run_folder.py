@@ -3,7 +3,7 @@
 hparams.json encoder.json vocab.bpe     the model's files (or sp.model), so that every command can load the folder
 checkpoint model-N.*                    the weights after N updates, in OpenAI's layout
 counter                                 N, for the old tools
-training-N.*                            the optimizer's state; only the newest is kept
+training-N.*                            the optimizer's state; only the newest is retained
 training-N.json                         the run's progress: see `RunProgress`
 settings.json                           the run's settings: see `run_settings`
 best/                                   the model with the lowest validation loss, unless that is the initial model
@@ -50,7 +50,7 @@ def has_checkpoint(folder: Path) -> bool:
 def read_progress(prefix: Path) -> RunProgress | None:
     """Return the progress that was saved with the weights `<folder>/model-N`.
 
-    Older models of a run are kept without their progress: then only the step, the seed and the vocabulary are known.
+    For older models of a run only the step, the seed and the vocabulary are known.
 
     Args:
         prefix: The weights' prefix, `<folder>/model-N`.
@@ -121,7 +121,7 @@ def write_model_files(folder: Path, model_files: Mapping[str, bytes]) -> None:
             file.write(content)
 
 
-def move_aside(folder: Path, reason: str = "this run starts from the beginning") -> Path:
+def move_aside(folder: Path, reason: str = "this run starts from step 0") -> Path:
     """Rename the folder of a run that a new run of this name would overwrite, and warn about it.
 
     The lock file stays with the name.

@@ -1,7 +1,7 @@
 """A lock that allows one training run in a folder at a time.
 
 The operating system releases the lock when its process ends, however it ends. Reading the folder needs no lock. On file
-systems without locks, such as some network file systems, two runs are not kept apart.
+systems without locks, such as some network file systems, the lock has no effect.
 """
 
 from __future__ import annotations

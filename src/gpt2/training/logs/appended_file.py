@@ -9,7 +9,7 @@ from gpt2.files import atomic_write
 
 
 class AppendedFile:
-    """A file that is appended to. Data that cannot be written is kept and written with the next data.
+    """A file that is appended to. Data that cannot be written is retained, and written with the next data.
 
     Args:
         path: The file, which is replaced.

@@ -21,7 +21,7 @@ from gpt2.training.settings.settings import TrainingSettings
 
 
 class TrainingLog:
-    """Writes the log into the run's folder and its folder of samples.
+    """The log of a run, in the run's folder and its folder of samples.
 
     Every method that writes raises GPT2Error if that fails. Unwritten records and events stay pending: they are
     written together with the next ones, or by `flush`.
@@ -35,7 +35,7 @@ class TrainingLog:
         Args:
             settings: The run's settings.
             progress: The run's progress, which the training loop updates.
-            resumes: Whether to keep the history up to the present step, or to start an empty one.
+            resumes: Whether to retain the history up to the present step, or to start an empty one.
             tokens_per_update: Tokens of all machines in one update.
         """
         self.settings = settings

@@ -1,4 +1,4 @@
-"""One rule for each setting: which values it allows, which settings it depends on, how a resumed run treats it.
+"""One rule for each setting: its allowed values, the settings it depends on, and its treatment in a resumed run.
 
 The fields of `settings.TrainingSettings` declare the types, the defaults and the smallest integers.
 """

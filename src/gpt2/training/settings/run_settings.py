@@ -1,4 +1,4 @@
-"""The settings stored with a run in `settings.json`, so that a resumed run keeps those that are not given again.
+"""The settings stored with a run in `settings.json`, and used by a resumed run unless they are given again.
 
 {"directory": the working directory that relative paths belong to, "settings": {name: value, ...}}
 """
@@ -37,7 +37,7 @@ def write_settings(settings: TrainingSettings, last_step: int | None, seed: int,
         settings: The settings of this call.
         last_step: The number of the last update; None if the run has no end.
         seed: The run's seed.
-        resumes: Whether the run has a model already, whose settings are then kept.
+        resumes: Whether the run has a model already; the model's settings then stay.
 
     Raises:
         GPT2Error: The file cannot be written.
@@ -202,7 +202,7 @@ def _check_fixed_settings(given: Mapping[str, Any], stored: Mapping[str, Any], f
 
 
 def _check_hparams(given: Mapping[str, Any], folder: Path) -> None:
-    """Raise UsageError if the given model's sizes are not those of a run without stored settings."""
+    """Raise UsageError if the given model's sizes differ from the sizes of a run without stored settings."""
     if "model_name" not in given or not files.is_file(folder / HPARAMS_FILE):
         return
     model = find_model(given["model_name"], given.get("models_dir", DEFAULT_MODELS_DIR))

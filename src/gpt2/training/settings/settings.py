@@ -1,6 +1,6 @@
 """The settings of a training run. This module does not import TensorFlow, so mistakes are reported at once.
 
-The names and defaults from `dataset` to `val_every` are those of nshepperd's train.py; `stop_after` is Tenoke's.
+The names and defaults from `dataset` to `val_every` come from nshepperd's train.py, and `stop_after` from Tenoke's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpt2.text.undecodable import check_encoding
 from gpt2.training.settings.rules import ADAM, ADAMW, CONSTANT, LINEAR, OPTIMIZERS, PRECISIONS, RULES, SCHEDULES
 
 LATEST = "latest"  # restore_from: resume the run if it has a checkpoint, else start it
-FRESH = "fresh"  # restore_from: start the run from the beginning
+FRESH = "fresh"  # restore_from: start the run from step 0
 ADAMW_WEIGHT_DECAY = 0.01
 FINE_TUNING_RATE = 0.00002  # default learning rate
 NEW_MODEL_RATE = 0.001  # default learning rate of a model trained from scratch
@@ -36,7 +36,7 @@ MAX_INTEGER = (1 << 63) - 1  # integers are handed on as 64-bit numbers
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """The settings of a training run, which are also the flags of train.py.
+    """The settings of a training run; they are also the flags of train.py.
 
     `dataset` is required, except when a run is resumed: see `run_settings`. Paths may be given as `Path`, numbers as
     NumPy's. `rules.RULES` says which settings depend on each other and which a resumed run can change.
@@ -130,7 +130,7 @@ class TrainingSettings:
     val_split: Annotated[float, Flag(help="share of dataset, at its end, that is held out if val_every is given")] = 0.1
     patience: Annotated[int, Flag(help="end after N validations without a better loss; 0 turns it off", minimum=0)] = 0
     save_minutes: Annotated[float, Flag(help="save at least every N minutes")] = 15.0
-    keep: Annotated[int, Flag(help="number of checkpoints to keep; 0 keeps all", minimum=0)] = 5
+    keep: Annotated[int, Flag(help="number of checkpoints to retain; 0 retains all", minimum=0)] = 5
     warmup_steps: Annotated[
         int, Flag(help="number of updates in which the learning rate rises to its full value", minimum=0)
     ] = 0
