@@ -28,7 +28,7 @@ SIGNAL_EXCEPTIONS = {"SIGINT": Interrupted, "SIGTERM": Terminated, "SIGHUP": Hun
 
 
 class SignalFlag:
-    """Records the first of the given signals inside a `with` block; a second one raises KeyboardInterrupt at once.
+    """A record of the first of the given signals inside a `with` block; a second one raises KeyboardInterrupt.
 
     An ignored signal stays ignored, as under `nohup`. A handler that another library installed from C stays
     installed, because Python could not restore it. Outside the main thread, which alone receives signals, the flag

@@ -179,7 +179,7 @@ class TextBatch:
 
 
 class _Text:
-    """Turns the tokens of one request into its text, up to a stop string or its length."""
+    """A converter of one request's tokens to its text, up to a stop string or its length."""
 
     def __init__(self, encoder: Vocabulary, number: int, request: Request) -> None:
         self.number = number

@@ -46,7 +46,7 @@ class JobOutput(Protocol):
 
 
 class ReorderBuffer:
-    """Holds back rows that finish before their predecessors in the input."""
+    """A buffer for rows that finish before their predecessors in the input."""
 
     def __init__(self, first: int) -> None:
         """Create an empty buffer that waits for the row of the number `first`."""

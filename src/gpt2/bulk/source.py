@@ -161,7 +161,7 @@ def _open_stdin(source: PromptSource) -> Iterator[tuple[IO[bytes], io.TextIOWrap
 
 
 class _GrowthCheck:
-    """Compares the size of a file with its size when it was opened."""
+    """A comparison of a file's size with its size when it was opened."""
 
     def __init__(self, file: IO[bytes], source: PromptSource) -> None:
         """Remember the size."""

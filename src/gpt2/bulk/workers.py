@@ -27,7 +27,7 @@ class RowSupply(Protocol):
 
 
 class Executor(Protocol):
-    """Generates the texts of rows."""
+    """The interface of a generator of the texts of rows."""
 
     @property
     def capacity(self) -> int:
@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 
 class InProcessExecutor:
-    """Generates in this process."""
+    """An executor that generates in this process."""
 
     def __init__(self, worker: BatchWorker) -> None:
         """Use a worker that has its model."""
@@ -119,7 +119,7 @@ class WorkerGroup(Protocol):
 
 
 class WorkerExecutor:
-    """Distributes rows to the workers of a group. The rows of a lost worker go to others.
+    """An executor that distributes rows to the workers of a group. The rows of a lost worker go to others.
 
     Attributes:
         group: The workers.

@@ -21,7 +21,7 @@ BYTE_ORDER_MARK_REMARK = "read as {}, as the byte-order mark says"
 
 
 class TextFileReader:
-    r"""Opens text files one after the other, and collects remarks about them for one warning each.
+    r"""A reader that opens text files one after the other, and collects remarks about them for one warning each.
 
     Bytes that are not in the encoding become U+FFFD, line ends become "\n", and a byte-order mark is dropped.
 

@@ -30,7 +30,7 @@ SIDECAR_KEYS = {"vocabulary", "n_vocab", "tokens", "documents"}
 
 
 class TokenWriter:
-    """Appends batches of ids to a file and counts them; the base class of the two formats.
+    """A writer that appends batches of ids to a file and counts them; the base class of the two formats.
 
     Attributes:
         tokens: How many ids have been written.
@@ -57,7 +57,7 @@ class TokenWriter:
 
 
 class NpyWriter(TokenWriter):
-    """Writes a `.npy` of little-endian uint16 or uint32, whose header is rewritten when its length is known."""
+    """A writer of a `.npy` of little-endian uint16 or uint32; its header is rewritten when the length is known."""
 
     def __init__(self, file: IO[bytes], encoder: Vocabulary) -> None:
         """Write a first header."""
@@ -90,7 +90,7 @@ class NpyWriter(TokenWriter):
 
 
 class NpzWriter(TokenWriter):
-    """Writes a `.npz` with one int64 array for each batch, like `numpy.savez_compressed`, but array by array."""
+    """A writer of a `.npz` with one int64 array per batch, like `numpy.savez_compressed`, but array by array."""
 
     arrays = 0
 

@@ -91,7 +91,7 @@ def iterate_tokens(scores: Iterable[ScoredTokens], vocabulary: Vocabulary) -> It
 
 
 class _UnitBuilder:
-    """Collects the tokens of one unit; the bytes of a whole file are not stored."""
+    """A collector of the tokens of one unit; the bytes of a whole file are not stored."""
 
     def __init__(self, first: ScoredToken, by: str, line: int) -> None:
         self.first = first

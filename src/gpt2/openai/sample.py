@@ -26,7 +26,7 @@ def top_k_logits(logits: tf.Tensor, k: Any) -> tf.Tensor:
 
     Args:
         logits: [B, V].
-        k: Number of logits to keep, ties by lowest id; 0 keeps all.
+        k: Number of logits to retain, ties by lowest id; 0 keeps all.
 
     Returns:
         [B, V].
@@ -124,7 +124,7 @@ def choose_token(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any
         logits: [B, V].
         draw: Function that draws ids [B] from filtered logits [B, V], such as `draw_categorical`.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Number of largest logits to keep; 0 keeps all.
+        top_k: Number of largest logits to retain; 0 keeps all.
         top_p: Probability that the kept logits have to reach; 0 and 1 keep all.
 
     Returns:

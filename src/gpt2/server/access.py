@@ -58,7 +58,7 @@ class AccessLimits:
 
 
 class RequestFilter:
-    """Rejects requests beyond the limits, and adds security headers to all responses."""
+    """Middleware that rejects requests beyond the limits, and adds security headers to all responses."""
 
     def __init__(self, app: ASGIApp, limits: AccessLimits, protected_paths: Collection[str]) -> None:
         """Wrap an application.
@@ -173,7 +173,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class RequestCounter:
-    """Counts the responses of an application by path and status; unknown paths are counted together."""
+    """Middleware that counts responses by path and status; unknown paths are counted together."""
 
     def __init__(self, app: ASGIApp, counter: Counter) -> None:
         """Wrap an application.

@@ -136,7 +136,7 @@ def _token_texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[st
 
 
 class _TokenFormatter:
-    """Turns token ids into objects of the schema."""
+    """A converter of token ids to objects of the schema."""
 
     def __init__(self, encoder: Vocabulary) -> None:
         self.encoder = encoder

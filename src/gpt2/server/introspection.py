@@ -71,7 +71,7 @@ def count_bytes(hparams: HParams, n_tokens: int) -> int:
 
 
 class LayerInspector:
-    """Computes what happens inside models, for one text at a time.
+    """A computation of the values inside models, for one text at a time.
 
     Attributes:
         loaded: The model whose weights are in memory, and its weights; None if there are none.

@@ -42,7 +42,7 @@ class GenerationError(GPT2Error):
 
 
 class JobUpdate(NamedTuple):
-    """News of a job.
+    """An update about a job.
 
     Attributes:
         chunks: New chunks of its texts; a chunk's `request` is the text's index in the job.

@@ -16,7 +16,7 @@ MAX_SAMPLE_TOKENS = 1023  # as in the old tools; less if the model's window is s
 
 
 class SampleGenerator:
-    """Generates a run's samples on the machine that writes its folder."""
+    """A generator of a run's samples, on the machine that writes its folder."""
 
     def __init__(self, run: PreparedRun, writer: RunWriter, is_stop_requested: Callable[[], bool]) -> None:
         """Set the run.

@@ -1,4 +1,4 @@
-"""Signals during a training run: they save it before they end it, unless Ctrl-C is pressed a second time."""
+"""Signals during a training run: the run is saved before it ends, unless Ctrl-C is pressed a second time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DUPLICATE_SIGNAL_SECONDS = 0.5  # one Ctrl-C can arrive twice within this time i
 
 
 class TrainingInterruption(SignalFlag):
-    """Records Ctrl-C, SIGTERM and SIGHUP inside a `with` block; a second Ctrl-C raises KeyboardInterrupt.
+    """A record of Ctrl-C, SIGTERM and SIGHUP in a `with` block; a second Ctrl-C raises KeyboardInterrupt.
 
     SIGTERM and SIGHUP can arrive several times, from a supervisor or a closing terminal, and count once.
 

@@ -21,7 +21,7 @@ class ValidationLoss(NamedTuple):
 
 
 class Validator:
-    """Validates a run on the machine that writes its folder."""
+    """The validation of a run, on the machine that writes its folder."""
 
     def __init__(self, run: PreparedRun, writer: RunWriter, is_stop_requested: Callable[[], bool]) -> None:
         """Set the run.

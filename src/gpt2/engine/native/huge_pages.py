@@ -29,7 +29,7 @@ PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class ChunkAllocator:
-    """Allocates arrays of any shape in chunks; a chunk's memory is freed with the last of its arrays."""
+    """An allocator of arrays in chunks; a chunk's memory is freed with the last of its arrays."""
 
     def __init__(self) -> None:
         """Create an allocator without chunks."""

@@ -42,7 +42,7 @@ PackedWeights = dict[str, "np.ndarray | PackedMatrix"]
 
 
 class WeightPacker:
-    """Packs matrices, and leaves all other weights as they are."""
+    """A converter of weights that packs matrices and leaves all other weights unchanged."""
 
     def __init__(self, library: ctypes.CDLL, precision: str) -> None:
         """Create a packer.

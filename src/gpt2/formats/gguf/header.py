@@ -114,7 +114,7 @@ def read_header(path: Path, advice: str = FETCH_AGAIN) -> GGUFFile:
 
 
 class _HeaderReader:
-    """Reads values from the start of a file, limited to the size of the file.
+    """A reader of values from the start of a file, limited to the size of the file.
 
     All methods raise MalformedFileError if the file ends too early.
     """
