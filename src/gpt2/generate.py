@@ -56,7 +56,7 @@ def load(
         model_name: The model's name under `models_dir`, or the path of its directory or file.
         models_dir: The folder that holds model directories.
         precision: The weights' precision in memory, one of `request.PRECISIONS`.
-        threads: How many threads compute, at most `devices.MAX_THREADS`; None for one per core.
+        threads: Number of compute threads, at most `devices.MAX_THREADS`; None for one per core.
         cache: Whether packed weights are loaded from the user's cache, and stored there for the next process.
 
     Returns:
@@ -89,7 +89,7 @@ def load_weights(
         encoder: The model's vocabulary.
         precision: The weights' precision in memory, as in `load`.
         notify: Called with a line of text before each especially slow step.
-        threads: How many threads compute, as in `load`.
+        threads: Number of compute threads, as in `load`.
         cache: Whether packed weights are loaded and stored, as in `load`.
 
     Returns:
@@ -107,8 +107,8 @@ def generate(model: Model, requests: Iterable[Request], batch_size: int = 1) -> 
     Args:
         model: The model.
         requests: The requests.
-        batch_size: How many texts are generated at the same time. It changes speed and memory only: a sample's text
-            depends on its request alone.
+        batch_size: Number of texts that are generated at the same time. It changes speed and memory only: the text of
+            a sample depends on its request alone.
 
     Returns:
         An iterator over the texts.
@@ -125,7 +125,7 @@ def completions(model: Model, requests: Iterable[Request], batch_size: int = 1) 
     Args:
         model: The model.
         requests: The requests.
-        batch_size: How many texts are generated at the same time, as in `generate`.
+        batch_size: Number of texts that are generated at the same time, as in `generate`.
 
     Returns:
         An iterator over the completions, in the order of the requests.
@@ -166,7 +166,7 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
     Args:
         model: The model.
         requests: The requests.
-        batch_size: How many texts are generated at the same time; None for all that fit into memory.
+        batch_size: Number of texts that are generated at the same time; None for all that fit into memory.
 
     Returns:
         An iterator over chunks; each request's last one has a finish_reason.

@@ -137,12 +137,12 @@ class Request:
         prompt: Text or ids to continue; None starts from the vocabulary's end-of-text token.
         length: Maximum number of new tokens. If prompt and length exceed n_ctx, the window slides
             (`engine.batch.Batch`).
-        sampling: How the tokens are chosen.
+        sampling: The sampling parameters.
         seed: Selects the random numbers, together with `sample`. A sample does not depend on its batch.
         sample: Number of the sample, for several samples of one seed.
         stop: One or several strings. Generation ends before the first of them, which is not part of the text.
         end_of_text: Whether generation also ends at the vocabulary's end-of-text token.
-        logprobs: How many of the most likely tokens are returned with log-probabilities, in addition to each chosen
+        logprobs: Number of most likely tokens to return with log-probabilities, in addition to each chosen
             token.
         echo: Whether log-probabilities of the prompt's tokens are returned as well.
 

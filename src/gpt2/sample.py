@@ -86,7 +86,7 @@ def top_k(logits: np.ndarray, k: int) -> np.ndarray | None:
 
     Args:
         logits: [N].
-        k: How many to keep; 0 and values of N or more keep all.
+        k: Number of logits to keep; 0 and values of N or more keep all.
 
     Returns:
         Indices [k] in ascending order, or None if all are kept.
@@ -110,7 +110,7 @@ def top_p(logits: np.ndarray, p: float, first_sort_size: int = FIRST_SORT_SIZE) 
     Args:
         logits: [N].
         p: The probability that the nucleus has to reach; 0 and 1 keep all.
-        first_sort_size: How many of the largest logits are sorted first; they usually contain the nucleus.
+        first_sort_size: Number of largest logits that are sorted first; they usually contain the nucleus.
 
     Returns:
         Indices in ascending order, or None if all are kept.
@@ -180,7 +180,7 @@ def indices_of_largest(logits: np.ndarray, n: int, nth_largest: np.floating) -> 
 
     Args:
         logits: [N].
-        n: How many indices are returned.
+        n: Number of indices to return.
         nth_largest: The value of the n-th largest logit.
     """
     indices = np.flatnonzero(logits >= nth_largest)
@@ -329,7 +329,7 @@ def next_token(
 
     Args:
         logits: [V] float32.
-        sampling: How to choose the id.
+        sampling: The sampling parameters.
         words: [V] uint32, a random word for each id.
         prompt: Ids of the prompt.
         new: Ids generated so far.

@@ -116,8 +116,8 @@ class TextBatch:
 
         Args:
             model: The model that generates.
-            prefill_budget: How many prompt ids a step computes along with other texts' next ids; None for the default
-                of `Batch`.
+            prefill_budget: Number of prompt ids that a step computes along with other texts' next ids; None for the
+                default of `Batch`.
         """
         self.model = model
         self.batch = Batch(model.backend, model.prefixes, prefill_budget=prefill_budget)

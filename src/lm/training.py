@@ -1,6 +1,6 @@
 """transformer-lm's training: translates its parameters to `gpt2.training.settings.settings.TrainingSettings`.
 
-What transformer-lm calls a step is an update here. It measures the progress of a run in tokens.
+A step of transformer-lm is an update here. It measures the progress of a run in tokens.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class GeneratedText(NamedTuple):
 
     Attributes:
         text: The text.
-        finish_reason: Why it ended, see `text_batch.TextChunk`.
+        finish_reason: Reason for its end, see `text_batch.TextChunk`.
         prompt_tokens: Number of tokens in its prompt.
         completion_tokens: Number of generated tokens, including the tokens of a stop string.
         logprobs: The tokens' log-probabilities in the layout of OpenAI's API; None if they are not requested.
@@ -65,8 +65,8 @@ class BatchWorker:
     """A generator of rows: it accepts rows and returns them with their texts.
 
     Attributes:
-        batch_size: How many texts are generated at the same time.
-        n_tokens: How many tokens have been generated.
+        batch_size: Number of texts that are generated at the same time.
+        n_tokens: Number of generated tokens.
     """
 
     def __init__(self, model: Model, batch_size: int) -> None:
@@ -81,7 +81,7 @@ class BatchWorker:
 
     @property
     def free_slots(self) -> int:
-        """How many further rows the worker needs to stay busy."""
+        """The number of further rows that the worker needs to stay busy."""
         return max(0, TEXTS_PER_SLOT * self.batch_size - len(self.waiting) - len(self.running))
 
     def process(self, rows: Iterable[JobRow], min_seconds: float = 0) -> list[FinishedRow]:
@@ -185,7 +185,7 @@ class BatchWorker:
 
         Args:
             choices: The tokens.
-            n_top: How many of the most likely tokens to list at each position, alongside the token itself.
+            n_top: Number of most likely tokens to list at each position, alongside the token itself.
         """
         token_text = self.model.encoder.token_text
         top_logprobs = [dict([*choice.top_logprobs[:n_top], (choice.id, choice.logprob)]) for choice in choices]

@@ -20,7 +20,7 @@ INSTALL_COMMAND = "pip install -r requirements-ray.txt"
 PACKAGE_DIR = Path(gpt2.__file__).parent
 CONNECT_SECONDS = 10.0
 RECEIVE_SECONDS = 1.0
-NODE_CHECK_SECONDS = 5.0  # how often the group looks for new machines
+NODE_CHECK_SECONDS = 5.0  # between two looks for new machines
 MAX_SECONDS_WITHOUT_MACHINE = 120.0
 MAX_FAILED_STARTS = 3  # consecutive workers that may die before their models are loaded
 

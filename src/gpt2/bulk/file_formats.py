@@ -34,7 +34,7 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 class RowFormat(NamedTuple):
-    """How rows are written to a file.
+    """The layout of rows in a file.
 
     Attributes:
         header: The start of the file, before all rows.

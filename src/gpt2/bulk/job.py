@@ -22,7 +22,7 @@ MAX_REPORTED_ERRORS = 3
 
 @dataclasses.dataclass
 class JobTotals:
-    """What this run of a job has done so far, without what earlier runs did.
+    """The totals of this run of a job so far, without earlier runs.
 
     Attributes:
         rows: Number of rows that have finished.
@@ -41,7 +41,7 @@ def read_rows(source: PromptSource, defaults: RowDefaults, progress: SourceProgr
     Args:
         source: The input.
         defaults: The settings of a row that does not have its own.
-        progress: Is updated while the input is read.
+        progress: The progress, which is updated while the input is read.
 
     Raises:
         GPT2Error: The input cannot be read.

@@ -30,7 +30,7 @@ def append_at(file: IO[bytes], size: int, data: bytes) -> None:
 
     Args:
         file: A file that is open for appending and has no buffer.
-        size: How many bytes of the file to retain.
+        size: Number of bytes of the file to retain.
         data: The data.
 
     Raises:
@@ -47,8 +47,8 @@ class JournalEntry(NamedTuple):
     Attributes:
         first_row: The number of its first row.
         n_rows: Number of its rows, whose numbers are consecutive.
-        n_errors: How many of them have errors.
-        end: Where the output ends after it: bytes of a file, or number of files in a folder.
+        n_errors: Number of rows with errors among them.
+        end: End of the output after it: bytes of a file, or number of files in a folder.
     """
 
     first_row: int
@@ -69,8 +69,8 @@ class Journal:
         path: The path of the journal.
         file: The journal, open for appending.
         settings: The settings that the job was started with; None for a new job.
-        entries_start: Where the entries start, in bytes.
-        size: Where the last entry ends, in bytes.
+        entries_start: Offset of the first entry in bytes.
+        size: Offset of the end of the last entry in bytes.
     """
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
@@ -104,7 +104,7 @@ class Journal:
         """Yield the entries of the pieces that the output still has; later entries are dropped.
 
         Args:
-            output_end: Where the output ends now, see `JournalEntry.end`.
+            output_end: Present end of the output, see `JournalEntry.end`.
         """
         with reporting_read_errors(self.path), self.path.open("rb") as file:
             position = file.seek(self.entries_start)
@@ -147,8 +147,8 @@ class Journal:
 
         Args:
             finished_numbers: The numbers of the finished rows.
-            n_errors: How many of them have errors.
-            end: Where the output ends, see `JournalEntry.end`.
+            n_errors: Number of rows with errors among them.
+            end: End of the output, see `JournalEntry.end`.
         """
         if self.size > self.entries_start + ENTRY.size and not finished_numbers.above:
             settings_line = json.dumps(self.settings).encode("ascii") + b"\n"

@@ -24,7 +24,7 @@ class JobOutput(Protocol):
 
     Attributes:
         finished_numbers: The numbers of its rows, including the rows of earlier runs.
-        n_errors: How many of these rows have errors.
+        n_errors: Number of these rows with errors.
     """
 
     finished_numbers: RowNumberSet
@@ -72,7 +72,7 @@ class FileOutput:
         Args:
             path: The path of the file.
             file: The file, open for appending and without a buffer.
-            row_format: How rows are written.
+            row_format: The layout of rows in the file.
             journal: The job's journal.
         """
         self.path = path
@@ -180,7 +180,7 @@ class StreamOutput:
 
         Args:
             file: The stream.
-            row_format: How rows are written.
+            row_format: The layout of rows in the file.
         """
         self.file = file
         self.row_format = row_format
@@ -217,7 +217,7 @@ def open_output(path: Path, row_format: file_formats.RowFormat | None, journal: 
 
     Args:
         path: The path of the file or folder.
-        row_format: How rows are written to a file; None for a folder of Parquet files.
+        row_format: The layout of rows in a file; None for a folder of Parquet files.
         journal: The job's journal.
 
     Raises:

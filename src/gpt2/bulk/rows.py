@@ -34,7 +34,7 @@ class InputRecord(NamedTuple):
         number: The row's number, from 0.
         values: The row's values by the names of the columns.
         has_settings: Whether the values may include settings, as rows of JSON lines may.
-        error: Why the row could not be read.
+        error: Reason why the row could not be read.
     """
 
     number: int
@@ -49,8 +49,8 @@ class RowDefaults:
 
     Attributes:
         request: The request, without a prompt; its seed is the job's.
-        n: How many texts to generate for each prompt.
-        logprobs: How many of the most likely tokens to list with each token's log-probability; None for no
+        n: Number of texts to generate for each prompt.
+        logprobs: Number of most likely tokens to list with each token's log-probability; None for no
             log-probabilities.
         column: The column of the prompt.
         template: The template of the prompt, in which `{name}` is replaced with the value of that column; None for the
@@ -76,7 +76,7 @@ class JobRow:
         requests: The requests of its texts; none if it has an error.
         logprobs: See `RowDefaults`.
         is_openai: Whether it has the layout of OpenAI's batch files, which its answer then has as well.
-        error: Why its texts cannot be generated.
+        error: Reason why its texts cannot be generated.
     """
 
     number: int

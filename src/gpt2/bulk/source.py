@@ -36,7 +36,7 @@ class PromptSource(NamedTuple):
     Attributes:
         path: The path, or STDIN.
         file_format: One of `file_formats.FORMATS`.
-        delimiter: What separates prompts in a text file; None is the end of a line.
+        delimiter: Separator of prompts in a text file; None is the end of a line.
         encoding: The encoding.
         header: Whether the first row of a csv file holds the names of the columns.
         column: The column of the prompts; None is `prompt` or, in a table without that column, the first one.
@@ -51,7 +51,7 @@ class PromptSource(NamedTuple):
 
 
 class SourceProgress:
-    """How much of the input has been read.
+    """The progress of reading the input.
 
     Attributes:
         rows: Number of rows.
@@ -119,7 +119,7 @@ def read_records(source: PromptSource, progress: SourceProgress) -> Iterator[Inp
 
     Args:
         source: The input.
-        progress: Is updated before each row.
+        progress: The progress, which is updated before each row.
 
     Raises:
         GPT2Error: The file as a whole is damaged.

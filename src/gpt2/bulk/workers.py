@@ -31,7 +31,7 @@ class Executor(Protocol):
 
     @property
     def capacity(self) -> int:
-        """How many texts are generated at the same time, by all workers together."""
+        """The number of texts that all workers together generate at the same time."""
 
     def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
         """Take rows, wait until some have finished, and return those; none if no rows are left.
@@ -50,7 +50,7 @@ class InProcessExecutor:
 
     @property
     def capacity(self) -> int:
-        """How many texts are generated at the same time."""
+        """The number of texts that are generated at the same time."""
         return self.worker.batch_size
 
     def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
@@ -65,7 +65,7 @@ class WorkerConfig(NamedTuple):
         model: The path of the model's folder or file.
         precision: The weights' precision in memory.
         threads: Number of threads; None for one per core.
-        batch_size: How many texts are generated at the same time.
+        batch_size: Number of texts that are generated at the same time.
     """
 
     model: str
@@ -85,7 +85,7 @@ class WorkerConfig(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    """What a worker of a group returns for a row: a `FinishedRow` that has only the number of its row."""
+    """The result of a worker of a group for a row: a `FinishedRow` with only the number of its row."""
 
     number: int
     texts: Sequence[GeneratedText]
@@ -123,10 +123,10 @@ class WorkerExecutor:
 
     Attributes:
         group: The workers.
-        batch_size: How many texts each worker generates at the same time.
+        batch_size: Number of texts that each worker generates at the same time.
         assigned: For each worker, the rows that it has not finished, by their numbers.
         busy: The workers that have been sent rows and have not answered yet.
-        losses: How many workers have been lost with each row, by the rows' numbers.
+        losses: Number of workers that have been lost with each row, by the rows' numbers.
     """
 
     def __init__(self, group: WorkerGroup, batch_size: int) -> None:
@@ -139,7 +139,7 @@ class WorkerExecutor:
 
     @property
     def capacity(self) -> int:
-        """How many texts all workers that are ready generate at the same time."""
+        """The number of texts that all ready workers generate at the same time."""
         return self.batch_size * len(self.group.ready_workers())
 
     def next_finished(self, rows: RowSupply) -> list[FinishedRow]:

@@ -1,1 +1,1 @@
-"""What the commands share: flags, help, errors in one line, progress bars, and finding and loading the model."""
+"""The common parts of the commands: parsing, help, errors in one line, progress bars, and loading of the model."""

@@ -40,7 +40,7 @@ def open_prompts(
     Args:
         prompts: The path of a file, or "-" for stdin.
         form: One of the forms of `file_formats`; None derives it from the file's extension.
-        delimiter: What separates prompts in a text file; None is the end of a line.
+        delimiter: Separator of prompts in a text file; None is the end of a line.
         encoding: The encoding of the file.
         header: Whether the first row of a .csv holds the names of the columns.
         column: The column of the prompts; None is `prompt`, or the first column of a table.
@@ -130,7 +130,7 @@ def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals],
 
     Args:
         n_done: Rows that earlier runs of the job have done.
-        progress: How much of the input has been read.
+        progress: The progress of reading the input.
     """
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""What every command shares when it runs: errors in one line, exit statuses, UTF-8, closed pipes, Ctrl-C."""
+"""The common frame of every command: errors in one line, exit statuses, UTF-8, closed pipes, Ctrl-C."""
 
 from __future__ import annotations
 

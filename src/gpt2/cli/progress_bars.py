@@ -30,7 +30,7 @@ def bars(title: str, unit: str = BYTES) -> Iterator[Callable[[str, int, int | No
 
     Args:
         title: The bars' title, with {} for the name.
-        unit: What `done` and `total` count.
+        unit: Unit of `done` and `total`.
     """
     current: dict[str, tqdm] = {}  # at most one bar, by its name
 

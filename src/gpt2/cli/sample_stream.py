@@ -25,9 +25,9 @@ class SampleStream:
 
         Args:
             choice: The model.
-            request: How every sample is generated; its prompt, length, seed and number follow.
+            request: The parameters of every sample; its prompt, length, seed and number follow.
             seed: The seed of the random numbers; None draws one.
-            batch_size: How many samples are generated together; 1 streams their text.
+            batch_size: Number of samples that are generated together; 1 streams their text.
 
         Raises:
             GPT2Error: There is no such model, or its files are damaged.
@@ -65,7 +65,7 @@ class SampleStream:
         Args:
             prompt: The text to continue; None starts from nothing.
             length: New tokens of each sample.
-            count: How many samples; None is endless.
+            count: Number of samples; None is endless.
             interruptible: Whether Ctrl-C only ends the sample that is being generated, not the program.
         """
         request = dataclasses.replace(self.request, prompt=prompt, length=length)

@@ -27,7 +27,7 @@ ALL_ADDRESSES = ("0.0.0.0", "")
 
 
 class ServedModelsConfig(NamedTuple):
-    """Which models a server serves, and how.
+    """The models that a server serves, and their settings.
 
     Attributes:
         names: The names or paths of the models.
@@ -81,7 +81,7 @@ def run(
         host: The address to listen on.
         port: The port to listen on; 0 is any free port.
         open_browser: Whether to open the page when the server is ready.
-        limits: Which requests the server accepts.
+        limits: Limits on the accepted requests.
         max_tokens: Maximum number of new tokens of a text.
         timeout: Maximum duration of a request, in seconds.
         grace: Seconds that running requests have to finish when the server is stopped.

@@ -23,7 +23,7 @@ class DownloadFlags:
         Flag(
             parse=parse_urls,
             expects="URLs",
-            help="where to download from instead of OpenAI's servers; several, separated by commas, are tried in turn",
+            help="base URL to use instead of OpenAI's servers; several, separated by commas, are tried in turn",
         ),
     ] = None
 

@@ -26,7 +26,10 @@ class ServeFlags:
         ),
     ] = (DEFAULT_MODEL,)
     host: Annotated[
-        str, Flag(expects="an address", help="where to listen: 127.0.0.1 is this machine only, 0.0.0.0 every network")
+        str,
+        Flag(
+            expects="an address", help="address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all networks"
+        ),
     ] = defaults.HOST
     port: Annotated[int, Flag(help="port to listen on; 0 is any free port", minimum=0)] = defaults.PORT
     precision: Precision = DEFAULT_PRECISION

@@ -34,7 +34,7 @@ def load(
         path: A file, folder or pattern, as `documents.find_text_files` takes it.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: How the rows of `.csv` files become documents.
+        csv_format: The layout of `.csv` files.
         workers: Number of processes that encode text; None for all cores if there is enough text.
 
     Returns:

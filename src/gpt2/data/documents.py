@@ -163,7 +163,7 @@ def read(
     Args:
         paths: The files.
         encoding: Name of an encoding that Python knows.
-        csv_format: How the rows of `.csv` files become documents.
+        csv_format: The layout of `.csv` files.
         find_cut: The vocabulary's `last_safe_cut`; by default the function of byte-level BPE.
 
     Raises:

@@ -57,7 +57,7 @@ def encode(
         out: The path of the file; `out_path` describes how it is completed.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: How the rows of `.csv` files become documents.
+        csv_format: The layout of `.csv` files.
         combine: Minimum characters of a chunk in a `.npz`.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
@@ -106,7 +106,7 @@ def encode_files(
         paths: The files.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: How the rows of `.csv` files become documents.
+        csv_format: The layout of `.csv` files.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
         min_characters: Minimum characters of a batch; the last one may be shorter. Without text, there is no batch.

@@ -33,8 +33,8 @@ class TokenWriter:
     """A writer that appends batches of ids to a file and counts them; the base class of the two formats.
 
     Attributes:
-        tokens: How many ids have been written.
-        documents: How many documents have been written.
+        tokens: Number of written ids.
+        documents: Number of written documents.
     """
 
     def __init__(self, file: Any, encoder: Vocabulary) -> None:

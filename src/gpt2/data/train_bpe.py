@@ -48,7 +48,7 @@ def train(
         out: Folder for the files.
         n_vocab: Size of the vocabulary.
         encoding: The encoding of the text files.
-        csv_format: How the rows of `.csv` files become documents.
+        csv_format: The layout of `.csv` files.
         report: Called with (done, total) bytes.
 
     Returns:

@@ -25,7 +25,7 @@ from gpt2.errors import GPT2Error
 from gpt2.text.vocabulary import Vocabulary, type_code
 
 WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.data.workers import run_worker; run_worker()"
-BATCHES_AHEAD_PER_PROCESS = 2  # how many batches are read before the first of them is encoded
+BATCHES_AHEAD_PER_PROCESS = 2  # batches that are read before the first of them is encoded
 
 
 class EncodedBatch(NamedTuple):

@@ -22,7 +22,7 @@ class Segment(NamedTuple):
         blocks: The numbers of the sequence's blocks, with enough slots for the new ids.
         start: The position of the first new id; the slots before it have been computed.
         ids: The new ids, at least one.
-        n_logits: How many of the last ids get logits.
+        n_logits: Number of last ids that get logits.
     """
 
     blocks: Sequence[int]

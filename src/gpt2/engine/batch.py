@@ -61,8 +61,8 @@ class Batch:
             max_blocks: The maximum number of blocks of all sequences; None for as many as fit into memory. If there are
                 not enough blocks for a sequence, it waits until others have left. A sequence that needs more than
                 max_blocks runs alone.
-            prefill_budget: How many prompt ids a step computes along with other sequences' next ids; None for a few if
-                only one long prompt waits, and for more otherwise.
+            prefill_budget: Number of prompt ids that a step computes along with other sequences' next ids; None for a
+                few if only one long prompt waits, and for more otherwise.
         """
         self.backend = backend
         self.prefill_budget = prefill_budget

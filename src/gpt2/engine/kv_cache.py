@@ -82,8 +82,8 @@ class BlockPool:
         their next blocks in the same step. Preparing a few slots in each step spreads that time.
 
         Args:
-            n_blocks: How many blocks will be needed soon.
-            n_slots: How many slots of a block are touched now.
+            n_blocks: Number of blocks that will be needed soon.
+            n_slots: Number of slots of a block to touch now.
 
         Raises:
             MemoryError: There is no memory for another block.
@@ -154,7 +154,7 @@ class BlockPool:
 
         Args:
             block: The block's number.
-            max_bytes: How many bytes are touched now; None for all. The block has memory once all bytes are touched.
+            max_bytes: Number of bytes to touch now; None for all. The block has memory once all bytes are touched.
 
         Raises:
             MemoryError: There is no memory for the block.

@@ -54,7 +54,7 @@ def load_backend(
         precision: The weights' precision in memory.
         native: Whether to try the native library, which is optional.
         notify: Called with a line of text before each especially slow step.
-        threads: How many threads compute; None for one per core.
+        threads: Number of compute threads; None for one per core.
         cache: Whether packed weights may be stored, and loaded, for the next process (`native.packed_store`).
 
     Returns:
@@ -88,7 +88,7 @@ def all_backends(weights: Mapping[str, Any], hparams: HParams, threads: int | No
     Args:
         weights: Nested float32 weights in OpenAI's layout.
         hparams: The model's sizes.
-        threads: How many threads compute; None for one per core.
+        threads: Number of compute threads; None for one per core.
     """
     named_weights: Weights = wrap_arrays(weights, checkpoint.layout)
     if tensorflow_startup.is_tensorflow_installed():

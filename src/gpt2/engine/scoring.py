@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
     Attributes:
         ids: [T], at most n_ctx + 1 ids, because the last one is not computed.
-        n_scored: How many of the last ids are scored, each given all ids before it; from 1 to T - 1.
+        n_scored: Number of last ids that are scored, each given all ids before it; from 1 to T - 1.
     """
 
     ids: np.ndarray
@@ -42,7 +42,7 @@ class ScoreOptions(NamedTuple):
 
     Attributes:
         ranks: Whether each id's rank is computed.
-        top_logprobs: How many of the most likely ids are returned for each position.
+        top_logprobs: Number of most likely ids to return for each position.
     """
 
     ranks: bool = False

@@ -67,11 +67,11 @@ class TokenSequence:
 
     Attributes:
         prompt: The prompt's ids, at least one.
-        sampling: How ids are chosen.
+        sampling: The sampling parameters.
         seed: The key of the random numbers, together with `sample`.
         sample: The sample's number.
         length: Maximum number of new ids, for which memory is reserved; None for a full window.
-        top_logprobs: How many of the most likely ids each choice reports.
+        top_logprobs: Number of most likely ids that each choice reports.
         echo: Whether the prompt's ids get log-probabilities as well. If so, the whole prompt is computed.
         keep: Whether the new ids' keys and values stay in the prefix cache after the sequence has left.
         request: The request that the sequence answers; the engine does not use it.

@@ -20,7 +20,7 @@ class Encoder(encoder.Encoder):
         Args:
             encoder: The id of each piece.
             bpe_merges: The merges, in the order of their ranks.
-            errors: How `decode` handles invalid UTF-8, as in `bytes.decode`.
+            errors: Treatment of invalid UTF-8 in `decode`, as in `bytes.decode`.
         """
         super().__init__(encoder, bpe_merges)
         self.errors = errors

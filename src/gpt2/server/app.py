@@ -49,7 +49,7 @@ class ServerOptions:
     """Options of the application.
 
     Attributes:
-        limits: Which requests are accepted.
+        limits: Limits on the accepted requests.
         max_tokens: Maximum number of new tokens of one text.
         timeout: Seconds within which a request must be answered.
     """

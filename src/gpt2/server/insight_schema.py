@@ -41,7 +41,7 @@ class TextToken(BaseModel):
 
     id: int
     piece: str = Field(description="the token for display: its text, or its name")
-    text: str = Field(description="what it adds to the text; empty if it ends within a character")
+    text: str = Field(description="the text that it adds; empty if it ends within a character")
 
 
 class LikelyToken(TextToken):
@@ -65,9 +65,9 @@ class RankedToken(TextToken):
 
 
 class ScoresResponse(BaseModel):
-    """How likely each token of a text was."""
+    """The scores of each token of a text."""
 
-    skipped: int = Field(description="how many tokens were left out at the start, because the context is full")
+    skipped: int = Field(description="number of tokens left out at the start, because the context is full")
     tokens: list[RankedToken]
     next: list[LikelyToken]
 
@@ -77,11 +77,11 @@ class LayerGuess(BaseModel):
 
     ids: list[list[int]]
     probabilities: list[list[float]]
-    actual: list[float] = Field(description="probabilities of the tokens that follow, T - 1 of them")
+    actual: list[float] = Field(description="the T - 1 probabilities of the tokens that follow")
 
 
 class LayersResponse(BaseModel):
-    """What each layer computes. Numbers in Base64 are little-endian."""
+    """The values that each layer computes. Numbers in Base64 are little-endian."""
 
     skipped: int
     tokens: list[TextToken]

@@ -39,7 +39,7 @@ ATTENTION_SCALE = 65535  # the integer that stands for an attention weight of 1
 
 @dataclasses.dataclass(frozen=True)
 class LayerValues:
-    """What the layers compute for a text; numbers are in Base64, as described in `insight_schema.LayersResponse`.
+    """The layers' values for a text; numbers are in Base64, as described in `insight_schema.LayersResponse`.
 
     Attributes:
         attention: The attention weights of each layer.

@@ -178,7 +178,7 @@ class ChoiceBuilder:
         n_characters: The length of the whole text so far, an echoed prompt included.
         text: The text that has not been taken yet.
         logprobs: The log-probabilities that have not been taken yet; None if they were not requested.
-        finish_reason: Why the text has ended; empty before its end.
+        finish_reason: Reason for the end of the text; empty before it.
     """
 
     def __init__(self, sequence: TokenSequence, body: CompletionRequest, encoder: Vocabulary) -> None:

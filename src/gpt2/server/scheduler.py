@@ -46,7 +46,7 @@ class JobUpdate(NamedTuple):
 
     Attributes:
         chunks: New chunks of its texts; a chunk's `request` is the text's index in the job.
-        error: Why the job has failed, in its last update.
+        error: Reason for the failure of the job, in its last update.
     """
 
     chunks: list[TextChunk]
@@ -61,8 +61,8 @@ class GenerationJob:
         notify: Called with each update.
         at_once: Whether there is a single update, at the end.
         chunks: The chunks for the next update.
-        last_update: When the last update was sent, by `time.monotonic`; -inf before the first one.
-        n_unfinished: How many texts have not ended.
+        last_update: Time of the last update, by `time.monotonic`; -inf before the first one.
+        n_unfinished: Number of texts that have not ended.
         is_cancelled: Whether the texts are no longer needed.
     """
 
@@ -93,8 +93,8 @@ class Scheduler:
 
         Args:
             model: The model that generates.
-            batch_size: How many texts are generated at the same time.
-            queue_size: How many jobs may wait in addition to the started ones.
+            batch_size: Number of texts that are generated at the same time.
+            queue_size: Number of jobs that may wait in addition to the started ones.
         """
         self.model = model
         self.batch_size = batch_size
@@ -111,12 +111,12 @@ class Scheduler:
 
     @property
     def n_running(self) -> int:
-        """How many texts are being generated."""
+        """The number of texts that are being generated."""
         return len(self.running)
 
     @property
     def n_queued(self) -> int:
-        """How many texts wait."""
+        """The number of waiting texts."""
         with self.changed:
             return sum(len(job.waiting) for job in self.jobs)
 

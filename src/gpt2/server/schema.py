@@ -45,7 +45,7 @@ class CompletionRequest(BaseModel):
         None,
         ge=1,
         le=MAX_CHOICES,
-        description="how many texts are generated, of which the `n` most likely are returned",
+        description="number of generated texts; the `n` most likely are returned",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -79,7 +79,7 @@ class Logprobs(BaseModel):
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float | None] | None]
-    text_offset: list[int] = Field(description="where the token starts in `text`, in characters")
+    text_offset: list[int] = Field(description="position of the token in `text`, in characters")
 
 
 class CompletionChoice(BaseModel):
@@ -160,7 +160,7 @@ class DetokenizeResponse(BaseModel):
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong with a request."""
+    """The error of a rejected request."""
 
     message: str
     type: str

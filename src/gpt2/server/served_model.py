@@ -25,7 +25,7 @@ class ServedModel:
         scheduler: Its scheduler.
         precision: The weights' precision in memory.
         directory: The model's files, from which `/insight/layers` reads the weights again; None if they are unknown.
-        created: When it was loaded, in seconds since 1970.
+        created: Time of loading, in seconds since 1970.
     """
 
     name: str

@@ -85,7 +85,7 @@ class TrainingLoop:
             raise BrokenPipeError
 
     def _run_updates(self) -> None:
-        own_reasons = DONE if self.chief and self.chief.start() else 0  # why this machine wants to stop
+        own_reasons = DONE if self.chief and self.chief.start() else 0  # to stop after the update
         self.run.report.notify(FIRST_UPDATE_NOTE)
         result = self._compute_update(own_reasons)
         with self.interruption:  # only from here on: compiling can take longer than a supervisor waits
@@ -121,7 +121,7 @@ class TrainingLoop:
         """Make one update on all machines.
 
         Args:
-            stop_reasons: Why this machine wants to stop after the update.
+            stop_reasons: This machine's reasons to stop after the update.
 
         Raises:
             GPT2Error: The loss is not finite.

@@ -1,4 +1,4 @@
-"""How far a training run has come, without its weights and its optimizer's state."""
+"""The progress of a training run, without its weights and its optimizer's state."""
 
 from __future__ import annotations
 

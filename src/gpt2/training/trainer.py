@@ -92,7 +92,7 @@ class Trainer:
             targets: The token after each input [R, A, B, T].
             rate: The learning rate.
             seed: The run's seed, for the dropout.
-            stop: Why this machine wants to stop after the update: a sum of `STOP_REASONS`, or 0.
+            stop: This machine's reasons to stop after the update: a sum of `STOP_REASONS`, or 0.
 
         Returns:
             The mean loss of all machines before the update, and the stop reasons of all machines.

@@ -145,7 +145,7 @@ class NativeBackend:
             weights: The model's weights.
             hparams: The model's sizes.
             precision: The weights' precision in memory.
-            threads: How many threads compute; None for one per core. The system may grant fewer.
+            threads: Number of compute threads; None for one per core. The system may grant fewer.
             store: The store from which packed weights are loaded and to which they are written; None for no store.
 
         Raises:

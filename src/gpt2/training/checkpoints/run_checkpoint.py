@@ -36,7 +36,7 @@ def save(folder: Path, weights: Weights, state: Mapping[str, tf.Tensor], progres
         weights: Nested weights.
         state: The optimizer's state, by the names of its tensors in the checkpoint.
         progress: The run's progress.
-        keep: How many of the newest models to retain; 0 retains all.
+        keep: Number of newest models to retain; 0 retains all.
 
     Raises:
         GPT2Error: The checkpoint cannot be written; the folder is then unchanged.

@@ -128,7 +128,7 @@ def move_aside(folder: Path, reason: str = "this run starts from step 0") -> Pat
 
     Args:
         folder: The run's folder.
-        reason: What the new run does, for the warning.
+        reason: Description of the new run, for the warning.
 
     Returns:
         The new path of the old run.

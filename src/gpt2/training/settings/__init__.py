@@ -1,1 +1,1 @@
-"""The settings of a training run, and how a resumed run combines them with its own."""
+"""The settings of a training run, and their combination with a resumed run's own."""

@@ -96,7 +96,7 @@ class TrainingSettings:
     ] = "run1"
     sample_every: Annotated[int, Flag(help="generate samples after every N updates; 0 turns it off", minimum=0)] = 100
     sample_length: Annotated[
-        int | None, Flag(help="tokens of each sample; by default 1023, or what fits the window", minimum=0)
+        int | None, Flag(help="tokens of each sample; by default 1023, or as many as fit the window", minimum=0)
     ] = None
     sample_num: Annotated[int, Flag(help="number of samples each time", minimum=1)] = 1
     save_every: Annotated[
@@ -256,7 +256,7 @@ class TrainingSettings:
 
     @property
     def effective_weight_decay(self) -> float:
-        """The weight decay; if it is not given, adamw has one and the other optimizers do not."""
+        """The weight decay; by default ADAMW_WEIGHT_DECAY for adamw and 0 for the other optimizers."""
         if self.weight_decay is not None:
             return self.weight_decay
         return ADAMW_WEIGHT_DECAY if self.optimizer == ADAMW else 0.0
