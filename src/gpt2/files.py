@@ -63,11 +63,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a folder has this name.
-
-    Raises:
-        UnreadableFileError: The path cannot be examined, for example because of a loop of links.
-    """
+    """Return whether a folder has this name; raise UnreadableFileError like `is_file`."""
     return stat.S_ISDIR(_mode(path))
 
 
