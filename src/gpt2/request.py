@@ -86,7 +86,7 @@ def check_range(name: str, value: Any, minimum: float, maximum: float, note: str
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """Sampling parameters: how the tokens of one sample are chosen.
+    """The parameters by which the tokens of one sample are chosen.
 
     Attributes:
         temperature: Divides the logits before the filters; 0 is greedy.

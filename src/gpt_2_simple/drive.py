@@ -49,7 +49,7 @@ def is_mounted() -> None:
     """Check that the Google Drive is mounted.
 
     Raises:
-        GPT2Error: If it is not.
+        GPT2Error: If the drive is not mounted.
     """
     if not MOUNT_POINT.is_dir():
         raise GPT2Error("You must mount first using mount_gdrive()")

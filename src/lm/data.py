@@ -31,7 +31,7 @@ def find_texts(corpora: Sequence[str], split: str) -> list[Path]:
     """Return the text files of a split of all corpora.
 
     Raises:
-        UsageError: If a corpus has none.
+        UsageError: If a corpus has no text files in the split.
     """
     paths: list[Path] = []
     for corpus in map(Path, corpora):

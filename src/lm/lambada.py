@@ -1,4 +1,4 @@
-"""LAMBADA (Paperno et al. 2016): how often a model predicts the last word of a passage."""
+"""LAMBADA (Paperno et al. 2016): the share of passages whose last word a model predicts."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def training_settings(options: TransformerLmOptions, corpus: EncodedCorpus) -> T
     """
     if transformer_lm.is_model(options.folder):
         raise GPT2Error(
-            f"{options.folder} is a run of transformer-lm's own, whose optimizer is PyTorch's: give another run_path,"
+            f"{options.folder} was trained by transformer-lm itself, with PyTorch's optimizer: give another run_path,"
             f" or train from its weights with train.py --model_name {options.folder}"
         )
     tokens_in_update = tokens_per_update(options)

@@ -132,7 +132,7 @@ def _generating_backend(threads: int | None) -> str:
         native_library(threads=threads)
     except build.NoLibraryError as reason:
         fallback = "TensorFlow" if tensorflow_startup.is_tensorflow_installed() else "nothing"
-        return f"{fallback}; not by the native step, which is faster: {reason}"
+        return f"{fallback}; the native step, which is faster, is not available: {reason}"
     return "the native step, compiled for this machine"
 
 

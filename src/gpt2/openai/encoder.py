@@ -48,7 +48,7 @@ def get_encoder(model_name: str, models_dir: str = DEFAULT_MODELS_DIR) -> Encode
 
     Raises:
         GPT2Error: If the vocabulary is missing or damaged.
-        UsageError: If it is not a byte-level BPE vocabulary.
+        UsageError: If the vocabulary is not a byte-level BPE.
     """
     vocabulary = find_vocabulary(str(model_name), str(models_dir))
     if not isinstance(vocabulary, encoder.Encoder):

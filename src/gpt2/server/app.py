@@ -80,7 +80,7 @@ class UtilityApi:
         return self.served_models[name].card
 
     async def tokenize(self, body: schema.TokenizeRequest) -> schema.TokenizeResponse:
-        """Return the token ids of a text, and what each of them stands for."""
+        """Return the token ids of a text, and the text of each token."""
         model = self.served_models[body.model].model
         ids = await run_encoder(len(body.prompt), model.encoder.encode, body.prompt)
         pieces = [model.encoder.token_text(token) for token in ids]

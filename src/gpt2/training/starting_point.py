@@ -25,7 +25,7 @@ from gpt2.training.settings.settings import FRESH, LATEST, TrainingSettings
 
 
 class StartingPoint(NamedTuple):
-    """The model that a run starts from, and how the run relates to its folder."""
+    """The model that a run starts from, and its relation to the run's folder."""
 
     hparams: HParams
     encoder: Vocabulary
