@@ -98,7 +98,7 @@ def test_the_next_tokens(scoring, scorer, reference, monkeypatch):
     assert [row["token"] for row in rows] == [scorer.encoder.token_text(int(token)) for token in best]
     np.testing.assert_allclose([row["logprob"] for row in rows], logprobs[best], atol=1e-4)
     np.testing.assert_allclose([row["probability"] for row in rows], np.exp(logprobs[best]), atol=1e-5)
-    assert f"together {np.exp(logprobs[best]).sum():.2%} of the probability" in err
+    assert f"these tokens have {np.exp(logprobs[best]).sum():.2%} of the probability" in err
     table = scoring("--text", prompt, "--next", "20")[0].splitlines()
     assert len(table) == 21 and table[0].split() == ["rank", "probability", "logprob", "token"]
     set_stdin(monkeypatch, b"")

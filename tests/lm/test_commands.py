@@ -152,7 +152,7 @@ def test_the_pipeline_from_corpus_to_text(run, corpus, tmp_path, monkeypatch):
     )
     Path("original").mkdir()
     Path("original/params.json").write_text("{}")
-    with pytest.raises(GPT2Error, match="original is a run of transformer-lm's own, .* train.py --model_name "):
+    with pytest.raises(GPT2Error, match="original was trained by transformer-lm itself, .* train.py --model_name "):
         training.training_settings(dataclasses.replace(options, run_path="original"), encoded)
 
 

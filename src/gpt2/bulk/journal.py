@@ -1,8 +1,8 @@
 """The journal next to a job's output, with which the job resumes after a crash and writes no row twice.
 
-The journal is one line of JSON, the job's settings, followed by one binary entry for each piece of output: the number of
-its first row, its numbers of rows and of rows with errors, and the end of the output after it (bytes of a file, or
-number of files in a folder). A piece is written before its entry. When the job resumes, output beyond the last entry is
+The journal is one line of JSON, the job's settings, followed by one binary entry for each piece of output: the piece's
+first row, its numbers of rows and of rows with errors, and the end of the output after it (bytes of a file, or number
+of files in a folder). A piece is written before its entry. When the job resumes, output beyond the last entry is
 cut off, and the rows in it are generated again.
 """
 

@@ -155,7 +155,7 @@ def _url(host: str, port: int) -> str:
 
 
 def _describe_access(host: str, api_key: str | None) -> str:
-    """Return who can reach the server, in words."""
+    """Return a sentence about the clients that can reach the server."""
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""The command convert.py: writes a model in another format, for the programs that read it."""
+"""The command convert.py, which writes a model in the format of another program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command doctor.py: shows what this machine computes with, and checks that its numbers are right."""
+"""The command doctor.py, which reports this machine's processor, devices and models, and checks its arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command download_model.py: downloads a released model into the models folder."""
+"""The command download_model.py, which downloads a released model into the models folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command encode.py: encodes text into a file of token ids, which training loads at once."""
+"""The command encode.py, which encodes text into a file of token ids for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command evaluate.py: measures how good a model is, with the paper's tasks or on any text."""
+"""The command evaluate.py, which measures a model with the paper's tasks or on any text."""
 
 from __future__ import annotations
 

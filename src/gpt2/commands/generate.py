@@ -1,4 +1,4 @@
-"""The command generate.py: reads a file of prompts and writes a file of the texts that a model generates for them."""
+"""The command generate.py, which generates a file of texts for a file of prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command score.py: shows what a model thinks of a text, token by token."""
+"""The command score.py, which shows a model's log-probabilities of a text, token by token."""
 
 from __future__ import annotations
 
@@ -149,4 +149,4 @@ def _list_next_tokens(choice: ModelChoice, source: TextInput, count: int, form: 
         for text in output_formats.NEXT_FORMS[form](rows):
             write(text)
     share = sum(math.exp(logprob) for _, _, logprob in rows)
-    print_error_line(f"together {share:.2%} of the probability")
+    print_error_line(f"these tokens have {share:.2%} of the probability")

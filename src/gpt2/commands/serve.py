@@ -1,4 +1,4 @@
-"""The command serve.py: serves a page to write on, and an HTTP API for clients of OpenAI's completions."""
+"""The command serve.py, which serves a page to write on, and an HTTP API for clients of OpenAI's completions."""
 
 from __future__ import annotations
 

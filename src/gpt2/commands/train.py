@@ -1,4 +1,4 @@
-"""The command train.py: trains a model on your own text, from a pretrained one or from scratch."""
+"""The command train.py, which trains a model on your own text, from a pretrained one or from scratch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command train_tokenizer.py: trains a vocabulary for a language or a kind of text that GPT-2's does not suit."""
+"""The command train_tokenizer.py, which trains a vocabulary for another language or kind of text."""
 
 from __future__ import annotations
 

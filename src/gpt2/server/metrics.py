@@ -17,9 +17,9 @@ class Metrics:
     """The metrics of one application; several applications in one process do not share any.
 
     Attributes:
-        responses: Counts responses, by path and status.
-        prompt_tokens: Counts tokens of prompts, by model.
-        new_tokens: Counts generated tokens, by model.
+        responses: Counter of responses, by path and status.
+        prompt_tokens: Counter of prompt tokens, by model.
+        new_tokens: Counter of generated tokens, by model.
         first_token_seconds: Times from streamed requests to their first tokens, by model.
         request_seconds: Times from requests to their last tokens, by model.
     """
