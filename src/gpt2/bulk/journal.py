@@ -129,7 +129,7 @@ class Journal:
         """Append entries.
 
         Raises:
-            GPT2Error: They cannot be written.
+            GPT2Error: The entries cannot be written.
         """
         self._append(b"".join(ENTRY.pack(*entry) for entry in entries))
 

@@ -38,10 +38,10 @@ class JobOutput(Protocol):
         """
 
     def close(self) -> None:
-        """Write whatever has been held back, after all rows have been added.
+        """Write the rows that have been held back, after all rows have been added.
 
         Raises:
-            GPT2Error: It cannot be written.
+            GPT2Error: The rows cannot be written.
         """
 
 

@@ -68,7 +68,7 @@ def check_source(source: PromptSource) -> None:
     """Check that the input can be opened.
 
     Raises:
-        GPT2Error: It cannot be opened.
+        GPT2Error: The input cannot be opened.
         UsageError: A value that is not allowed.
     """
     if source.file_format == PARQUET:

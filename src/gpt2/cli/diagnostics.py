@@ -80,7 +80,7 @@ def _self_test(directory: ModelDir | None, threads: int | None) -> str:
     """Return the largest error of a logit, in words.
 
     Raises:
-        GPT2Error: It is larger than TOLERANCE.
+        GPT2Error: The error is larger than TOLERANCE.
     """
     name = directory.path.name if directory else "random weights"
     error = largest_error(directory, threads)

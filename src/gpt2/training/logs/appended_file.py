@@ -31,7 +31,7 @@ class AppendedFile:
         """Append data.
 
         Raises:
-            GPT2Error: It cannot be written now and stays pending.
+            GPT2Error: The data cannot be written now and stays pending.
         """
         self.pending += data
         try:
