@@ -69,7 +69,7 @@ def check_source(source: PromptSource) -> None:
 
     Raises:
         GPT2Error: The input cannot be opened.
-        UsageError: A value that is not allowed.
+        UsageError: A value is not allowed.
     """
     if source.file_format == PARQUET:
         if source.path == STDIN:

@@ -47,7 +47,7 @@ def open_prompts(
 
     Raises:
         GPT2Error: The file cannot be read.
-        UsageError: A value that is not allowed.
+        UsageError: A value is not allowed.
     """
     check_encoding(encoding)
     path = prompts if prompts == STDIN_OR_STDOUT else str(expand_path(prompts))
@@ -71,7 +71,7 @@ def open_output(
 
     Raises:
         GPT2Error: The output cannot be written, or was started with other settings or another input.
-        UsageError: A value that is not allowed.
+        UsageError: A value is not allowed.
     """
     form = settings["out_form"]
     delimiter = settings["delimiter"]

@@ -1,4 +1,4 @@
-"""A report of what this machine computes with, and a self-test of its numbers."""
+"""A report of this machine's processor, devices and models, and a self-test of its arithmetic."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class SampleStream:
 
         Raises:
             GPT2Error: There is no such model, or its files are damaged.
-            UsageError: A value that is not allowed.
+            UsageError: A value is not allowed.
         """
         self.choice = choice
         self.batch_size = batch_size

@@ -88,7 +88,7 @@ def run(
 
     Raises:
         GPT2Error: A model is missing or damaged, or the port is in use.
-        UsageError: A value that is not allowed.
+        UsageError: A value is not allowed.
     """
     from gpt2.server import run as server
     from gpt2.server.app import ServerOptions

@@ -43,7 +43,7 @@ class ByteSize(int):
     """A number of bytes that `--help` shows as it was written, such as 5GB."""
 
     def __new__(cls, text: str) -> ByteSize:
-        """Return the size; raises ValueError if the text is not one."""
+        """Return the size; raise ValueError if the text is not a size."""
         size = super().__new__(cls, parse_byte_size(text))
         size.text = text
         return size

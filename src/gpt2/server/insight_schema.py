@@ -1,4 +1,4 @@
-"""Requests and responses of /insight, the page's own API for what a model computes.
+"""Requests and responses of /insight, the page's own API for the inside of a model.
 
 Shapes: T tokens, L layers, H heads, V vocabulary.
 """
