@@ -58,7 +58,7 @@ def flags_of(declaring: Callable[..., Any]) -> dict[str, Flag]:
 
 
 def flag_of(annotation: Any) -> Flag:
-    """Return the `Flag` of an annotated type, with what it leaves to the type filled in.
+    """Return the `Flag` of an annotated type; the type supplies the fields that it leaves out.
 
     Raises:
         TypeError: The annotation contains no `Flag`.

@@ -62,7 +62,7 @@ class PickleInterpreter:
         Args:
             file: A file, positioned at the start of the pickle. After `load` it is positioned at the end of the pickle.
             names: The objects for each `module.name`. The pickle can call an AllowedFunction.
-            load_persistent: Returns the object of a persistent id. It must raise MalformedPickleError for an unknown id.
+            load_persistent: Returns the object of a persistent id, or raises MalformedPickleError.
         """
         self.file = file
         self.names = names
