@@ -21,7 +21,7 @@ class UpdateStats(NamedTuple):
 
 
 class TrainingReport:
-    """A report that shows nothing; a subclass overrides the methods for what it shows."""
+    """A report that shows nothing; a subclass overrides methods to show something."""
 
     closed = False  # True once the reader is gone, as after `| head`: the run then saves and ends
 
