@@ -269,7 +269,7 @@ class RandomNumbers:
 
 
 def numbers_per_token(n_vocab: int) -> int:
-    """Return how many 64-bit random numbers, of two words each, a token uses."""
+    """Return the number of 64-bit random numbers, of two words each, that a token uses."""
     return (n_vocab + 1) // 2
 
 

@@ -70,7 +70,7 @@ def choose_format(requested: str | None, path: str) -> str:
 
 
 def row_format(file_format: str, model_name: str, delimiter: str | None) -> RowFormat:
-    """Return how rows are written in a format other than Parquet.
+    """Return the form of rows in a format other than Parquet.
 
     Args:
         file_format: JSON_LINES, CSV or TEXT.

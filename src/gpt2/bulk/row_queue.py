@@ -30,7 +30,7 @@ class RowNumberSet:
         return number < self.below or number in self.above
 
     def __len__(self) -> int:
-        """Return how many numbers belong to the set."""
+        """Return the number of members of the set."""
         return self.below + len(self.above)
 
     def add(self, first: int, count: int = 1) -> None:

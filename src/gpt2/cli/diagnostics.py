@@ -137,7 +137,7 @@ def _generating_backend(threads: int | None) -> str:
 
 
 def weight_cache(clear: bool) -> str:
-    """Return where packed weights are cached and how large they are, in words, after removing them if `clear`."""
+    """Return the folder and size of the cached packed weights in words; if `clear`, remove them first."""
     from gpt2.engine.native import packed_store
 
     if clear:

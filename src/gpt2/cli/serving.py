@@ -51,7 +51,7 @@ class ServedModelsConfig(NamedTuple):
 def access_limits(
     api_key: str | None, hosts: Sequence[str], origins: Sequence[str], max_body_bytes: int
 ) -> AccessLimits:
-    """Return which requests the server accepts.
+    """Return the limits on the requests that the server accepts.
 
     Raises:
         GPT2Error: Packages of the server are missing.

@@ -184,7 +184,7 @@ class Batch:
                 sequence.is_admitted = True
 
     def _prefill_budget(self, n_decoding: int, prefilling: list[TokenSequence]) -> int:
-        """Return how many prompt ids this step computes."""
+        """Return the number of prompt ids that this step computes."""
         if not n_decoding:
             return PREFILL_BUDGET_IDLE
         if self.prefill_budget is not None:

@@ -27,7 +27,7 @@ MIN_SHARED_IDS = 4  # a shorter common prefix is computed again, which is faster
 
 
 def blocks_for(n_slots: int) -> int:
-    """Return how many blocks hold this number of slots."""
+    """Return the number of blocks that hold this number of slots."""
     return -(-n_slots // BLOCK_SLOTS)
 
 
@@ -318,7 +318,7 @@ def _longest_match(node: PrefixNode, ids: np.ndarray) -> tuple[PrefixNode, int]:
 
 
 def common_prefix_length(a: np.ndarray, b: np.ndarray) -> int:
-    """Return how many leading ids both arrays have in common."""
+    """Return the number of leading ids that both arrays have in common."""
     n = min(len(a), len(b))
     differences = np.flatnonzero(a[:n] != b[:n])
     return int(differences[0]) if len(differences) else n

@@ -52,7 +52,7 @@ class InsightApi:
         return await respond_unless_gone(self._next(body), request, render_json)
 
     async def scores(self, body: schema.ScoresRequest, request: Request) -> Response:
-        """Return how likely each token of a text was, and which tokens were more likely."""
+        """Return the probability of each token of a text, and the tokens that were more likely."""
         return await respond_unless_gone(self._scores(body), request, render_json)
 
     async def layers(self, body: schema.LayersRequest, request: Request) -> Response:
