@@ -56,8 +56,8 @@ class Protocol:
         context = f"{min_context:,} to {self.window:,}" if min_context < self.window else f"{min_context:,}"
         first = "after the end-of-text token" if self.start is not None else "its first token not scored"
         return (
-            f"windows of {self.window:,} tokens, stride {self.stride:,}: each token sees the {context} before it, those"
-            f" of the first window all before them; each text {first}"
+            f"windows of {self.window:,} tokens, stride {self.stride:,}: each token sees the {context} before it,"
+            f" in the first window all before it; each text {first}"
         )
 
 
