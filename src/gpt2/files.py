@@ -290,7 +290,7 @@ def _remove_unlocked(paths: Iterable[Path]) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files and folders of killed processes from a folder; those in use remain."""
+    """Remove the temporary files and folders of killed processes from a folder; files in use remain."""
     _remove_unlocked(part for part in folder.glob(".*.part") if TEMPORARY_NAME.fullmatch(part.name))
 
 

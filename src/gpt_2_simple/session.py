@@ -149,7 +149,7 @@ def require_session(sess: Session) -> Session:
         GPT2Error: If `sess` did not come from `start_tf_sess`.
     """
     if not isinstance(sess, Session):
-        raise GPT2Error(f"sess must be what start_tf_sess() returned, not {type(sess).__name__}")
+        raise GPT2Error(f"sess must be a session from start_tf_sess(), not {type(sess).__name__}")
     return sess
 
 

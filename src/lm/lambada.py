@@ -64,7 +64,7 @@ def evaluate(
 
     Args:
         model: The model.
-        passages: The passages; those with fewer than two words are left out.
+        passages: The passages; a passage with fewer than two words is left out.
         report: Progress callback, called with (done, total) passages.
 
     Raises:

@@ -374,7 +374,7 @@ def test_ctrl_c_saves_and_returns(sess, monkeypatch):
         (lambda sess: gpt2.finetune(sess, "text.txt", model_name="355M"), "download"),
         (lambda sess: gpt2.generate(sess, model_name="124M", temperature=-1), "temperature must be"),
         (lambda sess: gpt2.start_tf_sess(threads=2000), "threads must be from 1 to 1024, not 2000"),
-        (lambda sess: gpt2.generate(object()), "sess must be what start_tf_sess"),
+        (lambda sess: gpt2.generate(object()), "sess must be a session from start_tf_sess"),
         (lambda sess: gpt2.mount_gdrive(), "You must be in Colaboratory"),
         (lambda sess: gpt2.copy_checkpoint_to_gdrive(), "there is no run checkpoint/run1"),
         (lambda sess: gpt2.copy_file_to_gdrive("text.txt"), "You must mount first using mount_gdrive"),

@@ -44,7 +44,7 @@ class ClusterWorker:
             raise GPT2Error(f"on the machine {socket.gethostname()}: {error}") from error
 
     def process(self, rows: Sequence[JobRow]) -> list[RowResult]:
-        """Pass rows to the worker, and return the results of those that finish first."""
+        """Pass rows to the worker, and return the results of the rows that finish first."""
         return process_rows(self.worker, rows)
 
 

@@ -45,7 +45,7 @@ class RowNumberSet:
 
 
 class RowQueue:
-    """The unfinished rows of a job, the longest of those that have been read first.
+    """The unfinished rows of a job, the longest read row first.
 
     However many rows the job has, the number of rows in memory is bounded, and so is the distance between the first
     unfinished row and any row that has been started.

@@ -143,7 +143,7 @@ class WorkerExecutor:
         return self.batch_size * len(self.group.ready_workers())
 
     def next_finished(self, rows: RowSupply) -> list[FinishedRow]:
-        """Send rows to the workers and return those that finish first; none if no rows are left.
+        """Send rows to the workers and return the first finished rows; none if no rows are left.
 
         Raises:
             GPT2Error: There are no workers and there will not be any.
@@ -179,7 +179,7 @@ class WorkerExecutor:
         return [FinishedRow(self.assigned[worker].pop(number), texts, error) for number, texts, error in results]
 
     def _lose(self, worker: Hashable, rows: RowSupply) -> list[FinishedRow]:
-        """Give back the rows of a lost worker, and return those that have been lost too often."""
+        """Give back the rows of a lost worker, and return the rows that have been lost too often."""
         self.busy.discard(worker)
         lost = self.assigned.pop(worker, {})
         self.losses.update(lost.keys())

@@ -115,7 +115,7 @@ def serve(
     grace: float,
     on_ready: Callable[[], object],
 ) -> None:
-    """Answer requests until SIGINT or SIGTERM, then finish those that are running.
+    """Answer requests until SIGINT or SIGTERM, then finish the running requests.
 
     Args:
         models: The models; the first one is the default.
