@@ -8,6 +8,5 @@
 
 Read the modules in this order: `hparams`, `encoder`, `model` (the whole transformer), `sample`, `generate`. The
 packages around them: `text`, `formats`, `engine`, `data`, `training`, `evaluation`, `export`, `server`, `bulk`,
-`openai`, and `cli` with `commands`. Only modules that compute with TensorFlow
-import it.
+`openai`, and `cli` with `commands`. Only modules that compute with TensorFlow import it.
 """

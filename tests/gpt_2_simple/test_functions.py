@@ -494,7 +494,7 @@ def test_colab_mounts(workdir, monkeypatch):
 def test_a_warning_names_the_old_package_alongside_this_one(monkeypatch, tiny_dir):
     assert not package_conflict.describe_conflict()
     monkeypatch.setattr(package_conflict.metadata, "version", lambda name: "0.8.1")
-    warning = r"gpt-2-simple 0.8.1 is installed too.*pip uninstall gpt-2-simple"
+    warning = r"gpt-2-simple 0.8.1 is also installed.*pip uninstall gpt-2-simple"
     with pytest.warns(UserWarning, match=warning):
         importlib.reload(gpt2)
     assert any(re.search(warning, line) for line in itertools.islice(diagnostics.examine(str(tiny_dir.parent)), 4))

@@ -52,7 +52,7 @@ def examine(
 
     Raises:
         GPT2Error: The numbers of the self-test are wrong; raised after all findings.
-        UsageError: A number of threads that is not allowed.
+        UsageError: The number of threads is not allowed.
     """
     devices.check_threads(threads)
     yield f"Python {platform.python_version()} on {platform.platform()}"

@@ -29,7 +29,7 @@ class ModelChoice(NamedTuple):
 
         Raises:
             GPT2Error: There is no such model, or its files are damaged.
-            UsageError: A precision or number of threads that is not allowed.
+            UsageError: The precision or the number of threads is not allowed.
         """
         check_precision(self.precision)
         check_threads(self.threads)

@@ -17,6 +17,6 @@ def describe_conflict() -> str:
     except metadata.PackageNotFoundError:
         return ""
     return (
-        f"the old package {OLD_PACKAGE} {version} is installed too, and both are imported as gpt_2_simple: type"
+        f"the old package {OLD_PACKAGE} {version} is also installed, and both are imported as gpt_2_simple: type"
         f" pip uninstall {OLD_PACKAGE}, then install this package again"
     )

@@ -193,7 +193,7 @@ def _guess(logits: np.ndarray, ids: Sequence[int]) -> LayerGuess:
 
 
 def _encode_attention(attention: np.ndarray) -> str:
-    """Encode a layer's attention weights [H, T, T] as [H, T * (T + 1) / 2], which omits the zeros above the diagonal."""
+    """Encode a layer's attention weights [H, T, T] as [H, T * (T + 1) / 2] without the zeros above the diagonal."""
     rows, columns = np.tril_indices(attention.shape[-1])
     return _base64((attention[:, rows, columns] * ATTENTION_SCALE).round().astype("<u2"))
 

@@ -29,7 +29,7 @@ class Validator:
         Args:
             run: The run.
             writer: The writer of its folder.
-            is_stop_requested: Returns True once the run should end soon; a validation is then broken off.
+            is_stop_requested: Returns True once the run should end soon; a validation then stops early.
         """
         self.run = run
         self.writer = writer
