@@ -52,7 +52,7 @@ def import_ray() -> Any:
     """Return the module `ray`.
 
     Raises:
-        GPT2Error: Ray is not installed. The message says what to type.
+        GPT2Error: Ray is not installed. The message gives the command that installs it.
     """
     try:
         import ray
@@ -149,7 +149,7 @@ class RayCluster:
             yield from self._receive_from(call)
 
     def _receive_from(self, call: Any) -> Iterator[tuple[Hashable, Sequence[RowResult] | None]]:
-        """Yield what `receive` yields for one call that has ended; nothing if the call has loaded a model."""
+        """Yield the items of `receive` for one call that has ended; nothing if the call has loaded a model."""
         is_load = call in self.loading
         machine = self.loading.pop(call) if is_load else self.processing.pop(call)
         try:

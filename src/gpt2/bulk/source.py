@@ -86,7 +86,7 @@ def import_parquet() -> Any:
     """Return the module `pyarrow.parquet`.
 
     Raises:
-        GPT2Error: The package is not installed. The message says what to type.
+        GPT2Error: The package is not installed. The message gives the command that installs it.
     """
     try:
         from pyarrow import parquet

@@ -19,7 +19,7 @@ class RaisingArgumentParser(argparse.ArgumentParser):
 
 
 def argparse_type(flag: Flag) -> Callable[[str], Any]:
-    """Return a function for argparse's `type` that converts a typed string, or says what is wrong with it."""
+    """Return a function for argparse's `type` that converts a typed string, or explains the error in it."""
     parse = flag.parse
     assert parse is not None
 

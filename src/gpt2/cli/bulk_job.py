@@ -106,7 +106,7 @@ def start_executor(
     n_processes: int,
     ray_address: str | None,
 ) -> Iterator[Executor]:
-    """Yield what generates the rows: a Ray cluster, several processes, or this process."""
+    """Yield the executor of the rows: a Ray cluster, several processes, or this process."""
     config = WorkerConfig(str(directory.path.absolute()), choice.precision, choice.threads, batch_size)
     if ray_address is not None:
         with cluster.RayCluster(config, ray_address) as workers:

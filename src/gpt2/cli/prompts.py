@@ -35,7 +35,7 @@ def ask_for_prompts(encoding: str) -> Iterator[str]:
 
 
 def _read_line() -> str:
-    """Do what `input` does, but stop at MAX_PROMPT_BYTES, since a line without an end would fill the memory.
+    """Read like `input`, but stop at MAX_PROMPT_BYTES, since a line without an end would fill the memory.
 
     Raises:
         EOFError: stdin has ended.

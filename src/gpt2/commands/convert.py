@@ -44,7 +44,7 @@ class ConvertFlags:
 def convert(flags: ConvertFlags) -> None:
     """Write the model SRC to DST in another format.
 
-    The formats are openai (what OpenAI published, for the old tools), huggingface (for transformers), gguf (for
+    The formats are openai (OpenAI's own, for the old tools), huggingface (for transformers), gguf (for
     llama.cpp) and saved_model (for TensorFlow Serving). SRC may be in any format that the commands read. The new model
     is read back and compared before it gets its name.
     """

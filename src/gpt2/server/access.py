@@ -163,7 +163,7 @@ def _too_large(max_bytes: int) -> ApiError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that delivers the body again, and then what follows it: that the client has disconnected."""
+    """Return a `receive` that delivers the body again, and then the news that the client has disconnected."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

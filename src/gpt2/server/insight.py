@@ -128,7 +128,7 @@ def _encode(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
 
 
 def _token_texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[str]:
-    """Return what each id, from the one with index `first`, adds to the text."""
+    """Return the text that each id adds, from the id with index `first`."""
     stream = encoder.stream(encoder.decode(ids[:first]) if first else None)
     texts = [stream.feed([token]) for token in ids[first:]]
     texts[-1] += stream.finish()
@@ -145,7 +145,7 @@ class _TokenFormatter:
             self.texts[encoder.end_of_text] = ""
 
     def text(self, token: int) -> str:
-        """Return what a token adds to a text that is not empty."""
+        """Return the text that a token adds to a nonempty text."""
         if token not in self.texts:
             self.texts[token] = self.encoder.stream("a").feed([token])
         return self.texts[token]

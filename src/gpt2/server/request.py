@@ -69,7 +69,7 @@ def _split_prompts(body: CompletionRequest) -> list[Prompt]:
 
 
 def _check_limits(body: CompletionRequest, n_texts: int) -> None:
-    """Check what the schema cannot express.
+    """Check the rules that the schema cannot express.
 
     Raises:
         ApiError: A field is not supported, or the fields contradict each other.

@@ -214,7 +214,7 @@ class ChoiceBuilder:
         self.finish_reason = chunk.finish_reason
 
     def take(self, index: int) -> CompletionChoice:
-        """Return what has been added since the last call, as the choice with this index."""
+        """Return the text and tokens added since the last call, as the choice with this index."""
         choice = CompletionChoice(
             index=index, text=self.text, logprobs=self.logprobs, finish_reason=FINISH_REASONS[self.finish_reason]
         )

@@ -21,7 +21,7 @@ from gpt2.training.update_slices import LOGIT_ROWS
 ENTERING = ("in_proj",)
 LEAVING = ("ln_f", "out_proj")
 Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # From dy to the gradients of x and of the weights
-GradientConsumer = Callable[[str, Weights], list[tf.Operation]]  # (block name, its gradients) -> what uses them
+GradientConsumer = Callable[[str, Weights], list[tf.Operation]]  # (block name, its gradients) -> their consumers
 
 
 def loss_and_gradients(

@@ -36,7 +36,7 @@ class AppendedFile:
         self.pending += data
         try:
             with self.path.open("r+b") as file:
-                file.truncate(self.size)  # removes what an earlier attempt wrote before the disk was full
+                file.truncate(self.size)  # removes the bytes that an earlier attempt wrote before the disk was full
                 file.seek(self.size)
                 file.write(self.pending)
         except OSError as error:
