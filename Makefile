@@ -1,12 +1,12 @@
-# make demo         the virtual environment, what the product needs, and text from the model in models/shakespeare
-# make serve        the same and what the server needs, then the page of the model in models/shakespeare, in the browser
-# make test         the same and what development needs, then lint, types, layers and tests
-# make test-slow    the tests that take minutes
-# make lint         lint, types and layers of imports
-# make format       mends what the linter can
-# make test-docker  builds Dockerfile.cpu and runs the commands in it (root, Debian, buildah, debootstrap)
+# make demo         create .venv, install the requirements, and generate text with models/shakespeare
+# make serve        install the server's requirements as well, serve models/shakespeare, and open its page
+# make test         install the development requirements as well, then check lint, types and layers, and run the tests
+# make test-slow    run the tests that take minutes
+# make lint         check lint, types and layers of imports
+# make format       format the code, and fix the lint errors that Ruff can fix
+# make test-docker  build Dockerfile.cpu and run the commands in it (needs root, Debian, buildah and debootstrap)
 #
-# PYTHON=python3.12 chooses the Python, TENSORFLOW=2.16.1 the TensorFlow; a change of either makes .venv anew.
+# PYTHON=python3.12 selects the Python, TENSORFLOW=2.16.1 the TensorFlow. If either changes, .venv is created again.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -47,9 +47,9 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 $(INSTALLED): requirements.txt pyproject.toml setup.py
-	@test -n "$(PYTHON_VERSION)" || { echo "error: $(PYTHON) is not a Python; give one: make test PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "error: TensorFlow needs Python 3.10 to 3.13 and $(PYTHON) is $(PYTHON_VERSION); give another: make test PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python$(PYTHON_VERSION)-venv" >&2; exit 1; }
+	@test -n "$(PYTHON_VERSION)" || { echo "error: $(PYTHON) is not a Python interpreter; give another: make test PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "error: TensorFlow needs Python 3.10 to 3.13, and $(PYTHON) is $(PYTHON_VERSION); give another: make test PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot create virtual environments; on Debian and Ubuntu, type: apt install python$(PYTHON_VERSION)-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(PIP) -r requirements.txt

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # it runs before anything is installed
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))  # so that it runs without an installation
 
 from gpt2.cli import command
 from gpt2.commands.download_model import download_model

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Show what this machine computes with, and check that its numbers are right."""
+"""Report this machine's processor, devices and models, and check its arithmetic."""
 
 import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
+sys.path.insert(0, str(CHECKOUT))  # in case the content of src/ was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(CHECKOUT))  # where src/'s content is if it was moved up
+sys.path.insert(0, str(CHECKOUT))  # in case the content of src/ was moved up
 sys.path.insert(0, str(CHECKOUT / "src"))
 
 from gpt2.cli import command

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds Dockerfile.cpu and runs the classic commands and the server in the image. It needs no Docker engine, but Debian,
-# root, buildah, debootstrap and 14 GB in $TMPDIR: the base image is made here, with Debian's Python for the official one,
-# and 124M, of random weights, comes from a server of this machine that stands in for OpenAI's.
-# Dockerfile.gpu is not built, for its size: what differs in it is checked, and that its packages can be had.
+# Build Dockerfile.cpu, and run the classic commands and the server in the image.
+# This needs no Docker engine, but Debian, root, buildah, debootstrap and 14 GB in $TMPDIR. The base image is built here,
+# with Debian's Python instead of the official one. A local server replaces OpenAI's and has 124M with random weights.
+# Dockerfile.gpu is too large to build: only its differences and the availability of its packages are checked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,7 +14,7 @@ PROMPT='Model prompt >>> '
 main() {
     [ "$(id -u)" = 0 ] || fail "root is needed to make the base image"
     type -P buildah debootstrap >/dev/null || fail "buildah or debootstrap is missing: apt-get install them"
-    [ -x "$PYTHON" ] || fail "$PYTHON is missing, which make test-docker makes"
+    [ -x "$PYTHON" ] || fail "$PYTHON is missing; type: make test-docker"
     check_gpu_difference
     WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/test_docker.XXXXXX")
     trap 'clean_up' EXIT
@@ -31,7 +31,7 @@ main() {
     check_contents
     step "the tutorial's command"
     check_tutorial
-    step "downloads that fail, and none"
+    step "failing downloads, and an image without a model"
     check_downloads
     step "the native step"
     check_native_step
@@ -60,12 +60,12 @@ check_gpu_difference() {
     [ -z "$others" ] || fail "Dockerfile.gpu differs in more than TensorFlow and NVIDIA's variables: $others"
 }
 
-# Under the name that the Dockerfiles start from, which ends in the name of its Debian.
+# Build the base image under its name in the Dockerfiles, which ends with a Debian release.
 make_base_image() {
     local name mirrors base
     name=$(sed -n 's/^FROM //p' Dockerfile.cpu)
     mirrors=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' || true)
-    [ -n "$mirrors" ] || fail "apt knows no Debian mirror: add one to its sources and run apt-get update"
+    [ -n "$mirrors" ] || fail "apt has no Debian mirror; add one to its sources and run apt-get update"
     base=$(buildah from scratch)
     logged debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates \
         "${name##*-}" "$(buildah mount "$base")" "${mirrors%%$'\n'*}"
@@ -73,7 +73,7 @@ make_base_image() {
     buildah commit --quiet --rm "$base" "$name" >/dev/null
 }
 
-# $SERVER, which has a model of 124M's sizes and vocabulary, and no .meta file, at the path of OpenAI's.
+# Start $SERVER, which has a model of 124M's sizes and vocabulary, without a .meta file, at OpenAI's path.
 start_server() {
     mkdir "$WORK/server"
     logged "$PYTHON" - "$WORK/server/models/124M" <<'END'
@@ -95,16 +95,16 @@ END
     fail "the server did not start: $(cat "$WORK/requests")"
 }
 
-# As `docker build` is typed.
+# Take the arguments of `docker build`.
 build() {
     buildah bud --isolation chroot --network host --pull-never "${volumes[@]}" "$@" >"$WORK/log" 2>&1
 }
 
-# How this machine's pip reaches packages, as one pip.conf; and that, with the files and folders it names, as volumes.
+# Write this machine's pip settings to a pip.conf, and mount it with the files and folders that it names.
 write_pip_settings() {
     local keys='index-url|extra-index-url|find-links|no-index|trusted-host|proxy|cert|client-cert|default-timeout|timeout'
     local certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt} conf=$WORK/pip.conf word path
-    { # the environment's settings override the files'; pip lists them first, as :env:
+    { # settings of the environment override settings of files; pip lists them first, as :env:
         echo "[global]"
         { python3 -m pip config list 2>/dev/null || true; } |
             sed -nE "s/^(:env:|global)\.($keys)='(.*)'$/\2 = \3/p" | sed 's/\\n/ /g' | sort -s -u -t= -k1,1
@@ -113,17 +113,17 @@ write_pip_settings() {
     volumes=(--volume "$conf:/etc/pip.conf:ro")
     for word in $(sed 's/^[^=]*= *//' "$conf"); do
         path=${word#file://}
-        path=${path%/simple} # an index names files that lie beside it
+        path=${path%/simple} # an index names files in its parent folder
         [[ $path != /* || ! -e $path ]] || volumes+=(--volume "$path:$path:ro")
     done
 }
 
 check_contents() {
     in_image sh -euc 'test "$(id -u)" != 0; test "$PWD" = /gpt-2; test "$(command -v python3)" = /opt/venv/bin/python3
-        test "$LANG" = C.UTF-8; test ! -e .git; test ! -e tests' || fail "the image is not as it should be"
+        test "$LANG" = C.UTF-8; test ! -e .git; test ! -e tests' || fail "the image has another user, folder, Python or language, or contains .git or tests"
 }
 
-# As it is typed after docker run -it gpt-2 bash: 124M, half a window.
+# Run the command of the tutorial: 124M, half a window.
 check_tutorial() {
     printf 'Hello, my name is\n' |
         in_image bash -c 'python3 src/interactive_conditional_samples.py --top_k 40' >"$WORK/output" 2>"$WORK/log"
@@ -132,7 +132,7 @@ check_tutorial() {
     grep -q '^124M on CPU' "$WORK/log" || fail "not 124M: $(cat "$WORK/log")"
 }
 
-# The last instructions of Dockerfile.cpu once more, after the others: with a server that is not there, and without one.
+# Repeat the last instructions of Dockerfile.cpu: with an unreachable server, and without a model.
 check_downloads() {
     local line='docker build --build-arg MODEL=none --tag gpt-2 -f Dockerfile.cpu .' none
     { echo "FROM localhost/$IMAGE" && echo 'RUN rm -r models' && sed -n '/^ARG MODEL=/,$p' Dockerfile.cpu; } >"$WORK/again"
@@ -141,12 +141,12 @@ check_downloads() {
     grep -q '^error: checkpoint of 124M could not be downloaded' "$WORK/log" || fail "$(tail -n 20 "$WORK/log")"
     build --build-arg MODEL=none --tag none -f "$WORK/again" "$WORK/server" || fail "none: $(tail -n 20 "$WORK/log")"
     none=$(buildah from --pull-never none)
-    [ -z "$(buildah run --isolation chroot "$none" -- ls models)" ] || fail "there is a model where none was wanted"
+    [ -z "$(buildah run --isolation chroot "$none" -- ls models)" ] || fail "MODEL=none built an image with a model"
     logged buildah rm "$none"
     logged buildah rmi none
 }
 
-# Text by the step that the image has compiled, also for a user whom the image does not know.
+# Generate text with the native step that the image has compiled, also as a user that the image does not have.
 check_native_step() {
     local user
     for user in gpt2 1234; do
@@ -176,7 +176,7 @@ check_interactive() {
     expect_in_output 2 "$BANNER"
 }
 
-# As docker run -p 8000:8000 does, on a port that is free here; a minute later it is told to stop, and does.
+# Serve as with docker run -p 8000:8000, but on a free port, and stop the server after a minute.
 check_serving() {
     local url
     touch "$WORK/serving"
@@ -196,12 +196,12 @@ assert page.status_code == 200 and "<textarea" in page.text, page.text' "$url" >
 }
 
 expect_in_output() {
-    local found
-    found=$(grep -aoF -- "$2" "$WORK/output" | wc -l || true)
-    [ "$found" = "$1" ] || fail "the output should have $1 times '$2', not $found: $(cat "$WORK/output")"
+    local count
+    count=$(grep -aoF -- "$2" "$WORK/output" | wc -l || true)
+    [ "$count" = "$1" ] || fail "the output should contain '$2' $1 times, not $count times: $(cat "$WORK/output")"
 }
 
-# With the newest pip, since older ones download gigabytes to learn what the packages need.
+# Use the newest pip, because older versions download gigabytes to resolve the dependencies.
 check_gpu_packages() {
     local tensorflow
     tensorflow=$(sed -n 's/^ARG TENSORFLOW=//p' Dockerfile.gpu)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run train.py of the folder above, for those who look for it here."""
+"""Run train.py of the parent folder, for users of this path."""
 
 import runpy
 from pathlib import Path

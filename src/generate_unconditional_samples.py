@@ -49,9 +49,9 @@ def sample_model(
     min_p: MinP = 0.0,
     no_cache: NoCache = False,
 ) -> None:
-    """Generate samples without a prompt: as many as nsamples says, or endlessly if it is 0.
+    """Generate samples without a prompt: nsamples of them, or endlessly if nsamples is 0.
 
-    A sample has `length` tokens; by default as many as the model's window, 1024. Samples are unfiltered.
+    A sample has `length` tokens; by default it fills the model's window, 1024. Samples are unfiltered.
     """
     if nsamples == 0 and length == 0:
         raise UsageError("nsamples 0 is endless, and length 0 generates nothing; give one of them another value")

@@ -50,9 +50,9 @@ def interact_model(
     stop: Stop = (),
     repetition_penalty: RepetitionPenalty = 1.0,
     threads: Threads = None,
-    prompt: Annotated[str | None, Flag(help="answer this one prompt and exit")] = None,
+    prompt: Annotated[str | None, Flag(help="answer this prompt and exit")] = None,
     prompt_file: Annotated[
-        str | None, Flag(expects="a file", help="answer the one prompt in this file and exit; - is all of stdin")
+        str | None, Flag(expects="a file", help="answer the prompt in this file and exit; - reads all of stdin")
     ] = None,
     encoding: Encoding = "utf-8",
     precision: Precision = DEFAULT_PRECISION,
@@ -63,8 +63,8 @@ def interact_model(
 ) -> None:
     """Ask for prompts, one per line, and generate nsamples continuations of each.
 
-    A continuation has `length` tokens; by default half as many as the model's window, 512. Ctrl-C ends the current
-    sample, Ctrl-D the program. Samples are unfiltered.
+    A continuation has `length` tokens; by default it fills half the model's window, 512. Ctrl-C ends the current
+    sample, and Ctrl-D ends the program. Samples are unfiltered.
     """
     if prompt is not None and prompt_file is not None:
         raise UsageError("give prompt or prompt_file, not both")

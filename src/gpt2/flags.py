@@ -15,17 +15,17 @@ from typing import Annotated, Any, NamedTuple
 
 from gpt2.request import PRECISIONS
 
-TEXT_FILES = "a file (.txt, .csv, either with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
+TEXT_FILES = "a file (.txt or .csv, also with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
 
 
 class Flag(NamedTuple):
     """The annotation that makes a field a flag.
 
     Attributes:
-        help: The flag's line in `--help`.
+        help: The flag's description in `--help`.
         expects: The kind of value in words, such as "a path"; empty derives it from the field's type.
         minimum: The smallest number that the command line accepts; None leaves the check to the library.
-        parse: Converts the typed string and raises ValueError if it is wrong; None derives it from the field's type.
+        parse: Function that converts the typed string, or raises ValueError; None derives it from the field's type.
         repeatable: Whether the flag may be given more than once; its values are then collected in a tuple.
     """
 
@@ -80,7 +80,7 @@ FrequencyPenalty = Annotated[
 PresencePenalty = Annotated[
     float, Flag(help="penalty for tokens that were generated at least once, from -2 to 2; 0 turns it off")
 ]
-Stop = Annotated[tuple[str, ...], Flag(help="end a sample before this text; several: \"['one', '\\n\\n']\"")]
+Stop = Annotated[tuple[str, ...], Flag(help="end a sample before this text; for several texts: \"['one', '\\n\\n']\"")]
 
 # Input text.
 InText = Annotated[str, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]

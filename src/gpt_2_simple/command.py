@@ -37,7 +37,7 @@ class CommandFlags:
     checkpoint_dir: Annotated[str, TRAINING["checkpoint_dir"], BOTH] = "checkpoint"
     model_name: Annotated[
         str | None,
-        Flag(help="pretrained model: to start from (124M if not given), or to generate from instead of a run"),
+        Flag(help="pretrained model to start from (124M if not given), or to generate with instead of a run"),
         BOTH,
     ] = None
     model_dir: Annotated[ModelsDir, BOTH] = "models"
@@ -56,12 +56,12 @@ class CommandFlags:
     temperature: Annotated[Temperature, GENERATE] = 0.7
     top_k: Annotated[TopK, GENERATE] = 0
     top_p: Annotated[float, Flag(help=f"{flag_of(TopP).help}; replaces top_k"), GENERATE] = 0.0
-    batch_size: Annotated[int, Flag(help="texts to generate, or windows to train on, at once"), BOTH] = 1
-    prefix: Annotated[str | None, Flag(help="text that each text continues"), GENERATE] = None
+    batch_size: Annotated[int, Flag(help="number of texts to generate, or of windows to train on, at once"), BOTH] = 1
+    prefix: Annotated[str | None, Flag(help="beginning of each text"), GENERATE] = None
     truncate: Annotated[str | None, Flag(help="end each text before this text"), GENERATE] = None
-    include_prefix: Annotated[bool, Flag(help="whether the prefix is part of the texts"), GENERATE] = True
+    include_prefix: Annotated[bool, Flag(help="include the prefix in the texts"), GENERATE] = True
     sample_delim: Annotated[str, Flag(help="text after each text if a file has several"), GENERATE] = "=" * 20 + "\n"
-    # The old command did not have the following flags. They are only passed on if given.
+    # The old command did not have the following flags. They are passed on only if given.
     seed: Annotated[Seed, BOTH] = None
     precision: Annotated[str | None, flag_of(Precision), BOTH] = None
     repetition_penalty: Annotated[float | None, flag_of(RepetitionPenalty), GENERATE] = None
@@ -71,7 +71,9 @@ class CommandFlags:
     accumulate_gradients: Annotated[
         int | None, Flag(help="batches averaged for one update, 5 if not given"), FINETUNE
     ] = None
-    max_checkpoints: Annotated[int | None, Flag(help="number of checkpoints to retain (else 1)"), FINETUNE] = None
+    max_checkpoints: Annotated[int | None, Flag(help="number of checkpoints to retain, 1 if not given"), FINETUNE] = (
+        None
+    )
     use_memory_saving_gradients: Annotated[bool | None, TRAINING["memory_saving_gradients"], FINETUNE] = None
     only_train_transformer_layers: Annotated[bool | None, TRAINING["only_train_transformer_layers"], FINETUNE] = None
     val_every: Annotated[int | None, TRAINING["val_every"], FINETUNE] = None
@@ -177,7 +179,7 @@ def _parser() -> RaisingArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "positionals", nargs="*", metavar="MODE DATASET", help="finetune and a file, folder or glob; or generate"
+        "positionals", nargs="*", metavar="MODE DATASET", help="finetune, and a file, folder or glob; or generate"
     )
     parser.add_argument("--mode", nargs="?", metavar="MODE", help="the mode, instead of the argument MODE")
     parser.add_argument("--dataset", nargs="?", help="the data set, instead of the argument DATASET")

@@ -66,11 +66,11 @@ def copy_checkpoint_to_gdrive(
     """Copy a run's folder to a mounted Google Drive.
 
     An earlier state of the run on the Drive is replaced. A later state, or a different run of the same name, is moved
-    aside, and a warning names its new place.
+    aside, and a warning names its new path.
 
     Args:
         run_name: Name of the run in the folder `checkpoint`.
-        copy_folder: Copy the folder itself instead of a `.tar` archive of it.
+        copy_folder: Whether to copy the folder itself instead of a `.tar` archive of it.
         checkpoint_folder: Path of the run's folder, which version 0.4 took instead of `run_name`.
 
     Raises:
@@ -89,7 +89,7 @@ def copy_checkpoint_to_gdrive(
         tar.add(folder, filter=_exclude_lock)
     if target.is_file() and not _is_archive_of_earlier_state(target, folder):
         with _reporting_copy_errors(archive, target):
-            move_aside(target, "this one takes its place")
+            move_aside(target, "the copy replaces it")
     _copy_file(archive, target)
 
 
@@ -98,12 +98,12 @@ def copy_checkpoint_from_gdrive(
 ) -> None:
     """Copy a run's folder from a mounted Google Drive into the working directory.
 
-    The Drive's checkpoint becomes the run's current one. A local run that is not an earlier state of the Drive's is
-    moved aside, and a warning names its new place.
+    The Drive's checkpoint becomes the run's current checkpoint. A local run that is not an earlier state of the Drive's
+    run is moved aside, and a warning names its new path.
 
     Args:
         run_name: Name of the run in the folder `checkpoint`.
-        copy_folder: Copy from a folder on the Drive instead of from a `.tar` archive.
+        copy_folder: Whether to copy from a folder on the Drive instead of from a `.tar` archive.
         checkpoint_folder: Path of the run's folder, which version 0.4 took instead of `run_name`.
 
     Raises:
@@ -120,12 +120,20 @@ def copy_checkpoint_from_gdrive(
 
 
 def copy_file_to_gdrive(file_path: str) -> None:
-    """Copy a file to a mounted Google Drive."""
+    """Copy a file to a mounted Google Drive.
+
+    Raises:
+        GPT2Error: If the file or the Drive is missing, or if the copy fails.
+    """
     _copy_file(Path(file_path), drive_path(file_path))
 
 
 def copy_file_from_gdrive(file_path: str) -> None:
-    """Copy a file from a mounted Google Drive."""
+    """Copy a file from a mounted Google Drive.
+
+    Raises:
+        GPT2Error: If the file or the Drive is missing, or if the copy fails.
+    """
     _copy_file(drive_path(file_path), Path(file_path))
 
 
@@ -138,7 +146,7 @@ def mirror_run(source: Path, target: Path) -> None:
     copy_run(source, target)
     newest_step = _step(current_checkpoint(source))
     with _reporting_copy_errors(source, target):
-        # Index files go first: a checkpoint without its index does not count, so none is ever half deleted.
+        # Index files are deleted first: a checkpoint without its index is ignored, so none is left half deleted.
         for path in sorted(target.rglob("*"), key=lambda path: path.suffix != ".index"):
             match = CHECKPOINT_FILE.fullmatch(path.name)
             if match and int(match[1]) < newest_step and not (source / path.relative_to(target)).exists():
@@ -148,14 +156,14 @@ def mirror_run(source: Path, target: Path) -> None:
 def copy_run(source: Path, target: Path, place_file: Callable[[Path, Path], None] | None = None) -> None:
     """Bring the run in the folder `target` to the state of the run in `source`.
 
-    Other files in `target` stay. If `target` is not an earlier state of the run, it is moved aside after the copy
-    alongside it is complete. The files that name the current checkpoints are copied last, so that an interrupted copy
+    Other files in `target` remain. If `target` is not an earlier state of the run, it is moved aside after the copy
+    is complete. The files that name the current checkpoints are copied last, so that an interrupted copy
     leaves the previous checkpoint in use.
 
     Args:
         source: Folder of the run to copy.
         target: Folder of the copy, which may not exist yet.
-        place_file: Function that puts a source file at a target path; it copies by default.
+        place_file: Function that puts a source file at a target path; by default, it copies the file.
 
     Raises:
         GPT2Error: If `source` has no complete checkpoint, or if the copy fails.
@@ -167,7 +175,7 @@ def copy_run(source: Path, target: Path, place_file: Callable[[Path, Path], None
             return
         part = files.partial_path(target)
         _update_files(source, part, place_file or _copy_file)
-        move_aside(target, "this one takes its place")
+        move_aside(target, "the copy replaces it")
         os.replace(part, target)
 
 
@@ -284,7 +292,7 @@ def _run_folder(run_name: str, checkpoint_folder: str | None) -> Path:
 
 
 def drive_path(path: str) -> Path:
-    """Return the place of a local path on the Drive.
+    """Return the path on the Drive for a local path.
 
     Raises:
         GPT2Error: If the Drive is not mounted.

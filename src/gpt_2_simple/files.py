@@ -1,4 +1,4 @@
-"""Files: downloads of pretrained models, and conversion of text into training sets."""
+"""Downloads of pretrained models, and conversion of text into training sets."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ CSV_FORMAT = CsvFormat(header=True, prefix=START_TOKEN)  # the end token precede
 
 
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
-    """Download `url_base`/models/`model_name`/`file_name` into the folder `sub_dir`, resuming an interrupted download.
+    """Download a file of a model, or resume its interrupted download.
 
-    The file's size and MD5 are checked if the server sends them. `download_gpt2` also checks the content of files.
+    If the server sends the file's size and MD5, they are checked. `download_gpt2` also checks the content of files.
+
+    Args:
+        url_base: The server; the file's URL is `url_base`/models/`model_name`/`file_name`.
+        sub_dir: Folder to write to.
+        model_name: Name of the model.
+        file_name: Name of the file.
 
     Raises:
         GPT2Error: If the file cannot be downloaded or written.
@@ -73,7 +79,7 @@ def encode_csv(
     Args:
         csv_path: The `.csv` file.
         out_path: File to write.
-        header: Leave out the first row.
+        header: Whether to leave out the first row.
         start_token: Text before each row.
         end_token: Text after each row.
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: translates the old parameters to `gpt2.training.settings.settings.TrainingSettings`."""
+"""Fine-tuning with the old parameters, which become `gpt2.training.settings.settings.TrainingSettings`."""
 
 from __future__ import annotations
 
@@ -57,28 +57,28 @@ def finetune(
         dataset: A file, folder or glob. In a `.csv`, each cell of the first column is enclosed in <|startoftext|> and
             <|endoftext|>.
         steps: Number of further updates; 0 and -1 train until Ctrl-C, which saves and returns.
-        model_name: Pretrained model to start from. A run that continues keeps its own model.
+        model_name: Pretrained model to start from. A resumed run retains its model.
         model_dir: Folder that contains the pretrained models.
         combine: Ignored; documents are always concatenated.
         batch_size: Windows computed together, on each device.
         learning_rate: Learning rate of the optimizer.
         accumulate_gradients: Batches whose gradients are averaged for one update.
-        restore_from: "latest" to continue the run, "fresh" to start again, or the path of a checkpoint.
+        restore_from: "latest" to resume the run, "fresh" to start it again, or the path of a checkpoint.
         run_name: Name of the run, which may contain slashes.
         checkpoint_dir: Folder that contains the runs.
-        sample_every: Updates between samples; 0 is never.
+        sample_every: Updates between samples; 0 generates no samples.
         sample_length: Tokens of a sample; the default is limited to the window.
         sample_num: Number of samples each time.
-        multi_gpu: Train on all GPUs of the machine.
+        multi_gpu: Whether to train on all GPUs of the machine.
         save_every: Updates between checkpoints.
         print_every: Updates between lines of the log.
-        max_checkpoints: Number of checkpoints to keep; 0 keeps all.
-        use_memory_saving_gradients: Recompute layers in the backward pass to save memory.
-        only_train_transformer_layers: Leave the embeddings unchanged.
+        max_checkpoints: Number of checkpoints to retain; 0 retains all.
+        use_memory_saving_gradients: Whether to recompute layers in the backward pass to save memory.
+        only_train_transformer_layers: Whether to leave the embeddings unchanged.
         optimizer: Name of the optimizer.
-        overwrite: Let new checkpoints replace all earlier ones of a run that continues.
+        overwrite: Whether new checkpoints replace all earlier checkpoints of a resumed run.
         reuse: Ignored.
-        copy_to_gdrive: Update the run's copy on a mounted Google Drive after each checkpoint.
+        copy_to_gdrive: Whether to update the run's copy on a mounted Google Drive after each checkpoint.
         **extra_settings: Other fields of `TrainingSettings`, such as seed, val_every, precision or dropout.
 
     Raises:
@@ -115,7 +115,7 @@ def finetune(
         csv_start=CSV_FORMAT.prefix,
         **extra_settings,
     )
-    if model_name != DEFAULT_MODEL:  # the default may mean that the caller named no model, so the run's is used
+    if model_name != DEFAULT_MODEL:  # the default may mean that no model is given, and then the run's model is used
         run_settings.check_model(settings)
     sess.release_memory()  # training needs the memory
     with contextlib.suppress(Interrupted):  # everything is saved, and the next cell of a notebook can use the run

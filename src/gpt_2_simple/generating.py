@@ -1,4 +1,4 @@
-"""Generation: texts are printed, written to files or returned as the old package did."""
+"""Generation of texts that are printed, written to files or returned, as in the old package."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ def generate(
         model_name: Name of a pretrained model to load instead of a run.
         model_dir: Folder that contains the pretrained models.
         sample_dir: Ignored.
-        return_as_list: Return the texts instead of printing them.
-        truncate: Text at which a text ends; it is not part of the text, and generation stops there.
+        return_as_list: Whether to return the texts instead of printing them.
+        truncate: Text before which each text ends; generation stops there.
         destination_path: File to write the texts to, instead of printing them.
         sample_delim: Line after each text if there are several.
-        prefix: Text that each text continues.
+        prefix: Beginning of each text.
         seed: Seed of the random numbers; drawn if None.
         nsamples: Number of texts.
-        batch_size: Texts generated together; need not divide `nsamples`.
+        batch_size: Number of texts generated together; it need not divide `nsamples`.
         length: Number of new tokens; the window slides beyond n_ctx. The default, 1023, includes the prefix.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Sample among the k most likely tokens; 0 means all.
-        top_p: Sample among the most likely tokens whose probabilities reach p; above 0 it replaces `top_k`.
-        include_prefix: Start the texts with the prefix.
-        repetition_penalty: Penalizes tokens that are already in the text; 1 is off.
+        top_k: Sample from the k most likely tokens; 0 means all.
+        top_p: Sample from the most likely tokens whose probabilities reach p; above 0 it replaces `top_k`.
+        include_prefix: Whether to start the texts with the prefix.
+        repetition_penalty: Penalty for tokens already in the text; 1 turns it off.
 
     Returns:
         The texts if `return_as_list` is true, else None.
@@ -139,7 +139,7 @@ def generate_to_file(
 ) -> None:
     """Generate texts into a file, which appears when all texts are complete.
 
-    It has the parameters, exceptions and further keyword arguments of `generate`.
+    The parameters, exceptions and further keyword arguments are the same as in `generate`.
     """
     generate(
         sess,

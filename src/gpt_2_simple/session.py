@@ -1,4 +1,4 @@
-"""Sessions: TensorFlow sessions in the old package, holders of one loaded model in this one."""
+"""Sessions, which hold one loaded model; in the old package, they were TensorFlow sessions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_eagerly(function: Callable[..., T]) -> Callable[..., T]:
 
     @functools.wraps(function)
     def run_outside_of_graphs(*args: Any, **kwargs: Any) -> T:
-        tf = sys.modules.get("tensorflow")  # a program that has not imported TensorFlow has not opened a graph
+        tf = sys.modules.get("tensorflow")  # without TensorFlow, the program has no graph
         if tf is None or tf.executing_eagerly():
             return function(*args, **kwargs)
         from tensorflow.python.eager import context
@@ -65,10 +65,20 @@ def _new_threads_run_eagerly(context: Any) -> Iterator[None]:
 
 
 class Session:
-    """A holder of one model. Any number of sessions can exist side by side."""
+    """A holder of one model.
+
+    Any number of sessions can exist at the same time.
+    """
 
     def __init__(self, threads: int = -1) -> None:
-        """Create a session without a model; threads: number of compute threads, -1 for all cores."""
+        """Create a session without a model.
+
+        Args:
+            threads: Number of compute threads, -1 for all cores.
+
+        Raises:
+            UsageError: If the number of threads is not allowed.
+        """
         self.threads = threads if threads > 0 else None
         devices.check_threads(self.threads)
         self.directory: ModelDir | None = None
@@ -157,7 +167,7 @@ def start_tf_sess(threads: int = -1, server: Any = None) -> Session:
     """Return a new session without a model.
 
     Args:
-        threads: Number of compute threads, -1 for all cores. TensorFlow, which training and GPUs need, keeps the number
+        threads: Number of compute threads, -1 for all cores. TensorFlow, which training and GPUs need, uses the number
             of the first session in the process.
         server: Ignored.
     """
@@ -165,7 +175,11 @@ def start_tf_sess(threads: int = -1, server: Any = None) -> Session:
 
 
 def reset_session(sess: Session, threads: int = -1, server: Any = None) -> Session:
-    """Close a session and return a new one."""
+    """Close a session, and return a new session without a model.
+
+    Raises:
+        GPT2Error: If `sess` did not come from `start_tf_sess`.
+    """
     require_session(sess).close()
     return start_tf_sess(threads, server)
 
@@ -190,7 +204,7 @@ def load_gpt2(
     *,
     precision: str = DEFAULT_PRECISION,
 ) -> None:
-    """Load a run or a pretrained model into the session, in place of the model that it had.
+    """Load a run or a pretrained model into the session, replacing its model.
 
     Args:
         sess: The session.

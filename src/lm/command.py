@@ -77,7 +77,7 @@ def _train(options: TransformerLmOptions, corpus: EncodedCorpus) -> None:
     if seen_tokens:
         print(f"Resuming from seen_tokens {seen_tokens:,}", flush=True)
     if updates and settings.stop_after == updates:
-        print_error_line(f"{options.folder} has seen {seen_tokens:,} tokens already; give more epochs")
+        print_error_line(f"{options.folder} has already seen {seen_tokens:,} tokens; give more epochs")
         return
     run.train(settings, report=TerminalReport(settings.print_every))
     seen_tokens, _ = training.run_progress(options)
@@ -137,7 +137,7 @@ def evaluate_lambada(
 
 @contextlib.contextmanager
 def _count_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar on stderr that counts items; the block gets its progress callback."""
+    """Yield a progress callback, called with (done, total) items, that draws a bar on stderr."""
     from tqdm import tqdm
 
     with tqdm(desc=title, leave=False) as progress_bar:
@@ -203,7 +203,7 @@ ARGUMENT_HELP = {
 def _parse_corpora(
     program: str, positionals: Sequence[str], flags: type | None, argv: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the arguments of a command whose line starts with any number of corpora."""
+    """Return the arguments of a command line that starts with one or more corpora."""
     parser = RaisingArgumentParser(prog=program, description=DESCRIPTIONS[program], allow_abbrev=False)
     parser.add_argument("corpora", nargs="+", help=ARGUMENT_HELP["corpora"])
     for name in positionals:

@@ -1,4 +1,4 @@
-"""Corpora into SentencePiece vocabularies and files of ids, laid out as transformer-lm does.
+"""Conversion of corpora into SentencePiece vocabularies and files of ids, laid out as in transformer-lm.
 
 A corpus is a folder with the subfolders train, valid and test. Each of them contains `*.txt` files in UTF-8, at any
 depth.
@@ -23,8 +23,8 @@ from gpt2.text.sentencepiece import END_OF_LINE, END_OF_TEXT, SP_MODEL_SUFFIX, U
 from gpt2.text.vocabulary import Vocabulary
 
 TRAIN, VALID, TEST = SPLITS = ("train", "valid", "test")
-IDS_FILE = "{}.npy"  # takes the name of a split
-MAX_LINE_BYTES = 16384  # vocabularies are trained without longer lines
+IDS_FILE = "{}.npy"  # formatted with the name of a split
+MAX_LINE_BYTES = 16384  # longer lines are not used to train vocabularies
 
 
 def find_texts(corpora: Sequence[str], split: str) -> list[Path]:
@@ -80,7 +80,7 @@ def train_vocabulary(text: Path, prefix: str, vocab_size: int, character_coverag
         The path of PREFIX.model.
 
     Raises:
-        GPT2Error: If the text yields fewer pieces, or if the files cannot be written.
+        GPT2Error: If the text yields fewer than `vocab_size` pieces, or if the files cannot be written.
         UsageError: If a value is out of range.
     """
     if vocab_size < 1 or not 0 < character_coverage <= 1:

@@ -42,7 +42,7 @@ class HParams(NamedTuple):
 
 
 class Model:
-    """Stand-in for transformer-lm's PyTorch module: the library's model, with `hparams` but without layers."""
+    """The replacement of transformer-lm's PyTorch module: the library's model, with `hparams` but without layers."""
 
     def __init__(self, engine: generate.Model) -> None:
         """Wrap a model of the library."""
@@ -65,7 +65,7 @@ class ModelWrapper:
 
     END_OF_LINE = END_OF_LINE
     END_OF_TEXT = END_OF_TEXT
-    prefix_too = False  # whether generate_tokens returns the prefix before the new pieces, as until 19 July 2020
+    prefix_too = False  # whether generate_tokens also returns the prefix, as it did until 19 July 2020
 
     def __init__(self, model: Model, sp_model: Any, params: dict[str, Any] | None = None) -> None:
         """Wrap a model.
@@ -98,7 +98,7 @@ class ModelWrapper:
         vocabulary = load_vocabulary(directory)
         if not isinstance(vocabulary, SentencePiece):
             raise GPT2Error(
-                f"{directory.path} has no SentencePiece vocabulary, which lm needs; gpt2.generate takes any"
+                f"{directory.path} has no SentencePiece vocabulary, which lm needs; use gpt2.generate instead"
             )
         model = Model(generate.load_weights(directory, vocabulary, precision, threads=threads))
         has_params = transformer_lm.is_model(directory.path) and not files.is_file(directory.path / HPARAMS_FILE)
@@ -110,7 +110,7 @@ class ModelWrapper:
         return self.sp_model.EncodeAsPieces(s)
 
     def token_to_id(self, token: str) -> int:
-        """Return the id of a piece, 0 if it is unknown."""
+        """Return the id of a piece, or 0 if it is unknown."""
         return self.sp_model.PieceToId(token)
 
     def id_to_token(self, token_id: int) -> str:
@@ -127,7 +127,7 @@ class ModelWrapper:
             [len(tokens), n_vocab] float32: a NumPy array that also has a tensor's methods numpy, exp and topk.
 
         Raises:
-            UsageError: If there are more than n_ctx pieces. It is a ValueError.
+            UsageError: If there are more than n_ctx pieces. UsageError is a ValueError.
         """
         return scores.all_log_probs(self.model.engine, self._window_ids(tokens))
 
@@ -135,7 +135,7 @@ class ModelWrapper:
         """Return the pieces of a text from the second one on, each after its log-probability.
 
         Raises:
-            UsageError: If there are more than n_ctx pieces. It is a ValueError.
+            UsageError: If there are more than n_ctx pieces. UsageError is a ValueError.
         """
         ids = self._window_ids(tokens)
         if len(ids) < 2:
@@ -144,7 +144,12 @@ class ModelWrapper:
         return list(zip(log_probs.tolist(), tokens[1:]))
 
     def get_next_top_k(self, tokens: Sequence[str], top_k: int) -> ScoredTexts:
-        """Return the `top_k` most likely next pieces, each after its log-probability, sorted; 0 means all."""
+        """Return the most likely next pieces, each after its log-probability, most likely first.
+
+        Args:
+            tokens: The pieces of the text.
+            top_k: Number of pieces to return; 0 returns all.
+        """
         count = require_integer("top_k", top_k) or self.model.hparams.n_vocab
         top_ids = scores.top_next_ids(self.model.engine, self._ids(tokens), count)
         return sorted(((log_prob, self.id_to_token(token)) for token, log_prob in top_ids), reverse=True)
@@ -183,8 +188,8 @@ class ModelWrapper:
         Args:
             tokens_prefix: The pieces of the text.
             tokens_to_generate: Number of new pieces.
-            top_k: Sample among the k most likely pieces; 0, or more than there are, means all.
-            top_p: Sample among the most likely pieces whose probabilities reach p; above 0 it replaces `top_k`.
+            top_k: Sample from the k most likely pieces; 0, or more than the vocabulary has, means all.
+            top_p: Sample from the most likely pieces whose probabilities reach p; above 0 it replaces `top_k`.
             temperature: Divides the logits; 0 is greedy.
 
         Returns:
@@ -209,7 +214,7 @@ class ModelWrapper:
         """Return the words of a text from the second piece on, each after its log-probability (see `score_words`).
 
         Raises:
-            UsageError: If there are more than n_ctx pieces. It is a ValueError.
+            UsageError: If there are more than n_ctx pieces. UsageError is a ValueError.
         """
         vocabulary = [self.id_to_token(i) for i in range(self.model.hparams.n_vocab)]
         return words.score_words(tokens, self.get_log_probs(tokens).numpy(), vocabulary, self.token_to_id)
@@ -220,5 +225,7 @@ class ModelWrapper:
     def _window_ids(self, tokens: Sequence[str]) -> list[int]:
         """Return the ids of a text that must fit the window."""
         if len(tokens) > self.model.hparams.n_ctx:
-            raise UsageError(f"there are {len(tokens)} pieces, but the window holds {self.model.hparams.n_ctx}")
+            raise UsageError(
+                f"there are {len(tokens)} pieces, but the window holds {self.model.hparams.n_ctx}; shorten the text"
+            )
         return self._ids(tokens)

@@ -41,7 +41,7 @@ class LambadaResult(NamedTuple):
 
 
 def read_passages(path: Path) -> list[str]:
-    """Read the passages of a file: the "text" of each line of a `.jsonl`, the lines of any other file.
+    """Return the passages of a file: the "text" of each line of a `.jsonl`, the lines of any other file.
 
     Raises:
         GPT2Error: If the file cannot be read, is damaged, or holds no passages.
@@ -60,11 +60,11 @@ def read_passages(path: Path) -> list[str]:
 def evaluate(
     model: Model, passages: Iterable[str], report: Callable[[int, int | None], object] = no_callback
 ) -> LambadaResult:
-    """Score the last words of passages.
+    """Return the totals over the last words of passages.
 
     Args:
         model: The model.
-        passages: The passages; a passage with fewer than two words is left out.
+        passages: The passages. A passage of fewer than two words is left out.
         report: Progress callback, called with (done, total) passages.
 
     Raises:
@@ -85,7 +85,7 @@ def evaluate(
 def _last_word(model: Model, passage: str) -> scoring.Span | None:
     """Return the last word as the scored end of a span.
 
-    The span starts with an end-of-text token; of a passage longer than the window, it holds the end.
+    The span starts with an end-of-text token. If the passage is longer than the window, the span holds its end.
     """
     match = re.fullmatch(r"(.*\S)\s+(\S+)\s*", passage, re.DOTALL)
     if match is None:

@@ -45,11 +45,14 @@ class LogProbs(np.ndarray):
 
 
 def all_log_probs(model: Model, ids: Sequence[int]) -> LogProbs:
-    """Return the log-probabilities of the next id at each position of a text, [T, V] float32.
+    """Return the log-probabilities of the next id at each position of a text.
 
     Args:
         model: The model.
         ids: The ids of the text [T], at most n_ctx.
+
+    Returns:
+        [T, V] float32.
     """
     pool = model.prefixes.pool
     blocks: list[int] = []

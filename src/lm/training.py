@@ -1,6 +1,6 @@
-"""transformer-lm's training: translates its parameters to `gpt2.training.settings.settings.TrainingSettings`.
+"""Translation of transformer-lm's training parameters to `gpt2.training.settings.settings.TrainingSettings`.
 
-A step of transformer-lm is an update here. It measures the progress of a run in tokens.
+A step of transformer-lm is an update here. transformer-lm measures the progress of a run in tokens.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class EncodedCorpus:
         """Open both files.
 
         Raises:
-            GPT2Error: If a file is missing, damaged or of another vocabulary.
+            GPT2Error: If a file is missing, is damaged or belongs to another vocabulary.
         """
         self.paths = {split: folder / IDS_FILE.format(split) for split in (TRAIN, VALID)}
         if missing := [str(path) for path in self.paths.values() if not is_file(path)]:
-            raise GPT2Error(f"{' and '.join(missing)} missing; create them with sp-encode CORPUS SP_MODEL {folder}")
+            raise GPT2Error(f"missing: {' and '.join(missing)}; create them with sp-encode CORPUS SP_MODEL {folder}")
         self.train, self.valid = (token_file.read(path, vocabulary) for path in self.paths.values())
 
 
@@ -70,7 +70,7 @@ def tokens_per_update(options: TransformerLmOptions) -> int:
 
 
 def run_progress(options: TransformerLmOptions) -> tuple[int, int]:
-    """Return the number of tokens that the run has seen and of updates that it has made, (0, 0) without a run."""
+    """Return the run's numbers of tokens and updates so far, or (0, 0) if there is no run."""
     if not run_folder.has_checkpoint(options.folder):
         return 0, 0
     updates = run_folder.read_step(current_checkpoint(options.folder))
@@ -81,7 +81,7 @@ def training_settings(options: TransformerLmOptions, corpus: EncodedCorpus) -> T
     """Translate the parameters to the settings of a run.
 
     Raises:
-        GPT2Error: If the corpus is too short, or if the folder holds a run of transformer-lm's own.
+        GPT2Error: If the corpus is too short, or if transformer-lm itself trained the run in the folder.
         UsageError: If a value is not allowed.
     """
     if transformer_lm.is_model(options.folder):
@@ -129,7 +129,7 @@ def _setting_values(options: TransformerLmOptions, corpus: EncodedCorpus) -> dic
 
 
 def _last_update(options: TransformerLmOptions, epoch_updates: int) -> int:
-    """Return the number of updates after which the run has seen all its epochs, or `max_tokens` tokens."""
+    """Return the number of updates after which the run has seen all epochs or `max_tokens` tokens."""
     seen_tokens, updates = run_progress(options)
     tokens_in_update = tokens_per_update(options)
     all_tokens = min(options.epochs * epoch_updates * tokens_in_update, options.max_tokens or math.inf)
@@ -154,7 +154,9 @@ def remove_run(folder: Path) -> None:
     """
     if not is_folder(folder):
         return
-    if not any(is_file(folder / name) for name in (RUN_MARKER_FILE, run_settings.SETTINGS_FILE)):  # a model has neither
+    if not any(
+        is_file(folder / name) for name in (RUN_MARKER_FILE, run_settings.SETTINGS_FILE)
+    ):  # a model directory has neither file
         raise GPT2Error(f"{folder} is not a run, and clean would remove everything in it; remove it yourself")
     with RunLock(folder):
         shutil.rmtree(folder, ignore_errors=True)

@@ -108,7 +108,7 @@ print("\\nimported:", *{{"fire", "asyncio", "logging", "psutil", "subprocess", "
     [
         (["--bogus", "3"], "there is no flag --bogus; the flags are --model_name, --seed"),
         (["--seed", "1", "--bogus=3"], "there is no flag --bogus"),
-        (["--seed 4"], "'--seed 4' came as one argument: write --seed 4 without quotation marks, or --seed=4"),
+        (["--seed 4"], "'--seed 4' is one argument: write --seed 4 without quotation marks, or --seed=4"),
         (["--seed"], "--seed needs a value: a whole number"),
         (["--seed", "--nsamples", "2"], "--seed needs a value"),
         (["--noseed"], "there is no flag --noseed"),
@@ -191,7 +191,7 @@ def raising(error):
         (UsageError("not so"), 2, "error: not so\n"),
         (GPT2Error("it broke"), 1, "error: it broke\n"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "error: [Errno 13] Permission denied: 'x'\n"),
-        (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (GPT2_DEBUG=1 shows where)\n"),
+        (RuntimeError("first\nsecond"), 1, "error: RuntimeError: first (GPT2_DEBUG=1 shows the traceback)\n"),
         (MemoryError("no 9 GB"), 1, "error: not enough memory: no 9 GB; a narrower precision needs less\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],

@@ -240,6 +240,6 @@ def test_no_cache_and_the_doctor(cache, tiny_dir, tmp_path, monkeypatch):
     assert command.main(interactive.interact_model, flags) == 0
     assert len(stored_files(cache)) == 1
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))  # so that the user's cache is not cleared
-    assert f"packed weights are cached in {cache}: 1 files, 0 MB" in diagnostics.weight_cache(clear=False)
-    assert diagnostics.weight_cache(clear=True) == "no packed weights are cached"
+    assert f"packed weights are cached in {cache}: 1 files, 0 MB" in diagnostics.describe_weight_cache(clear=False)
+    assert diagnostics.describe_weight_cache(clear=True) == "no packed weights are cached"
     assert not stored_files(cache)

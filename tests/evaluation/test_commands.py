@@ -149,7 +149,7 @@ def test_the_help_lists_every_task_and_unit():
         (score.score_text, ["--text", "x", "--in_text", "y"], "give in_text or text, not both"),
         (score.score_text, ["--text", "x", "--by", "page"], "by must be one of token, word, line, file"),
         (score.score_text, ["--text", "x", "--form", "xml"], "form must be one of table, csv, jsonl, html"),
-        (score.score_text, ["--text", "x", "--next", "3", "--form", "html"], "the next tokens are listed as table"),
+        (score.score_text, ["--text", "x", "--next", "3", "--form", "html"], "the next tokens can be listed as table"),
         (score.score_text, ["--text", "x", "--window", "33"], "window must be at most the model's n_ctx, 32"),
         (score.score_text, ["--text", "x", "--stride", "40"], "stride must be at most the window"),
         (score.score_text, ["--text", "x", "--encoding", "x"], "encoding must be one that Python knows"),

@@ -111,7 +111,7 @@ def test_invalid_arguments_are_rejected(sess, sizes, arguments, message):
 
 
 def test_errors_outside_of_sample_sequence(sizes, tiny_dir):
-    with pytest.raises(GPT2Error, match="there is none: put it inside `with tf.Graph"):
+    with pytest.raises(GPT2Error, match="there is none: put the code inside `with tf.Graph"):
         model.model(sizes, [[1]])
     with pytest.raises(UsageError, match="there is no hparam 'n_hidden'"):
         sizes.override_from_dict({"n_hidden": 5})

@@ -1,4 +1,4 @@
-"""Command lines that argparse parses, for old commands that always used it; errors look as in all other commands."""
+"""The parser of the old commands, which use argparse, with errors in the form of the other commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RaisingArgumentParser(argparse.ArgumentParser):
 
 
 def argparse_type(flag: Flag) -> Callable[[str], Any]:
-    """Return a function for argparse's `type` that converts a typed string, or explains the error in it."""
+    """Return a function for argparse's `type` that converts a typed string or raises ArgumentTypeError."""
     parse = flag.parse
     assert parse is not None
 

@@ -39,7 +39,7 @@ def open_prompts(
 
     Args:
         prompts: The path of a file, or "-" for stdin.
-        form: One of the forms of `file_formats`; None derives it from the file's extension.
+        form: The format of the prompts; None derives it from the file's extension.
         delimiter: Separator of prompts in a text file; None is the end of a line.
         encoding: The encoding of the file.
         header: Whether the first row of a .csv holds the names of the columns.
@@ -65,9 +65,9 @@ def open_output(
     Args:
         path: The path of the output, or "-" for stdout.
         source: The prompts.
-        directory: The model, which some forms of the output name.
-        settings: Everything that the output depends on, by the flags' names. If `seed` is None, the
-            resumed job's seed is used, or a new one.
+        directory: The model's directory; some formats of the output contain its name.
+        settings: Everything that the output depends on, by the flags' names. If `seed` is None, the resumed job's seed
+            is used, or a new one.
 
     Raises:
         GPT2Error: The output cannot be written, or was started with other settings or another input.
@@ -77,15 +77,15 @@ def open_output(
     delimiter = settings["delimiter"]
     seed = secrets.randbits(32) if settings["seed"] is None else settings["seed"]
     expanded = expand_path(path)
-    # Parquet has no form of a file: it is written into a folder.
+    # Parquet has no row format, because it is written into a folder.
     file_form = None if form == file_formats.PARQUET else file_formats.row_format(form, directory.path.name, delimiter)
     if file_form is None:
         sources.import_parquet()
     if delimiter is not None and file_formats.TEXT not in (form, source.file_format):
-        raise UsageError("delimiter separates texts in a text file, and neither the prompts nor the output is one")
+        raise UsageError("delimiter is for text files, and neither the prompts nor the output is one; leave it out")
     if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and file_form is not None):
         if file_form is None:
-            raise UsageError("Parquet is written into a folder, not to stdout")
+            raise UsageError("Parquet cannot be written to stdout; out must be the path of a folder")
         with contextlib.nullcontext(sys.stdout.buffer) if path == STDIN_OR_STDOUT else expanded.open("wb") as file:
             yield output.StreamOutput(file, file_form), seed
         return
@@ -106,7 +106,19 @@ def start_executor(
     n_processes: int,
     ray_address: str | None,
 ) -> Iterator[Executor]:
-    """Yield the executor of the rows: a Ray cluster, several processes, or this process."""
+    """Yield the executor that generates the rows: a Ray cluster, several processes, or this process.
+
+    Args:
+        choice: The flags of the model.
+        directory: The model's directory.
+        vocabulary: The model's vocabulary.
+        batch_size: Number of texts that each worker generates together.
+        n_processes: Number of processes; above 1, they share the cores.
+        ray_address: The address of a Ray cluster; None uses this machine without Ray.
+
+    Raises:
+        GPT2Error: The model is damaged, or a worker cannot be started.
+    """
     config = WorkerConfig(str(directory.path.absolute()), choice.precision, choice.threads, batch_size)
     if ray_address is not None:
         with cluster.RayCluster(config, ray_address) as workers:
@@ -126,7 +138,9 @@ def start_executor(
 
 @contextlib.contextmanager
 def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals], None]]:
-    """Yield a progress callback that shows rows, tokens per second and, where the input's size is known, time left.
+    """Yield a progress callback that shows rows, tokens per second and the time left.
+
+    If the size of the input is unknown, the time left is not shown.
 
     Args:
         n_done: Rows that earlier runs of the job have done.
@@ -148,13 +162,13 @@ def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals],
 
 
 def report_totals(totals: JobTotals, output: JobOutput) -> None:
-    """Print how many rows the output has.
+    """Print the number of rows in the output.
 
     Raises:
-        GPT2Error: Rows have errors.
+        GPT2Error: Some rows have errors.
     """
     count = len(output.finished_numbers)
-    print_error_line(f"{count:,} rows, {totals.rows:,} of them now")
+    print_error_line(f"{count:,} rows, {totals.rows:,} of them from this run")
     if output.n_errors:
         first_errors = f": {'; '.join(totals.errors)}" if totals.errors else ""
         raise GPT2Error(f"{output.n_errors:,} of {count:,} rows have an error{first_errors}")

@@ -49,7 +49,10 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Do a command's work and return its exit status; every error and warning becomes one line on stderr."""
+    """Do a command's work and return its exit status.
+
+    Every error and every warning becomes one line on stderr.
+    """
     closed = _reopen_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -65,7 +68,7 @@ def guarded(work: Callable[[], None]) -> int:
 def _reopen_closed_streams() -> list[str]:
     """Open /dev/null for each closed standard stream and return the streams' names.
 
-    Otherwise the first opened file would take the stream's place, and output would be written into it.
+    Otherwise the next opened file would get the stream's descriptor, and output would be written into that file.
     """
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:
@@ -98,7 +101,7 @@ def _exit_status(work: Callable[[], None]) -> int:
         if DEBUG_VARIABLE in os.environ:
             raise
         first_line = str(getattr(error, "message", error)).split("\n")[0]
-        print_error_line(f"error: {type(error).__name__}: {first_line} ({DEBUG_VARIABLE}=1 shows where)")
+        print_error_line(f"error: {type(error).__name__}: {first_line} ({DEBUG_VARIABLE}=1 shows the traceback)")
         return EXIT_FAILURE
 
 
@@ -107,7 +110,7 @@ def print_error_line(line: str) -> None:
     escaped = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], line)
     try:
         print(escaped, file=sys.stderr, flush=True)
-    except OSError:  # a closed pipe, or a terminal that is gone
+    except OSError:  # a closed pipe or terminal
         discard_output(sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""The flags that a command declares: read from the annotations of its parameters or of its dataclass."""
+"""A command's flags, as the annotations of its parameters or of its dataclass declare them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ AnyCommand = TypeVar("AnyCommand", bound=Command)
 
 
 def takes_flags_of(options: type) -> Callable[[AnyCommand], AnyCommand]:
-    """Let a command `f(**typed)` receive the typed flags of a dataclass alone, without the defaults of the others."""
+    """Return a decorator for a command `f(**typed)` that takes the flags of a dataclass.
+
+    The command receives only the typed flags, without the defaults of the other flags.
+    """
 
     def decorate(command: AnyCommand) -> AnyCommand:
         command.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
@@ -40,7 +43,7 @@ def takes_flags_of(options: type) -> Callable[[AnyCommand], AnyCommand]:
 
 
 def options_class(command: Callable[..., Any]) -> type | None:
-    """Return the dataclass that is the command's only parameter; None if its own parameters are the flags."""
+    """Return the dataclass that is the command's only parameter, or None if the parameters are the flags."""
     parameters = [*inspect.signature(command, eval_str=True).parameters.values()]
     if len(parameters) == 1 and dataclasses.is_dataclass(parameters[0].annotation):
         return typing.cast(type, parameters[0].annotation)
@@ -58,7 +61,7 @@ def flags_of(declaring: Callable[..., Any]) -> dict[str, Flag]:
 
 
 def flag_of(annotation: Any) -> Flag:
-    """Return the `Flag` of an annotated type; the type supplies the fields that it leaves out.
+    """Return the `Flag` of an annotated type, with missing fields derived from the type.
 
     Raises:
         TypeError: The annotation contains no `Flag`.

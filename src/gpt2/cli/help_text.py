@@ -16,7 +16,7 @@ WIDTH = 92  # characters of a flag's description
 
 
 def help_text(command: Command) -> str:
-    """Return the command's docstring and its flags, in the order in which they may be given without their names."""
+    """Return the command's docstring and its flags in positional order."""
     parameters = parameters_of(command)
     flags = flags_of(command)
     required = required_names(parameters)

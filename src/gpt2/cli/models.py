@@ -11,12 +11,20 @@ from gpt2.formats.model_dir import find_model, load_vocabulary
 from gpt2.request import check_precision
 from gpt2.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # it needs packages, which --help does not
+if TYPE_CHECKING:  # imports packages that --help does not need
     from gpt2.text_batch import Model
 
 
 class ModelChoice(NamedTuple):
-    """The values of the flags that choose a model and how it computes. cache: whether packed weights are cached."""
+    """The flags that choose a model and its computation.
+
+    Attributes:
+        model_name: A name under `models_dir`, or the path of a model directory.
+        models_dir: The folder of the models.
+        precision: The precision of the weights in memory.
+        threads: The number of threads that compute; None is all cores.
+        cache: Whether packed weights are cached on disk.
+    """
 
     model_name: str
     models_dir: str
@@ -28,7 +36,7 @@ class ModelChoice(NamedTuple):
         """Return the model's directory and vocabulary; its weights are not read yet.
 
         Raises:
-            GPT2Error: There is no such model, or its files are damaged.
+            GPT2Error: The model is missing or damaged.
             UsageError: The precision or the number of threads is not allowed.
         """
         check_precision(self.precision)
@@ -37,7 +45,11 @@ class ModelChoice(NamedTuple):
         return directory, load_vocabulary(directory)
 
     def load(self, directory: ModelDir, vocabulary: Vocabulary) -> Model:
-        """Return the model with its weights, and print the device that it computes on."""
+        """Return the model with its weights, and print the device that it computes on.
+
+        Raises:
+            GPT2Error: The model's files are damaged.
+        """
         from gpt2 import generate
 
         model = generate.load_weights(directory, vocabulary, self.precision, print_error_line, self.threads, self.cache)

@@ -1,6 +1,6 @@
 """The conflict with the old package gpt-2-simple, which installs a folder of the same name, `gpt_2_simple`.
 
-Whichever of the two is installed later overwrites files of the other.
+The package that is installed later overwrites files of the other one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Parser of command lines to the values of a command's flags.
+"""Parsing of command lines into the values of a command's flags.
 
 fire splits command lines, so that positional values, `--flag v`, `--flag=v`, `--some-flag` and `-s v` work as they did
-in the older tools. Most lines consist of `--flag v` and `--flag=v` alone and are split here: to import fire, and
-asyncio with it, takes longer than everything else that a command does before its work.
+in the older tools. Most lines consist of `--flag v` and `--flag=v` alone and are split here, because importing fire,
+and asyncio with it, takes longer than all other steps before a command's work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIRE_SEPARATOR = "--separator=\0"
 
 
 def parse(command: Command, argv: Sequence[str]) -> dict[str, Any] | None:
-    """Return the values of the flags that were typed, each of its flag's type.
+    """Return the values of the typed flags, converted to the flags' types.
 
     Args:
         command: The function whose parameters, or whose dataclass, declare the flags.
@@ -37,8 +37,8 @@ def parse(command: Command, argv: Sequence[str]) -> dict[str, Any] | None:
         The values by the flags' names, or None if help is requested.
 
     Raises:
-        UsageError: An unknown flag, a flag without a value, an argument too many, a value of the wrong type or out of
-            range.
+        UsageError: A flag is unknown or has no value, an argument is surplus, or a value has the wrong type or is out
+            of range.
     """
     arguments, after_dashes = _split_at_dashes(argv)
     if {"--help", "-h"} & {*arguments, *after_dashes}:
@@ -60,7 +60,7 @@ def required_names(parameters: Parameters) -> set[str]:
 
 
 def _split_at_dashes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the arguments before and after a lone `--`; fire takes the latter as its own flags."""
+    """Return the arguments before and after a lone `--`; fire treats the latter as its own flags."""
     end = argv.index("--") if "--" in argv else len(argv)
     return list(argv[:end]), list(argv[end + 1 :])
 
@@ -69,7 +69,7 @@ def _complete_switches(arguments: list[str], flags: Flags) -> list[str]:
     """Return the arguments, with True after each switch that was typed without a value.
 
     Raises:
-        UsageError: An unknown flag, or a missing value.
+        UsageError: A flag is unknown, or its value is missing.
     """
     completed = []
     for argument, following in zip(arguments, [*arguments[1:], "--"]):
@@ -92,7 +92,10 @@ def _complete_switches(arguments: list[str], flags: Flags) -> list[str]:
 
 
 def _join_repeated(arguments: list[str], flags: Flags) -> list[str]:
-    """Return the arguments with the values of each repeatable flag as one list; fire would take the last value only."""
+    """Return the arguments with the values of each repeatable flag as one list.
+
+    Without the list, fire would use the last value only.
+    """
     others: list[str] = []
     lists: dict[str, list[str]] = {}
     words = iter(arguments)
@@ -107,16 +110,22 @@ def _join_repeated(arguments: list[str], flags: Flags) -> list[str]:
 
 
 def check_is_one_word(argument: str) -> None:
-    """Raise UsageError for a flag and its value in one argument, which quotation marks or an ENTRYPOINT may cause."""
+    """Raise UsageError if one argument holds both a flag and its value.
+
+    Quotation marks or a Dockerfile's ENTRYPOINT can cause this.
+    """
     if match := re.fullmatch(r"(--[\w-]+) +(.+)", argument):
         flag, value = match.groups()
         raise UsageError(
-            f"{argument!r} came as one argument: write {flag} {value} without quotation marks, or {flag}={value}"
+            f"{argument!r} is one argument: write {flag} {value} without quotation marks, or {flag}={value}"
         )
 
 
 def split_plain_line(arguments: Sequence[str]) -> dict[str, str] | None:
-    """Return the values of a line of `--flag value` and `--flag=value` alone, the last of each; else None."""
+    """Return the values of a line that consists of `--flag value` and `--flag=value` alone, or None for other lines.
+
+    If a flag is repeated, its last value counts.
+    """
     typed: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
@@ -141,7 +150,7 @@ def split_with_fire(parameters: Parameters, arguments: Sequence[str]) -> dict[st
     import fire
 
     typed: dict[str, Any] = {}
-    # fire passes the defaults of the flags that were not typed along with the others
+    # fire also passes the defaults of flags that were not typed
     signature = inspect.Signature(
         [p if p.default is p.empty else p.replace(default=NOT_GIVEN) for p in parameters.values()]
     )
@@ -171,11 +180,11 @@ def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
     """Return the value in the flag's type.
 
     Raises:
-        UsageError: The value is of another type or too small.
+        UsageError: The value has another type or is too small.
     """
     if default is None and value == "None":
         return None
-    assert flag.parse is not None  # flags_of filled it in
+    assert flag.parse is not None  # flags_of always sets it
     try:
         converted = flag.parse(value)
     except ValueError:

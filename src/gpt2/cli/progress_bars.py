@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 WIDTH = 100  # characters
 BYTES = "B"
-# Titles; the first is filled in with a file's name.
+# Titles of bars; FETCHING is formatted with a file's name.
 FETCHING = "Fetching {}"
 ENCODING = "Encoding"
 READING = "Reading"
@@ -19,7 +19,7 @@ CONVERTING = "Converting"
 
 @contextlib.contextmanager
 def bar(title: str, unit: str = BYTES) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield a progress callback, called with (done, total), that draws a bar from its first call on."""
+    """Yield a progress callback, called with (done, total), that draws a bar."""
     with bars(title + "{}", unit) as report:
         yield lambda done, total: report("", done, total)
 
@@ -32,7 +32,7 @@ def bars(title: str, unit: str = BYTES) -> Iterator[Callable[[str, int, int | No
         title: The bars' title, with {} for the name.
         unit: Unit of `done` and `total`.
     """
-    current: dict[str, tqdm] = {}  # at most one bar, by its name
+    current: dict[str, tqdm] = {}  # the open bar by its name; empty before the first call
 
     def report(name: str, done: int, total: int | None) -> None:
         if name not in current:

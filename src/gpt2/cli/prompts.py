@@ -19,7 +19,7 @@ MAX_PROMPT_BYTES = 16 << 20
 def ask_for_prompts(encoding: str) -> Iterator[str]:
     """Yield the prompts that are typed or piped into stdin, one per line, until it ends."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  with it, input() edits the line and remembers earlier ones
+        import readline  # noqa: F401  lets input() edit the line and recall earlier ones
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding=encoding, errors=REPLACE_AND_COUNT)
     while True:
@@ -35,7 +35,9 @@ def ask_for_prompts(encoding: str) -> Iterator[str]:
 
 
 def _read_line() -> str:
-    """Read like `input`, but stop at MAX_PROMPT_BYTES, since a line without an end would fill the memory.
+    """Print the prompt and return a line of stdin, as `input` does.
+
+    A line longer than MAX_PROMPT_BYTES is rejected, because a line without an end would fill the memory.
 
     Raises:
         EOFError: stdin has ended.
@@ -76,5 +78,5 @@ def read_prompt(prompt_file: str, encoding: str) -> str:
 def _check_length(prompt: str | bytes) -> None:
     if len(prompt) > MAX_PROMPT_BYTES:
         raise UsageError(
-            f"the prompt is longer than {MAX_PROMPT_BYTES:,} bytes; shorten it, the model uses only its last tokens"
+            f"the prompt is longer than {MAX_PROMPT_BYTES:,} bytes; shorten it: the model uses only its last tokens"
         )

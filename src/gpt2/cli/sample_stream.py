@@ -18,19 +18,19 @@ from gpt2.request import Request
 
 
 class SampleStream:
-    """A model and its samples; the random numbers continue from one prompt to the next."""
+    """A model and its samples, whose random numbers continue from one prompt to the next."""
 
     def __init__(self, choice: ModelChoice, request: Request, seed: int | None, batch_size: int) -> None:
-        """Find the model, whose weights `load` reads.
+        """Find the model, but do not read its weights yet.
 
         Args:
             choice: The model.
-            request: The parameters of every sample; its prompt, length, seed and number follow.
+            request: The parameters of every sample; its prompt, length, seed and number are set later.
             seed: The seed of the random numbers; None draws one.
             batch_size: Number of samples that are generated together; 1 streams their text.
 
         Raises:
-            GPT2Error: There is no such model, or its files are damaged.
+            GPT2Error: The model is missing or damaged.
             UsageError: A value is not allowed.
         """
         self.choice = choice
@@ -42,10 +42,16 @@ class SampleStream:
         self.sample_numbers = itertools.count()
 
     def load(self) -> None:
-        """Read the weights, which takes long; all errors that do not need them have been raised before."""
-        # NumPy's threads would spin while ours compute, and have no work.
+        """Read the weights, and print the device and the seed.
+
+        Reading takes long, so the constructor has raised all errors that do not depend on the weights.
+
+        Raises:
+            GPT2Error: The model's files are damaged.
+        """
+        # NumPy's threads have no work and would spin while the engine's threads compute.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        from gpt2 import generate  # needs packages, which --help does not
+        from gpt2 import generate  # imports packages that --help does not need
 
         self.model = generate.load_weights(
             self.directory,
@@ -89,7 +95,7 @@ class SampleStream:
             ctrl_c.raise_if_received()
 
     def _print_streams(self, requests: Iterator[Request], interruptible: bool) -> None:
-        """Print one sample after another, while its text is generated."""
+        """Print the samples one by one, each while it is generated."""
         for number, request in enumerate(requests, start=1):
             with SignalFlag() as ctrl_c:
                 print(banner(number), flush=True)
@@ -98,7 +104,7 @@ class SampleStream:
                 ctrl_c.raise_if_received()
 
     def _print_text(self, request: Request, ctrl_c: SignalFlag) -> None:
-        """Print the text of a sample in the chunks in which it is generated, until Ctrl-C."""
+        """Print the text of a sample while it is generated, until Ctrl-C."""
         from gpt2 import generate
 
         for chunk in generate.stream(self.model, [request]):
@@ -109,5 +115,5 @@ class SampleStream:
 
 
 def banner(number: int) -> str:
-    """Return the line above a sample, which is numbered from 1."""
+    """Return the line above a sample; numbers start at 1."""
     return "=" * 40 + f" SAMPLE {number} " + "=" * 40

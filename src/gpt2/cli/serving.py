@@ -53,8 +53,14 @@ def access_limits(
 ) -> AccessLimits:
     """Return the limits on the requests that the server accepts.
 
+    Args:
+        api_key: The bearer token that clients must send; None requires no token.
+        hosts: Host names by which clients may call the server, in addition to localhost and IP addresses.
+        origins: Origins whose pages may send requests; "*" allows all.
+        max_body_bytes: Maximum size of a request, in bytes.
+
     Raises:
-        GPT2Error: Packages of the server are missing.
+        GPT2Error: A package that the server needs is missing.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -116,7 +122,9 @@ def _check_ranges(port: int, timeout: float, grace: float) -> None:
 
 
 def load(models: ServedModelsConfig) -> list[ServedModel]:
-    """Find all models before loading any of them.
+    """Return the models with their weights and schedulers.
+
+    All models are found before any of them is loaded.
 
     Raises:
         GPT2Error: A model is missing or damaged.
@@ -131,7 +139,7 @@ def load(models: ServedModelsConfig) -> list[ServedModel]:
     directories = [find_model(name, models.models_dir) for name in models.names]
     names = [directory.path.name for directory in directories]
     if duplicates := {name for name in names if names.count(name) > 1}:
-        raise UsageError(f"two models are called {min(duplicates)}; clients could not choose: rename one's folder")
+        raise UsageError(f"two models have the name {min(duplicates)}, and clients could not choose; rename a folder")
     served = []
     for name, directory in zip(names, directories):
         vocabulary = load_vocabulary(directory)
@@ -161,7 +169,7 @@ def _describe_access(host: str, api_key: str | None) -> str:
     except ValueError:
         is_loopback = host == "localhost"
     if is_loopback:
-        return "only this machine can reach it (--host 0.0.0.0 lets others)"
+        return "only this machine can reach it; --host 0.0.0.0 allows other machines"
     if api_key:
         return "everyone who can reach this machine and has the key can use it"
     return "everyone who can reach this machine can use it; --api_key requires a key"

@@ -12,14 +12,23 @@ from gpt2.errors import UsageError
 from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, check_encoding, count_undecodable, encoding_from_bom
 from gpt2.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # it needs packages, which --help does not
+if TYPE_CHECKING:  # imports packages that --help does not need
     from gpt2.evaluation.custom_text import NamedText
 
 STDIN = "-"
 
 
 class TextInput(NamedTuple):
-    """The values of the flags that choose a text; stdin if neither files nor a text are given, or the file is `-`."""
+    """The flags that choose the text to read.
+
+    If neither files nor a text are given, or if `in_text` is "-", stdin is read.
+
+    Attributes:
+        in_text: The path of a file or folder, or a pattern of paths.
+        text: The text itself, instead of files.
+        encoding: The encoding of files and stdin.
+        csv_header: Whether to skip the first row of each .csv.
+    """
 
     in_text: str | None
     text: str | None
@@ -28,7 +37,7 @@ class TextInput(NamedTuple):
 
     @property
     def is_given(self) -> bool:
-        """Whether files or a text are given."""
+        """Return whether files or a text are given."""
         return self.in_text is not None or self.text is not None
 
     def open(self, vocabulary: Vocabulary) -> tuple[Iterable[NamedText], int | None]:

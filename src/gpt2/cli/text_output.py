@@ -1,4 +1,4 @@
-"""The text that a command writes: to stdout or to a file."""
+"""Output of a command's text to stdout or to a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from gpt2 import files
 
 @contextlib.contextmanager
 def open_output(path: str | None) -> Iterator[Callable[[str], object]]:
-    """Yield a function that writes text to stdout or to a file, which appears only when it is complete."""
+    """Yield a function that writes text to stdout or to a file.
+
+    The file appears only when it is complete.
+
+    Args:
+        path: The path of the file; None is stdout.
+
+    Raises:
+        GPT2Error: The file cannot be written.
+    """
     if path is None:
         yield sys.stdout.write
         return

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from gpt2.cli.command import discard_output, print_error_line
 from gpt2.training.logs.report import LOSS_LINE, TrainingReport, UpdateStats
 
-READER_IS_GONE = (errno.EIO, errno.EPIPE)  # of a closed terminal, of a closed pipe
+READER_IS_GONE = (errno.EIO, errno.EPIPE)  # a closed terminal, a closed pipe
 
 
 class TerminalReport(TrainingReport):
@@ -22,7 +22,11 @@ class TerminalReport(TrainingReport):
     """
 
     def __init__(self, print_every: int) -> None:
-        """Print nothing yet; `print_every` is the number of updates between two lines of a log."""
+        """Create a report that prints nothing yet.
+
+        Args:
+            print_every: Number of updates between two lines of a log.
+        """
         self.print_every = print_every
         self.bar: tqdm | None = None
 
@@ -37,13 +41,18 @@ class TerminalReport(TrainingReport):
         with self._tolerate_missing_reader(), tqdm.external_write_mode(file=sys.stderr):
             print_error_line(line)
 
-    def start(self, step: int, last: int | None) -> None:
-        """Show the progress bar in a terminal, from update `step` to update `last`; None is endless."""
+    def start(self, step: int, last_step: int | None) -> None:
+        """Show the progress bar in a terminal.
+
+        Args:
+            step: Number of updates made so far.
+            last_step: Number of the last update; None if the run has no end.
+        """
         if sys.stdout.isatty():
-            self.bar = tqdm(total=last, initial=step, unit="step", dynamic_ncols=True)
+            self.bar = tqdm(total=last_step, initial=step, unit="step", dynamic_ncols=True)
 
     def update(self, update: UpdateStats) -> None:
-        """Show an update."""
+        """Show the loss and the speed of an update."""
         if self.bar is not None:
             text = f"loss {update.loss:.3f}, avg {update.smoothed_loss:.3f}, {update.tokens_per_second:.0f} tokens/s"
             with self._tolerate_missing_reader():

@@ -18,7 +18,7 @@ def parse_texts(value: str) -> tuple[str, ...]:
 
 
 def parse_switch(value: str) -> bool:
-    """Return the value of a switch that was typed with one, such as `--no_cache=false`."""
+    """Return the typed value of a switch, such as `false` in `--no_cache=false`."""
     try:
         return {"true": True, "false": False}[value.lower()]
     except KeyError:
@@ -26,7 +26,7 @@ def parse_switch(value: str) -> bool:
 
 
 def parse_byte_size(value: str) -> int:
-    """Return the number of bytes of a size such as 5GB, 500MB or 1000; at least one."""
+    """Return the number of bytes of a size such as 5GB, 500MB or 1000, which must be at least 1."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMG]?)B?", value.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1000 ** " KMG".index(match[2].upper() or " ")) if match else 0
     if size < 1:
@@ -35,7 +35,7 @@ def parse_byte_size(value: str) -> int:
 
 
 def parse_urls(value: str) -> tuple[str, ...]:
-    """Return the URLs of a list that is separated by commas."""
+    """Return the URLs of a comma-separated list."""
     return tuple(value.split(","))
 
 

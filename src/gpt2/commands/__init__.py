@@ -1,1 +1,4 @@
-"""One module per command: its flags and the library call that they control. Only scripts import a command."""
+"""The commands, one module each: the command's flags and the library call that they control.
+
+Only scripts import a command.
+"""

@@ -28,7 +28,7 @@ class ConvertFlags:
         str,
         Flag(
             expects="a name",
-            help="type of the numbers: float32; huggingface also takes float16 and bfloat16, gguf these and q8_0",
+            help="type of the numbers: float32; for huggingface and gguf also float16 or bfloat16; for gguf also q8_0",
         ),
     ] = "float32"
     shard_size: Annotated[
@@ -36,7 +36,7 @@ class ConvertFlags:
         Flag(parse=parse_byte_size, expects="a size such as 500MB", help="huggingface: maximum size of a weight file"),
     ] = ByteSize("5GB")
     variant: Annotated[
-        bool, Flag(help="openai: also write models that only the commands here can read, not the old tools")
+        bool, Flag(help="openai: also write models that the old tools cannot read, only these commands")
     ] = False
     models_dir: ModelsDir = DEFAULT_MODELS_DIR
 
@@ -44,11 +44,11 @@ class ConvertFlags:
 def convert(flags: ConvertFlags) -> None:
     """Write the model SRC to DST in another format.
 
-    The formats are openai (OpenAI's own, for the old tools), huggingface (for transformers), gguf (for
+    The formats are openai (OpenAI's checkpoints, for the old tools), huggingface (for transformers), gguf (for
     llama.cpp) and saved_model (for TensorFlow Serving). SRC may be in any format that the commands read. The new model
     is read back and compared before it gets its name.
     """
-    from gpt2 import tensorflow_startup  # needs packages, which --help does not
+    from gpt2 import tensorflow_startup  # imports packages that --help does not need
     from gpt2.cli.progress_bars import CONVERTING, bar
     from gpt2.export import convert as export
     from gpt2.export.options import ExportOptions

@@ -21,9 +21,9 @@ class DoctorFlags:
 def examine(flags: DoctorFlags) -> None:
     """Show versions, processor, devices and models, and compare logits with NumPy's.
 
-    Ends with status 1 if the numbers are wrong: on some processors TensorFlow's matrix products have been.
+    If the numbers are wrong, the exit status is 1. On some processors, TensorFlow's matrix products have been wrong.
     """
-    from gpt2.cli import diagnostics  # needs packages, which --help does not
+    from gpt2.cli import diagnostics  # imports packages that --help does not need
 
     for line in diagnostics.examine(flags.models_dir, flags.threads, flags.clear_cache):
         print(line, flush=True)

@@ -31,15 +31,15 @@ class DownloadFlags:
 def download_model(flags: DownloadFlags) -> None:
     """Download a released model, or its missing files.
 
-    An interrupted download resumes where it ended. Sizes are checked, the vocabulary by its known SHA-256 and every
-    weight by its checksum in the model's own index; files that are complete and correct are not downloaded again.
+    An interrupted download resumes where it ended. The size of each file, the SHA-256 of the vocabulary
+    and the checksum of each weight are checked. Complete and correct files are not downloaded again.
     """
     if not flags.model_name:
         raise UsageError(
             "You must enter the model name as a parameter, e.g.: download_model.py 124M"
             f" (the models are {describe_released_models()})"
         )
-    from gpt2.cli.progress_bars import FETCHING, bars  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import FETCHING, bars  # imports packages that --help does not need
     from gpt2.formats import download
 
     folder = download.target_folder(flags.models_dir)

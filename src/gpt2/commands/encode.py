@@ -22,7 +22,7 @@ class EncodeFlags:
     models_dir: ModelsDir = DEFAULT_MODELS_DIR
     combine: Annotated[
         int,
-        Flag(help="minimum characters of a chunk of an .npz; an .npy has no chunks", minimum=1),
+        Flag(help="minimum number of characters of a chunk in an .npz; an .npy has no chunks", minimum=1),
     ] = DEFAULT_COMBINE_CHARACTERS
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
@@ -37,7 +37,7 @@ def encode_text(flags: EncodeFlags) -> None:
 
     Each file is a document, and so is each row of a .csv; <|endoftext|> separates documents.
     """
-    from gpt2.cli.progress_bars import ENCODING, bar  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import ENCODING, bar  # imports packages that --help does not need
     from gpt2.data import documents, encode
 
     path = encode.out_path(flags.out)

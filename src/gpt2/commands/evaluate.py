@@ -29,7 +29,7 @@ from gpt2.flags import (
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 
-if TYPE_CHECKING:  # it needs packages, which --help does not
+if TYPE_CHECKING:  # imports packages that --help does not need
     from gpt2.evaluation.task import Task, TaskResult
 
 
@@ -38,7 +38,7 @@ class EvaluateFlags:
     """The flags of evaluate.py."""
 
     tasks: Annotated[
-        str | None, Flag(expects="names", help="tasks to run, separated by commas, or all; they are listed above")
+        str | None, Flag(expects="names", help="tasks to run (see above), separated by commas; all runs every task")
     ] = None
     in_text: OptionalInText = None
     text: Text = None
@@ -46,7 +46,7 @@ class EvaluateFlags:
     models_dir: ModelsDir = DEFAULT_MODELS_DIR
     data: Annotated[
         str | None,
-        Flag(expects="a path", help="data of the one task, packed or unpacked, instead of downloading it"),
+        Flag(expects="a path", help="data of a single task, packed or unpacked; downloaded if not given"),
     ] = None
     data_dir: Annotated[
         str | None,
@@ -58,11 +58,12 @@ class EvaluateFlags:
         bool, Flag(help="do not put <|endoftext|> before a text; its first token is then not scored")
     ] = False
     limit: Annotated[
-        int | None, Flag(help="use only the first N examples or, of a text, the first N characters", minimum=1)
+        int | None,
+        Flag(help="use only the first N examples of a task, or the first N characters of its text", minimum=1),
     ] = None
     json: Annotated[
         bool,
-        Flag(help="print one JSON object per line, with every known number, instead of a table"),
+        Flag(help="print one JSON object per line, with all numbers, instead of a table"),
     ] = False
     precision: Precision = DEFAULT_PRECISION
     threads: Threads = None
@@ -75,10 +76,10 @@ def evaluate_model(flags: EvaluateFlags) -> None:
     """Measure the perplexity of a text (--in_text), or run tasks; each result names its protocol.
 
     The tasks are lambada, lambada-word, cbt-cn, cbt-ne, wikitext2, wikitext103, wikitext-as-it-is, ptb, enwik8, text8
-    and hellaswag. Their data is downloaded once, or given by --data. For the released sizes the paper's results are
-    shown alongside; docs/evaluation.md says which of them can be expected to agree.
+    and hellaswag. Their data is downloaded once, or given by --data. For the released sizes, the paper's results are
+    shown alongside; docs/evaluation.md explains which of them should agree.
     """
-    from gpt2.cli.progress_bars import SCORING, bar  # they need packages, which --help does not
+    from gpt2.cli.progress_bars import SCORING, bar  # imports packages that --help does not need
     from gpt2.evaluation import paper, report, tasks
     from gpt2.evaluation.custom_text import measure_texts
     from gpt2.evaluation.scores import protocol_of
@@ -112,7 +113,7 @@ def evaluate_model(flags: EvaluateFlags) -> None:
 
 
 def _select_tasks(flags: EvaluateFlags, source: TextInput) -> Sequence[Task]:
-    """Return the requested tasks, none if a text is given.
+    """Return the requested tasks, or no tasks if a text is given.
 
     Raises:
         UsageError: Neither or both of tasks and a text are given, a task is unknown, or a flag does not fit.
@@ -138,7 +139,7 @@ def _find_data(task: Task, data: str | None, data_dir: str | None) -> Path:
     if data is not None:
         path = expand_path(data)
         if not (files.is_file(path) or files.is_folder(path)):
-            raise GPT2Error(f"{path} does not exist; without --data it is downloaded")
+            raise GPT2Error(f"{path} does not exist; leave out --data to download it")
         return path
     with bars(FETCHING) as report:
         folder = expand_path(data_dir) if data_dir else datasets.default_folder()

@@ -32,11 +32,11 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION, Request, Sampling
 
-if TYPE_CHECKING:  # it needs packages, which --help does not
+if TYPE_CHECKING:  # imports packages that --help does not need
     from gpt2.bulk.source import PromptSource
 
 FORMS = "text, jsonl, csv or parquet; if not given, derived from the file's extension"
-# Flags that do not change the output, or name the files: a job may be resumed with other values.
+# Flags that do not change the texts: a job can be resumed with other values of them.
 NOT_SETTINGS = ("prompts", "out", "models_dir", "batch_size", "threads", "processes", "ray")
 
 
@@ -92,14 +92,15 @@ class GenerateFlags:
         str | None, Flag(help="template of the prompts with names of columns, such as 'Product: {name}\\n'")
     ] = None
     id_column: Annotated[
-        str, Flag(expects="a name", help="the column of the ids in the output; rows without one get their number")
+        str,
+        Flag(expects="a name", help="the column of the ids in the output; a row without an id gets its number"),
     ] = "id"
-    in_form: Annotated[str | None, Flag(expects="a name", help=f"form of the prompts: {FORMS}")] = None
-    out_form: Annotated[str | None, Flag(expects="a name", help=f"form of the output: {FORMS}")] = None
+    in_form: Annotated[str | None, Flag(expects="a name", help=f"format of the prompts: {FORMS}")] = None
+    out_form: Annotated[str | None, Flag(expects="a name", help=f"format of the output: {FORMS}")] = None
     delimiter: Annotated[
         str | None, Flag(help="text between two prompts in a text file, and between two texts in the output")
     ] = None
-    no_header: Annotated[bool, Flag(help="the first row of a .csv is a prompt, not the names of the columns")] = False
+    no_header: Annotated[bool, Flag(help="read the first row of a .csv as a prompt, not as names of columns")] = False
     encoding: Encoding = "utf-8"
     threads: Threads = None
     processes: Annotated[
@@ -115,7 +116,7 @@ class GenerateFlags:
 
 
 def generate(flags: GenerateFlags) -> None:
-    """Generate a text for each prompt of a file: one per line, or JSON lines, csv, Parquet.
+    """Generate a text for each prompt of a file: text with one prompt per line, JSON lines, CSV or Parquet.
 
     The same command resumes an interrupted job and generates no row twice. The rows of JSON lines may have their own
     settings, by OpenAI's names. Each text depends only on its prompt, its settings and its seed; a row without a seed

@@ -32,7 +32,7 @@ from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.request import DEFAULT_PRECISION
 from gpt2.text.vocabulary import Vocabulary
 
-if TYPE_CHECKING:  # it needs packages, which --help does not
+if TYPE_CHECKING:  # imports packages that --help does not need
     from gpt2.evaluation.scores import ScoredTokens
 
 
@@ -42,8 +42,8 @@ class ScoreFlags:
 
     in_text: OptionalInText = None
     text: Text = None
-    by: Annotated[str, Flag(expects="a name", help="unit of the scores: each token, word, line or file")] = "token"
-    next: Annotated[int | None, Flag(help="list the N most likely next tokens instead", minimum=1)] = None
+    by: Annotated[str, Flag(expects="a name", help="unit of the scores: token, word, line or file")] = "token"
+    next: Annotated[int | None, Flag(help="list the N most likely next tokens instead of scores", minimum=1)] = None
     likeliest: Annotated[int, Flag(help="number of most likely tokens to show with each token", minimum=0)] = 0
     form: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def _score(choice: ModelChoice, source: TextInput, flags: ScoreFlags) -> None:
 
     with open_output(flags.out) as write, bar(SCORING) as report:
         scored = totals.accumulate(scores.score(model, parts(), protocol, ScoreOptions(True, flags.likeliest)))
-        if flags.out is not None or not sys.stdout.isatty():  # in a terminal the growing table shows the progress
+        if flags.out is not None or not sys.stdout.isatty():  # in a terminal, the growing table shows the progress
             scored = _report_progress(scored, vocabulary, lambda done: report(done, n_bytes))
         groups = units.group_tokens(units.iterate_tokens(scored, vocabulary), flags.by, names)
         for text in output_formats.FORMS[form](groups):
@@ -127,14 +127,14 @@ def _report_progress(
 
 
 def _list_next_tokens(choice: ModelChoice, source: TextInput, count: int, form: str | None, out: str | None) -> None:
-    """Write the most likely tokens after a text, which is the first of its source."""
+    """Write the most likely next tokens after the first text of a source."""
     from gpt2 import generate
     from gpt2.evaluation import output_formats
     from gpt2.request import Request, Sampling
 
     form = output_formats.resolve_form(form, Path(out or "").suffix)
     if form not in output_formats.NEXT_FORMS:
-        raise UsageError(f"the next tokens are listed as {', '.join(output_formats.NEXT_FORMS)}, not as {form}")
+        raise UsageError(f"the next tokens can be listed as {', '.join(output_formats.NEXT_FORMS)}, not as {form}")
     directory, vocabulary = choice.find()
     texts, _ = source.open(vocabulary)
     prompt = "".join(next(iter(texts)).parts)

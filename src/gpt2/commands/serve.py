@@ -1,4 +1,4 @@
-"""The command serve.py, which serves a page to write on, and an HTTP API for clients of OpenAI's completions."""
+"""The command serve.py, which serves a page for writing, and an HTTP API for clients of OpenAI's completions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ServeFlags:
         Flag(
             expects="a name",
             help="the model: a name under models_dir, or the path of a model directory; if given more than once,"
-            " requests choose by `model`",
+            " requests choose a model by their field `model`",
             repeatable=True,
         ),
     ] = (DEFAULT_MODEL,)
@@ -37,7 +37,7 @@ class ServeFlags:
     threads: Threads = None
     open: Annotated[bool, Flag(help="open the page in the browser")] = False
     api_key: Annotated[
-        str | None, Flag(help="bearer token that clients must send; by default GPT2_API_KEY of the environment")
+        str | None, Flag(help="bearer token that clients must send; by default the environment variable GPT2_API_KEY")
     ] = None
     allow_host: Annotated[
         tuple[str, ...],
@@ -73,11 +73,11 @@ class ServeFlags:
 
 
 def serve(flags: ServeFlags) -> None:
-    """Serve models on http://127.0.0.1:8000: a page to write on, and /v1/completions for OpenAI's clients.
+    """Serve models on http://127.0.0.1:8000: a page for writing, and /v1/completions for OpenAI's clients.
 
     No text leaves this machine or is stored on it. Ctrl-C stops the server when the running requests have finished.
     """
-    from gpt2.cli import serving  # needs packages, which --help does not
+    from gpt2.cli import serving  # imports packages that --help does not need
 
     api_key = flags.api_key or os.environ.get("GPT2_API_KEY") or None
     limits = serving.access_limits(api_key, flags.allow_host, flags.allow_origin, flags.max_body)

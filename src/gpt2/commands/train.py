@@ -13,10 +13,10 @@ def train(**typed: Any) -> None:
     """Fine-tune GPT-2 on your custom dataset.
 
     The run's folder, checkpoint/run1, is a model directory that every command reads: --model_name checkpoint/run1.
-    The same command resumes the run, and so does --run_name alone: flags that are left out then have the values of
-    the run. Ctrl-C saves and ends.
+    The same command resumes the run, and so does --run_name alone: omitted flags then have the values of the run.
+    Ctrl-C saves and ends.
     """
-    from gpt2.cli.training_report import TerminalReport  # needs packages, which --help does not
+    from gpt2.cli.training_report import TerminalReport  # imports packages that --help does not need
     from gpt2.training import run
     from gpt2.training.settings import run_settings
 

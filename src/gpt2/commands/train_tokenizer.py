@@ -19,7 +19,7 @@ class TrainTokenizerFlags:
     out: Annotated[str, Flag(expects="a path", help="the folder to write")]
     n_vocab: Annotated[
         int,
-        Flag(help="size of the vocabulary: 256 bytes, merges, <|endoftext|>; GPT-2's is 50257"),
+        Flag(help="size of the vocabulary: 256 bytes, the merges and <|endoftext|>; GPT-2 has 50257"),
     ] = 50257
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
@@ -28,9 +28,9 @@ class TrainTokenizerFlags:
 def train_tokenizer(flags: TrainTokenizerFlags) -> None:
     """Train a byte-level BPE on text and write its encoder.json and vocab.bpe to the folder OUT.
 
-    The vocabulary is for models that are trained from scratch; a fine-tuned model keeps its own.
+    The vocabulary is for models that are trained from scratch; a fine-tuned model retains its vocabulary.
     """
-    from gpt2.cli.progress_bars import READING, bar  # needs packages, which --help does not
+    from gpt2.cli.progress_bars import READING, bar  # imports packages that --help does not need
     from gpt2.data import documents, train_bpe
 
     if not flags.out:

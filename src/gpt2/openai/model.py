@@ -77,7 +77,7 @@ def variables(hparams: CheckedHParams, scope: Any, reuse: Any) -> transformer.We
     with v1.variable_scope(scope, reuse=reuse):
         for name, shape in hparams.weight_shapes().items():
             variable = v1.get_variable(name.removeprefix(PREFIX), file_shape(name, shape), initializer=_new(name))
-            # The reshaped tensor is read once, not in each step of a loop.
+            # The reshape lets a loop read the variable once, not in each step.
             named_weights.append((name, tf.reshape(variable, shape)))
     return nest(named_weights)
 

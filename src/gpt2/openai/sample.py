@@ -22,28 +22,28 @@ from gpt2.request import Sampling, require_integer
 
 
 def top_k_logits(logits: tf.Tensor, k: Any) -> tf.Tensor:
-    """Replace all but the k largest logits of each row by -1e10.
+    """Replace all logits of each row, except the k largest, with -1e10.
 
     Args:
-        logits: [B, V].
-        k: Number of logits to retain, ties by lowest id; 0 keeps all.
+        logits: The logits [B, V].
+        k: Number of logits to retain, ties by lowest id; 0 retains all.
 
     Returns:
-        [B, V].
+        The filtered logits [B, V].
     """
     batch, n_vocab = tf.unstack(tf.shape(logits))
     return tf.cond((k > 0) & (k < n_vocab), lambda: _keep_largest(logits, tf.fill([batch], k)), lambda: logits)
 
 
 def top_p_logits(logits: tf.Tensor, p: Any) -> tf.Tensor:
-    """Replace all logits outside of each row's nucleus (Holtzman et al. 2019) by -1e10.
+    """Replace all logits outside of each row's nucleus (Holtzman et al. 2019) with -1e10.
 
     Args:
-        logits: [B, V].
-        p: Probability that the nucleus has to reach; 0 and 1 keep all.
+        logits: The logits [B, V].
+        p: Probability that the nucleus has to reach; 0 and 1 retain all.
 
     Returns:
-        [B, V].
+        The filtered logits [B, V].
     """
 
     def keep_nucleus() -> tf.Tensor:
@@ -55,7 +55,12 @@ def top_p_logits(logits: tf.Tensor, p: Any) -> tf.Tensor:
 
 
 def _keep_largest(logits: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """Replace all but the `counts` [B] largest of each row of logits [B, V] by -1e10."""
+    """Replace all logits of each row, except the largest ones, with -1e10.
+
+    Args:
+        logits: The logits [B, V].
+        counts: Number of logits to retain in each row [B].
+    """
     values, ids = tf.math.top_k(logits, tf.reduce_max(counts))  # breaks ties by lowest id
     values = tf.where(tf.sequence_mask(counts, tf.shape(ids)[1]), values, transformer.MASKED_SCORE)
     rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
@@ -121,11 +126,11 @@ def choose_token(logits: tf.Tensor, draw: Callable, temperature: Any, top_k: Any
     """Choose the next id for each row of logits.
 
     Args:
-        logits: [B, V].
+        logits: The logits [B, V].
         draw: Function that draws ids [B] from filtered logits [B, V], such as `draw_categorical`.
         temperature: Divides the logits; 0 is greedy.
-        top_k: Number of largest logits to retain; 0 keeps all.
-        top_p: Probability that the kept logits have to reach; 0 and 1 keep all.
+        top_k: Number of largest logits to retain; 0 retains all.
+        top_p: Probability that the retained logits have to reach; 0 and 1 retain all.
 
     Returns:
         The ids [B].

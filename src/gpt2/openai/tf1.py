@@ -18,7 +18,7 @@ from gpt2 import tensorflow_startup
 
 INSTALLED_PACKAGES = {"site-packages", "dist-packages"}  # parts of the paths of installed code
 GRAPH_ADVICE = (
-    "put it inside `with tf.Graph().as_default():` or `with tf.compat.v1.Session() as sess:`, or call"
+    "put the code inside `with tf.Graph().as_default():` or `with tf.compat.v1.Session() as sess:`, or call"
     " tf.compat.v1.disable_eager_execution() at the start of the program"
 )
 
@@ -36,17 +36,22 @@ def install_v1_names() -> None:
 
 def _add_names(tf: ModuleType) -> None:
     v1 = tf.compat.v1
-    for module, old in ((tf, v1), (tf.train, v1.train), (tf.saved_model, v1.saved_model), (tf.summary, v1.summary)):
-        vars(module).setdefault("__getattr__", functools.partial(_find_old_name, module, old))
+    for module, v1_module in (
+        (tf, v1),
+        (tf.train, v1.train),
+        (tf.saved_model, v1.saved_model),
+        (tf.summary, v1.summary),
+    ):
+        vars(module).setdefault("__getattr__", functools.partial(_find_v1_name, module, v1_module))
 
 
-def _find_old_name(module: ModuleType, old: ModuleType, name: str) -> Any:
+def _find_v1_name(module: ModuleType, v1_module: ModuleType, name: str) -> Any:
     """Return an attribute that a module of TensorFlow 2 lacks from the same module of TensorFlow 1."""
     caller_path = Path(sys._getframe(1).f_globals.get("__file__") or "").parts
-    if name.startswith("_") or INSTALLED_PACKAGES & {*caller_path} or not hasattr(old, name):
+    if name.startswith("_") or INSTALLED_PACKAGES & {*caller_path} or not hasattr(v1_module, name):
         raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-    if module.__name__.endswith(".summary"):  # the names that both versions have mean different things
-        raise AttributeError(f"tf.summary.{name} is TensorFlow 1's: write import tensorflow.compat.v1 as tf")
+    if module.__name__.endswith(".summary"):  # names of both versions have different meanings
+        raise AttributeError(f"tf.summary.{name} belongs to TensorFlow 1: write import tensorflow.compat.v1 as tf")
     if name == "placeholder" and sys.modules["tensorflow"].executing_eagerly():
         raise AttributeError(f"tf.placeholder is part of a graph, and there is none: {GRAPH_ADVICE}")
-    return getattr(old, name)
+    return getattr(v1_module, name)
