@@ -78,7 +78,7 @@ def copy_checkpoint_to_gdrive(
     """
     folder = _run_folder(run_name, checkpoint_folder)
     if not files.is_folder(folder):
-        raise GPT2Error(f"there is no run {folder} to copy")
+        raise GPT2Error(f"there is no run {folder} to copy; give the run_name of an existing run")
     if copy_folder:
         mirror_run(folder, drive_path(str(folder)))
         return

@@ -72,7 +72,7 @@ def evaluate(
     """
     spans = [span for passage in passages if (span := _last_word(model, passage))]
     if not spans:
-        raise GPT2Error("there is no passage of at least two words")
+        raise GPT2Error("there is no passage of at least two words; give whole passages")
     correct = 0
     nats = 0.0
     for done, span_scores in enumerate(scoring.score_spans(model.backend, spans, RANKS), start=1):

@@ -67,7 +67,9 @@ def moved_aside(folder):
 def test_a_newer_local_run_is_moved_aside_by_a_folder_from_drive(mounted, train):
     train(mounted / RUN, 1000)
     train(RUN, 2000)
-    with pytest.warns(UserWarning, match=r"the previous run in checkpoint/run1 is now .*run1-until-.*the copy replaces it"):
+    with pytest.warns(
+        UserWarning, match=r"the previous run in checkpoint/run1 is now .*run1-until-.*the copy replaces it"
+    ):
         gpt2.copy_checkpoint_from_gdrive(copy_folder=True)
     assert (value(RUN), [value(path) for path in moved_aside(RUN)]) == (1000, [2000])
     gpt2.copy_checkpoint_from_gdrive(copy_folder=True)  # the second copy has nothing to do

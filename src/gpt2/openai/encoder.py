@@ -52,5 +52,7 @@ def get_encoder(model_name: str, models_dir: str = DEFAULT_MODELS_DIR) -> Encode
     """
     vocabulary = find_vocabulary(str(model_name), str(models_dir))
     if not isinstance(vocabulary, encoder.Encoder):
-        raise UsageError(f"{model_name} has no byte-level BPE vocabulary, which OpenAI's modules need")
+        raise UsageError(
+            f"{model_name} has no byte-level BPE vocabulary, which OpenAI's modules need; use gpt2.generate instead"
+        )
     return Encoder(vocabulary.ids_of, vocabulary.merges())
