@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how good a model is."""
+"""Measure a model with the paper's tasks or on any text."""
 
 import sys
 from pathlib import Path

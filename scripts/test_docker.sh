@@ -12,7 +12,7 @@ BANNER='======================================== SAMPLE 1 ======================
 PROMPT='Model prompt >>> '
 
 main() {
-    [ "$(id -u)" = 0 ] || fail "root is needed to make the base image"
+    [ "$(id -u)" = 0 ] || fail "this script builds a base image and must run as root"
     type -P buildah debootstrap >/dev/null || fail "buildah or debootstrap is missing: apt-get install them"
     [ -x "$PYTHON" ] || fail "$PYTHON is missing; type: make test-docker"
     check_gpu_difference
@@ -52,7 +52,7 @@ clean_up() {
     rm -rf --one-file-system "$WORK"
 }
 
-# Comments and empty lines may differ.
+# Compares the two Dockerfiles, except for comments and empty lines.
 check_gpu_difference() {
     local others
     others=$(diff <(grep '^[^#]' Dockerfile.cpu) <(grep '^[^#]' Dockerfile.gpu) |
@@ -136,8 +136,8 @@ check_tutorial() {
 check_downloads() {
     local line='docker build --build-arg MODEL=none --tag gpt-2 -f Dockerfile.cpu .' none
     { echo "FROM localhost/$IMAGE" && echo 'RUN rm -r models' && sed -n '/^ARG MODEL=/,$p' Dockerfile.cpu; } >"$WORK/again"
-    ! build --build-arg BASE_URL=http://127.0.0.1:9 -f "$WORK/again" "$WORK/server" || fail "a failed download builds"
-    grep -qF -- "$line" "$WORK/log" || fail "the line to type is missing: $(tail -n 20 "$WORK/log")"
+    ! build --build-arg BASE_URL=http://127.0.0.1:9 -f "$WORK/again" "$WORK/server" || fail "the build succeeds although the download fails"
+    grep -qF -- "$line" "$WORK/log" || fail "the log does not suggest the command for an image without a model: $(tail -n 20 "$WORK/log")"
     grep -q '^error: checkpoint of 124M could not be downloaded' "$WORK/log" || fail "$(tail -n 20 "$WORK/log")"
     build --build-arg MODEL=none --tag none -f "$WORK/again" "$WORK/server" || fail "none: $(tail -n 20 "$WORK/log")"
     none=$(buildah from --pull-never none)
@@ -192,7 +192,7 @@ assert answer["usage"]["completion_tokens"] == 3, answer
 page = httpx.get(sys.argv[1])
 assert page.status_code == 200 and "<textarea" in page.text, page.text' "$url" >"$WORK/log" 2>&1 ||
         fail "the server: $(cat "$WORK/serving" "$WORK/log")"
-    wait $! && grep -qx stopped "$WORK/serving" || fail "the server's end: $(cat "$WORK/serving")"
+    wait $! && grep -qx stopped "$WORK/serving" || fail "the server did not stop cleanly: $(cat "$WORK/serving")"
 }
 
 expect_in_output() {

@@ -214,7 +214,7 @@ def _history(folder: Path) -> bytes:
 
 
 def _update_files(source: Path, target: Path, place_file: Callable[[Path, Path], None]) -> None:
-    """Place each finished file of `source` that differs in `target`."""
+    """Put each finished file of `source` that is missing or different in `target` into `target`."""
     paths = (path for path in sorted(source.rglob("*")) if path.is_file() and path.name != LOCK_FILE)
     names = [path.relative_to(source) for path in paths]
     names = [name for name in names if name.suffix != ".part" and not _is_unfinished(name)]

@@ -111,7 +111,7 @@ def _new_tokens(sess: Session, prefix: str | None, length: Any) -> int:
 def _finished_texts(
     sess: Session, requests: Iterable[Request], batch_size: int, shown_prefix: str, truncate: str | None
 ) -> Iterator[str]:
-    """Yield the texts after `shown_prefix`, up to `truncate`, which may start within the prefix."""
+    """Yield the texts, each with `shown_prefix` before it and cut at `truncate`, which may start in the prefix."""
     for new_text in generate_texts(sess.model, requests, batch_size):
         text = shown_prefix + new_text
         yield (text.split(truncate, 1)[0] if truncate else text).lstrip("\n")

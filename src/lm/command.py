@@ -193,7 +193,7 @@ DESCRIPTIONS = {
 }
 ARGUMENT_HELP = {
     "corpora": "folders with the subfolders train, valid and test, each with .txt files",
-    "sp_text": "file for the vocabulary's training text; an existing file is used as it is",
+    "sp_text": "file for the vocabulary's training text; an existing file is used unchanged",
     "sp_model_prefix": "start of the names of the vocabulary's files, PREFIX.model and PREFIX.vocab",
     "sp_model": "the vocabulary, PREFIX.model",
     "output": "folder for the files of ids",

@@ -74,7 +74,7 @@ def top_next_ids(model: Model, ids: Sequence[int], count: int) -> list[tuple[int
 
     Args:
         model: The model.
-        ids: The ids of the text; if it is longer than the window, its end counts.
+        ids: The ids of the text; if it is longer than the window, only its end is used.
         count: Number of ids to return.
     """
     with Batch(model.backend, model.prefixes) as batch:
@@ -87,7 +87,7 @@ def text_log_probs(model: Model, texts: Iterable[Sequence[int] | np.ndarray]) ->
 
     Args:
         model: The model.
-        texts: The ids of each text [T], from 2 to n_ctx + 1 of them.
+        texts: The ids of each text [T], with T from 2 to n_ctx + 1.
     """
     spans = (scoring.Span(np.asarray(ids), len(ids) - 1) for ids in texts)
     return (span_scores.logprobs for span_scores in scoring.score_spans(model.backend, spans))

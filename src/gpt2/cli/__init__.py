@@ -1,1 +1,1 @@
-"""The common parts of the commands: parsing, help, errors in one line, progress bars, and loading of the model."""
+"""The common parts of the commands: parsing, help, one-line errors, progress bars and model loading."""

@@ -1,4 +1,4 @@
-"""The parts of a bulk job: its prompts, its output, the processes that generate, and its progress."""
+"""The parts of a bulk job: its prompts, its output, its executor and its progress."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def open_output(
         if settings["seed"] is None and job_journal.settings is not None:
             seed = int(job_journal.settings.get("seed", seed))
         job.start(job_journal, expanded, {**settings, "seed": seed}, source)
-        with output.open_output(expanded, file_form, job_journal) as opened:
-            yield opened, seed
+        with output.open_output(expanded, file_form, job_journal) as job_output:
+            yield job_output, seed
 
 
 @contextlib.contextmanager
@@ -149,14 +149,14 @@ def bar(n_done: int, progress: SourceProgress) -> Iterator[Callable[[JobTotals],
     from tqdm import tqdm
 
     start = time.monotonic()
-    with tqdm(desc="Generating", unit=" rows", initial=n_done, ncols=WIDTH, mininterval=0.5) as shown:
+    with tqdm(desc="Generating", unit=" rows", initial=n_done, ncols=WIDTH, mininterval=0.5) as progress_bar:
 
         def report(totals: JobTotals) -> None:
             share = progress.share()
-            shown.total = round(progress.rows / share) if share else None
+            progress_bar.total = round(progress.rows / share) if share else None
             tokens_per_second = totals.tokens / max(1e-9, time.monotonic() - start)
-            shown.set_postfix_str(f"{tokens_per_second:.0f} tokens/s", refresh=False)
-            shown.update(n_done + totals.rows - shown.n)
+            progress_bar.set_postfix_str(f"{tokens_per_second:.0f} tokens/s", refresh=False)
+            progress_bar.update(n_done + totals.rows - progress_bar.n)
 
         yield report
 

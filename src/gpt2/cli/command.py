@@ -30,7 +30,7 @@ def main(command: Command, argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     Args:
-        command: A function whose parameters are its flags, or whose only parameter is a dataclass of them.
+        command: A function; its parameters are the flags, or its only parameter is a dataclass of the flags.
         argv: The arguments; by default the arguments of this process.
     """
 
@@ -115,6 +115,6 @@ def print_error_line(line: str) -> None:
 
 
 def discard_output(stream: TextIO) -> None:
-    """Redirect a stream without a reader to /dev/null, so that Python's own flush at exit is silent."""
+    """Redirect a stream to /dev/null after its reader has closed, since Python's flush at exit would fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

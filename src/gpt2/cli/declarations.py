@@ -76,7 +76,7 @@ def flag_of(annotation: Any) -> Flag:
 
 
 def _without_none(declared: Any) -> Any:
-    """Return X for `X | None`, and any other type as it is."""
+    """Return X for `X | None`, and any other type unchanged."""
     if typing.get_origin(declared) in (types.UnionType, typing.Union):
         return next(kind for kind in typing.get_args(declared) if kind is not type(None))
     return declared

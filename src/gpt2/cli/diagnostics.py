@@ -123,7 +123,7 @@ def largest_error(directory: ModelDir | None, threads: int | None = None) -> flo
             segments = [Segment(prefilled, 0, tokens[: i + 1]), Segment(decoded, i, tokens[i : i + 1])]
             errors.append(np.abs(backend.extend(pool, segments).values - expected[i]).max())
     if not errors:
-        raise GPT2Error("there is no backend: install TensorFlow, or a C++ compiler for the native step")
+        raise GPT2Error("no backend is available: install TensorFlow, or a C++ compiler for the native step")
     return float(max(errors))
 
 
@@ -171,9 +171,9 @@ def _package_versions() -> Iterator[str]:
 
 
 def describe_processor() -> str:
-    """Return the processor's name, the cores of this process and the instruction sets that matter here.
+    """Return the processor's name, the cores of this process and the CPU features that speed up computation.
 
-    If the system reports it, the number of physical cores is included: two cores may be threads of one.
+    If the system reports it, the number of physical cores is included: two cores may be threads of one physical core.
     """
     flags = devices.cpu_flags()
     features = [feature for feature in CPU_FEATURES if feature in flags] or [platform.machine()]

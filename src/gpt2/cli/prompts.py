@@ -56,11 +56,11 @@ def _read_line() -> str:
 
 
 def read_prompt(prompt_file: str, encoding: str) -> str:
-    """Return the text of a file, or of stdin if it is `-`, without the newline that ends its last line.
+    """Return the text of a file, or of stdin if it is `-`, without its last newline.
 
     Raises:
         GPT2Error: The file cannot be read.
-        UsageError: The text is longer than any prompt.
+        UsageError: The text is longer than MAX_PROMPT_BYTES.
     """
     try:
         if prompt_file == "-":

@@ -69,9 +69,9 @@ class SampleStream:
         """Print samples under numbered banners.
 
         Args:
-            prompt: The text to continue; None starts from nothing.
+            prompt: The text to continue; None generates text without a prompt.
             length: New tokens of each sample.
-            count: Number of samples; None is endless.
+            count: Number of samples; None generates samples without end.
             interruptible: Whether Ctrl-C only ends the sample that is being generated, not the program.
         """
         request = dataclasses.replace(self.request, prompt=prompt, length=length)

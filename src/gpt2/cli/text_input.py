@@ -1,4 +1,4 @@
-"""The text that a command reads: files, stdin, or the text itself."""
+"""Text input of a command: files, stdin, or a text on the command line."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _select_tasks(flags: EvaluateFlags, source: TextInput) -> Sequence[Task]:
 
     if source.is_given == (flags.tasks is not None):
         names = ", ".join(tasks.TASKS)
-        raise UsageError(f"give tasks, or a text as in_text or text; the tasks are {names}, and all")
+        raise UsageError(f"give either tasks or a text (in_text or text); the tasks are {names}, or all")
     if source.is_given and flags.limit is not None:
         raise UsageError("limit is for tasks; shorten your own text instead")
     selected = [] if flags.tasks is None else tasks.select_tasks(flags.tasks)

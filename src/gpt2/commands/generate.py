@@ -119,8 +119,8 @@ def generate(flags: GenerateFlags) -> None:
     """Generate a text for each prompt of a file: text with one prompt per line, JSON lines, CSV or Parquet.
 
     The same command resumes an interrupted job and generates no row twice. The rows of JSON lines may have their own
-    settings, by OpenAI's names. Each text depends only on its prompt, its settings and its seed; a row without a seed
-    has the seed of the job and its own number.
+    settings, under OpenAI's names. Each text depends only on its prompt, settings and seed; a row without a seed
+    uses the job's seed and its row number.
     """
     from gpt2.bulk import file_formats, job
     from gpt2.bulk.row_queue import RowQueue

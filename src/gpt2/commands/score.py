@@ -66,7 +66,7 @@ def score_text(flags: ScoreFlags) -> None:
 
     If no text is given, it is read from stdin. Log-probabilities are natural logarithms; rank 1 is the most likely
     token, and a unit of several tokens has the largest of their ranks. Each token sees at least half a window of
-    context, unless --stride says otherwise; <|endoftext|> precedes each text. --next 20 lists the 20 most likely next
+    context, unless --stride is given; <|endoftext|> precedes each text. --next 20 lists the 20 most likely next
     tokens instead.
     """
     model = ModelChoice(flags.model_name, flags.models_dir, flags.precision, flags.threads, not flags.no_cache)

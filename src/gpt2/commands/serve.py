@@ -57,10 +57,10 @@ class ServeFlags:
     ] = ()
     batch_size: Annotated[
         int,
-        Flag(help="texts that are generated together, for each model", minimum=1),
+        Flag(help="number of texts that each model generates together", minimum=1),
     ] = defaults.BATCH_SIZE
     queue: Annotated[
-        int, Flag(help="requests that may wait, for each model; further requests get HTTP 429", minimum=0)
+        int, Flag(help="number of requests that may wait for each model; further requests get HTTP 429", minimum=0)
     ] = defaults.QUEUE_SIZE
     max_tokens: Annotated[int, Flag(help="maximum number of new tokens of a text", minimum=1)] = defaults.MAX_TOKENS
     max_body: Annotated[int, Flag(help="maximum size of a request, in bytes", minimum=1)] = defaults.MAX_BODY_BYTES
