@@ -25,7 +25,7 @@ JSON_LINES = ".jsonl"
 class LambadaResult(NamedTuple):
     """Totals over the last words of passages."""
 
-    correct: int  # number of words whose pieces are all the most likely ones
+    correct: int  # number of words of which every piece is the most likely one
     words: int
     nats: float  # sum of the negative log-probabilities of the words
 

@@ -30,7 +30,7 @@ def parse(command: Command, argv: Sequence[str]) -> dict[str, Any] | None:
     """Return the values of the typed flags, converted to the flags' types.
 
     Args:
-        command: The function whose parameters, or whose dataclass, declare the flags.
+        command: The function that declares the flags, by its parameters or by a dataclass.
         argv: The arguments, without the program's name.
 
     Returns:
