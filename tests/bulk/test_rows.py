@@ -1,4 +1,4 @@
-"""What a row asks for."""
+"""Rows, their settings and their errors."""
 
 import dataclasses
 
@@ -10,14 +10,14 @@ from gpt2.request import Request, Sampling
 JOB = RowDefaults(Request(None, 20, Sampling(top_k=40), seed=7, end_of_text=True))
 
 
-def row(values, asked=JOB, number=3, settings=True):
-    return parse_row(InputRecord(number, values, settings), asked)
+def row(values, defaults=JOB, number=3, settings=True):
+    return parse_row(InputRecord(number, values, settings), defaults)
 
 
 def test_a_row_without_settings_has_the_jobs_and_its_own_number():
-    found = row({"prompt": "the cat"})
-    assert found.requests == (dataclasses.replace(JOB.request, prompt="the cat", sample=3),)
-    assert (found.number, found.id, found.logprobs, found.error) == (3, 3, None, "")
+    parsed = row({"prompt": "the cat"})
+    assert parsed.requests == (dataclasses.replace(JOB.request, prompt="the cat", sample=3),)
+    assert (parsed.number, parsed.id, parsed.logprobs, parsed.error) == (3, 3, None, "")
 
 
 def test_settings_of_a_row():
@@ -43,20 +43,20 @@ def test_each_text_of_a_row_has_its_own_random_numbers():
 
 def test_openai_rows():
     body = {"model": "gpt2", "prompt": ["the", "a cat"], "n": 2, "max_tokens": 3, "logprobs": 0, "user": "me"}
-    found = row({"custom_id": "x-1", "method": "POST", "url": "/v1/completions", "body": body})
-    assert (found.id, found.is_openai, found.logprobs) == ("x-1", True, 0)
-    assert [(one.prompt, one.length) for one in found.requests] == [("the", 3)] * 2 + [("a cat", 3)] * 2
-    assert len({one.sample for one in found.requests}) == 4
+    parsed = row({"custom_id": "x-1", "method": "POST", "url": "/v1/completions", "body": body})
+    assert (parsed.id, parsed.is_openai, parsed.logprobs) == ("x-1", True, 0)
+    assert [(request.prompt, request.length) for request in parsed.requests] == [("the", 3)] * 2 + [("a cat", 3)] * 2
+    assert len({request.sample for request in parsed.requests}) == 4
     assert row({"custom_id": "x", "body": {"prompt": [5, 6, 7]}}).requests[0].prompt == [5, 6, 7]
     assert row({"custom_id": "x", "body": {"prompt": None}}).requests[0].prompt is None
 
 
 def test_templates_and_names_of_columns():
-    asked = dataclasses.replace(JOB, template="{brand} {name}: {{}}", id_column="name")
-    found = row({"name": "kettle", "brand": 3}, asked, settings=False)
-    assert (found.requests[0].prompt, found.id) == ("3 kettle: {{}}", "kettle")
+    defaults = dataclasses.replace(JOB, template="{brand} {name}: {{}}", id_column="name")
+    parsed = row({"name": "kettle", "brand": 3}, defaults, settings=False)
+    assert (parsed.requests[0].prompt, parsed.id) == ("3 kettle: {{}}", "kettle")
     assert row({"q": "the"}, dataclasses.replace(JOB, column="q")).requests[0].prompt == "the"
-    assert "'brand'" in row({"name": "kettle"}, asked).error
+    assert "'brand'" in row({"name": "kettle"}, defaults).error
 
 
 WRONG = [
@@ -90,8 +90,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("values", "said"), WRONG, ids=[said for _, said in WRONG])
-def test_what_is_wrong_is_the_rows_error(values, said):
-    found = row(values)
-    assert said in found.error and not found.requests
-    assert found.id == values.get("custom_id", 3)
+@pytest.mark.parametrize(("values", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_an_invalid_row_has_an_error(values, message):
+    parsed = row(values)
+    assert message in parsed.error and not parsed.requests
+    assert parsed.id == values.get("custom_id", 3)

@@ -11,14 +11,14 @@ from gpt2.bulk.source import PromptSource, SourceProgress, read_records
 from gpt2.errors import GPT2Error, UsageError
 
 
-def read(path, form="text", **more):
-    return list(read_records(PromptSource(str(path), form, **more), SourceProgress()))
+def read(path, file_format="text", **options):
+    return list(read_records(PromptSource(str(path), file_format, **options), SourceProgress()))
 
 
-def prompts(path, form="text", **more):
-    found = read(path, form, **more)
-    assert [one.number for one in found] == list(range(len(found)))
-    return [one.error or one.values["prompt"] for one in found]
+def prompts(path, file_format="text", **options):
+    records = read(path, file_format, **options)
+    assert [record.number for record in records] == list(range(len(records)))
+    return [record.error or record.values["prompt"] for record in records]
 
 
 @pytest.fixture
@@ -61,14 +61,14 @@ def test_latin_1_is_the_error_of_its_row(file):
 
 
 def test_json_lines(file):
-    found = read(file('{"prompt": "a"}\n\n{"prompt"\n[1]\n3\n{"prompt": "b", "n": 2}'), "jsonl")
-    assert [one.values for one in found if not one.error] == [{"prompt": "a"}, {"prompt": "b", "n": 2}]
-    assert [one.error[:9] for one in found if one.error] == ["not JSON:", "not an ob", "not an ob"]
-    assert all(one.has_settings for one in found) and [one.number for one in found] == [0, 1, 2, 3, 4]
+    records = read(file('{"prompt": "a"}\n\n{"prompt"\n[1]\n3\n{"prompt": "b", "n": 2}'), "jsonl")
+    assert [record.values for record in records if not record.error] == [{"prompt": "a"}, {"prompt": "b", "n": 2}]
+    assert [record.error[:9] for record in records if record.error] == ["not JSON:", "not an ob", "not an ob"]
+    assert all(record.has_settings for record in records) and [record.number for record in records] == [0, 1, 2, 3, 4]
     assert "not JSON" in prompts(file("[" * 100000), "jsonl")[0]
 
 
-def test_a_row_that_is_far_too_long_is_no_end(file, monkeypatch):
+def test_a_row_that_is_too_long_does_not_end_the_file(file, monkeypatch):
     monkeypatch.setattr(source, "MAX_ROW_CHARACTERS", 100)
     assert prompts(file("a\n" + "x" * 1000 + "\nb\n")) == ["a", "more than 100 characters", "b"]
     with pytest.raises(GPT2Error, match="a row has more than 100 characters"):
@@ -77,10 +77,10 @@ def test_a_row_that_is_far_too_long_is_no_end(file, monkeypatch):
 
 def test_csv(file):
     path = file('name,price\n"kettle, red",3\n\n"two\nlines",4\nshort\n1,2,3\n')
-    found = read(path, "csv")
-    assert [one.values["prompt"] for one in found] == ["kettle, red", "two\nlines", "short", "1"]
-    assert found[0].values == {"prompt": "kettle, red", "name": "kettle, red", "price": "3"}
-    assert [one.error for one in found] == ["", "", "", "3 columns, but the first row has 2"]
+    records = read(path, "csv")
+    assert [record.values["prompt"] for record in records] == ["kettle, red", "two\nlines", "short", "1"]
+    assert records[0].values == {"prompt": "kettle, red", "name": "kettle, red", "price": "3"}
+    assert [record.error for record in records] == ["", "", "", "3 columns, but the first row has 2"]
     assert prompts(file("id,prompt\n7,a\n"), "csv") == ["a"]
     assert prompts(file("a\nb\n"), "csv", header=False) == ["a", "b"]
     with pytest.raises(UsageError, match="has no column 'what'; it has a"):
@@ -94,9 +94,9 @@ def test_parquet(tmp_path):
     path, rows = tmp_path / "in.parquet", [{"name": f"item {i}", "price": i} for i in range(1000)]
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     progress = SourceProgress()
-    found = read_records(PromptSource(str(path), "parquet"), progress)
-    assert next(found).values == {"prompt": "item 0", **rows[0]} and progress.share() == 0.001
-    assert [one.values["price"] for one in found] == list(range(1, 1000)) and progress.share() == 1
+    records = read_records(PromptSource(str(path), "parquet"), progress)
+    assert next(records).values == {"prompt": "item 0", **rows[0]} and progress.share() == 0.001
+    assert [record.values["price"] for record in records] == list(range(1, 1000)) and progress.share() == 1
     with pytest.raises(UsageError, match="no column 'what'"):
         read(path, "parquet", column="what")
     path.write_bytes(b"PAR1 nothing")
@@ -109,18 +109,18 @@ def test_stdin(monkeypatch):
     assert prompts("-") == ["a", "b"]
 
 
-def test_an_input_that_grows_is_read_to_its_last_whole_row(file):
+def test_a_growing_input_is_read_to_its_last_complete_row(file):
     path = file("a\nb\n")
-    found = read_records(PromptSource(str(path), "text"), SourceProgress())
-    assert next(found).values == {"prompt": "a"}
-    with path.open("a") as more:
-        more.write("c\nhalf a li")
+    records = read_records(PromptSource(str(path), "text"), SourceProgress())
+    assert next(records).values == {"prompt": "a"}
+    with path.open("a") as file_to_grow:
+        file_to_grow.write("c\nhalf a li")
     with pytest.warns(UserWarning, match="has grown while it was read") as warned:
-        assert [one.values["prompt"] for one in found] == ["b", "c"]
+        assert [record.values["prompt"] for record in records] == ["b", "c"]
     assert len(warned) == 1
 
 
-def test_what_is_not_there(tmp_path):
+def test_invalid_sources(tmp_path):
     with pytest.raises(GPT2Error, match="No such file"):
         source.check_source(PromptSource(str(tmp_path / "none"), "text"))
     with pytest.raises(UsageError, match="Parquet is read from files"):

@@ -1,4 +1,4 @@
-"""Jobs of the tiny model: how they are started, and what is looked at in their output."""
+"""Helpers that run jobs with the tiny model and read their output."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FIXED = ["--seed=1", "--length=6", "--top_k=40"]
 
 
 def run(prompts: Any, out: Any, *flags: str) -> int:
-    """The exit status of the command."""
+    """Run the command and return its exit status."""
     return command.main(module.generate, [str(prompts), str(out), *flags])
 
 
 def command_line(*arguments: Any) -> list[str]:
-    """The command as a process of its own, whose Parquet files are as small as those of the tests are."""
+    """Return the command line of a separate process that writes Parquet files of PART_ROWS rows."""
     code = f"""
 import runpy, sys
 sys.path.insert(0, {str(SCRIPT.parents[1] / "src")!r})
@@ -40,7 +40,7 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
 
 
 def ragged(count: int, seed: int = 1, own_seeds: bool = False) -> list[dict[str, Any]]:
-    """Rows of all lengths and settings, greedy and sampled; some with stops, some with several texts."""
+    """Return rows of various lengths and settings: greedy and sampled, with stop strings, with several texts."""
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -69,7 +69,7 @@ def cells(path: Path) -> list[dict[str, str]]:
 
 
 def content(out: Path) -> Any:
-    """What is in an output, whatever its form; the lines of JSON in one order."""
+    """Return the content of an output of any format; JSON lines are sorted."""
     if out.is_dir():
         from pyarrow import parquet
 

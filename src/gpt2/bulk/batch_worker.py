@@ -14,7 +14,7 @@ from gpt2.errors import GPT2Error, UsageError
 from gpt2.request import Prompt
 from gpt2.text_batch import Model, TextBatch, TextChunk, encode_prompt, prepare
 
-TEXTS_PER_SLOT = 2  # a text that is being generated, and another one that waits for its slot
+TEXTS_PER_SLOT = 2  # one that is being generated, and one that waits for the slot
 
 
 class GeneratedText(NamedTuple):
@@ -44,13 +44,13 @@ class FinishedRow(NamedTuple):
 
 
 class RunningRow:
-    """A row whose texts have not all ended.
+    """A row with unfinished texts.
 
     Attributes:
         row: The row.
         prompt_ids: The prompt's ids for each text.
-        texts: The texts; None for each that has not ended.
-        chunks: For each text that has not ended, its chunks so far.
+        texts: The texts; None for each unfinished text.
+        chunks: The chunks so far of each unfinished text; empty for a finished text.
     """
 
     def __init__(self, row: JobRow, prompt_ids: Sequence[Sequence[int]]) -> None:
@@ -121,7 +121,7 @@ class BatchWorker:
         """Return the ids of each prompt.
 
         Raises:
-            UsageError: A prompt does not fit into the window, or has ids outside the vocabulary.
+            UsageError: A prompt is longer than the window, or has ids outside the vocabulary.
         """
         n_ctx = self.model.hparams.n_ctx
         n_vocab = self.model.hparams.n_vocab
@@ -152,7 +152,7 @@ class BatchWorker:
         return rejected
 
     def _drop(self, rejected: RunningRow) -> None:
-        """Stop all texts of a row of which one was rejected."""
+        """Stop all texts of a row with a rejected text."""
         self.waiting = collections.deque(entry for entry in self.waiting if entry[0] is not rejected)
         for number in [number for number, (row, _) in self.running.items() if row is rejected]:
             del self.running[number]

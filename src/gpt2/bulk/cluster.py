@@ -29,7 +29,7 @@ class ClusterWorker:
     """A Ray actor: the worker on one machine of the cluster."""
 
     def __init__(self, config: WorkerConfig) -> None:
-        """Keep the configuration; `load` loads the model."""
+        """Store the configuration; `load` loads the model."""
         self.config = config
 
     def load(self) -> None:
@@ -72,7 +72,7 @@ class RayCluster:
     """
 
     def __init__(self, config: WorkerConfig, address: str) -> None:
-        """Prepare a group; a `with` block connects it with the cluster.
+        """Prepare a group; a `with` block connects it to the cluster.
 
         Args:
             config: The configuration of each worker. If it has no number of threads, each worker uses all cores.
@@ -93,7 +93,7 @@ class RayCluster:
         self.n_failed_starts = 0  # since the last successful one
 
     def __enter__(self) -> RayCluster:
-        """Connect with the cluster, and start a worker on each of its machines.
+        """Connect to the cluster, and start a worker on each of its machines.
 
         Raises:
             GPT2Error: There is no cluster at the address.

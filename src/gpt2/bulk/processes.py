@@ -25,7 +25,7 @@ RECEIVE_SECONDS = 1.0
 
 
 class WorkerProcess:
-    """A child process that runs a worker, and the connection with it.
+    """A child process that runs a worker, and the connection to it.
 
     Attributes:
         process: The process.
@@ -122,7 +122,7 @@ def run_worker(descriptor: int) -> None:
     """Run a worker in a child process until the parent closes the connection.
 
     Args:
-        descriptor: The file descriptor of the socket that connects it with its parent.
+        descriptor: The file descriptor of the socket that connects the process to its parent.
     """
     signal.signal(
         signal.SIGINT, signal.SIG_IGN

@@ -56,7 +56,7 @@ class RowQueue:
 
         Args:
             rows: All rows of the job, in the order of the input.
-            finished_numbers: The numbers of the finished rows, which are skipped; the output keeps adding to them.
+            finished_numbers: The numbers of the finished rows, which are skipped. The output adds to them.
         """
         self.rows: Iterator[JobRow] = iter(rows)
         self.finished_numbers = finished_numbers

@@ -38,7 +38,7 @@ class PromptSource(NamedTuple):
         file_format: One of `file_formats.FORMATS`.
         delimiter: Separator of prompts in a text file; None is the end of a line.
         encoding: The encoding.
-        header: Whether the first row of a csv file holds the names of the columns.
+        header: Whether the first row of a csv file has the names of the columns.
         column: The column of the prompts; None is `prompt` or, in a table without that column, the first one.
     """
 
@@ -115,7 +115,7 @@ def input_checksum(source: PromptSource, n_bytes: int | None = None) -> dict[str
 def read_records(source: PromptSource, progress: SourceProgress) -> Iterator[InputRecord]:
     """Yield the rows in their order; a row that cannot be read has an error.
 
-    If a file grows while it is read, an incomplete last row is left out, and a warning says that the file has grown.
+    If a file grows while it is read, an incomplete last row is skipped, and a warning says that the file has grown.
 
     Args:
         source: The input.
@@ -181,8 +181,8 @@ class _GrowthCheck:
     def warn(self) -> None:
         if self.has_grown():
             warnings.warn(
-                f"{self.name} has grown while it was read: the output has only rows that were complete; "
-                "run the same command again for the others",
+                f"{self.name} has grown while it was read; the output has only its complete rows; "
+                "run the same command again to generate the others",
                 stacklevel=2,
             )
 
