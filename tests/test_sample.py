@@ -245,10 +245,10 @@ def test_top_ids_are_sorted():
     "wrong, message",
     [
         ({"frequency_penalty": 3}, "frequency_penalty must be a number from -2 to 2 .0 is off., not 3"),
-        ({"presence_penalty": float("nan")}, "presence_penalty must be a number, not nan"),
+        ({"presence_penalty": float("nan")}, "presence_penalty must be a finite number, not nan"),
         ({"min_p": 1.5}, "min_p must be a number from 0 to 1 .0 is off., not 1.5"),
         ({"logit_bias": {-1: 2}}, "an id of logit_bias must be a whole number of at least 0, not -1"),
-        ({"logit_bias": {1: float("inf")}}, "logit_bias must be a number, not inf"),
+        ({"logit_bias": {1: float("inf")}}, "logit_bias must be a finite number, not inf"),
         ({"temperature": -1.0}, "temperature must be a number of 0 or more .0 is greedy., not -1.0"),
         ({"temperature": float("nan")}, "not nan"),
         ({"temperature": float("inf")}, "not inf"),

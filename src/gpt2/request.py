@@ -50,7 +50,7 @@ def check_number(name: str, value: Any) -> None:
         UsageError: The value is not a number, or it is infinity or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise UsageError(f"{name} must be a number, not {value!r}")
+        raise UsageError(f"{name} must be a finite number, not {value!r}")
 
 
 def require_integer(name: str, value: Any, minimum: int = 0) -> int:

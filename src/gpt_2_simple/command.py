@@ -60,7 +60,9 @@ class CommandFlags:
     prefix: Annotated[str | None, Flag(help="beginning of each text"), GENERATE] = None
     truncate: Annotated[str | None, Flag(help="end each text before this text"), GENERATE] = None
     include_prefix: Annotated[bool, Flag(help="include the prefix in the texts"), GENERATE] = True
-    sample_delim: Annotated[str, Flag(help="text after each text if a file has several"), GENERATE] = "=" * 20 + "\n"
+    sample_delim: Annotated[str, Flag(help="delimiter after each text if a file has several texts"), GENERATE] = (
+        "=" * 20 + "\n"
+    )
     # The old command did not have the following flags. They are passed on only if given.
     seed: Annotated[Seed, BOTH] = None
     precision: Annotated[str | None, flag_of(Precision), BOTH] = None

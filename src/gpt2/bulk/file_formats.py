@@ -110,7 +110,7 @@ def row_cells(finished: FinishedRow) -> Iterator[Iterator[Any]]:
 
 
 def _cell(value: Any, column_type: type) -> Any:
-    """Return a value of the column's type or None; JSON text for a value of another type, such as a prompt of ids."""
+    """Return None or a value of the column's type unchanged, and any other value, such as a prompt of ids, as JSON."""
     return value if value is None or isinstance(value, column_type) else json.dumps(value, ensure_ascii=False)
 
 

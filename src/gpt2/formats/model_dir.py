@@ -58,7 +58,7 @@ def describe_released_models() -> str:
 
 
 def search_path(models_dir: str = DEFAULT_MODELS_DIR) -> list[Path]:
-    """Return the folders in which models are searched, in order and without duplicates.
+    """Return the folders to search for models, in order and without duplicates.
 
     Args:
         models_dir: The folder to search. The default also covers the checkout and the installed models.

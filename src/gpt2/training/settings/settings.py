@@ -174,7 +174,9 @@ class TrainingSettings:
     n_layer: Annotated[int, Flag(help="number of transformer blocks of a new model", minimum=1)] = 6
     n_token_embd: Annotated[
         int | None,
-        Flag(help="width of a new model's token embeddings; n_embd if not given, less saves memory", minimum=1),
+        Flag(
+            help="width of a new model's token embeddings, n_embd if not given; a smaller width saves memory", minimum=1
+        ),
     ] = None
     threads: Threads = None
     multi_gpu: Annotated[bool, Flag(help="train on all GPUs of the machine, with batch_size windows on each")] = True
