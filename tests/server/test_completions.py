@@ -139,7 +139,7 @@ def test_no_prompt(client, native_tiny_model, prompt):
 @pytest.mark.parametrize(
     "body, status, message, param",
     [
-        ({"suffix": "x"}, 400, "forwards only", "suffix"),
+        ({"suffix": "x"}, 400, "forward only", "suffix"),
         ({"model": "none"}, 404, "model 'none' is not served here; choose one of: tiny", "model"),
         ({"n": 3, "best_of": 2}, 400, "at least n", "best_of"),
         ({"best_of": 2, "stream": True}, 400, "cannot be streamed", "best_of"),

@@ -56,7 +56,7 @@ def test_settings_that_need_more_memory():
 @pytest.mark.parametrize("name", ["batch_size", "accumulate_gradients", "val_batch_size"])
 def test_impossible_memory_is_rejected(name):
     settings = TrainingSettings("x", val_every=1, **{name: 10**9})
-    with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory and .* are free"):
+    with pytest.raises(GPT2Error, match=r"training will need about [\d,]+\.\d\d GB of memory, but .* are free"):
         estimate.check_resources(RELEASED_MODELS["124M"], settings)
 
 

@@ -34,7 +34,7 @@ def test_second_run_is_rejected_and_changes_nothing(run):
             status, _, err = run(stop_after=4, **flags)
             assert status == 1 and err.count("\n") == 1
             assert f"checkpoint/run1 is in use by another training run (process {os.getpid()} on " in err
-            assert "wait for it, end it, or give this one another run_name" in err
+            assert "wait for that run, end it, or give this run another run_name" in err
         assert read_files() == before
         assert generate.load(str(FOLDER)).hparams.n_ctx == 32
     assert not (FOLDER / run_lock.LOCK_FILE).exists()

@@ -92,7 +92,7 @@ def test_removed_folder_is_written_again(run):
     status, _, err = after_update(2, lambda: shutil.rmtree(folder), lambda: run(stop_after=4, val_every=3))
     assert (
         status == 0
-        and "warning: hparams.json, encoder.json, vocab.bpe missing in checkpoint/run1: the run writes" in err
+        and "warning: hparams.json, encoder.json, vocab.bpe missing from checkpoint/run1; the run writes" in err
     )
     assert before == {name: (folder / name).read_bytes() for name in before}
     assert generate.load("checkpoint/run1").hparams.n_ctx == 32

@@ -1,4 +1,4 @@
-"""Access control and counting: the ASGI applications that wrap the server's own.
+"""Access control and counting: ASGI middleware around the server's application.
 
 `RequestFilter` checks each request before the application sees it:
 
@@ -73,7 +73,7 @@ class RequestFilter:
         self.protected_paths = tuple(protected_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request: with an error, or as the application does."""
+        """Reject a request with an error, or pass it to the application."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
@@ -163,7 +163,7 @@ def _too_large(max_bytes: int) -> ApiError:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that delivers the body again, and then the news that the client has disconnected."""
+    """Return a `receive` that delivers the body again, and then the messages of `receive`."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive_again() -> Message:

@@ -1,4 +1,4 @@
-"""Requests and responses of /insight, the page's own API for the inside of a model.
+"""Requests and responses of /insight, the page's own API for token scores, attention and layer predictions.
 
 Shapes: T tokens, L layers, H heads, V vocabulary.
 """

@@ -1,7 +1,7 @@
 """The values inside a model, computed by the NumPy reference: attention, and the next token that each layer predicts.
 
-The engine has no hooks for this. The weights are read again from the model's files when they are first needed, and kept
-while they are used. There are weights of one model at a time, and one text is computed at a time.
+The engine has no hooks for this. The weights are read again from the model's files when they are first needed, and
+retained while they are used. There are weights of one model at a time, and one text is computed at a time.
 
 Shapes: T tokens, L layers, H heads, E embedding, V vocabulary.
 """
@@ -59,19 +59,19 @@ class LayerValues:
 
 
 def count_operations(hparams: HParams, n_tokens: int) -> float:
-    """Estimate how many additions and multiplications a text takes; most of them are for the layers' predictions."""
+    """Estimate the number of additions and multiplications for a text, most of them for the layers' predictions."""
     n_head_weights = (hparams.n_layer + 1) * hparams.n_vocab * hparams.token_size
     return 2.0 * n_tokens * (hparams.n_params + n_head_weights)
 
 
 def count_bytes(hparams: HParams, n_tokens: int) -> int:
-    """Estimate how many bytes of memory a text takes, the weights included."""
+    """Estimate the bytes of memory for a text, including the weights."""
     n_attention = hparams.n_layer * hparams.n_head * n_tokens**2
     return 4 * (hparams.n_params + 2 * n_attention + 4 * n_tokens * hparams.n_vocab)
 
 
 class LayerInspector:
-    """A computation of the values inside models, for one text at a time.
+    """An inspector of the values inside models, for one text at a time.
 
     Attributes:
         loaded: The model whose weights are in memory, and its weights; None if there are none.
@@ -87,10 +87,10 @@ class LayerInspector:
         self.timer = threading.Timer(0, self._drop_weights_later)
 
     def truncate(self, served: ServedModel, ids: Sequence[int]) -> Sequence[int]:
-        """Return the last ids of a text, as many as are inspected.
+        """Return the last ids of a text, up to the limit.
 
         Raises:
-            ApiError: They would take too long or too much memory, or the model's files are unknown.
+            ApiError: The ids would take too long or too much memory, or the model's files are unknown.
         """
         hparams = served.model.hparams
         ids = ids[-min(MAX_TOKENS, hparams.n_ctx) :]
@@ -106,7 +106,7 @@ class LayerInspector:
         n_bytes = count_bytes(hparams, len(ids))
         if not is_loaded and n_bytes > available_memory():
             message = f"there is not enough memory for the layers of {served.name}, which take {n_bytes / 1e9:.1f} GB"
-            raise ApiError(503, message)
+            raise ApiError(503, f"{message}; free memory and try again")
         return ids
 
     async def inspect(self, served: ServedModel, ids: Sequence[int]) -> LayerValues:

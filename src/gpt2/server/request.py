@@ -1,4 +1,4 @@
-"""From the body of a completion request to the sequences that a scheduler generates."""
+"""Conversion of a completion request to the sequences that a scheduler generates."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _check_limits(body: CompletionRequest, n_texts: int) -> None:
     n = body.n or 1
     best_of = body.best_of or n
     if body.suffix:
-        raise ApiError(400, "suffix is not supported: GPT-2 generates text forwards only; omit it", "suffix")
+        raise ApiError(400, "suffix is not supported: GPT-2 generates text forward only; omit it", "suffix")
     if best_of < n:
         raise ApiError(400, f"best_of must be at least n, which is {n}, not {best_of}", "best_of")
     if best_of > n and body.stream:
@@ -88,14 +88,14 @@ def _check_limits(body: CompletionRequest, n_texts: int) -> None:
 
 
 def _request_without_prompt(body: CompletionRequest, length: int, n_vocab: int) -> Request:
-    given: dict[str, Any] = {}
+    sampling_fields: dict[str, Any] = {}
     for name in SAMPLING_FIELDS:
         if getattr(body, name) is not None:
-            given[name] = getattr(body, name)
+            sampling_fields[name] = getattr(body, name)
     return Request(
         None,
         length,
-        Sampling(**given, logit_bias=dict(_parse_biases(body, n_vocab))),
+        Sampling(**sampling_fields, logit_bias=dict(_parse_biases(body, n_vocab))),
         seed=secrets.randbits(63) if body.seed is None else body.seed % 2**64,
         stop=body.stop or (),
         end_of_text=not body.ignore_eos,
@@ -116,7 +116,7 @@ def _encode(encoder: Vocabulary, prompt: Prompt, hparams: HParams) -> Sequence[i
     """Return the ids of a prompt.
 
     Raises:
-        ApiError: It has no ids, more than the window holds, or ids that the model does not have.
+        ApiError: The prompt has no ids, more than the window holds, or ids that the model does not have.
     """
     ids = encode_prompt(encoder, prompt)
     if max(ids, default=0) >= hparams.n_vocab:

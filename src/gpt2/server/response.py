@@ -1,4 +1,4 @@
-"""The path from a completion request to its response: the handlers, and the way from a scheduler's chunks to JSON.
+"""The handlers of completions, and the conversion of a scheduler's chunks to JSON.
 
 The handlers run in the event loop, the scheduler in its own thread; `generate_chunks` connects the two.
 """
@@ -35,8 +35,8 @@ AUTOCOMPLETE_FIELDS = {"max_tokens": 5, "top_k": 8}  # as in the tutorial whose 
 FINISH_REASONS: dict[str, Literal["stop", "length"] | None] = {FINISH_STOP: "stop", FINISH_LENGTH: "length", "": None}
 LAST_EVENT = "data: [DONE]\n\n"
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that did not wait for the response
-ENCODER_THREADS = ThreadPoolExecutor(2, "encoder")  # more are useless: one at a time has the interpreter
-MAX_INLINE_CHARACTERS = 4096  # that are encoded in less time than it takes to hand them to a thread
+ENCODER_THREADS = ThreadPoolExecutor(2, "encoder")  # more do not help: only one at a time runs Python
+MAX_INLINE_CHARACTERS = 4096  # longer prompts are encoded in a thread
 DISCONNECT_CHECK_SECONDS = 0.5  # between two checks whether the client has disconnected
 
 

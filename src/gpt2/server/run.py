@@ -27,7 +27,7 @@ class HeaderTimeoutProtocol(H11Protocol):
     """uvicorn's protocol with a timeout for headers: uvicorn waits forever for clients that never end theirs.
 
     Attributes:
-        idle_since: Time of the first look at the connection without a request; None while it has one.
+        idle_since: Time of the first check without a request; None during a request.
         last_cycle: The request at the last check.
         timer: The next check.
     """

@@ -20,8 +20,8 @@ from gpt2.server.defaults import BATCH_SIZE, QUEUE_SIZE
 from gpt2.text_batch import Model, TextBatch, TextChunk
 
 log = logging.getLogger(__name__)
-# Minimum time between two updates of a job. Nobody reads faster, and each update makes the event loop, and a client on
-# the same machine, take a core from the step that is being computed.
+# Minimum time between two updates of a job. People do not read faster. Each update also takes a core from the running
+# step, for the event loop and a client on the same machine.
 UPDATE_INTERVAL_SECONDS = 0.05
 # Pause after a job's first update, in which the event loop and the client pass on the start of the text. The next step
 # takes all cores, and without a pause they would wait two or three times as long for one (BENCHMARKS.md, the figures of
@@ -30,15 +30,15 @@ FIRST_UPDATE_PAUSE_SECONDS = 0.001
 
 
 class QueueFullError(GPT2Error):
-    """The queue is full, and the job was not accepted."""
+    """The error of a job that is rejected because the queue is full."""
 
 
 class ShutdownError(GPT2Error):
-    """The scheduler is shutting down, and the job was not accepted."""
+    """The error of a job that is rejected because the scheduler is shutting down."""
 
 
 class GenerationError(GPT2Error):
-    """A text could not be generated to its end."""
+    """The error of a text whose generation failed."""
 
 
 class JobUpdate(NamedTuple):
@@ -186,7 +186,7 @@ class Scheduler:
             return self.is_closing and not self.jobs
 
     def _wait_for_jobs(self) -> bool:
-        """Wait until there are jobs; False if the scheduler has been closed and there are none."""
+        """Wait until there are jobs or the scheduler is closing, and return whether there are jobs."""
         with self.changed:
             self.changed.wait_for(lambda: self.jobs or self.is_closing)
             return bool(self.jobs)
@@ -200,7 +200,7 @@ class Scheduler:
             batch.remove(number)
 
     def _fill(self, batch: TextBatch) -> None:
-        """Start waiting texts, in their order, while the batch has memory and places for them."""
+        """Start waiting texts, in their order, while the batch has memory and free slots."""
         with self.changed:
             jobs = [job for job in self.jobs if job.waiting]
         for job in jobs:

@@ -35,8 +35,8 @@ class CompletionRequest(BaseModel):
         | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
         | None
-    ) = Field(None, description="text, token ids, or a list of either; by default the text starts from nothing")
-    suffix: str | None = Field(None, description="not supported: GPT-2 generates text forwards only")
+    ) = Field(None, description="text, token ids, or a list of either; by default the model starts a new text")
+    suffix: str | None = Field(None, description="not supported: GPT-2 generates text forward only")
     max_tokens: int | None = Field(None, ge=0, description="16 by default; 0 with `echo` only scores the prompt")
     temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, description="0 is greedy; 1 by default")
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
@@ -60,7 +60,7 @@ class CompletionRequest(BaseModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
     seed: int | None = Field(
-        None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, whatever else is generated"
+        None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, regardless of other requests"
     )
     user: str | None = None
     top_k: int | None = Field(None, ge=0, description="an extension; 0 is off")

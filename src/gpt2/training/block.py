@@ -270,6 +270,6 @@ def norm_linear_gradients(
 def _column_sums(x: tf.Tensor) -> tf.Tensor:
     """Return the sums over the rows of x [N, O] as [O].
 
-    They are a matrix product because that adds up in float32; in bfloat16 a long sum would stop growing.
+    A matrix product accumulates in float32. In bfloat16, a long sum would stop growing.
     """
     return tf.matmul(tf.ones([1, x.shape[0]], x.dtype), x)[0]

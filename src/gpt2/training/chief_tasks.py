@@ -33,7 +33,7 @@ class ChiefTasks:
         self.run.report.update(stats)
 
     def run_due(self) -> bool:
-        """Validate, generate samples and save, each if it is due. Return whether training should stop early."""
+        """Validate, generate samples and save if they are due, and return whether training should stop early."""
         stops_early = self.validator.validate_if_due()
         self.sample_generator.write_if_due()
         self.writer.save_if_due()

@@ -3,8 +3,8 @@
 One machine with several GPUs mirrors the weights on them. Several machines are named in the environment variable
 TF_CONFIG, in TensorFlow's format:
 {"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}.
-They connect before anything else, so that afterwards the failure of one ends all. The first worker is the chief: it
-alone reads and writes the run, and the others start with its weights and state.
+The machines connect first. After that, the failure of one machine ends the run on all of them. The first worker is the
+chief: it alone reads and writes the run, and the other workers start with its weights and state.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def interruptible_wait() -> Iterator[None]:
 
 
 def broadcast_from_chief(strategy: Any, numbers: Sequence[int]) -> list[int]:
-    """Return the chief's numbers on all machines. Every machine must call it; it waits until all have."""
+    """Return the chief's numbers on all machines. Every machine must call this function, which waits for all."""
     import tensorflow as tf
 
     def select_chief() -> Any:

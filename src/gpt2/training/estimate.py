@@ -22,7 +22,7 @@ from gpt2.training.update_slices import LOGIT_ROWS, QUERY_ROWS
 TENSORFLOW_BYTES = 670e6  # memory of a process before it trains
 OPTIMIZER_SLOTS = {ADAM: 2, ADAMW: 2, SGD: 0, ADAFACTOR: 0}  # float32 numbers for each trained weight
 TOKEN_BYTES = 16  # for each token of the batch
-MAX_MEMORY_FACTOR = 10  # no swap space and no graphics card makes up for more than this
+MAX_MEMORY_FACTOR = 10  # above this factor, neither swap space nor a GPU helps
 
 
 class BlockBytes(NamedTuple):
@@ -37,7 +37,7 @@ class PrecisionBytes(NamedTuple):
 
     activations: BlockBytes  # stored for the backward pass: `block.BlockActivations`
     backward: BlockBytes  # additionally needed during a block's backward pass
-    logit_bytes: float  # for each logit: the logit and its gradient, in bfloat16 also in that type
+    logit_bytes: float  # for each logit: the logit and its gradient, with bfloat16 also a bfloat16 copy
     allocator_overhead: float  # TensorFlow's allocator rarely cuts the memory of activations to size
 
 
@@ -59,7 +59,7 @@ def estimate_memory(hparams: HParams, settings: TrainingSettings) -> float:
 
 
 def _update_moments(hparams: HParams, settings: TrainingSettings) -> list[float]:
-    """Return the bytes in use at the moments of an update, of which one is the fullest."""
+    """Return the bytes in use at each moment of an update that may need the most memory."""
     precision = PRECISION_BYTES[settings.precision]
     tokens = settings.batch_size * hparams.n_ctx
     saves_memory = settings.memory_saving_gradients
@@ -81,7 +81,7 @@ def _update_moments(hparams: HParams, settings: TrainingSettings) -> list[float]
     moments = [
         stored + head,  # the loss and the gradient of the logits
         stored + wte_gradient + block_backward + (block if saves_memory else 0),  # the last block's backward pass
-        gradients + block + block_backward,  # the first block's, when the others have freed their activations
+        gradients + block + block_backward,  # the first block's backward pass, after the other blocks
         gradients + max(1.5 * gradient_sums, clipped),  # while gradients are summed or clipped
         gradients + (3 * wte if settings.optimizer == ADAFACTOR else 0),  # while the largest weight is updated
     ]
@@ -121,8 +121,8 @@ def _check_memory(hparams: HParams, settings: TrainingSettings) -> None:
     needed = estimate_memory(hparams, settings)
     available = devices.available_memory()
     message = (
-        f"training will need about {_gigabytes(needed)} of memory and {_gigabytes(available)} are free; these save"
-        " most: memory_saving_gradients, a smaller batch_size, optimizer adafactor"
+        f"training will need about {_gigabytes(needed)} of memory, but {_gigabytes(available)} are free; use"
+        " memory_saving_gradients, a smaller batch_size or optimizer adafactor"
     )
     if needed > MAX_MEMORY_FACTOR * available:
         raise GPT2Error(message)

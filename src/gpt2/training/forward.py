@@ -20,8 +20,10 @@ from gpt2.training.update_slices import LOGIT_ROWS
 # Weights before and after the blocks; `in_proj` and `out_proj` exist only if W is not E.
 ENTERING = ("in_proj",)
 LEAVING = ("ln_f", "out_proj")
-Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]  # From dy to the gradients of x and of the weights
-GradientConsumer = Callable[[str, Weights], list[tf.Operation]]  # (block name, its gradients) -> their consumers
+# Takes dy; returns the gradients of x and of the weights.
+Backward = Callable[[tf.Tensor], tuple[tf.Tensor, dict[str, Any]]]
+# Takes a block's name and gradients; returns the operations that use the gradients.
+GradientConsumer = Callable[[str, Weights], list[tf.Operation]]
 
 
 def loss_and_gradients(
@@ -72,9 +74,16 @@ def loss_and_gradients(
 
 
 def mean_loss(weights: Weights, hparams: HParams, tokens: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Return the mean cross-entropy of tokens [B, T+1] in nats per token, without dropout and gradients.
+    """Return the mean cross-entropy in nats per token, without dropout and gradients.
 
-    dtype is the type of the matrix products.
+    Args:
+        weights: The model's weights.
+        hparams: The model's hyperparameters.
+        tokens: Windows of token ids [B, T+1].
+        dtype: The type of the matrix products.
+
+    Returns:
+        The loss, a float32 scalar.
     """
     inputs = tokens[:, :-1]
     targets = tf.reshape(tokens[:, 1:], [-1])
@@ -173,7 +182,7 @@ def _run_blocks(
 def _head_gradients(
     x: tf.Tensor, w: tf.Tensor, targets: tf.Tensor, dtype: tf.DType, train_embeddings: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return the mean cross-entropy, and its gradients of x and, if it is trained, of w (else a zero).
+    """Return the mean cross-entropy and its gradients of x and w; an untrained w has the gradient 0.
 
     The gradient of a slice of logits is computed together with the slice, so that only one slice is in memory.
 
@@ -183,6 +192,9 @@ def _head_gradients(
         targets: Token ids [N].
         dtype: Type of the matrix products.
         train_embeddings: Whether w is trained.
+
+    Returns:
+        The loss, the gradient of x [N, W], and the gradient of w [V, W], or a scalar 0 if w is not trained.
     """
     w = tf.cast(w, dtype)
     n = x.shape[0]

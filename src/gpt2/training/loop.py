@@ -85,19 +85,19 @@ class TrainingLoop:
             raise BrokenPipeError
 
     def _run_updates(self) -> None:
-        own_reasons = DONE if self.chief and self.chief.start() else 0  # to stop after the update
+        local_reasons = DONE if self.chief and self.chief.start() else 0
         self.run.report.notify(FIRST_UPDATE_NOTE)
-        result = self._compute_update(own_reasons)
-        with self.interruption:  # only from here on: compiling can take longer than a supervisor waits
+        result = self._compute_update(local_reasons)
+        with self.interruption:  # not before: compiling can take longer than a supervisor waits
             self._count_update(result)
             while True:
                 if self.chief and self.chief.run_due():
-                    own_reasons |= DONE
+                    local_reasons |= DONE
                 if self._is_stop_requested():
-                    own_reasons |= SIGNALLED
-                if self._is_last_update(result.stop_reasons, own_reasons):
+                    local_reasons |= SIGNALLED
+                if self._is_last_update(result.stop_reasons, local_reasons):
                     break
-                result = self._compute_update(own_reasons)
+                result = self._compute_update(local_reasons)
                 self._count_update(result)
             is_signalled = bool(result.stop_reasons & SIGNALLED)
             if self.chief:

@@ -1,4 +1,4 @@
-"""Optimizers: they turn gradients into new values of the weights.
+"""Optimizers, which turn gradients into new values of the weights.
 
 An optimizer has no state except its slots; the learning rate and the step number are arguments. Where TensorFlow has a
 fused kernel (adam, sgd), the update of a variable is one call of it.
@@ -25,14 +25,14 @@ FACTOR_LIMIT = 1.0
 
 Slots = Mapping[str, tf.Variable]
 Shapes = Mapping[str, Sequence[int]]
-# From (variable, gradient, slots, learning rate, number of the update from 1) to the operation that updates it
+# Takes a variable, its gradient and slots, the learning rate and the update's number from 1; returns the update.
 Update = Callable[[tf.Variable, tf.Tensor, Slots, tf.Tensor, tf.Tensor], tf.Operation]
 
 
 class Optimizer(NamedTuple):
     """An optimizer's functions."""
 
-    slots: Callable[[Sequence[int]], Shapes]  # From a variable's shape to the shapes of its slots, by name
+    slots: Callable[[Sequence[int]], Shapes]  # returns the shapes of a variable's slots by name
     update: Update
 
 
@@ -90,7 +90,7 @@ def _update_average(slot: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> tf
 def _subtract(variable: tf.Variable, value: tf.Tensor) -> tf.Operation:
     """Subtract a value from a variable.
 
-    The handle is used because a mirrored variable would ask how to combine the replicas' values, which are all equal.
+    The handle is used because a mirrored variable requires a rule to combine the replicas' values, but they are equal.
     """
     return tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=value)
 

@@ -191,7 +191,7 @@ def _check_same_job(
     if distribution.broadcast_from_chief(devices.strategy, [checksum]) != [checksum]:
         raise GPT2Error(
             "the first worker has other flags, another model or other data than this one; start all workers with the"
-            " same"
+            " same flags, model and data"
         )
 
 
@@ -240,7 +240,7 @@ def _load_weights(start: StartingPoint, seed: int, report: TrainingReport) -> We
 
 
 def _replace_old_run(run: PreparedRun) -> None:
-    """Move the run aside that this one would overwrite; its weights have been read already."""
+    """Move aside the run that this run would overwrite. Its weights have been read already."""
     folder = run.settings.run_folder
     if not run.start.replaces_run:
         return

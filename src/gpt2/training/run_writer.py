@@ -125,7 +125,7 @@ class RunWriter:
             raise GPT2Error(f"the run's folder {self.folder} cannot be written: {error.strerror}") from error
         if missing:
             self.run.report.notify(
-                f"warning: {', '.join(missing)} missing in {self.folder}: the run writes its files again"
+                f"warning: {', '.join(missing)} missing from {self.folder}; the run writes the missing files again"
             )
             run_folder.write_model_files(self.folder, self.model_files)
         self.log.restore()

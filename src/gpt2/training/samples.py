@@ -49,7 +49,7 @@ class SampleGenerator:
     def _generate(self) -> list[list[int]]:
         """Return the ids of the samples.
 
-        As in the old tools, each sample starts with a random token of the training text, which is part of it.
+        As in the old tools, each sample starts with a random token of the training text, and includes this token.
         """
         run = self.run
         settings = run.settings

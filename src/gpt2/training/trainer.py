@@ -143,7 +143,7 @@ class Trainer:
             return self._update_block_by_block(inputs[0], targets[0], seed, rate, step), stop
         loss, gradients = self._mean_gradients(inputs, targets, seed)
         if replicas > 1:
-            values = [loss, tf.identity(stop), *gradients]  # all_reduce needs a device, which an argument lacks
+            values = [loss, tf.identity(stop), *gradients]  # arguments have no device, which all_reduce needs
             loss, stop, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
             loss, gradients = loss / replicas, [g / replicas for g in gradients]
         if self.settings.clip_norm:

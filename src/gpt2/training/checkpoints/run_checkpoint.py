@@ -95,7 +95,10 @@ def _list_steps(folder: Path, kind: str) -> list[int]:
 
 
 def _delete_checkpoints(folder: Path, kind: str, steps: list[int]) -> None:
-    """Delete checkpoints, of each one the index first: without it, the other files are not a checkpoint."""
+    """Delete checkpoints.
+
+    The index is deleted first, because the other files are not a checkpoint without it.
+    """
     for step in steps:
         index = index_file(folder / f"{kind}-{step}")
         for path in sorted(folder.glob(f"{kind}-{step}.*"), key=lambda path: path != index):

@@ -1,4 +1,4 @@
-"""A run's folder: a model directory that also holds everything a resumed run needs to continue as if never stopped.
+"""A run's folder: a model directory that also holds the state that a resumed run needs.
 
 hparams.json encoder.json vocab.bpe     the model's files (or sp.model), so that every command can load the folder
 checkpoint model-N.*                    the weights after N updates, in OpenAI's layout
@@ -65,12 +65,12 @@ def read_progress(prefix: Path) -> RunProgress | None:
     step = _step_of(prefix)
     if step is None:
         return None
-    own_path = training_prefix(prefix).with_suffix(".json")
-    paths = [own_path] if own_path.is_file() else sorted(prefix.parent.glob(TRAINING_NAME.format("*.json")))
+    exact_path = training_prefix(prefix).with_suffix(".json")
+    paths = [exact_path] if exact_path.is_file() else sorted(prefix.parent.glob(TRAINING_NAME.format("*.json")))
     if not paths:
         return None
     saved = _read_progress_file(paths[0])
-    return saved if paths[0] == own_path else RunProgress(step, saved.seed, vocabulary=saved.vocabulary)
+    return saved if paths[0] == exact_path else RunProgress(step, saved.seed, vocabulary=saved.vocabulary)
 
 
 def _read_progress_file(path: Path) -> RunProgress:
@@ -94,7 +94,7 @@ def _has_type_of(value: object, default: object) -> bool:
 def read_step(prefix: Path) -> int:
     """Return the number of updates of weights that an old tool wrote.
 
-    The number comes from the weights' file name, otherwise from the counter file; it is 0 if neither has it.
+    The number comes from the weights' file name, otherwise from the counter file; it is 0 if neither has a number.
     """
     with contextlib.suppress(OSError, ValueError):
         return _step_of(prefix) or int((prefix.parent / COUNTER_FILE).read_text(encoding="utf-8"))

@@ -70,8 +70,8 @@ class RunLock:
                 holder = os.pread(self.file, MAX_HOLDER_BYTES, 0).decode("utf-8", "replace")
                 self._close()
                 raise GPT2Error(
-                    f"{self.folder} is in use by another training run{f' ({holder})' if holder else ''}; wait for it,"
-                    " end it, or give this one another run_name"
+                    f"{self.folder} is in use by another training run{f' ({holder})' if holder else ''}; wait for"
+                    " that run, end it, or give this run another run_name"
                 ) from None
             holder = f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
             with contextlib.suppress(OSError):  # on a full disk the lock still works, without the holder's name

@@ -57,7 +57,7 @@ def save(
 
 
 def to_file_shapes(weights: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
-    """Yield each of the nested weights as (name, tensor), both as the checkpoint file has them."""
+    """Yield each nested weight as (name, tensor), with the checkpoint file's name and shape."""
     for name, tensor in flatten(weights):
         yield name, tf.reshape(tensor, checkpoint.file_shape(name, tensor.shape))
 

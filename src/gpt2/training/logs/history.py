@@ -108,7 +108,9 @@ def _encode_line(record: dict[str, Any]) -> bytes:
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the valid records: a killed process can leave the last line incomplete.
+    """Return the valid records.
+
+    Invalid lines are skipped, because a killed process can leave the last line incomplete.
 
     Raises:
         UnreadableFileError: The file exists and cannot be read.

@@ -20,7 +20,7 @@ PRECISIONS = (FLOAT32, BFLOAT16)  # number types of the matrix products
 class SettingRule:
     """The rule of one setting. The defaults allow every value and every change."""
 
-    minimum: float | None = None  # smallest allowed value of a float; integers have theirs in their `Flag`
+    minimum: float | None = None  # smallest allowed value of a float; an integer's minimum is in its `Flag`
     above: float | None = None  # the value must be larger than this number
     below: float | None = None  # the value must be smaller than this number
     choices: tuple[str, ...] = ()  # the allowed values; empty allows all

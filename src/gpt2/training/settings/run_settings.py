@@ -78,7 +78,7 @@ def combine_settings(given: Mapping[str, Any]) -> TrainingSettings:
 
 
 def check_model(settings: TrainingSettings) -> None:
-    """Check that a run that these settings resume was started with their model.
+    """Check that the settings' model is the model of the run that they resume.
 
     Raises:
         UsageError: The run has another model.
@@ -148,7 +148,7 @@ def _read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _relocate(path: str, directory: str) -> str:
-    """Return a path relative to `directory` as a path from here.
+    """Return a path relative to `directory` as a path relative to the working directory.
 
     If the directory no longer exists, the path stays as it is: the run was moved together with its texts.
     """
@@ -214,7 +214,7 @@ def _check_hparams(given: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_effects(given: Mapping[str, Any], settings: TrainingSettings) -> None:
-    """Raise UsageError for a given setting that would have no effect, which is surely a mistake."""
+    """Raise UsageError for a given setting that has no effect."""
     for name in given:
         required = RULES[name].requires
         if required and required not in given and not getattr(settings, required):

@@ -31,15 +31,15 @@ ADAMW_WEIGHT_DECAY = 0.01
 FINE_TUNING_RATE = 0.00002  # default learning rate
 NEW_MODEL_RATE = 0.001  # default learning rate of a model trained from scratch
 CONVERSIONS: dict[type, Callable[[Any], Any]] = {int: int, float: float, bool: bool, str: os.fspath}
-MAX_INTEGER = (1 << 63) - 1  # integers are handed on as 64-bit numbers
+MAX_INTEGER = (1 << 63) - 1  # TensorFlow receives integers as 64-bit numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
     """The settings of a training run; they are also the flags of train.py.
 
-    `dataset` is required, except when a run is resumed: see `run_settings`. Paths may be given as `Path`, numbers as
-    NumPy's. `rules.RULES` says which settings depend on each other and which a resumed run can change.
+    `dataset` is required, except when a run is resumed: see `run_settings`. Paths may be `Path` objects, and numbers
+    may be NumPy scalars. `rules.RULES` says which settings depend on each other and which a resumed run can change.
 
     Raises:
         UsageError: A value is not allowed, or two values contradict each other.
@@ -138,7 +138,7 @@ class TrainingSettings:
         str,
         Flag(
             expects="a name",
-            help=f"learning rate after the warmup, until the last update: {' or '.join(SCHEDULES)}, down to 0",
+            help=f"learning rate after the warmup: {' or '.join(SCHEDULES)}; the last two decay to 0",
         ),
     ] = CONSTANT
     weight_decay: Annotated[
@@ -146,7 +146,7 @@ class TrainingSettings:
     ] = None
     clip_norm: Annotated[float, Flag(help="maximum norm of the gradients; 0 turns it off, 1 is usual")] = 0.0
     dropout: Annotated[
-        float, Flag(help="share of activations that are set to zero; 0.1 or 0.2 helps with little text")
+        float, Flag(help="share of activations that are set to zero; 0.1 or 0.2 helps if the data set is small")
     ] = 0.0
     precision: Annotated[
         str,
@@ -186,7 +186,7 @@ class TrainingSettings:
         for field in dataclasses.fields(self):
             self._convert(field)
         if not self.dataset:
-            raise UsageError("dataset is missing: give the text to train on; only a resumed run knows its own")
+            raise UsageError("dataset is missing: give the text to train on; it is optional only when resuming a run")
         for name, declaration in declared_settings().items():
             self._check_minimum(name, declaration.flag.minimum)
             RULES[name].check(name, getattr(self, name))
