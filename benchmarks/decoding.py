@@ -43,8 +43,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from peers.turns import CORES, OURS, PEERS, Bench, Failed, find_engines, ratios
 
 from gpt2.cli.diagnostics import describe_processor
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.hparams import HPARAMS_FILE, load_hparams
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "F32": 4, "F16": 2, "Q8_0": 34 / 32}
 COLUMNS = [  # title, key, format, width

@@ -25,7 +25,8 @@ from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
 from gpt2.data import documents
 from gpt2.devices import available_cores
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE_PATTERN
+from gpt2.encoder import PIECE_PATTERN
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 
 COMMAND = Path(__file__).resolve().parents[1] / "encode.py"
 TOGETHER = 32  # parts, of a million characters each, that tiktoken gets as a batch

@@ -16,8 +16,9 @@ from pathlib import Path
 import tiktoken
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, PIECE_PATTERN
+from gpt2.encoder import PIECE_PATTERN
 from gpt2.formats.openai.vocabulary import load_encoder
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 
 
 def megabytes_per_second(encode, text):

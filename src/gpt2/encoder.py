@@ -14,7 +14,6 @@ applies.
 
 from __future__ import annotations
 
-import codecs
 import functools
 import hashlib
 import heapq
@@ -22,21 +21,17 @@ import json
 import re
 import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from itertools import chain
 from typing import Any
 
 from gpt2.errors import GPT2Error
-from gpt2.text.byte_level import TokenBytes, byte_characters
+from gpt2.text import bpe_files
+from gpt2.text.added_tokens import AddedToken, AddedTokens
+from gpt2.text.byte_level import BPEStream, TokenBytes, byte_characters
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
-# OpenAI's file of pieces and file of merges, and the names of the same two files in transformers.
-ENCODER_FILE = "encoder.json"
-MERGES_FILE = "vocab.bpe"
-HUGGING_FACE_PIECES_FILE = "vocab.json"
-HUGGING_FACE_MERGES_FILE = "merges.txt"
-SPECIAL_TOKENS_FILE = "special_tokens_map.json"  # transformers' file that names the end-of-text token
 END_OF_TEXT = "<|endoftext|>"
 
 # Upper-case contractions ('S) are not split, because OpenAI forgot IGNORECASE. Adding it would change ids.
@@ -79,9 +74,12 @@ def split_pieces(text: str) -> list[str]:
     return compiled_piece_pattern().findall(without_surrogates(text))
 
 
-def last_safe_cut(text: str) -> int:
-    """Return the last index at which a text can be cut without changing its ids, or 0 if there is none."""
-    match = compiled_safe_cut_pattern().search(text)
+def last_safe_cut(text: str, limit: int = sys.maxsize) -> int:
+    """Return the last index below `limit` at which a text can be cut without changing its ids, or 0 if there is none.
+
+    The character before the index is not white space.
+    """
+    match = compiled_safe_cut_pattern().search(text, 0, max(0, limit))
     return match.start() if match else 0
 
 
@@ -177,10 +175,11 @@ class Encoder:
         merges: Pairs of pieces in the order of their ranks.
         end_token: The piece that separates documents.
         special: The pieces that no merge produces; None to compute them.
+        added: The tokens that are matched in text before BPE.
+        ending_ids: The ids that end a text, in addition to the id of `end_token`.
     """
 
     ends_lines = False
-    last_safe_cut = staticmethod(last_safe_cut)
 
     def __init__(
         self,
@@ -188,10 +187,14 @@ class Encoder:
         merges: Sequence[tuple[str, str]],
         end_token: str = END_OF_TEXT,
         special: Set[str] | None = None,
+        added: Iterable[AddedToken] = (),
+        ending_ids: Collection[int] = (),
     ) -> None:
         """Prepare the lookups; the caches start empty."""
         self.ids_of = ids_of
         self.end_token = end_token
+        self.added = AddedTokens(added)
+        self.ending_ids = frozenset(ending_ids) | {ids_of[token] for token in (end_token,) if token in ids_of}
         self.ranks = dict(zip(merges, range(len(merges))))
         self.characters = byte_characters()
         self.special = ids_of.keys() - pieces_from_merges(merges) if special is None else special
@@ -201,7 +204,12 @@ class Encoder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without the caches."""
-        return Encoder, (self.ids_of, self.merges(), self.end_token, self.special)
+        arguments = (self.ids_of, self.merges(), self.end_token, self.special, self.added.tokens, self.ending_ids)
+        return Encoder, arguments
+
+    def with_added_tokens(self, added: Iterable[AddedToken], ending_ids: Collection[int]) -> Encoder:
+        """Return the vocabulary with other added tokens and ending ids."""
+        return Encoder(self.ids_of, self.merges(), self.end_token, self.special, added, ending_ids)
 
     @functools.cached_property
     def n_vocab(self) -> int:
@@ -231,22 +239,43 @@ class Encoder:
         """Return the merges in the order of their ranks."""
         return sorted(self.ranks, key=self.ranks.__getitem__)
 
+    def last_safe_cut(self, text: str) -> int:
+        """Return the last index at which a text can be cut without changing its ids, or 0 if there is none."""
+        return self.added.last_safe_cut(text, last_safe_cut) if self.added else last_safe_cut(text)
+
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Return the ids of a text of any length; unpaired surrogates become U+FFFD.
 
         Args:
             text: The text to encode.
-            special: Whether the end-of-text token in the text becomes its id. Otherwise it is ordinary text:
-                `<|endoftext|>` becomes seven tokens.
+            special: Whether the end-of-text token in the text becomes its id, even if it is not an added token.
+                Otherwise it is ordinary text: `<|endoftext|>` becomes seven tokens.
         """
-        if special and self.end_token in text:
+        if special and self.end_token in text and self.end_token not in self.added:
             documents = [self.encode(part) for part in text.split(self.end_token)]
             return list(chain(documents[0], *([self.end_of_text, *ids] for ids in documents[1:])))
-        return list(chain.from_iterable(map(self.cache.__getitem__, split_pieces(text))))
+        ids_of_piece = self.cache.__getitem__
+        if not self.added:
+            return list(chain.from_iterable(map(ids_of_piece, split_pieces(text))))
+        parts = self._split_added(text)
+        groups = ([(part,)] if isinstance(part, int) else map(ids_of_piece, split_pieces(part)) for part in parts)
+        return list(chain.from_iterable(chain.from_iterable(groups)))
+
+    def _split_added(self, text: str) -> list[str | int]:
+        """Split a text into ordinary texts and the ids of added tokens."""
+        return self.added.split(text if text.isascii() else without_surrogates(text))
 
     def pack(self, text: str) -> bytes:
         """Return the ids of `encode` as the bytes of an array of type_code(n_vocab), faster and with less memory."""
-        return b"".join(map(self.packed_cache.__getitem__, split_pieces(text)))
+        packed = self.packed_cache.__getitem__
+        if not self.added:
+            return b"".join(map(packed, split_pieces(text)))
+        code = type_code(self.n_vocab)
+        parts = (
+            array(code, [part]).tobytes() if isinstance(part, int) else b"".join(map(packed, split_pieces(part)))
+            for part in self._split_added(text)
+        )
+        return b"".join(parts)
 
     def pack_piece(self, piece: str) -> bytes:
         """Return the ids of one piece as the bytes of an array of type_code(n_vocab)."""
@@ -286,26 +315,19 @@ class Encoder:
 
     def stream(self, prompt: str | None = None) -> BPEStream:
         """Return a decoder for ids that arrive one by one; the prompt does not affect their text and is ignored."""
-        return BPEStream(self)
+        return BPEStream(self.decode_bytes)
 
     def files(self) -> dict[str, bytes]:
         """Return the name and content of each of the vocabulary's files.
 
         They are OpenAI's `encoder.json` and `vocab.bpe`. If these two cannot represent the vocabulary, they are
-        transformers' two files and its file of special tokens.
+        transformers' two files and its file of special tokens. Another file holds what neither of them can.
         """
-        lines = ["#version: 0.2", *(f"{left} {right}" for left, right in self.merges()), ""]
-        merges = "\n".join(lines).encode("utf-8")
-        pieces = json.dumps(self.ids_of).encode("ascii")
-        if self.fits_openai_files():
-            return {ENCODER_FILE: pieces, MERGES_FILE: merges}
-        special: dict[str, Any] = {"eos_token": self.end_token} if self.end_token in self.ids_of else {}
-        special["additional_special_tokens"] = sorted(self.special - {self.end_token})
-        return {
-            HUGGING_FACE_MERGES_FILE: merges,
-            SPECIAL_TOKENS_FILE: json.dumps(special).encode("ascii"),
-            HUGGING_FACE_PIECES_FILE: pieces,
-        }
+        added = bpe_files.added_tokens_file(self.added.tokens, self.ending_ids)
+        if not self.fits_openai_files():
+            return added | bpe_files.hugging_face_files(self.ids_of, self.merges(), self.special, self.end_token)
+        has_more = self.added or self.ending_ids - {self.ids_of.get(self.end_token)}
+        return bpe_files.openai_files(self.ids_of, self.merges()) | (added if has_more else {})
 
     def fits_openai_files(self) -> bool:
         """Return whether OpenAI's two files can represent the vocabulary.
@@ -318,20 +340,3 @@ class Encoder:
             and len(self.ids_of) == self.n_vocab
             and all(map(looks_special, self.special))
         )
-
-
-class BPEStream:
-    """An incremental decoder that returns only complete characters; its joined texts equal the result of `decode`."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        """Start an empty text."""
-        self.encoder = encoder
-        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, ids: Iterable[int]) -> str:
-        """Return the text that these ids complete."""
-        return self.utf8.decode(self.encoder.decode_bytes(ids))
-
-    def finish(self) -> str:
-        """Return U+FFFD if the last character is incomplete, else an empty string."""
-        return self.utf8.decode(b"", final=True)

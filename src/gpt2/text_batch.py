@@ -184,7 +184,7 @@ class _Text:
     def __init__(self, encoder: Vocabulary, number: int, request: Request) -> None:
         self.number = number
         self.request = request
-        self.last_id = encoder.end_of_text if request.end_of_text else None
+        self.ending_ids = encoder.ending_ids if request.end_of_text else frozenset()
         prompt = request.prompt
         self.stream = encoder.stream(prompt if prompt is None or isinstance(prompt, str) else encoder.decode(prompt))
         self.stops = StopStrings(request.stop) if request.stop else None
@@ -197,7 +197,7 @@ class _Text:
         if not self.request.length:  # only the prompt's log-probabilities are requested
             return TextChunk(self.number, "", FINISH_LENGTH, None, prompt)
         self.n_left -= 1
-        is_end_of_text = choice.id == self.last_id
+        is_end_of_text = choice.id in self.ending_ids
         is_last = self.n_left == 0 or is_end_of_text
         text = "" if is_end_of_text else self.stream.feed([choice.id])
         if is_last:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from gpt2.data import documents
 from gpt2.data.token_file import is_sidecar
-from gpt2.encoder import ENCODER_FILE, END_OF_TEXT, Encoder
+from gpt2.encoder import END_OF_TEXT, Encoder
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import ByteProgress, atomic_write_many, creating_folder, no_callback
 from gpt2.formats.openai.checkpoint_files import STATE_FILE
 from gpt2.hparams import HPARAMS_FILE
+from gpt2.text.bpe_files import ENCODER_FILE
 from gpt2.text.byte_level import byte_characters
 from gpt2.text.undecodable import without_surrogates
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.encoder import END_OF_TEXT, MERGES_FILE, Encoder
+from gpt2.encoder import END_OF_TEXT, Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, safetensors
 from gpt2.export.byte_level import require_byte_level, special_tokens
@@ -30,6 +30,7 @@ from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, Layout, Weight
 from gpt2.hparams import HParams
+from gpt2.text import bpe_files
 from gpt2.text.vocabulary import Vocabulary
 
 NAME = "huggingface"
@@ -157,7 +158,7 @@ def _write_tokenizer(folder: Path, encoder: Encoder, n_ctx: int) -> None:
     special = special_tokens(encoder)
     ids = {special.get(token, piece): token for piece, token in encoder.ids_of.items()}
     _write_json(folder / "vocab.json", ids)
-    (folder / "merges.txt").write_bytes(encoder.files()[MERGES_FILE])
+    (folder / "merges.txt").write_bytes(bpe_files.merges_content(encoder.merges()))
     _write_fast_tokenizer(folder / "tokenizer.json", ids, encoder.merges(), list(special.values()))
     roles = ("bos_token", "eos_token", "unk_token") if END_OF_TEXT in ids else ()
     tokens = dict.fromkeys(roles, END_OF_TEXT)

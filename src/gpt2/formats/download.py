@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError
 from gpt2.formats import model_dir, transfer
 from gpt2.formats.openai import checkpoint, checkpoint_index
 from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, FLOAT32_BYTES, STATE_FILE, data_file, index_file
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 
 # OpenAI's two servers; the older one, from 2019, is last.
 BASE_URLS = ("https://openaipublic.blob.core.windows.net/gpt-2", "https://storage.googleapis.com/gpt-2")

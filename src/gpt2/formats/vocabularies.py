@@ -6,9 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, SPECIAL_TOKENS_FILE
+from gpt2.encoder import Encoder
+from gpt2.errors import DamagedFileError
 from gpt2.formats.huggingface import vocabulary
+from gpt2.formats.huggingface.special_tokens import parse_added_tokens, read_optional_object
 from gpt2.formats.openai.vocabulary import load_encoder
+from gpt2.text.bpe_files import (
+    ADDED_TOKENS_FILE,
+    ADDED_TOKENS_KEY,
+    ENCODER_FILE,
+    ENDING_IDS_KEY,
+    MERGES_FILE,
+    SPECIAL_TOKENS_FILE,
+)
 from gpt2.text.sentencepiece import SP_MODEL_FILE, SP_MODEL_SUFFIX
 from gpt2.text.vocabulary import Vocabulary
 
@@ -28,7 +38,7 @@ KINDS: list[tuple[tuple[str, ...], Callable[[Path], Vocabulary]]] = [
     (vocabulary.VOCAB_AND_MERGES, vocabulary.load_vocab_and_merges),
     ((SP_MODEL_FILE,), _read_sp_model),
 ]
-FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_TOKENS_FILE)
+FILES = (*dict.fromkeys(name for names, _ in KINDS for name in names), SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE)
 
 
 def has_vocabulary(path: Path) -> bool:
@@ -44,7 +54,28 @@ def load(path: Path) -> Vocabulary:
     """
     if _is_sp_model(path):
         return _read_sp_model(path)
-    return next(read for names, read in KINDS if _has_files(path, names))(path)
+    loaded = next(read for names, read in KINDS if _has_files(path, names))(path)
+    return _with_added_tokens(loaded, path / ADDED_TOKENS_FILE) if isinstance(loaded, Encoder) else loaded
+
+
+def _with_added_tokens(encoder: Encoder, path: Path) -> Encoder:
+    """Return the vocabulary with the added tokens and ending ids in this library's file, if there is such a file.
+
+    Raises:
+        DamagedFileError: The file is damaged or belongs to another vocabulary.
+    """
+    if not files.is_file(path):
+        return encoder
+    content = read_optional_object(path)
+    added = list(parse_added_tokens(content.get(ADDED_TOKENS_KEY), path))
+    ending_ids = content.get(ENDING_IDS_KEY)
+    if not isinstance(ending_ids, list) or not all(type(each) is int for each in ending_ids):
+        raise DamagedFileError(path, f"{ENDING_IDS_KEY} should be a list of ids")
+    if wrong := [token.content for token in added if encoder.ids_of.get(token.content) != token.id]:
+        raise DamagedFileError(path, f"{wrong[0][:40]!r} has another id in the vocabulary")
+    if not set(encoder.ids_of.values()).issuperset(ending_ids):
+        raise DamagedFileError(path, f"{ENDING_IDS_KEY} has an id that the vocabulary does not have")
+    return encoder.with_added_tokens(added, ending_ids)
 
 
 def _is_sp_model(path: Path) -> bool:

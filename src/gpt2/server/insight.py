@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -141,8 +140,7 @@ class _TokenFormatter:
     def __init__(self, encoder: Vocabulary) -> None:
         self.encoder = encoder
         self.texts: dict[int, str] = {}
-        with contextlib.suppress(GPT2Error):  # the vocabulary may have no end-of-text token
-            self.texts[encoder.end_of_text] = ""
+        self.texts.update(dict.fromkeys(encoder.ending_ids, ""))
 
     def text(self, token: int) -> str:
         """Return the text that a token adds to a nonempty text."""

@@ -1,8 +1,9 @@
-"""The printable characters in which byte-level vocabularies spell the bytes of their tokens."""
+"""Bytes of the tokens of byte-level vocabularies: the characters that spell them, and incremental decoding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import codecs
+from collections.abc import Callable, Iterable, Mapping, Set
 
 
 def byte_characters() -> dict[int, str]:
@@ -39,3 +40,20 @@ class TokenBytes(dict[int, bytes]):
             content = piece.translate(self.byte_of_character).encode("latin-1")
         self[token] = content
         return content
+
+
+class BPEStream:
+    """An incremental decoder that returns only complete characters; its joined texts equal the result of `decode`."""
+
+    def __init__(self, decode_bytes: Callable[[Iterable[int]], bytes]) -> None:
+        """Start an empty text; `decode_bytes` is the vocabulary's method."""
+        self.decode_bytes = decode_bytes
+        self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """Return the text that these ids complete."""
+        return self.utf8.decode(self.decode_bytes(ids))
+
+    def finish(self) -> str:
+        """Return U+FFFD if the last character is incomplete, else an empty string."""
+        return self.utf8.decode(b"", final=True)

@@ -97,6 +97,11 @@ class SentencePiece:
         return self.end_ids[0]
 
     @property
+    def ending_ids(self) -> frozenset[int]:
+        """The id of the end-of-text token, if there is one."""
+        return frozenset(self.end_ids[:1])
+
+    @property
     def ends_lines(self) -> bool:
         """Return whether each line ends with <endofline>."""
         return self.end_of_line is not None

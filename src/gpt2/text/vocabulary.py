@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Protocol
 
 
@@ -47,6 +47,10 @@ class Vocabulary(Protocol):
         """
 
     @property
+    def ending_ids(self) -> Set[int]:
+        """The ids that end a text: `end_of_text`, if there is one, and others that the model's files list."""
+
+    @property
     def fingerprint(self) -> str:
         """A hash of 16 hexadecimal digits that identifies the vocabulary in token files."""
 
@@ -63,6 +67,7 @@ class Vocabulary(Protocol):
         Args:
             text: The text to encode.
             special: Whether the name of the end-of-text token is encoded as that token instead of as ordinary text.
+                Added tokens of the vocabulary are always encoded as themselves.
         """
 
     def pack(self, text: str) -> bytes:

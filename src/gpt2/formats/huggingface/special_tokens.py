@@ -1,24 +1,34 @@
-"""Reader of the added and special tokens of Hugging Face's tokenizers, and of the token that ends a text.
+"""Reader of the added and special tokens of Hugging Face's tokenizers, and of the tokens that end a text.
 
-Five files may contain them: tokenizer_config.json, special_tokens_map.json, added_tokens.json, generation_config.json
-and config.json. Each of them is optional.
+Six files may contain them: tokenizer.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+generation_config.json and config.json. Each of them is optional. They are combined as transformers combines them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.encoder import END_OF_TEXT, SPECIAL_TOKENS_FILE
+from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import DamagedFileError
+from gpt2.text.added_tokens import AddedToken
+from gpt2.text.bpe_files import SPECIAL_TOKENS_FILE
 
 CONFIG_FILE = "config.json"
 GENERATION_CONFIG_FILE = "generation_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 MAX_ID_DIGITS = 9
+FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
+DEFAULT_END_ID = 50256  # eos_token_id of GPT2Config, which many configs of other vocabularies still have
+# The roles for which GPT2Tokenizer has <|endoftext|> as default; the generic classes have no defaults.
+DEFAULT_ROLES = ("unk_token", "bos_token", "eos_token")
+# The roles in the order in which transformers gives ids to tokens without one; other roles follow.
+ORDERED_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def read_optional_object(path: Path) -> dict[str, Any]:
@@ -36,16 +46,78 @@ def read_optional_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_added_tokens(folder: Path) -> dict[str, int]:
-    """Return the ids of the tokens in `tokenizer_config.json` and `added_tokens.json` by their texts.
+def parse_added_tokens(tokens: Any, path: Path) -> Iterator[AddedToken]:
+    """Yield the added tokens in the list `added_tokens` of a `tokenizer.json`.
+
+    Raises:
+        DamagedFileError: If the value is not a list of added tokens.
+    """
+    values: list[Any] = tokens if isinstance(tokens, list) else [None]
+    for token in values:
+        match token:
+            case {"content": str(text), "id": int(token_id)} if token_id >= 0:
+                yield _added_token(text, token_id, token, path)
+            case _:
+                raise DamagedFileError(path, f"an added token should be a text and its id, not {reprlib.repr(token)}")
+
+
+def _added_token(text: str, token_id: int, flags: Mapping[Any, Any], path: Path) -> AddedToken:
+    """Return a token with the flags in a JSON object."""
+    values = {name: flags[name] for name in FLAGS if flags.get(name) is not None}
+    if wrong := [name for name, value in values.items() if not isinstance(value, bool)]:
+        shown = reprlib.repr(flags[wrong[0]])
+        raise DamagedFileError(path, f"{wrong[0]} of an added token should be true or false, not {shown}")
+    values.setdefault("normalized", not values.get("special", False))
+    return AddedToken(text, token_id, **values)
+
+
+def read_added_tokens(folder: Path, tokenizer_tokens: Mapping[str, AddedToken]) -> dict[str, AddedToken]:
+    """Return the added tokens with an id by their texts.
+
+    `tokenizer_config.json` overrides the flags in `tokenizer.json`, which override those of `added_tokens.json`.
+
+    Args:
+        folder: The folder of the tokenizer.
+        tokenizer_tokens: The added tokens in `tokenizer.json`, by their texts.
 
     Raises:
         DamagedFileError: If one of the files does not map texts to ids.
     """
-    return dict(_added_tokens_decoder(folder)) | dict(_added_tokens_file(folder))
+    special = set(_role_tokens(folder))
+    listed = {
+        text: AddedToken(text, token_id, special=text in special, normalized=text not in special)
+        for text, token_id in _added_tokens_file(folder)
+    }
+    return listed | dict(tokenizer_tokens) | {token.content: token for token in _added_tokens_decoder(folder)}
 
 
-def _added_tokens_decoder(folder: Path) -> Iterator[tuple[str, int]]:
+def add_role_tokens(folder: Path, tokens: dict[str, AddedToken], ids_of: Mapping[str, int]) -> dict[str, AddedToken]:
+    """Return the added tokens completed by the tokens that have a role, such as `pad_token`.
+
+    As in transformers, a token that has no id anywhere gets the next free one.
+
+    Args:
+        folder: The folder of the tokenizer.
+        tokens: The added tokens with an id, by their texts.
+        ids_of: The id of each piece.
+    """
+    tokens = dict(tokens)
+    next_id = 1 + max([*ids_of.values(), *(token.id for token in tokens.values())])
+    for text, flags in _role_tokens(folder).items():
+        if text in tokens or (text == END_OF_TEXT and text not in ids_of):
+            continue
+        token_id = ids_of.get(text, next_id)
+        next_id += token_id == next_id
+        tokens[text] = _added_token(text, token_id, {**flags, "special": True}, folder / TOKENIZER_CONFIG_FILE)
+    return tokens
+
+
+def splits_special_tokens(folder: Path) -> bool:
+    """Return whether the tokenizer's settings say that special tokens in a text are ordinary text."""
+    return bool(read_optional_object(folder / TOKENIZER_CONFIG_FILE).get("split_special_tokens"))
+
+
+def _added_tokens_decoder(folder: Path) -> Iterator[AddedToken]:
     path = folder / TOKENIZER_CONFIG_FILE
     decoder = read_optional_object(path).get("added_tokens_decoder") or {}
     if not isinstance(decoder, dict):
@@ -54,7 +126,7 @@ def _added_tokens_decoder(folder: Path) -> Iterator[tuple[str, int]]:
         text = token_content(token)
         if text is None or not token_id.isdecimal() or len(token_id) > MAX_ID_DIGITS:
             raise DamagedFileError(path, "its added_tokens_decoder should map ids to texts")
-        yield text, int(token_id)
+        yield _added_token(text, int(token_id), token if isinstance(token, dict) else {}, path)
 
 
 def _added_tokens_file(folder: Path) -> Iterator[tuple[str, int]]:
@@ -65,20 +137,37 @@ def _added_tokens_file(folder: Path) -> Iterator[tuple[str, int]]:
         yield text, token_id
 
 
-def special_token_texts(folder: Path) -> Iterator[str]:
-    """Yield the texts of all declared special tokens, which do not need merges."""
-    decoder = read_optional_object(folder / TOKENIZER_CONFIG_FILE).get("added_tokens_decoder") or {}
-    for token in decoder.values():
-        if isinstance(token, dict) and token.get("special") and (text := token_content(token)) is not None:
-            yield text
-    for name in (SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE):
-        for key, value in read_optional_object(folder / name).items():
-            if key.endswith(("_token", "_special_tokens")):
-                yield from filter(None, map(token_content, value if isinstance(value, list) else [value]))
+def _role_tokens(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the flags of each token that has a role, by its text."""
+    config = read_optional_object(folder / TOKENIZER_CONFIG_FILE)
+    roles = config
+    if "added_tokens_decoder" not in config:  # newer versions of transformers do not read the older file then
+        roles = config | read_optional_object(folder / SPECIAL_TOKENS_FILE)
+    values: list[Any] = []
+    if config.get("tokenizer_class") not in GENERIC_CLASSES and not roles.keys() >= set(DEFAULT_ROLES):
+        values.append(END_OF_TEXT)
+    for key in [*ORDERED_ROLES, *(key for key in roles if key not in ORDERED_ROLES)]:
+        value = roles.get(key)
+        if key.endswith("_special_tokens"):  # a list, or an object of roles with other names
+            values += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        elif key.endswith("_token"):
+            values.append(value)
+    texts = [(token_content(value), value if isinstance(value, dict) else {}) for value in values]
+    return {text: flags for text, flags in texts if text}
+
+
+def special_token_texts(folder: Path, tokens: Mapping[str, AddedToken]) -> set[str]:
+    """Return the texts of all declared special tokens, which do not need merges.
+
+    Args:
+        folder: The folder of the tokenizer.
+        tokens: The added tokens by their texts.
+    """
+    return {*_role_tokens(folder), *(text for text, token in tokens.items() if token.special)}
 
 
 def find_end_token(folder: Path, ids_of: dict[str, int], special: dict[int, str]) -> str:
-    """Return the token that ends a text.
+    """Return the token that separates documents and ends a text.
 
     The first existing value in this order is used: the tokenizer's eos_token, the model's eos_token_id, the tokenizer's
     bos_token, the model's bos_token_id, OpenAI's <|endoftext|>. An id in the model's config is used only if it is the
@@ -94,13 +183,44 @@ def find_end_token(folder: Path, ids_of: dict[str, int], special: dict[int, str]
         for name in (TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE):
             if (text := token_content(read_optional_object(folder / name).get(role))) in ids_of:
                 return str(text)
-        for name in (GENERATION_CONFIG_FILE, CONFIG_FILE):
-            token_id = read_optional_object(folder / name).get(f"{role}_id")
-            if isinstance(token_id, list) and token_id:
-                token_id = token_id[0]
-            if type(token_id) is int and token_id in special:
+        for token_id in _read_ids(_generation_config(folder), f"{role}_id"):
+            if token_id in special:
                 return special[token_id]
     return END_OF_TEXT
+
+
+def find_ending_ids(folder: Path, ids: set[int], special: dict[int, str]) -> set[int]:
+    """Return the ids that end a text according to the model's configuration, in addition to the end token.
+
+    Ordinary pieces count only if `generation_config.json` lists them and they are not just GPT-2's default.
+
+    Args:
+        folder: The folder of the model.
+        ids: All ids of the vocabulary.
+        special: The special tokens by their ids.
+    """
+    path = _generation_config(folder)
+    allowed = set(special) if path.name == CONFIG_FILE else ids - ({DEFAULT_END_ID} - special.keys())
+    return allowed.intersection(_read_ids(path, "eos_token_id"))
+
+
+def _generation_config(folder: Path) -> Path:
+    """Return the file that configures generation: `generation_config.json` replaces `config.json`, if it exists."""
+    path = folder / GENERATION_CONFIG_FILE
+    return path if files.is_file(path) else folder / CONFIG_FILE
+
+
+def _read_ids(path: Path, key: str) -> list[int]:
+    """Return the ids under a key of a configuration, which holds one id, a list of ids or null.
+
+    Raises:
+        DamagedFileError: If the value is something else.
+    """
+    value = read_optional_object(path).get(key)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(each) is int for each in ids):
+        raise DamagedFileError(path, f"{key} should be an id or a list of ids, not {reprlib.repr(value)}")
+    return ids
 
 
 def token_content(token: Any) -> str | None:

@@ -1,13 +1,12 @@
 """Reader of byte-level BPE vocabularies of Hugging Face: `tokenizer.json`, or `vocab.json` and `merges.txt`.
 
 `vocab.json` and `merges.txt` have the formats of OpenAI's `encoder.json` and `vocab.bpe`. Other files in the folder may
-add special tokens (see `special_tokens`). A tokenizer with another model, normalizer or pre-tokenizer is rejected with
-an error that names this part.
+add tokens (see `special_tokens`), which are matched in text before BPE, as in transformers. A tokenizer with another
+model, normalizer or pre-tokenizer is rejected with an error that names this part.
 """
 
 from __future__ import annotations
 
-import re
 import reprlib
 import warnings
 from collections.abc import Iterator
@@ -15,21 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.encoder import HUGGING_FACE_MERGES_FILE, HUGGING_FACE_PIECES_FILE, Encoder
+from gpt2.encoder import Encoder
 from gpt2.errors import DamagedFileError, GPT2Error, summarize_names
 from gpt2.formats.huggingface.special_tokens import (
+    CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    add_role_tokens,
     embedding_rows,
     find_end_token,
+    find_ending_ids,
+    parse_added_tokens,
     read_added_tokens,
     read_optional_object,
     special_token_texts,
+    splits_special_tokens,
 )
 from gpt2.formats.openai.vocabulary import check_merges, check_pieces, read_merges
+from gpt2.text.added_tokens import AddedToken
+from gpt2.text.bpe_files import HUGGING_FACE_MERGES_FILE, HUGGING_FACE_PIECES_FILE
 
 TOKENIZER_FILE = "tokenizer.json"
 VOCAB_AND_MERGES = (HUGGING_FACE_PIECES_FILE, HUGGING_FACE_MERGES_FILE)
-LOOKS_SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 MAX_UNUSED_IDS = 4096  # ids without a piece below the largest id
 # Prefixes of the tokenizer classes whose `vocab.json` and `merges.txt` are GPT-2's byte-level BPE.
 BYTE_LEVEL_CLASSES = ("GPT2", "PreTrainedTokenizerFast", "TokenizersBackend", "CodeGen")
@@ -55,10 +60,8 @@ def load_tokenizer(folder: Path) -> Encoder:
     model = tokenizer["model"]
     check_pieces(model.get("vocab"), path)
     merges = list(_parse_merges(model.get("merges"), path))
-    tokens = tokenizer.get("added_tokens", [])
-    added = dict(_parse_added_tokens(tokens, path))
-    declared_special = [token["content"] for token in tokens if token.get("special")]
-    return _build_encoder(folder, path, model["vocab"], merges, added, declared_special)
+    tokens = {token.content: token for token in parse_added_tokens(tokenizer.get("added_tokens", []), path)}
+    return _build_encoder(folder, path, model["vocab"], merges, tokens)
 
 
 def load_vocab_and_merges(folder: Path) -> Encoder:
@@ -74,7 +77,7 @@ def load_vocab_and_merges(folder: Path) -> Encoder:
         raise _unsupported(config_path, f"tokenizer_class {reprlib.repr(tokenizer_class)}")
     ids_of = files.read_json(path)
     check_pieces(ids_of, path)
-    return _build_encoder(folder, path, ids_of, read_merges(folder / HUGGING_FACE_MERGES_FILE, ids_of), {}, [])
+    return _build_encoder(folder, path, ids_of, read_merges(folder / HUGGING_FACE_MERGES_FILE, ids_of), {})
 
 
 def _build_encoder(
@@ -82,32 +85,39 @@ def _build_encoder(
     path: Path,
     ids_of: dict[str, int],
     merges: list[tuple[str, str]],
-    added: dict[str, int],
-    declared_special: list[str],
+    tokens: dict[str, AddedToken],
 ) -> Encoder:
-    """Return the vocabulary of pieces, merges, and the added tokens from other files in the folder.
+    """Return the vocabulary of pieces, merges, and the added tokens of all files in the folder.
 
     Args:
         folder: The folder of the tokenizer.
         path: The file of the pieces.
         ids_of: The id of each piece.
         merges: The merges in order of rank.
-        added: The ids of the added tokens in the file of the pieces.
-        declared_special: The added tokens that this file declares as special.
+        tokens: The added tokens in the file of the pieces, by their texts.
     """
-    if read_optional_object(folder / TOKENIZER_CONFIG_FILE).get("add_prefix_space"):
-        raise _unsupported(folder / TOKENIZER_CONFIG_FILE, "add_prefix_space")
+    config_path = folder / TOKENIZER_CONFIG_FILE
+    config = read_optional_object(config_path)
+    if config.get("add_prefix_space"):
+        raise _unsupported(config_path, "add_prefix_space")
+    if added_around := [name for name in ("add_bos_token", "add_eos_token") if config.get(name)]:
+        raise GPT2Error(
+            f"{config_path} has {added_around[0]}, which GPT-2 was not trained with; set it to false, and write the"
+            " token into the texts that need it"
+        )
     if any(token_id < 0 for token_id in ids_of.values()):
         raise DamagedFileError(path, "it has negative ids")
-    added = added | read_added_tokens(folder)
-    declared_special = [*declared_special, *special_token_texts(folder)]
-    special = check_merges(merges, ids_of, path, path.name, [*added, *declared_special])
-    all_ids = _fill_unused_ids(_merge_added_tokens(ids_of, added, embedding_rows(folder), path), path)
-    words = all_ids.keys() & added.keys() - ids_of.keys() - set(declared_special)
-    _warn_about_words(sorted(text for text in words if not LOOKS_SPECIAL.fullmatch(text)), path)
+    tokens = add_role_tokens(folder, read_added_tokens(folder, tokens), ids_of)
+    declared_special = special_token_texts(folder, tokens)
+    special = check_merges(merges, ids_of, path, path.name, {*tokens, *declared_special})
+    all_ids = _fill_unused_ids(_merge_added_tokens(ids_of, tokens, embedding_rows(folder), path), path)
     special |= all_ids.keys() - ids_of.keys()
-    end_token = find_end_token(folder, all_ids, {all_ids[text]: text for text in special})
-    return Encoder(all_ids, merges, end_token, special)
+    special_of = {all_ids[text]: text for text in special}
+    split_special = splits_special_tokens(folder)
+    matched = [token for token in tokens.values() if token.content in all_ids and not (split_special and token.special)]
+    end_token = find_end_token(folder, all_ids, special_of)
+    ending_ids = find_ending_ids(folder, set(all_ids.values()), special_of)
+    return Encoder(all_ids, merges, end_token, special, matched, ending_ids)
 
 
 def _check_is_byte_level(tokenizer: dict[str, Any], path: Path) -> None:
@@ -162,21 +172,20 @@ def _parse_merges(merges: Any, path: Path) -> Iterator[tuple[str, str]]:
                 raise DamagedFileError(path, f"a merge should be two pieces, not {reprlib.repr(merge)}")
 
 
-def _parse_added_tokens(tokens: Any, path: Path) -> Iterator[tuple[str, int]]:
-    """Yield the added tokens of a `tokenizer.json`."""
-    for token in tokens if isinstance(tokens, list) else [None]:
-        match token:
-            case {"content": str(text), "id": int(token_id)} if token_id >= 0:
-                yield text, token_id
-            case _:
-                raise DamagedFileError(path, f"an added token should be a text and its id, not {reprlib.repr(token)}")
-
-
-def _merge_added_tokens(ids_of: dict[str, int], added: dict[str, int], rows: int | None, path: Path) -> dict[str, int]:
+def _merge_added_tokens(
+    ids_of: dict[str, int], tokens: dict[str, AddedToken], rows: int | None, path: Path
+) -> dict[str, int]:
     """Return the ids of pieces and added tokens, except added tokens without a row in the embedding."""
-    new = {text: i for text, i in added.items() if text not in ids_of and (rows is None or i < rows)}
-    if any(ids_of.get(text, i) != i for text, i in added.items()):
+    if any(ids_of.get(text, token.id) != token.id for text, token in tokens.items()):
         raise DamagedFileError(path, "an added token and the piece of the same name have different ids")
+    new = {text: token.id for text, token in tokens.items() if text not in ids_of}
+    if rows is not None and (missing := [text for text, i in new.items() if i >= rows]):
+        warnings.warn(
+            f"{path}: the model has no embedding for the added tokens {summarize_names(missing)}, because {CONFIG_FILE}"
+            f" has vocab_size {rows}; their texts are encoded as ordinary text",
+            stacklevel=2,
+        )
+        new = {text: i for text, i in new.items() if i < rows}
     ids_of = ids_of | new
     check_pieces(ids_of, path)
     return ids_of
@@ -188,13 +197,3 @@ def _fill_unused_ids(ids_of: dict[str, int], path: Path) -> dict[str, int]:
     if max(used) - len(used) >= MAX_UNUSED_IDS:
         raise GPT2Error(f"{path}: only {len(used)} of the ids up to {reprlib.repr(max(used))} have a piece")
     return ids_of | {f"<unused {i}>": i for i in range(max(used)) if i not in used}
-
-
-def _warn_about_words(words: list[str], path: Path) -> None:
-    """Warn about added tokens that are not special, which only transformers recognizes in ordinary text."""
-    if words:
-        warnings.warn(
-            f"{path}: the added tokens {summarize_names(words)} are not recognized in text; their texts are split"
-            " into pieces by the merges, so transformers gives different ids where they occur",
-            stacklevel=2,
-        )

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE
 from gpt2.errors import FETCH_AGAIN, GPT2Error
 from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir
 from gpt2.formats.openai.checkpoint_files import STATE_FILE, check_files, current_checkpoint
 from gpt2.hparams import HPARAMS_FILE, HParams, load_hparams
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 from gpt2.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.encoder import ENCODER_FILE, MERGES_FILE, Encoder, looks_special, pieces_from_merges
+from gpt2.encoder import Encoder, looks_special, pieces_from_merges
 from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 from gpt2.text.byte_level import byte_characters
 
 FETCH_BOTH_AGAIN = "fetch both vocabulary files again"
