@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from gpt2.engine.kv_cache import BlockPool
+from gpt2.errors import GPT2Error
+from gpt2.formats.weights import NOT_FINITE_ADVICE
 from gpt2.hparams import HParams
 from gpt2.sample import RandomNumbers
 
@@ -41,6 +43,26 @@ class Logits(NamedTuple):
 
     values: np.ndarray
     log_totals: np.ndarray
+
+
+def checked_logits(values: np.ndarray, log_totals: np.ndarray) -> Logits:
+    """Return computed logits after checking that they are numbers.
+
+    Backends reject weights with NaN or infinity when they load them. Finite weights can still be so large that
+    the computation overflows.
+
+    Args:
+        values: `Logits.values`.
+        log_totals: `Logits.log_totals`.
+
+    Raises:
+        GPT2Error: A total is NaN or infinite.
+    """
+    if not np.isfinite(log_totals).all():
+        raise GPT2Error(
+            f"the model's logits are NaN or infinite, because its weights are too large; {NOT_FINITE_ADVICE}"
+        )
+    return Logits(values, log_totals)
 
 
 class RandomWordsRequest(NamedTuple):
@@ -88,6 +110,7 @@ class Backend(Protocol):
         Raises:
             ValueError: A segment exceeds its blocks, the window or the vocabulary; no segment counts as computed.
             MemoryError: There is not enough memory; no segment counts as computed.
+            GPT2Error: The logits are NaN or infinite, because the model's weights are too large.
         """
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:

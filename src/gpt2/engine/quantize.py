@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpt2.errors import GPT2Error
+from gpt2.formats.weights import MAX_BFLOAT16, Weight
+from gpt2.request import BFLOAT16, PRECISIONS
+
 MAX_INT8 = 127
 
 
@@ -25,3 +29,12 @@ def to_int8(w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     largest = np.abs(w).max(axis=1)
     scale = np.where(largest > 0, largest / np.float32(MAX_INT8), np.float32(1))
     return np.rint(w / scale[:, None]).astype(np.int8), scale
+
+
+def bfloat16_overflow(weight: Weight, numbers: np.ndarray) -> GPT2Error:
+    """Return the error for finite numbers of a weight that would be infinite in bfloat16."""
+    others = " or ".join(precision for precision in PRECISIONS if precision != BFLOAT16)
+    return GPT2Error(
+        f"{weight.title} holds {np.abs(numbers).max():g}, but the largest bfloat16 is {MAX_BFLOAT16:g}; choose the"
+        f" precision {others}"
+    )

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import devices, model
-from gpt2.engine.backend import Logits, RandomWordsRequest, Segment
+from gpt2.engine.backend import Logits, RandomWordsRequest, Segment, checked_logits
 from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool, blocks_for
-from gpt2.engine.quantize import to_int8
+from gpt2.engine.quantize import bfloat16_overflow, to_int8
 from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
@@ -146,7 +146,9 @@ class TensorFlowBackend:
                 rows[index] = values
         values = np.concatenate(rows)
         largest = values.max(axis=1, keepdims=True, initial=-np.inf)
-        return Logits(values, np.log(np.exp(values - largest).sum(axis=1)) + largest[:, 0])
+        with np.errstate(all="ignore"):  # weights that are too large have their own error
+            log_totals = np.log(np.exp(values - largest).sum(axis=1)) + largest[:, 0]
+        return checked_logits(values, log_totals)
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
         """Implement `Backend.random_words`."""
@@ -308,12 +310,19 @@ def _as_tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.N
         layout = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
         return tf.constant(weight.array() if weight.layout in (None, layout) else weight.array().T)
     rows = weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array().T]
-    parts = [_narrow(part, precision) for part in rows]
+    parts = [_narrow(weight, part, precision) for part in rows]
     return parts[0] if len(parts) == 1 else model.NarrowMatrix(*(tf.concat(column, axis=0) for column in zip(*parts)))
 
 
-def _narrow(w: np.ndarray, precision: str) -> model.NarrowMatrix:
-    """Return w [O, I] float32 in a narrow type, each row with its own scale."""
+def _narrow(weight: Weight, w: np.ndarray, precision: str) -> model.NarrowMatrix:
+    """Return rows w [O, I] float32 of a weight in a narrow type, each row with its own scale.
+
+    Raises:
+        GPT2Error: A number is too large for the type.
+    """
     if precision == INT8:
         return model.NarrowMatrix(*map(tf.constant, to_int8(w)))
-    return model.NarrowMatrix(tf.cast(w, precision), tf.ones([len(w)]))
+    narrow = tf.cast(w, precision)
+    if not tf.reduce_all(tf.math.is_finite(narrow)):
+        raise bfloat16_overflow(weight, w)
+    return model.NarrowMatrix(narrow, tf.ones([len(w)]))

@@ -88,7 +88,7 @@ def _with_float32_epsilon(hparams: HParams) -> dict[str, Any]:
 
 def _output_rows(weight: Weight) -> np.ndarray:
     """Return the values with a matrix's outputs as rows, along which quantized types group values."""
-    return weight.array().T if weight.layout is Layout.IN_OUT else weight.array()
+    return weight.unchecked_array().T if weight.layout is Layout.IN_OUT else weight.unchecked_array()
 
 
 def with_progress(model: ModelDir, progress: ByteProgress) -> Weights:
@@ -103,7 +103,7 @@ def with_progress(model: ModelDir, progress: ByteProgress) -> Weights:
 
     def read_pieces(weight: Weight) -> Iterator[np.ndarray]:
         nonlocal done
-        for piece in weight.pieces():
+        for piece in weight.unchecked_pieces():  # the new weight checks them
             yield piece
             done += 4 * piece.size
             progress(min(done, total), total)

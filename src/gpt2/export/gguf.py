@@ -21,6 +21,7 @@ from gpt2.export.options import (
     Q8_0,
     ExportOptions,
     cast_values,
+    overflow_error,
     read_rows,
     resolve_dtype,
 )
@@ -120,6 +121,10 @@ def _encode_values(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
         return cast_values(name, values, dtype)
     from gguf import quants
 
+    with np.errstate(over="ignore"):
+        largest_scale = (np.abs(values).max() / np.float32(127)).astype(np.float16)
+    if not np.isfinite(largest_scale):
+        raise overflow_error(name, values, dtype)
     return quants.quantize(values, _tensor_type(dtype))
 
 

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt2.errors import GPT2Error, UsageError
-from gpt2.formats.weights import Layout, Weight
+from gpt2.formats.weights import MAX_BFLOAT16, Layout, Weight
 
 FLOAT32, FLOAT16, BFLOAT16, Q8_0 = DTYPES = ("float32", "float16", "bfloat16", "q8_0")
 GGUF_DTYPE_NAMES = {"f32": FLOAT32, "f16": FLOAT16, "bf16": BFLOAT16}
+# The largest number of each type except float32; a scale of q8_0 is a float16.
+LARGEST = {FLOAT16: 65504.0, BFLOAT16: MAX_BFLOAT16, Q8_0: 127 * 65504.0}
+BFLOAT16_EXPONENT = 0x7F80  # these bits are set in NaN and infinity
 SHARD_SIZE = 5_000_000_000  # bytes
 
 
@@ -67,17 +70,24 @@ def cast_values(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
         Little-endian float32 or float16, or the bits of bfloat16 as uint16.
 
     Raises:
-        GPT2Error: A value is too large for float16.
+        GPT2Error: A value is too large for the type.
     """
     if dtype == FLOAT32:
         return values.astype("<f4", copy=False)
     if dtype == BFLOAT16:
         bits = np.ascontiguousarray(values, "<f4").view("<u4")
-        return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # round half to even
-    with np.errstate(over="ignore"):
-        half = values.astype("<f2")
-    if not np.isfinite(half).all():
-        raise GPT2Error(
-            f"{name} holds {np.abs(values).max():g}, but the largest float16 is 65504; choose another dtype"
-        )
-    return half
+        cast = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # round half to even
+        is_finite = (cast & BFLOAT16_EXPONENT != BFLOAT16_EXPONENT).all()
+    else:
+        with np.errstate(over="ignore"):
+            cast = values.astype("<f2")
+        is_finite = np.isfinite(cast).all()
+    if not is_finite:
+        raise overflow_error(name, values, dtype)
+    return cast
+
+
+def overflow_error(name: str, values: np.ndarray, dtype: str) -> GPT2Error:
+    """Return the error for values of a weight that are too large for a type other than float32."""
+    largest = f"the largest {dtype} is {LARGEST[dtype]:g}"
+    return GPT2Error(f"{name} holds {np.abs(values).max():g}, but {largest}; choose another dtype")

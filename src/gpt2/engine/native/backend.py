@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpt2 import devices
-from gpt2.engine.backend import Logits, RandomWordsRequest, Segment
+from gpt2.engine.backend import Logits, RandomWordsRequest, Segment, checked_logits
 from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool
 from gpt2.engine.native import packing
 from gpt2.engine.native.calls import library_int, raise_library_error
@@ -226,7 +226,7 @@ class NativeBackend:
         )
         if error:
             raise_library_error(error)
-        return Logits(values, log_totals)
+        return checked_logits(values, log_totals)
 
     def random_words(self, requests: Sequence[RandomWordsRequest]) -> list[np.ndarray]:
         """Implement `Backend.random_words`."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-NO_MEMORY = b"no memory"  # the message in library.cc
+# Messages in library.cc.
+NO_MEMORY = b"no memory"
+NOT_FINITE = b"weights must be finite in the packed type"
 
 
 def raise_library_error(message: bytes) -> None:

@@ -3,7 +3,8 @@
 // results.
 //
 // Every function may be called from any thread; calls wait for each other. Functions that return text return NULL on
-// success, otherwise an error message about their arguments, or "no memory". Nothing has to be freed. A `long` has 64
+// success, otherwise an error message about their arguments, or "no memory". An unknown type, NULL instead of data, and a
+// size that is negative or too large are such errors; then nothing is written. Nothing has to be freed. A `long` has 64
 // bits.
 
 #ifndef GPT2_H
@@ -31,7 +32,7 @@ typedef struct gpt2_matrix {
 } gpt2_matrix;
 
 // A model: sizes as in hparams.json. n_inner is the MLP's size and n_token_embd the embeddings'; both have to be set.
-// `threads` threads compute, or as many as the system grants.
+// `threads` threads compute, from 1 to 1024, or as many as the system grants.
 typedef struct gpt2_model {
   long n_vocab, n_ctx, n_embd, n_head, n_layer, n_inner, n_token_embd;
   long exact_gelu;      // 0: gelu by tanh, as in GPT-2; 1: by erf
@@ -55,16 +56,17 @@ typedef struct gpt2_cache {
   void* const* blocks;
 } gpt2_cache;
 
-// Returns the bytes of a packed matrix [depth, n].
+// Returns the bytes of a packed matrix [depth, n], or -1 if an argument is invalid.
 GPT2_EXPORT long gpt2_packed_bytes(int type, long n, long depth);
 
 // Packs float32 weights, [depth, n] if in_out, else [n, depth], into the columns of a packed matrix of `type` from
-// column `first` on, where it has to be all zeros; in int8 their scales are written as well. Runs in the calling
-// thread.
+// column `first` on, where it has to be all zeros; in int8 their scales are written as well, otherwise `scales` may be
+// NULL. Runs in the calling thread. If a weight is NaN or infinite, or too large for bfloat16, the call fails after it
+// has written to the matrix.
 GPT2_EXPORT const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, void* to,
                                   float* scales);
 
-// Returns the bytes of a block in the cache of a model with weights of `type`.
+// Returns the bytes of a block in the cache of a model with weights of `type`, or -1 if an argument is invalid.
 GPT2_EXPORT long gpt2_block_bytes(int type, const gpt2_model* model);
 
 // Extends n sequences by a segment each. segments [n, width]: the position of the first new id, the number of new ids,

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <climits>
+
 #include "forward.h"
 #include "gpt2.h"
 #include "pack.h"
@@ -24,6 +26,61 @@ const bool may_compute = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_REGIST
 #else
 const bool may_compute = true;
 #endif
+
+constexpr long INVALID = -1;           // the bytes of something impossible
+constexpr long MAX_THREADS = 1024;     // as in devices.py
+constexpr const char* UNKNOWN_TYPE = "the type must be GPT2_FLOAT32, GPT2_BFLOAT16 or GPT2_INT8";
+
+bool is_type(int type) { return type == GPT2_FLOAT32 || type == GPT2_BFLOAT16 || type == GPT2_INT8; }
+
+// Returns the bytes of a packed matrix, or INVALID if there are too many, or a size is below 1.
+long packed_bytes(int type, long n, long depth) {
+  const long group = type == GPT2_FLOAT32 ? GROUP<float> : type == GPT2_BFLOAT16 ? GROUP<bfloat16> : GROUP<Biased>;
+  long bytes;
+  if (n < 1 || depth < 1 || n > LONG_MAX - WIDTH || depth > LONG_MAX - group) return INVALID;
+  const long columns = (n + WIDTH - 1) / WIDTH * WIDTH, words = (depth + group - 1) / group;
+  const bool overflows = __builtin_mul_overflow(columns, words, &bytes) ||
+                         __builtin_mul_overflow(bytes, long(sizeof(int32_t)), &bytes);
+  return overflows ? INVALID : bytes;
+}
+
+// Returns the error in a model's sizes, or NULL.
+const char* find_size_error(const gpt2_model& m) {
+  for (const long size : {m.n_vocab, m.n_ctx, m.n_embd, m.n_head, m.n_layer, m.n_inner, m.n_token_embd})
+    if (size < 1 || size > INT_MAX) return "a model's sizes must be from 1 to 2^31 - 1";
+  if (3 * m.n_embd > INT_MAX) return "n_embd must be at most (2^31 - 1) / 3";
+  if (m.n_embd % m.n_head) return "n_embd must be a multiple of n_head";
+  return nullptr;
+}
+
+// Returns the error in the other fields of a model, whose sizes are valid, or NULL.
+const char* find_pointer_error(const gpt2_model& m) {
+  if (m.threads < 1 || m.threads > MAX_THREADS) return "threads must be from 1 to 1024";
+  if (!(m.epsilon > 0 && m.epsilon < 1)) return "epsilon must be between 0 and 1";
+  const auto is_missing = [](const gpt2_matrix& matrix) { return !matrix.w || !matrix.scale; };
+  if (is_missing(m.wte) || is_missing(m.lm_head)) return "wte and lm_head, with their scales, must not be NULL";
+  const bool projects = m.n_token_embd != m.n_embd;
+  if (projects ? is_missing(m.in_proj) || is_missing(m.out_proj) : m.in_proj.w || m.out_proj.w)
+    return "in_proj and out_proj must be NULL if n_token_embd is n_embd, and must not be NULL otherwise";
+  if (!m.matrices || !m.wpe || !m.ln_f || !m.vectors) return "matrices, wpe, ln_f and vectors must not be NULL";
+  const auto is_null = [](const void* p) { return !p; };
+  if (std::any_of(m.matrices, m.matrices + 4 * m.n_layer, is_null) ||
+      std::any_of(m.vectors, m.vectors + m.n_layer, is_null))
+    return "a layer's matrices and vectors must not be NULL";
+  return nullptr;
+}
+
+// Returns the bytes of a block for a model whose sizes are valid, or INVALID if there are too many.
+long block_bytes(int type, const gpt2_model& model) {
+  const auto bytes = [&](auto element) {
+    const Block<decltype(element)> block{model.n_head, model.n_embd / model.n_head};
+    long total;
+    const bool overflows = __builtin_mul_overflow(model.n_layer * model.n_head, block.head(), &total) ||
+                           __builtin_mul_overflow(total, long(sizeof element), &total);
+    return overflows ? INVALID : total;
+  };
+  return type == GPT2_FLOAT32 ? bytes(float()) : bytes(bfloat16());
+}
 
 // Returns the error in a segment, or NULL. max_blocks: the maximum number of the segment's blocks.
 const char* find_error(const gpt2_model& model, const gpt2_cache& cache, const Segment& p, long max_blocks) {
@@ -84,29 +141,30 @@ const int gpt2_width = gpt2::WIDTH, gpt2_slots = gpt2::Block<float>::SLOTS;
 
 long gpt2_packed_bytes(int type, long n, long depth) {
   using namespace gpt2;
-  const long group = type == GPT2_FLOAT32 ? GROUP<float> : type == GPT2_BFLOAT16 ? GROUP<bfloat16> : GROUP<Biased>;
-  return (n + WIDTH - 1) / WIDTH * ((depth + group - 1) / group) * WIDTH * sizeof(int32_t);
+  return is_type(type) ? packed_bytes(type, n, depth) : INVALID;
 }
 
 const char* gpt2_pack(int type, const float* weights, long n, long depth, int in_out, long first, void* to,
                       float* scales) {
   using namespace gpt2;
   return catch_errors([&]() -> const char* {
+    if (!is_type(type)) return UNKNOWN_TYPE;
+    if (!weights || !to || (type == GPT2_INT8 && !scales)) return "weights, `to` and, in int8, scales must not be NULL";
+    long end, numbers;
+    if (first < 0 || __builtin_add_overflow(first, n, &end) || packed_bytes(type, end, depth) < 0 ||
+        n < 1 || __builtin_mul_overflow(n * long(sizeof(float)), depth, &numbers))
+      return "n and depth must be at least 1 and `first` at least 0, and all bytes must fit the address space";
     const Plain from{weights, n, depth, bool(in_out)};
-    if (type == GPT2_FLOAT32) pack(from, first, (float*)to, scales);
-    if (type == GPT2_BFLOAT16) pack(from, first, (bfloat16*)to, scales);
-    if (type == GPT2_INT8) pack(from, first, (Biased*)to, scales);
-    return nullptr;
+    const bool finite = type == GPT2_FLOAT32    ? pack(from, first, static_cast<float*>(to), scales)
+                        : type == GPT2_BFLOAT16 ? pack(from, first, static_cast<bfloat16*>(to), scales)
+                                                : pack(from, first, static_cast<Biased*>(to), scales);
+    return finite ? nullptr : "weights must be finite in the packed type";  // calls.py compares with this message
   });
 }
 
 long gpt2_block_bytes(int type, const gpt2_model* model) {
   using namespace gpt2;
-  const auto bytes = [&](auto element) {
-    const Block<decltype(element)> block{model->n_head, model->n_embd / model->n_head};
-    return block.place_of(model->n_layer, 0) * long(sizeof element);
-  };
-  return type == GPT2_FLOAT32 ? bytes(float()) : bytes(bfloat16());
+  return is_type(type) && model && !find_size_error(*model) ? block_bytes(type, *model) : INVALID;
 }
 
 const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* cache, const int* segments, long n,
@@ -114,15 +172,27 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
   using namespace gpt2;
   return catch_errors([&]() -> const char* {
     if (!may_compute) return "the system does not permit AMX, for which this library was compiled";
-    if (model->n_layer < 1) return "a model must have at least one layer";
+    if (!is_type(type)) return UNKNOWN_TYPE;
+    if (!model || !cache) return "model and cache must not be NULL";
+    if (const char* error = find_size_error(*model)) return error;
+    if (const char* error = find_pointer_error(*model)) return error;
+    if (block_bytes(type, *model) < 0) return "the model's blocks exceed the address space";
+    if (n < 0 || n_tokens < 0 || n_tokens > INT_MAX) return "n and n_tokens must not be negative or above 2^31 - 1";
+    if (n == 0) return nullptr;
+    if (width <= Segment::BLOCKS || width > INT_MAX) return "a segment's line needs at least one block";
+    if (!segments || !tokens || (cache->n_blocks > 0 && !cache->blocks))
+      return "segments, tokens and the cache's blocks must not be NULL";
     std::vector<Segment> all;
+    long n_logits = 0;
     for (; n > 0; n--, segments += width) {
+      if (n > n_tokens) return "there are fewer tokens than the segments need";
       const Segment p{segments[0], segments[1], segments[2], segments + Segment::BLOCKS, tokens};
       if (p.count > n_tokens) return "there are fewer tokens than the segments need";
       if (const char* error = find_error(*model, *cache, p, width - Segment::BLOCKS)) return error;
       all.push_back(p);
-      tokens += p.count, n_tokens -= p.count;
+      tokens += p.count, n_tokens -= p.count, n_logits += p.n_logits;
     }
+    if (n_logits && (!logits || !log_totals)) return "logits and log_totals must not be NULL";
     if (type == GPT2_FLOAT32) forward<float, float>(*model, *cache, std::move(all), logits, log_totals);
     if (type == GPT2_BFLOAT16) forward<bfloat16, bfloat16>(*model, *cache, std::move(all), logits, log_totals);
     if (type == GPT2_INT8) forward<Biased, bfloat16>(*model, *cache, std::move(all), logits, log_totals);
@@ -134,8 +204,19 @@ const char* gpt2_random_words(const uint64_t* keys, const uint64_t* firsts, cons
                               const int* ids, long threads, uint32_t* to) {
   using namespace gpt2;
   return catch_errors([&]() -> const char* {
+    if (n < 0 || threads < 1 || threads > MAX_THREADS) return "n must be at least 0, and threads from 1 to 1024";
+    if (n == 0) return nullptr;
+    if (!keys || !firsts || !counts) return "keys, firsts and counts must not be NULL";
     std::vector<long> starts{0};
-    for (long i = 0; i < n; i++) starts.push_back(starts.back() + counts[i]);
+    for (long i = 0; i < n; i++) {
+      long end, bytes;
+      if (counts[i] < 0 || __builtin_add_overflow(starts.back(), counts[i], &end) ||
+          __builtin_mul_overflow(end, long(sizeof *to), &bytes))
+        return "counts must be at least 0, and all words must fit the address space";
+      starts.push_back(end);
+    }
+    if (starts.back() && !to) return "`to` must not be NULL";
+    if (ids && std::any_of(ids, ids + starts.back(), [](int id) { return id < 0; })) return "ids must be at least 0";
     const auto task = [&](long i) {
       uint32_t* words = to + starts[i];
       if (ids) return random_words(keys + 2 * i, firsts[i], counts[i], ids + starts[i], words);

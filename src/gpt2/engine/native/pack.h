@@ -43,6 +43,17 @@ inline float packed(float x, float, float) { return x; }
 inline bfloat16 packed(float x, bfloat16, float) { return to_bfloat16(x); }
 inline Biased packed(float x, Biased, float scale) { return {uint8_t(int(std::rint(x / scale)) + Biased::BIAS)}; }
 
+// The bits of a positive float from which on `packed` returns NaN, infinity or nonsense: of infinity, or of the smallest
+// number that is rounded to an infinite bfloat16. All NaNs have larger bits than infinity.
+template <class W>
+constexpr int32_t TOO_LARGE = std::is_same_v<W, bfloat16> ? 0x7f7f8000 : 0x7f800000;
+
+// Returns the larger of two magnitudes, compared by their bits; x may be negative.
+inline Ints larger(Ints magnitudes, Vec x) {
+  const Ints bits = (Ints)x & 0x7fffffff;
+  return bits > magnitudes ? bits : magnitudes;
+}
+
 // Packs LANES numbers, each into the lowest bits of a word, with zeros in the other bits.
 inline Words packed(Vec x, float, Vec) { return (Words)x; }
 inline Words packed(Vec x, bfloat16, Vec) {
@@ -73,10 +84,12 @@ inline void int8_scales(const Plain& from, long begin, long end, float* scales) 
 }
 
 // Packs the whole words of a panel, whose columns start at `begin`, and returns the first row that is not packed.
+// largest: the largest magnitudes so far, which are updated.
 template <class W>
-long pack_words(const Plain& from, long begin, const float* scales, W* to) {
+long pack_words(const Plain& from, long begin, const float* scales, W* to, Ints& largest) {
   constexpr int G = GROUP<W>, BITS = 8 * sizeof(W);
   const long whole = from.depth / G * G;
+  Ints magnitudes = largest;  // stays in a register
   Tile tile;
   for (long k = 0, rows; k < whole; k += rows) {
     rows = std::min(Tile::ROWS, whole - k);
@@ -86,27 +99,39 @@ long pack_words(const Plain& from, long begin, const float* scales, W* to) {
         Words words = {};
         for (int i = 0; i < G; i++) {
           const Vec scale = std::is_same_v<W, Biased> ? load(scales + lane) : Vec{};
-          words |= packed(load(tile.of[row + i] + lane), W(), scale) << BITS * i;
+          const Vec x = load(tile.of[row + i] + lane);
+          magnitudes = larger(magnitudes, x);
+          words |= packed(x, W(), scale) << BITS * i;
         }
         *reinterpret_cast<Words*>(to + G * lane) = words;
       }
   }
+  largest = magnitudes;
   return whole;
 }
 
-// Packs weights into the columns of `to` from `first` on, which are all zeros, and computes their scales.
+// Packs weights into the columns of `to` from `first` on, which are all zeros, and computes their scales in int8.
+// Returns whether all weights are finite in W.
 template <class W>
-void pack(const Plain& from, long first, W* to, float* scales) {
+bool pack(const Plain& from, long first, W* to, float* scales) {
+  Ints largest = {};
   for (long begin = 0, end; begin < from.n; begin = end) {
     end = std::min(from.n, (first + begin) / WIDTH * WIDTH + WIDTH - first);
-    float* panel_scales = scales + first + begin;
-    if (std::is_same_v<W, Biased>) int8_scales(from, begin, end, panel_scales);
+    const float one = 1, *scale = &one;
+    if constexpr (std::is_same_v<W, Biased>) {
+      int8_scales(from, begin, end, scales + first + begin);
+      scale = scales + first + begin;
+    }
     long k = 0;
-    if (end - begin == WIDTH) k = pack_words(from, begin, panel_scales, to + place<W>(0, first + begin, from.depth));
+    if (end - begin == WIDTH) k = pack_words(from, begin, scale, to + place<W>(0, first + begin, from.depth), largest);
     for (; k < from.depth; k++)
-      for (long i = begin; i < end; i++)
-        to[place<W>(k, first + i, from.depth)] = packed(from(k, i), W(), scales[first + i]);
+      for (long i = begin; i < end; i++) {
+        const float x = from(k, i);
+        largest = larger(largest, Vec{} + x);
+        to[place<W>(k, first + i, from.depth)] = packed(x, W(), scale[std::is_same_v<W, Biased> ? i - begin : 0]);
+      }
   }
+  return largest_of(largest) < TOO_LARGE<W>;
 }
 
 }  // namespace gpt2

@@ -37,7 +37,7 @@ from gpt2.formats.stored_tensor import read_into
 from gpt2.formats.weights import Weights
 
 SUFFIX = ".packed"
-FORMAT = b"gpt2 packed 1\n"
+FORMAT = b"gpt2 packed 2\n"  # files of version 1 may hold NaN or infinity
 HEADER_START = len(FORMAT) + 16
 MIN_BYTES = 64 << 20  # smaller models are packed fast enough
 MAX_TOTAL_BYTES = 10 << 30  # all files together

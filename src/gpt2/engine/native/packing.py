@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.engine.native.calls import library_int, raise_library_error
+from gpt2.engine.native.calls import NOT_FINITE, library_int, raise_library_error
 from gpt2.engine.native.huge_pages import CHUNKS
 from gpt2.engine.native.threads import map_in_threads
+from gpt2.engine.quantize import bfloat16_overflow
 from gpt2.formats.weights import Layout, Weight, Weights
 from gpt2.request import BFLOAT16, FLOAT32, INT8
 
@@ -65,7 +66,11 @@ class WeightPacker:
         return weight.array() if weight.layout is None else self.pack_matrix(weight)
 
     def pack_matrix(self, weight: Weight) -> PackedMatrix:
-        """Return a packed matrix; if its rows are outputs, it is read piece by piece."""
+        """Return a packed matrix; if its rows are outputs, it is read piece by piece.
+
+        Raises:
+            GPT2Error: The weight is damaged, or holds a number that is not finite in the packed type.
+        """
         rows_are_outputs = weight.layout is Layout.OUT_IN
         n_outputs, n_inputs = weight.shape if rows_are_outputs else weight.shape[::-1]
         group = GROUP_BYTES // self.dtype.itemsize
@@ -73,12 +78,16 @@ class WeightPacker:
         values = CHUNKS.zeros(shape, self.dtype)
         scale: np.ndarray = np.ones(n_outputs, np.float32)
         first = 0
-        for piece in weight.pieces() if rows_are_outputs else [weight.array()]:
+        # The library checks the numbers, because it reads each of them anyway.
+        for piece in weight.unchecked_pieces() if rows_are_outputs else [weight.unchecked_array()]:
             piece = np.ascontiguousarray(piece)
             n_packed = len(piece) if rows_are_outputs else n_outputs
             is_in_out = weight.layout is Layout.IN_OUT
             addresses = values.ctypes.data, scale.ctypes.data
             error = self.pack(self.type, piece.ctypes.data, n_packed, n_inputs, is_in_out, first, *addresses)
+            if error == NOT_FINITE:
+                weight.check_finite(piece)
+                raise bfloat16_overflow(weight, piece)
             if error:
                 raise_library_error(error)
             first += n_packed

@@ -158,7 +158,8 @@ def _read_weights(file: GGUFFile, tensors: Mapping[str, GGUFTensor], hparams: HP
 def _weight(file: GGUFFile, tensors: Mapping[str, GGUFTensor], name: str, shape: tuple[int, ...]) -> Weight:
     shape = file_shape(name, shape)  # without the rows that pad an embedding
     layout = None if checkpoint.layout(name) is None else Layout.OUT_IN
-    tensor = tensors[tensor_name(name)]
+    file_name = tensor_name(name)
+    tensor = tensors[file_name]
     identity = f"{files.file_fingerprint(file.path)} {tensor!r}"
     n_rows = math.prod(shape[:-1])
-    return Weight(shape, layout, lambda: read_pieces(file, tensor_name(name), tensor, n_rows), identity)
+    return Weight(shape, layout, lambda: read_pieces(file, file_name, tensor, n_rows), identity, file.path, file_name)

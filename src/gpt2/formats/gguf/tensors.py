@@ -92,7 +92,7 @@ def read_pieces(file: GGUFFile, name: str, tensor: GGUFTensor, n_rows: int) -> I
 
     Raises:
         UnreadableFileError: The file cannot be read.
-        DamagedFileError: The file became shorter, or the tensor holds NaN or infinity.
+        DamagedFileError: The file became shorter.
         GPT2Error: The package gguf cannot convert the tensor's type.
     """
     from gguf import GGMLQuantizationType, quants
@@ -104,8 +104,6 @@ def read_pieces(file: GGUFFile, name: str, tensor: GGUFTensor, n_rows: int) -> I
                 piece = quants.dequantize(raw, ggml_type)
         except NotImplementedError:
             raise GPT2Error(f"{file.path}: {name} has the type {ggml_type.name}, which is not supported") from None
-        if not np.isfinite(piece).all():
-            raise file.damaged(f"{name} holds NaN or infinity")
         yield piece
 
 

@@ -137,7 +137,8 @@ def read_weights(path: Path, hparams: HParams) -> Weights:
     Raises:
         GPT2Error: If a weight is damaged, missing or unknown to GPT-2. The message names the file and the weight.
     """
-    tensors = _strip_prefix(_read_tensors(path), path)
+    stored = _read_tensors(path)
+    tensors = _strip_prefix(stored, path)
     layers = {name.split(".")[1] for name in tensors if name.startswith("h.")}
     if len(layers) != hparams.n_layer:
         raise GPT2Error(f"{path} holds {len(layers)} layers, but its {CONFIG_FILE} has n_layer {hparams.n_layer}")
@@ -151,7 +152,11 @@ def read_weights(path: Path, hparams: HParams) -> Weights:
             f"{path} holds {len(unknown)} weights that a GPT-2 with this {CONFIG_FILE} does not have; the first is"
             f" {_shorten(unknown[0])}"
         )
-    return {name: _make_weight(path, name, tensors[key], shapes[name]) for name, key in tensor_names.items()}
+    file_names = {key: key if key in stored else TENSOR_PREFIX + key for key in tensors}
+    return {
+        name: _make_weight(path, name, file_names[key], tensors[key], shapes[name])
+        for name, key in tensor_names.items()
+    }
 
 
 def tensor_name(name: str) -> str:
@@ -167,7 +172,7 @@ def tensor_name(name: str) -> str:
     return ".".join([*parts, LEAF_NAMES[leaf]] if leaf in LEAF_NAMES else [*parts, leaf, "weight"])
 
 
-def _make_weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> Weight:
+def _make_weight(path: Path, name: str, file_name: str, tensor: StoredTensor, shape: tuple[int, ...]) -> Weight:
     if name in (WTE, LM_HEAD) and len(tensor.shape) == 2 and tensor.shape[0] > shape[0]:  # padded
         tensor = tensor._replace(shape=(shape[0], tensor.shape[1]))
     if tensor.shape != shape:
@@ -178,7 +183,7 @@ def _make_weight(path: Path, name: str, tensor: StoredTensor, shape: tuple[int, 
         raise GPT2Error(
             f"{path}: {tensor_name(name)} is {tensor.dtype}, but weights must be one of {', '.join(FLOATS)}"
         )
-    return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity)
+    return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity, tensor.storage.path, file_name)
 
 
 def _read_tensors(path: Path) -> dict[str, StoredTensor]:

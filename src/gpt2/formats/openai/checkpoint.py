@@ -68,7 +68,8 @@ class Checkpoint:
     def weight(self, name: str) -> Weight:
         """Return a float32 variable with the shape in the index and no layout."""
         entry = self.entries[name]
-        return Weight(entry.shape, None, lambda: self._pieces(name), f"{entry.dtype} crc32c {entry.crc:x}")
+        path = data_file(self.prefix, entry.shard, self.shards)
+        return Weight(entry.shape, None, lambda: self._pieces(name), f"{entry.dtype} crc32c {entry.crc:x}", path, name)
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         entry = self.entries[name]
