@@ -254,11 +254,11 @@ def test_missing_memory_raises_an_error(native, tiny_dir, precision):
     """The memory of the whole job or that of a thread is missing; afterwards the backend computes as before."""
     loaded = load.load_backend(open_model_dir(tiny_dir), precision, threads=3)
     expected = logits_after_step(loaded)
-    n_embd = loaded.model.n_embd
-    loaded.model.n_embd = 1 << 58
-    with pytest.raises(MemoryError):
+    n_inner = loaded.model.n_inner
+    loaded.model.n_inner = (1 << 31) - 1
+    with pytest.raises(MemoryError), limited_memory():
         logits_after_step(loaded)
-    loaded.model.n_embd = n_embd
+    loaded.model.n_inner = n_inner
     pool = loaded.new_pool()
     blocks = [pool.allocate()] * (1 << 20)
     loaded.model.n_ctx = len(blocks) * BLOCK_SLOTS

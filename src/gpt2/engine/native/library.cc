@@ -29,6 +29,7 @@ const bool may_compute = true;
 
 constexpr long INVALID = -1;           // the bytes of something impossible
 constexpr long MAX_THREADS = 1024;     // as in devices.py
+constexpr const char* NO_IDS = "a segment needs at least one id, and at most as many logits as ids";
 constexpr const char* UNKNOWN_TYPE = "the type must be GPT2_FLOAT32, GPT2_BFLOAT16 or GPT2_INT8";
 
 bool is_type(int type) { return type == GPT2_FLOAT32 || type == GPT2_BFLOAT16 || type == GPT2_INT8; }
@@ -84,8 +85,7 @@ long block_bytes(int type, const gpt2_model& model) {
 
 // Returns the error in a segment, or NULL. max_blocks: the maximum number of the segment's blocks.
 const char* find_error(const gpt2_model& model, const gpt2_cache& cache, const Segment& p, long max_blocks) {
-  if (p.count < 1 || p.n_logits < 0 || p.n_logits > p.count)
-    return "a segment needs at least one id, and at most as many logits as ids";
+  if (p.count < 1 || p.n_logits < 0 || p.n_logits > p.count) return NO_IDS;
   const long end = p.start + long(p.count), slots = Block<float>::SLOTS;
   if (p.start < 0 || end > std::min(max_blocks * slots, model.n_ctx))
     return "a segment's positions exceed its blocks or the window";
@@ -179,13 +179,13 @@ const char* gpt2_forward(int type, const gpt2_model* model, const gpt2_cache* ca
     if (block_bytes(type, *model) < 0) return "the model's blocks exceed the address space";
     if (n < 0 || n_tokens < 0 || n_tokens > INT_MAX) return "n and n_tokens must not be negative or above 2^31 - 1";
     if (n == 0) return nullptr;
+    if (n > n_tokens) return NO_IDS;
     if (width <= Segment::BLOCKS || width > INT_MAX) return "a segment's line needs at least one block";
     if (!segments || !tokens || (cache->n_blocks > 0 && !cache->blocks))
       return "segments, tokens and the cache's blocks must not be NULL";
     std::vector<Segment> all;
     long n_logits = 0;
     for (; n > 0; n--, segments += width) {
-      if (n > n_tokens) return "there are fewer tokens than the segments need";
       const Segment p{segments[0], segments[1], segments[2], segments + Segment::BLOCKS, tokens};
       if (p.count > n_tokens) return "there are fewer tokens than the segments need";
       if (const char* error = find_error(*model, *cache, p, width - Segment::BLOCKS)) return error;
@@ -204,7 +204,8 @@ const char* gpt2_random_words(const uint64_t* keys, const uint64_t* firsts, cons
                               const int* ids, long threads, uint32_t* to) {
   using namespace gpt2;
   return catch_errors([&]() -> const char* {
-    if (n < 0 || threads < 1 || threads > MAX_THREADS) return "n must be at least 0, and threads from 1 to 1024";
+    if (n < 0 || n > LONG_MAX / long(2 * sizeof *keys)) return "n must be at least 0 and fit the address space";
+    if (threads < 1 || threads > MAX_THREADS) return "threads must be from 1 to 1024";
     if (n == 0) return nullptr;
     if (!keys || !firsts || !counts) return "keys, firsts and counts must not be NULL";
     std::vector<long> starts{0};
