@@ -1,5 +1,6 @@
 """The byte-level BPE: the original's ids, round trips of any text, bounded time, and damaged vocabularies."""
 
+import heapq
 import json
 import pickle
 import re
@@ -132,6 +133,30 @@ def test_long_repeats_are_not_quadratic(encoder, tiktoken_encoder, unit, monkeyp
     monkeypatch.setattr(encoder, "ranks", CountingDict(encoder.ranks))
     assert encoder.encode(unit * 10_000) == tiktoken_encoder.encode_ordinary(unit * 10_000)
     assert encoder.ranks.lookups < 20 * len(unit.encode()) * 10_000
+
+
+@pytest.mark.parametrize("unit", ["a", "\U0001f600", "the", "-=", "\u4e00\u4e8c"])
+def test_the_heap_of_a_long_piece_holds_ranks_and_not_pairs(encoder, unit, monkeypatch):
+    """A heap of all pairs would make each pair slower, and would be built in a single call that blocks all threads."""
+    sizes = []
+
+    class CountingHeapq:
+        heappop = staticmethod(heapq.heappop)
+
+        @staticmethod
+        def heapify(heap):
+            sizes.append(len(heap))
+            heapq.heapify(heap)
+
+        @staticmethod
+        def heappush(heap, item):
+            heapq.heappush(heap, item)
+            sizes.append(len(heap))
+
+    expected = encoder.encode(unit * 2000)
+    monkeypatch.setattr(encoder_module, "heapq", CountingHeapq)
+    assert encoder.encode(unit * 2000) == expected
+    assert sizes and max(sizes) <= 20
 
 
 def test_the_piece_cache_is_bounded(encoder, monkeypatch):

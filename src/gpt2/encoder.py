@@ -121,18 +121,24 @@ def merge_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> 
 
 
 def merge_many_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Merge symbols like `merge_symbols`, but in O(n log n), with a heap of candidate pairs over a linked list."""
+    """Merge symbols like `merge_symbols`, but in almost linear time, over a linked list.
+
+    The pairs that may be merged wait in a list for each rank, so that only the ranks need a heap.
+    """
     parts = list(symbols)  # a symbol that was merged into its left neighbor becomes empty
     after = [*range(1, len(parts)), -1]
     before = list(range(-1, len(parts) - 1))
-    heap = [(ranks[pair], i) for i, pair in enumerate(zip(symbols, symbols[1:])) if pair in ranks]
+    waiting: dict[int, list[int]] = {}  # for each rank, the index of the left symbol of each pair
+    for i, pair in enumerate(zip(symbols, symbols[1:])):
+        if pair in ranks:
+            waiting.setdefault(ranks[pair], []).append(i)
+    heap = list(waiting)
     heapq.heapify(heap)
     while heap:
-        rank = heap[0][0]
+        rank = heapq.heappop(heap)
         merged = []
         # All pairs of this rank are merged before new pairs are added, because a new pair may have a lower rank.
-        while heap and heap[0][0] == rank:
-            left = heapq.heappop(heap)[1]
+        for left in sorted(waiting.pop(rank)):
             right = after[left]
             if right < 0 or ranks.get((parts[left], parts[right])) != rank:
                 continue  # one of the two has been merged with another neighbor
@@ -142,11 +148,14 @@ def merge_many_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]
             if after[left] >= 0:
                 before[after[left]] = left
             merged.append(left)
-        for i in {neighbor for left in merged for neighbor in (before[left], left)}:
-            if i >= 0 and parts[i] and after[i] >= 0:
-                pair = (parts[i], parts[after[i]])
-                if pair in ranks:
-                    heapq.heappush(heap, (ranks[pair], i))
+        for i in chain.from_iterable((before[left], left) for left in merged):
+            new_rank = ranks.get((parts[i], parts[after[i]])) if i >= 0 and parts[i] and after[i] >= 0 else None
+            if new_rank is None:
+                continue
+            if new_rank not in waiting:
+                waiting[new_rank] = []
+                heapq.heappush(heap, new_rank)
+            waiting[new_rank].append(i)
     return [part for part in parts if part]
 
 
