@@ -1,8 +1,10 @@
 """The library without TensorFlow: `pip install --no-deps .` and a few small packages."""
 
+import importlib
 import importlib.metadata
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+import gpt_2_simple
+from gpt2 import tensorflow_startup
+from gpt2.openai import tf1
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRED_PACKAGES = ("numpy", "regex", "fire", "requests", "tqdm", "google-crc32c")
@@ -21,8 +27,11 @@ for precision in ("float32", "int8"):
     model = load("shakespeare", precision=precision)
     [text] = generate(model, [Request("ROMEO:", length=40, sampling=Sampling(temperature=0))])
     print(model.backend.name, len(text) > 40)
+import gpt_2_simple, lm.inference, lm.command, lm.data
+print(gpt_2_simple.is_gpt2_downloaded(model_name="shakespeare"))
 print("tensorflow" in sys.modules)
 """
+MISSING_PACKAGES = ("wrapt", "tokenizers", "matplotlib", "gguf")  # of requirements.txt, besides TensorFlow
 
 
 def with_dependencies(names: Iterable[str]) -> Iterable[importlib.metadata.Distribution]:
@@ -74,15 +83,41 @@ def run_python(python: Path, *arguments: str | Path, **environment: str) -> subp
     )
 
 
+@pytest.fixture
+def without_packages(monkeypatch):
+    """Make the imports of packages fail that this installation does not have."""
+    monkeypatch.setattr(tensorflow_startup, "is_tensorflow_installed", lambda: False)
+    for name in MISSING_PACKAGES:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.parametrize("module", ["gpt_2_simple", "gpt_2_simple.gpt_2", "gpt2.openai.tf1", "lm.inference", "lm.data"])
+def test_drop_ins_are_imported(without_packages, module):
+    path = importlib.import_module(module).__file__
+    runpy.run_path(path, run_name=module)
+
+
+def test_openai_s_encoder_is_imported(without_packages):
+    assert runpy.run_path(str(ROOT / "src/encoder.py"))["get_encoder"]
+
+
+def test_tensorflow_1_s_names_need_no_package_without_tensorflow(without_packages, monkeypatch):
+    tf1.install_v1_names()
+    assert importlib.reload(gpt_2_simple).generate
+    monkeypatch.setattr(tensorflow_startup, "is_tensorflow_installed", lambda: True)
+    with pytest.raises(ModuleNotFoundError, match="wrapt"):
+        tf1.install_v1_names()
+
+
 @pytest.mark.slow
 def test_it_generates_text(native, python):
     result = run_python(python, "-c", PROGRAM)
-    assert (result.returncode, result.stdout) == (0, "the native step True\n" * 2 + "False\n"), result.stderr
+    assert (result.returncode, result.stdout) == (0, "the native step True\n" * 2 + "True\nFalse\n"), result.stderr
     command = [ROOT / "src/interactive_conditional_samples.py", "--model_name", "shakespeare", "--prompt", "ROMEO:"]
     result = run_python(python, *command, "--length", "20")
     assert result.returncode == 0 and len(result.stdout) > 100, result.stderr
     result = run_python(python, ROOT / "scripts/doctor.py", "--models_dir", python.parent)
-    assert "TensorFlow is not installed: nothing here trains or uses a GPU\n" in result.stdout
+    assert "TensorFlow is not installed: training and GPUs need it\n" in result.stdout
     assert result.returncode == 0 and "self-test on random weights: the largest error" in result.stdout, result.stderr
 
 

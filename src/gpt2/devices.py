@@ -9,12 +9,15 @@ import platform
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from gpt2.errors import UsageError
 
 CPU = "CPU"  # the name of the device that is always available
 MAX_THREADS = 1024
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
+NO_LIMIT = 1 << 62  # bytes; cgroup v1 reports the absence of a limit as a larger number
+PROCESS_CGROUPS_FILE = Path("/proc/self/cgroup")
 CPU_INFO_FILE = Path("/proc/cpuinfo")
 MEMORY_INFO_FILE = Path("/proc/meminfo")
 THREAD_SIBLINGS_FILE = "/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list"
@@ -25,6 +28,35 @@ METAL_DRIVER_PACKAGE = "tensorflow-metal"
 AMX_FLAG = "amx_bf16"  # Intel's matrix unit, in cpu_flags()
 # Linux on x86-64: the number of arch_prctl, ARCH_REQ_XCOMP_PERM and the tile registers. library.cc makes the same call.
 REQUEST_AMX_SYSCALL = (158, 0x1023, 18)
+
+
+class ControlGroupFiles(NamedTuple):
+    """The names of a control group's files and statistics, which differ between the versions of cgroups.
+
+    Attributes:
+        limits: Pairs of a limit's file and the file of the usage that it limits.
+        cache: Statistics of page cache and kernel memory that the system can reclaim.
+        mapped: The statistic of files that processes have mapped; they are part of the page cache.
+    """
+
+    limits: tuple[tuple[str, str], ...]
+    cache: tuple[str, ...]
+    mapped: str
+
+
+CGROUP_V2 = ControlGroupFiles(
+    (("memory.max", "memory.current"), ("memory.high", "memory.current")),  # above "high", processes are slowed down
+    ("active_file", "inactive_file", "slab_reclaimable"),
+    "file_mapped",
+)
+CGROUP_V1 = ControlGroupFiles(
+    (
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),  # memory and swap together
+    ),
+    ("total_active_file", "total_inactive_file"),
+    "total_mapped_file",
+)
 
 
 def available_cores() -> int:
@@ -109,14 +141,56 @@ def _machine_memory() -> float:
 
 
 def _container_memory() -> float:
-    """Return the container's remaining memory in bytes (Linux, cgroup v2)."""
-    try:
-        limit, used = (
-            int((CGROUP_FOLDER / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current")
-        )
-        return max(0, limit - used)
-    except (OSError, ValueError):  # no such file, or "max"
+    """Return the container's remaining memory in bytes (Linux): the smallest of its control groups and their parents.
+
+    Page cache that no process has mapped counts as free, as in the system's MemAvailable, because the system drops it
+    when a process needs the memory. Mapped files, such as stored weights, are in use.
+    """
+    groups = [(folder, CGROUP_V2) for folder in _control_groups("", CGROUP_FOLDER)]
+    groups += [(folder, CGROUP_V1) for folder in _control_groups("memory", CGROUP_FOLDER / "memory")]
+    return min((_group_memory(folder, names) for folder, names in groups), default=math.inf)
+
+
+def _control_groups(controller: str, root: Path) -> list[Path]:
+    """Return the folders of this process's control group and of its parents that are visible.
+
+    Args:
+        controller: The controller of cgroup v1, or an empty string for cgroup v2.
+        root: The folder that the hierarchy is mounted on.
+    """
+    path = ""
+    with contextlib.suppress(OSError, ValueError):
+        for line in PROCESS_CGROUPS_FILE.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controller in controllers.split(","):
+                path = group.strip("/")
+    # In a container, the path may be the host's, and only the mounted folder itself exists.
+    parts = () if ".." in path else Path(path).parts
+    folders = [root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _group_memory(folder: Path, names: ControlGroupFiles) -> float:
+    """Return the remaining memory of one control group in bytes; infinity if it has no limit."""
+    limits = []
+    for limit_file, usage_file in names.limits:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            limit = int((folder / limit_file).read_text(encoding="ascii"))
+            if limit < NO_LIMIT:
+                limits.append((limit, int((folder / usage_file).read_text(encoding="ascii"))))
+    if not limits:
         return math.inf
+    statistics = _read_statistics(folder / "memory.stat")
+    cache = sum(statistics.get(name, 0) for name in names.cache) - statistics.get(names.mapped, 0)
+    return max(0, min(limit - max(0, used - max(0, cache)) for limit, used in limits))
+
+
+def _read_statistics(path: Path) -> dict[str, int]:
+    """Return the numbers in a file of lines `name number`; empty if it cannot be read."""
+    try:
+        return {name: int(value) for name, value in map(str.split, path.read_text(encoding="ascii").splitlines())}
+    except (OSError, ValueError):
+        return {}
 
 
 def has_nvidia_driver() -> bool:

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import wrapt
-
 from gpt2 import tensorflow_startup
 
 INSTALLED_PACKAGES = {"site-packages", "dist-packages"}  # parts of the paths of installed code
@@ -30,7 +28,14 @@ def import_tensorflow() -> None:
 
 
 def install_v1_names() -> None:
-    """Add TensorFlow 1's names to TensorFlow, now or as soon as the program imports it."""
+    """Add TensorFlow 1's names to TensorFlow, now or as soon as the program imports it.
+
+    Without TensorFlow, there is nothing to add to.
+    """
+    if not tensorflow_startup.is_tensorflow_installed():
+        return
+    import wrapt  # comes with TensorFlow; an installation without TensorFlow does not have it
+
     wrapt.register_post_import_hook(_add_names, "tensorflow")
 
 
