@@ -339,13 +339,16 @@ class Encoder:
         return bpe_files.openai_files(self.ids_of, self.merges()) | (added if has_more else {})
 
     def fits_openai_files(self) -> bool:
-        """Return whether OpenAI's two files can represent the vocabulary.
+        """Return whether OpenAI's two files can represent the vocabulary, and whether the old tools can decode its ids.
 
-        It must have all bytes and all ids, and its special tokens must have the usual form.
+        It must have all bytes and all ids, and its special tokens must have the usual form or be added tokens of
+        characters that stand for bytes.
         """
+        characters = set(self.characters.values())
+        unusual = (piece for piece in self.special if not looks_special(piece))
         return (
             self.end_token == END_OF_TEXT
-            and self.ids_of.keys() >= set(self.characters.values())
+            and self.ids_of.keys() >= characters
             and len(self.ids_of) == self.n_vocab
-            and all(map(looks_special, self.special))
+            and all(piece in self.added and characters.issuperset(piece) for piece in unusual)
         )

@@ -260,6 +260,7 @@ def test_the_tokenizer_gives_the_same_ids(tmp_path, source):
     vocabulary = load_vocabulary(source)
     huggingface.write(source, vocabulary, tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert vocabulary.encode("<|endoftext|>") == [27, 91, 68, 77, 67, 78, 69, 83, 68, 87, 83, 91, 29]
     for text in (tiny.TEXT, " it's 1  2\n\n x\t", "größer 東京 🙂", "a<|endoftext|>b"):
         assert tokenizer.encode(text).ids == vocabulary.encode(text, special=True)
         assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text

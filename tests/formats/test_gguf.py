@@ -188,13 +188,37 @@ def test_other_special_tokens(tmp_path, source, monkeypatch):
     vocabulary = load_vocabulary(model)
     assert model.hparams.n_vocab == hparams.n_vocab + 2
     assert vocabulary.decode([hparams.n_vocab, hparams.n_vocab + 1]) == "<é>\n"
-    assert vocabulary.encode("<é>\n") == encoder.encode("<é>\n")
+    assert vocabulary.encode("a<é>\n") == [64, hparams.n_vocab, hparams.n_vocab + 1]
+    assert [token.special for token in vocabulary.added.tokens] == [True, False, True]
+
+
+@pytest.mark.parametrize("key", ["add_bos_token", "add_eos_token"])
+def test_ids_around_a_text_are_rejected_by_name(tmp_path, source, key):
+    assert load_vocabulary(open_model_dir(gguf_layout.write(tmp_path / "a", *source, **{f"tokenizer__ggml__{key}": 0})))
+    model = open_model_dir(gguf_layout.write(tmp_path / "b", *source, **{f"tokenizer__ggml__{key}": 1}))
+    with pytest.raises(GPT2Error, match=rf"has tokenizer.ggml.{key}, which .* again with {key} false"):
+        load_vocabulary(model)
+
+
+@pytest.mark.parametrize(
+    "ids, others",
+    [
+        ({"eos": 259}, set()),  # an ordinary piece, such as GPT-2's default id in another vocabulary
+        ({"eot": 198}, {198}),
+        ({"eot": 198, "eom": 258}, {198, 258}),
+        ({"eom": 99999}, set()),
+    ],
+)
+def test_the_ids_that_end_a_text(tmp_path, source, ids, others):
+    metadata = {f"tokenizer__ggml__{name}_token_id": value for name, value in ids.items()}
+    vocabulary = load_vocabulary(open_model_dir(gguf_layout.write(tmp_path / "model.gguf", *source, **metadata)))
+    assert vocabulary.ending_ids == {source[1].end_of_text} | others
 
 
 @given(st.text(max_size=40))
 def test_ids_match_the_source(gguf_vocabulary, text):
     encoder, vocabulary = gguf_vocabulary
-    assert vocabulary.encode(text) == encoder.encode(text)
+    assert vocabulary.encode(text) == encoder.encode(text, special=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from gpt2.encoder import END_OF_TEXT, Encoder, byte_characters
-from gpt2.errors import GPT2Error
+import warnings
+from collections.abc import Sequence
+
+from gpt2.encoder import Encoder, byte_characters
+from gpt2.errors import GPT2Error, summarize_names
 from gpt2.text.vocabulary import Vocabulary
 
 
@@ -33,8 +36,8 @@ def require_end_of_text(vocabulary: Vocabulary, format_name: str) -> Encoder:
         GPT2Error: The vocabulary is of another kind or has no end-of-text token.
     """
     encoder = require_byte_level(vocabulary, format_name)
-    if END_OF_TEXT not in encoder.ids_of:
-        raise GPT2Error(f"the vocabulary has no {END_OF_TEXT} token, which {format_name} needs")
+    if encoder.end_token not in encoder.ids_of:
+        raise GPT2Error(f"the vocabulary has no {encoder.end_token} token, which {format_name} needs")
     return encoder
 
 
@@ -43,3 +46,14 @@ def special_tokens(encoder: Encoder) -> dict[int, str]:
     ordinary = {left + right for left, right in encoder.ranks} | set(byte_characters().values())
     ids = sorted(token for piece, token in encoder.ids_of.items() if piece not in ordinary)
     return {token: encoder.bytes_of[token].decode("utf-8", errors="replace") for token in ids}
+
+
+def warn_of_added_tokens(tokens: Sequence[str], consequence: str) -> None:
+    """Warn about added tokens that a format cannot hold, if there are any.
+
+    Args:
+        tokens: The texts of the tokens.
+        consequence: What happens to their texts, after "the added tokens X".
+    """
+    if tokens:
+        warnings.warn(f"the added tokens {summarize_names(tokens)} {consequence}", stacklevel=3)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export.options import BFLOAT16, FLOAT16, FLOAT32, Q8_0
 from gpt2.files import ByteProgress
@@ -63,10 +64,16 @@ def verify_same(model: ModelDir, vocabulary: Vocabulary, path: Path, tolerance: 
         raise GPT2Error(f"the exported model has different hyperparameters: {exported.hparams}, not {model.hparams}")
     if load_vocabulary(exported).fingerprint != vocabulary.fingerprint:
         raise GPT2Error("the vocabulary of the exported model differs from the original")
+    if _added_texts(vocabulary) - _added_texts(load_vocabulary(exported)):
+        raise GPT2Error("the vocabulary of the exported model lacks added tokens of the original")
     exported_weights = exported.read()
     for name, weight in model.read().items():
         if not _is_close(name, _output_rows(weight), _output_rows(exported_weights[name]), tolerance):
             raise GPT2Error(f"the exported model differs from the original in {name}")
+
+
+def _added_texts(vocabulary: Vocabulary) -> set[str]:
+    return {token.content for token in vocabulary.added.tokens} if isinstance(vocabulary, Encoder) else set()
 
 
 def _is_close(name: str, values: np.ndarray, exported: np.ndarray, tolerance: Tolerance) -> bool:

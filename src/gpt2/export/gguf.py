@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpt2.encoder import Encoder
-from gpt2.errors import GPT2Error
+from gpt2.errors import GPT2Error, summarize_names
 from gpt2.export import compare
-from gpt2.export.byte_level import require_end_of_text, special_tokens
+from gpt2.export.byte_level import require_end_of_text, special_tokens, warn_of_added_tokens
 from gpt2.export.options import (
     BFLOAT16,
     DEFAULT_OPTIONS,
@@ -31,10 +32,12 @@ from gpt2.formats.gguf.header import DEFAULT_ALIGNMENT
 from gpt2.formats.gguf.names import (
     ARCHITECTURE,
     CONTROL_TOKEN,
+    ENDING_KEYS,
     NORMAL_TOKEN,
     PRE_TOKENIZER,
     TOKENIZER_MODEL,
     UNUSED_TOKEN,
+    USER_DEFINED_TOKEN,
     file_shape,
     tensor_name,
 )
@@ -59,7 +62,14 @@ def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> N
     ]
     if unsupported:
         raise GPT2Error(f"llama.cpp, which reads GGUF, does not support a GPT-2 with {', '.join(unsupported)}")
-    require_end_of_text(vocabulary, "GGUF")
+    encoder = require_end_of_text(vocabulary, "GGUF")
+    warn_of_added_tokens(
+        [token.content for token in encoder.added.tokens if not token.is_plain],
+        "lose their conditions lstrip, rstrip and single_word, which GGUF lacks",
+    )
+    if more := sorted(encoder.ending_ids - {encoder.end_of_text})[len(ENDING_KEYS) - 1 :]:
+        texts = summarize_names([encoder.token_text(token) for token in more])
+        warnings.warn(f"a GGUF file names {len(ENDING_KEYS)} tokens that end a text, so {texts} will not", stacklevel=2)
 
 
 def write(
@@ -171,7 +181,13 @@ def _add_metadata(writer: Any, model: ModelDir, dtype: str) -> None:
 def _add_vocabulary(writer: Any, encoder: Encoder) -> None:
     special = special_tokens(encoder)
     pieces = {token: piece for piece, token in encoder.ids_of.items()} | special
-    types = dict.fromkeys(pieces, NORMAL_TOKEN) | dict.fromkeys(special, CONTROL_TOKEN)
+    # A vocabulary of OpenAI's files has no added tokens, but llama.cpp expects its special tokens to be control tokens.
+    undeclared = UNUSED_TOKEN if encoder.added else CONTROL_TOKEN
+    types = dict.fromkeys(pieces, NORMAL_TOKEN) | dict.fromkeys(special, undeclared)
+    types |= {token.id: CONTROL_TOKEN if token.special else USER_DEFINED_TOKEN for token in encoder.added.tokens}
+    types[encoder.end_of_text] = CONTROL_TOKEN
+    if types[encoder.n_vocab - 1] == UNUSED_TOKEN:  # readers take unused tokens at the end for padding
+        types[encoder.n_vocab - 1] = CONTROL_TOKEN
     ids = range(encoder.n_vocab)
     writer.add_tokenizer_model(TOKENIZER_MODEL)
     writer.add_tokenizer_pre(PRE_TOKENIZER)
@@ -179,5 +195,7 @@ def _add_vocabulary(writer: Any, encoder: Encoder) -> None:
     writer.add_token_types([types.get(token, UNUSED_TOKEN) for token in ids])
     writer.add_token_merges([f"{left} {right}" for left, right in encoder.merges()])
     writer.add_bos_token_id(encoder.end_of_text)
-    writer.add_eos_token_id(encoder.end_of_text)
+    others = sorted(encoder.ending_ids - {encoder.end_of_text})
+    for key, token in zip(ENDING_KEYS, [encoder.end_of_text, *others]):
+        writer.add_uint32(key, token)
     writer.add_add_bos_token(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.encoder import Encoder
 from gpt2.errors import GPT2Error
 from gpt2.export import compare, safetensors
 from gpt2.export.byte_level import require_byte_level, special_tokens
@@ -31,6 +32,7 @@ from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import LM_HEAD, PREFIX, Layout, Weight
 from gpt2.hparams import HParams
 from gpt2.text import bpe_files
+from gpt2.text.added_tokens import AddedToken
 from gpt2.text.vocabulary import Vocabulary
 
 NAME = "huggingface"
@@ -63,13 +65,13 @@ def write(
     """Write all files, with at most one weight in memory at a time; see `ExportFormat.write`."""
     encoder = require_byte_level(vocabulary, NAME)
     dtype = resolve_dtype(options, list(TENSOR_TYPES), NAME)
-    end_of_text = encoder.ids_of.get(END_OF_TEXT)
+    end_of_text = encoder.ids_of.get(encoder.end_token)
+    ending_ids = sorted(encoder.ending_ids, key=lambda token: (token != end_of_text, token))
     _write_weights(folder, list(_lazy_tensors(model, dtype, progress)), options.shard_size)
     _write_json(folder / "config.json", _config(model.hparams, dtype, end_of_text))
-    _write_json(
-        folder / "generation_config.json",
-        {"_from_model_config": True, "bos_token_id": end_of_text, "eos_token_id": end_of_text},
-    )
+    eos = ending_ids if len(ending_ids) > 1 else end_of_text
+    generation_config = {"_from_model_config": True, "bos_token_id": end_of_text, "eos_token_id": eos}
+    _write_json(folder / "generation_config.json", generation_config)
     _write_tokenizer(folder, encoder, model.hparams.n_ctx)
 
 
@@ -159,9 +161,11 @@ def _write_tokenizer(folder: Path, encoder: Encoder, n_ctx: int) -> None:
     ids = {special.get(token, piece): token for piece, token in encoder.ids_of.items()}
     _write_json(folder / "vocab.json", ids)
     (folder / "merges.txt").write_bytes(bpe_files.merges_content(encoder.merges()))
-    _write_fast_tokenizer(folder / "tokenizer.json", ids, encoder.merges(), list(special.values()))
-    roles = ("bos_token", "eos_token", "unk_token") if END_OF_TEXT in ids else ()
-    tokens = dict.fromkeys(roles, END_OF_TEXT)
+    # A vocabulary of OpenAI's files has no added tokens, but transformers expects its special tokens to be such.
+    added = encoder.added.tokens or [AddedToken(text, token, special=True) for token, text in special.items()]
+    _write_fast_tokenizer(folder / "tokenizer.json", ids, encoder.merges(), added)
+    roles = ("bos_token", "eos_token", "unk_token") if encoder.end_token in ids else ()
+    tokens = dict.fromkeys(roles, encoder.end_token)
     # Without an end-of-text token, GPT2Tokenizer would add one to the ids.
     tokenizer_class = "GPT2Tokenizer" if roles else "PreTrainedTokenizerFast"
     settings = {"add_prefix_space": False, "clean_up_tokenization_spaces": False, "model_max_length": n_ctx}
@@ -170,15 +174,19 @@ def _write_tokenizer(folder: Path, encoder: Encoder, n_ctx: int) -> None:
 
 
 def _write_fast_tokenizer(
-    path: Path, ids: dict[str, int], merges: list[tuple[str, str]], special_tokens: list[str]
+    path: Path, ids: dict[str, int], merges: list[tuple[str, str]], added: Sequence[AddedToken]
 ) -> None:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    import tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special_tokens])
+    for token in added:
+        flags = dataclasses.asdict(token)
+        del flags["id"]  # the model has the ids
+        tokenizer.add_tokens([tokenizers.AddedToken(**flags)])
     tokenizer.save(str(path))
 
 

@@ -20,13 +20,14 @@ import numpy as np
 import tensorflow as tf
 
 from gpt2 import model as blocks
-from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.encoder import Encoder
 from gpt2.engine.batch import Batch
 from gpt2.engine.load import load_backend
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error
 from gpt2.export import compare
 from gpt2.export.bpe_ops import GraphEncoder
+from gpt2.export.byte_level import warn_of_added_tokens
 from gpt2.export.options import DEFAULT_OPTIONS, FLOAT32, ExportOptions, resolve_dtype
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
@@ -50,6 +51,9 @@ SAMPLING_DEFAULTS: dict[str, np.generic] = {
 def check(hparams: HParams, vocabulary: Vocabulary, options: ExportOptions) -> None:
     """Check the dtype; all models are supported. See `ExportFormat.check`."""
     resolve_dtype(options, [FLOAT32], NAME)
+    if isinstance(vocabulary, Encoder):
+        tokens = [token.content for token in vocabulary.added.tokens]
+        warn_of_added_tokens(tokens, "are ordinary text for a SavedModel, which splits them into pieces")
 
 
 def write(
@@ -92,7 +96,7 @@ class SavedModelModule(tf.Module):
         self.weights = weights
         self.encode: Callable | None = GraphEncoder(vocabulary) if isinstance(vocabulary, Encoder) else None
         self.token_bytes = [vocabulary.decode_bytes([token]) for token in range(vocabulary.n_vocab)]
-        can_start = not isinstance(vocabulary, Encoder) or END_OF_TEXT in vocabulary.ids_of
+        can_start = not isinstance(vocabulary, Encoder) or vocabulary.end_token in vocabulary.ids_of
         self.start = vocabulary.end_of_text if can_start else None
 
     def signatures(self) -> dict[str, Callable]:

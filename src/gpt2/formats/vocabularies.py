@@ -6,16 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.encoder import Encoder
-from gpt2.errors import DamagedFileError
 from gpt2.formats.huggingface import vocabulary
-from gpt2.formats.huggingface.special_tokens import parse_added_tokens, read_optional_object
 from gpt2.formats.openai.vocabulary import load_encoder
 from gpt2.text.bpe_files import (
     ADDED_TOKENS_FILE,
-    ADDED_TOKENS_KEY,
     ENCODER_FILE,
-    ENDING_IDS_KEY,
     MERGES_FILE,
     SPECIAL_TOKENS_FILE,
 )
@@ -54,28 +49,7 @@ def load(path: Path) -> Vocabulary:
     """
     if _is_sp_model(path):
         return _read_sp_model(path)
-    loaded = next(read for names, read in KINDS if _has_files(path, names))(path)
-    return _with_added_tokens(loaded, path / ADDED_TOKENS_FILE) if isinstance(loaded, Encoder) else loaded
-
-
-def _with_added_tokens(encoder: Encoder, path: Path) -> Encoder:
-    """Return the vocabulary with the added tokens and ending ids in this library's file, if there is such a file.
-
-    Raises:
-        DamagedFileError: The file is damaged or belongs to another vocabulary.
-    """
-    if not files.is_file(path):
-        return encoder
-    content = read_optional_object(path)
-    added = list(parse_added_tokens(content.get(ADDED_TOKENS_KEY), path))
-    ending_ids = content.get(ENDING_IDS_KEY)
-    if not isinstance(ending_ids, list) or not all(type(each) is int for each in ending_ids):
-        raise DamagedFileError(path, f"{ENDING_IDS_KEY} should be a list of ids")
-    if wrong := [token.content for token in added if encoder.ids_of.get(token.content) != token.id]:
-        raise DamagedFileError(path, f"{wrong[0][:40]!r} has another id in the vocabulary")
-    if not set(encoder.ids_of.values()).issuperset(ending_ids):
-        raise DamagedFileError(path, f"{ENDING_IDS_KEY} has an id that the vocabulary does not have")
-    return encoder.with_added_tokens(added, ending_ids)
+    return next(read for names, read in KINDS if _has_files(path, names))(path)
 
 
 def _is_sp_model(path: Path) -> bool:

@@ -15,11 +15,15 @@ PRE_TOKENIZER = "gpt-2"  # the pattern that splits text before BPE
 # Kinds of tokens: the values in the list under TOKEN_TYPES_KEY.
 NORMAL_TOKEN = 1
 CONTROL_TOKEN = 3
+USER_DEFINED_TOKEN = 4
 UNUSED_TOKEN = 5
 
 TOKENS_KEY = "tokenizer.ggml.tokens"
 TOKEN_TYPES_KEY = "tokenizer.ggml.token_type"
 MERGES_KEY = "tokenizer.ggml.merges"
+ADD_KEYS = ("tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token")  # whether an id is added to each text
+# The keys of the ids that end a text, a turn and a message; llama.cpp ends its output at each of them.
+ENDING_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 # Names of the model's properties, which `metadata_key` completes to keys.
 SIZE_KEYS = {
     "n_ctx": "context_length",

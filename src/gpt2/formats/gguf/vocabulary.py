@@ -1,12 +1,27 @@
-"""The byte-level BPE vocabulary in the metadata of a GGUF file."""
+"""The byte-level BPE vocabulary in the metadata of a GGUF file.
+
+Control tokens and user-defined tokens are matched in text before BPE, as llama.cpp does with prompts.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from gpt2.encoder import Encoder
+from gpt2.encoder import END_OF_TEXT, Encoder
+from gpt2.errors import GPT2Error
 from gpt2.formats.gguf.header import GGUFFile
-from gpt2.formats.gguf.names import MERGES_KEY, NORMAL_TOKEN, TOKEN_TYPES_KEY, TOKENS_KEY, UNUSED_TOKEN
+from gpt2.formats.gguf.names import (
+    ADD_KEYS,
+    CONTROL_TOKEN,
+    ENDING_KEYS,
+    MERGES_KEY,
+    NORMAL_TOKEN,
+    TOKEN_TYPES_KEY,
+    TOKENS_KEY,
+    UNUSED_TOKEN,
+    USER_DEFINED_TOKEN,
+)
+from gpt2.text.added_tokens import AddedToken
 from gpt2.text.byte_level import byte_characters
 
 
@@ -46,9 +61,15 @@ def read_vocabulary(file: GGUFFile, token_types: np.ndarray) -> Encoder:
         DamagedFileError: The vocabulary is not a byte-level BPE.
     """
     tokens: list[str] = file.metadata[TOKENS_KEY][: count_ids(token_types)]
+    _check_no_added_ids(file)
     characters = set(byte_characters().values())
+    added = [
+        AddedToken(token, i, special=token_type == CONTROL_TOKEN)
+        for i, (token, token_type) in enumerate(zip(tokens, token_types.tolist()))
+        if token_type in (CONTROL_TOKEN, USER_DEFINED_TOKEN)
+    ]
     normal_tokens = {token for token, token_type in zip(tokens, token_types) if token_type == NORMAL_TOKEN}
-    if missing := characters - normal_tokens:
+    if missing := characters - {*normal_tokens, *(token.content for token in added)}:
         raise file.damaged(f"its vocabulary lacks {len(missing)} of the 256 bytes")
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) < len(tokens):
@@ -61,4 +82,18 @@ def read_vocabulary(file: GGUFFile, token_types: np.ndarray) -> Encoder:
         raise file.damaged(f"no merge produces the token {min(unreachable)!r} and {len(unreachable) - 1} others")
     if unknown := merged - ids.keys():
         raise file.damaged(f"it lacks the token {min(unknown)!r}, which a merge produces")
-    return Encoder(ids, [(left, right) for left, right in pairs])
+    special = ids.keys() - merged - characters
+    ending_ids = [file.metadata.get(key) for key in ENDING_KEYS]
+    end_token = next((token for token in special if ids[token] == ending_ids[0]), END_OF_TEXT)
+    others = {token for token in ending_ids[1:] if isinstance(token, int) and 0 <= token < len(tokens)}
+    return Encoder(ids, [(left, right) for left, right in pairs], end_token, special, added, others)
+
+
+def _check_no_added_ids(file: GGUFFile) -> None:
+    """Raise GPT2Error if the file asks for ids around each text."""
+    for key in ADD_KEYS:
+        if file.metadata.get(key):
+            raise GPT2Error(
+                f"{file.path} has {key}, which GPT-2 was not trained with; convert the model again with"
+                f" {key.rpartition('.')[2]} false, and write the token into the texts that need it"
+            )

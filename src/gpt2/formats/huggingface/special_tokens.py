@@ -14,6 +14,7 @@ from typing import Any
 from gpt2 import files
 from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import DamagedFileError
+from gpt2.formats.added_tokens import make_added_token
 from gpt2.text.added_tokens import AddedToken
 from gpt2.text.bpe_files import SPECIAL_TOKENS_FILE
 
@@ -22,7 +23,6 @@ GENERATION_CONFIG_FILE = "generation_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 MAX_ID_DIGITS = 9
-FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 DEFAULT_END_ID = 50256  # eos_token_id of GPT2Config, which many configs of other vocabularies still have
 # The roles for which GPT2Tokenizer has <|endoftext|> as default; the generic classes have no defaults.
 DEFAULT_ROLES = ("unk_token", "bos_token", "eos_token")
@@ -44,31 +44,6 @@ def read_optional_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFileError(path, "it should be a JSON object")
     return value
-
-
-def parse_added_tokens(tokens: Any, path: Path) -> Iterator[AddedToken]:
-    """Yield the added tokens in the list `added_tokens` of a `tokenizer.json`.
-
-    Raises:
-        DamagedFileError: If the value is not a list of added tokens.
-    """
-    values: list[Any] = tokens if isinstance(tokens, list) else [None]
-    for token in values:
-        match token:
-            case {"content": str(text), "id": int(token_id)} if token_id >= 0:
-                yield _added_token(text, token_id, token, path)
-            case _:
-                raise DamagedFileError(path, f"an added token should be a text and its id, not {reprlib.repr(token)}")
-
-
-def _added_token(text: str, token_id: int, flags: Mapping[Any, Any], path: Path) -> AddedToken:
-    """Return a token with the flags in a JSON object."""
-    values = {name: flags[name] for name in FLAGS if flags.get(name) is not None}
-    if wrong := [name for name, value in values.items() if not isinstance(value, bool)]:
-        shown = reprlib.repr(flags[wrong[0]])
-        raise DamagedFileError(path, f"{wrong[0]} of an added token should be true or false, not {shown}")
-    values.setdefault("normalized", not values.get("special", False))
-    return AddedToken(text, token_id, **values)
 
 
 def read_added_tokens(folder: Path, tokenizer_tokens: Mapping[str, AddedToken]) -> dict[str, AddedToken]:
@@ -108,7 +83,7 @@ def add_role_tokens(folder: Path, tokens: dict[str, AddedToken], ids_of: Mapping
             continue
         token_id = ids_of.get(text, next_id)
         next_id += token_id == next_id
-        tokens[text] = _added_token(text, token_id, {**flags, "special": True}, folder / TOKENIZER_CONFIG_FILE)
+        tokens[text] = make_added_token(text, token_id, {**flags, "special": True}, folder / TOKENIZER_CONFIG_FILE)
     return tokens
 
 
@@ -126,7 +101,7 @@ def _added_tokens_decoder(folder: Path) -> Iterator[AddedToken]:
         text = token_content(token)
         if text is None or not token_id.isdecimal() or len(token_id) > MAX_ID_DIGITS:
             raise DamagedFileError(path, "its added_tokens_decoder should map ids to texts")
-        yield _added_token(text, int(token_id), token if isinstance(token, dict) else {}, path)
+        yield make_added_token(text, int(token_id), token if isinstance(token, dict) else {}, path)
 
 
 def _added_tokens_file(folder: Path) -> Iterator[tuple[str, int]]:

@@ -16,6 +16,7 @@ from typing import Any
 from gpt2 import files
 from gpt2.encoder import Encoder
 from gpt2.errors import DamagedFileError, GPT2Error, summarize_names
+from gpt2.formats.added_tokens import parse_added_tokens, read_saved_tokens
 from gpt2.formats.huggingface.special_tokens import (
     CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
@@ -23,7 +24,6 @@ from gpt2.formats.huggingface.special_tokens import (
     embedding_rows,
     find_end_token,
     find_ending_ids,
-    parse_added_tokens,
     read_added_tokens,
     read_optional_object,
     special_token_texts,
@@ -117,7 +117,9 @@ def _build_encoder(
     matched = [token for token in tokens.values() if token.content in all_ids and not (split_special and token.special)]
     end_token = find_end_token(folder, all_ids, special_of)
     ending_ids = find_ending_ids(folder, set(all_ids.values()), special_of)
-    return Encoder(all_ids, merges, end_token, special, matched, ending_ids)
+    encoder = Encoder(all_ids, merges, end_token, special, matched, ending_ids)
+    saved = read_saved_tokens(folder)
+    return saved.add_to(encoder) if saved else encoder
 
 
 def _check_is_byte_level(tokenizer: dict[str, Any], path: Path) -> None:

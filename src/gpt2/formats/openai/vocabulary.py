@@ -11,6 +11,7 @@ from typing import Any
 from gpt2 import files
 from gpt2.encoder import Encoder, looks_special, pieces_from_merges
 from gpt2.errors import DamagedFileError, GPT2Error
+from gpt2.formats.added_tokens import read_saved_tokens
 from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
 from gpt2.text.byte_level import byte_characters
 
@@ -42,7 +43,10 @@ def load_encoder(directory: Path) -> Encoder:
     _check_complete(ids_of, path)
     path = directory / MERGES_FILE
     merges = read_merges(path, ids_of)
-    return Encoder(ids_of, merges, special=check_merges(merges, ids_of, path))
+    saved = read_saved_tokens(directory)
+    added = [token.content for token in saved.added] if saved else ()
+    encoder = Encoder(ids_of, merges, special=check_merges(merges, ids_of, path, special=added))
+    return saved.add_to(encoder) if saved else encoder
 
 
 def read_merges(path: Path, ids_of: dict[str, int]) -> list[tuple[str, str]]:
