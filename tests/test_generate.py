@@ -35,8 +35,9 @@ def test_batch_size_does_not_change_samples(tiny_model):
         assert texts(tiny_model, requests, batch_size) == single
 
 
-def test_a_seed_gives_the_same_texts_at_batch_sizes_1_2_and_5(small_model):
-    for seed in range(20):
+@pytest.mark.parametrize("seeds", [range(5), pytest.param(range(5, 25), marks=pytest.mark.slow)])
+def test_a_seed_gives_the_same_texts_at_batch_sizes_1_2_and_5(small_model, seeds):
+    for seed in seeds:
         requests = [Request(None, 12, Sampling(), seed, number) for number in range(5)]
         single = texts(small_model, requests)
         assert texts(small_model, requests, 2) == texts(small_model, requests, 5) == single

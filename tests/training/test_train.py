@@ -374,21 +374,22 @@ def run_and_kill(step, flags):
         assert process.returncode in (0, -signal.SIGKILL), process.stderr.read().decode()
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_steps(run, tiny_dir, kills):
+@pytest.mark.parametrize("kills, updates", [(1, 20), pytest.param(20, 60, marks=pytest.mark.slow)])
+def test_killed_at_random_steps(run, tiny_dir, kills, updates):
     """The run saves after every update, so that some kills hit a save."""
-    assert run(run_name="whole", stop_after=60)[0] == 0
+    assert run(run_name="whole", stop_after=updates)[0] == 0
     flags = [f"--{name}={value}" for name, value in QUICK.items()]
-    flags += ["text.txt", f"--model_name={tiny_dir}", "--run_name=parts", "--stop_after=60", "--save_every=1"]
+    flags += ["text.txt", f"--model_name={tiny_dir}", "--run_name=parts", f"--stop_after={updates}", "--save_every=1"]
     done = 0
     for kill in range(kills):
-        run_and_kill(random.randint(done + 1, min(59, done + 1 + 2 * (60 - done) // (kills - kill))), flags)
+        last = min(updates - 1, done + 1 + 2 * (updates - done) // (kills - kill))
+        run_and_kill(random.randint(done + 1, last), flags)
         if Path("checkpoint/parts/checkpoint").is_file():
             directory = open_model_dir(Path("checkpoint/parts"))
             tiny.read(directory.weights_path, directory.hparams)
             done = run_folder.read_progress(directory.weights_path).step
-    assert run(run_name="parts", stop_after=60)[0] == 0
-    assert losses("parts")[60] == pytest.approx(losses("whole")[60], abs=1e-4)
+    assert run(run_name="parts", stop_after=updates)[0] == 0
+    assert losses("parts")[updates] == pytest.approx(losses("whole")[updates], abs=1e-4)
     assert_same_weights(weights("parts"), weights("whole"), 1e-4)
 
 
