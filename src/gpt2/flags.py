@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple
 
 from gpt2.request import PRECISIONS
 
-TEXT_FILES = "a file (.txt or .csv, also with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
+TEXT_FILES = "a file (.txt, .csv or .tsv, also with .gz), a folder, or a quoted pattern such as 'data/**/*.txt'"
 
 
 class Flag(NamedTuple):
@@ -87,7 +87,12 @@ InText = Annotated[str, Flag(expects="a path", help=f"text to read: {TEXT_FILES}
 OptionalInText = Annotated[str | None, Flag(expects="a path", help=f"text to read: {TEXT_FILES}")]
 Text = Annotated[str | None, Flag(help="the text itself, instead of a file")]
 Encoding = Annotated[str, Flag(expects="a name", help="encoding of the text that is read from files or stdin")]
-CsvHeader = Annotated[bool, Flag(help="skip the first row of each .csv")]
+Column = Annotated[
+    str | None,
+    Flag(expects="a name", help="the column of a .csv or .tsv to read; `text`, or the only column, if not given"),
+]
+NoHeader = Annotated[bool, Flag(help="read the first row of a .csv or .tsv as data, not as names of columns")]
+CsvHeader = Annotated[bool, Flag(help="the default, for old command lines: the first row of each .csv is not text")]
 
 # Context for scoring a text.
 Window = Annotated[int | None, Flag(help="tokens that the model sees at once; its n_ctx if not given", minimum=1)]

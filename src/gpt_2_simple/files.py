@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gpt2.cli.progress_bars import ENCODING, FETCHING, bar, bars
-from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat, find_text_files, first_column
+from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat, check_files, find_text_files, first_column
 from gpt2.data.text_file import TextFileReader
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import atomic_write, creating_folder, expand_path
@@ -13,7 +13,8 @@ from gpt2.formats import download, transfer
 from gpt2.formats.model_dir import find_model, find_vocabulary
 
 START_TOKEN, END_TOKEN = "<|startoftext|>", "<|endoftext|>"  # enclose each row of a .csv
-CSV_FORMAT = CsvFormat(header=True, prefix=START_TOKEN)  # the end token precedes the next document
+# As in the old tool: the first column, without the first row. The end token precedes the next document.
+CSV_FORMAT = CsvFormat(header=True, prefix=START_TOKEN, first_column=True)
 
 
 def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, file_name: str) -> None:
@@ -92,6 +93,7 @@ def encode_csv(
     paths = find_text_files(csv_path)
     if len(paths) > 1:
         raise UsageError(f"csv_path must be one file, but {csv_path!r} matches {len(paths)} files")
+    check_files(paths, csv_format=CSV_FORMAT)
     text_files = TextFileReader("utf-8")
     with atomic_write(Path(out_path)) as out, text_files.open(paths[0]) as (_, text):
         for cell in first_column(text, header):

@@ -111,7 +111,7 @@ def finetune(
         only_train_transformer_layers=bool(only_train_transformer_layers),
         optimizer=optimizer,
         steps=steps if steps > 0 else None,
-        csv_header=CSV_FORMAT.header,
+        csv_first_column=CSV_FORMAT.first_column,
         csv_start=CSV_FORMAT.prefix,
         **extra_settings,
     )

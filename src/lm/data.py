@@ -31,6 +31,7 @@ def find_texts(corpora: Sequence[str], split: str) -> list[Path]:
     """Return the text files of a split of all corpora.
 
     Raises:
+        GPT2Error: If a file holds something else than text.
         UsageError: If a corpus has no text files in the split.
     """
     paths: list[Path] = []
@@ -39,6 +40,7 @@ def find_texts(corpora: Sequence[str], split: str) -> list[Path]:
         if not files:
             raise UsageError(f"Corpus {split} split {printable_name(corpus / split)} looks empty, no text files found")
         paths += files
+    documents.check_files(paths)
     return paths
 
 

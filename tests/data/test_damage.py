@@ -24,6 +24,7 @@ LINE_ENDS = ["\n", "\r", "\r\n", "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x
 FRAGMENTS = ['"', ",", ";", "\t", "'", " ", "\0", "\ufeff", "é", "🦄", "a" * 300, "<|endoftext|>", "1", "\\", "\u0301"]
 CODECS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-be", "latin-1", "utf-7", "gbk"]
 NAMES = ["a.txt", "b.csv", "c.txt.gz", "d.csv.gz", "e", "f\nf.txt", os.fsdecode(b"\xff\xfe.txt"), "g.json", "h'\".CSV"]
+NAMES += ["i.tsv", "j.tsv.gz", "k.pdf"]
 ENCODINGS = ["utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-32-le", "latin-1", "utf-7", "gbk", "iso2022_jp", "cp1252"]
 
 
@@ -121,7 +122,9 @@ def test_damaged_files_give_ids_or_an_error_of_one_line(tmp_path, small_vocabula
         path = write(rng, folder)
         source = rng.choice([path, path, folder])
         encoding = rng.choice(ENCODINGS)
-        csv_format = documents.CsvFormat(rng.random() < 0.5, rng.choice(["", "<|startoftext|>"]))
+        column = rng.choice([None, None, "text", "column1", '"', ""])
+        prefix = rng.choice(["", "<|startoftext|>"])
+        csv_format = documents.CsvFormat(rng.random() < 0.5, column, prefix, first_column=rng.random() < 0.4)
         with check_messages(number, folder):
             ids = np.asarray(dataset.load(str(source), small_vocabulary, encoding, csv_format, workers=1))
             assert ids.ndim == 1 and len(ids) and ids.min() >= 0 and ids.max() < small_vocabulary.n_vocab

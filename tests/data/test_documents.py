@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt2.data import documents
+from gpt2.data import csv_table, documents
 from gpt2.encoder import compiled_safe_cut_pattern
 from gpt2.errors import GPT2Error, UsageError
 
@@ -182,7 +182,7 @@ def test_names_of_any_bytes_are_printed_in_one_line(tmp_path):
 @pytest.mark.filterwarnings("ignore:NUL")
 def test_files_that_shrink_or_grow_while_they_are_read(write, monkeypatch, name):
     monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
-    content = "".join(f"line {i}\n" for i in range(20_000)).encode()
+    content = b"text\n" + "".join(f"line {i}\n" for i in range(20_000)).encode()
     content = gzip.compress(content) if name.endswith(".gz") else content
     for size in (len(content) // 2, 2 * len(content)):
         path = write(name, content)
@@ -220,25 +220,30 @@ def test_a_file_is_a_document(write):
 @pytest.mark.parametrize("part", [3, 1 << 20])
 def test_csv_rows_are_documents(write, monkeypatch, part):
     monkeypatch.setattr(documents, "PART_CHARACTERS", part)
-    path = write("a.CSV", 'text,by\n"one, ""1""",x\n\n,y\n   \n"two\r\nlines",z\nthree')
-    assert read_whole([path]) == ["text", 'one, "1"', "two\nlines", "three"]
-    assert read_whole([path], csv_format=documents.CsvFormat(header=True)) == ['one, "1"', "two\nlines", "three"]
+    path = write("a.CSV", 'text,by\n"one, ""1""",x\n\n,y\n   \n"two\r\nlines",z\nthree,')
+    assert read_whole([path]) == ['one, "1"', "two\nlines", "three"]
+    assert read_whole([path], csv_format=documents.CsvFormat(column="by")) == ["x", "y", "z"]
+    without_header = documents.CsvFormat(header=False, column="column1")
+    assert read_whole([path], csv_format=without_header) == ["text", 'one, "1"', "two\nlines", "three"]
 
 
 def test_a_csv_with_only_a_header(write):
-    assert read_whole([write("a.csv", "text\n")], csv_format=documents.CsvFormat(header=True)) == []
+    assert read_whole([write("a.csv", "text\n")]) == []
 
 
 def test_files_that_are_not_csv(write, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_ROW_CHARACTERS", 20)
+    monkeypatch.setattr(csv_table, "MAX_ROW_CHARACTERS", 20)
     for content in ('"never\nclosed\nand\nso\nit\ngoes\non', "x" * 30, '"a\n",' * 30):
-        with pytest.raises(GPT2Error, match="a.csv cannot be read: a row of more than 20 characters: a quotation mark"):
+        with pytest.raises(GPT2Error, match="a.csv cannot be read: line 1: a row has more than 20 characters: a quot"):
             read_whole([write("a.csv", content)])
-    assert read_whole([write("a.csv", "short rows\n" * 30)]) == ["short rows"] * 30
+    assert read_whole([write("a.csv", "text\n" + "short rows\n" * 30)]) == ["short rows"] * 30
 
 
 def test_gzip(write):
-    paths = [write("a.txt.gz", gzip.compress(b"one\r\n")), write("b.csv.gz", gzip.compress(b"two,x\nthree\n"))]
+    paths = [
+        write("a.txt.gz", gzip.compress(b"one\r\n")),
+        write("b.csv.gz", gzip.compress(b"text,by\ntwo,x\nthree,y\n")),
+    ]
     assert read_whole(paths) == ["one\n", "two", "three"]
 
 
@@ -258,7 +263,7 @@ def test_line_ends_and_byte_order_marks(write):
 
 
 def test_undecodable_bytes_are_replaced_and_counted_once(write):
-    paths = [write("a", b"caf\xe9 \xff"), write("fine", "a"), write("b.csv", b"\xff,x\n")]
+    paths = [write("a", b"caf\xe9 \xff"), write("fine", "a"), write("b.csv", b"text,by\n\xff,x\n")]
     with pytest.warns(UserWarning) as warned:
         assert read_whole(paths) == ["caf\ufffd \ufffd", "a", "\ufffd"]
     assert [str(w.message) for w in warned] == [f"3 bytes of {paths[0]}, {paths[2]} are not utf-8; read as U+FFFD"]
@@ -269,7 +274,8 @@ def test_undecodable_bytes_are_replaced_and_counted_once(write):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz", "a.csv.gz"])
 def test_byte_order_marks_select_the_encoding(write, name, encoding):
-    data = "\ufeffhéllo\r\n".encode(encoding) if encoding[-2:] in ("le", "be") else "héllo\r\n".encode(encoding)
+    text = "text,by\r\nhéllo,x\r\n" if "csv" in name else "héllo\r\n"
+    data = f"\ufeff{text}".encode(encoding) if encoding[-2:] in ("le", "be") else text.encode(encoding)
     path = write(name, gzip.compress(data) if name.endswith(".gz") else data)
     with pytest.warns(UserWarning, match=f"^read as {encoding[:6]}, as the byte-order mark says: {path}$"):
         assert read_whole([path]) == ["héllo" if "csv" in name else "héllo\n"]
@@ -303,13 +309,13 @@ def test_unknown_encodings_are_rejected(write, encoding):
 
 def test_files_of_ids_are_rejected(write):
     with pytest.raises(GPT2Error, match="a.npy holds ids, not text"):
-        read_whole([write("a.npy", "a")])
+        documents.check_files([write("a.npy", "a")])
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.txt.gz"])
 def test_sizes_add_up_to_the_size_of_the_files(write, monkeypatch, name):
     monkeypatch.setattr(documents, "PART_CHARACTERS", 100)
-    content = b"some words\n" * 3000
+    content = b"text\n" + b"some words\n" * 3000
     path = write(name, gzip.compress(content) if name.endswith(".gz") else content)
     parts = list(documents.read([path, path]))
     assert len(parts) > 100

@@ -103,7 +103,8 @@ def test_transcript(run, encoder, tmp_path):
     assert (status, out) == (0, f"Reading files\nWriting {tmp_path / 'data.npy'}\n")
     assert "Encoding: 100%" in err and err.endswith("6 tokens of 2 documents\n")
     assert np.load(tmp_path / "data.npy").tolist() == stream(encoder, "one\n", "two")
-    again = run(tmp_path, tmp_path / "data")  # skips its own output; the header is now a document
+    # Skips its own output; the header is now a document.
+    again = run(tmp_path, tmp_path / "data", "--no_header", "--column", "column1")
     assert again[0] == 0 and again[2].endswith("8 tokens of 3 documents\n")
 
 

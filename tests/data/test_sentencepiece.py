@@ -49,7 +49,7 @@ def test_a_long_line_without_an_end_is_cut_between_words(vocabulary, tmp_path, m
 
 
 def test_rows_of_csv_are_documents(vocabulary, tmp_path):
-    (tmp_path / "a.csv").write_text('"Das\nPferd",x\nTür\n', encoding="utf-8")
+    (tmp_path / "a.csv").write_text('text,by\n"Das\nPferd",x\nTür,y\n', encoding="utf-8")
     assert dataset.load(str(tmp_path / "a.csv"), vocabulary).tolist() == expected_ids(vocabulary, ["Das\nPferd", "Tür"])
 
 

@@ -77,7 +77,7 @@ def test_the_same_text_gives_the_same_files(text, tmp_path):
 
 
 def test_a_text_with_too_few_merges(tmp_path):
-    (tmp_path / "a.csv").write_text("aab\naab\n")
+    (tmp_path / "a.csv").write_text("text\naab\naab\n")
     with pytest.warns(UserWarning, match="the text gives only 2 merges: n_vocab is 259, not 1000"):
         encoder = train_bpe.train(str(tmp_path / "a.csv"), tmp_path, 1000)
     assert load_encoder(tmp_path).encode("aab") == [257] and encoder.n_vocab == 259

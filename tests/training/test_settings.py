@@ -274,8 +274,8 @@ def test_new_run_needs_its_own_flags(run_command, started_run):
         ({"from_scratch": True, "model_name": "124M"}, "give from_scratch or model_name, not both"),
         ({"from_scratch": True, "vocabulary": "x", "n_vocab": 300}, "give vocabulary or n_vocab, not both"),
         ({"val_every": 5, "val_dataset": "x", "val_split": 0.2}, "give val_dataset or val_split, not both"),
-        ({"csv_header": True}, "csv_header has no effect: there is no .csv in text.txt"),
-        ({"csv_start": "<|startoftext|>"}, "csv_start has no effect: there is no .csv in text.txt"),
+        ({"csv_header": True}, "csv_header has no effect: there is no .csv or .tsv in text.txt"),
+        ({"csv_start": "<|startoftext|>"}, "csv_start has no effect: there is no .csv or .tsv in text.txt"),
     ],
 )
 def test_flags_without_effect_are_rejected(run_command, flags, message):

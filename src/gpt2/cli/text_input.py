@@ -13,6 +13,7 @@ from gpt2.text.undecodable import MAX_BOM_BYTES, REPLACE_AND_COUNT, check_encodi
 from gpt2.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # imports packages that --help does not need
+    from gpt2.data.documents import CsvFormat
     from gpt2.evaluation.custom_text import NamedText
 
 STDIN = "-"
@@ -27,13 +28,13 @@ class TextInput(NamedTuple):
         in_text: The path of a file or folder, or a pattern of paths.
         text: The text itself, instead of files.
         encoding: The encoding of files and stdin.
-        csv_header: Whether to skip the first row of each .csv.
+        csv_format: The layout of .csv and .tsv files.
     """
 
     in_text: str | None
     text: str | None
     encoding: str
-    csv_header: bool
+    csv_format: CsvFormat
 
     @property
     def is_given(self) -> bool:
@@ -48,6 +49,7 @@ class TextInput(NamedTuple):
             UsageError: Both files and a text are given.
         """
         from gpt2.data import documents
+        from gpt2.data.csv_table import table_delimiter
         from gpt2.evaluation.custom_text import NamedText, read_files
 
         check_encoding(self.encoding)
@@ -58,10 +60,10 @@ class TextInput(NamedTuple):
         if self.in_text in (None, STDIN):
             return _read_stdin(self.encoding, vocabulary.last_safe_cut), None
         paths = documents.find_text_files(self.in_text)
-        is_plain = not any(path.suffix.lower() in (".gz", ".csv") for path in paths)
+        documents.check_files(paths, self.encoding, self.csv_format)
+        is_plain = not any(path.suffix.lower() == ".gz" or table_delimiter(path) for path in paths)
         size = documents.total_size(paths) if is_plain else None
-        rows = documents.CsvFormat(header=self.csv_header)
-        return read_files(paths, self.encoding, rows, vocabulary.last_safe_cut), size
+        return read_files(paths, self.encoding, self.csv_format, vocabulary.last_safe_cut), size
 
 
 def _read_stdin(encoding: str, last_safe_cut: Callable[[str], int]) -> Iterator[NamedText]:

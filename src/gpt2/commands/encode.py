@@ -7,7 +7,7 @@ from typing import Annotated
 
 from gpt2.cli.command import print_error_line
 from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS
-from gpt2.flags import CsvHeader, Encoding, Flag, InText, ModelName, ModelsDir
+from gpt2.flags import Column, CsvHeader, Encoding, Flag, InText, ModelName, ModelsDir, NoHeader
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR, find_vocabulary
 from gpt2.text.undecodable import check_encoding
 
@@ -30,22 +30,24 @@ class EncodeFlags:
         int | None,
         Flag(help="number of processes that encode; all cores if not given", minimum=1),
     ] = None
+    column: Column = None
+    no_header: NoHeader = False
 
 
 def encode_text(flags: EncodeFlags) -> None:
     """Encode text of any size into a training set: OUT.npy, or OUT.npz for old programs.
 
-    Each file is a document, and so is each row of a .csv; <|endoftext|> separates documents.
+    Each file is a document, and so is each row of a .csv or .tsv; <|endoftext|> separates documents.
     """
     from gpt2.cli.progress_bars import ENCODING, bar  # imports packages that --help does not need
     from gpt2.data import documents, encode
 
     path = encode.out_path(flags.out)
     check_encoding(flags.encoding)
+    rows = documents.CsvFormat.from_flags(flags.column, flags.no_header, flags.csv_header)
     print("Reading files", flush=True)
     encoder = find_vocabulary(flags.model_name, flags.models_dir)
     print("Writing", path, flush=True)
-    rows = documents.CsvFormat(header=flags.csv_header)
     with bar(ENCODING) as report:
         written = encode.encode(
             flags.in_text, flags.out, encoder, flags.encoding, rows, flags.combine, flags.workers, report

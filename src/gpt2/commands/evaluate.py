@@ -13,12 +13,14 @@ from gpt2.cli.text_input import TextInput
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
 from gpt2.flags import (
+    Column,
     CsvHeader,
     Encoding,
     Flag,
     ModelName,
     ModelsDir,
     NoCache,
+    NoHeader,
     OptionalInText,
     Precision,
     Stride,
@@ -70,6 +72,8 @@ class EvaluateFlags:
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
     no_cache: NoCache = False
+    column: Column = None
+    no_header: NoHeader = False
 
 
 def evaluate_model(flags: EvaluateFlags) -> None:
@@ -80,12 +84,14 @@ def evaluate_model(flags: EvaluateFlags) -> None:
     shown alongside; docs/evaluation.md explains which of them should agree.
     """
     from gpt2.cli.progress_bars import SCORING, bar  # imports packages that --help does not need
+    from gpt2.data.documents import CsvFormat
     from gpt2.evaluation import paper, report, tasks
     from gpt2.evaluation.custom_text import measure_texts
     from gpt2.evaluation.scores import protocol_of
     from gpt2.evaluation.task import TaskSettings
 
-    source = TextInput(flags.in_text, flags.text, flags.encoding, flags.csv_header)
+    csv_format = CsvFormat.from_flags(flags.column, flags.no_header, flags.csv_header)
+    source = TextInput(flags.in_text, flags.text, flags.encoding, csv_format)
     selected = _select_tasks(flags, source)
     choice = ModelChoice(flags.model_name, flags.models_dir, flags.precision, flags.threads, not flags.no_cache)
     directory, vocabulary = choice.find()

@@ -18,6 +18,7 @@ from gpt2.flags import (
     MinP,
     ModelName,
     ModelsDir,
+    NoHeader,
     Precision,
     PresencePenalty,
     RepetitionPenalty,
@@ -100,7 +101,7 @@ class GenerateFlags:
     delimiter: Annotated[
         str | None, Flag(help="text between two prompts in a text file, and between two texts in the output")
     ] = None
-    no_header: Annotated[bool, Flag(help="read the first row of a .csv as a prompt, not as names of columns")] = False
+    no_header: NoHeader = False
     encoding: Encoding = "utf-8"
     threads: Threads = None
     processes: Annotated[

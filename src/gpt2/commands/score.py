@@ -15,12 +15,14 @@ from gpt2.cli.text_input import TextInput
 from gpt2.cli.text_output import open_output
 from gpt2.errors import UsageError
 from gpt2.flags import (
+    Column,
     CsvHeader,
     Encoding,
     Flag,
     ModelName,
     ModelsDir,
     NoCache,
+    NoHeader,
     OptionalInText,
     Precision,
     Stride,
@@ -59,6 +61,8 @@ class ScoreFlags:
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
     no_cache: NoCache = False
+    column: Column = None
+    no_header: NoHeader = False
 
 
 def score_text(flags: ScoreFlags) -> None:
@@ -69,8 +73,11 @@ def score_text(flags: ScoreFlags) -> None:
     context, unless --stride is given; <|endoftext|> precedes each text. --next 20 lists the 20 most likely next
     tokens instead.
     """
+    from gpt2.data.documents import CsvFormat  # imports packages that --help does not need
+
     model = ModelChoice(flags.model_name, flags.models_dir, flags.precision, flags.threads, not flags.no_cache)
-    source = TextInput(flags.in_text, flags.text, flags.encoding, flags.csv_header)
+    csv_format = CsvFormat.from_flags(flags.column, flags.no_header, flags.csv_header)
+    source = TextInput(flags.in_text, flags.text, flags.encoding, csv_format)
     if flags.next is None:
         _score(model, source, flags)
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 from gpt2.cli.command import print_error_line
 from gpt2.errors import UsageError
 from gpt2.files import expand_path
-from gpt2.flags import CsvHeader, Encoding, Flag, InText
+from gpt2.flags import Column, CsvHeader, Encoding, Flag, InText, NoHeader
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class TrainTokenizerFlags:
     ] = 50257
     encoding: Encoding = "utf-8"
     csv_header: CsvHeader = False
+    column: Column = None
+    no_header: NoHeader = False
 
 
 def train_tokenizer(flags: TrainTokenizerFlags) -> None:
@@ -36,7 +38,7 @@ def train_tokenizer(flags: TrainTokenizerFlags) -> None:
     if not flags.out:
         raise UsageError("out must be the name of a folder, not ''")
     folder = expand_path(flags.out)
-    rows = documents.CsvFormat(header=flags.csv_header)
+    rows = documents.CsvFormat.from_flags(flags.column, flags.no_header, flags.csv_header)
     with bar(READING) as report:
         encoder = train_bpe.train(flags.in_text, folder, flags.n_vocab, flags.encoding, rows, report)
     print_error_line(f"{encoder.n_vocab:,} ids in {flags.out}")

@@ -34,7 +34,7 @@ def load(
         path: A file, folder or pattern, as `documents.find_text_files` takes it.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: The layout of `.csv` files.
+        csv_format: The layout of `.csv` and `.tsv` files.
         workers: Number of processes that encode text; None for all cores if there is enough text.
 
     Returns:
@@ -44,7 +44,7 @@ def load(
         GPT2Error: A file is damaged or holds ids of another vocabulary, or there is no text.
         UsageError: The encoding is unknown.
     """
-    paths = [file for file in documents.find_text_files(path) if not token_file.is_sidecar(file)]
+    paths = check(path, encoding, csv_format)
     ids: token_file.Ids
     if [_kind(file) for file in paths] == [".npy"]:
         ids = token_file.read(paths[0], encoder)
@@ -62,6 +62,23 @@ def load(
     if not len(ids):
         raise GPT2Error(f"{printable_name(path)} holds no text; give a file of text or a folder of such files")
     return ids
+
+
+def check(path: str, encoding: str = "utf-8", csv_format: documents.CsvFormat = documents.PLAIN_CSV) -> list[Path]:
+    """Return the files of a training set, after checking that each holds ids or text, before they are read as a whole.
+
+    Args:
+        path: A file, folder or pattern, as `documents.find_text_files` takes it.
+        encoding: The encoding of the text files.
+        csv_format: The layout of `.csv` and `.tsv` files.
+
+    Raises:
+        GPT2Error: A file is missing, or holds neither ids nor text.
+        UsageError: The encoding is unknown, or the column of a table must be chosen.
+    """
+    paths = [file for file in documents.find_text_files(path) if not token_file.is_sidecar(file)]
+    documents.check_files([file for file in paths if _kind(file) == "text"], encoding, csv_format)
+    return paths
 
 
 class JoinedIds:

@@ -1,7 +1,7 @@
 r"""Documents of any size from text files, read in bounded memory.
 
-A plain file is one document. In a `.csv`, the first column of each row is one document. Both may be compressed (`.gz`).
-`text_file` describes how bytes become characters.
+A plain file is one document. In a `.csv` or `.tsv`, one column of each row is one document. Both may be compressed
+(`.gz`). `text_file` describes how bytes become characters, and `file_kinds` which files are not text.
 
 >>> list(read([Path("poem.txt")]))
 [DocumentPart(text='Roses are red,\n', last=True, size=15)]
@@ -10,7 +10,6 @@ A plain file is one document. In a `.csv`, the first column of each row is one d
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import glob
 import io
@@ -22,23 +21,40 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gpt2.data import csv_table
+from gpt2.data.csv_table import TableRow, TextColumn
+from gpt2.data.file_kinds import check_plain_text
 from gpt2.data.text_file import NUL_REMARK, TextFileReader
 from gpt2.encoder import last_safe_cut
-from gpt2.errors import GPT2Error, printable_name, summarize_names
+from gpt2.errors import GPT2Error, UsageError, printable_name, summarize_names
 from gpt2.files import expand_path
 
 PART_CHARACTERS = 1 << 20  # approximate length of a document part
 DEFAULT_COMBINE_CHARACTERS = 50000  # minimum length of a chunk in a .npz, as in the old tools
-MAX_ROW_CHARACTERS = 16 * PART_CHARACTERS  # a longer CSV row has an unclosed quotation mark or is not CSV
 TOKEN_FILE_SUFFIXES = (".npy", ".npz")
+DEFAULT_TEXT_COLUMN = "text"
+HEADER_REMARK = "the first row is read as the name of the only column; if it is text, add --no_header"
 FindCut = Callable[[str], int]  # see Vocabulary.last_safe_cut
 
 
 class CsvFormat(NamedTuple):
-    """The conversion of the rows of a `.csv` to documents."""
+    """The conversion of the rows of a `.csv` or `.tsv` to documents."""
 
-    header: bool = False  # whether the first row is skipped
+    header: bool = True  # whether the first row names the columns, and is not a document
+    column: str | None = None  # the column of the text; None for DEFAULT_TEXT_COLUMN, or the only column
     prefix: str = ""  # text put before each document
+    first_column: bool = False  # whether the text is in the first column, and rows may have any length, as in old tools
+
+    @classmethod
+    def from_flags(cls, column: str | None, no_header: bool, csv_header: bool) -> CsvFormat:
+        """Return the format that the flags of a command describe.
+
+        Raises:
+            UsageError: The flags contradict each other.
+        """
+        if no_header and csv_header:
+            raise UsageError("give csv_header or no_header, not both; csv_header is the default")
+        return cls(not no_header, column)
 
 
 PLAIN_CSV = CsvFormat()
@@ -141,6 +157,31 @@ def is_token_file(path: Path) -> bool:
     return path.suffix.lower() in TOKEN_FILE_SUFFIXES
 
 
+def check_files(paths: Sequence[Path], encoding: str = "utf-8", csv_format: CsvFormat = PLAIN_CSV) -> None:
+    """Check that files hold text, and that each table has the column of the text, before all of them are read.
+
+    Args:
+        paths: The files.
+        encoding: Name of an encoding that Python knows.
+        csv_format: The layout of `.csv` and `.tsv` files.
+
+    Raises:
+        GPT2Error: A file is of another kind, or its first row is damaged. The message names the file.
+        UsageError: The encoding is unknown, or the column must be chosen.
+    """
+    reader = TextFileReader(encoding)
+    if token_files := [path for path in paths if is_token_file(path)]:
+        raise GPT2Error(f"{summarize_names(token_files)} holds ids, not text; leave it out")
+    check_plain_text(paths, encoding)
+    for path in paths:
+        delimiter = _table_delimiter(path, csv_format)
+        if delimiter and not csv_format.first_column:
+            with reader.open(path) as (_, text):
+                rows = csv_table.read_rows(csv_table.limited_lines(text), delimiter)
+                if first := next(filter(_has_text, rows), None):
+                    _find_text_column(path, first, delimiter, csv_format)
+
+
 def total_size(paths: Iterable[Path]) -> int:
     """Return the files' total bytes on the disk; a missing file counts as 0, because reading it reports the error."""
     size = 0
@@ -158,25 +199,23 @@ def read(
 ) -> Iterator[DocumentPart]:
     """Yield the documents of text files, in parts of about PART_CHARACTERS; empty documents are skipped.
 
-    Warnings name the files with unusual content (see `TextFileReader`).
+    Warnings name the files with unusual content (see `TextFileReader`). Call `check_files` first.
 
     Args:
         paths: The files.
         encoding: Name of an encoding that Python knows.
-        csv_format: The layout of `.csv` files.
+        csv_format: The layout of `.csv` and `.tsv` files.
         find_cut: The vocabulary's `last_safe_cut`; by default the function of byte-level BPE.
 
     Raises:
         UsageError: The encoding is unknown.
-        GPT2Error: A file is damaged or holds ids. The message names the file.
+        GPT2Error: A file is damaged. The message names the file.
     """
     reader = TextFileReader(encoding)
     for path in paths:
-        if is_token_file(path):
-            raise GPT2Error(f"{printable_name(path)} holds ids, not text; leave it out")
         with reader.open(path) as (file, text):
             previous = 0  # the position in the file
-            for document in _csv_documents(text, csv_format) if _is_csv(path) else [_blocks(text)]:
+            for document in _documents(path, text, csv_format, reader):
                 for part, last in split_document(document, PART_CHARACTERS, find_cut):
                     if "\0" in part:
                         reader.notice(NUL_REMARK, path)
@@ -186,47 +225,77 @@ def read(
     reader.report()
 
 
-def _blocks(text: io.TextIOWrapper) -> Iterator[str]:
-    return iter(lambda: text.read(PART_CHARACTERS), "")
-
-
-def _is_csv(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith(".csv")
-
-
-def _csv_documents(text: io.TextIOWrapper, csv_format: CsvFormat) -> Iterator[Iterable[str]]:
-    """Yield the first column of each row as a document in blocks; skip rows in which it is blank."""
-    for cell in first_column(text, csv_format.header):
+def _documents(
+    path: Path, text: io.TextIOWrapper, csv_format: CsvFormat, reader: TextFileReader
+) -> Iterator[Iterable[str]]:
+    """Yield the documents of a file in blocks. A reader for another kind of file belongs here."""
+    delimiter = _table_delimiter(path, csv_format)
+    if delimiter is None:
+        yield iter(lambda: text.read(PART_CHARACTERS), "")
+        return
+    if csv_format.first_column:
+        cells = first_column(text, csv_format.header, delimiter)
+    else:
+        cells = _text_column(path, text, delimiter, csv_format, reader)
+    for cell in cells:
         if cell.strip():
             yield slice_text(csv_format.prefix + cell, PART_CHARACTERS)
 
 
-def first_column(text: io.TextIOWrapper, header: bool) -> Iterator[str]:
-    """Yield the first column of each non-empty CSV row.
+def _table_delimiter(path: Path, csv_format: CsvFormat) -> str | None:
+    """Return the delimiter of a table, or None for plain text; to the old tools, a `.tsv` is plain text."""
+    delimiter = csv_table.table_delimiter(path)
+    return None if csv_format.first_column and delimiter != csv_table.DELIMITERS[".csv"] else delimiter
+
+
+def first_column(text: io.TextIOWrapper, header: bool, delimiter: str = ",") -> Iterator[str]:
+    """Yield the first column of each non-empty row, as gpt-2-simple does.
 
     Args:
         text: The file.
         header: Whether the first row is skipped.
+        delimiter: The delimiter of the columns.
 
     Raises:
-        csv.Error: The file is not CSV.
+        csv.Error: The file is not a table.
     """
-    csv.field_size_limit(MAX_ROW_CHARACTERS)  # the module's own limit is much lower
-    length = 0  # of the current row so far
+    rows = csv_table.read_rows(csv_table.limited_lines(text), delimiter, strict=False)
+    for number, row in enumerate(rows):
+        if row.cells and (number or not header):
+            yield row.cells[0]
 
-    def lines() -> Iterator[str]:
-        nonlocal length
-        while line := text.readline(MAX_ROW_CHARACTERS):
-            length += len(line)
-            if length >= MAX_ROW_CHARACTERS:
-                limit = f"a row of more than {MAX_ROW_CHARACTERS} characters"
-                raise csv.Error(f"{limit}: a quotation mark is not closed, or the file is not CSV")
-            yield line
 
-    for number, row in enumerate(csv.reader(lines())):
-        length = 0
-        if row and (number or not header):
-            yield row[0]
+def _text_column(
+    path: Path, text: io.TextIOWrapper, delimiter: str, csv_format: CsvFormat, reader: TextFileReader
+) -> Iterator[str]:
+    """Yield the cells of a table's text column; blank rows are skipped."""
+    column = None
+    for row in filter(_has_text, csv_table.read_rows(csv_table.limited_lines(text), delimiter)):
+        if column is None:
+            column = _find_text_column(path, row, delimiter, csv_format)
+            if column.header:
+                if csv_format.column is None and row.cells[column.position].strip() != DEFAULT_TEXT_COLUMN:
+                    reader.notice(HEADER_REMARK, path)
+                continue
+        yield column.cell(row)
+
+
+def _has_text(row: TableRow) -> bool:
+    return any(map(str.strip, row.cells))
+
+
+def _find_text_column(path: Path, first: TableRow, delimiter: str, csv_format: CsvFormat) -> TextColumn:
+    """Return the column of the text, from the first row.
+
+    Raises:
+        GPT2Error: The row seems to have another delimiter, or names several columns equally.
+        UsageError: There is no such column, or the column must be chosen.
+    """
+    names = csv_table.column_names(first.cells, csv_format.header)
+    if csv_format.header and csv_format.column is None:
+        csv_table.check_delimiter(path, names, delimiter)
+    position = csv_table.find_column(path, names, csv_format.column, DEFAULT_TEXT_COLUMN)
+    return TextColumn(position, len(names), csv_format.header)
 
 
 def split_document(

@@ -57,7 +57,7 @@ def encode(
         out: The path of the file; `out_path` describes how it is completed.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: The layout of `.csv` files.
+        csv_format: The layout of `.csv` and `.tsv` files.
         combine: Minimum characters of a chunk in a `.npz`.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
@@ -77,6 +77,7 @@ def encode(
         for file in documents.find_text_files(in_text)
         if os.path.realpath(file) not in outputs or not _is_output(file)
     ]
+    documents.check_files(paths, encoding, csv_format)
     min_characters = combine if path.suffix.lower() == ".npz" else documents.PART_CHARACTERS
     encoded = encode_files(paths, encoder, encoding, csv_format, workers, report, min_characters)
     with token_file.write(path, encoder) as writer, contextlib.closing(encoded):
@@ -106,7 +107,7 @@ def encode_files(
         paths: The files.
         encoder: The vocabulary.
         encoding: The encoding of the text files.
-        csv_format: The layout of `.csv` files.
+        csv_format: The layout of `.csv` and `.tsv` files.
         workers: Number of processes; None for all cores if there is enough text.
         report: Called with (done, total) bytes.
         min_characters: Minimum characters of a batch; the last one may be shorter. Without text, there is no batch.

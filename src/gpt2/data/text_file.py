@@ -49,18 +49,14 @@ class TextFileReader:
             GPT2Error: Reading in the block failed. The message names the file.
         """
         self.undecodable.text_name = printable_name(path)
-        try:
-            with path.open("rb") as file, _decompress(file, path) as data:
-                encoding = encoding_from_bom(data.read(MAX_BOM_BYTES), self.encoding)
-                data.seek(0)
-                if encoding in ("utf-16", "utf-32") and encoding != self.encoding:
-                    self.notice(BYTE_ORDER_MARK_REMARK.format(encoding), path)
-                self.undecodable.encoding = "utf-8" if encoding == "utf-8-sig" else encoding
-                with io.TextIOWrapper(data, encoding, REPLACE_AND_COUNT) as text:
-                    yield file, text
-        except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise GPT2Error(f"{printable_name(path)} cannot be read: {reason}") from error
+        with open_decompressed(path) as (file, data):
+            encoding = encoding_from_bom(data.read(MAX_BOM_BYTES), self.encoding)
+            data.seek(0)
+            if encoding in ("utf-16", "utf-32") and encoding != self.encoding:
+                self.notice(BYTE_ORDER_MARK_REMARK.format(encoding), path)
+            self.undecodable.encoding = "utf-8" if encoding == "utf-8-sig" else encoding
+            with io.TextIOWrapper(data, encoding, REPLACE_AND_COUNT) as text:
+                yield file, text
 
     def notice(self, remark: str, path: Path) -> None:
         """Add a file to a remark."""
@@ -72,6 +68,24 @@ class TextFileReader:
         for remark, names in self.remarks.items():
             warnings.warn(f"{remark}: {summarize_names(names)}", stacklevel=2)
         self.remarks.clear()
+
+
+@contextlib.contextmanager
+def open_decompressed(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
+    """Open a file that is compressed if its name ends in `.gz`.
+
+    Yields:
+        The file on the disk, and the file with its decompressed content.
+
+    Raises:
+        GPT2Error: Reading in the block failed. The message names the file.
+    """
+    try:
+        with path.open("rb") as file, _decompress(file, path) as data:
+            yield file, data
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GPT2Error(f"{printable_name(path)} cannot be read: {reason}") from error
 
 
 def _decompress(file: IO[bytes], path: Path) -> Any:

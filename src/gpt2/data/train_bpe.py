@@ -49,7 +49,7 @@ def train(
         out: Folder for the files.
         n_vocab: Size of the vocabulary.
         encoding: The encoding of the text files.
-        csv_format: The layout of `.csv` files.
+        csv_format: The layout of `.csv` and `.tsv` files.
         report: Called with (done, total) bytes.
 
     Returns:
@@ -67,6 +67,7 @@ def train(
         if (out / name).exists():
             raise GPT2Error(f"{out} holds a model, which does not work with another vocabulary; choose another folder")
     paths = [file for file in documents.find_text_files(path) if not is_sidecar(file)]
+    documents.check_files(paths, encoding, csv_format)
     with contextlib.closing(_read_texts(paths, encoding, csv_format, report)) as texts:
         first = next(texts, None)
         if first is None:

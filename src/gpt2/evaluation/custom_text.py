@@ -24,14 +24,14 @@ class NamedText(NamedTuple):
 def read_files(
     paths: Sequence[Path], encoding: str, csv_format: documents.CsvFormat, last_safe_cut: documents.FindCut
 ) -> Iterator[NamedText]:
-    """Yield the texts of files: one text for each file, or for each row of a .csv file.
+    """Yield the texts of files: one text for each file, or for each row of a .csv or .tsv file.
 
     An empty file yields an empty text. Consume the parts of each text before you request the next text.
 
     Args:
         paths: The files.
         encoding: Their encoding.
-        csv_format: The layout of .csv files.
+        csv_format: The layout of .csv and .tsv files.
         last_safe_cut: `Vocabulary.last_safe_cut`, which finds a position to cut a text without changing its tokens.
 
     Raises:

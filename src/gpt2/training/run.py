@@ -90,6 +90,8 @@ def _train(
 
     All errors that can be known in advance are raised before anything is written or moved.
     """
+    for path in settings.datasets:
+        dataset.check(path, settings.encoding, settings.csv_format)
     with tempfile.TemporaryDirectory() as scratch:
         start = find_starting_point(settings, Path(scratch))
         if distribution.is_chief():

@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt2 import files
 from gpt2.data import documents
+from gpt2.data.csv_table import table_delimiter
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import atomic_write, expand_path
 from gpt2.formats.model_dir import DEFAULT_MODELS_DIR, find_model, list_aliases
@@ -27,6 +28,14 @@ from gpt2.training.settings.settings import LATEST, TrainingSettings
 SETTINGS_FILE = "settings.json"
 DIRECTORY_KEY = "directory"
 SETTINGS_KEY = "settings"
+CSV_SETTINGS = ("csv_header", "csv_start", "column", "no_header", "csv_first_column")
+# The stored settings that a given setting replaces.
+REPLACED_SETTINGS = {
+    "column": ("csv_first_column",),
+    "csv_first_column": ("column",),
+    "csv_header": ("no_header",),
+    "no_header": ("csv_header",),
+}
 KEEP_MODEL_ADVICE = "leave {} out to resume the run, or start another one with restore_from fresh or another run_name"
 
 
@@ -72,6 +81,12 @@ def combine_settings(given: Mapping[str, Any]) -> TrainingSettings:
         _check_fixed_settings(given, stored, location.run_folder)
     if "steps" in given or "stop_after" in given:
         stored.pop("stop_after", None)
+    _check_opposites(given)
+    if given.get("column") and stored.get("csv_first_column"):
+        stored.pop("no_header", None)  # the column has a name, so there is a header
+    for name in filter(given.get, REPLACED_SETTINGS):
+        for replaced in REPLACED_SETTINGS[name]:
+            stored.pop(replaced, None)
     settings = TrainingSettings(**{**stored, **given})
     _check_effects(given, settings)
     return settings
@@ -133,6 +148,8 @@ def _read_settings(folder: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         content = json.loads(path.read_bytes())
         stored = {name: value for name, value in content[SETTINGS_KEY].items() if name in known}
+        if stored and "no_header" not in stored:  # an older version read the first column, and the first row as text
+            stored |= {"csv_first_column": True, "no_header": not stored.get("csv_header", False)}
         for name in stored:
             if RULES[name].is_path and stored[name]:
                 stored[name] = _relocate(stored[name], content[DIRECTORY_KEY])
@@ -213,21 +230,25 @@ def _check_hparams(given: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+def _check_opposites(given: Mapping[str, Any]) -> None:
+    """Raise UsageError if two given settings exclude each other."""
+    for name in given:
+        excluded = RULES[name].excludes
+        if excluded and given[name] and given.get(excluded):
+            raise UsageError(f"give {excluded} or {name}, not both")
+
+
 def _check_effects(given: Mapping[str, Any], settings: TrainingSettings) -> None:
     """Raise UsageError for a given setting that has no effect."""
     for name in given:
         required = RULES[name].requires
         if required and required not in given and not getattr(settings, required):
             raise UsageError(f"{name} has no effect without {required}: give {required} as well")
-    for name in given:
-        excluded = RULES[name].excludes
-        if excluded and given[name] and given.get(excluded):
-            raise UsageError(f"give {excluded} or {name}, not both")
-    csv_settings = [name for name in ("csv_header", "csv_start") if given.get(name)]
+    csv_settings = [name for name in CSV_SETTINGS if given.get(name)]
     if csv_settings and not _has_csv(settings):
-        raise UsageError(f"{csv_settings[0]} has no effect: there is no .csv in {settings.dataset}")
+        raise UsageError(f"{csv_settings[0]} has no effect: there is no .csv or .tsv in {settings.dataset}")
 
 
 def _has_csv(settings: TrainingSettings) -> bool:
     datasets = [text for text in (settings.dataset, settings.val_dataset) if text]
-    return any(".csv" in path.suffixes for text in datasets for path in documents.find_text_files(text))
+    return any(table_delimiter(path) for text in datasets for path in documents.find_text_files(text))

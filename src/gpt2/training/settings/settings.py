@@ -18,7 +18,7 @@ from gpt2.data.documents import DEFAULT_COMBINE_CHARACTERS, CsvFormat
 from gpt2.devices import check_threads
 from gpt2.errors import UsageError
 from gpt2.files import expand_path
-from gpt2.flags import CsvHeader, Encoding, Flag, ModelsDir, Threads
+from gpt2.flags import Column, CsvHeader, Encoding, Flag, ModelsDir, NoHeader, Threads
 from gpt2.formats.model_dir import DEFAULT_MODEL, DEFAULT_MODELS_DIR
 from gpt2.hparams import HParams
 from gpt2.request import FLOAT32, Sampling, check_integer, check_number
@@ -49,8 +49,8 @@ class TrainingSettings:
         str,
         Flag(
             expects="a path",
-            help="text to train on: a file, folder or glob, also .gz and .csv, or output of encode.py; optional when"
-            " resuming a run, like every other setting",
+            help="text to train on: a file, folder or glob, also .gz, .csv and .tsv, or output of encode.py; optional"
+            " when resuming a run, like every other setting",
         ),
     ] = ""
     model_name: Annotated[
@@ -127,6 +127,11 @@ class TrainingSettings:
     ] = 1
     csv_header: CsvHeader = False
     csv_start: Annotated[str, Flag(help="text before each document of a .csv, such as <|startoftext|>")] = ""
+    column: Column = None
+    no_header: NoHeader = False
+    csv_first_column: Annotated[
+        bool, Flag(help="read the first column of each .csv, whatever its name, as gpt-2-simple does")
+    ] = False
     val_split: Annotated[float, Flag(help="share of dataset, at its end, that is held out if val_every is given")] = 0.1
     patience: Annotated[int, Flag(help="end after N validations without a better loss; 0 turns it off", minimum=0)] = 0
     save_minutes: Annotated[float, Flag(help="save at least every N minutes")] = 15.0
@@ -228,6 +233,10 @@ class TrainingSettings:
         has_end = self.steps is not None or self.stop_after is not None
         if self.steps is not None and self.stop_after is not None:
             raise UsageError("give steps (N more updates) or stop_after (N updates in all), not both")
+        if self.no_header and self.csv_header:
+            raise UsageError("give csv_header or no_header, not both")
+        if self.column is not None and self.csv_first_column:
+            raise UsageError("give csv_first_column or column, not both")
         if self.lr_schedule != CONSTANT and not has_end:
             raise UsageError(f"lr_schedule {self.lr_schedule} needs an end: give steps or stop_after")
         if self.patience and not self.val_every:
@@ -252,9 +261,14 @@ class TrainingSettings:
         return expand_path(self.sample_dir) / self.run_name
 
     @property
+    def datasets(self) -> list[str]:
+        """The paths of all text that the run reads."""
+        return [self.dataset, *([self.val_dataset] if self.val_dataset and self.val_every else [])]
+
+    @property
     def csv_format(self) -> CsvFormat:
-        """The format of the .csv files in the data set."""
-        return CsvFormat(self.csv_header, self.csv_start)
+        """The format of the .csv and .tsv files in the data set."""
+        return CsvFormat(not self.no_header, self.column, self.csv_start, self.csv_first_column)
 
     @property
     def effective_weight_decay(self) -> float:
