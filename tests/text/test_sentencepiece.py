@@ -231,3 +231,33 @@ def test_the_error_for_a_missing_package_says_what_to_type(sp_model, monkeypatch
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(GPT2Error, match="needs the package sentencepiece; type: pip install sentencepiece"):
         read(sp_model)
+
+
+SYMBOLS = ["<sep>", "[PAD]", "<|user|>"]
+
+
+@pytest.mark.parametrize("options", [{}, {"control_symbols": ["<endofline>", "<endoftext>"]}])
+def test_user_defined_symbols_are_one_id_each(trained, options):
+    """The package matches them, as in transformer-lm; control symbols in a text stay ordinary text."""
+    vocabulary = trained(user_defined_symbols=SYMBOLS, vocab_size=120, **options)
+    for text in ("der<sep>Hund", "[PAD][PAD]", "<|user|> der Hund <sep>", "<sep>"):
+        ids = vocabulary.encode(text)
+        symbols = [token for token in ids if vocabulary.token_text(token) in SYMBOLS]
+        assert len(symbols) == sum(text.count(symbol) for symbol in SYMBOLS)
+        assert "".join(vocabulary.token_text(token) for token in ids).strip() == text
+    end = vocabulary.token_text(vocabulary.end_of_text)
+    assert vocabulary.end_of_text not in vocabulary.encode(f"der{end}Hund")
+    assert vocabulary.ending_ids == {vocabulary.end_of_text}
+
+
+@given(st.lists(st.sampled_from(["der", "Hund", " ", "  ", "\n", "<sep>", "[PAD]", "ist "]), max_size=14), st.data())
+def test_cuts_with_user_defined_symbols(with_newline, parts, data):
+    text = "".join(parts)
+    start = text[: data.draw(st.integers(0, len(text)))]
+    cut = with_newline.last_safe_cut(start)
+    assert with_newline.encode(text) == with_newline.encode(text[:cut]) + with_newline.encode(text[cut:])
+
+
+@pytest.fixture(scope="module")
+def with_newline(trained):
+    return trained(user_defined_symbols=["\n", *SYMBOLS], vocab_size=120)

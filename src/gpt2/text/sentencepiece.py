@@ -112,8 +112,12 @@ class SentencePiece:
         return hashlib.sha256(self.model).hexdigest()[:16]
 
     def last_safe_cut(self, text: str) -> int:
-        """Return the index after the last newline or, if there is no newline, the index of the last space."""
-        return text.rfind("\n") + 1 or max(0, text.rfind(" "))
+        """Return the index after the last newline or, if there is no newline, the index of the last space.
+
+        A newline that is a user-defined symbol is like a letter, because no space follows it in the ids.
+        """
+        is_letter = self.end_of_line is None and self._find_id("\n") is not None
+        return (0 if is_letter else text.rfind("\n") + 1) or max(0, text.rfind(" "))
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Return the ids of a text of any length, identical to the output of transformer-lm's `sp-encode`.
