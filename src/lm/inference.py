@@ -3,12 +3,14 @@
 >>> import lm.inference as lmi
 >>> mw = lmi.ModelWrapper.load(Path("de345-root"))
 >>> mw.sp_model.DecodePieces(mw.generate_tokens(mw.tokenize("Das blaue Pferd"), tokens_to_generate=16, top_k=8))
+'Das blaue Pferd ...'
 
 docs/transformer-lm.md lists the differences from the original.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpt2 import files, generate
+from gpt2.cli.command import print_error_line
 from gpt2.engine.batch import Batch
 from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
@@ -27,6 +30,12 @@ from gpt2.text.sentencepiece import SentencePiece
 from lm import scores, words
 from lm.common import END_OF_LINE, END_OF_TEXT
 from lm.words import ScoredTexts
+
+PREFIX_NOTICE = (
+    "lm: generate_tokens returns the prefix and the new pieces, as in transformer-lm before 19 July 2020; for programs"
+    " written later, which expect only the new pieces, set lmi.ModelWrapper.prefix_too = False"
+)
+_unprinted_notices = [PREFIX_NOTICE]  # each line is printed once in a process
 
 
 class HParams(NamedTuple):
@@ -65,7 +74,7 @@ class ModelWrapper:
 
     END_OF_LINE = END_OF_LINE
     END_OF_TEXT = END_OF_TEXT
-    prefix_too = False  # whether generate_tokens also returns the prefix, as it did until 19 July 2020
+    prefix_too = True  # whether generate_tokens also returns the prefix, as it did before 19 July 2020
 
     def __init__(self, model: Model, sp_model: Any, params: dict[str, Any] | None = None) -> None:
         """Wrap a model.
@@ -183,6 +192,7 @@ class ModelWrapper:
     ) -> list[str]:
         """Generate pieces that continue a text.
 
+        If `prefix_too` is true, the first call in a process prints on stderr how to get only the new pieces.
         The random numbers are derived from NumPy's, so `numpy.random.seed` makes them repeatable.
 
         Args:
@@ -193,7 +203,7 @@ class ModelWrapper:
             temperature: Divides the logits; 0 is greedy.
 
         Returns:
-            The new pieces, after the prefix if `prefix_too` is true.
+            The prefix and the new pieces; only the new pieces if `prefix_too` is false.
 
         Raises:
             UsageError: If a value is not allowed.
@@ -208,7 +218,11 @@ class ModelWrapper:
                 batch.add(sequence)
             while len(new_tokens) < tokens_to_generate:
                 new_tokens += [self.id_to_token(choice.id) for choice in batch.step()]
-        return [*tokens_prefix, *new_tokens] if self.prefix_too else new_tokens
+        if not self.prefix_too:
+            return new_tokens
+        with contextlib.suppress(IndexError):  # pop, unlike a flag, is safe in a server with threads
+            print_error_line(_unprinted_notices.pop())
+        return [*tokens_prefix, *new_tokens]
 
     def get_occurred_word_log_probs(self, tokens: Sequence[str]) -> ScoredTexts:
         """Return the words of a text from the second piece on, each after its log-probability (see `score_words`).

@@ -24,6 +24,11 @@ def mw(lm_dir):
     return lmi.ModelWrapper.load(lm_dir)
 
 
+@pytest.fixture
+def only_new_pieces(monkeypatch):
+    monkeypatch.setattr(lmi.ModelWrapper, "prefix_too", False)
+
+
 @pytest.fixture(scope="module")
 def slow(lm_dir):
     """Return slow(mw, pieces), which computes log-probabilities [T, V] with the NumPy reference."""
@@ -52,7 +57,8 @@ def test_load(lm_dir, mw):
 def test_layers_wider_than_the_embeddings(tmp_path, sp_model):
     mw = lmi.ModelWrapper.load(tiny_lm.write_model(tmp_path / "de", sp_model, tiny_lm.WIDER))
     assert (mw.model.hparams.n_embed, mw.model.hparams.n_hidden) == (32, 48)
-    assert len(mw.generate_tokens(mw.tokenize(TEXT), 5, top_k=8)) == 5
+    pieces = mw.tokenize(TEXT)
+    assert len(mw.generate_tokens(pieces, 5, top_k=8)) == len(pieces) + 5
 
 
 def test_other_vocabularies_are_rejected(tiny_dir, tmp_path):
@@ -131,7 +137,7 @@ def greedy(mw, slow, pieces, n):
     return pieces[-n:]
 
 
-def test_generate_tokens(mw, slow):
+def test_generate_tokens(only_new_pieces, mw, slow):
     pieces = mw.tokenize(TEXT)
     expected = greedy(mw, slow, pieces, 12)
     assert mw.generate_tokens(pieces, tokens_to_generate=12, top_k=1) == expected
@@ -152,13 +158,13 @@ def test_numpys_seed_repeats_samples(mw):
         assert generate_twice(**options) == [first, second] and first != second
 
 
-def test_only_the_top_k_are_drawn(mw):
+def test_only_the_top_k_are_drawn(only_new_pieces, mw):
     pieces = mw.tokenize(TEXT)
     allowed = {piece for _, piece in mw.get_next_top_k(pieces, 3)}
     assert {mw.generate_tokens(pieces, 1, top_k=3)[0] for _ in range(60)} == allowed
 
 
-def test_cases_that_raised_errors_in_transformer_lm(mw):
+def test_cases_that_raised_errors_in_transformer_lm(only_new_pieces, mw):
     """Generation beyond the window, from an empty prefix, and with top_k above the number of pieces."""
     pieces = mw.tokenize(TEXT)
     assert len(mw.generate_tokens(pieces, 100, top_k=8)) == 100
@@ -169,11 +175,30 @@ def test_cases_that_raised_errors_in_transformer_lm(mw):
             mw.generate_tokens(pieces, 3, **invalid)
 
 
-def test_prefix_too_returns_the_prefix_as_before_july_2020(mw, monkeypatch):
-    pieces = mw.tokenize(TEXT)
-    new = mw.generate_tokens(pieces, 5, top_k=1)
-    monkeypatch.setattr(lmi.ModelWrapper, "prefix_too", True)
-    assert mw.generate_tokens(pieces, 5, top_k=1) == pieces + new
+@pytest.mark.parametrize("text", [TEXT, "", "Wenn der Regen", "ﬁ  x ", "x" * 50], ids=str)
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"top_k": 8}, {"top_k": 1, "top_p": 0.9}, {"top_k": 0}], ids=str)
+def test_the_prefix_is_returned_unless_the_program_declines_it(mw, monkeypatch, text, options):
+    pieces = mw.tokenize(text)
+    np.random.seed(1)
+    whole = mw.generate_tokens(tuple(pieces), 5, **options)
+    monkeypatch.setattr(lmi.ModelWrapper, "prefix_too", False)
+    np.random.seed(1)
+    assert whole == pieces + mw.generate_tokens(pieces, 5, **options) and len(whole) == len(pieces) + 5
+    monkeypatch.setattr(mw, "prefix_too", True, raising=False)  # of one model
+    assert mw.generate_tokens(pieces, 0, 8) == pieces
+
+
+def test_the_first_call_says_once_how_to_get_only_the_new_pieces(mw, monkeypatch, capsys):
+    monkeypatch.setattr(lmi, "_unprinted_notices", [lmi.PREFIX_NOTICE])
+    monkeypatch.setattr(lmi.ModelWrapper, "prefix_too", False)
+    mw.generate_tokens(mw.tokenize(TEXT), 2, top_k=8)
+    assert capsys.readouterr().err == ""
+    monkeypatch.undo()
+    monkeypatch.setattr(lmi, "_unprinted_notices", [lmi.PREFIX_NOTICE])
+    for _ in range(3):
+        mw.generate_tokens(mw.tokenize(TEXT), 2, top_k=8)
+    out, err = capsys.readouterr()
+    assert out == "" and err.splitlines() == [lmi.PREFIX_NOTICE]
 
 
 def test_words(mw, slow):
@@ -207,6 +232,7 @@ import sys
 sys.path.insert(0, {str(SRC)!r})
 import lm.inference as lmi
 mw = lmi.ModelWrapper.load({str(lm_dir)!r})
+mw.prefix_too = False
 assert len(mw.generate_tokens(mw.tokenize("Das"), 5, top_k=8)) == 5 and mw.get_next_top_k(["▁Das"], 1)
 sys.exit("tensorflow" in sys.modules)
 """
@@ -214,7 +240,7 @@ sys.exit("tensorflow" in sys.modules)
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model-legacy.pt"])
-def test_a_model_that_transformer_lm_trained(german, tmp_path, name):
+def test_a_model_that_transformer_lm_trained(only_new_pieces, german, tmp_path, name):
     """Log-probabilities and greedy pieces are those of transformer-lm's own code."""
     expected = json.loads((german / "expected.json").read_text(encoding="utf-8"))
     last_log_probs = np.load(german / "expected.npz")

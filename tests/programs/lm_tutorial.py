@@ -37,15 +37,26 @@ def gpt2_gen_until(mw, prefix, stop_token=".", top_k=8):
 
 sentence = gpt2_gen(mw, prefix, n_tokens_to_generate=16, top_k=8)
 until = gpt2_gen_until(mw, prefix, stop_token=stop, top_k=8)
-lmi.ModelWrapper.prefix_too = True  # as the tutorial's version of July 2020 did
-with_prefix = gpt2_gen(mw, prefix, n_tokens_to_generate=16, top_k=8)
+
+
+def autocomplete(prefix_text):
+    """Answer the page, which inserts the answer after the prefix."""
+    generated_text = gpt2_gen(mw, prefix_text, n_tokens_to_generate=5, top_k=8)
+    return generated_text[len(prefix_text) :]
+
+
+np.random.seed(2)
+inserted = autocomplete(prefix)
+np.random.seed(2)
+whole = gpt2_gen(mw, prefix, n_tokens_to_generate=5, top_k=8)
 top = [(token, float(np.exp(log_prob))) for log_prob, token in mw.get_next_top_k(mw.tokenize(prefix), 10)]
 occurred = mw.get_occurred_log_probs([mw.END_OF_TEXT] + mw.tokenize(prefix))
 shape = list(mw.get_log_probs(mw.tokenize(prefix)).shape)
 results = {
     "sentence": sentence,
     "until": until,
-    "with_prefix": with_prefix,
+    "inserted": inserted,
+    "whole": whole,
     "top": top,
     "occurred": occurred,
     "shape": shape,

@@ -13,7 +13,7 @@ CHECKOUT = HERE.parents[1]
 
 
 def run(program, *arguments):
-    """Run a program; return the JSON that it writes to the last line of stderr, and its stdout."""
+    """Run a program; return the JSON in the last line of its stderr, its stdout, and the other lines of its stderr."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     result = subprocess.run(
         [sys.executable, str(HERE / program), *map(str, arguments)],
@@ -22,12 +22,15 @@ def run(program, *arguments):
         env={**environ, "PYTHONPATH": str(CHECKOUT / "src")},
     )
     assert result.returncode == 0, result.stderr.decode()
-    return json.loads(result.stderr.decode().splitlines()[-1]), result.stdout.decode()
+    *notices, results = result.stderr.decode().splitlines()
+    return json.loads(results), result.stdout.decode(), notices
 
 
-def check(results, out, prefix, stop, n_vocab):
+def check(results, out, notices, prefix, stop, n_vocab):
     text = prefix.replace(" ", "")
-    assert results["sentence"] and results["until"].startswith(prefix) and results["with_prefix"].startswith(prefix)
+    assert results["sentence"].startswith(prefix) and results["until"].startswith(prefix)
+    assert results["inserted"] and prefix + results["inserted"] == results["whole"]
+    assert len([line for line in notices if "prefix_too = False" in line]) == 1
     assert out.count("DEBUG:") and out.splitlines()[-1] == f"DEBUG: {results['until']}"
     assert results["until"].endswith(stop.replace("▁", ""))
     assert len(results["top"]) == 10 and 0 < sum(p for _, p in results["top"]) <= 1.0001
@@ -41,13 +44,11 @@ def test_the_tutorial(lm_dir):
     mw = lmi.ModelWrapper.load(lm_dir)
     prefix = "Das blaue Pferd"
     _, stop = next(pair for pair in mw.get_next_top_k(mw.tokenize(prefix), 8) if pair[1].isalpha())
-    results, out = run("lm_tutorial.py", lm_dir, prefix, stop)
-    check(results, out, prefix, stop, 120)
+    check(*run("lm_tutorial.py", lm_dir, prefix, stop), prefix, stop, 120)
 
 
 @pytest.mark.parametrize(
     "prefix", ["Das blaue Pferd", "Wenn der Regen niederbraust, wenn der Sturm das Feld durchsaust,"]
 )
 def test_the_tutorial_with_a_trained_model(german, prefix):
-    results, out = run("lm_tutorial.py", german, prefix, ".")
-    check(results, out, prefix, ".", 2000)
+    check(*run("lm_tutorial.py", german, prefix, "."), prefix, ".", 2000)
