@@ -15,6 +15,8 @@ INSTALLED := $(VENV)/installed-$(PYTHON_VERSION)-$(TENSORFLOW)
 READY := $(VENV)/ready-$(PYTHON_VERSION)-$(TENSORFLOW)
 PIP := $(VENV)/bin/python -m pip install -q $(if $(TENSORFLOW),tensorflow==$(TENSORFLOW))
 BIN := $(VENV)/bin
+# The variables of the command line except PYTHON, for the command that an error suggests.
+OVERRIDES := $(foreach name,VENV TENSORFLOW,$(if $(filter command line,$(origin $(name))),$(name)=$($(name))))
 
 .PHONY: demo serve test test-slow test-docker lint format
 
@@ -23,14 +25,17 @@ demo: $(INSTALLED)
 	$(BIN)/python src/interactive_conditional_samples.py --model_name shakespeare --prompt "ROMEO:" --length 120 --top_k 40 --temperature 0.8
 
 serve: $(INSTALLED)
-	@$(BIN)/python -c 'import fastapi, uvicorn, prometheus_client' 2>/dev/null || $(PIP) -r requirements-server.txt
+	@$(BIN)/python -c 'import fastapi, uvicorn, prometheus_client' 2>/dev/null || { \
+		echo "Installing the server's packages from requirements-server.txt (5 MB to download; seconds)"; \
+		$(PIP) -r requirements-server.txt; }
 	$(BIN)/python scripts/serve.py --model_name shakespeare --open
 
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(READY)
-	$(PIP) -r requirements-slow.txt
+	@echo "Installing what the slow tests need, from requirements-slow.txt (200 MB to download; a minute)"
+	@$(PIP) -r requirements-slow.txt
 	$(BIN)/python -m pytest -q -m slow
 
 test-docker: $(READY)
@@ -46,15 +51,21 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Each step says what it does, because pip is silent until it ends; its errors are shown.
+$(INSTALLED): export PYTHON := $(PYTHON)
+$(INSTALLED): export GOALS := $(or $(MAKECMDGOALS),demo)
+$(INSTALLED): export OVERRIDES := $(strip $(OVERRIDES))
 $(INSTALLED): requirements.txt pyproject.toml setup.py
-	@test -n "$(PYTHON_VERSION)" || { echo "error: $(PYTHON) is not a Python interpreter; give another: make test PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "error: TensorFlow needs Python 3.10 to 3.13, and $(PYTHON) is $(PYTHON_VERSION); give another: make test PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) cannot create virtual environments; on Debian and Ubuntu, type: apt install python$(PYTHON_VERSION)-venv" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(PIP) -r requirements.txt
-	touch $@
+	@scripts/check_python.sh
+	@echo "Creating $(VENV) with Python $(PYTHON_VERSION) (seconds)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade pip
+	@echo "Installing TensorFlow and the other packages of requirements.txt in $(VENV) (700 MB to download, 2 GB on disk; minutes)"
+	@$(PIP) -r requirements.txt
+	@$(if $(filter .venv,$(VENV)),rm -f .venv-path,echo '$(VENV)' >.venv-path)
+	@touch $@
 
 $(READY): $(INSTALLED) requirements-dev.txt
-	$(PIP) -r requirements-dev.txt
-	touch $@
+	@echo "Installing what the checks need, from requirements-dev.txt (250 MB to download; a minute or two)"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@

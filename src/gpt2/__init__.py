@@ -10,3 +10,10 @@ Read the modules in this order: `hparams`, `encoder`, `model` (the whole transfo
 packages around them: `text`, `formats`, `engine`, `data`, `training`, `evaluation`, `export`, `server`, `bulk`,
 `openai`, and `cli` with `commands`. Only modules that compute with TensorFlow import it.
 """
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - the message is for those who start the wrong Python
+    from gpt2.installation import explain_old_python
+
+    raise SystemExit(explain_old_python())

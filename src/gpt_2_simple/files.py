@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from gpt2.cli.progress_bars import ENCODING, FETCHING, bar, bars
@@ -33,8 +34,9 @@ def download_file_with_progress(url_base: str, sub_dir: str, model_name: str, fi
     """
     url = f"{url_base}/models/{model_name}/{file_name}"
     try:
-        with creating_folder(Path(sub_dir)), bar(FETCHING.format(file_name)) as report:
-            transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", report)
+        with creating_folder(Path(sub_dir)), bars(FETCHING) as report:
+            verifying = partial(report.verifying, file_name)
+            transfer.fetch(url, Path(sub_dir, file_name), lambda path: "", partial(report, file_name), verifying)
     except transfer.UnavailableError as error:
         raise GPT2Error(f"{url} could not be downloaded: {error}; try again later or from another server") from error
 
@@ -56,7 +58,7 @@ def download_gpt2(
         UsageError: If the name is unknown.
     """
     with bars(FETCHING) as report:
-        download.download_model(model_name, expand_path(model_dir), base_urls, report)
+        download.download_model(model_name, expand_path(model_dir), base_urls, report, report.verifying)
 
 
 def is_gpt2_downloaded(model_dir: str = "models", model_name: str = "124M") -> bool:

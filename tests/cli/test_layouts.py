@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt2 import installation
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 BANNER = "=" * 40 + " SAMPLE 1 " + "=" * 40
 UNCONDITIONAL, INTERACTIVE = "generate_unconditional_samples.py", "interactive_conditional_samples.py"
@@ -120,10 +122,13 @@ def test_help(flat, script, flags):
 @pytest.mark.parametrize(
     "missing, command", [("numpy", [UNCONDITIONAL, "--model_name", "345M"]), ("fire", ["download_model.py", "124M"])]
 )
-def test_missing_packages_are_named(flat, missing, command):
+def test_missing_packages_are_named(flat, missing, command, monkeypatch):
     result = run("-S", *command, cwd=flat)
     assert (result.returncode, result.stdout) == (1, b"")
-    message = f"error: the package {missing} is missing; type: pip install -r requirements.txt\n"
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)  # -S leaves the virtual environment
+    monkeypatch.setattr(installation, "CHECKOUT", flat)
+    monkeypatch.chdir(flat)
+    message = f"error: the package {missing} is missing; type: {installation.install_command('-r requirements.txt')}\n"
     assert result.stderr.decode() == message
 
 

@@ -63,6 +63,46 @@ def test_a_download_has_all_seven_files_and_loads(server, files, tmp_path, capsy
     assert err.endswith("345M is complete in " + str(tmp_path / "checkout/models/345M") + "\n")
 
 
+def show_each_line(err):
+    return [line.strip() for line in err.replace("\r", "\n").splitlines() if line.strip()]
+
+
+def test_a_full_bar_says_that_the_checksums_are_verified(server, files, capsys, monkeypatch):
+    """Between the last byte and the final name, the bar of each file says what takes so long."""
+    shown_during_checks = {}
+    find_problem = download.find_problem
+
+    def slow_check(path, name, hparams):
+        shown_during_checks.setdefault(name, show_each_line(capsys.readouterr().err)[-1])
+        return find_problem(path, name, hparams)
+
+    monkeypatch.setattr(download, "find_problem", slow_check)
+    assert fetch(server) == 0
+    for name in download.FILES:
+        assert re.match(rf"Verifying {re.escape(name)}: 100%", shown_during_checks[name]), shown_during_checks
+    shown_during_checks.clear()
+    assert fetch(server) == 0  # the files exist
+    assert shown_during_checks == {name: f"Verifying {name}" for name in download.FILES}
+
+
+@pytest.mark.parametrize("fault", ["damaged", "partial", "retried", "without length"])
+def test_the_check_of_a_second_attempt_is_shown_too(server, files, tmp_path, capsys, fault):
+    content = files[f"models/345M/{DATA}"]
+    damaged = bytes([content[0] ^ 1]) + content[1:]
+    if fault == "partial":
+        folder = tmp_path / "checkout/models/345M"
+        folder.mkdir(parents=True)
+        (folder / f"{DATA}.part").write_bytes(content[:100])
+    else:
+        replaced = {"damaged": other_content(damaged), "without length": other_content(damaged, length=False)}
+        server.faults = {f"models/345M/{DATA}": [replaced.get(fault, status(500))]}
+    with serve(files) as second:
+        assert fetch(server, second) == 0
+    lines = show_each_line(capsys.readouterr().err)
+    verified = [i for i, line in enumerate(lines) if line.startswith(f"Verifying {DATA}")]
+    assert verified and lines[verified[-1] + 1].startswith(f"Fetching {DATA}: "), "the last title of a complete file"
+
+
 def test_models_in_the_working_directory_is_preferred(server, files, tmp_path):
     (tmp_path / "models").mkdir()
     assert fetch(server) == 0

@@ -14,9 +14,10 @@ from gpt2.bulk.rows import JobRow
 from gpt2.bulk.workers import RowResult, WorkerConfig, process_rows
 from gpt2.devices import available_cores
 from gpt2.errors import GPT2Error
+from gpt2.installation import install_command
 
 LOCAL_ADDRESS = "local"
-INSTALL_COMMAND = "pip install -r requirements-ray.txt"
+REQUIREMENTS = "-r requirements-ray.txt"
 PACKAGE_DIR = Path(gpt2.__file__).parent
 CONNECT_SECONDS = 10.0
 RECEIVE_SECONDS = 1.0
@@ -57,7 +58,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise GPT2Error(f"a cluster needs Ray; type: {INSTALL_COMMAND}") from None
+        raise GPT2Error(f"a cluster needs Ray; type: {install_command(REQUIREMENTS, 'ray')}") from None
     return ray
 
 

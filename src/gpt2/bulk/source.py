@@ -20,6 +20,7 @@ from gpt2.bulk.rows import DEFAULT_PROMPT_COLUMN, InputRecord
 from gpt2.data.text_file import TextFileReader
 from gpt2.errors import GPT2Error, UsageError, printable_name
 from gpt2.files import reporting_read_errors
+from gpt2.installation import install_command
 
 STDIN = "-"
 MAX_ROW_CHARACTERS = 1 << 24
@@ -27,7 +28,7 @@ CHARACTERS_PER_READ = 1 << 16
 CHECKSUM_BYTES = 1 << 20  # an input is recognized by the checksum of its start
 PARQUET_BATCH_ROWS = 256
 KEEP_UNDECODABLE = "surrogateescape"  # a byte that is not in the encoding becomes an error of its row
-INSTALL_COMMAND = "pip install -r requirements-parquet.txt"
+REQUIREMENTS = "-r requirements-parquet.txt"
 
 
 class PromptSource(NamedTuple):
@@ -91,7 +92,7 @@ def import_parquet() -> Any:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise GPT2Error(f"Parquet needs pyarrow; type: {INSTALL_COMMAND}") from None
+        raise GPT2Error(f"Parquet needs pyarrow; type: {install_command(REQUIREMENTS, 'pyarrow')}") from None
     return parquet
 
 

@@ -95,7 +95,10 @@ def _exit_status(work: Callable[[], None]) -> int:
         print_error_line(f"error: not enough memory: {advice}; a narrower precision needs less")
         return EXIT_FAILURE
     except ModuleNotFoundError as error:
-        print_error_line(f"error: the package {error.name} is missing; type: pip install -r requirements.txt")
+        from gpt2.installation import REQUIREMENTS, install_command  # rarely needed
+
+        package = (error.name or str(error)).split(".")[0]
+        print_error_line(f"error: the package {package} is missing; type: {install_command(REQUIREMENTS, package)}")
         return EXIT_FAILURE
     except Exception as error:
         if DEBUG_VARIABLE in os.environ:

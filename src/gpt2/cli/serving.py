@@ -13,6 +13,7 @@ from gpt2.cli.command import print_error_line
 from gpt2.devices import check_threads
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats.model_dir import find_model, load_vocabulary
+from gpt2.installation import install_command
 from gpt2.request import check_precision, check_range
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from gpt2.server.served_model import ServedModel
 
 PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
-INSTALL_COMMAND = "pip install -r requirements-server.txt"
+REQUIREMENTS = "-r requirements-server.txt"
 PORTS = 1 << 16
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = ("0.0.0.0", "")
@@ -64,7 +65,7 @@ def access_limits(
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise GPT2Error(f"the server needs {', '.join(missing)}; type: {INSTALL_COMMAND}")
+        raise GPT2Error(f"the server needs {', '.join(missing)}; type: {install_command(REQUIREMENTS, *missing)}")
     from gpt2.server.access import AccessLimits
 
     return AccessLimits(hosts, origins, api_key, max_body_bytes)

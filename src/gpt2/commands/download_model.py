@@ -45,5 +45,5 @@ def download_model(flags: DownloadFlags) -> None:
     folder = download.target_folder(flags.models_dir)
     urls = flags.base_url or download.BASE_URLS
     with bars(FETCHING) as report:
-        directory = download.download_model(flags.model_name, folder, urls, report)
+        directory = download.download_model(flags.model_name, folder, urls, report, report.verifying)
     print_error_line(f"{flags.model_name} is complete in {directory}")

@@ -149,4 +149,4 @@ def _find_data(task: Task, data: str | None, data_dir: str | None) -> Path:
         return path
     with bars(FETCHING) as report:
         folder = expand_path(data_dir) if data_dir else datasets.default_folder()
-        return tasks.find_data(task, folder, report)
+        return tasks.find_data(task, folder, report, report.verifying)

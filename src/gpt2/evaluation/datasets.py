@@ -113,7 +113,12 @@ def default_folder() -> Path:
     return Path(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), CACHE_SUBFOLDER)
 
 
-def download(data: DataFile, folder: Path, report: Callable[..., object] = files.no_callback) -> Path:
+def download(
+    data: DataFile,
+    folder: Path,
+    report: Callable[..., object] = files.no_callback,
+    verifying: Callable[[str], object] = files.no_callback,
+) -> Path:
     """Download a file into a folder, unless the folder already has an intact copy.
 
     Args:
@@ -121,6 +126,7 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
         folder: The target folder; created if necessary.
         report: Progress callback: called with (file name, done, total); done and total are in bytes. If the size is
             unknown, total is None.
+        verifying: Called with the file's name when its checks start.
 
     Returns:
         The path of the file.
@@ -129,13 +135,16 @@ def download(data: DataFile, folder: Path, report: Callable[..., object] = files
         GPT2Error: No URL provides the file with the expected size and SHA-256.
     """
     path = folder / data.name
-    if files.is_file(path) and not find_problem(path, data):
-        return path
+    if files.is_file(path):
+        verifying(data.name)
+        if not find_problem(path, data):
+            return path
+    callbacks = partial(report, data.name), partial(verifying, data.name)
     failures = []
     with files.creating_folder(folder):
         for url in data.urls:
             try:
-                transfer.fetch(url, path, lambda part: find_problem(part, data), partial(report, data.name))
+                transfer.fetch(url, path, lambda part: find_problem(part, data), *callbacks)
                 return path
             except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")

@@ -30,9 +30,14 @@ def select_tasks(names: str) -> list[Task]:
     return [TASKS[name] for name in selected]
 
 
-def find_data(task: Task, folder: Path, report: Callable[..., object] = no_callback) -> Path:
+def find_data(
+    task: Task,
+    folder: Path,
+    report: Callable[..., object] = no_callback,
+    verifying: Callable[[str], object] = no_callback,
+) -> Path:
     """Return the path of the task's data in `folder`; download it if necessary, as `datasets.download` does."""
-    return datasets.download(task.data, folder, report)
+    return datasets.download(task.data, folder, report, verifying)
 
 
 def run_task(

@@ -53,6 +53,7 @@ def download_model(
     folder: Path,
     base_urls: Sequence[str] = BASE_URLS,
     report: Callable[..., object] = files.no_callback,
+    verifying: Callable[[str], object] = files.no_callback,
 ) -> Path:
     """Download the files of a released model to `folder/model_name`, except files that are already correct.
 
@@ -65,6 +66,7 @@ def download_model(
         folder: The parent of the model's folder.
         base_urls: Servers to try, in order.
         report: Progress callback: called with (file name, done, total); done and total are in bytes.
+        verifying: Called with the name of each file whose checks start, downloaded or existing.
 
     Returns:
         The model's folder.
@@ -82,20 +84,28 @@ def download_model(
         _check_disk_space(directory, hparams)
         for name in FILES:
             path = directory / name
-            if not files.is_file(path) or find_problem(path, name, hparams):
-                _fetch_file(path, model_name, hparams, base_urls, partial(report, name))
+            if files.is_file(path):
+                verifying(name)
+                if not find_problem(path, name, hparams):
+                    continue
+            _fetch_file(path, model_name, hparams, base_urls, partial(report, name), partial(verifying, name))
     return directory
 
 
 def _fetch_file(
-    path: Path, model_name: str, hparams: HParams, base_urls: Sequence[str], report: files.ByteProgress
+    path: Path,
+    model_name: str,
+    hparams: HParams,
+    base_urls: Sequence[str],
+    report: files.ByteProgress,
+    verifying: Callable[[], object],
 ) -> None:
     failures = []
     for base_url in base_urls:
         for name in model_dir.list_aliases(model_name):
             url = f"{base_url.rstrip('/').removesuffix('/models')}/models/{name}/{path.name}"
             try:
-                transfer.fetch(url, path, lambda part: find_problem(part, path.name, hparams), report)
+                transfer.fetch(url, path, lambda part: find_problem(part, path.name, hparams), report, verifying)
                 return
             except transfer.UnavailableError as error:
                 failures.append(f"{url}: {error}")

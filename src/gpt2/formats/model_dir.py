@@ -16,6 +16,7 @@ from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir, ModelFormat
 from gpt2.formats.openai import directory as openai_directory
 from gpt2.hparams import HParams
+from gpt2.installation import CHECKOUT
 from gpt2.text.vocabulary import Vocabulary
 
 DEFAULT_MODEL = "124M"
@@ -31,9 +32,6 @@ RELEASED_MODELS = {
 OLD_NAMES = {"124M": "117M", "355M": "345M"}
 # `pip install .` puts the bundled model here; setup.py repeats this path.
 INSTALLED_MODELS = Path(sysconfig.get_path("data"), "share", "gpt-2-tensorflow", "models")
-_LIBRARY_PARENT = Path(__file__).resolve().parents[2]
-# Some tutorials move the contents of src/ to the folder that contains models/.
-CHECKOUT = _LIBRARY_PARENT.parent if _LIBRARY_PARENT.name == "src" else _LIBRARY_PARENT
 MAX_SUGGESTIONS = 5  # existing models that the error for a missing model lists
 
 

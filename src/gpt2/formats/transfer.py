@@ -58,7 +58,13 @@ class ResponseInfo(NamedTuple):
     md5: bytes | None
 
 
-def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = no_callback) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    find_problem: FileCheck,
+    report: ByteProgress = no_callback,
+    verifying: Callable[[], object] = no_callback,
+) -> None:
     """Download `url` to `path`.
 
     A partial file of an earlier attempt is resumed if the server confirms that it has the same version of the file.
@@ -70,6 +76,7 @@ def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = 
         find_problem: Called with the path of the downloaded file; returns a description of the problem, or "" if there
             is none. If the server sends size and MD5, they are checked first.
         report: Progress callback: called with (done, total) bytes. If the server does not send the size, total is None.
+        verifying: Called when all bytes are received and their checks start.
 
     Raises:
         UnavailableError: The file could not be downloaded or did not pass the checks.
@@ -79,7 +86,7 @@ def fetch(url: str, path: Path, find_problem: FileCheck, report: ByteProgress = 
         with files.open_exclusive(files.partial_path(path)) as file:
             part = PartialFile(files.partial_path(path), file)
             try:
-                _fetch(url, part, find_problem, report)
+                _fetch(url, part, find_problem, report, verifying)
                 part.finish(path)
             finally:
                 part.clean_up()
@@ -145,7 +152,9 @@ def version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
 
 
-def _fetch(url: str, part: PartialFile, find_problem: FileCheck, report: ByteProgress) -> None:
+def _fetch(
+    url: str, part: PartialFile, find_problem: FileCheck, report: ByteProgress, verifying: Callable[[], object]
+) -> None:
     failure = ""
     for attempt in range(MAX_ATTEMPTS):
         if attempt:
@@ -155,6 +164,7 @@ def _fetch(url: str, part: PartialFile, find_problem: FileCheck, report: BytePro
         except RetryableError as error:
             failure = str(error)
             continue
+        verifying()
         failure = (
             find_size_mismatch(part.path, info.size)
             or _find_md5_mismatch(part.path, info.md5)

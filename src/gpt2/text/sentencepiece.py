@@ -21,6 +21,7 @@ from itertools import chain
 from typing import Any
 
 from gpt2.errors import GPT2Error
+from gpt2.installation import install_command
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
@@ -30,7 +31,7 @@ UNKNOWN_TOKEN = "<unk>"
 WORD_START = "▁"  # U+2581
 SP_MODEL_FILE = "sp.model"
 SP_MODEL_SUFFIX = ".model"  # the suffix of the files of sp-train
-INSTALL_HINT = "a SentencePiece vocabulary needs the package sentencepiece; type: pip install sentencepiece"
+PACKAGE = "sentencepiece"
 
 
 def import_sentencepiece() -> Any:
@@ -42,9 +43,10 @@ def import_sentencepiece() -> Any:
     try:
         import sentencepiece
     except ModuleNotFoundError as error:
-        if error.name != "sentencepiece":
+        if error.name != PACKAGE:
             raise
-        raise GPT2Error(INSTALL_HINT) from error
+        command = install_command(PACKAGE, PACKAGE)
+        raise GPT2Error(f"a SentencePiece vocabulary needs the package {PACKAGE}; type: {command}") from error
     return sentencepiece
 
 

@@ -19,13 +19,13 @@ from gpt2 import devices, files
 from gpt2.engine.native import cache_folder
 from gpt2.engine.native.cache_folder import NoLibraryError
 from gpt2.files import no_callback
+from gpt2.installation import install_command
 
 SOURCE_FOLDER = Path(__file__).parent
 MAIN_SOURCE = "library.cc"
 COMPILERS = ("c++", "g++", "clang++")
-ZIG = "ziglang"  # the package of the extra `compiler`, which contains Clang
+COMPILER_REQUIREMENT = ZIG = "ziglang"  # the package of the extra `compiler`, which contains Clang
 ZIG_CACHE_VARIABLE = "ZIG_GLOBAL_CACHE_DIR"
-NO_COMPILER = f"there is no C++ compiler; install one with: pip install {ZIG}"
 # Selects this machine's processor. Older versions of Clang support only the first option on ARM, the second on x86.
 NATIVE_OPTION = "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native"
 OPTIONS = (
@@ -93,7 +93,7 @@ def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
             return _compile_with_first(available, name, notify)
         if library := _load_compiled(f"{name}-*"):
             return library
-        raise NoLibraryError(NO_COMPILER)
+        raise NoLibraryError(f"there is no C++ compiler; install one with: {install_command(COMPILER_REQUIREMENT)}")
     except OSError as error:
         raise NoLibraryError(str(error)) from error
 
