@@ -28,7 +28,7 @@ from typing import Any
 from gpt2.errors import GPT2Error
 from gpt2.text import bpe_files
 from gpt2.text.added_tokens import AddedToken, AddedTokens
-from gpt2.text.byte_level import BPEStream, TokenBytes, byte_characters
+from gpt2.text.byte_level import BPEStream, TokenBytes, byte_characters, looks_special, pieces_from_merges
 from gpt2.text.undecodable import without_surrogates
 from gpt2.text.vocabulary import type_code
 
@@ -69,9 +69,12 @@ def compiled_safe_cut_pattern() -> Any:
 
 def split_pieces(text: str) -> list[str]:
     """Split text into the pieces that are merged independently; unpaired surrogates become U+FFFD."""
-    if text.isascii():
-        return ASCII_PIECE_PATTERN.findall(text)
-    return compiled_piece_pattern().findall(without_surrogates(text))
+    return split_valid_pieces(text if text.isascii() else without_surrogates(text))
+
+
+def split_valid_pieces(text: str) -> list[str]:
+    """Split text without unpaired surrogates like `split_pieces`."""
+    return (ASCII_PIECE_PATTERN if text.isascii() else compiled_piece_pattern()).findall(text)
 
 
 def last_safe_cut(text: str, limit: int = sys.maxsize) -> int:
@@ -81,16 +84,6 @@ def last_safe_cut(text: str, limit: int = sys.maxsize) -> int:
     """
     match = compiled_safe_cut_pattern().search(text, 0, max(0, limit))
     return match.start() if match else 0
-
-
-def pieces_from_merges(merges: Iterable[tuple[str, str]]) -> set[str]:
-    """Return the pieces that text is encoded to: all bytes and the results of merges. Other pieces are special."""
-    return {left + right for left, right in merges}.union(byte_characters().values())
-
-
-def looks_special(piece: str) -> bool:
-    """Return whether a piece has the form of a special token, such as `<|endoftext|>`."""
-    return piece.startswith("<") and piece.endswith(">")
 
 
 def merge_symbols(symbols: Sequence[str], ranks: dict[tuple[str, str], int]) -> list[str]:
@@ -267,11 +260,11 @@ class Encoder:
         if not self.added:
             return list(chain.from_iterable(map(ids_of_piece, split_pieces(text))))
         parts = self._split_added(text)
-        groups = ([(part,)] if isinstance(part, int) else map(ids_of_piece, split_pieces(part)) for part in parts)
+        groups = ([(part,)] if isinstance(part, int) else map(ids_of_piece, split_valid_pieces(part)) for part in parts)
         return list(chain.from_iterable(chain.from_iterable(groups)))
 
     def _split_added(self, text: str) -> list[str | int]:
-        """Split a text into ordinary texts and the ids of added tokens."""
+        """Split a text into ordinary texts without unpaired surrogates, and the ids of added tokens."""
         return self.added.split(text if text.isascii() else without_surrogates(text))
 
     def pack(self, text: str) -> bytes:
@@ -281,7 +274,7 @@ class Encoder:
             return b"".join(map(packed, split_pieces(text)))
         code = type_code(self.n_vocab)
         parts = (
-            array(code, [part]).tobytes() if isinstance(part, int) else b"".join(map(packed, split_pieces(part)))
+            array(code, [part]).tobytes() if isinstance(part, int) else b"".join(map(packed, split_valid_pieces(part)))
             for part in self._split_added(text)
         )
         return b"".join(parts)

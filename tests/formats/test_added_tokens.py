@@ -2,12 +2,15 @@
 
 import json
 import pickle
+import random
+import warnings
 from pathlib import Path
 
 import added_token_dirs
 import huggingface_dirs
 import pytest
 from added_token_dirs import CASES, end, token
+from damage import damage_bytes, odd_json_value
 
 from gpt2.encoder import END_OF_TEXT
 from gpt2.errors import DamagedFileError, GPT2Error
@@ -160,3 +163,54 @@ def test_damage_of_this_library_s_file(tmp_path, changes, message):
     with pytest.raises(DamagedFileError, match="special_tokens.json is damaged") as error:
         vocabularies.load(tmp_path)
     assert message in str(error.value)
+
+
+def damaged(rng, content):
+    """Return a JSON file with another value at any depth, or with damaged bytes."""
+    value = json.loads(content)
+    target = value
+    while True:
+        key = rng.choice(list(target) if isinstance(target, dict) else range(len(target)))
+        if not isinstance(target[key], (dict, list)) or not target[key] or rng.random() < 0.2:
+            break
+        target = target[key]
+    target[key] = "VICTIM"
+    odd = json.dumps(value).replace('"VICTIM"', odd_json_value(rng), 1).encode()
+    return rng.choice([odd, odd, damage_bytes(rng, content)])
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config", "special_tokens_map", "added_tokens", "generation_config", "own"])
+def test_random_damage_gives_a_one_line_error_or_a_vocabulary_that_works(tmp_path, name):
+    """Other files of the folder are whole."""
+    added = {each["content"]: each["id"] for each in added_token_dirs.ROLES}
+    case = {
+        "tokenizer_config": {"added_tokens_decoder": added_token_dirs.decoder(end(), *added_token_dirs.ROLES)},
+        "special_tokens_map": {
+            "pad_token": {"content": "[PAD]", "lstrip": True},
+            "additional_special_tokens": ["<sep>"],
+        },
+        "added_tokens": added,
+        "generation_config": {"eos_token_id": [END, FREE, FREE + 1]},
+    }
+    if name in ("special_tokens_map", "added_tokens"):
+        del case["tokenizer_config"]
+    folder = added_token_dirs.write(tmp_path, case)
+    if name == "own":
+        for file, content in vocabularies.load(folder).files().items():
+            (folder / file).write_bytes(content)
+    path = folder / ("special_tokens.json" if name == "own" else f"{name}.json")
+    whole, rng, loaded = path.read_bytes(), random.Random(name), 0
+    for _ in range(150):
+        path.write_bytes(damaged(rng, whole))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                encoder = vocabularies.load(folder)
+            except GPT2Error as error:
+                assert "\n" not in str(error) and str(folder) in str(error) and len(str(error)) < 2000
+                continue
+        loaded += 1
+        ids = encoder.encode("the cat<sep>[PAD] <|user|><|endoftext|> x")
+        assert ids and max(ids) < encoder.n_vocab and encoder.decode(ids)
+        assert encoder.ending_ids <= set(encoder.ids_of.values())
+    assert loaded < 140

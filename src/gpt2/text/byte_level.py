@@ -17,6 +17,16 @@ def byte_characters() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
+def pieces_from_merges(merges: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the pieces that text is encoded to: all bytes and the results of merges. Other pieces are special."""
+    return {left + right for left, right in merges}.union(byte_characters().values())
+
+
+def looks_special(piece: str) -> bool:
+    """Return whether a piece has the form of a special token, such as `<|endoftext|>`."""
+    return piece.startswith("<") and piece.endswith(">")
+
+
 class TokenBytes(dict[int, bytes]):
     """A mapping from ids to their bytes, filled on first use, since a text needs about 1% of the ids."""
 

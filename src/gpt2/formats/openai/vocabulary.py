@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gpt2 import files
-from gpt2.encoder import Encoder, looks_special, pieces_from_merges
+from gpt2.encoder import Encoder
 from gpt2.errors import DamagedFileError, GPT2Error
 from gpt2.formats.added_tokens import read_saved_tokens
 from gpt2.text.bpe_files import ENCODER_FILE, MERGES_FILE
-from gpt2.text.byte_level import byte_characters
+from gpt2.text.byte_level import byte_characters, looks_special, pieces_from_merges
 
 FETCH_BOTH_AGAIN = "fetch both vocabulary files again"
 
