@@ -50,7 +50,9 @@ def test_unreadable_progress_is_not_called_damaged(tmp_path, progress_path):
 def test_history_keeps_valid_records(tmp_path):
     lines = [b'{"step": 1, "loss": 2.0}', b"7", b'{"loss": 1}', b'{"step": "x"}', b"\xff\xfe", b"[" * 100_000, b""]
     (tmp_path / "progress.jsonl").write_bytes(b"\n".join([*lines, b'{"step": 2, "loss": 1.0}', b'{"step": 3, "lo']))
-    assert [record["loss"] for record in History(tmp_path, 3).records] == [2.0, 1.0]
+    History(tmp_path, 3)
+    records = [json.loads(line) for line in (tmp_path / "progress.jsonl").read_bytes().splitlines()]
+    assert [record["loss"] for record in records] == [2.0, 1.0]
 
 
 def test_progress_with_random_damage(tmp_path, progress_path):

@@ -1,11 +1,15 @@
-"""A log file that survives a full disk."""
+"""A log file that survives a full disk and its removal."""
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpt2.errors import GPT2Error
 from gpt2.files import atomic_write
+
+COPIED_BYTES = 1 << 20  # bytes in memory while a removed file is written again
 
 
 class AppendedFile:
@@ -13,19 +17,27 @@ class AppendedFile:
 
     Args:
         path: The file, which is replaced.
-        content: Its first bytes.
+        content: Its first bytes, in parts.
 
     Raises:
         GPT2Error: The file cannot be written.
     """
 
-    def __init__(self, path: Path, content: bytes = b"") -> None:
+    def __init__(self, path: Path, content: Iterable[bytes] = ()) -> None:
         """Write the first bytes."""
         self.path = path
-        self.size = len(content)
         self.pending = b""
-        with atomic_write(path) as file:
-            file.write(content)
+        self._replace(content)
+
+    def _replace(self, content: Iterable[bytes]) -> None:
+        with atomic_write(self.path) as file:
+            for part in content:
+                file.write(part)
+            size = file.tell()
+        self.size = size
+        # While it is open, its content can be read even after its removal, so that no copy in memory is needed.
+        self._content = self.path.open("rb")
+        weakref.finalize(self, self._content.close)
 
     def add(self, data: bytes = b"") -> None:
         """Append data.
@@ -43,3 +55,19 @@ class AppendedFile:
             raise GPT2Error(f"{self.path} cannot be written: {error.strerror or error}") from error
         self.size += len(self.pending)
         self.pending = b""
+
+    def restore(self) -> None:
+        """Write the file again, with its pending data, if it was removed.
+
+        Raises:
+            GPT2Error: The file cannot be written.
+        """
+        if self.path.is_file():
+            return
+        removed = self._content
+        removed.seek(0)
+        ends = range(self.size, 0, -COPIED_BYTES)
+        self._replace(removed.read(min(COPIED_BYTES, unread)) for unread in ends)
+        removed.close()
+        if self.pending:
+            self.add()

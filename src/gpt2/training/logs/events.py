@@ -33,7 +33,7 @@ class EventWriter:
     def _create_file(self) -> AppendedFile:
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{time.time_ns() % 10**9}"
         header = tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2")
-        return AppendedFile(self.folder / name, _encode_record(header))
+        return AppendedFile(self.folder / name, [_encode_record(header)])
 
     def restore(self) -> None:
         """Create another file if this one was removed, and write the pending events to it."""

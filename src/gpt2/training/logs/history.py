@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gpt2.files import atomic_write, reporting_read_errors
 from gpt2.training.checkpoints.run_folder import HISTORY_FILE
 from gpt2.training.logs.appended_file import AppendedFile
+from gpt2.training.logs.loss_curve import LossCurve
 
 CURVE_FILE = "loss.png"
+MAX_LINE_BYTES = 1 << 20  # more than a record has
 # Keys of a record.
 STEP_KEY = "step"
 LOSS_KEY = "loss"
 SMOOTHED_LOSS_KEY = "smoothed_loss"
 VALIDATION_LOSS_KEY = "validation_loss"
 TOKENS_KEY = "tokens"  # tokens that the update trained on
-CURVE_STYLES: dict[str, dict[str, Any]] = {
-    LOSS_KEY: {"alpha": 0.3},
-    SMOOTHED_LOSS_KEY: {},
-    VALIDATION_LOSS_KEY: {"marker": "o"},
-}
 
 
 class History:
-    """A run's records, one JSON object a line."""
+    """A run's records, one JSON object a line. They are in the file only, because a run may have millions of them."""
 
     def __init__(self, folder: Path, step: int) -> None:
         """Read the history in a run's folder and drop the records of lost updates.
@@ -40,11 +38,22 @@ class History:
         """
         self.path = folder / HISTORY_FILE
         self.curve_path = folder / CURVE_FILE
-        self.records = [record for record in _read_records(self.path) if record[STEP_KEY] <= step]
-        self.file = self._create_file()
+        self.curve = LossCurve()
+        self.validated_step: int | None = None  # the latest one
+        self.file = AppendedFile(self.path, self._retained_lines(step))
 
-    def _create_file(self) -> AppendedFile:
-        return AppendedFile(self.path, b"".join(map(_encode_line, self.records)))
+    def _retained_lines(self, step: int) -> Iterator[bytes]:
+        for line, record in _read_records(self.path) if step >= 0 else ():
+            if record[STEP_KEY] <= step:
+                self._count(record)
+                yield line
+
+    def _count(self, record: dict[str, Any]) -> None:
+        step = record[STEP_KEY]
+        self.curve.losses.add(step, record.get(LOSS_KEY))
+        self.curve.validation_losses.add(step, record.get(VALIDATION_LOSS_KEY))
+        if VALIDATION_LOSS_KEY in record:
+            self.validated_step = max(step, self.validated_step or 0)
 
     def restore(self) -> None:
         """Write all records again if the file was removed.
@@ -52,8 +61,7 @@ class History:
         Raises:
             GPT2Error: The file cannot be written.
         """
-        if not self.path.is_file():
-            self.file = self._create_file()
+        self.file.restore()
 
     def add(self, **record: Any) -> None:
         """Append a record.
@@ -61,31 +69,21 @@ class History:
         Raises:
             GPT2Error: The record cannot be written now; it is written together with a later one.
         """
-        self.records.append(record)
+        self._count(record)
         self.file.add(_encode_line(record))
 
     def is_validated(self, step: int) -> bool:
-        """Return whether the validation loss after update `step` is recorded."""
-        return any(record[STEP_KEY] == step and VALIDATION_LOSS_KEY in record for record in reversed(self.records))
+        """Return whether the validation loss after update `step`, the latest one, is recorded."""
+        return self.validated_step == step
 
     def draw_curve(self) -> None:
-        """Write the curve of the losses over the steps as a PNG file."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        """Write the curve of the losses over the steps as a PNG file.
 
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots()
-        for key, style in CURVE_STYLES.items():
-            points = [(record[STEP_KEY], record[key]) for record in self.records if key in record]
-            if points:
-                axes.plot(*zip(*points), label=key.replace("_", " "), **style)
-        axes.set(xlabel="updates", ylabel="nats per token", title=self.curve_path.parent.name)
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+        Raises:
+            GPT2Error: The file cannot be written.
+        """
         with atomic_write(self.curve_path) as file:
-            figure.savefig(file, format="png", dpi=100)
+            self.curve.draw(file, self.curve_path.parent.name)
 
 
 def count_seen_tokens(folder: Path, step: int) -> int:
@@ -98,7 +96,7 @@ def count_seen_tokens(folder: Path, step: int) -> int:
     """
     return sum(
         record[TOKENS_KEY]
-        for record in _read_records(folder / HISTORY_FILE)
+        for _, record in _read_records(folder / HISTORY_FILE)
         if record[STEP_KEY] <= step and isinstance(record.get(TOKENS_KEY), int)
     )
 
@@ -107,8 +105,8 @@ def _encode_line(record: dict[str, Any]) -> bytes:
     return f"{json.dumps(record)}\n".encode()
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    """Return the valid records.
+def _read_records(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield the valid records, each with its line.
 
     Invalid lines are skipped, because a killed process can leave the last line incomplete.
 
@@ -116,13 +114,10 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
         UnreadableFileError: The file exists and cannot be read.
     """
     if not path.is_file():
-        return []
-    with reporting_read_errors(path):
-        lines = path.read_bytes().splitlines()
-    records = []
-    for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get(STEP_KEY), int):
-                records.append(record)
-    return records
+        return
+    with reporting_read_errors(path), path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES):
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get(STEP_KEY), int):
+                    yield line.strip() + b"\n", record
