@@ -16,7 +16,6 @@ from gpt2.formats.model_dir import load_vocabulary, open_model_dir
 from gpt2.formats.openai import checkpoint
 from gpt2.formats.weights import nest
 from gpt2.hparams import HParams
-from gpt2.text import bpe_files
 from gpt2.training.checkpoints import tensorflow_checkpoint
 
 GOLDEN = json.loads(Path(__file__).parents[1].joinpath("golden/small.json").read_text(encoding="utf-8"))
@@ -51,7 +50,7 @@ def write_model(directory: Path, seed: int = 1, n_ctx: int = 32, n_embd: int = 3
 def write_gpt2_model(directory: Path, vocabulary: Path, hparams: HParams, seed: int = 2) -> Path:
     """Write a model directory with GPT-2's vocabulary and random weights, and return its path."""
     directory.mkdir(parents=True, exist_ok=True)
-    for name in (bpe_files.ENCODER_FILE, bpe_files.MERGES_FILE):
+    for name in ("encoder.json", "vocab.bpe"):
         shutil.copy(vocabulary / name, directory / name)
     return _write(directory, hparams, seed)
 
