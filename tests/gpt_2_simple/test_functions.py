@@ -413,7 +413,7 @@ def test_downloads(workdir, monkeypatch):
     assert gpt2.is_gpt2_downloaded() and gpt2.is_gpt2_downloaded(model_name="117M")
     assert not gpt2.is_gpt2_downloaded(model_name="355M") and not gpt2.is_gpt2_downloaded("elsewhere")
     calls = []
-    monkeypatch.setattr(download, "download_model", lambda *args: calls.append(args[:-1]))
+    monkeypatch.setattr(download, "download_model", lambda *args: calls.append(args[:3]))
     gpt2.download_gpt2(model_name="355M")
     assert calls == [("355M", Path("models"), download.BASE_URLS)]
 
