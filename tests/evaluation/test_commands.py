@@ -121,6 +121,39 @@ def test_perplexity_of_files(evaluating, scorer, reference, tmp_path):
     assert "perplexity per token" in table and "protocol: windows of 32 tokens, stride 32" in table
 
 
+@pytest.mark.parametrize(
+    "limit, expected",
+    [
+        (1, ["t"]),
+        (9, ["the cat ä"]),
+        (16, ["the cat ä 🦄 sat\n"]),
+        (17, ["the cat ä 🦄 sat\n", "t"]),
+        (23, ["the cat ä 🦄 sat\n", "the dog"]),
+        (10**9, ["the cat ä 🦄 sat\n", "the dog", "row"]),
+    ],
+)
+def test_limit_is_the_number_of_characters_of_all_texts(evaluating, scorer, tmp_path, monkeypatch, limit, expected):
+    (tmp_path / "a.txt").write_text("the cat ä 🦄 sat\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("the dog", encoding="utf-8")
+    (tmp_path / "c.csv").write_text("text\nrow\n", encoding="utf-8")
+    report = json.loads(evaluating("--in_text", str(tmp_path), "--limit", str(limit), "--json")[0])
+    assert report["counts"]["texts"] == len(expected)
+    assert report["counts"]["bytes"] == sum(len(text.encode()) for text in expected)
+    assert report["counts"]["tokens"] == sum(len(scorer.encoder.encode(text)) for text in expected)
+    first = ("".join(expected))[:limit]
+    set_stdin(monkeypatch, "".join(expected).encode())
+    for source in (["--text", first + "more"], ["--in_text", "-"]):
+        report = json.loads(evaluating(*source, "--limit", str(len(first)), "--json")[0])
+        assert report["counts"]["bytes"] == len(first.encode())
+        assert report["counts"]["tokens"] == len(scorer.encoder.encode(first))
+
+
+def test_undecodable_bytes_before_the_limit_are_counted(evaluating, monkeypatch):
+    set_stdin(monkeypatch, b"the \xff cat sat" + b" on" * 100)
+    out, err = evaluating("--in_text", "-", "--limit", "9", "--json")
+    assert json.loads(out)["counts"]["words"] == 3 and "1 bytes of the standard input are not utf-8" in err
+
+
 def test_tasks_by_path_and_by_download(evaluating, tmp_path, monkeypatch):
     (tmp_path / "lambada_test.jsonl").write_text('{"text": "the cat sat"}\n')
     out, _ = evaluating("lambada,lambada-word", "--data", str(tmp_path / "lambada_test.jsonl"))
@@ -156,7 +189,8 @@ def test_the_help_lists_every_task_and_unit():
         (score.score_text, ["--text", "x", "--precision", "int4"], "precision must be one of"),
         (evaluate.evaluate_model, [], "give either tasks or a text (in_text or text); the tasks are lambada"),
         (evaluate.evaluate_model, ["lambada", "--text", "x"], "give either tasks or a text"),
-        (evaluate.evaluate_model, ["--text", "x", "--limit", "1"], "limit is for tasks"),
+        (evaluate.evaluate_model, ["--text", "x", "--limit", "0"], "limit must be a whole number of at least 1"),
+        (evaluate.evaluate_model, ["--text", "x", "--limit", "-1"], "limit must be a whole number of at least 1"),
         (evaluate.evaluate_model, ["lambada,x"], "there is no task 'x'"),
         (evaluate.evaluate_model, ["all", "--data", "x"], "data is for a single task"),
     ],

@@ -74,5 +74,8 @@ def _read_stdin(encoding: str, last_safe_cut: Callable[[str], int]) -> Iterator[
     undecodable = count_undecodable(encoding, "the standard input")
     start = sys.stdin.buffer.peek(MAX_BOM_BYTES) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
     actual_encoding = encoding_from_bom(start[:MAX_BOM_BYTES], encoding)
-    yield read_stream(io.TextIOWrapper(sys.stdin.buffer, actual_encoding, REPLACE_AND_COUNT), "stdin", last_safe_cut)
-    undecodable.report()
+    stream = io.TextIOWrapper(sys.stdin.buffer, actual_encoding, REPLACE_AND_COUNT)
+    try:
+        yield read_stream(stream, "stdin", last_safe_cut)
+    finally:  # also if only the first characters are requested
+        undecodable.report()

@@ -61,7 +61,10 @@ class EvaluateFlags:
     ] = False
     limit: Annotated[
         int | None,
-        Flag(help="use only the first N examples of a task, or the first N characters of its text", minimum=1),
+        Flag(
+            help="use only the first N examples of a task, or the first N characters of a task's text or of your texts",
+            minimum=1,
+        ),
     ] = None
     json: Annotated[
         bool,
@@ -86,7 +89,7 @@ def evaluate_model(flags: EvaluateFlags) -> None:
     from gpt2.cli.progress_bars import SCORING, bar  # imports packages that --help does not need
     from gpt2.data.documents import CsvFormat
     from gpt2.evaluation import paper, report, tasks
-    from gpt2.evaluation.custom_text import measure_texts
+    from gpt2.evaluation.custom_text import first_characters, measure_texts
     from gpt2.evaluation.scores import protocol_of
     from gpt2.evaluation.task import TaskSettings
 
@@ -108,6 +111,8 @@ def evaluate_model(flags: EvaluateFlags) -> None:
             print(*report.as_table(result, size), sep="\n", flush=True)
 
     if source.is_given:
+        if flags.limit is not None:
+            texts, n_bytes = first_characters(texts, flags.limit), None
         with bar(SCORING) as progress:
             result = measure_texts(model, texts, protocol, progress, n_bytes)
         show(result)
@@ -129,8 +134,6 @@ def _select_tasks(flags: EvaluateFlags, source: TextInput) -> Sequence[Task]:
     if source.is_given == (flags.tasks is not None):
         names = ", ".join(tasks.TASKS)
         raise UsageError(f"give either tasks or a text (in_text or text); the tasks are {names}, or all")
-    if source.is_given and flags.limit is not None:
-        raise UsageError("limit is for tasks; shorten your own text instead")
     selected = [] if flags.tasks is None else tasks.select_tasks(flags.tasks)
     if flags.data is not None and len({task.data for task in selected}) != 1:
         raise UsageError("data is for a single task; give data_dir for several")

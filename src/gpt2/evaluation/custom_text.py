@@ -71,6 +71,30 @@ def read_stream(stream: IO[str], name: str, last_safe_cut: documents.FindCut) ->
     return NamedText(name, (text for text, _ in parts))
 
 
+def first_characters(texts: Iterable[NamedText], limit: int) -> Iterator[NamedText]:
+    """Yield the texts up to their first `limit` characters (Unicode code points) in all, and read no text after them.
+
+    Args:
+        texts: The texts.
+        limit: The number of characters, at least 1.
+    """
+    remaining = limit
+
+    def cut(parts: Iterable[str]) -> Iterator[str]:
+        nonlocal remaining
+        for part in parts:
+            shortened = part[:remaining]
+            remaining -= len(shortened)
+            yield shortened
+            if not remaining:
+                return
+
+    for text in texts:
+        yield NamedText(text.name, cut(text.parts))
+        if not remaining:
+            return
+
+
 def measure_texts(
     model: Model,
     texts: Iterable[NamedText],
