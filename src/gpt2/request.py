@@ -141,7 +141,7 @@ class Request:
         seed: Selects the random numbers, together with `sample`. A sample does not depend on its batch.
         sample: Number of the sample, for several samples of one seed.
         stop: One or several strings. Generation ends before the first of them, which is not part of the text.
-        end_of_text: Whether generation also ends at the vocabulary's end-of-text token.
+        end_of_text: Whether generation also ends at the vocabulary's `ending_ids`, such as the end-of-text token.
         logprobs: Number of most likely tokens to return with log-probabilities, in addition to each chosen
             token.
         echo: Whether log-probabilities of the prompt's tokens are returned as well.

@@ -46,7 +46,8 @@ def convert(flags: ConvertFlags) -> None:
 
     The formats are openai (OpenAI's checkpoints, for the old tools), huggingface (for transformers), gguf (for
     llama.cpp) and saved_model (for TensorFlow Serving). SRC may be in any format that the commands read. The new model
-    is read back and compared before it gets its name.
+    is read back and compared before it gets its name. Added tokens are kept; a warning names those that the format
+    cannot hold.
     """
     from gpt2 import tensorflow_startup  # imports packages that --help does not need
     from gpt2.cli.progress_bars import CONVERTING, bar

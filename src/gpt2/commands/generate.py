@@ -81,7 +81,7 @@ class GenerateFlags:
         int | None,
         Flag(help="write the log-probabilities of each token and of the N most likely tokens", minimum=0),
     ] = None
-    ignore_eos: Annotated[bool, Flag(help="continue after the end of a text, <|endoftext|>")] = False
+    ignore_eos: Annotated[bool, Flag(help="continue after the tokens that end a text, such as <|endoftext|>")] = False
     column: Annotated[
         str | None,
         Flag(

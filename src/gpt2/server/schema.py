@@ -69,7 +69,7 @@ class CompletionRequest(BaseModel):
         None, ge=0.001, le=1000, allow_inf_nan=False, description="an extension; 1 is off"
     )
     ignore_eos: bool | None = Field(
-        None, description="an extension: whether generation continues after the end-of-text token"
+        None, description="an extension: whether generation continues after a token that ends a text"
     )
 
 
