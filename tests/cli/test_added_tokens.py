@@ -20,6 +20,7 @@ from gpt2.cli import command
 from gpt2.evaluation.scores import Protocol, score
 from gpt2.formats.model_dir import find_vocabulary, load_vocabulary, open_model_dir
 from gpt2.generate import Request, completions
+from gpt2.openai.encoder import get_encoder
 from gpt2.request import Sampling
 from scripts import score as score_command
 
@@ -69,6 +70,11 @@ def test_prompts_and_scores_of_the_library(model):
     assert text_after(model, PROMPT) == text_after(model, IDS)
     (scored,) = score(model, [PROMPT], Protocol(16, 16, END))
     assert scored.ids.tolist() == IDS
+
+
+def test_openai_s_module(folder):
+    encoder = get_encoder(str(folder))
+    assert encoder.encode(PROMPT) == IDS and encoder.decode(IDS) == PROMPT
 
 
 def test_the_interactive_command(folder, model, capsys):

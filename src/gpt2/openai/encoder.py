@@ -55,4 +55,6 @@ def get_encoder(model_name: str, models_dir: str = DEFAULT_MODELS_DIR) -> Encode
         raise UsageError(
             f"{model_name} has no byte-level BPE vocabulary, which OpenAI's modules need; use gpt2.generate instead"
         )
-    return Encoder(vocabulary.ids_of, vocabulary.merges())
+    result = Encoder(vocabulary.ids_of, vocabulary.merges())
+    result.added = vocabulary.added  # none, if the files are OpenAI's
+    return result
