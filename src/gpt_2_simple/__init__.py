@@ -1,11 +1,9 @@
 """The functions of gpt-2-simple: programs that start with `import gpt_2_simple as gpt2` run unchanged."""
 
 import pkgutil
-import warnings
 from typing import Any
 
 from gpt2 import tensorflow_startup
-from gpt2.cli import package_conflict
 from gpt2.openai import tf1
 from gpt_2_simple import gpt_2
 from gpt_2_simple.gpt_2 import *  # noqa: F403 - as the old package did
@@ -25,8 +23,6 @@ REEXPORTS |= {name: f"gpt2.openai.{name}" for name in ("encoder", "model", "samp
 
 __all__ = [*gpt_2.__all__, *REEXPORTS]
 
-if package_conflict.describe_conflict():
-    warnings.warn(package_conflict.describe_conflict(), stacklevel=2)
 tf1.install_v1_names()
 
 

@@ -161,7 +161,7 @@ def test_tasks_by_path_and_by_download(evaluating, tmp_path, monkeypatch):
     assert "protocol: the last token of each passage" in out and "protocol: the last word of each" in out
     downloads = []
 
-    def download(data, folder, report):
+    def download(data, folder, report, verifying):
         downloads.append((data.name, folder))
         return tmp_path / data.name
 

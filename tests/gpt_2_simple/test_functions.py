@@ -1,10 +1,7 @@
 """The functions of gpt-2-simple: their signatures, and what they do."""
 
-import importlib
 import inspect
-import itertools
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +18,6 @@ from file_server import serve
 
 import gpt_2_simple as gpt2
 from gpt2 import model
-from gpt2.cli import diagnostics, package_conflict
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.formats import download, model_dir
 from gpt2.formats.weights import flatten, nest
@@ -489,15 +485,6 @@ def test_colab_mounts(workdir, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", colab)
     gpt2.mount_gdrive()
     assert mounts == ["/content/drive"]
-
-
-def test_a_warning_names_the_old_package_alongside_this_one(monkeypatch, tiny_dir):
-    assert not package_conflict.describe_conflict()
-    monkeypatch.setattr(package_conflict.metadata, "version", lambda name: "0.8.1")
-    warning = r"gpt-2-simple 0.8.1 is also installed.*pip uninstall gpt-2-simple"
-    with pytest.warns(UserWarning, match=warning):
-        importlib.reload(gpt2)
-    assert any(re.search(warning, line) for line in itertools.islice(diagnostics.examine(str(tiny_dir.parent)), 4))
 
 
 def test_six_rounds_do_not_leak_memory(sess, tmp_path):

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from gpt2.bulk.rows import JobRow
 from gpt2.bulk.workers import RowResult, WorkerConfig, process_rows
 from gpt2.errors import GPT2Error
+from gpt2.package_conflict import WITHOUT_WARNING
 
 WORKER_PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; from gpt2.bulk.processes import run_worker; run_worker(int(sys.argv[1]))"
@@ -38,7 +39,7 @@ class WorkerProcess:
         parent_socket, child_socket = socket.socketpair()
         with child_socket:
             descriptor = child_socket.fileno()
-            command = [sys.executable, "-c", WORKER_PROGRAM, str(descriptor), *sys.path]
+            command = [sys.executable, *WITHOUT_WARNING, "-c", WORKER_PROGRAM, str(descriptor), *sys.path]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
         self.connection = Connection(parent_socket.detach())
         self.is_ready = False

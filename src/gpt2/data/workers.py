@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from gpt2.data.documents import DocumentPart
 from gpt2.errors import GPT2Error
+from gpt2.package_conflict import WITHOUT_WARNING
 from gpt2.text.vocabulary import Vocabulary, type_code
 
 WORKER_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from gpt2.data.workers import run_worker; run_worker()"
@@ -152,7 +153,7 @@ class EncoderPool:
                 raise GPT2Error("the pool of worker processes is closed")
             # In a new session the worker does not receive Ctrl-C; this process ends it.
             process = subprocess.Popen(
-                [sys.executable, "-c", WORKER_PROGRAM, *sys.path],
+                [sys.executable, *WITHOUT_WARNING, "-c", WORKER_PROGRAM, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,
