@@ -19,11 +19,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from gpt2.errors import GPT2Error
-from gpt2.server import insight, schema
+from gpt2.server import fields, insight, schema
 from gpt2.server.access import AccessLimits, RequestCounter, RequestFilter
 from gpt2.server.defaults import MAX_TOKENS, TIMEOUT_SECONDS
-from gpt2.server.errors import ApiError
+from gpt2.server.errors import ApiError, describe, quote
+from gpt2.server.json_body import JsonRoute
 from gpt2.server.metrics import Metrics
+from gpt2.server.request import check_ids
 from gpt2.server.response import CompletionApi, run_encoder
 from gpt2.server.served_model import ServedModel, ServedModels
 
@@ -34,7 +36,7 @@ NO_CHAT_MESSAGE = (
     "GPT-2 is not a chat model: it continues a text and does not know roles. Use /v1/completions with a prompt that"
     " looks like a dialogue"
 )
-NO_OBJECT_MESSAGE = "the body must be a JSON object"
+EMPTY_BODY_MESSAGE = "the body must be a JSON object, but it is empty"
 STRING_CONTENT = {"application/json": {"schema": {"type": "string"}}}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": schema.ErrorResponse} for status in (400, 401, 403, 404, 405, 408, 413, 429, 503)
@@ -82,15 +84,19 @@ class UtilityApi:
     async def tokenize(self, body: schema.TokenizeRequest) -> schema.TokenizeResponse:
         """Return the token ids of a text, and the text of each token."""
         model = self.served_models[body.model].model
-        ids = await run_encoder(len(body.prompt), model.encoder.encode, body.prompt)
+        try:
+            ids = await run_encoder(len(body.prompt), model.encoder.encode, body.prompt)
+        except GPT2Error as error:
+            raise ApiError(400, str(error), "prompt") from error
         pieces = [model.encoder.token_text(token) for token in ids]
         return schema.TokenizeResponse(count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces)
 
     async def detokenize(self, body: schema.DetokenizeRequest) -> schema.DetokenizeResponse:
         """Return the text of token ids."""
-        encoder = self.served_models[body.model].model.encoder
+        model = self.served_models[body.model].model
+        check_ids(body.tokens, model.hparams.n_vocab, "tokens")
         try:
-            return schema.DetokenizeResponse(prompt=encoder.decode(body.tokens))
+            return schema.DetokenizeResponse(prompt=model.encoder.decode(body.tokens))
         except GPT2Error as error:
             raise ApiError(400, str(error), "tokens") from error
 
@@ -113,6 +119,7 @@ def create_app(models: Iterable[ServedModel], options: ServerOptions = ServerOpt
     served_models = ServedModels(models)
     metrics = Metrics({served.name: served.scheduler for served in served_models.values()})
     app = FastAPI(title="GPT-2", version=API_VERSION, docs_url=None, redoc_url=None, responses=ERROR_RESPONSES)
+    app.router.route_class = JsonRoute
     _add_completion_routes(app, CompletionApi(served_models, metrics, options.max_tokens, options.timeout))
     _add_utility_routes(app, UtilityApi(served_models, metrics))
     app.include_router(insight.create_router(served_models, options.timeout))
@@ -153,21 +160,24 @@ def _respond_to_api_error(_: Request, error: Exception) -> Response:
 
 
 def _respond_to_invalid_request(_: Request, error: Exception) -> Response:
-    """Report the first of pydantic's errors; a field that allows several types has one for each of them."""
+    """Report the first of pydantic's errors."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     path = [str(part) for part in first["loc"][1:]]
-    if not path or first["type"] == "json_invalid":
-        return ApiError(400, NO_OBJECT_MESSAGE).response()
-    field = schema.CompletionRequest.model_fields.get(path[0])
-    hint = f" ({field.description})" if field is not None and field.description else ""
-    return ApiError(400, f"{path[0]}: {first['msg']}{hint}", path[0]).response()
+    if not path:
+        return ApiError(400, EMPTY_BODY_MESSAGE).response()
+    name = quote(".".join(path))[1:-1]
+    if first["type"] == "missing":
+        message = f"the field {name} is missing"
+    elif first["type"] == fields.CUSTOM_ERROR:
+        message = f"{name} {first['msg']}"
+    else:
+        message = f"{name}: {first['msg']}, not {describe(first['input'])}"
+    return ApiError(400, message, path[0]).response()
 
 
 def _respond_to_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = NO_OBJECT_MESSAGE if error.status_code == 400 else str(error.detail)  # 400: JSON nested too deeply
-    code = "unknown_url" if error.status_code == 404 else None
-    response = ApiError(error.status_code, message, code=code).response()
+    response = ApiError(error.status_code, str(error.detail)).response()
     response.headers.update(error.headers or {})
     return response

@@ -9,15 +9,16 @@ from fastapi.responses import Response
 
 from gpt2 import generate
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
-from gpt2.errors import GPT2Error
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
 from gpt2.server.errors import ApiError
 from gpt2.server.introspection import LayerInspector
+from gpt2.server.json_body import JsonRoute
+from gpt2.server.request import encode
 from gpt2.server.response import generate_chunks, render_json, respond_unless_gone, run_encoder
 from gpt2.server.served_model import ServedModel, ServedModels
 from gpt2.text.vocabulary import Vocabulary
-from gpt2.text_batch import TextChunk, encode_prompt, prepare
+from gpt2.text_batch import TextChunk, prepare
 
 GREEDY = Sampling(temperature=0)
 
@@ -30,7 +31,7 @@ def create_router(models: ServedModels, timeout: float) -> APIRouter:
         timeout: Seconds within which a request must be answered.
     """
     api = InsightApi(models, timeout)
-    router = APIRouter(prefix="/insight")
+    router = APIRouter(prefix="/insight", route_class=JsonRoute)
     router.add_api_route("/next", api.next, methods=["POST"], response_model=schema.NextResponse)
     router.add_api_route("/scores", api.scores, methods=["POST"], response_model=schema.ScoresResponse)
     router.add_api_route("/layers", api.layers, methods=["POST"], response_model=schema.LayersResponse)
@@ -111,19 +112,7 @@ class InsightApi:
 
 
 def _encode(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
-    """Return the ids of a prompt; an empty one becomes the end-of-text id.
-
-    Raises:
-        ApiError: The prompt cannot be encoded, or the model does not have all of its ids.
-    """
-    n_vocab = served.model.hparams.n_vocab
-    try:
-        ids = encode_prompt(served.model.encoder, prompt or None)
-    except GPT2Error as error:
-        raise ApiError(400, str(error), "prompt") from error
-    if not ids or max(ids) >= n_vocab:
-        raise ApiError(400, f"a prompt needs at least one id, all from 0 to {n_vocab - 1}", "prompt")
-    return ids
+    return encode(served.model.encoder, prompt or None, served.model.hparams.n_vocab)
 
 
 def _token_texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[str]:

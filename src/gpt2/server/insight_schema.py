@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from gpt2.server.schema import Text, TokenIds
+from gpt2.server.fields import Integer, OnePrompt, Text
 
 MAX_NEXT_TOKENS = 100  # that are listed for the end of a text
 MAX_SCORE_TOKENS = 20  # that are listed for each position of a text
@@ -17,8 +17,8 @@ class NextRequest(BaseModel):
     """The body of `POST /insight/next`."""
 
     model: str | None = None
-    prompt: Text | TokenIds = Field(description="text or token ids; if it is too long, its end is used")
-    top: int = Field(20, ge=1, le=MAX_NEXT_TOKENS)
+    prompt: OnePrompt = Field(description="text or token ids; if it is too long, its end is used")
+    top: Integer = Field(20, ge=1, le=MAX_NEXT_TOKENS)
 
 
 class ScoresRequest(BaseModel):
@@ -26,7 +26,7 @@ class ScoresRequest(BaseModel):
 
     model: str | None = None
     prompt: Text = Field(description="text; if it is too long for the model's context, its end is used")
-    top: int = Field(10, ge=1, le=MAX_SCORE_TOKENS)
+    top: Integer = Field(10, ge=1, le=MAX_SCORE_TOKENS)
 
 
 class LayersRequest(BaseModel):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpt2.engine.token_sequence import TokenSequence
+from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.request import Prompt, Request, Sampling
-from gpt2.server.errors import ApiError
+from gpt2.server.errors import ApiError, describe, quote
 from gpt2.server.schema import MAX_CHOICES, CompletionRequest
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.text_batch import Model, encode_prompt, prepare
 
 DEFAULT_MAX_TOKENS = 16  # new tokens, as in OpenAI's API
-MAX_QUOTED_CHARACTERS = 40  # of a field, in an error message
+TOP_K_OFF = -1  # in other servers; 0 is off as well
+TOKEN_ID = re.compile("0|[1-9][0-9]{0,18}")
 SAMPLING_FIELDS = (
     "temperature",
     "top_k",
@@ -45,18 +48,30 @@ def prepare_sequences(model: Model, body: CompletionRequest, max_tokens: int) ->
     hparams = model.backend.hparams
     prompts = _split_prompts(body)
     samples_per_prompt = body.best_of or body.n or 1
-    length = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    length = _length(body, max_tokens)
     _check_limits(body, len(prompts) * samples_per_prompt)
-    if length > max_tokens:
-        raise ApiError(400, f"max_tokens must be at most {max_tokens}, not {length}", "max_tokens")
     template = _request_without_prompt(body, length, hparams.n_vocab)
     sequences: list[TokenSequence] = []
     for prompt in prompts:
-        ids = _encode(model.encoder, prompt, hparams)
+        ids = _encode_within_context(model.encoder, prompt, hparams)
         for _ in range(samples_per_prompt):
             request = dataclasses.replace(template, prompt=prompt, sample=len(sequences))
             sequences.append(prepare(request, ids))
     return sequences
+
+
+def _length(body: CompletionRequest, max_tokens: int) -> int:
+    """Return the number of new tokens of a text; -1 requests the maximum.
+
+    Raises:
+        ApiError: The number is above the maximum.
+    """
+    if body.max_tokens is None:
+        return min(DEFAULT_MAX_TOKENS, max_tokens)
+    if body.max_tokens > max_tokens:
+        message = f"max_tokens must be at most {max_tokens}, not {describe(body.max_tokens)}"
+        raise ApiError(400, message, "max_tokens")
+    return max_tokens if body.max_tokens < 0 else body.max_tokens
 
 
 def _split_prompts(body: CompletionRequest) -> list[Prompt]:
@@ -92,6 +107,8 @@ def _request_without_prompt(body: CompletionRequest, length: int, n_vocab: int) 
     for name in SAMPLING_FIELDS:
         if getattr(body, name) is not None:
             sampling_fields[name] = getattr(body, name)
+    if body.top_k == TOP_K_OFF:
+        del sampling_fields["top_k"]
     return Request(
         None,
         length,
@@ -105,25 +122,52 @@ def _request_without_prompt(body: CompletionRequest, length: int, n_vocab: int) 
 
 
 def _parse_biases(body: CompletionRequest, n_vocab: int) -> Iterator[tuple[int, float]]:
+    """Yield the ids and values of `logit_bias`.
+
+    Raises:
+        ApiError: A key is not an id in its usual form: digits without sign, spaces or leading zeros.
+    """
     for name, bias in (body.logit_bias or {}).items():
-        if not name.isascii() or not name.isdecimal() or int(name[:12]) >= n_vocab:
-            shown = name[:MAX_QUOTED_CHARACTERS]
-            raise ApiError(400, f"logit_bias must have ids from 0 to {n_vocab - 1}, not {shown!r}", "logit_bias")
+        if not TOKEN_ID.fullmatch(name) or int(name) >= n_vocab:
+            message = f"the keys of logit_bias must be token ids from 0 to {n_vocab - 1}, not {quote(name)}"
+            raise ApiError(400, message, "logit_bias")
         yield int(name), bias
 
 
-def _encode(encoder: Vocabulary, prompt: Prompt, hparams: HParams) -> Sequence[int]:
+def encode(encoder: Vocabulary, prompt: Prompt, n_vocab: int) -> Sequence[int]:
+    """Return the ids of a prompt; None becomes the end-of-text id.
+
+    Raises:
+        ApiError: The prompt cannot be encoded, it has no ids, or the model does not have all of its ids.
+    """
+    try:
+        ids = encode_prompt(encoder, prompt)
+    except GPT2Error as error:
+        raise ApiError(400, str(error), "prompt") from error
+    if not ids:
+        raise ApiError(400, "the prompt has no tokens; give at least one", "prompt")
+    check_ids(ids, n_vocab, "prompt")
+    return ids
+
+
+def check_ids(ids: Sequence[int], n_vocab: int, field: str) -> None:
+    """Check that the model has all ids of a field; none is negative.
+
+    Raises:
+        ApiError: An id is too large.
+    """
+    largest = max(ids, default=0)
+    if largest >= n_vocab:
+        raise ApiError(400, f"the ids of {field} must be from 0 to {n_vocab - 1}, not {describe(largest)}", field)
+
+
+def _encode_within_context(encoder: Vocabulary, prompt: Prompt, hparams: HParams) -> Sequence[int]:
     """Return the ids of a prompt.
 
     Raises:
-        ApiError: The prompt has no ids, more than the window holds, or ids that the model does not have.
+        ApiError: The prompt cannot be encoded, or has more ids than the window holds.
     """
-    ids = encode_prompt(encoder, prompt)
-    if max(ids, default=0) >= hparams.n_vocab:
-        message = f"the ids of a prompt must be from 0 to {hparams.n_vocab - 1}, not {max(ids)}"
-        raise ApiError(400, message, "prompt")
-    if not ids:
-        raise ApiError(400, "the prompt has no tokens; give at least one", "prompt")
+    ids = encode(encoder, prompt, hparams.n_vocab)
     if len(ids) > hparams.n_ctx:
         message = f"this model's context is {hparams.n_ctx} tokens and the prompt has {len(ids)}; shorten it"
         raise ApiError(400, message, "prompt", "context_length_exceeded")

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from gpt2.engine.token_sequence import TokenChoice, TokenSequence, finite_or_none
 from gpt2.server.errors import ApiError
+from gpt2.server.json_body import parse_body
 from gpt2.server.metrics import Metrics
 from gpt2.server.request import prepare_sequences
 from gpt2.server.scheduler import GenerationError, JobUpdate, QueueFullError, Scheduler, ShutdownError
@@ -68,12 +69,7 @@ class CompletionApi:
 
     async def autocomplete(self, request: Request) -> Response:
         """Continue a text by five tokens; both the text and the response are JSON strings."""
-        try:
-            prompt = json.loads(await request.body())
-        except (ValueError, RecursionError):
-            prompt = None
-        if not isinstance(prompt, str):
-            raise ApiError(400, 'the body must be a JSON string, such as "Once upon a time"')
+        prompt = parse_body(await request.body(), str, 'a JSON string, such as "Once upon a time"')
         completion = await self._prepare(CompletionRequest.model_validate({"prompt": prompt, **AUTOCOMPLETE_FIELDS}))
         return await respond_unless_gone(completion.generate(), request, _render_text)
 

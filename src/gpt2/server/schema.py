@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
-Text = Annotated[str, Field(strict=True)]
-MAX_PROMPTS = 128  # in one request
+from gpt2.server.fields import IdsToDecode, Integer, Number, Prompts, StopField, Text
+
 MAX_CHOICES = 128  # texts that are generated for one request
-MAX_STOP_STRINGS = 16
 MAX_LOGPROBS = 20  # most likely tokens that are listed for each token
 
 
@@ -29,19 +27,17 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 20}]})
 
     model: str | None = Field(None, description="a name from `/v1/models`; by default the first one")
-    prompt: (
-        Text
-        | TokenIds
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | None
-    ) = Field(None, description="text, token ids, or a list of either; by default the model starts a new text")
+    prompt: Prompts = Field(
+        None, description="text, token ids, or a list of either; by default the model starts a new text"
+    )
     suffix: str | None = Field(None, description="not supported: GPT-2 generates text forward only")
-    max_tokens: int | None = Field(None, ge=0, description="16 by default; 0 with `echo` only scores the prompt")
-    temperature: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, description="0 is greedy; 1 by default")
-    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    best_of: int | None = Field(
+    max_tokens: Integer | None = Field(
+        None, ge=-1, description="16 by default; -1 is the server's limit; 0 with `echo` only scores the prompt"
+    )
+    temperature: Number | None = Field(None, ge=0, le=100, description="0 is greedy; 1 by default")
+    top_p: Number | None = Field(None, ge=0, le=1)
+    n: Integer | None = Field(None, ge=1, le=MAX_CHOICES)
+    best_of: Integer | None = Field(
         None,
         ge=1,
         le=MAX_CHOICES,
@@ -49,28 +45,30 @@ class CompletionRequest(BaseModel):
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    logprobs: Integer | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="number of likely tokens to list for each token; null or false is off"
+    )
     echo: bool | None = None
-    stop: (
-        Annotated[str, Field(min_length=1)]
-        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOP_STRINGS)]
-        | None
-    ) = None
-    presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]] | None = None
-    seed: int | None = Field(
+    stop: StopField | None = Field(None, description="a string or several, each of which ends the text; empty is off")
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    seed: Integer | None = Field(
         None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, regardless of other requests"
     )
     user: str | None = None
-    top_k: int | None = Field(None, ge=0, description="an extension; 0 is off")
-    min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="an extension; 0 is off")
-    repetition_penalty: float | None = Field(
-        None, ge=0.001, le=1000, allow_inf_nan=False, description="an extension; 1 is off"
-    )
+    top_k: Integer | None = Field(None, ge=-1, description="an extension; 0 and -1 are off")
+    min_p: Number | None = Field(None, ge=0, le=1, description="an extension; 0 is off")
+    repetition_penalty: Number | None = Field(None, ge=0.001, le=1000, description="an extension; 1 is off")
     ignore_eos: bool | None = Field(
         None, description="an extension: whether generation continues after a token that ends a text"
     )
+
+    @field_validator("logprobs", mode="before")
+    @classmethod
+    def _convert_switch(cls, value: Any) -> Any:
+        """Return None for false, and 1 for true, which chat APIs send."""
+        return (1 if value else None) if isinstance(value, bool) else value
 
 
 class Logprobs(BaseModel):
@@ -150,7 +148,7 @@ class DetokenizeRequest(BaseModel):
     """The body of `POST /detokenize`."""
 
     model: str | None = None
-    tokens: list[Annotated[int, Field(strict=True, ge=0)]]
+    tokens: IdsToDecode
 
 
 class DetokenizeResponse(BaseModel):

@@ -7,12 +7,10 @@ import time
 from collections.abc import Iterable
 
 from gpt2.formats.directory import ModelDir
-from gpt2.server.errors import ApiError
+from gpt2.server.errors import ApiError, quote
 from gpt2.server.scheduler import Scheduler
 from gpt2.server.schema import ModelCard
 from gpt2.text_batch import Model
-
-MAX_QUOTED_CHARACTERS = 80  # of a name, in an error message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,5 +59,5 @@ class ServedModels(dict[str | None, ServedModel]):
         if name is None:
             return next(iter(self.values()))
         names = ", ".join(served.name for served in self.values())
-        message = f"model {name[:MAX_QUOTED_CHARACTERS]!r} is not served here; choose one of: {names}"
+        message = f"model {quote(name)} is not served here; choose one of: {names}"
         raise ApiError(404, message, "model", "model_not_found")

@@ -1,0 +1,110 @@
+"""JSON in the bodies of requests.
+
+A body is JSON whatever its Content-Type says, as in other servers: `curl -d` sends another type, and many clients send
+none. This opens nothing to pages of other sites, because `access.RequestFilter` rejects their requests by the Origin
+header, not by the Content-Type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import HTTPException, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from gpt2.server.errors import describe
+
+T = TypeVar("T")
+MAX_INTEGER_DIGITS = 300  # as many as a float can hold; Python rejects strings of more than 4300 with an exception
+SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it has one, is a JSON object."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler of a request."""
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            return await handle(_JsonRequest(_with_json_type(request), request.receive))
+
+        return handle_json
+
+
+class _JsonRequest(Request):
+    """A request whose body is parsed by `parse_json`."""
+
+    async def json(self) -> Any:
+        """Return the JSON object in the body."""
+        return parse_body(await self.body(), dict, "a JSON object")
+
+
+def _with_json_type(request: Request) -> dict[str, Any]:
+    headers = [(name, value) for name, value in request.scope["headers"] if name.lower() != b"content-type"]
+    return {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
+
+
+def parse_body(body: bytes, expected: type[T], name: str) -> T:
+    """Return the value of a body.
+
+    Args:
+        body: The body.
+        expected: The type of the value.
+        name: The type's name for the error message.
+
+    Raises:
+        HTTPException: The body is not JSON of this type. FastAPI passes on this exception only, not ApiError.
+    """
+    try:
+        value = parse_json(body)
+    except ValueError as error:
+        raise HTTPException(400, f"the body must be {name}, but {error}") from error
+    if not isinstance(value, expected):
+        raise HTTPException(400, f"the body must be {name}, not {describe(value)}")
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    r"""Return the value of JSON in UTF-8, or in UTF-16 or UTF-32 as Python's `json` detects it.
+
+    A lone surrogate, half of a character that a program has cut apart, becomes U+FFFD. Integers beyond
+    MAX_INTEGER_DIGITS are cut to this number of digits: they are out of any field's range all the same.
+
+    >>> parse_json(b'{"a": "x\\udfff"}')
+    {'a': 'x�'}
+
+    Raises:
+        ValueError: The body is not JSON. The message is a clause, such as "it is empty".
+    """
+    if not body.strip():
+        raise ValueError("it is empty")
+    try:
+        text = body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not {error.encoding.upper()}: {error.reason} at byte {error.start}") from error
+    try:
+        value = json.loads(text, parse_int=_parse_integer)
+        return _replace_surrogates(value) if SURROGATE_ESCAPE.search(text) else value
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deeply") from error
+
+
+def _parse_integer(digits: str) -> int:
+    return int(digits[:MAX_INTEGER_DIGITS])
+
+
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_replace_surrogates(element) for element in value]
+    if isinstance(value, dict):
+        return {_replace_surrogates(key): _replace_surrogates(element) for key, element in value.items()}
+    return value
