@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -49,6 +50,25 @@ def install_command(requirements: str, *modules: str) -> str:
         all_requirements = requirements if requirements == REQUIREMENTS else f"{REQUIREMENTS} {requirements}"
         return f"python3 -m venv {DEFAULT_ENVIRONMENT} && {activate} && pip install {all_requirements}"
     return install
+
+
+def script_command(script: str, *arguments: str) -> str:
+    """Return the line that runs a script of the checkout, as it works in the working directory with this Python.
+
+    Args:
+        script: The path of the script in the checkout.
+        arguments: The arguments of the script.
+
+    Returns:
+        The line, or an empty string if the package is installed without the script.
+    """
+    path = CHECKOUT / script
+    if not path.is_file():
+        return ""
+    found = shutil.which("python3")
+    is_found = found is not None and os.path.dirname(os.path.abspath(found)) == os.path.dirname(sys.executable)
+    python = "python3" if is_found else str(_shorten(Path(sys.executable)))
+    return shlex.join([python, str(_shorten(path)), *arguments])
 
 
 def explain_old_python() -> str:

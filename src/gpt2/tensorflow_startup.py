@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 
 from gpt2 import devices
 from gpt2.errors import GPT2Error
+from gpt2.files import no_callback
 
+START_NOTE = "starting TensorFlow, which can take half a minute"
 LEGACY_KERAS_VARIABLE = "TF_USE_LEGACY_KERAS"
+Notify = Callable[[str], object]  # called with a line of text for the user
 STDERR_LOCK = threading.RLock()
 
 
@@ -22,17 +25,18 @@ def is_tensorflow_installed() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
 
 
-def can_use_gpu(threads: int | None = None) -> bool:
+def can_use_gpu(threads: int | None = None, notify: Notify = no_callback) -> bool:
     """Return whether TensorFlow can use a GPU on this machine.
 
     If there is no GPU driver, TensorFlow is not started.
 
     Args:
         threads: Number of TensorFlow's threads, if it is started.
+        notify: Called with START_NOTE before TensorFlow is started.
     """
     if not devices.has_gpu_driver() or not is_tensorflow_installed():
         return False
-    start_tensorflow(threads, return_memory=True)
+    start_tensorflow(threads, return_memory=True, notify=notify)
     return any(name.startswith("GPU") for name in visible_devices())
 
 
@@ -40,6 +44,7 @@ def start_tensorflow(
     threads: int | None = None,
     before_first_operation: Callable[[], object] | None = None,
     return_memory: bool = False,
+    notify: Notify = no_callback,
 ) -> str:
     """Import TensorFlow, configure it and create its devices.
 
@@ -52,6 +57,7 @@ def start_tensorflow(
             operation.
         return_memory: Whether freed memory is returned to the system. TensorFlow's CPU allocator retains it. The
             system's allocator returns it, but makes large matrix products in TensorFlow 15 to 20% slower.
+        notify: Called with START_NOTE, unless TensorFlow is imported already.
 
     Returns:
         The name of the device that computes, such as "CPU".
@@ -61,6 +67,8 @@ def start_tensorflow(
         GPT2Error: The processor is too old for TensorFlow.
     """
     devices.check_threads(threads)
+    if "tensorflow" not in sys.modules:
+        notify(START_NOTE)
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
     import_tensorflow()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def train(options: TransformerLmOptions) -> None:
 
 
 def _train(options: TransformerLmOptions, corpus: EncodedCorpus) -> None:
+    from gpt2.cli.command_lines import as_arguments
     from gpt2.cli.training_report import TerminalReport
     from gpt2.training import run
     from lm import training
@@ -77,7 +79,8 @@ def _train(options: TransformerLmOptions, corpus: EncodedCorpus) -> None:
     if seen_tokens:
         print(f"Resuming from seen_tokens {seen_tokens:,}", flush=True)
     if updates and settings.stop_after == updates:
-        print_error_line(f"{options.folder} has already seen {seen_tokens:,} tokens; give more epochs")
+        more = shlex.join(["gpt-2", *as_arguments(training.continuing_flags(options))])
+        print_error_line(f"{options.folder} has already seen {seen_tokens:,} tokens; for more epochs, type: {more}")
         return
     run.train(settings, report=TerminalReport(settings.print_every))
     seen_tokens, _ = training.run_progress(options)

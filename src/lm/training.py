@@ -5,6 +5,7 @@ A step of transformer-lm is an update here. transformer-lm measures the progress
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -134,6 +135,15 @@ def _last_update(options: TransformerLmOptions, epoch_updates: int) -> int:
     tokens_in_update = tokens_per_update(options)
     all_tokens = min(options.epochs * epoch_updates * tokens_in_update, options.max_tokens or math.inf)
     return updates + max(0, math.ceil((all_tokens - seen_tokens) / tokens_in_update))
+
+
+def continuing_flags(options: TransformerLmOptions) -> dict[str, Any]:
+    """Return the flags of a call that trains the run as long again."""
+    values = dataclasses.asdict(options)
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    flags = {name: value for name, value in values.items() if value != defaults[name] and name != "clean"}
+    more_tokens = {"max_tokens": 2 * options.max_tokens} if options.max_tokens else {}
+    return {**flags, "epochs": 2 * options.epochs, **more_tokens}
 
 
 def params_json(options: TransformerLmOptions, n_vocab: int) -> str:

@@ -173,7 +173,8 @@ def test_interrupted_run_resumes_to_its_own_end(run_command, started_run):
     assert run_command(**{**flags, "run_name": "whole"})[0] == 0
     assert losses("checkpoint/parts") == pytest.approx(losses("checkpoint/whole"), abs=1e-6)
     status, _, err = run_command(run_name="parts")
-    assert (status, err) == (0, "checkpoint/parts has made 5 updates already; give steps to make more\n")
+    assert status == 0 and err.startswith("checkpoint/parts has made 5 updates already; to make more, type: ")
+    assert err.endswith("train.py --run_name parts --steps 5\n") and err.count("\n") == 1
     assert run_command(run_name="parts", stop_after=6)[0] == 0
 
 

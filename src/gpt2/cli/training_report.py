@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from gpt2.cli.command import discard_output, print_error_line
-from gpt2.training.logs.report import LOSS_LINE, TrainingReport, UpdateStats
+from gpt2.cli.command_lines import generate_command, train_command
+from gpt2.training.logs.report import LOSS_LINE, RunResult, TrainingReport, UpdateStats
 
 READER_IS_GONE = (errno.EIO, errno.EPIPE)  # a closed terminal, a closed pipe
 
@@ -21,13 +22,15 @@ class TerminalReport(TrainingReport):
     A run must not end because a line cannot be written: if the reader is gone, the rest of the output is dropped.
     """
 
-    def __init__(self, print_every: int) -> None:
+    def __init__(self, print_every: int, is_train_command: bool = False) -> None:
         """Create a report that prints nothing yet.
 
         Args:
             print_every: Number of updates between two lines of a log.
+            is_train_command: Whether the command train.py can continue the run.
         """
         self.print_every = print_every
+        self.is_train_command = is_train_command
         self.bar: tqdm | None = None
 
     def write_line(self, line: str) -> None:
@@ -66,6 +69,22 @@ class TerminalReport(TrainingReport):
         if self.bar is not None:
             with self._tolerate_missing_reader():
                 self.bar.close()
+
+    def show_result(self, result: RunResult) -> None:
+        """Print where the models are, and the command lines that generate text with them and train them further."""
+        more = train_command(result.continuing_settings) if self.is_train_command else ""
+        if not result.has_trained:
+            advice = f"to make more, type: {more}" if more else "give steps to make more"
+            self.notify(f"{result.folder} has made {result.step} updates already; {advice}")
+            return
+        curve = f", and its losses in {result.loss_curve}" if result.loss_curve else ""
+        self.notify(f"the model after {result.step} updates is in {result.folder}{curve}")
+        self.notify(f"to generate text with it, type: {generate_command(result.folder)}")
+        if best := result.best:
+            line = generate_command(best.folder)
+            self.notify(f"with the best model (validation loss {best.loss:.3f} after {best.step} updates): {line}")
+        if more:
+            self.notify(f"to train it further, type: {more}")
 
     @contextlib.contextmanager
     def _tolerate_missing_reader(self) -> Iterator[None]:

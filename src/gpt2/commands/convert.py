@@ -60,7 +60,7 @@ def convert(flags: ConvertFlags) -> None:
     options = ExportOptions(flags.dtype, flags.shard_size, flags.variant)
     model = find_model(flags.src, flags.models_dir)
     if flags.to in export.TENSORFLOW_FORMATS:
-        tensorflow_startup.start_tensorflow()
+        tensorflow_startup.start_tensorflow(notify=print_error_line)
     with bar(CONVERTING) as report:
         export.convert(model, expand_path(flags.dst), flags.to, options, report)
     rounded = "" if flags.dtype == "float32" else f", rounded to {flags.dtype}"

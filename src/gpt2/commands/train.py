@@ -21,4 +21,4 @@ def train(**typed: Any) -> None:
     from gpt2.training.settings import run_settings
 
     settings = run_settings.combine_settings(typed)
-    run.train(settings, report=TerminalReport(settings.print_every))
+    run.train(settings, report=TerminalReport(settings.print_every, is_train_command=True))

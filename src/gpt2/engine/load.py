@@ -34,7 +34,7 @@ def native_library(notify: Callable[[str], None] = no_callback, threads: int | N
     Raises:
         NoLibraryError: There is no library, or a GPU that TensorFlow can use.
     """
-    if tensorflow_startup.can_use_gpu(threads):
+    if tensorflow_startup.can_use_gpu(threads, notify):
         raise NoLibraryError("it computes on CPUs only")
     return build.load(notify)
 
@@ -72,7 +72,7 @@ def load_backend(
             raise NoLibraryError("it was not requested")
         library = native_library(notify, threads)
     except NoLibraryError as error:
-        device = _start_tensorflow(threads, error)
+        device = _start_tensorflow(threads, error, notify)
         from gpt2.engine.tensorflow import TensorFlowBackend, as_tensors  # imports TensorFlow
 
         return TensorFlowBackend(as_tensors(weights, precision), hparams, device, f"TensorFlow: {error}")
@@ -99,10 +99,10 @@ def all_backends(weights: Mapping[str, Any], hparams: HParams, threads: int | No
         yield NativeBackend(native_library(threads=threads), named_weights, hparams, threads=threads)
 
 
-def _start_tensorflow(threads: int | None, no_library: NoLibraryError) -> str:
+def _start_tensorflow(threads: int | None, no_library: NoLibraryError, notify: Callable[[str], None]) -> str:
     """Start TensorFlow and return its device; errors also say why the native library is not used."""
     try:
-        return tensorflow_startup.start_tensorflow(threads, return_memory=True)
+        return tensorflow_startup.start_tensorflow(threads, return_memory=True, notify=notify)
     except GPT2Error as error:
         raise GPT2Error(f"{error}. The native step is not available either: {no_library}") from error
     except ModuleNotFoundError as error:

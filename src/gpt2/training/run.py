@@ -16,7 +16,8 @@ from gpt2 import tensorflow_startup
 from gpt2.data import dataset, windows
 from gpt2.errors import GPT2Error
 from gpt2.formats.weights import nest
-from gpt2.training import distribution, estimate, initialization
+from gpt2.interrupt import Interrupted
+from gpt2.training import distribution, estimate, initialization, run_result
 from gpt2.training.checkpoints import run_folder
 from gpt2.training.checkpoints.run_lock import RunLock
 from gpt2.training.logs.report import TrainingReport
@@ -99,7 +100,7 @@ def _train(
         progress = _load_progress(settings, start, devices)
         last_step = settings.last_step(progress.step)
         if last_step is not None and progress.step >= last_step:
-            report.notify(f"{settings.run_folder} has made {progress.step} updates already; give steps to make more")
+            report.show_result(run_result.describe(settings, progress, last_step, has_trained=False))
             return
         split = _load_data(settings, start, report)
         if devices:
@@ -115,7 +116,12 @@ def _train(
         )
         from gpt2.training.loop import TrainingLoop  # imports TensorFlow
 
-        TrainingLoop(run, lock, on_save).train()
+        try:
+            TrainingLoop(run, lock, on_save).train()
+        except Interrupted:
+            report.show_result(run_result.describe(settings, progress, last_step))
+            raise
+        report.show_result(run_result.describe(settings, progress, last_step))
         if distribution.worker_count() > 1:
             distribution.broadcast_from_chief(devices.strategy, [0])  # no machine ends before the chief has saved
 
@@ -128,7 +134,9 @@ def _start_tensorflow(settings: TrainingSettings, report: TrainingReport) -> Dev
         report.notify(f"worker {distribution.worker_index() + 1} of {count} waits for the others")
     with distribution.interruptible_wait():
         description = tensorflow_startup.start_tensorflow(
-            settings.threads, lambda: strategies.append(distribution.create_strategy(settings.multi_gpu))
+            settings.threads,
+            lambda: strategies.append(distribution.create_strategy(settings.multi_gpu)),
+            notify=report.notify,
         )
     return DeviceSetup(description, strategies[0])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 LINE_PREFIX = "[{step} | {seconds:2.2f}]"
 LOSS_LINE = LINE_PREFIX + " loss={loss:2.2f} avg={smoothed_loss:2.2f}"
@@ -18,6 +20,34 @@ class UpdateStats(NamedTuple):
     loss: float  # nats per token
     smoothed_loss: float  # the exponentially smoothed loss, nats per token
     tokens_per_second: float
+
+
+class BestModel(NamedTuple):
+    """The model with the lowest validation loss."""
+
+    folder: Path
+    step: int
+    loss: float  # nats per token
+
+
+class RunResult(NamedTuple):
+    """What a call of a run leaves.
+
+    Attributes:
+        folder: The run's folder.
+        step: Number of updates in all.
+        has_trained: Whether this call made updates; otherwise the run had reached its end before.
+        loss_curve: The picture of the losses; None if there is none.
+        best: The best model; None if the run does not validate, or if the initial model is the best.
+        continuing_settings: The settings of a call that continues the run, by name; it finds all others in the run.
+    """
+
+    folder: Path
+    step: int
+    has_trained: bool
+    loss_curve: Path | None
+    best: BestModel | None
+    continuing_settings: Mapping[str, Any]
 
 
 class TrainingReport:
@@ -44,3 +74,6 @@ class TrainingReport:
 
     def finish(self) -> None:
         """Stop showing updates."""
+
+    def show_result(self, result: RunResult) -> None:
+        """Show what the run leaves, and what to do with it."""
