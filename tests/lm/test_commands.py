@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import tiny_lm
 from gpt2 import generate
 from gpt2.cli.declarations import flags_of
 from gpt2.cli.help_text import help_text
+from gpt2.cli.parsing import parse
 from gpt2.data import documents
 from gpt2.engine import reference
 from gpt2.errors import GPT2Error
@@ -130,6 +132,9 @@ def test_the_pipeline_from_corpus_to_text(run, corpus, tmp_path, monkeypatch):
     assert find_model("run").weights_path.name == f"model-{all_updates}"
     status, out, err = run(command.gpt_2, *common, "--epochs", "3")
     assert status == 0 and "has already seen" in err and find_model("run").weights_path.name == f"model-{all_updates}"
+    program, *arguments = shlex.split(err.partition("for more epochs, type: ")[2])
+    typed = TransformerLmOptions(**parse(command.train, [*common, "--epochs", "6"]))
+    assert program == "gpt-2" and TransformerLmOptions(**parse(command.train, arguments)) == typed
 
     status, out, err = run(command.gpt_2, *common, "--only-validate")
     losses = dict(line.split() for line in out.splitlines()[-2:])

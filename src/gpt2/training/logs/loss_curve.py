@@ -6,7 +6,7 @@ from typing import IO, Any, NamedTuple
 
 MAX_POINTS = 1000  # of a series; more would not be visible
 MAX_VALUE = 1e30  # NaN and infinity, and numbers that a picture cannot show, are above it
-SMOOTHED_SHARE = 0.02  # of the run's updates: the smoothed curve lags behind the losses by about so many
+SMOOTHED_SHARE = 0.02  # share of the run's updates over which the smoothed curve averages
 MIN_SMOOTHED_UPDATES = 5
 LOSS_LABEL = "loss"
 SMOOTHED_LABEL = "smoothed over {:.0f} updates"
