@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gpt2.errors import UsageError
+from gpt2.errors import UsageError, check_choice
 
 FLOAT32, BFLOAT16, INT8 = PRECISIONS = ("float32", "bfloat16", "int8")  # of weights in memory
 DEFAULT_PRECISION = FLOAT32
@@ -29,8 +29,7 @@ def check_precision(precision: str) -> None:
     Raises:
         UsageError: The name is not one of PRECISIONS.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_choice("precision", precision, PRECISIONS)
 
 
 def check_integer(name: str, value: Any) -> None:

@@ -13,8 +13,8 @@ from typing import Annotated, Any, NamedTuple
 from gpt2.cli import command
 from gpt2.cli.argument_parser import RaisingArgumentParser, argparse_type
 from gpt2.cli.declarations import flag_of, flags_of, parameters_of
-from gpt2.cli.parsing import check_is_one_word
-from gpt2.errors import UsageError
+from gpt2.cli.parsing import check_is_one_word, suggest_flag
+from gpt2.errors import UsageError, suggest
 from gpt2.files import creating_folder, expand_path
 from gpt2.flags import Flag, ModelsDir, Precision, RepetitionPenalty, Seed, Temperature, TopK, TopP
 from gpt2.formats.model_dir import DEFAULT_MODEL
@@ -128,7 +128,8 @@ def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     positionals = arguments.pop("positionals")
     mode = arguments.pop("mode") or (positionals.pop(0) if positionals else None)
     if mode not in (FINETUNE, GENERATE):
-        raise UsageError(f"Mode must be 'finetune' or 'generate', not {mode!r}; gpt_2_simple --help shows how")
+        similar = suggest(mode, (FINETUNE, GENERATE))
+        raise UsageError(f"Mode must be 'finetune' or 'generate', not {mode!r}; gpt_2_simple --help shows how{similar}")
     dataset = arguments.pop("dataset")
     if mode == GENERATE:
         dataset = None
@@ -137,7 +138,8 @@ def parse(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     if mode == FINETUNE and dataset is None:
         raise UsageError("You need to provide a dataset.")
     if positionals:
-        raise UsageError(f"unexpected argument {positionals[0]!r}; gpt_2_simple --help lists the flags")
+        similar = suggest_flag(positionals[0], [flag.name for flag in FLAGS])
+        raise UsageError(f"unexpected argument {positionals[0]!r}; gpt_2_simple --help lists the flags{similar}")
     return dataset, _values_of_mode(mode, arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from gpt2 import devices, files, generate, tensorflow_startup
 from gpt2.cli.command import print_error_line
-from gpt2.errors import GPT2Error
+from gpt2.errors import GPT2Error, suggest
 from gpt2.files import expand_path
 from gpt2.formats import model_dir
 from gpt2.formats.directory import ModelDir
@@ -248,6 +249,7 @@ def find_model_dir(
         if not files.is_folder(folder):
             raise GPT2Error(
                 f"there is no run {folder}; create it with finetune(), or give the model_name of a pretrained model"
+                f"{model_dir.suggest_path(os.path.join(checkpoint_dir, run_name))}"
             )
         directory = model_dir.open_model_dir(folder)
     if checkpoint == LATEST:
@@ -257,5 +259,6 @@ def find_model_dir(
         names = sorted(path.stem for path in directory.path.glob("model*.index"))
         raise GPT2Error(
             f"there is no checkpoint {checkpoint!r} in {directory.path}; its checkpoints are {', '.join(names)}"
+            f"{suggest(checkpoint, [*names, LATEST])}"
         )
     return directory._replace(weights_path=weights)

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sys
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ READ_ONLY = (
     "restore_from",
 )  # flags that are only read
 NAMES = ["float32", "int8", "float64", "adam", "latest", "fresh", "utf-8", "utf-16", "base64", "idna", "tiny", "124M"]
+MISSPELLED = ["flaot32", "int", "admw", "lates", "fres", "utf8x", "tinny", "125M", "tables", "gguff", "flase", "True "]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,21 @@ def workplace(place, monkeypatch):
     return place
 
 
+def misspell(rng, name):
+    """Return a name with one mistake of the kinds that people make."""
+    at = rng.randrange(len(name) - 1) if len(name) > 1 else 0
+    return rng.choice(
+        [
+            name[:at] + name[at + 1 :],
+            name[:at] + name[at] * 2 + name[at + 1 :],
+            name[:at] + name[at : at + 2][::-1] + name[at + 2 :],
+            name.replace("_", ""),
+            name.upper(),
+            name + "s",
+        ]
+    )
+
+
 def random_value(rng, name, flag):
     if rng.random() < 0.7:  # a value of the right type
         if flag.parse in (int, float):
@@ -144,7 +161,9 @@ def random_value(rng, name, flag):
             )
         if flag.parse is str:
             return rng.choice(PATHS + NAMES + (DEVICES if name in READ_ONLY else []))
-    return rng.choice(rng.choice([NUMBERS, TEXTS, PATHS, NAMES, DEVICES if name in READ_ONLY else ["1", "2", "3"]]))
+    return rng.choice(
+        rng.choice([NUMBERS, TEXTS, PATHS, NAMES, MISSPELLED, DEVICES if name in READ_ONLY else ["1", "2", "3"]])
+    )
 
 
 def random_line(rng, name):
@@ -161,6 +180,9 @@ def random_line(rng, name):
         line += rng.choice(
             [[f"--{flag}={value}"], [f"--{flag}", value], [f"--{flag.replace('_', '-')}", value], [f"--{flag}"]]
         )
+    if rng.random() < 0.2:
+        flag = misspell(rng, rng.choice(parameters))
+        line += rng.choice([[f"--{flag}", "1"], [f"--{flag}=1"], [f"-{flag}=1"], [flag]])
     if rng.random() < 0.2:
         line.insert(
             rng.randrange(len(line) + 1), rng.choice([*TEXTS, *NUMBERS, "--bogus", "--bogus=1", "-s", "--seed"])
@@ -219,6 +241,24 @@ def test_bad_lines_of_transformer_lm(workplace, monkeypatch, capsys, name):
 def test_bad_lines(workplace, monkeypatch, capsys):
     errors_seen = try_lines(300, 1, workplace, monkeypatch, capsys)
     assert len(errors_seen) > 60  # different errors
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_misspelled_flag_gets_a_suggestion(workplace, monkeypatch, capsys, name):
+    rng = random.Random(name)
+    flags = [*flags_of(COMMANDS[name])]
+    line = FIRST_ARGUMENTS.get(name, [["tiny"]])[0]
+    for flag in flags:
+        typed = misspell(rng, flag)
+        if len(flag) < 5 or typed in flags or any(other.startswith(typed) for other in flags):
+            continue
+        for dashes in ("--", "-") if flag[0] != "h" else ("--",):
+            error = run_and_check(name, [*line, f"{dashes}{typed}=1"], monkeypatch, capsys, workplace)
+            suggested = error.rpartition("did you mean --")[2].removesuffix("?")
+            closest = max(SequenceMatcher(None, other, typed.lower()).ratio() for other in flags)
+            assert suggested in flags and (
+                suggested == flag or SequenceMatcher(None, suggested, typed.lower()).ratio() == closest
+            ), error
 
 
 @pytest.mark.slow

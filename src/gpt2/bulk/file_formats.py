@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gpt2.bulk.batch_worker import FinishedRow, GeneratedText
-from gpt2.errors import UsageError
+from gpt2.errors import check_choice
 
 JSON_LINES = "jsonl"
 CSV = "csv"
@@ -64,8 +64,7 @@ def choose_format(requested: str | None, path: str) -> str:
         name = path.lower().removesuffix(".gz")
         matches = (format_name for extension, format_name in FORMATS_BY_EXTENSION.items() if name.endswith(extension))
         return next(matches, TEXT)
-    if requested not in FORMATS:
-        raise UsageError(f"the format must be one of {', '.join(FORMATS)}, not {requested!r}")
+    check_choice("the format", requested, FORMATS)
     return requested
 
 

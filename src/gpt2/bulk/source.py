@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
 from gpt2.bulk.rows import DEFAULT_PROMPT_COLUMN, InputRecord
 from gpt2.data.text_file import TextFileReader
-from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.errors import GPT2Error, UsageError, printable_name, suggest
 from gpt2.files import reporting_read_errors
 from gpt2.installation import install_command
 
@@ -277,7 +277,8 @@ def _parse_csv(lines: Iterator[str], source: PromptSource) -> Iterator[RowFields
 
 def _check_column(names: Sequence[str], source: PromptSource) -> None:
     if source.column is not None and source.column not in names:
-        raise UsageError(f"{printable_name(source.path)} has no column {source.column!r}; it has {', '.join(names)}")
+        known = f"it has {', '.join(names)}{suggest(source.column, names)}"
+        raise UsageError(f"{printable_name(source.path)} has no column {source.column!r}; {known}")
 
 
 def _read_parquet(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:

@@ -6,8 +6,11 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from gpt2.errors import UsageError
+from gpt2.cli.parsing import suggest_flag, suggest_switch
+from gpt2.errors import SUGGESTION_MARK, UsageError
 from gpt2.flags import Flag
+
+UNRECOGNIZED = "unrecognized arguments: "  # the start of argparse's message
 
 
 class RaisingArgumentParser(argparse.ArgumentParser):
@@ -15,7 +18,11 @@ class RaisingArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError with argparse's message."""
-        raise UsageError(f"{message}; {self.prog} --help lists the flags")
+        message, mark, meant = message.partition(SUGGESTION_MARK)
+        unknown = message.removeprefix(UNRECOGNIZED)
+        flags = [option.lstrip("-") for option in reversed(self._option_string_actions)]  # the first spelling counts
+        similar = "" if unknown == message else suggest_flag(unknown.split()[0], flags)
+        raise UsageError(f"{message}; {self.prog} --help lists the flags{similar}{mark}{meant}")
 
 
 def argparse_type(flag: Flag) -> Callable[[str], Any]:
@@ -29,6 +36,7 @@ def argparse_type(flag: Flag) -> Callable[[str], Any]:
         try:
             return parse(value)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {flag.expects}, not {value!r}") from None
+            similar = suggest_switch(flag, value)
+            raise argparse.ArgumentTypeError(f"must be {flag.expects}, not {value!r}{similar}") from None
 
     return convert

@@ -11,12 +11,12 @@ import contextlib
 import inspect
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpt2.cli.declarations import Command, Parameters, flags_of, parameters_of
-from gpt2.cli.values import parse_switch, parse_texts
-from gpt2.errors import UsageError
+from gpt2.cli.values import SWITCH_VALUES, parse_switch, parse_texts
+from gpt2.errors import UsageError, suggest
 from gpt2.flags import Flag
 
 Flags = Mapping[str, Flag]
@@ -80,7 +80,8 @@ def _complete_switches(arguments: list[str], flags: Flags) -> list[str]:
         name = match[1].replace("-", "_")
         if name not in flags:
             check_is_one_word(argument)
-            raise UsageError(f"there is no flag {argument.split('=')[0]}; the flags are --{', --'.join(flags)}")
+            known = f"the flags are --{', --'.join(flags)}{suggest(name, flags, '--')}"
+            raise UsageError(f"there is no flag {argument.split('=')[0]}; {known}")
         if match[2] is not None:
             continue
         if flags[name].parse is parse_switch:
@@ -165,15 +166,25 @@ def split_with_fire(parameters: Parameters, arguments: Sequence[str]) -> dict[st
             fire.Fire(collect, command=[*arguments, "--", FIRE_SEPARATOR])
         except fire.core.FireExit as error:
             match = re.search(r"ERROR: (.*)", output.getvalue())
-            raise UsageError(_rephrase(match[1] if match else output.getvalue().strip())) from error
+            raise UsageError(_rephrase(match[1] if match else output.getvalue().strip(), parameters)) from error
     return {name: value for name, value in typed.items() if value is not NOT_GIVEN}
 
 
-def _rephrase(fire_error: str) -> str:
+def _rephrase(fire_error: str, names: Iterable[str]) -> str:
     surplus = fire_error.removeprefix("Could not consume arg: ")
     if surplus == fire_error:
         return fire_error
-    return f"unexpected argument {surplus!r}; --help lists the flags"
+    return f"unexpected argument {surplus!r}; --help lists the flags{suggest_flag(surplus, names)}"
+
+
+def suggest_flag(argument: str, names: Iterable[str]) -> str:
+    """Return the end of a message that suggests the flag meant by an argument such as `-topk=40` or `topk`, or ""."""
+    return suggest(argument.lstrip("-").split("=")[0], names, "--")
+
+
+def suggest_switch(flag: Flag, value: str) -> str:
+    """Return the end of a message that suggests the value of a switch, or "" for other flags."""
+    return suggest(value, SWITCH_VALUES) if flag.parse is parse_switch else ""
 
 
 def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
@@ -188,7 +199,7 @@ def _convert(name: str, flag: Flag, value: str, default: Any) -> Any:
     try:
         converted = flag.parse(value)
     except ValueError:
-        raise UsageError(f"{name} must be {flag.expects}, not {value!r}") from None
+        raise UsageError(f"{name} must be {flag.expects}, not {value!r}{suggest_switch(flag, value)}") from None
     if flag.minimum is not None and converted < flag.minimum:
         raise UsageError(f"{name} must be {flag.expects} of at least {flag.minimum}, not {value}")
     return converted

@@ -17,10 +17,13 @@ def parse_texts(value: str) -> tuple[str, ...]:
     return (value,)
 
 
+SWITCH_VALUES = {"true": True, "false": False}
+
+
 def parse_switch(value: str) -> bool:
     """Return the typed value of a switch, such as `false` in `--no_cache=false`."""
     try:
-        return {"true": True, "false": False}[value.lower()]
+        return SWITCH_VALUES[value.lower()]
     except KeyError:
         raise ValueError from None
 

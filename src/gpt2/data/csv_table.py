@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from gpt2.errors import GPT2Error, UsageError, printable_name
+from gpt2.errors import GPT2Error, UsageError, printable_name, suggest
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by extension
 MAX_ROW_CHARACTERS = 16 << 20  # a longer row has an unclosed quotation mark or is not CSV
@@ -133,7 +133,9 @@ def find_column(path: Path | str, names: Sequence[str], requested: str | None, d
     if count:
         return names.index(name)
     if requested is not None:
-        raise UsageError(f"{file} has no column {name!r}; choose one with --column: {_listed(names)}")
+        raise UsageError(
+            f"{file} has no column {name!r}; choose one with --column: {_listed(names)}{suggest(name, names)}"
+        )
     if len(names) > 1:
         raise UsageError(
             f"{file} has {len(names)} columns, and none is named {name!r}; choose one with --column: {_listed(names)}"

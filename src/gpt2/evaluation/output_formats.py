@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-from gpt2.errors import UsageError
+from gpt2.errors import check_choice
 from gpt2.evaluation import html_page
 from gpt2.evaluation.units import Unit, escape_control
 
@@ -119,6 +119,5 @@ def resolve_form(form: str | None, suffix: str) -> str:
         UsageError: The form is unknown.
     """
     form = FORM_OF_SUFFIX.get(suffix.lower(), TABLE) if form is None else form
-    if form not in FORMS:
-        raise UsageError(f"form must be one of {', '.join(FORMS)}, not {form!r}")
+    check_choice("form", form, FORMS)
     return form

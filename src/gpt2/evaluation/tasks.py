@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gpt2.errors import UsageError
+from gpt2.errors import UsageError, suggest
 from gpt2.evaluation import cbt, corpora, datasets, hellaswag, lambada
 from gpt2.evaluation.task import ProgressCallback, Task, TaskResult, TaskSettings
 from gpt2.files import no_callback
@@ -14,18 +14,21 @@ from gpt2.text_batch import Model
 TASKS: dict[str, Task] = {task.name: task for task in (*lambada.TASKS, *cbt.TASKS, *corpora.TASKS, *hellaswag.TASKS)}
 
 
+ALL_TASKS = "all"  # stands for all names
+
+
 def select_tasks(names: str) -> list[Task]:
     """Return the tasks in a comma-separated list of names, or every task for `all`.
 
     Raises:
         UsageError: A name is unknown.
     """
-    selected = [*TASKS] if names == "all" else [name.strip() for name in names.split(",")]
+    selected = [*TASKS] if names == ALL_TASKS else [name.strip() for name in names.split(",")]
     for name in selected:
         if name not in TASKS:
             raise UsageError(
-                f"there is no task {name!r}; the tasks are {', '.join(TASKS)}, and all; to evaluate your"
-                " own text, use in_text"
+                f"there is no task {name!r}; the tasks are {', '.join(TASKS)}, and {ALL_TASKS}; to evaluate your"
+                f" own text, use in_text{suggest(name, [*TASKS, ALL_TASKS])}"
             )
     return [TASKS[name] for name in selected]
 

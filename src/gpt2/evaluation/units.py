@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from gpt2.errors import UsageError
+from gpt2.errors import check_choice
 from gpt2.evaluation.perplexity import BITS_PER_NAT
 from gpt2.evaluation.scores import ScoredTokens
 from gpt2.text.vocabulary import Vocabulary
@@ -69,8 +69,7 @@ def escape_control(text: str, keep: str = "") -> str:
 
 def check_unit(by: str) -> None:
     """Raise UsageError unless `by` is one of UNITS."""
-    if by not in UNITS:
-        raise UsageError(f"by must be one of {', '.join(UNITS)}, not {by!r}")
+    check_choice("by", by, UNITS)
 
 
 def iterate_tokens(scores: Iterable[ScoredTokens], vocabulary: Vocabulary) -> Iterator[ScoredToken]:

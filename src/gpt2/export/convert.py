@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from gpt2 import files
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import GPT2Error, check_choice
 from gpt2.export.options import DEFAULT_OPTIONS, ExportOptions
 from gpt2.files import ByteProgress, no_callback
 from gpt2.formats.directory import ModelDir
@@ -61,8 +61,7 @@ class ExportFormat(Protocol):
 
 def check_format(to: str) -> None:
     """Raise UsageError unless `to` is one of FORMATS."""
-    if to not in FORMATS:
-        raise UsageError(f"to must be one of {', '.join(FORMATS)}, not {to!r}")
+    check_choice("to", to, FORMATS)
 
 
 def convert(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import GPT2Error, check_choice
 from gpt2.formats.weights import MAX_BFLOAT16, Layout, Weight
 
 FLOAT32, FLOAT16, BFLOAT16, Q8_0 = DTYPES = ("float32", "float16", "bfloat16", "q8_0")
@@ -49,7 +49,7 @@ def resolve_dtype(options: ExportOptions, allowed: Sequence[str], format_name: s
     dtype = options.dtype.lower()
     dtype = GGUF_DTYPE_NAMES.get(dtype, dtype)
     if dtype not in allowed:
-        raise UsageError(f"dtype must be one of {', '.join(allowed)} for {format_name}, not {options.dtype!r}")
+        check_choice("dtype", options.dtype, allowed, f" for {format_name}")
     return dtype
 
 

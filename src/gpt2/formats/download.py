@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError
+from gpt2.errors import DamagedFileError, GPT2Error, UnreadableFileError, UsageError, suggest
 from gpt2.formats import model_dir, transfer
 from gpt2.formats.openai import checkpoint, checkpoint_index
 from gpt2.formats.openai.checkpoint_files import CHECKPOINT_NAME, FLOAT32_BYTES, STATE_FILE, data_file, index_file
@@ -76,7 +76,8 @@ def download_model(
         GPT2Error: A file could not be downloaded, failed its check, or does not fit on the disk.
     """
     if not model_dir.is_released(model_name):
-        raise UsageError(f"there is no model called {model_name!r}; use one of {model_dir.describe_released_models()}")
+        known = f"{model_dir.describe_released_models()}{suggest(model_name, model_dir.released_names())}"
+        raise UsageError(f"there is no model called {model_name!r}; use one of {known}")
     directory = folder / model_name
     released = model_dir.RELEASED_MODELS
     hparams = next(released[name] for name in model_dir.list_aliases(model_name) if name in released)

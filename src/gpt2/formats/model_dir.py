@@ -5,13 +5,15 @@ This module does not import TensorFlow, so the error for a wrong name appears im
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
 from gpt2 import files
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import GPT2Error, UsageError, suggest
 from gpt2.formats import vocabularies
 from gpt2.formats.directory import ModelDir, ModelFormat
 from gpt2.formats.openai import directory as openai_directory
@@ -48,6 +50,11 @@ def list_aliases(name: str) -> list[str]:
 def is_released(model_name: str) -> bool:
     """Return whether OpenAI released a model of this name, old or new."""
     return any(name in RELEASED_MODELS for name in list_aliases(model_name))
+
+
+def released_names() -> list[str]:
+    """Return all names of the released models, old ones included."""
+    return [alias for name in RELEASED_MODELS for alias in list_aliases(name)]
 
 
 def describe_released_models() -> str:
@@ -128,7 +135,8 @@ def _existing_paths(model_name: str, models_dir: str) -> list[Path]:
 
 def _not_found_message(model_name: str, models_dir: str) -> str:
     searched = " and ".join(str(folder) for folder in search_path(models_dir))
-    available = [path.name for path in list_models(models_dir)][:MAX_SUGGESTIONS]
+    names = [path.name for path in list_models(models_dir)]
+    available = names[:MAX_SUGGESTIONS]
     alternative = f", or use an available model: --model_name {' or '.join(available)}" if available else ""
     if is_released(model_name):
         target = "" if models_dir == DEFAULT_MODELS_DIR else f" --models_dir {shlex.quote(models_dir)}"
@@ -137,7 +145,17 @@ def _not_found_message(model_name: str, models_dir: str) -> str:
     return (
         f"model {model_name!r} is neither in {searched} nor the path of a folder;"
         f" download one of {describe_released_models()}: {download_command(DEFAULT_MODEL)}{alternative}"
+        f"{suggest_path(model_name, [*names, *released_names()])}"
     )
+
+
+def suggest_path(typed: str, names: Iterable[str] = ()) -> str:
+    """Return the end of a message that suggests one of the names, or a file next to the typed path, or ""."""
+    path = files.expand_path(typed)
+    siblings: list[str] = []
+    with contextlib.suppress(OSError, ValueError):
+        siblings = sorted(str(Path(typed).parent / name) for name in os.listdir(path.parent) if path.name)
+    return suggest(typed, names) or suggest(typed, siblings)
 
 
 def download_command(model_name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from gpt2 import model as transformer
-from gpt2.errors import GPT2Error, UsageError
+from gpt2.errors import GPT2Error, UsageError, suggest
 from gpt2.formats.openai.checkpoint import file_shape
 from gpt2.formats.weights import PREFIX, nest
 from gpt2.hparams import HParams as CheckedHParams
@@ -35,7 +35,8 @@ class HParams(SimpleNamespace):
             UsageError: If GPT-2 does not have a size of that name.
         """
         if unknown := set(values) - set(vars(self)):
-            raise UsageError(f"there is no hparam {min(unknown)!r}; the hparams are {', '.join(vars(self))}")
+            known = f"the hparams are {', '.join(vars(self))}{suggest(min(unknown), vars(self))}"
+            raise UsageError(f"there is no hparam {min(unknown)!r}; {known}")
         vars(self).update(values)
         return self
 

@@ -6,7 +6,7 @@ import codecs
 import warnings
 from collections import Counter
 
-from gpt2.errors import UsageError, summarize_names
+from gpt2.errors import UsageError, suggest, summarize_names
 
 REPLACE_AND_COUNT = "gpt2.replace-and-count"  # the error handler that `count_undecodable` registers
 # UTF-32 comes first, because the mark of UTF-16-LE is a prefix of the mark of UTF-32-LE. These codecs skip the mark.
@@ -18,6 +18,9 @@ BOM_ENCODINGS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 MAX_BOM_BYTES = max(map(len, BOM_ENCODINGS))
+NOT_OF_TEXT = ("rot_13", "mbcs", "tactis")  # codecs, besides those named _codec, that do not decode text everywhere
+# Suggested before other names of the same encodings.
+COMMON_ENCODINGS = ("utf-8", "utf-16", "utf-32", "latin-1", "ascii")
 
 
 class UndecodableCounter:
@@ -73,7 +76,11 @@ def check_encoding(encoding: str) -> None:
     try:
         b"a".decode(encoding, "replace")  # codecs.lookup would also accept base64, which decodes no text
     except (LookupError, ValueError):
-        raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}") from None
+        from encodings.aliases import aliases
+
+        of_text = [name for name, codec in aliases.items() if not codec.endswith("_codec") and codec not in NOT_OF_TEXT]
+        similar = suggest(encoding, COMMON_ENCODINGS) or suggest(encoding, of_text)
+        raise UsageError(f"encoding must be one that Python knows, such as utf-8, not {encoding!r}{similar}") from None
 
 
 def encoding_from_bom(start: bytes, encoding: str) -> str:

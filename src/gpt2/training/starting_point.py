@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gpt2.data import train_bpe
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.files import expand_path
-from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir
+from gpt2.formats.model_dir import find_model, find_vocabulary, load_vocabulary, open_model_dir, suggest_path
 from gpt2.formats.openai import checkpoint, directory
 from gpt2.formats.openai.checkpoint_files import STATE_FILE, current_checkpoint, index_file
 from gpt2.formats.weights import Weights
@@ -132,4 +132,5 @@ def _find_checkpoint(restore_from: str) -> tuple[Path, Path]:
     raise GPT2Error(
         f"restore_from must be {LATEST}, {FRESH}, a folder with a checkpoint or the path of a checkpoint, such as"
         f" checkpoint/run1/model-1000; there is no checkpoint at {restore_from}"
+        f"{suggest_path(restore_from, (LATEST, FRESH))}"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from gpt2 import devices, files
 from gpt2.engine.native import cache_folder
 from gpt2.engine.native.cache_folder import NoLibraryError
+from gpt2.errors import SUGGESTION_MARK, UsageError, suggest
 from gpt2.files import no_callback
 from gpt2.installation import install_command
 
@@ -42,6 +43,7 @@ OPTIONS = (
 )
 WITHOUT_TILES = "-U__AMX_BF16__"  # the macro that pairs.h checks: without it there is no kernel for Intel's AMX
 SWITCH_VARIABLE = "GPT2_NATIVE"  # an environment variable: 0 disables the native library
+SWITCH_WORDS = {"false": "0", "off": "0", "no": "0", "true": "1", "on": "1", "yes": "1"}  # for a suggestion
 COMPILER_TIMEOUT = 1800  # seconds; Zig compiles its C++ library as well
 
 
@@ -78,8 +80,7 @@ def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
     Raises:
         NoLibraryError: There is no library for this machine.
     """
-    if os.environ.get(SWITCH_VARIABLE) == "0":
-        raise NoLibraryError(f"{SWITCH_VARIABLE}=0")
+    _check_switch()
     if sys.platform not in ("linux", "darwin"):
         raise NoLibraryError(f"it does not support {sys.platform} yet")
     name = f"native-{_fingerprint()}"
@@ -96,6 +97,19 @@ def find(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
         raise NoLibraryError(f"there is no C++ compiler; install one with: {install_command(COMPILER_REQUIREMENT)}")
     except OSError as error:
         raise NoLibraryError(str(error)) from error
+
+
+def _check_switch() -> None:
+    switch = os.environ.get(SWITCH_VARIABLE, "")
+    if switch == "0":
+        raise NoLibraryError(f"{SWITCH_VARIABLE}=0")
+    if switch not in ("", "1"):
+        similar = (value for word, value in SWITCH_WORDS.items() if switch.lower() == word or suggest(switch, [word]))
+        meant = next(similar, None)
+        advice = f"{SUGGESTION_MARK}{meant}?" if meant else ""
+        raise UsageError(
+            f"the environment variable {SWITCH_VARIABLE} must be 0 (off), 1 or unset, not {switch!r}{advice}"
+        )
 
 
 def _load_compiled(name: str) -> ctypes.CDLL | None:

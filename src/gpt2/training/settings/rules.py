@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gpt2.errors import UsageError
+from gpt2.errors import UsageError, suggest
 from gpt2.request import BFLOAT16, FLOAT32
 
 ADAM, ADAMW, SGD, ADAFACTOR = OPTIMIZERS = ("adam", "adamw", "sgd", "adafactor")
@@ -37,7 +37,8 @@ class SettingRule:
         if value is None:
             return
         if self.choices and value not in self.choices:
-            raise UsageError(f"{name} must be {', '.join(self.choices[:-1])} or {self.choices[-1]}, not {value!r}")
+            allowed = f"{', '.join(self.choices[:-1])} or {self.choices[-1]}"
+            raise UsageError(f"{name} must be {allowed}, not {value!r}{suggest(value, self.choices)}")
         if self.above is not None and value <= self.above:
             raise UsageError(f"{name} must be above {self.above}, not {value}")
         too_small = self.minimum is not None and value < self.minimum
