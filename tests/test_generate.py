@@ -10,6 +10,7 @@ from tiny import GOLDEN
 
 from gpt2 import generate, text_batch
 from gpt2.engine import kv_cache
+from gpt2.engine.token_sequence import TokenSequence
 from gpt2.errors import GPT2Error, UsageError
 from gpt2.generate import Request
 from gpt2.request import Sampling
@@ -147,6 +148,30 @@ def test_available_memory_limits_the_batch_size(tiny_model, monkeypatch):
     with pytest.warns(UserWarning, match="there is memory for 7 samples at the same time, not for 1000000000"):
         chunks = [next(stream) for _ in range(7 * 5)]
     assert [chunk.request for chunk in chunks if chunk.ended] == list(range(7)) and len(started) <= 9
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[3] + [1] * 20, [1, 1, 4] + [1] * 20, [9] + [1] * 20, [1, 3, 3, 2] + [1] * 20],
+    ids=["at the start", "after two", "more than all", "several"],
+)
+@pytest.mark.parametrize("batch_size", [4, 9, None])
+def test_a_request_that_waits_for_memory_does_not_lower_the_batch_size(tiny_model, monkeypatch, blocks, batch_size):
+    """Memory for 4 blocks: 4 of the small requests fit, before and after the large ones."""
+    available = 4 * tiny_model.backend.new_pool().block_bytes / kv_cache.CACHE_MEMORY_SHARE
+    monkeypatch.setattr(kv_cache.devices, "available_memory", lambda: available)
+    monkeypatch.setattr(TokenSequence, "count_blocks", lambda sequence, _: blocks[sequence.sample])
+    sizes = []
+    step = text_batch.TextBatch.step
+    monkeypatch.setattr(text_batch.TextBatch, "step", lambda batch: sizes.append(len(batch)) or step(batch))
+    model = generate.Model(tiny_model.encoder, tiny_model.backend)
+    requests = [Request("the cat", 3, GREEDY, sample=sample) for sample in range(len(blocks))]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        chunks = list(generate.stream(model, requests, batch_size))
+    assert sorted(chunk.request for chunk in chunks if chunk.finish_reason) == list(range(len(blocks)))
+    assert max(sizes) == 4 and sizes[-12:].count(4) >= 8
+    assert len(caught) <= (batch_size is not None)
 
 
 def test_the_next_request_starts_when_another_one_ends(tiny_model):

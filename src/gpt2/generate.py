@@ -181,6 +181,7 @@ def stream(model: Model, requests: Iterable[Request], batch_size: int | None = N
 
 def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -> Iterator[TextChunk]:
     indices: dict[int, int] = {}  # number in the batch -> index of the request
+    has_warned = False
     with TextBatch(model) as batch:
         pending = enumerate(_prepare_all(model, requests))
         following = next(pending, None)
@@ -188,10 +189,10 @@ def _stream(model: Model, requests: Iterable[Request], batch_size: int | None) -
             while following and (batch_size is None or len(batch) < batch_size):
                 index, sequence = following
                 if not batch.can_start(sequence):
-                    if batch_size is not None:
+                    if batch_size is not None and not has_warned:
                         _warn_of_memory(len(batch), batch_size)
-                    batch_size = len(batch)
-                    break
+                        has_warned = True
+                    break  # it waits for memory; later requests may need less, so batch_size remains
                 indices[batch.add(sequence)] = index
                 following = next(pending, None)
             for chunk in batch.step():
