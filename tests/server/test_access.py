@@ -10,7 +10,7 @@ import httpx
 import pytest
 from served import serving
 
-from gpt2.server import run
+from gpt2.server import protocol, run
 from gpt2.server.access import AccessLimits, is_allowed_host
 from gpt2.server.app import ServerOptions
 
@@ -113,7 +113,7 @@ def test_a_body_that_does_not_arrive_times_out(native_tiny_model):
 
 
 def test_headers_that_do_not_end_time_out(native_tiny_model, monkeypatch):
-    monkeypatch.setattr(run, "HEADER_TIMEOUT_SECONDS", 0.4)
+    monkeypatch.setattr(protocol, "HEADER_TIMEOUT_SECONDS", 0.4)
     with (
         serving({"tiny": native_tiny_model}) as address,
         connect_and_send(address, b"GET / HTTP/1.1\r\n") as connection,
@@ -134,13 +134,13 @@ def test_headers_that_do_not_end_time_out(native_tiny_model, monkeypatch):
 
 def test_a_client_that_disconnects_leaves_nothing_in_memory(native_tiny_model, monkeypatch):
     protocols = []
-    connection_made = run.HeaderTimeoutProtocol.connection_made
+    connection_made = protocol.LimitedProtocol.connection_made
 
     def remember_protocol(self, transport):
         protocols.append(weakref.ref(self))
         connection_made(self, transport)
 
-    monkeypatch.setattr(run.HeaderTimeoutProtocol, "connection_made", remember_protocol)
+    monkeypatch.setattr(protocol.LimitedProtocol, "connection_made", remember_protocol)
     body = b'{"prompt": "the cat", "max_tokens": 5}'
     head = b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
     with serving({"tiny": native_tiny_model}) as address:

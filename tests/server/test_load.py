@@ -21,7 +21,7 @@ import pytest
 
 from gpt2 import generate
 from gpt2.request import Request, Sampling
-from gpt2.server.run import HEADER_TIMEOUT_SECONDS, HeaderTimeoutProtocol
+from gpt2.server.protocol import HEADER_TIMEOUT_SECONDS, LimitedProtocol
 
 COMMAND = Path(__file__).resolve().parents[2] / "scripts" / "serve.py"
 LOAD_SECONDS = float(os.environ.get("LOAD_SECONDS", "60"))
@@ -126,7 +126,7 @@ class Clock:
 
 def test_a_connection_in_use_is_not_closed_between_two_requests():
     """Even if each check happens to fall between two requests."""
-    protocol = HeaderTimeoutProtocol.__new__(HeaderTimeoutProtocol)
+    protocol = LimitedProtocol.__new__(LimitedProtocol)
     closed = []
     protocol.loop = Clock()
     protocol.transport = SimpleNamespace(close=lambda: closed.append(protocol.loop.now))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import ipaddress
 import threading
@@ -111,6 +112,7 @@ def run(
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
+    gc.freeze()  # large requests start collections, which need not visit what lives as long as the server
     server.serve(served, listening, ServerOptions(limits, max_tokens, timeout), grace, ready)
     print_error_line("stopped")
 

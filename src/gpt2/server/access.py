@@ -118,7 +118,7 @@ class RequestFilter:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length[:20]) > max_bytes:
             raise _too_large(max_bytes)
-        parts: list[bytes] = []
+        body = bytearray()
         clock = asyncio.get_running_loop().time
         end = clock() + timeout
         try:
@@ -126,11 +126,11 @@ class RequestFilter:
                 message = await asyncio.wait_for(receive(), end - clock())
                 if message["type"] == "http.disconnect":
                     return None
-                parts.append(message.get("body", b""))
-                if sum(map(len, parts)) > max_bytes:
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
                     raise _too_large(max_bytes)
                 if not message.get("more_body"):
-                    return b"".join(parts)
+                    return bytes(body)
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise ApiError(408, f"the body did not arrive within {timeout:g} seconds; send it again") from error
 

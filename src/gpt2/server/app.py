@@ -6,7 +6,7 @@ FastAPI parses the requests and describes them at /openapi.json.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from gpt2.server.defaults import MAX_TOKENS, TIMEOUT_SECONDS
 from gpt2.server.errors import ApiError, describe, quote
 from gpt2.server.json_body import JsonRoute
 from gpt2.server.metrics import Metrics
+from gpt2.server.offload import render_json, run_offloaded
 from gpt2.server.request import check_ids
-from gpt2.server.response import CompletionApi, run_encoder
+from gpt2.server.response import CompletionApi
 from gpt2.server.served_model import ServedModel, ServedModels
+from gpt2.text_batch import Model
 
 PAGE_DIR = Path(__file__).with_name("page")
 API_VERSION = "1"
@@ -81,24 +83,14 @@ class UtilityApi:
         """Describe a model."""
         return self.served_models[name].card
 
-    async def tokenize(self, body: schema.TokenizeRequest) -> schema.TokenizeResponse:
+    async def tokenize(self, body: schema.TokenizeRequest) -> Response:
         """Return the token ids of a text, and the text of each token."""
-        model = self.served_models[body.model].model
-        try:
-            ids = await run_encoder(len(body.prompt), model.encoder.encode, body.prompt)
-        except GPT2Error as error:
-            raise ApiError(400, str(error), "prompt") from error
-        pieces = [model.encoder.token_text(token) for token in ids]
-        return schema.TokenizeResponse(count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces)
+        return await run_offloaded(len(body.prompt), _tokenize, self.served_models[body.model].model, body.prompt)
 
-    async def detokenize(self, body: schema.DetokenizeRequest) -> schema.DetokenizeResponse:
+    async def detokenize(self, body: schema.DetokenizeRequest) -> Response:
         """Return the text of token ids."""
         model = self.served_models[body.model].model
-        check_ids(body.tokens, model.hparams.n_vocab, "tokens")
-        try:
-            return schema.DetokenizeResponse(prompt=model.encoder.decode(body.tokens))
-        except GPT2Error as error:
-            raise ApiError(400, str(error), "tokens") from error
+        return await run_offloaded(len(body.tokens), _detokenize, model, body.tokens)
 
     async def healthz(self) -> dict[str, str]:
         """Confirm that the server is running."""
@@ -148,10 +140,31 @@ def _add_utility_routes(app: FastAPI, api: UtilityApi) -> None:
     app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"])
     app.add_api_route("/v1/models", api.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
-    app.add_api_route("/tokenize", api.tokenize, methods=["POST"])
-    app.add_api_route("/detokenize", api.detokenize, methods=["POST"])
+    app.add_api_route("/tokenize", api.tokenize, methods=["POST"], response_model=schema.TokenizeResponse)
+    app.add_api_route("/detokenize", api.detokenize, methods=["POST"], response_model=schema.DetokenizeResponse)
     app.add_api_route("/healthz", api.healthz, methods=["GET"])
     app.add_api_route("/metrics", api.prometheus, methods=["GET"], include_in_schema=False)
+
+
+def _tokenize(model: Model, text: str) -> Response:
+    try:
+        ids = model.encoder.encode(text)
+    except GPT2Error as error:
+        raise ApiError(400, str(error), "prompt") from error
+    piece_of = {token: model.encoder.token_text(token) for token in set(ids)}
+    pieces = [piece_of[token] for token in ids]
+    response = schema.TokenizeResponse.model_construct(
+        count=len(ids), max_model_len=model.hparams.n_ctx, tokens=ids, pieces=pieces
+    )
+    return render_json(response)
+
+
+def _detokenize(model: Model, tokens: Sequence[int]) -> Response:
+    check_ids(tokens, model.hparams.n_vocab, "tokens")
+    try:
+        return render_json(schema.DetokenizeResponse(prompt=model.encoder.decode(tokens)))
+    except GPT2Error as error:
+        raise ApiError(400, str(error), "tokens") from error
 
 
 def _respond_to_api_error(_: Request, error: Exception) -> Response:

@@ -1,6 +1,7 @@
 """Types of fields in requests, with error messages that name the wrong element and what is allowed.
 
-Without them, pydantic would report the first of the types that a field allows, whatever was given.
+Without them, pydantic would report the first of the types that a field allows, whatever was given. Validation stops at
+the first wrong element: a body could contain 300,000 of them, and the response names one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -22,6 +24,7 @@ from gpt2.server.errors import describe
 
 MAX_PROMPTS = 128  # in one request
 MAX_STOP_STRINGS = 64
+MAX_BIASES = 1 << 16  # tokens with a bias
 CUSTOM_ERROR = "gpt2"  # the type of errors whose message needs no addition
 
 
@@ -112,22 +115,41 @@ def _reject_boolean(value: Any) -> Any:
     return value
 
 
+def _reduce_to_wrong_bias(biases: Any) -> Any:
+    """Return the first wrong bias alone if there is one, else all biases, which must not be too many."""
+    if not isinstance(biases, dict):
+        return biases
+    if len(biases) > MAX_BIASES:
+        raise _field_error(f"must have at most {MAX_BIASES} tokens, not {len(biases)}")
+    for token, bias in biases.items():
+        try:
+            BIAS_VALIDATOR.validate_python(bias)
+        except ValidationError:
+            return {token: bias}
+    return biases
+
+
 Text = Annotated[str, Field(strict=True)]
-TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(fail_fast=True, min_length=1)]
 Prompts = Annotated[
     Text
     | TokenIds
-    | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-    | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    | Annotated[list[Text], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
+    | Annotated[list[TokenIds], Field(fail_fast=True, min_length=1, max_length=MAX_PROMPTS)]
     | None,
     _explained_by(_explain_prompt),
 ]
 OnePrompt = Annotated[Text | TokenIds, _explained_by(_explain_one_prompt)]
-IdsToDecode = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], _explained_by(_explain_ids)]
+IdsToDecode = Annotated[
+    list[Annotated[int, Field(strict=True, ge=0)]], Field(fail_fast=True), _explained_by(_explain_ids)
+]
 StopField = Annotated[
-    Text | Annotated[list[Text], Field(max_length=MAX_STOP_STRINGS)],
+    Text | Annotated[list[Text], Field(fail_fast=True, max_length=MAX_STOP_STRINGS)],
     _explained_by(_explain_stop),
     AfterValidator(_without_empty_strings),
 ]
 Integer = Annotated[int, BeforeValidator(_reject_boolean)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_reject_boolean)]
+Bias = Annotated[Number, Field(ge=-100, le=100)]
+BIAS_VALIDATOR: TypeAdapter[float] = TypeAdapter(Bias)
+Biases = Annotated[dict[str, Bias], BeforeValidator(_reduce_to_wrong_bias), Field(max_length=MAX_BIASES)]

@@ -11,11 +11,13 @@ from gpt2 import generate
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none, truncate_to_window
 from gpt2.request import Sampling
 from gpt2.server import insight_schema as schema
+from gpt2.server.disconnect import respond_unless_gone
 from gpt2.server.errors import ApiError
-from gpt2.server.introspection import LayerInspector
+from gpt2.server.introspection import GUESSES_PER_POSITION, LayerInspector, LayerValues
 from gpt2.server.json_body import JsonRoute
+from gpt2.server.offload import render_json, run_offloaded
 from gpt2.server.request import encode
-from gpt2.server.response import generate_chunks, render_json, respond_unless_gone, run_encoder
+from gpt2.server.response import generate_chunks
 from gpt2.server.served_model import ServedModel, ServedModels
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.text_batch import TextChunk, prepare
@@ -49,57 +51,41 @@ class InsightApi:
 
     async def next(self, body: schema.NextRequest, request: Request) -> Response:
         """Return the most likely next tokens."""
-        return await respond_unless_gone(self._next(body), request, render_json)
+        return await respond_unless_gone(self._next(body), request)
 
     async def scores(self, body: schema.ScoresRequest, request: Request) -> Response:
         """Return the probability of each token of a text, and the tokens that were more likely."""
-        return await respond_unless_gone(self._scores(body), request, render_json)
+        return await respond_unless_gone(self._scores(body), request)
 
     async def layers(self, body: schema.LayersRequest, request: Request) -> Response:
         """Return the attention and the next-token guesses of each layer for a text."""
-        return await respond_unless_gone(self._layers(body), request, render_json)
+        return await respond_unless_gone(self._layers(body), request)
 
-    async def _next(self, body: schema.NextRequest) -> schema.NextResponse:
+    async def _next(self, body: schema.NextRequest) -> Response:
         served = self.models[body.model]
-        ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
-        chunk = await self._generate_token(served, ids, top_logprobs=body.top)
-        return schema.NextResponse(likeliest=_TokenFormatter(served.model.encoder).top_tokens(chunk.token))
-
-    async def _scores(self, body: schema.ScoresRequest) -> schema.ScoresResponse:
-        served = self.models[body.model]
-        encoder = served.model.encoder
-        all_ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
+        all_ids = await run_offloaded(len(body.prompt), _encode, served, body.prompt)
         ids = truncate_to_window(all_ids, served.model.hparams.n_ctx)
-        n_skipped = len(all_ids) - len(ids)
-        chunk = await self._generate_token(served, ids, top_logprobs=body.top, echo=True)
-        formatter = _TokenFormatter(encoder)
-        tokens: list[schema.RankedToken] = []
-        if body.prompt:
-            texts = _token_texts(encoder, all_ids, n_skipped)
-            tokens = [formatter.ranked_token(*columns) for columns in zip(ids, texts, chunk.prompt)]
-        return schema.ScoresResponse(skipped=n_skipped, tokens=tokens, next=formatter.top_tokens(chunk.token))
+        chunk = await self._generate_token(served, ids, top_logprobs=body.top)
+        tokens = _TokenFormatter(served.model.encoder).top_tokens(chunk.token)
+        return render_json(schema.NextResponse(likeliest=tokens))
 
-    async def _layers(self, body: schema.LayersRequest) -> schema.LayersResponse:
+    async def _scores(self, body: schema.ScoresRequest) -> Response:
+        served = self.models[body.model]
+        all_ids = await run_offloaded(len(body.prompt), _encode, served, body.prompt)
+        ids = truncate_to_window(all_ids, served.model.hparams.n_ctx)
+        chunk = await self._generate_token(served, ids, top_logprobs=body.top, echo=True)
+        n_items = len(all_ids) + len(ids) * body.top
+        return await run_offloaded(n_items, _render_scores, served.model.encoder, body.prompt, all_ids, chunk)
+
+    async def _layers(self, body: schema.LayersRequest) -> Response:
         served = self.models[body.model]
         if not body.prompt:
             raise ApiError(400, "the prompt is empty; give some text", "prompt")
-        encoder = served.model.encoder
-        all_ids = await run_encoder(len(body.prompt), _encode, served, body.prompt)
+        all_ids = await run_offloaded(len(body.prompt), _encode, served, body.prompt)
         ids = self.inspector.truncate(served, all_ids)
         values = await self.inspector.inspect(served, ids)
-        n_skipped = len(all_ids) - len(ids)
-        texts = _token_texts(encoder, all_ids, n_skipped)
-        tokens = [schema.TextToken(id=i, piece=encoder.token_text(i), text=text) for i, text in zip(ids, texts)]
-        return schema.LayersResponse(
-            skipped=n_skipped,
-            tokens=tokens,
-            n_head=served.model.hparams.n_head,
-            attention=values.attention,
-            guesses=values.guesses,
-            logits=values.logits,
-            likeliest=values.top_ids,
-            pieces={i: encoder.token_text(i) for i in sorted(values.all_ids())},
-        )
+        n_items = len(all_ids) + len(ids) * served.model.hparams.n_layer * (GUESSES_PER_POSITION + len(ids))
+        return await run_offloaded(n_items, _render_layers, served, all_ids, len(ids), values)
 
     async def _generate_token(
         self, served: ServedModel, ids: Sequence[int], top_logprobs: int, echo: bool = False
@@ -113,6 +99,38 @@ class InsightApi:
 
 def _encode(served: ServedModel, prompt: str | Sequence[int]) -> Sequence[int]:
     return encode(served.model.encoder, prompt or None, served.model.hparams.n_vocab)
+
+
+def _render_scores(encoder: Vocabulary, prompt: str, all_ids: Sequence[int], chunk: TextChunk) -> Response:
+    """Return the scores of the last ids, which the chunk contains."""
+    n_skipped = len(all_ids) - len(chunk.prompt)
+    formatter = _TokenFormatter(encoder)
+    tokens: list[schema.RankedToken] = []
+    if prompt:
+        texts = _token_texts(encoder, all_ids, n_skipped)
+        tokens = [formatter.ranked_token(*columns) for columns in zip(all_ids[n_skipped:], texts, chunk.prompt)]
+    return render_json(schema.ScoresResponse(skipped=n_skipped, tokens=tokens, next=formatter.top_tokens(chunk.token)))
+
+
+def _render_layers(served: ServedModel, all_ids: Sequence[int], n_ids: int, values: LayerValues) -> Response:
+    """Return the layers' values for the last N ids."""
+    encoder = served.model.encoder
+    n_skipped = len(all_ids) - n_ids
+    texts = _token_texts(encoder, all_ids, n_skipped)
+    tokens = [
+        schema.TextToken(id=i, piece=encoder.token_text(i), text=text) for i, text in zip(all_ids[n_skipped:], texts)
+    ]
+    response = schema.LayersResponse(
+        skipped=n_skipped,
+        tokens=tokens,
+        n_head=served.model.hparams.n_head,
+        attention=values.attention,
+        guesses=values.guesses,
+        logits=values.logits,
+        likeliest=values.top_ids,
+        pieces={i: encoder.token_text(i) for i in sorted(values.all_ids())},
+    )
+    return render_json(response)
 
 
 def _token_texts(encoder: Vocabulary, ids: Sequence[int], first: int) -> list[str]:

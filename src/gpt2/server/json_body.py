@@ -2,23 +2,28 @@
 
 A body is JSON whatever its Content-Type says, as in other servers: `curl -d` sends another type, and many clients send
 none. This opens nothing to pages of other sites, because `access.RequestFilter` rejects their requests by the Origin
-header, not by the Content-Type.
+header, not by the Content-Type. Large bodies are parsed and validated in another thread.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from gpt2.server.errors import describe
+from gpt2.server.offload import run_offloaded
 
 T = TypeVar("T")
+BODY_PARAMETER = "body"  # of the handlers that take a model
 MAX_INTEGER_DIGITS = 300  # as many as a float can hold; Python rejects strings of more than 4300 with an exception
 SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
@@ -29,19 +34,35 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of a request."""
         handle = super().get_route_handler()
+        model = typing.get_type_hints(self.endpoint).get(BODY_PARAMETER)
 
         async def handle_json(request: Request) -> Response:
-            return await handle(_JsonRequest(_with_json_type(request), request.receive))
+            parsed = _ParsedRequest(_with_json_type(request), request.receive)
+            body = b"" if model is None else await parsed.body()
+            if body and model is not None:
+                parsed.value = await run_offloaded(len(body), _parse_model, body, model)
+            return await handle(parsed)
 
         return handle_json
 
 
-class _JsonRequest(Request):
-    """A request whose body is parsed by `parse_json`."""
+class _ParsedRequest(Request):
+    """A request whose body is an object of the handler's model already, which FastAPI does not validate again."""
+
+    value: BaseModel
 
     async def json(self) -> Any:
-        """Return the JSON object in the body."""
-        return parse_body(await self.body(), dict, "a JSON object")
+        """Return the body."""
+        return self.value
+
+
+def _parse_model(body: bytes, model: type[BaseModel]) -> BaseModel:
+    value = parse_body(body, dict, "a JSON object")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from error
 
 
 def _with_json_type(request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from gpt2.errors import GPT2Error
 from gpt2.hparams import HParams
 from gpt2.request import Prompt, Request, Sampling
 from gpt2.server.errors import ApiError, describe, quote
-from gpt2.server.schema import MAX_CHOICES, CompletionRequest
+from gpt2.server.schema import MAX_CHOICES, MAX_LISTED_LOGPROBS, CompletionRequest
 from gpt2.text.vocabulary import Vocabulary
 from gpt2.text_batch import Model, encode_prompt, prepare
 
@@ -57,6 +57,7 @@ def prepare_sequences(model: Model, body: CompletionRequest, max_tokens: int) ->
         for _ in range(samples_per_prompt):
             request = dataclasses.replace(template, prompt=prompt, sample=len(sequences))
             sequences.append(prepare(request, ids))
+    _check_listed_logprobs(body, sequences)
     return sequences
 
 
@@ -72,6 +73,12 @@ def _length(body: CompletionRequest, max_tokens: int) -> int:
         message = f"max_tokens must be at most {max_tokens}, not {describe(body.max_tokens)}"
         raise ApiError(400, message, "max_tokens")
     return max_tokens if body.max_tokens < 0 else body.max_tokens
+
+
+def count_characters(body: CompletionRequest) -> int:
+    """Return the number of characters or ids in the prompts of a request."""
+    prompt = body.prompt or ""
+    return len(prompt) if isinstance(prompt, str) or isinstance(prompt[0], int) else sum(map(len, prompt))
 
 
 def _split_prompts(body: CompletionRequest) -> list[Prompt]:
@@ -100,6 +107,24 @@ def _check_limits(body: CompletionRequest, n_texts: int) -> None:
         raise ApiError(400, message, "best_of")
     if n_texts > MAX_CHOICES:
         raise ApiError(400, f"a request may generate at most {MAX_CHOICES} texts, not {n_texts}", "n")
+
+
+def _check_listed_logprobs(body: CompletionRequest, sequences: Sequence[TokenSequence]) -> None:
+    """Check how many log-probabilities the response would list.
+
+    Raises:
+        ApiError: They are too many.
+    """
+    if body.logprobs is None:
+        return
+    n_tokens = sum((len(sequence.prompt) if sequence.echo else 0) + (sequence.length or 0) for sequence in sequences)
+    n_listed = n_tokens * (1 + body.logprobs)
+    if n_listed > MAX_LISTED_LOGPROBS:
+        message = (
+            f"the response would list up to {n_listed} log-probabilities, and {MAX_LISTED_LOGPROBS} are allowed;"
+            " request fewer texts, tokens or logprobs"
+        )
+        raise ApiError(400, message, "logprobs")
 
 
 def _request_without_prompt(body: CompletionRequest, length: int, n_vocab: int) -> Request:

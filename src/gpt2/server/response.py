@@ -1,44 +1,38 @@
-"""The handlers of completions, and the conversion of a scheduler's chunks to JSON.
+"""The handlers of completions.
 
-The handlers run in the event loop, the scheduler in its own thread; `generate_chunks` connects the two.
+The handlers run in the event loop, the scheduler in its own thread; `generate_chunks` connects the two. Work that grows
+with the size of a request or its response runs in further threads (`offload`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import itertools
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from gpt2.engine.token_sequence import TokenChoice, TokenSequence, finite_or_none
+from gpt2.engine.token_sequence import TokenSequence
+from gpt2.server.choice_builder import ChoiceBuilder, drop_stop_tokens
+from gpt2.server.disconnect import respond_unless_gone
 from gpt2.server.errors import ApiError
 from gpt2.server.json_body import parse_body
 from gpt2.server.metrics import Metrics
-from gpt2.server.request import prepare_sequences
+from gpt2.server.offload import MAX_INLINE_ITEMS, render_json, run_offloaded
+from gpt2.server.request import count_characters, prepare_sequences
 from gpt2.server.scheduler import GenerationError, JobUpdate, QueueFullError, Scheduler, ShutdownError
-from gpt2.server.schema import CompletionChoice, CompletionRequest, CompletionResponse, Logprobs, Usage
+from gpt2.server.schema import CompletionChoice, CompletionRequest, CompletionResponse, Usage
 from gpt2.server.served_model import ServedModel, ServedModels
-from gpt2.text.vocabulary import Vocabulary
-from gpt2.text_batch import FINISH_LENGTH, FINISH_STOP, TextChunk
+from gpt2.text_batch import TextChunk
 
 T = TypeVar("T")
 AUTOCOMPLETE_FIELDS = {"max_tokens": 5, "top_k": 8}  # as in the tutorial whose page uses /autocomplete
-FINISH_REASONS: dict[str, Literal["stop", "length"] | None] = {FINISH_STOP: "stop", FINISH_LENGTH: "length", "": None}
 LAST_EVENT = "data: [DONE]\n\n"
-CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that did not wait for the response
-ENCODER_THREADS = ThreadPoolExecutor(2, "encoder")  # more do not help: only one at a time runs Python
-MAX_INLINE_CHARACTERS = 4096  # longer prompts are encoded in a thread
-DISCONNECT_CHECK_SECONDS = 0.5  # between two checks whether the client has disconnected
 
 
 class CompletionApi:
@@ -60,18 +54,29 @@ class CompletionApi:
 
     async def completions(self, body: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
-        completion = await self._prepare(body)
-        if not body.stream:
-            return await respond_unless_gone(completion.generate(), request, render_json)
-        parts = completion.stream()
-        first = await anext(parts)  # raises ApiError before the status is sent
-        return StreamingResponse(_server_sent_events(first, parts), media_type="text/event-stream")
+        return await respond_unless_gone(self._complete(body), request)
 
     async def autocomplete(self, request: Request) -> Response:
         """Continue a text by five tokens; both the text and the response are JSON strings."""
-        prompt = parse_body(await request.body(), str, 'a JSON string, such as "Once upon a time"')
-        completion = await self._prepare(CompletionRequest.model_validate({"prompt": prompt, **AUTOCOMPLETE_FIELDS}))
-        return await respond_unless_gone(completion.generate(), request, _render_text)
+        content = await request.body()
+        name = 'a JSON string, such as "Once upon a time"'
+        prompt = await run_offloaded(len(content), parse_body, content, str, name)
+        body = CompletionRequest.model_validate({"prompt": prompt, **AUTOCOMPLETE_FIELDS})
+        return await respond_unless_gone(self._autocomplete(body), request)
+
+    async def _complete(self, body: CompletionRequest) -> Response:
+        completion = await self._prepare(body)
+        if not body.stream:
+            await completion.generate()
+            return await run_offloaded(completion.n_items, lambda: render_json(completion.response()))
+        events = completion.stream()
+        first = await anext(events)  # raises ApiError before the status is sent
+        return StreamingResponse(_continue_stream(first, events), media_type="text/event-stream")
+
+    async def _autocomplete(self, body: CompletionRequest) -> Response:
+        completion = await self._prepare(body)
+        await completion.generate()
+        return JSONResponse(completion.response().choices[0].text)
 
     async def _prepare(self, body: CompletionRequest) -> PendingCompletion:
         """Return the completion that answers a request.
@@ -80,17 +85,19 @@ class CompletionApi:
             ApiError: The request is not allowed.
         """
         served = self.models[body.model]
-        prompt = body.prompt or ""
-        n_characters = len(prompt)
-        if not isinstance(prompt, str):
-            n_characters = sum(1 if isinstance(element, int) else len(element) for element in prompt)
-        n_characters *= body.best_of or body.n or 1
-        sequences = await run_encoder(n_characters, prepare_sequences, served.model, body, self.max_tokens)
-        return PendingCompletion(self, served, body, sequences)
+        n_items = count_characters(body) * (body.best_of or body.n or 1) + len(body.logit_bias or ())
+        return await run_offloaded(n_items, self._create, served, body)
+
+    def _create(self, served: ServedModel, body: CompletionRequest) -> PendingCompletion:
+        return PendingCompletion(self, served, body, prepare_sequences(served.model, body, self.max_tokens))
 
 
 class PendingCompletion:
-    """A completion that is being generated; its errors are the errors of `generate_chunks`."""
+    """A completion that is being generated; its errors are the errors of `generate_chunks`.
+
+    Attributes:
+        n_items: Number of tokens and log-probabilities so far, which decides where they are processed.
+    """
 
     def __init__(
         self, api: CompletionApi, served: ServedModel, body: CompletionRequest, sequences: Sequence[TokenSequence]
@@ -106,42 +113,68 @@ class PendingCompletion:
         self.started = time.perf_counter()
         self.n = body.n or 1
         self.best_of = body.best_of or self.n
+        self.n_items = 0
 
-    async def generate(self) -> CompletionResponse:
-        """Generate the texts and return the whole response."""
-        async for _ in self._extend_choices(at_once=True):
+    async def generate(self) -> None:
+        """Generate the texts of `response`."""
+        async for _ in self._process_chunks(self._add_chunks, at_once=True):
             pass
+
+    def response(self) -> CompletionResponse:
+        """Return the whole response, after `generate`."""
         choices = [choice.take(index) for index, choice in enumerate(self._best_choices())]
         for choice in choices:
-            _drop_stop_tokens(choice)
+            drop_stop_tokens(choice)
         return self._response(choices, self._usage())
 
-    async def stream(self) -> AsyncIterator[CompletionResponse]:
-        """Generate the texts and yield the response in parts."""
-        async for indices in self._extend_choices(at_once=False):
-            for index in indices:
-                choice = self.choices[index].take(index)
-                if choice.text or choice.finish_reason or choice.logprobs:
-                    yield self._response([choice])
+    async def stream(self) -> AsyncIterator[str]:
+        """Generate the texts and yield the response in parts, as server-sent events."""
+        async for events in self._process_chunks(self._add_to_stream, at_once=False):
+            for event in events:
+                yield event
         if self.body.stream_options and self.body.stream_options.include_usage:
-            yield self._response([], self._usage())
+            yield _event(self._response([], self._usage()))
 
-    async def _extend_choices(self, at_once: bool) -> AsyncIterator[list[int]]:
-        """Generate the texts and yield, after each update, the indices of the choices that have grown."""
+    async def _process_chunks(self, process: Callable[[list[TextChunk]], T], at_once: bool) -> AsyncIterator[T]:
+        """Generate the texts and yield the result of a function for the chunks of each update."""
         metrics = self.api.metrics
         name = self.served.name
         is_first = True
-        async for chunks in generate_chunks(self.served.scheduler, self.sequences, self.api.timeout, at_once):
-            if is_first and not at_once:
-                metrics.first_token_seconds.labels(name).observe(time.perf_counter() - self.started)
-            is_first = False
-            for chunk in chunks:
-                self.choices[chunk.request].add(chunk)
-            yield list(dict.fromkeys(chunk.request for chunk in chunks))
+        updates = generate_chunks(self.served.scheduler, self.sequences, self.api.timeout, at_once)
+        async with contextlib.aclosing(updates):
+            async for chunks in updates:
+                if is_first and not at_once:
+                    metrics.first_token_seconds.labels(name).observe(time.perf_counter() - self.started)
+                is_first = False
+                n_items = self._count_items(chunks)
+                self.n_items += n_items
+                yield await run_offloaded(n_items, process, chunks)
         usage = self._usage()
         metrics.prompt_tokens.labels(name).inc(usage.prompt_tokens)
         metrics.new_tokens.labels(name).inc(usage.completion_tokens)
         metrics.request_seconds.labels(name).observe(time.perf_counter() - self.started)
+
+    def _count_items(self, chunks: Sequence[TextChunk]) -> int:
+        """Return the number of tokens and log-probabilities, or of tokens alone if they are many."""
+        n_tokens = len(chunks)
+        if n_tokens <= MAX_INLINE_ITEMS:
+            n_tokens += sum(len(chunk.prompt) for chunk in chunks)
+        return n_tokens * (1 + (self.body.logprobs or 0))
+
+    def _add_chunks(self, chunks: Sequence[TextChunk]) -> list[int]:
+        """Add chunks to their choices, and return the indices of these choices."""
+        for chunk in chunks:
+            self.choices[chunk.request].add(chunk)
+        return list(dict.fromkeys(chunk.request for chunk in chunks))
+
+    def _add_to_stream(self, chunks: Sequence[TextChunk]) -> list[str]:
+        """Add chunks to their choices, and return the events about them."""
+        choices = [self.choices[index].take(index) for index in self._add_chunks(chunks)]
+        return [
+            _event(self._response([choice]))
+            for choice in choices
+            if choice.text or choice.finish_reason or choice.logprobs
+        ]
 
     def _best_choices(self) -> list[ChoiceBuilder]:
         """Return `n` choices of each prompt: the most likely first if there are more, else in their order."""
@@ -165,103 +198,16 @@ class PendingCompletion:
         )
 
 
-class ChoiceBuilder:
-    """One text of a completion, which grows chunk by chunk.
-
-    Attributes:
-        n_prompt_tokens: The number of the prompt's tokens; 0 without a prompt.
-        tokens: All tokens that have been generated.
-        n_characters: The length of the whole text so far, an echoed prompt included.
-        text: The text that has not been taken yet.
-        logprobs: The log-probabilities that have not been taken yet; None if they were not requested.
-        finish_reason: Reason for the end of the text; empty before it.
-    """
-
-    def __init__(self, sequence: TokenSequence, body: CompletionRequest, encoder: Vocabulary) -> None:
-        """Create a choice, whose text starts with the prompt if it is echoed."""
-        assert sequence.request is not None, "`prepare_sequences` makes sequences that have their request"
-        prompt = sequence.request.prompt
-        self.encoder = encoder
-        self.prompt_ids = sequence.prompt
-        self.n_prompt_tokens = 0 if prompt is None else len(sequence.prompt)
-        self.tokens: list[TokenChoice] = []
-        self.text = ""
-        if body.echo and prompt is not None:
-            self.text = prompt if isinstance(prompt, str) else encoder.decode(prompt)
-        self.n_characters = len(self.text)
-        self.logprobs = None if body.logprobs is None else _no_logprobs()
-        self.finish_reason = ""
-
-    @property
-    def mean_logprob(self) -> float:
-        """The mean log-probability of the generated tokens, by which choices are ranked."""
-        return sum(token.logprob for token in self.tokens) / max(1, len(self.tokens))
-
-    def add(self, chunk: TextChunk) -> None:
-        """Add a chunk."""
-        if chunk.prompt and self.n_characters and self.logprobs is not None:
-            self._add_prompt_logprobs(self.logprobs, chunk.prompt)
-        if chunk.token is not None:
-            self.tokens.append(chunk.token)
-            if self.logprobs is not None:
-                self._add_logprobs(self.logprobs, chunk.token.id, chunk.token, self.n_characters)
-        self.text += chunk.text
-        self.n_characters += len(chunk.text)
-        self.finish_reason = chunk.finish_reason
-
-    def take(self, index: int) -> CompletionChoice:
-        """Return the text and tokens added since the last call, as the choice with this index."""
-        choice = CompletionChoice(
-            index=index, text=self.text, logprobs=self.logprobs, finish_reason=FINISH_REASONS[self.finish_reason]
-        )
-        self.text = ""
-        if self.logprobs is not None:
-            self.logprobs = _no_logprobs()
-        return choice
-
-    def _add_prompt_logprobs(self, columns: Logprobs, prompt: Sequence[TokenChoice | None]) -> None:
-        stream = self.encoder.stream()
-        offset = 0
-        for token, choice in zip(self.prompt_ids, prompt):
-            self._add_logprobs(columns, token, choice, offset)
-            offset += len(stream.feed([token]))
-
-    def _add_logprobs(self, columns: Logprobs, token: int, choice: TokenChoice | None, offset: int) -> None:
-        columns.tokens.append(self.encoder.token_text(token))
-        columns.text_offset.append(offset)
-        if choice is None:
-            columns.token_logprobs.append(None)
-            columns.top_logprobs.append(None)
-            return
-        columns.token_logprobs.append(finite_or_none(choice.logprob))
-        top_logprobs = dict([*choice.top_logprobs, (choice.id, choice.logprob)])
-        columns.top_logprobs.append(
-            {self.encoder.token_text(top_id): finite_or_none(logprob) for top_id, logprob in top_logprobs.items()}
-        )
+def _event(part: CompletionResponse) -> str:
+    return f"data: {part.model_dump_json()}\n\n"
 
 
-def _no_logprobs() -> Logprobs:
-    return Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
-
-
-def _drop_stop_tokens(choice: CompletionChoice) -> None:
-    """Drop the log-probabilities of tokens that start after the end of the text: the tokens of a stop string."""
-    if choice.logprobs is None or choice.finish_reason == "length":
-        return
-    is_in_text = [offset < len(choice.text) for offset in choice.logprobs.text_offset]
-    for name in Logprobs.model_fields:
-        column = getattr(choice.logprobs, name)
-        setattr(choice.logprobs, name, list(itertools.compress(column, is_in_text)))
-
-
-async def _server_sent_events(
-    first: CompletionResponse, parts: AsyncIterator[CompletionResponse]
-) -> AsyncIterator[str]:
-    """Yield a streamed response as server-sent events; a late error is one of them, as the status has been sent."""
+async def _continue_stream(first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield the events of a streamed response; a late error is one of them, as the status has been sent."""
     try:
-        yield f"data: {first.model_dump_json()}\n\n"
-        async for part in parts:
-            yield f"data: {part.model_dump_json()}\n\n"
+        yield first
+        async for event in events:
+            yield event
     except ApiError as error:
         yield f"data: {json.dumps(error.body())}\n\n"
     yield LAST_EVENT
@@ -269,7 +215,7 @@ async def _server_sent_events(
 
 async def generate_chunks(
     scheduler: Scheduler, sequences: Sequence[TokenSequence], timeout: float, at_once: bool
-) -> AsyncIterator[list[TextChunk]]:
+) -> AsyncGenerator[list[TextChunk], None]:
     """Generate texts, and yield their chunks until all have ended; closing the iterator early cancels them.
 
     Args:
@@ -294,14 +240,19 @@ async def generate_chunks(
         raise ApiError(429, str(error), code="too_many_requests") from error
     except ShutdownError as error:
         raise ApiError(503, str(error), code="shutting_down") from error
-    timer = loop.call_later(timeout, updates.put_nowait, _timeout_update(timeout))
+
+    def expire() -> None:
+        scheduler.cancel(job)  # here, because nobody may wait for the update: a client may not read its stream
+        updates.put_nowait(_timeout_update(timeout))
+
+    timer = loop.call_later(timeout, expire)
     n_unfinished = len(sequences)
     try:
         while n_unfinished:
             update = await updates.get()
             if update.error is not None:
                 raise ApiError(503, str(update.error))
-            n_unfinished -= sum(bool(chunk.finish_reason) for chunk in update.chunks)
+            n_unfinished -= n_unfinished if at_once else sum(bool(chunk.finish_reason) for chunk in update.chunks)
             yield update.chunks
     finally:
         timer.cancel()
@@ -312,34 +263,3 @@ async def generate_chunks(
 def _timeout_update(timeout: float) -> JobUpdate:
     message = f"the response was not ready within {timeout:g} seconds; request fewer tokens"
     return JobUpdate([], GenerationError(message))
-
-
-async def run_encoder(n_characters: int, work: Callable[..., T], *arguments: Any) -> T:
-    """Return the result of a function that encodes N characters; it is called in another thread if they are many."""
-    if n_characters <= MAX_INLINE_CHARACTERS:
-        return work(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(ENCODER_THREADS, functools.partial(work, *arguments))
-
-
-def render_json(response: BaseModel) -> Response:
-    """Return a response as JSON."""
-    return Response(response.model_dump_json(), media_type="application/json")
-
-
-def _render_text(response: CompletionResponse) -> Response:
-    return JSONResponse(response.choices[0].text)
-
-
-async def respond_unless_gone(work: Awaitable[T], request: Request, render: Callable[[T], Response]) -> Response:
-    """Return the rendered result of some work, or cancel the work if the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not task.done():
-            await asyncio.wait([task], timeout=DISCONNECT_CHECK_SECONDS)
-            if not task.done() and await request.is_disconnected():
-                return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return render(task.result())
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task

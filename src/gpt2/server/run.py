@@ -9,59 +9,16 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gpt2.errors import GPT2Error
 from gpt2.server.app import ServerOptions, create_app
+from gpt2.server.protocol import LimitedProtocol
 from gpt2.server.served_model import ServedModel
 
-HEADER_TIMEOUT_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 20  # for a connection without a request
 BACKLOG_CONNECTIONS = 2048  # that the system holds until they are accepted
-
-
-class HeaderTimeoutProtocol(H11Protocol):
-    """uvicorn's protocol with a timeout for headers: uvicorn waits forever for clients that never end theirs.
-
-    Attributes:
-        idle_since: Time of the first check without a request; None during a request.
-        last_cycle: The request at the last check.
-        timer: The next check.
-    """
-
-    idle_since: float | None = None
-    last_cycle: Any = None
-    timer: asyncio.TimerHandle
-
-    def connection_made(self, transport: Any) -> None:
-        """Start the checks."""
-        super().connection_made(transport)
-        self._check_idle()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers.
-
-        A timer holds the connection's memory until it is due, and uvicorn stops its own only if the client closes the
-        connection properly.
-        """
-        super().connection_lost(exc)
-        self.timer.cancel()
-        self._unset_keepalive_if_required()
-
-    def _check_idle(self) -> None:
-        now = self.loop.time()
-        is_new_request = self.cycle is not self.last_cycle  # short requests come and go between two checks
-        self.last_cycle = self.cycle
-        if is_new_request or (self.cycle is not None and not self.cycle.response_complete):
-            self.idle_since = None
-        elif self.idle_since is None:
-            self.idle_since = now
-        elif now - self.idle_since >= HEADER_TIMEOUT_SECONDS:
-            return self.transport.close()
-        self.timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS / 2, self._check_idle)
 
 
 class Server(uvicorn.Server):
@@ -127,7 +84,7 @@ def serve(
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of sockets that clients have closed
     config = uvicorn.Config(
         create_app(models, options),
-        http=HeaderTimeoutProtocol,
+        http=type("Protocol", (LimitedProtocol,), {"request_timeout": options.timeout}),
         ws="none",
         lifespan="off",
         log_level="warning",

@@ -118,7 +118,7 @@ class Scheduler:
     def n_queued(self) -> int:
         """The number of waiting texts."""
         with self.changed:
-            return sum(len(job.waiting) for job in self.jobs)
+            return sum(len(job.waiting) for job in self.jobs if not job.is_cancelled)
 
     def submit(
         self, sequences: Sequence[TokenSequence], notify: Callable[[JobUpdate], object], at_once: bool = False
@@ -141,7 +141,7 @@ class Scheduler:
         with self.changed:
             if self.is_closing:
                 raise ShutdownError("the server is shutting down; try again later, or use another server")
-            n_waiting = sum(bool(other.waiting) for other in self.jobs)
+            n_waiting = sum(bool(other.waiting) for other in self.jobs if not other.is_cancelled)
             if n_waiting >= self.queue_size and (n_waiting or self.n_running >= self.batch_size):
                 raise QueueFullError(f"{n_waiting} requests are already waiting; try again in a moment")
             self.jobs.append(job)

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gpt2.server.fields import IdsToDecode, Integer, Number, Prompts, StopField, Text
+from gpt2.server.fields import Biases, IdsToDecode, Integer, Number, Prompts, StopField, Text
 
 MAX_CHOICES = 128  # texts that are generated for one request
 MAX_LOGPROBS = 20  # most likely tokens that are listed for each token
+MAX_LISTED_LOGPROBS = 1 << 20  # in one response
 
 
 class StreamOptions(BaseModel):
@@ -52,7 +53,7 @@ class CompletionRequest(BaseModel):
     stop: StopField | None = Field(None, description="a string or several, each of which ends the text; empty is off")
     presence_penalty: Number | None = Field(None, ge=-2, le=2)
     frequency_penalty: Number | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Biases | None = None
     seed: Integer | None = Field(
         None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, regardless of other requests"
     )
