@@ -1,5 +1,6 @@
 """Command lines with all kinds of mistakes: each gets one error line at once and leaves no files behind."""
 
+import gzip
 import importlib.util
 import inspect
 import io
@@ -60,9 +61,9 @@ COMMANDS = {
     "convert": loaded("scripts/convert.py"),
 }
 FIRST_ARGUMENTS = {
-    "train": [["text.txt", "--model_name=tiny"]],
-    "encode": [["text.txt", "out.npy"]],
-    "train_tokenizer": [["text.txt", "vocabulary"]],
+    "train": [["text.txt", "--model_name=tiny"], ["table.csv", "--model_name=tiny"]],
+    "encode": [["text.txt", "out.npy"], ["table.csv", "out.npy"], ["mixed", "out.npy"]],
+    "train_tokenizer": [["text.txt", "vocabulary"], ["table.csv", "vocabulary"], ["hidden.txt", "vocabulary"]],
     "convert": [["tiny", "new", "gguf"], ["tiny", "new.gguf", "gguf", "q8_0"], ["tiny", "new", "huggingface"]],
     "gpt_2_simple": [["generate"], ["finetune", "text.txt", "--model_name=tiny"]],
     "gpt_2": [["run", "ids", "tiny"], ["models/tiny", "ids", "tiny", "--clean"]],
@@ -90,6 +91,7 @@ TEXTS = [
     "-x",
 ]
 PATHS = [".", "nosuch", "nosuch/deeper", "text.txt", "text.txt/x", "folder", "empty", "loop", "loop/x", "dead"]
+PATHS += ["table.csv", "open.csv", "book.pdf", "rows.jsonl", "hidden.txt", "mixed"]
 PATHS += ["~nosuchuser/x", "$NOSUCH/x", "tiny", "*", "[", "**/*.txt"]
 DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc/self/fd"]
 READ_ONLY = (
@@ -107,6 +109,7 @@ READ_ONLY = (
 )  # flags that are only read
 NAMES = ["float32", "int8", "float64", "adam", "latest", "fresh", "utf-8", "utf-16", "base64", "idna", "tiny", "124M"]
 MISSPELLED = ["flaot32", "int", "admw", "lates", "fres", "utf8x", "tinny", "125M", "tables", "gguff", "flase", "True "]
+NAMES += ["text", "body", "column2"]
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,14 @@ def place(tmp_path_factory):
     (place / "folder").mkdir()
     (place / "folder" / "a.txt").write_text("the dog\n" * 40)
     (place / "empty").mkdir()
+    (place / "table.csv").write_text("id,body\n" + "1,the cat sat\n" * 40)
+    (place / "open.csv").write_text('id,text\n1,"the cat\n')
+    (place / "book.pdf").write_text("the cat\n")
+    (place / "rows.jsonl").write_text('{"text": "the cat"}\n')
+    (place / "hidden.txt").write_bytes(gzip.compress(b"the cat"))
+    (place / "mixed").mkdir()
+    (place / "mixed" / "a.txt").write_text("the dog\n" * 40)
+    (place / "mixed" / "b.bin").write_bytes(bytes(range(256)) * 4)
     (place / "ids").mkdir()
     for split in ("train", "valid"):
         np.save(place / "ids" / f"{split}.npy", np.zeros(500, np.uint16))
