@@ -44,7 +44,12 @@ OPTIONS = (
 WITHOUT_TILES = "-U__AMX_BF16__"  # the macro that pairs.h checks: without it there is no kernel for Intel's AMX
 SWITCH_VARIABLE = "GPT2_NATIVE"  # an environment variable: 0 disables the native library
 SWITCH_WORDS = {"false": "0", "off": "0", "no": "0", "true": "1", "on": "1", "yes": "1"}  # for a suggestion
+TRY_AGAIN = "; the next start tries again"  # ends the message about a failure that may pass
 COMPILER_TIMEOUT = 1800  # seconds; Zig compiles its C++ library as well
+
+
+class FullDiskError(NoLibraryError):
+    """The failure of a compiler that could not write its files."""
 
 
 def load(notify: Callable[[str], None] = no_callback) -> ctypes.CDLL:
@@ -139,54 +144,83 @@ def _compile_with_first(compilers: list[str], name: str, notify: Callable[[str],
 
     Raises:
         NoLibraryError: No compiler succeeds; the error is the first compiler's.
-        OSError: A file cannot be written.
     """
     errors = []
     for compiler in compilers:
         try:
-            path = cache_folder.find_writable_folder() / f"{name}-{_compiler_identity(compiler)}"
-            return _compile_and_load(compiler, path, notify)
+            return _compile_in_first_folder(compiler, name, notify)
         except NoLibraryError as error:
             errors.append(error)
     raise errors[0]
 
 
-def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
-    """Compile and load the library, unless the same compiler has failed before.
+def _compile_in_first_folder(compiler: str, name: str, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """Return the library, compiled into the first folder that has space for it.
 
     Raises:
+        NoLibraryError: The compiler fails, or no folder can be written; the error is that of the first folder.
+    """
+    first_error: NoLibraryError | None = None
+    try:
+        for folder in cache_folder.find_library_folders():
+            try:
+                return _compile_and_load(compiler, folder / f"{name}-{_compiler_identity(compiler)}", notify)
+            except FullDiskError as error:
+                first_error = first_error or error
+            except OSError as error:
+                reason = f"{error.strerror or error} ({error.filename or folder})"
+                first_error = first_error or NoLibraryError(f"the library cannot be compiled: {reason}{TRY_AGAIN}")
+    except NoLibraryError as error:
+        first_error = first_error or error
+    raise first_error or NoLibraryError(f"no folder can be written; {cache_folder.ANOTHER_FOLDER}")
+
+
+def _compile_and_load(compiler: str, path: Path, notify: Callable[[str], None]) -> ctypes.CDLL:
+    """Compile and load the library, unless the same compiler has failed before for a reason that does not pass.
+
+    Raises:
+        FullDiskError: The compiler reports a full disk.
         NoLibraryError: The compiler fails, or has failed before.
         OSError: A file cannot be written.
     """
+    from gpt2.engine.native import build_failures  # needed only once on a machine, as subprocess
+
     library = path.with_suffix(cache_folder.LIBRARY_SUFFIX)
     failure = path.with_suffix(cache_folder.FAILURE_SUFFIX)
     advice = f"; to try again, delete {failure}"
-    if failure.exists():
-        raise NoLibraryError(failure.read_text(encoding="utf-8", errors="replace") + advice)
-    import subprocess  # needed only once on a machine
+    if reason := build_failures.recall(failure):
+        raise NoLibraryError(reason + advice)
+    import subprocess
 
     duration = "a minute or more" if _is_zig(compiler) else "a few seconds"
     notify(f"compiling the decode step for this machine; this happens once and takes {duration}")
     try:
         compile_library(compiler, library)
     except subprocess.SubprocessError as error:
-        reason = f"{compiler} failed: {_first_error_line(error)}"
+        reason = f"{compiler} failed: {build_failures.describe(error)}"
+        passes = build_failures.may_pass(error)
     else:
         try:
             return ctypes.CDLL(str(library))
         except OSError as error:
             reason = f"the library that {compiler} compiled cannot be loaded: {error}"
-    failure.write_text(reason, encoding="utf-8")
+            passes = build_failures.names_passing_cause(reason)
+    if build_failures.names_full_disk(reason):
+        raise FullDiskError(reason + TRY_AGAIN)
+    if passes:
+        raise NoLibraryError(reason + TRY_AGAIN)
+    build_failures.remember(failure, reason)
     raise NoLibraryError(reason + advice)
 
 
 def forget_failures() -> None:
     """Delete the records of failed compilers."""
+    from gpt2.engine.native import build_failures
+
     _find_once.cache_clear()
     with contextlib.suppress(OSError, NoLibraryError):
-        for folder in cache_folder.cache_folders():
-            for failure in folder.glob(f"*{cache_folder.FAILURE_SUFFIX}"):
-                failure.unlink()
+        for folder in cache_folder.all_folders():
+            build_failures.forget(folder)
 
 
 def compile_library(compiler: str, library: Path) -> None:
@@ -206,9 +240,16 @@ def compile_library(compiler: str, library: Path) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as cache:  # Zig would leave 60 MB behind
             command = [*compiler_command(compiler), *compiler_options()]
             command += [str(SOURCE_FOLDER / MAIN_SOURCE), "-o", str(output)]
-            environment = {ZIG_CACHE_VARIABLE: cache, **os.environ}
+            # Messages in English, in which causes are recognized.
+            environment = {ZIG_CACHE_VARIABLE: cache, **os.environ, "LC_ALL": "C"}
             subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=COMPILER_TIMEOUT, env=environment
+                command,
+                check=True,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=COMPILER_TIMEOUT,
+                env=environment,
             )
         output.chmod(0o755)  # whatever the umask is
         output.with_suffix(cache_folder.CHECKSUM_SUFFIX).write_bytes(cache_folder.checksum(output))
@@ -260,8 +301,3 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return " ".join(re.findall(r"^(?:flags|Features|model name)\s*:.*", info, re.MULTILINE)[:2])
-
-
-def _first_error_line(error: Exception) -> str:
-    output = str(getattr(error, "stderr", None) or error)
-    return next((line for line in output.splitlines() if "error" in line), output.strip().split("\n")[0])

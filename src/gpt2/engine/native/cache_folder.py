@@ -1,14 +1,20 @@
 """The folders of compiled libraries, and the checks that a file in them must pass before it is used.
 
-Files that other users could have written are not used. A library is executed when it is loaded, and a damaged one
-ends the process, so each library has a file with its checksum next to it.
+They are the folder that GPT2_NATIVE_CACHE names, the user's cache and, if neither can be written, a private folder
+among the temporary files. Files that other users could have written are not used. A library is executed when it is
+loaded, and a damaged one ends the process, so each library has a file with its checksum next to it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import os
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +24,8 @@ LIBRARY_SUFFIX = ".so"
 CHECKSUM_SUFFIX = ".sha256"
 FAILURE_SUFFIX = ".failed"
 WRITABLE_BY_OTHERS = 0o022  # permission bits of group and others
+ACCESSIBLE_BY_OTHERS = 0o077
+ANOTHER_FOLDER = f"set {FOLDER_VARIABLE} to a folder that can be written"  # advice in error messages
 
 
 class NoLibraryError(Exception):
@@ -37,7 +45,9 @@ def find_libraries(name: str) -> Iterator[Path]:
     for folder in cache_folders():
         if folder.exists():
             _check_permissions(folder)
-            yield from (path for path in sorted(folder.glob(name + LIBRARY_SUFFIX)) if _is_sound(path))
+            yield from _sound_libraries(folder, name)
+    for folder in _existing_private_folders():
+        yield from _sound_libraries(folder, name)
 
 
 def find_trusted_files(name: str) -> Iterator[Path]:
@@ -53,11 +63,11 @@ def find_trusted_files(name: str) -> Iterator[Path]:
             yield path
 
 
-def find_writable_folder() -> Path:
-    """Return the folder for new files, and create it if it does not exist.
+def find_writable_folder() -> Path | None:
+    """Return the cache folder for new files, created if it does not exist; None if no cache folder can be written.
 
     Raises:
-        NoLibraryError: No folder can be written, or other users can write to it.
+        NoLibraryError: Other users can write to the folder.
         OSError: The folder cannot be examined.
     """
     for folder in cache_folders():
@@ -66,7 +76,73 @@ def find_writable_folder() -> Path:
         if os.access(folder, os.W_OK):
             _check_permissions(folder)
             return folder
-    raise NoLibraryError(f"{folder} cannot be written; set {FOLDER_VARIABLE} to another folder")
+    return None
+
+
+def find_library_folders() -> Iterator[Path]:
+    """Yield the folders for a new library in the order in which they are tried: the cache, then a private folder.
+
+    Raises:
+        NoLibraryError: Other users can write to the cache, or could replace the private folder.
+        OSError: A folder cannot be examined or created.
+    """
+    if folder := find_writable_folder():
+        yield folder
+    yield private_folder()
+
+
+def private_folder() -> Path:
+    """Return a folder among the temporary files that only this user can access.
+
+    All of the user's processes share it, so that the library is compiled once. If another user has taken its name, this
+    process gets a new folder, which is removed at exit.
+
+    Raises:
+        NoLibraryError: Other users could replace the folder, or no temporary folder can be written.
+    """
+    try:
+        folder = _shared_private_folder()
+        if _is_replaceable(folder):
+            raise NoLibraryError(f"other users can replace files in {folder.parent}; {ANOTHER_FOLDER}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        return folder if _is_private(folder) else _new_private_folder()
+    except OSError as error:
+        raise NoLibraryError(f"no temporary folder can be written: {error}; {ANOTHER_FOLDER}") from error
+
+
+def _existing_private_folders() -> list[Path]:
+    with contextlib.suppress(OSError):
+        folder = _shared_private_folder()
+        if _is_private(folder) and not _is_replaceable(folder):
+            return [folder]
+    return []
+
+
+def _shared_private_folder() -> Path:
+    """Return the path of the user's private folder, which may not exist or may belong to another user."""
+    return Path(tempfile.gettempdir(), f"{USER_FOLDER}-{os.geteuid()}")
+
+
+@functools.cache
+def _new_private_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=f"{USER_FOLDER}-"))  # only this user can access it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _is_private(folder: Path) -> bool:
+    """Return whether a path is a folder, and not a link to one, that only this user can access."""
+    status = folder.lstat()
+    is_own = status.st_uid == os.geteuid() and not status.st_mode & ACCESSIBLE_BY_OTHERS
+    return is_own and stat.S_ISDIR(status.st_mode)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Return whether other users could rename a folder: its parent is theirs, or is open to them and not sticky."""
+    status = folder.parent.stat()
+    is_foreign = status.st_uid not in (0, os.geteuid())
+    return is_foreign or bool(status.st_mode & WRITABLE_BY_OTHERS and not status.st_mode & stat.S_ISVTX)
 
 
 def checksum(library: Path) -> bytes:
@@ -75,18 +151,25 @@ def checksum(library: Path) -> bytes:
 
 
 def cache_folders() -> list[Path]:
-    """Return the folder that GPT2_NATIVE_CACHE names, if it is set, and the folder in the user's cache.
+    """Return the folder that GPT2_NATIVE_CACHE names, if it is set, and the user's cache, if there is a home folder.
 
     Raises:
-        NoLibraryError: There is neither folder, or the variable is not an absolute path.
+        NoLibraryError: The variable is not an absolute path.
     """
     configured = os.environ.get(FOLDER_VARIABLE, "")
     if configured and not os.path.isabs(configured):
         raise NoLibraryError(f"{FOLDER_VARIABLE} must be an absolute path, not {configured!r}")
-    folders = [Path(folder) for folder in (configured, _user_folder()) if folder]
-    if not folders:
-        raise NoLibraryError(f"there is no home folder for the compiled library; set {FOLDER_VARIABLE} to a folder")
-    return folders
+    return [Path(folder) for folder in (configured, _user_folder()) if folder]
+
+
+def all_folders() -> list[Path]:
+    """Return all existing folders that may hold libraries.
+
+    Raises:
+        NoLibraryError: GPT2_NATIVE_CACHE is not an absolute path.
+        OSError: A folder cannot be examined.
+    """
+    return [*(folder for folder in cache_folders() if folder.exists()), *_existing_private_folders()]
 
 
 def _user_folder() -> str:
@@ -120,6 +203,10 @@ def _permission_problem(path: Path) -> str:
     if status.st_uid not in (0, os.geteuid()):
         return "belongs to another user"
     return "can be written by other users" if status.st_mode & WRITABLE_BY_OTHERS else ""
+
+
+def _sound_libraries(folder: Path, name: str) -> Iterator[Path]:
+    return (path for path in sorted(folder.glob(name + LIBRARY_SUFFIX)) if _is_sound(path))
 
 
 def _is_sound(library: Path) -> bool:

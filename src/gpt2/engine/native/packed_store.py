@@ -73,9 +73,9 @@ class PackedStore:
                     return read(path)
         packed = pack()
         with contextlib.suppress(OSError, NoLibraryError):
-            path = cache_folder.find_writable_folder() / name
-            if size := write(path, packed):
-                self.notify(f"packed weights are stored for the next start: {size / 1e6:,.0f} MB in {path.parent}")
+            folder = cache_folder.find_writable_folder()
+            if folder and (size := write(folder / name, packed)):
+                self.notify(f"packed weights are stored for the next start: {size / 1e6:,.0f} MB in {folder}")
         return packed
 
     def file_name(self, weights: Weights, precision: str) -> str | None:
