@@ -60,9 +60,10 @@ def check_full_disks(count, seed, run, limited):
 
 
 def test_full_disks(run, limited):
-    check_full_disks(3, 1, run, limited)
+    check_full_disks(2, 1, run, limited)
 
 
 @pytest.mark.slow
-def test_a_hundred_full_disks(run, limited):
-    check_full_disks(100, 2, run, limited)
+@pytest.mark.parametrize("count, seed", [(3, 1), (100, 2)])
+def test_many_full_disks(run, limited, count, seed):
+    check_full_disks(count, seed, run, limited)
