@@ -11,8 +11,9 @@ import pytest
 from served import serving
 
 from gpt2.server import protocol, run
-from gpt2.server.access import AccessLimits, is_allowed_host
+from gpt2.server.access import AccessLimits
 from gpt2.server.app import ServerOptions
+from gpt2.server.origins import is_allowed_host
 
 
 @pytest.mark.parametrize(
@@ -29,13 +30,27 @@ from gpt2.server.app import ServerOptions
         ("evil.example", False),
         ("localhost.evil.example", False),
         ("127.0.0.1.evil.example", False),
+        ("localhost.", True),
+        ("LocalHost.:8000", True),
+        ("a.localhost.:8000", True),
+        ("127.0.0.1.", True),
+        ("writer.example.:80", True),
+        ("other.example", True),
+        ("localhost..", False),
+        (".", False),
+        ("evil.example@localhost", False),
+        ("localhost:port", False),
+        ("localhost/evil.example", False),
+        ("local host", False),
+        ("[", False),
+        ("[::1]evil.example", False),
         ("", False),
         ("[::1", False),
         ("127.0.0.1@evil.example", False),
     ],
 )
 def test_allowed_hosts(host, allowed):
-    assert is_allowed_host(host, ["Writer.example"]) is allowed
+    assert is_allowed_host(host, ["Writer.example", "other.example.", "["]) is allowed
 
 
 def test_another_name_for_this_machine_is_rejected(client):

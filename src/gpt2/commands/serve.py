@@ -51,7 +51,8 @@ class ServeFlags:
         tuple[str, ...],
         Flag(
             expects="a URL",
-            help="an origin whose pages may send requests, such as https://example.org; * allows all",
+            help="an origin whose pages may send requests, such as https://example.org; * allows all, and null"
+            " allows pages from files, together with --api_key",
             repeatable=True,
         ),
     ] = ()

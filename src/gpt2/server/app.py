@@ -13,19 +13,19 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from gpt2.errors import GPT2Error
 from gpt2.server import fields, insight, schema
-from gpt2.server.access import AccessLimits, RequestCounter, RequestFilter
+from gpt2.server.access import AccessLimits, CrossOriginHeaders, RequestCounter, RequestFilter, SecurityHeaders
 from gpt2.server.defaults import MAX_TOKENS, TIMEOUT_SECONDS
 from gpt2.server.errors import ApiError, describe, quote
 from gpt2.server.json_body import JsonRoute
 from gpt2.server.metrics import Metrics
 from gpt2.server.offload import render_json, run_offloaded
+from gpt2.server.page_files import CHAT, COMPLETIONS, NO_CHAT_MESSAGE, PageFiles
 from gpt2.server.request import check_ids
 from gpt2.server.response import CompletionApi
 from gpt2.server.served_model import ServedModel, ServedModels
@@ -34,10 +34,7 @@ from gpt2.text_batch import Model
 PAGE_DIR = Path(__file__).with_name("page")
 API_VERSION = "1"
 PROTECTED_PATHS = ("/v1", "/tokenize", "/detokenize", "/autocomplete", "/metrics", "/openapi.json", "/insight")
-NO_CHAT_MESSAGE = (
-    "GPT-2 is not a chat model: it continues a text and does not know roles. Use /v1/completions with a prompt that"
-    " looks like a dialogue"
-)
+HEALTH_PATHS = ("/healthz", "/health")
 EMPTY_BODY_MESSAGE = "the body must be a JSON object, but it is empty"
 STRING_CONTENT = {"application/json": {"schema": {"type": "string"}}}
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -111,22 +108,29 @@ def create_app(models: Iterable[ServedModel], options: ServerOptions = ServerOpt
     served_models = ServedModels(models)
     metrics = Metrics({served.name: served.scheduler for served in served_models.values()})
     app = FastAPI(title="GPT-2", version=API_VERSION, docs_url=None, redoc_url=None, responses=ERROR_RESPONSES)
+    app.router.redirect_slashes = False  # the suggestion in the error is clearer, and clients do not repeat a POST
     app.router.route_class = JsonRoute
     _add_completion_routes(app, CompletionApi(served_models, metrics, options.max_tokens, options.timeout))
     _add_utility_routes(app, UtilityApi(served_models, metrics))
-    app.include_router(insight.create_router(served_models, options.timeout))
-    app.mount("/", StaticFiles(directory=PAGE_DIR, html=True))
+    insight.add_routes(app, served_models, options.timeout)
+    # A default, not a mount: a mount would answer for paths of the API that are called with another method.
+    app.router.default = PageFiles(PAGE_DIR, _paths(app))
     app.add_exception_handler(ApiError, _respond_to_api_error)
     app.add_exception_handler(RequestValidationError, _respond_to_invalid_request)
     app.add_exception_handler(HTTPException, _respond_to_http_error)
+    app.add_exception_handler(Exception, _respond_to_exception)
     wrapped: ASGIApp = RequestCounter(app, metrics.responses)
-    if options.limits.origins:
-        wrapped = CORSMiddleware(wrapped, options.limits.origins, allow_methods=["*"], allow_headers=["*"])
-    return RequestFilter(wrapped, options.limits, PROTECTED_PATHS)
+    wrapped = RequestFilter(wrapped, options.limits, PROTECTED_PATHS, HEALTH_PATHS)
+    return SecurityHeaders(CrossOriginHeaders(wrapped, options.limits.origins))
+
+
+def _paths(app: FastAPI) -> list[str]:
+    """Return the paths of the API that have no parameters."""
+    return [route.path for route in app.routes if isinstance(route, Route) and "{" not in route.path]
 
 
 def _add_completion_routes(app: FastAPI, api: CompletionApi) -> None:
-    app.add_api_route("/v1/completions", api.completions, methods=["POST"], responses=COMPLETION_RESPONSES)
+    app.add_api_route(COMPLETIONS, api.completions, methods=["POST"], responses=COMPLETION_RESPONSES)
     app.add_api_route(
         "/autocomplete",
         api.autocomplete,
@@ -137,12 +141,13 @@ def _add_completion_routes(app: FastAPI, api: CompletionApi) -> None:
 
 
 def _add_utility_routes(app: FastAPI, api: UtilityApi) -> None:
-    app.add_api_route("/v1/chat/completions", api.chat, methods=["POST"])
+    app.add_api_route(CHAT, api.chat, methods=["POST"])
     app.add_api_route("/v1/models", api.models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", api.model, methods=["GET"])
     app.add_api_route("/tokenize", api.tokenize, methods=["POST"], response_model=schema.TokenizeResponse)
     app.add_api_route("/detokenize", api.detokenize, methods=["POST"], response_model=schema.DetokenizeResponse)
-    app.add_api_route("/healthz", api.healthz, methods=["GET"])
+    for path in HEALTH_PATHS:
+        app.add_api_route(path, api.healthz, methods=["GET"])
     app.add_api_route("/metrics", api.prometheus, methods=["GET"], include_in_schema=False)
 
 
@@ -172,6 +177,10 @@ def _respond_to_api_error(_: Request, error: Exception) -> Response:
     return error.response()
 
 
+def _respond_to_exception(_: Request, __: Exception) -> Response:
+    return ApiError(500, "an unexpected exception; see the server's log, and report it").response()
+
+
 def _respond_to_invalid_request(_: Request, error: Exception) -> Response:
     """Report the first of pydantic's errors."""
     assert isinstance(error, RequestValidationError)
@@ -189,8 +198,12 @@ def _respond_to_invalid_request(_: Request, error: Exception) -> Response:
     return ApiError(400, message, path[0]).response()
 
 
-def _respond_to_http_error(_: Request, error: Exception) -> Response:
+def _respond_to_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = ApiError(error.status_code, str(error.detail)).response()
-    response.headers.update(error.headers or {})
+    headers = error.headers or {}
+    message = str(error.detail)
+    if error.status_code == 405:
+        message = f"{quote(request.url.path)[1:-1]} does not allow {request.method}; use {headers.get('Allow')}"
+    response = ApiError(error.status_code, message).response()
+    response.headers.update(headers)
     return response

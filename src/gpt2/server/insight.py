@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from gpt2 import generate
@@ -14,7 +14,6 @@ from gpt2.server import insight_schema as schema
 from gpt2.server.disconnect import respond_unless_gone
 from gpt2.server.errors import ApiError
 from gpt2.server.introspection import GUESSES_PER_POSITION, LayerInspector, LayerValues
-from gpt2.server.json_body import JsonRoute
 from gpt2.server.offload import render_json, run_offloaded
 from gpt2.server.request import encode
 from gpt2.server.response import generate_chunks
@@ -25,26 +24,25 @@ from gpt2.text_batch import TextChunk, prepare
 GREEDY = Sampling(temperature=0)
 
 
-def create_router(models: ServedModels, timeout: float) -> APIRouter:
-    """Return the routes below /insight.
+def add_routes(app: FastAPI, models: ServedModels, timeout: float) -> None:
+    """Add the routes below /insight.
 
     Args:
+        app: The application.
         models: The models.
         timeout: Seconds within which a request must be answered.
     """
     api = InsightApi(models, timeout)
-    router = APIRouter(prefix="/insight", route_class=JsonRoute)
-    router.add_api_route("/next", api.next, methods=["POST"], response_model=schema.NextResponse)
-    router.add_api_route("/scores", api.scores, methods=["POST"], response_model=schema.ScoresResponse)
-    router.add_api_route("/layers", api.layers, methods=["POST"], response_model=schema.LayersResponse)
-    return router
+    app.add_api_route("/insight/next", api.next, methods=["POST"], response_model=schema.NextResponse)
+    app.add_api_route("/insight/scores", api.scores, methods=["POST"], response_model=schema.ScoresResponse)
+    app.add_api_route("/insight/layers", api.layers, methods=["POST"], response_model=schema.LayersResponse)
 
 
 class InsightApi:
     """The handlers of /insight."""
 
     def __init__(self, models: ServedModels, timeout: float) -> None:
-        """Create the handlers, see `create_router`."""
+        """Create the handlers, see `add_routes`."""
         self.models = models
         self.timeout = timeout
         self.inspector = LayerInspector()
