@@ -15,7 +15,8 @@ from gpt2.server.errors import ApiError
 HEADER_TIMEOUT_SECONDS = 20.0
 STALL_CHECK_SECONDS = 1.0  # between two checks whether a client reads
 LINGER_SECONDS = 5.0  # in which a client may read the error before the connection is closed
-PARSED_BYTES = 4096  # that are parsed together: about 20 ms in the worst case, chunks of one byte
+PARSED_BYTES = 1024  # that are parsed together; in chunks of one byte they take some milliseconds
+PARSE_SECONDS = 0.005  # after which other clients are served
 MAX_HEADER_BYTES = 1 << 16
 MAX_CHUNKS = 1 << 16  # of one body; to parse them takes a few seconds
 
@@ -121,15 +122,17 @@ class LimitedProtocol(H11Protocol):
 
     def _parse(self) -> None:
         self.next_parse = None
-        if self.transport.is_closing() or self.is_rejected:
-            return
-        data = bytes(self.unparsed[:PARSED_BYTES])
-        del self.unparsed[:PARSED_BYTES]
-        cycle = self.cycle
-        super().data_received(data)
-        if self.cycle is not cycle:
-            self.started = self.loop.time()
-        if self.unparsed and not self.is_rejected:
+        end = self.loop.time() + PARSE_SECONDS
+        while self.unparsed and self.loop.time() < end:
+            if self.transport.is_closing() or self.is_rejected:
+                return
+            data = bytes(self.unparsed[:PARSED_BYTES])
+            del self.unparsed[:PARSED_BYTES]
+            cycle = self.cycle
+            super().data_received(data)
+            if self.cycle is not cycle:
+                self.started = self.loop.time()
+        if self.unparsed:
             self.transport.pause_reading()
             self.next_parse = self.loop.call_soon(self._parse)
         elif not self.flow.read_paused and not self.transport.is_closing():
