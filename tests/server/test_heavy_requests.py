@@ -59,14 +59,14 @@ def heavy_calls(monkeypatch):
         ("/detokenize", {"tokens": [1] * MANY}),
         ("/v1/completions", {"prompt": LONG_WORD}),
         ("/v1/completions", {"prompt": [1] * MANY}),
-        ("/v1/completions", {"prompt": [[]] * MANY}),
+        ("/v1/completions", {"prompt": [[]] * 5000}),
         ("/v1/completions", {"logit_bias": {str(number): 1 for number in range(MANY)}}),
         ("/v1/completions", {"logit_bias": {str(number): "x" for number in range(MANY)}}),
         ("/v1/completions", {"prompt": [[1] * 30] * 64, "echo": True, "logprobs": 20, "max_tokens": 0}),
         ("/v1/completions", {"prompt": [[1] * 30] * 64, "echo": True, "logprobs": 20, "stream": True}),
         ("/insight/scores", {"prompt": LONG_WORD}),
         ("/insight/next", {"prompt": [1] * MANY}),
-        ("/insight/next", {"prompt": [[]] * MANY}),
+        ("/insight/next", {"prompt": [[]] * 5000}),
         ("/insight/layers", {"prompt": LONG_WORD}),
     ],
 )
@@ -76,7 +76,7 @@ def test_heavy_work_is_done_outside_the_event_loop(client, heavy_calls, path, fi
     assert heavy_calls and all(name.startswith("worker") for name in heavy_calls)
 
 
-@pytest.mark.parametrize("content", [json.dumps(LONG_WORD), json.dumps([[]] * MANY)])
+@pytest.mark.parametrize("content", [json.dumps(LONG_WORD), json.dumps([[]] * 5000)])
 def test_autocomplete_parses_large_bodies_outside_the_event_loop(client, content, monkeypatch):
     names = []
 
@@ -199,6 +199,29 @@ def test_the_number_of_listed_log_probabilities_is_limited(client, fields, monke
     assert error.json()["error"]["param"] == "logprobs"
     fewer = {**fields, "max_tokens": fields["max_tokens"] // 4}
     assert client.post("/v1/completions", json=fewer).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"prompt": [' + b"[]," * MANY + b"[]]}",
+        b'{"prompt": [' + b"{}," * MANY + b"1]}",
+        b'{"a": ["]", "\\"[", ' + b"[[1]]," * MANY + b"[]]}",
+        b"[" * MANY,
+        b'{"a":' * MANY,
+        b"[" * MANY + b'"' + b'\\"' * MANY,
+    ],
+)
+def test_the_number_of_lists_and_objects_is_limited(client, content):
+    message = client.post("/v1/completions", content=content).json()["error"]["message"]
+    assert "lists and objects" in message and f"{json_body.MAX_LISTS} are allowed" in message
+
+
+@pytest.mark.parametrize("text", ["[{" * MANY, '"[\\{' * MANY, "[" * MANY + "\\", "\n[\u2028{" * MANY])
+def test_brackets_in_strings_are_no_lists(text):
+    for ensure_ascii in (True, False):
+        content = json.dumps({"prompt": text, "a": [[1]] * 100}, ensure_ascii=ensure_ascii).encode()
+        assert json_body.parse_json(content)["prompt"] == text
 
 
 def test_a_body_is_counted_once():

@@ -25,6 +25,8 @@ from gpt2.server.offload import run_offloaded
 T = TypeVar("T")
 BODY_PARAMETER = "body"  # of the handlers that take a model
 MAX_INTEGER_DIGITS = 300  # as many as a float can hold; Python rejects strings of more than 4300 with an exception
+MAX_LISTS = 10_000  # lists and objects in a body; to parse 300,000 of them blocks all threads for 0.1 seconds
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)  # an unterminated one ends with the text
 SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
@@ -108,6 +110,7 @@ def parse_json(body: bytes) -> Any:
         text = body.decode(json.detect_encoding(body))
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not {error.encoding.upper()}: {error.reason} at byte {error.start}") from error
+    _check_lists(text)
     try:
         value = json.loads(text, parse_int=_parse_integer)
         return _replace_surrogates(value) if SURROGATE_ESCAPE.search(text) else value
@@ -115,6 +118,20 @@ def parse_json(body: bytes) -> Any:
         raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("its lists and objects are nested too deeply") from error
+
+
+def _check_lists(text: str) -> None:
+    """Check the number of lists and objects; brackets in strings do not count.
+
+    Raises:
+        ValueError: They are too many.
+    """
+    n_lists = text.count("[") + text.count("{")
+    if n_lists > MAX_LISTS:
+        outside_strings = STRING.sub("", text)
+        n_lists = outside_strings.count("[") + outside_strings.count("{")
+    if n_lists > MAX_LISTS:
+        raise ValueError(f"it has {n_lists} lists and objects, and {MAX_LISTS} are allowed")
 
 
 def _parse_integer(digits: str) -> int:
