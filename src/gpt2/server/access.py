@@ -125,7 +125,7 @@ class RequestFilter:
     """Middleware that rejects requests beyond the limits."""
 
     def __init__(
-        self, app: ASGIApp, limits: AccessLimits, protected_paths: Collection[str], health_paths: Collection[str]
+        self, app: ASGIApp, limits: AccessLimits, protected_paths: Collection[str], health_paths: Collection[str] = ()
     ) -> None:
         """Wrap an application.
 
