@@ -131,7 +131,7 @@ def heavy_json():
     yield "completions: one long stop", post("/v1/completions", fill("a", '{"stop": "', '"}', ""))
     yield "completions: biases", post("/v1/completions", numbered('"%d":1', '{"logit_bias": {', "}}"))
     yield "completions: wrong biases", post("/v1/completions", numbered('"%d":""', '{"logit_bias": {', "}}"))
-    biases = ",".join(f'"{number % 500:0{3 + number // 500}d}":0' for number in range(12_000))
+    biases = ",".join(f'"{token}":0' for token in range(1000))
     yield "completions: biases in range", post("/v1/completions", f'{{"logit_bias": {{{biases}}}}}'.encode())
     yield "completions: unknown fields", post("/v1/completions", numbered('"%x":1', "{", "}"))
     yield "completions: deep lists", post("/v1/completions", b"[" * MAX_BODY)
