@@ -20,6 +20,7 @@ REPETITION_PENALTY_RANGE = (0.001, 1000.0)  # values far beyond these would over
 TOKEN_PENALTY_RANGE = (-2.0, 2.0)  # frequency and presence penalties, as in OpenAI's API
 MAX_LOGIT_BIAS = 1000.0  # added or subtracted; larger than any logit
 SEED_LIMIT = 2**64  # seeds and sample numbers are below it
+LENGTH_LIMIT = 2**31  # lengths are below it
 Prompt = str | Sequence[int] | None
 
 
@@ -48,8 +49,15 @@ def check_number(name: str, value: Any) -> None:
     Raises:
         UsageError: The value is not a number, or it is infinity or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not _is_finite(value):
         raise UsageError(f"{name} must be a finite number, not {value!r}")
+
+
+def _is_finite(value: numbers.Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that is larger than any float
+        return False
 
 
 def require_integer(name: str, value: Any, minimum: int = 0) -> int:
@@ -163,7 +171,8 @@ class Request:
     def __post_init__(self) -> None:
         """Check each value and make `stop` a tuple."""
         _check_prompt(self.prompt)
-        require_integer("length", self.length)
+        if require_integer("length", self.length) >= LENGTH_LIMIT:
+            raise UsageError(f"length must be below 2**31, not {self.length}")
         require_integer("logprobs", self.logprobs)
         for name in ("seed", "sample"):
             if require_integer(name, getattr(self, name)) >= SEED_LIMIT:

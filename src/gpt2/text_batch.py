@@ -150,7 +150,11 @@ class TextBatch:
         """
         assert sequence.request is not None, "the sequence has no request; create it with `prepare`"
         number = self.batch.add(sequence)
-        self.texts[number] = _Text(self.model.encoder, number, sequence.request)
+        try:
+            self.texts[number] = _Text(self.model.encoder, number, sequence.request)
+        except BaseException:  # a sequence without a text would stay in the batch
+            self.batch.remove(number)
+            raise
         return number
 
     def remove(self, number: int) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gpt2.bulk.row_fields import describe_exception, shorten
 from gpt2.bulk.rows import JobRow
 from gpt2.engine.batch import PREFILL_BUDGET_IDLE
 from gpt2.engine.token_sequence import TokenChoice, finite_or_none
@@ -61,6 +62,11 @@ class RunningRow:
         self.chunks: list[list[TextChunk]] = [[] for _ in prompt_ids]
 
 
+def error_message(error: Exception) -> str:
+    """Return the error of a row for an exception that was raised while its texts were prepared or joined."""
+    return shorten(str(error)) if isinstance(error, GPT2Error) else describe_exception(error)
+
+
 class BatchWorker:
     """A generator of rows: it accepts rows and returns them with their texts.
 
@@ -111,8 +117,8 @@ class BatchWorker:
             return FinishedRow(row, error=row.error)
         try:
             prompt_ids = self._encode([request.prompt for request in row.requests])
-        except GPT2Error as error:
-            return FinishedRow(row, error=str(error))
+        except Exception as error:
+            return FinishedRow(row, error=error_message(error))
         running = RunningRow(row, prompt_ids)
         self.waiting.extend((running, index) for index in range(len(prompt_ids)))
         return None
@@ -140,32 +146,38 @@ class BatchWorker:
         rejected = []
         while self.waiting and len(self.batch) < self.batch_size:
             running, index = self.waiting[0]
-            sequence = prepare(running.row.requests[index], running.prompt_ids[index])
-            if not self.batch.can_start(sequence):
-                break
-            self.waiting.popleft()
             try:
+                sequence = prepare(running.row.requests[index], running.prompt_ids[index])
+                if not self.batch.can_start(sequence):
+                    break
                 self.running[self.batch.add(sequence)] = running, index
-            except GPT2Error as error:
-                rejected.append(FinishedRow(running.row, error=str(error)))
-                self._drop(running)
+                self.waiting.popleft()
+            except Exception as error:
+                rejected.append(self._reject(running, error))
         return rejected
 
-    def _drop(self, rejected: RunningRow) -> None:
-        """Stop all texts of a row with a rejected text."""
+    def _reject(self, rejected: RunningRow, error: Exception) -> FinishedRow:
+        """Stop all texts of a row, and return the row with the error."""
         self.waiting = collections.deque(entry for entry in self.waiting if entry[0] is not rejected)
         for number in [number for number, (row, _) in self.running.items() if row is rejected]:
             del self.running[number]
-            self.batch.remove(number)
+            if number in self.batch.texts:  # it may have ended in this step
+                self.batch.remove(number)
+        return FinishedRow(rejected.row, error=error_message(error))
 
     def _receive(self, chunk: TextChunk) -> list[FinishedRow]:
         """Add a chunk to its text, and return the row if this completes it."""
+        if chunk.request not in self.running:  # its row has been rejected in the same step
+            return []
         running, index = self.running[chunk.request]
         running.chunks[index].append(chunk)
         if not chunk.finish_reason:
             return []
         del self.running[chunk.request]
-        text = self._join_chunks(running, index)
+        try:
+            text = self._join_chunks(running, index)
+        except Exception as error:
+            return [self._reject(running, error)]
         running.texts[index] = text
         running.chunks[index] = []
         self.n_tokens += text.completion_tokens

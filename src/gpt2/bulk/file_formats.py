@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gpt2.bulk.batch_worker import FinishedRow, GeneratedText
+from gpt2.bulk.row_fields import describe_exception
 from gpt2.errors import check_choice
 
 JSON_LINES = "jsonl"
@@ -30,6 +32,7 @@ COLUMNS = {
     "error": str,
     "logprobs": str,  # JSON
 }
+Encoded = TypeVar("Encoded")
 ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
@@ -83,6 +86,21 @@ def row_format(file_format: str, model_name: str, delimiter: str | None) -> RowF
     return RowFormat(b"", lambda finished: _text_lines(finished, delimiter), True)
 
 
+def encode_row(encode: Callable[[FinishedRow], Encoded], finished: FinishedRow) -> tuple[FinishedRow, Encoded]:
+    """Return a row and its encoding; if it cannot be encoded, the row with an error instead of its values.
+
+    Args:
+        encode: A function of the output's format.
+        finished: The row.
+    """
+    try:
+        return finished, encode(finished)
+    except Exception as error:  # whatever is wrong with one row must not end the job
+        row = dataclasses.replace(finished.row, id=finished.row.number, requests=())
+        failed = FinishedRow(row, error=f"the row cannot be written: {describe_exception(error)}")
+        return failed, encode(failed)
+
+
 def separator(delimiter: str) -> str:
     """Return the separator after each text: the delimiter on its own line, or alone if it consists of line ends."""
     return delimiter if not delimiter.strip("\n") else f"\n{delimiter}\n"
@@ -100,17 +118,20 @@ def row_entries(finished: FinishedRow) -> Iterator[dict[str, Any]]:
         yield entry if text.logprobs is None else entry | {"logprobs": text.logprobs}
 
 
-def row_cells(finished: FinishedRow) -> Iterator[Iterator[Any]]:
-    """Yield the values of COLUMNS for each text of a row, or once with the row's error."""
-    for entry in row_entries(finished):
-        if "logprobs" in entry:
-            entry["logprobs"] = json.dumps(entry["logprobs"], ensure_ascii=False)
-        yield (_cell(entry.get(name), column_type) for name, column_type in COLUMNS.items())
+def row_cells(finished: FinishedRow) -> list[list[Any]]:
+    """Return the values of COLUMNS for each text of a row, or once with the row's error."""
+    return [
+        [_cell(entry.get(name), column_type) for name, column_type in COLUMNS.items()]
+        for entry in row_entries(finished)
+    ]
 
 
 def _cell(value: Any, column_type: type) -> Any:
     """Return None or a value of the column's type unchanged, and any other value, such as a prompt of ids, as JSON."""
-    return value if value is None or isinstance(value, column_type) else json.dumps(value, ensure_ascii=False)
+    if value is None or type(value) is int and column_type is int:
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _encode_utf8(text).decode("utf-8")
 
 
 def _encode_utf8(text: str) -> bytes:
@@ -155,8 +176,8 @@ def _openai_usage(texts: Sequence[GeneratedText], requests: Sequence[Any]) -> di
 
 def _csv_line(values: Iterable[Any]) -> bytes:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return _encode_utf8(line.getvalue())
+    csv.writer(line, lineterminator="\r\n").writerow(values)  # it quotes cells with a character of its line end
+    return _encode_utf8(line.getvalue().removesuffix("\r\n") + "\n")
 
 
 def _text_lines(finished: FinishedRow, delimiter: str | None) -> bytes:

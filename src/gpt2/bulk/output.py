@@ -92,13 +92,13 @@ class FileOutput:
     def add(self, finished: Sequence[FinishedRow]) -> None:
         """Append rows and record them in the journal; see `JobOutput`."""
         ready = self.reorder_buffer.add(finished) if self.row_format.is_ordered else finished
-        encoded_rows = [self.row_format.encode(each) for each in ready]
+        encoded_rows = [file_formats.encode_row(self.row_format.encode, each) for each in ready]
         entries = []
         end = self.size
-        for each, encoded in zip(ready, encoded_rows):
+        for each, encoded in encoded_rows:
             end += len(encoded)
             entries.append(JournalEntry(each.row.number, 1, bool(each.error), end))
-        self._append(b"".join(encoded_rows))
+        self._append(b"".join(encoded for _, encoded in encoded_rows))
         self.journal.add(entries)
         for entry in entries:
             self._count(entry)
@@ -154,13 +154,14 @@ class ParquetOutput:
         import pyarrow
         from pyarrow import parquet
 
-        rows = [list(cells) for finished in self.ready[:n_rows] for cells in file_formats.row_cells(finished)]
+        encoded_rows = [file_formats.encode_row(file_formats.row_cells, each) for each in self.ready[:n_rows]]
+        rows = [cells for _, row in encoded_rows for cells in row]
         arrow_types = {str: pyarrow.string(), int: pyarrow.uint64()}
         schema = pyarrow.schema([(name, arrow_types[kind]) for name, kind in file_formats.COLUMNS.items()])
         columns = [pyarrow.array(column, field.type) for column, field in zip(zip(*rows), schema)]
         with atomic_write(self.folder / PART_NAME.format(self.n_parts)) as file:
             parquet.write_table(pyarrow.Table.from_arrays(columns, schema=schema), file)
-        n_errors = sum(bool(finished.error) for finished in self.ready[:n_rows])
+        n_errors = sum(bool(finished.error) for finished, _ in encoded_rows)
         entry = JournalEntry(self.ready[0].row.number, n_rows, n_errors, self.n_parts + 1)
         self.journal.add([entry])
         self._count(entry)
@@ -192,9 +193,10 @@ class StreamOutput:
     def add(self, finished: Sequence[FinishedRow]) -> None:
         """Write rows; see `JobOutput`."""
         for each in self.reorder_buffer.add(finished) if self.row_format.is_ordered else finished:
-            self.file.write(self.row_format.encode(each))
-            self.finished_numbers.add(each.row.number)
-            self.n_errors += bool(each.error)
+            written, encoded = file_formats.encode_row(self.row_format.encode, each)
+            self.file.write(encoded)
+            self.finished_numbers.add(written.row.number)
+            self.n_errors += bool(written.error)
         self.file.flush()
 
     def close(self) -> None:

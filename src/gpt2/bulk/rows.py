@@ -7,23 +7,35 @@ has all of them in `body`, next to a `custom_id`, as in OpenAI's batch files.
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gpt2.errors import UsageError
+from gpt2.bulk.row_fields import describe_exception, shorten
+from gpt2.errors import GPT2Error, UsageError
 from gpt2.request import Prompt, Request, Sampling, require_integer
 
 DEFAULT_PROMPT_COLUMN = "prompt"
 LENGTH_KEYS = ("max_tokens", "length")  # OpenAI's name, and the name of the commands' flag
 SAMPLING_KEYS = tuple(field.name for field in dataclasses.fields(Sampling))
-# OpenAI's bodies may have these, and they are not supported here. Null, false and other empty values are ignored.
-UNSUPPORTED_KEYS = ("messages", "input", "suffix", "echo", "best_of", "stream")
+# OpenAI's bodies may have these, and they are not supported here. Null and these values are ignored.
+UNSUPPORTED_KEYS: dict[str, tuple[Any, ...]] = {
+    "messages": ([],),
+    "input": ("", []),
+    "suffix": ("",),
+    "echo": (False,),
+    "best_of": (),
+    "stream": (False,),
+}
 MAX_TEXTS_PER_ROW = 1024
 # Rows without a seed share the job's. The first text of row N has the sample number N, and its other texts have this
 # distance, so that no two texts of the job have the same random numbers.
 SAMPLE_STEP = 2**40
 TEMPLATE_FIELD = re.compile(r"\{(\w+)\}")
+MAX_ID_DIGITS = 10  # of a key of logit_bias; no vocabulary has more ids
+INFINITIES = (math.inf, -math.inf)
 CHARACTERS_PER_TOKEN = 4  # a rough mean: the lengths of prompts are estimated before they are encoded
 
 
@@ -94,23 +106,46 @@ class JobRow:
 
 def parse_row(record: InputRecord, defaults: RowDefaults) -> JobRow:
     """Return the texts that a row requests, or the row with an error if it is invalid."""
-    values = record.values
-    is_openai = record.has_settings and "custom_id" in values
-    row_id = values.get("custom_id" if is_openai else defaults.id_column, record.number)
+    is_openai = record.has_settings and "custom_id" in record.values
+    row_id = _output_id(record.values.get("custom_id" if is_openai else defaults.id_column), record.number)
     try:
-        if record.error:
-            raise UsageError(record.error)
-        body = values.get("body") if is_openai else values
-        if not isinstance(body, Mapping):
-            raise UsageError(f"body must be an object, not {body!r}")
-        if is_openai:
-            defaults = dataclasses.replace(defaults, column=DEFAULT_PROMPT_COLUMN, template=None)
-        prompts = _parse_prompts(body, defaults)
-        settings = {key: value for key, value in body.items() if value is not None} if record.has_settings else {}
-        logprobs = settings.get("logprobs", defaults.logprobs)
-        requests = tuple(_parse_requests(prompts, settings, defaults, record.number, logprobs))
-    except UsageError as error:
-        return JobRow(record.number, row_id, is_openai=is_openai, error=str(error))
+        return _parse_valid_row(record, defaults, row_id, is_openai)
+    except GPT2Error as error:
+        message = shorten(str(error))
+    except Exception as error:  # whatever is wrong with one row must not end the job
+        message = describe_exception(error)
+    return JobRow(record.number, row_id, is_openai=is_openai, error=message)
+
+
+def _output_id(value: Any, number: int) -> Any:
+    """Return a row's id as the output can hold it: a JSON value unchanged, its number for null, otherwise its text."""
+    if value is None:
+        return number
+    if isinstance(value, (str, int)):
+        return value
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value) if isinstance(value, (list, dict)) else str(value)
+    return value
+
+
+def _parse_valid_row(record: InputRecord, defaults: RowDefaults, row_id: Any, is_openai: bool) -> JobRow:
+    """Return a row without an error, or raise its error."""
+    if record.error:
+        raise UsageError(record.error)
+    body = record.values
+    if is_openai:
+        if isinstance(row_id, (bool, list, dict)):
+            raise UsageError(f"custom_id must be text, not {row_id!r}")
+        body = record.values.get("body")  # type: ignore[assignment]
+        defaults = dataclasses.replace(defaults, column=DEFAULT_PROMPT_COLUMN, template=None)
+    if not isinstance(body, Mapping):
+        raise UsageError(f"body must be an object, not {body!r}")
+    prompts = _parse_prompts(body, defaults)
+    settings = {key: value for key, value in body.items() if value is not None} if record.has_settings else {}
+    logprobs = settings.get("logprobs", defaults.logprobs)
+    requests = tuple(_parse_requests(prompts, settings, defaults, record.number, logprobs))
     return JobRow(record.number, row_id, requests, logprobs, is_openai)
 
 
@@ -129,14 +164,26 @@ def _parse_prompts(body: Mapping[str, Any], defaults: RowDefaults) -> Sequence[P
 
 
 def _fill_template(template: str, values: Mapping[str, Any]) -> str:
-    def replacement(field: re.Match[str]) -> str:
-        if field[1] not in values:
-            raise UsageError(f"the row has no {field[1]!r}, which the template requires")
-        return str(values[field[1]])
-
-    prompt = TEMPLATE_FIELD.sub(replacement, template)
+    prompt = TEMPLATE_FIELD.sub(lambda field: _template_text(field[1], values), template)
     _check_surrogates(prompt)
     return prompt
+
+
+def _template_text(name: str, values: Mapping[str, Any]) -> str:
+    """Return a value as the template inserts it: text unchanged, numbers, true and false as in JSON, dates as text.
+
+    Raises:
+        UsageError: The row has no such value, or the value is null, NaN, infinity, bytes, a list or an object.
+    """
+    if name not in values:
+        raise UsageError(f"the row has no {name!r}, which the template requires")
+    value = values[name]
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (list, tuple, Mapping, bytes)) or value != value or value in INFINITIES:
+        shown = "null" if value is None else repr(value)
+        raise UsageError(f"the template takes text, numbers, true or false for {name!r}, not {shown}")
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else str(value)
 
 
 def _check_surrogates(prompt: Any) -> None:
@@ -153,10 +200,11 @@ def _parse_requests(
     prompts: Sequence[Prompt], settings: Mapping[str, Any], defaults: RowDefaults, number: int, logprobs: Any
 ) -> Iterator[Request]:
     """Yield the requests of a row: n for each prompt."""
-    for key in UNSUPPORTED_KEYS:
-        if settings.get(key) and not (key == "best_of" and settings[key] == settings.get("n", 1)):
-            raise UsageError(f"{key} is not supported in files of prompts; remove it")
     n = require_integer("n", settings.get("n", defaults.n), 1)
+    for key, ignored in UNSUPPORTED_KEYS.items():
+        allowed = (settings.get("n", 1),) if key == "best_of" else ignored
+        if key in settings and not any(type(settings[key]) is type(each) and settings[key] == each for each in allowed):
+            raise UsageError(f"{key} is not supported in files of prompts; remove it")
     n_texts = n * len(prompts)
     if n_texts > MAX_TEXTS_PER_ROW:
         raise UsageError(f"a row may request at most {MAX_TEXTS_PER_ROW} texts, not {n_texts}")
@@ -179,7 +227,7 @@ def _apply_settings(settings: Mapping[str, Any], request: Request) -> Request:
     changes: dict[str, Any] = {"sampling": dataclasses.replace(request.sampling, **sampling)}
     for key in LENGTH_KEYS:
         if key in settings:
-            changes["length"] = settings[key]
+            changes["length"] = require_integer(key, settings[key])
     if "seed" in settings:
         seed = settings["seed"]
         require_integer("seed", seed, -(2**63))
@@ -190,6 +238,10 @@ def _apply_settings(settings: Mapping[str, Any], request: Request) -> Request:
             raise UsageError(f"stop must be a non-empty string or a list of such strings, not {stop!r}")
         changes["stop"] = stop
     if "ignore_eos" in settings:
+        if not isinstance(settings["ignore_eos"], bool):
+            raise UsageError(
+                f"ignore_eos must be true or false, without quotation marks, not {settings['ignore_eos']!r}"
+            )
         changes["end_of_text"] = not settings["ignore_eos"]
     return dataclasses.replace(request, **changes)
 
@@ -199,6 +251,6 @@ def _parse_biases(biases: Any) -> Iterator[tuple[int, float]]:
     if not isinstance(biases, Mapping):
         raise UsageError(f"logit_bias must be an object whose keys are ids, not {biases!r}")
     for token, bias in biases.items():
-        if not token.isascii() or not token.isdecimal():
-            raise UsageError(f"the keys of logit_bias must be ids, not {token[:40]!r}")
+        if not token.isascii() or not token.isdecimal() or len(token) > MAX_ID_DIGITS:
+            raise UsageError(f"the keys of logit_bias must be ids, not {token!r}")
         yield int(token), bias

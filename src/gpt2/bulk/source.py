@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import itertools
 import json
@@ -11,24 +10,24 @@ import os
 import sys
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET
+from gpt2.bulk import row_fields
+from gpt2.bulk.csv_rows import Columns, check_columns, parse_csv
+from gpt2.bulk.file_formats import CSV, JSON_LINES, PARQUET, TEXT
+from gpt2.bulk.parquet_rows import import_parquet, read_parquet
+from gpt2.bulk.row_fields import KEEP_UNDECODABLE, RowFields, encoding_error, length_error
 from gpt2.bulk.rows import DEFAULT_PROMPT_COLUMN, InputRecord
 from gpt2.data.text_file import TextFileReader
-from gpt2.errors import GPT2Error, UsageError, printable_name, suggest
+from gpt2.errors import UsageError, printable_name
 from gpt2.files import reporting_read_errors
-from gpt2.installation import install_command
 
 STDIN = "-"
-MAX_ROW_CHARACTERS = 1 << 24
 CHARACTERS_PER_READ = 1 << 16
 CHECKSUM_BYTES = 1 << 20  # an input is recognized by the checksum of its start
-PARQUET_BATCH_ROWS = 256
-KEEP_UNDECODABLE = "surrogateescape"  # a byte that is not in the encoding becomes an error of its row
-REQUIREMENTS = "-r requirements-parquet.txt"
 
 
 class PromptSource(NamedTuple):
@@ -83,19 +82,6 @@ def check_source(source: PromptSource) -> None:
             pass
 
 
-def import_parquet() -> Any:
-    """Return the module `pyarrow.parquet`.
-
-    Raises:
-        GPT2Error: The package is not installed. The message gives the command that installs it.
-    """
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise GPT2Error(f"Parquet needs pyarrow; type: {install_command(REQUIREMENTS, 'pyarrow')}") from None
-    return parquet
-
-
 def input_checksum(source: PromptSource, n_bytes: int | None = None) -> dict[str, int]:
     """Return a checksum of the start of an input, by which it is recognized even if rows have been added at its end.
 
@@ -126,28 +112,31 @@ def read_records(source: PromptSource, progress: SourceProgress) -> Iterator[Inp
         GPT2Error: The file as a whole is damaged.
     """
     rows = _read_parquet(source, progress) if source.file_format == PARQUET else _read_text_file(source, progress)
-    for number, (values, has_settings, error) in enumerate(rows):
+    for number, fields in enumerate(rows):
         progress.rows = number + 1
-        yield InputRecord(number, values, has_settings, error)
+        yield InputRecord(number, fields.values, fields.has_settings, fields.error)
     progress.share = lambda: 1.0
 
 
-RowFields = tuple[dict[str, Any], bool, str]  # values, has_settings and error of an InputRecord
+def _choose_columns(names: Sequence[str], source: PromptSource) -> Columns:
+    return check_columns(source.path, names, source.column, DEFAULT_PROMPT_COLUMN)
+
+
+def _read_parquet(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:
+    def report_size(n_rows: int) -> None:
+        progress.share = lambda: progress.rows / n_rows if n_rows else None
+
+    return read_parquet(Path(source.path), lambda names: _choose_columns(names, source), report_size)
 
 
 def _read_text_file(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:
     reader = TextFileReader(source.encoding)
+    row_fields.register_undecodable_handler()
     with _open_stdin(source) if source.path == STDIN else reader.open(Path(source.path)) as (file, text):
         text.reconfigure(errors=KEEP_UNDECODABLE, newline="" if source.file_format == CSV else "\n")
         growth = _GrowthCheck(file, source)
         progress.share = growth.share
-        pieces = _split_at_delimiter(text, source.delimiter) if source.delimiter is not None else _split_lines(text)
-        lines = (line for line, is_complete in pieces if is_complete or not growth.has_grown())
-        if source.file_format == CSV:
-            yield from _parse_csv(lines, source)
-        else:
-            for line in lines:
-                yield from _parse_json(line) if source.file_format == JSON_LINES else _parse_text(line, source.encoding)
+        yield from _parse_csv(text, source, growth) if source.file_format == CSV else _parse_lines(text, source, growth)
         growth.warn()
     reader.report()
 
@@ -188,111 +177,101 @@ class _GrowthCheck:
             )
 
 
+def _parse_csv(text: io.TextIOWrapper, source: PromptSource, growth: _GrowthCheck) -> Iterator[RowFields]:
+    def choose_columns(first_row: Sequence[str]) -> Columns:
+        numbered = [DEFAULT_PROMPT_COLUMN, *(f"column{number}" for number in range(2, len(first_row) + 1))]
+        return _choose_columns(first_row if source.header else numbered, source)
+
+    pieces = iter(lambda: text.readline(row_fields.MAX_ROW_CHARACTERS), "")
+    return parse_csv(pieces, choose_columns, source.header, source.encoding, growth.has_grown)
+
+
+def _parse_lines(text: io.TextIOWrapper, source: PromptSource, growth: _GrowthCheck) -> Iterator[RowFields]:
+    """Yield the rows of a text file or of JSON lines."""
+    delimiter = source.delimiter if source.file_format == TEXT else None
+    for line, is_complete in _split_lines(text) if delimiter is None else _split_at_delimiter(text, delimiter):
+        if not is_complete and growth.has_grown():
+            return
+        yield from _parse_json(line) if source.file_format == JSON_LINES else _parse_text(line, source.encoding)
+
+
 def _split_lines(text: io.TextIOWrapper) -> Iterator[tuple[str, bool]]:
     """Yield each line without its end, and whether it had one; of a line that is too long, only the start."""
-    while line := text.readline(MAX_ROW_CHARACTERS):
-        is_too_long = len(line) == MAX_ROW_CHARACTERS
+    while line := text.readline(row_fields.MAX_ROW_CHARACTERS):
+        is_too_long = len(line) == row_fields.MAX_ROW_CHARACTERS
         if is_too_long and not line.endswith("\n"):
-            while (rest := text.readline(MAX_ROW_CHARACTERS)) and not rest.endswith("\n"):
+            while (rest := text.readline(row_fields.MAX_ROW_CHARACTERS)) and not rest.endswith("\n"):
                 pass
         yield line.removesuffix("\n"), line.endswith("\n") or is_too_long
 
 
 def _split_at_delimiter(text: io.TextIOWrapper, delimiter: str) -> Iterator[tuple[str, bool]]:
-    """Yield each text between two delimiters, and whether a delimiter follows.
+    """Yield each text between two delimiters, and whether a delimiter follows; of a text that is too long, the start.
 
     A line end next to a delimiter belongs to the delimiter, unless the delimiter itself consists of line ends.
     """
-    buffer = ""
+    rest = ""
     has_own_lines = bool(delimiter.strip("\n"))
     for number in itertools.count():
-        while delimiter not in buffer and (block := text.read(CHARACTERS_PER_READ)):
-            buffer += block
-            if len(buffer) > MAX_ROW_CHARACTERS:
-                raise GPT2Error(
-                    f"a row has more than {MAX_ROW_CHARACTERS} characters without the delimiter {delimiter!r}; "
-                    "give the delimiter that the file has"
-                )
-        piece, match, buffer = buffer.partition(delimiter)
-        if not match and not piece.strip("\n"):
+        piece, has_delimiter, rest = _read_to_delimiter(text, rest, delimiter)
+        if not has_delimiter and not piece.strip("\n"):
             return
         if has_own_lines:
             piece = piece.removesuffix("\n").removesuffix("\r")
             piece = piece.removeprefix("\r").removeprefix("\n") if number else piece
-        yield piece if match or has_own_lines else piece.removesuffix("\n"), bool(match)
-        if not match:
+        yield piece if has_delimiter or has_own_lines else piece.removesuffix("\n"), has_delimiter
+        if not has_delimiter:
             return
+
+
+def _read_to_delimiter(text: io.TextIOWrapper, read: str, delimiter: str) -> tuple[str, bool, str]:
+    """Return the text up to the next delimiter, whether there is one, and the text that was read after it.
+
+    Args:
+        text: The file.
+        read: The text that has already been read.
+        delimiter: The delimiter.
+    """
+    start = ""  # of a text that is too long
+    while delimiter not in read and (block := text.read(CHARACTERS_PER_READ)):
+        read += block
+        if len(read) > row_fields.MAX_ROW_CHARACTERS + CHARACTERS_PER_READ and delimiter not in read:
+            start = start or read
+            read = read[-len(delimiter) :]  # may end with the start of the delimiter
+    piece, match, rest = read.partition(delimiter)
+    return start or piece, bool(match), rest
 
 
 def _parse_text(line: str, encoding: str) -> Iterator[RowFields]:
     line = line.removesuffix("\r")
-    yield {"prompt": line}, False, _length_error(line) or _encoding_error(line, encoding)
+    error = length_error(len(line)) or encoding_error(line, encoding)
+    yield RowFields({DEFAULT_PROMPT_COLUMN: line}, line, error=error)
 
 
 def _parse_json(line: str) -> Iterator[RowFields]:
     if not line.strip():
         return
-    error = _length_error(line) or _encoding_error(line, "utf-8")
+    error = length_error(len(line)) or encoding_error(line, "utf-8")
     values: Any = {}
     if not error:
         try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as problem:
-            error = f"not JSON: {problem}"
+            values = json.loads(line, object_pairs_hook=_unique_keys)
+        except Exception as problem:  # besides invalid JSON: too many digits, or nested too deeply
+            error = row_fields.shorten(f"not JSON: {problem}")
     if not isinstance(values, dict):
         error = f"not an object but a JSON value of type {type(values).__name__}"
         values = {}
-    yield values, True, error
+    yield RowFields(values, line, True, error)
 
 
-def _length_error(line: str) -> str:
-    return f"more than {MAX_ROW_CHARACTERS} characters" if len(line) >= MAX_ROW_CHARACTERS else ""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object.
 
-
-def _encoding_error(text: str, encoding: str) -> str:
-    index = next((index for index, character in enumerate(text) if "\udc80" <= character <= "\udcff"), None)
-    if index is None:
-        return ""
-    byte = ord(text[index]) - 0xDC00
-    return f"not {encoding} at character {index} (byte {byte:#x}); give the file's encoding with --encoding"
-
-
-def _parse_csv(lines: Iterator[str], source: PromptSource) -> Iterator[RowFields]:
-    csv.field_size_limit(MAX_ROW_CHARACTERS)  # the default limit is far below the length of some prompts
-    names: list[str] = []
-    for row in csv.reader(f"{line}\n" for line in lines):
-        if not row:
-            continue
-        if not names:
-            numbered = [DEFAULT_PROMPT_COLUMN, *(f"column{number}" for number in range(2, len(row) + 1))]
-            names = row if source.header else numbered
-            _check_column(names, source)
-            if source.header:
-                continue
-        error = _encoding_error("".join(row), source.encoding)
-        if len(row) > len(names):
-            error = error or f"{len(row)} columns, but the first row has {len(names)}"
-        yield {DEFAULT_PROMPT_COLUMN: row[0], **dict(zip(names, row))}, False, error
-
-
-def _check_column(names: Sequence[str], source: PromptSource) -> None:
-    if source.column is not None and source.column not in names:
-        known = f"it has {', '.join(names)}{suggest(source.column, names)}"
-        raise UsageError(f"{printable_name(source.path)} has no column {source.column!r}; {known}")
-
-
-def _read_parquet(source: PromptSource, progress: SourceProgress) -> Iterator[RowFields]:
-    import pyarrow
-
-    path = Path(source.path)
-    try:
-        with reporting_read_errors(path), import_parquet().ParquetFile(path) as file:
-            n_rows = file.metadata.num_rows
-            names = file.schema_arrow.names
-            _check_column(names, source)
-            progress.share = lambda: progress.rows / n_rows if n_rows else None
-            for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS):
-                for values in batch.to_pylist():
-                    yield {DEFAULT_PROMPT_COLUMN: values[names[0]], **values}, False, ""
-    except pyarrow.ArrowException as error:
-        raise GPT2Error(f"{printable_name(path)} cannot be read: {error}") from error
+    Raises:
+        ValueError: Two keys are the same; it is unclear which of their values is meant.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"an object has the key {repeated[0]!r} twice")
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -170,7 +171,8 @@ class WorkerExecutor:
             assigned.update((row.number, row) for row in new_rows)
             if assigned:
                 self.busy.add(worker)
-                self.group.send(worker, new_rows)
+                # The id stays here: it may be any value, and not every value can be sent.
+                self.group.send(worker, [dataclasses.replace(row, id=None) for row in new_rows])
         return finished
 
     def _finish(self, worker: Hashable, results: Sequence[RowResult]) -> list[FinishedRow]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpt2.bulk import cluster, file_formats, job, journal, output, processes
+from gpt2.bulk import cluster, file_formats, job, journal, output, parquet_rows, processes
 from gpt2.bulk import source as sources
 from gpt2.bulk.batch_worker import BatchWorker
 from gpt2.bulk.workers import InProcessExecutor, WorkerConfig, WorkerExecutor
@@ -80,7 +80,7 @@ def open_output(
     # Parquet has no row format, because it is written into a folder.
     file_form = None if form == file_formats.PARQUET else file_formats.row_format(form, directory.path.name, delimiter)
     if file_form is None:
-        sources.import_parquet()
+        parquet_rows.import_parquet()
     if delimiter is not None and file_formats.TEXT not in (form, source.file_format):
         raise UsageError("delimiter is for text files, and neither the prompts nor the output is one; leave it out")
     if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and file_form is not None):
