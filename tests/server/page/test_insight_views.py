@@ -260,3 +260,81 @@ def test_tokens_listed_for_an_older_text_are_not_appended(open_page, address):
     assert get_text(page) == PROMPT + scores["next"][0]["text"] and len(held_routes) == 1
     held_routes[0].continue_()
     wait_until(page, f"document.querySelectorAll('#tokens [data-index]').length === {len(scores['tokens']) + 1}")
+
+
+def is_in_view(container, selector):
+    """Return an expression: whether an element is visible within its scrolling container."""
+    return f"""((container) => {{
+      const [outer, inner] = [container, container.querySelector({json.dumps(selector)})].map((element) =>
+        element.getBoundingClientRect());
+      return outer.height > 0 && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1;
+    }})(document.getElementById('{container}'))"""
+
+
+def wait_for_selected_tokens(page):
+    """Wait until both lists of tokens in "How it works" show the selected token."""
+    wait_until(page, is_in_view("chips", "[aria-pressed='true']"), 5)
+    wait_until(page, is_in_view("strengths", "[aria-current]"), 5)
+
+
+def test_selected_token_of_a_long_text_is_in_view(open_page):
+    """After the first view, each way to select a token, a resize, a change of the view and one of the language."""
+    page = open_page(text="The night is dark and the day is long. " * 60)
+    show_introspection(page)
+    assert page.locator("#chips button").count() == 256
+    assert page.get_attribute("#chips [aria-pressed='true']", "data-index") == "255"
+    wait_for_selected_tokens(page)
+    for index in (0, 255, 128, 7):
+        page.evaluate(f"document.querySelectorAll('#chips button')[{index}].click()")
+        wait_for_selected_tokens(page)
+    for key in ("End", "ArrowLeft", "Home", "ArrowRight"):
+        page.press("#chips [aria-pressed='true']", key)
+        wait_for_selected_tokens(page)
+    for share in (0, 0.99, 0.5):
+        height = page.evaluate("document.getElementById('matrix').clientHeight")
+        page.locator("#matrix").click(position={"x": 9, "y": share * height}, force=True)
+        wait_for_selected_tokens(page)
+    page.set_viewport_size({"width": 420, "height": 700})
+    wait_for_selected_tokens(page)
+    page.set_viewport_size({"width": 1280, "height": 860})
+    wait_for_selected_tokens(page)
+    page.click("#to-write")
+    show_introspection(page)
+    wait_for_selected_tokens(page)
+    page.select_option("#language", "de")
+    wait_for_selected_tokens(page)
+
+
+def test_row_of_the_selected_token_is_marked_in_a_large_matrix(page):
+    """The page shows the image of 256 tokens at a third of its size, so a thin frame would disappear."""
+    set_text(page, "The night is dark and the day is long. " * 60)
+    show_introspection(page)
+    marked_rows = """((canvas) => {
+      const { data } = canvas.getContext('2d').getImageData(5, 0, 1, canvas.height);
+      let rows = 0;
+      for (let y = 0; y < canvas.height; y += 1) rows += data[4 * y] > 150 && data[4 * y + 1] < 100;
+      return rows / (canvas.height / canvas.clientHeight);
+    })(document.getElementById('matrix'))"""
+    for index in (0, 128, 255):
+        page.evaluate(f"document.querySelectorAll('#chips button')[{index}].click()")
+        wait_until(page, f"{marked_rows} > 1.5", 5)
+
+
+def test_end_of_a_long_text_or_its_selected_token_is_in_view(open_page):
+    page = open_page(text="The night is dark and the day is long. " * 60)
+    page.click("#to-probabilities")
+    wait_until(page, "document.querySelectorAll('#tokens [data-index]').length >= 250")
+    last = "[data-index]:last-of-type"
+    wait_until(page, is_in_view("tokens", last), 5)
+    page.locator("#next-tokens button").first.click()
+    wait_until(page, "document.getElementById('probabilities-note').textContent.includes('last')")
+    wait_until(page, is_in_view("tokens", last), 5)
+    page.press("#tokens [tabindex='0']", "Home")
+    page.set_viewport_size({"width": 700, "height": 500})
+    wait_until(page, is_in_view("tokens", ".selected"), 5)
+    page.click("#to-write")
+    page.click("#to-probabilities")
+    wait_until(page, is_in_view("tokens", ".selected"), 5)
+    page.press("#tokens [data-index='0']", "End")
+    page.set_viewport_size({"width": 1280, "height": 860})
+    wait_until(page, is_in_view("tokens", ".selected"), 5)

@@ -1,12 +1,13 @@
 // The attention panel: the matrix of one head as an image, and the attention of one token as shading over the text.
 
 import { AttentionWeights } from "./base64.js";
-import { $, createElement } from "./dom.js";
+import { $, createElement, keepInView } from "./dom.js";
 import { formatPercent, visibleText } from "./format.js";
 import { translate } from "./language.js";
 import { onSettingsChange, settings } from "./settings.js";
 
 const MAX_IMAGE_PIXELS = 512; // side length of the matrix image, unless it has more tokens than that
+const MIN_FRAME_PIXELS = 2; // width of the frame around the selected row, in pixels of the page
 const AVERAGE_OF_HEADS = -1;
 
 export class AttentionCard {
@@ -26,6 +27,8 @@ export class AttentionCard {
     const redraw = () => this.insight && this.#draw(); // a canvas keeps the colors of the theme it was drawn in
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     onSettingsChange((changed) => "theme" in changed && redraw());
+    new ResizeObserver(redraw).observe($("matrix")); // the width of the mark depends on the size of the image
+    this.showSelectedStrength = keepInView($("strengths"), () => $("strengths").lastElementChild);
   }
 
   /** Fill the menus of layers and heads for a response of /insight/layers. */
@@ -49,7 +52,7 @@ export class AttentionCard {
   #rowAt(clientY) {
     const box = $("matrix").getBoundingClientRect();
     const count = this.insight.tokens.length;
-    return Math.min(count - 1, Math.floor(((clientY - box.top) / box.height) * count));
+    return Math.max(0, Math.min(count - 1, Math.floor(((clientY - box.top) / box.height) * count)));
   }
 
   #draw() {
@@ -85,8 +88,17 @@ export class AttentionCard {
     }
     context.globalAlpha = 1;
     context.strokeStyle = style.caretColor;
-    context.lineWidth = Math.max(2, cell / 8);
-    context.strokeRect(0, this.tokenIndex * cell, (this.tokenIndex + 1) * cell, cell);
+    this.#markRow(context, cell);
+  }
+
+  /** Frame the row of the selected token. The frame stays visible if the page shows the image smaller than it is. */
+  #markRow(context, cell) {
+    const { width, clientWidth } = context.canvas;
+    const lineWidth = Math.max(2, cell / 8, MIN_FRAME_PIXELS * (clientWidth ? width / clientWidth : 1));
+    const inside = (position) => Math.max(lineWidth / 2, Math.min(width - lineWidth / 2, position));
+    const [top, end] = [this.tokenIndex, this.tokenIndex + 1].map((position) => inside(position * cell));
+    context.lineWidth = lineWidth;
+    context.strokeRect(lineWidth / 2, top, Math.max(lineWidth, end - lineWidth / 2), end - top);
   }
 
   #showStrengths(row) {
@@ -98,7 +110,9 @@ export class AttentionCard {
       const span = createElement("span", { text: visibleText(tokens[i].piece), title: percent });
       span.style.setProperty("--strength", Math.sqrt(weight));
       if (weight >= 0.1) span.append(createElement("small", { text: percent }));
+      if (i === this.tokenIndex) span.setAttribute("aria-current", "true");
       return span;
     }));
+    this.showSelectedStrength();
   }
 }

@@ -15,11 +15,28 @@ export class Autopilot {
     this.editor = editor;
     this.choices = choices;
     this.getContextSize = getContextSize;
+    this.untilSentenceEnd = false; // of the latest continuation
   }
 
-  /** Stream one continuation in at the cursor. An unaccepted suggestion is replaced. */
+  /** Stream one continuation in at the cursor. A pending suggestion is kept, and the continuation follows it. */
   async continueText(untilSentenceEnd = settings.sentence) {
-    this.choices.dismiss();
+    if (this.choices.isOpen) return this.choices.remind();
+    if (this.editor.isSuggestionSelected) this.editor.acceptSuggestion();
+    await this.#suggest(untilSentenceEnd);
+  }
+
+  /** Replace the pending suggestion, or the open choices, with others. The old ones stay as branches. */
+  async tryAgain() {
+    if (this.choices.isOpen) {
+      this.choices.dismiss();
+      await this.showChoices(this.untilSentenceEnd);
+    } else if (this.editor.isSuggestionSelected) {
+      await this.#suggest(this.untilSentenceEnd);
+    }
+  }
+
+  async #suggest(untilSentenceEnd) {
+    this.untilSentenceEnd = untilSentenceEnd;
     const { editor } = this;
     const controller = new AbortController();
     const suggestion = editor.beginSuggestion(() => controller.abort());
@@ -30,16 +47,19 @@ export class Autopilot {
       }
     } catch (error) {
       reportError(error, controller.signal);
+    } finally {
+      if (editor.suggestion === suggestion) editor.finishSuggestion();
+      controller.abort();
     }
-    if (editor.suggestion === suggestion) editor.finishSuggestion();
-    controller.abort();
   }
 
   /** Show several continuations side by side. The text stays unchanged until the user chooses one. */
   async showChoices(untilSentenceEnd = settings.sentence) {
     const { editor, choices } = this;
-    if (editor.isSuggestionSelected) editor.discardSuggestion();
-    else editor.acceptSuggestion();
+    if (choices.isOpen) return choices.remind();
+    this.untilSentenceEnd = untilSentenceEnd;
+    if (editor.isSuggestionSelected) editor.acceptSuggestion();
+    else editor.finishSuggestion();
     const controller = new AbortController();
     const { selectionStart: start, selectionEnd: end } = editor.area;
     const offer = choices.open({ start, end, base: editor.tree.current }, () => controller.abort());
@@ -48,11 +68,13 @@ export class Autopilot {
       for await (const texts of this.#generate(textBefore, offer.count, untilSentenceEnd, controller.signal)) {
         choices.update(offer, texts);
       }
+      choices.finish(offer);
     } catch (error) {
+      choices.finish(offer, false);
       reportError(error, controller.signal);
+    } finally {
+      controller.abort();
     }
-    choices.finish(offer);
-    controller.abort();
   }
 
   /**

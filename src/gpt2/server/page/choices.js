@@ -11,6 +11,9 @@ export class Choices {
     this.editor = editor;
     this.offer = null;
     this.list = $("choices");
+    this.actions = $("choice-actions");
+    editor.addEventListener("change", () => this.#closeIfOutdated());
+    editor.area.addEventListener("beforeinput", () => this.dismiss()); // before the input extends the state they follow
     onLanguageChange(() => this.#updateTitles());
   }
 
@@ -35,6 +38,7 @@ export class Choices {
       return createElement("li", {}, button);
     }));
     this.list.hidden = false;
+    this.actions.hidden = false;
     this.#updateTitles();
     return this.offer;
   }
@@ -47,12 +51,17 @@ export class Choices {
     });
   }
 
-  /** Announce that the texts of an offer are complete. An offer without any text is closed. */
-  finish(offer) {
+  /** Announce that the texts of an offer are complete, unless an error ended it. Close an offer without any text. */
+  finish(offer, isComplete = true) {
     if (offer !== this.offer) return;
-    if (offer.texts.some(Boolean)) showNotice("choices_ready");
-    else this.dismiss();
+    if (!offer.texts.some(Boolean)) return this.dismiss();
+    if (isComplete) showNotice("choices_ready");
     this.#saveAsBranches(offer);
+  }
+
+  /** Tell the user how to choose, instead of offering other choices. */
+  remind() {
+    showNotice("choose_first");
   }
 
   choose(i) {
@@ -66,9 +75,10 @@ export class Choices {
 
   /** Hide the choices. Their texts stay in the draft as branches. */
   dismiss() {
-    if (!this.offer) return;
-    this.#saveAsBranches(this.offer);
+    const { offer } = this;
+    if (!offer) return;
     this.#close();
+    this.#saveAsBranches(offer);
   }
 
   #close() {
@@ -76,8 +86,15 @@ export class Choices {
     this.offer = null;
     abort();
     this.list.hidden = true;
+    this.actions.hidden = true;
     this.list.replaceChildren();
     showNotice(null);
+  }
+
+  /** Close the choices if the text has changed, because they continue another text. */
+  #closeIfOutdated() {
+    const { offer, editor } = this;
+    if (offer && (editor.tree !== offer.tree || editor.tree.current !== offer.base)) this.dismiss();
   }
 
   #saveAsBranches({ tree, start, removed, base, texts }) {

@@ -25,6 +25,23 @@ export function debounce(milliseconds, callback) {
   return debounced;
 }
 
+/**
+ * Return a function that scrolls a container, and not the page, so that the element of `getElement` is visible in it.
+ * The function also runs whenever the container is resized or appears.
+ */
+export function keepInView(container, getElement) {
+  const scroll = () => {
+    const element = getElement();
+    if (!element || !container.clientHeight) return;
+    const box = element.getBoundingClientRect();
+    const top = box.top - container.getBoundingClientRect().top - container.clientTop;
+    const isVisible = top >= 0 && top + box.height <= container.clientHeight;
+    if (!isVisible) container.scrollTop += top - (container.clientHeight - box.height) / 2;
+  };
+  new ResizeObserver(scroll).observe(container);
+  return scroll;
+}
+
 /** Make Tab reach only one button of a container, and let the arrow keys move between its buttons. */
 export function addRovingFocus(container) {
   const getButtons = () => [...container.querySelectorAll("button")];

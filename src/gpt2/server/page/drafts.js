@@ -21,7 +21,10 @@ export class Drafts {
       this.isChanged = true;
       saveSoon();
     });
-    addEventListener("pagehide", () => this.save());
+    addEventListener("pagehide", () => {
+      editor.finishSuggestion();
+      this.save();
+    });
     document.addEventListener("visibilitychange", () => document.hidden && this.save());
     $("drafts").addEventListener("change", (event) => this.open(event.target.value));
     $("new-draft").addEventListener("click", () => this.create(new Tree()));
@@ -49,6 +52,7 @@ export class Drafts {
   }
 
   create(tree) {
+    this.editor.finishSuggestion(); // the part that has arrived belongs to the open draft
     this.save();
     this.name = `draft.${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
     this.savedTime = null;
@@ -61,6 +65,7 @@ export class Drafts {
 
   /** Open a stored draft. Returns false if it is missing or damaged. */
   open(name) {
+    this.editor.finishSuggestion();
     this.save();
     const stored = localStore.get(name);
     try {

@@ -2,7 +2,7 @@
 
 import { fetchLayers } from "./api.js";
 import { AttentionCard } from "./attention.js";
-import { $, addRovingFocus, createElement } from "./dom.js";
+import { $, addRovingFocus, createElement, keepInView } from "./dom.js";
 import { visibleText } from "./format.js";
 import { onLanguageChange, translate } from "./language.js";
 import { LatestRequest } from "./latest_request.js";
@@ -13,15 +13,19 @@ export class IntrospectionView {
   /** getModel: returns the description of the selected model. */
   constructor(editor, getModel) {
     this.editor = editor;
-    this.request = new LatestRequest(getModel, fetchLayers, "introspection-note");
+    this.request = new LatestRequest(getModel, fetchLayers, "introspection-note", "computing_layers");
     this.tokenIndex = 0;
     this.attention = new AttentionCard((index) => this.select(index));
     this.sampling = new SamplingCard();
     const chips = $("chips");
     addRovingFocus(chips);
-    chips.addEventListener("click", ({ target }) =>
-      this.select(Number(target.closest("button")?.dataset.index ?? this.tokenIndex)));
-    chips.addEventListener("focusin", ({ target }) => this.select(Number(target.dataset.index)));
+    this.showSelectedChip = keepInView(chips, () => chips.children[this.tokenIndex]);
+    for (const event of ["click", "focusin"]) {
+      chips.addEventListener(event, ({ target }) => {
+        const index = target.closest("button")?.dataset.index; // undefined between the tokens
+        if (index !== undefined) this.select(Number(index));
+      });
+    }
     onLanguageChange(() => this.#show());
   }
 
@@ -35,7 +39,7 @@ export class IntrospectionView {
       $("introspection-note").textContent = translate("no_text");
       return;
     }
-    if (!await this.request.run(text, translate("computing_layers"))) return;
+    if (!await this.request.run(text)) return;
     this.tokenIndex = this.request.result.tokens.length - 1;
     this.#show();
   }
@@ -64,6 +68,7 @@ export class IntrospectionView {
       button.setAttribute("aria-pressed", i === index);
       button.tabIndex = i === index ? 0 : -1;
     });
+    this.showSelectedChip();
     this.attention.select(index);
     showLogitLens(this.request.result, index);
   }

@@ -16,12 +16,16 @@ export function addShortcuts(editor, autopilot, choices) {
 
   /** Run the shortcut of a key. Returns true if the browser should not handle the key. */
   function handleKey(event, isTabFree) {
-    const { key, shiftKey, altKey } = event;
+    const { key, shiftKey, altKey, repeat } = event; // a held key requests one continuation
     const isControl = event.ctrlKey || event.metaKey;
-    if (key === "Tab") return !(shiftKey || isControl || altKey || isTabFree) && (continueOrShowChoices(), true);
+    if (key === "Tab") {
+      if (shiftKey || isControl || altKey || isTabFree) return false;
+      return repeat || continueOrShowChoices(), true;
+    }
     if (key === "Escape") return escape(), true;
-    if (key === "Enter" && isControl) return autopilot.continueText(true), true;
-    if (key === "Enter" && altKey) return autopilot.showChoices(), true;
+    if (key === "Enter" && isControl) return repeat || autopilot.continueText(true), true;
+    if (key === "Enter" && altKey) return repeat || autopilot.showChoices(), true;
+    if (event.code === "KeyR" && altKey && !isControl) return repeat || autopilot.tryAgain(), true;
     if (isControl && key.toLowerCase() === "z") return (shiftKey ? editor.redo() : editor.undo()), true;
     if (isControl && key.toLowerCase() === "y") return editor.redo(), true;
     if (altKey && key === "ArrowUp") return editor.switchAlternative(-1), true;

@@ -4,6 +4,7 @@ import { fetchModels } from "./api.js";
 import { Autopilot, reportError } from "./autopilot.js";
 import { showBranches } from "./branches.js";
 import { Choices } from "./choices.js";
+import { isServerDown, onConnectionChange } from "./connection.js";
 import { $, createElement, debounce } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { Editor } from "./editor.js";
@@ -44,7 +45,8 @@ function connectButtons() {
   onClick("continue", () => (settings.three ? autopilot.showChoices() : autopilot.continueText()));
   onClick("finish-sentence", () => autopilot.continueText(true));
   onClick("show-three", () => autopilot.showChoices());
-  onClick("try-again", () => autopilot.continueText());
+  for (const id of ["try-again", "choices-again"]) onClick(id, () => autopilot.tryAgain());
+  onClick("choices-discard", () => choices.dismiss());
   onClick("accept", () => editor.acceptSuggestion());
   onClick("discard", () => editor.discardSuggestion());
   onClick("stop", () => {
@@ -139,6 +141,7 @@ function connectSettings() {
   });
 }
 
+/** Fetch the list of models. It is fetched again after each outage, because another server may have started. */
 async function loadModels() {
   models = await fetchModels();
   $("model").replaceChildren(...models.map(({ id }) => createElement("option", { value: id, text: id })));
@@ -167,3 +170,8 @@ onLanguageChange(showHelp);
 onLanguageChange(updateStatus);
 showView("write");
 modelsLoaded = loadModels().catch((error) => reportError(error));
+onConnectionChange(() => {
+  if (isServerDown()) return;
+  loadModels().catch((error) => reportError(error));
+  refreshView(); // sends a request again that an error had ended
+});

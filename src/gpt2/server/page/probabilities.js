@@ -2,7 +2,7 @@
 
 import { fetchScores } from "./api.js";
 import { showTokenBars } from "./bars.js";
-import { $, addRovingFocus, createElement } from "./dom.js";
+import { $, addRovingFocus, createElement, keepInView } from "./dom.js";
 import { formatPercent, visibleText } from "./format.js";
 import { formatNumber, onLanguageChange, translate } from "./language.js";
 import { LatestRequest } from "./latest_request.js";
@@ -25,11 +25,12 @@ export class ProbabilitiesView {
   constructor(editor, getModel) {
     this.editor = editor;
     this.getModel = getModel;
-    this.request = new LatestRequest(getModel, fetchScores, "probabilities-note");
+    this.request = new LatestRequest(getModel, fetchScores, "probabilities-note", "computing_probabilities");
     this.spans = [];
     this.selected = -1; // the index of the token whose details are shown
     const container = $("tokens");
     addRovingFocus(container);
+    this.showSelectedToken = keepInView(container, () => container.querySelector(`[data-index="${this.#mainIndex}"]`));
     for (const event of ["focusin", "pointerover", "click"]) {
       container.addEventListener(event, ({ target }) => this.#select(target));
     }
@@ -43,7 +44,7 @@ export class ProbabilitiesView {
   async refresh() {
     const { text } = this.editor;
     if (text === this.request.text) return;
-    if (!await this.request.run(text, translate("computing_probabilities"))) return;
+    if (!await this.request.run(text)) return;
     this.spans = tokenSpans(text, this.request.result.tokens);
     this.selected = -1;
     this.#show();
@@ -66,6 +67,12 @@ export class ProbabilitiesView {
     const append = (token) => this.#replaceEnd(result, text.length, token);
     showTokenBars($("next-tokens"), result.next, append, "append_token");
     this.#showDetail();
+    this.showSelectedToken();
+  }
+
+  /** The index of the selected token, or of the last one: the next tokens follow it. */
+  get #mainIndex() {
+    return this.selected < 0 ? this.request.result?.tokens.length - 1 : this.selected;
   }
 
   #note(unscored) {
@@ -83,7 +90,7 @@ export class ProbabilitiesView {
       class: "shade",
       "data-shade": shadeOf(token.logprob),
       "data-index": i,
-      tabindex: i ? -1 : 0,
+      tabindex: i === this.#mainIndex ? 0 : -1,
       "aria-label": translate("token_label", { piece: visibleText(token.piece), rank: token.rank ?? "–", share }),
     });
     const isBlank = tokenText.trim() === "";
@@ -134,7 +141,6 @@ export class ProbabilitiesView {
   #replaceEnd(result, start, token) {
     if (result !== this.request.result) return;
     this.editor.replace(start, this.request.text.length, token.text);
-    $("tokens").scrollTop = $("tokens").scrollHeight;
   }
 }
 

@@ -4,6 +4,8 @@
 // A node is a change to the text of its parent: at the position `at`, `inserted` replaces `removed`. Node 0 is the empty
 // text.
 
+import { TextBuffer } from "./text_buffer.js";
+
 const FORMAT = "gpt-2-draft";
 const KINDS = ["begin", "typed", "written", "taken"];
 
@@ -11,6 +13,7 @@ export class Tree {
   constructor() {
     this.nodes = [{ parent: -1, at: 0, removed: "", inserted: "", kind: "begin" }];
     this.children = [[]];
+    this.depths = [0]; // for each node, the number of changes between the empty text and it
     this.redoChildren = [-1]; // for each node, the child that redo moves to
     this.current = 0;
     this.text = "";
@@ -25,9 +28,10 @@ export class Tree {
       if (!isValidNode(node, i)) throw new Error(`invalid node ${i + 1}`);
       tree.#attach(node);
     });
-    for (let node = 1; node < tree.nodes.length; node += 1) tree.#check(node);
-    (stored.last ?? []).forEach((child, node) => {
-      if (tree.children[node]?.includes(child)) tree.redoChildren[node] = child;
+    tree.#checkRemovedTexts();
+    const latestChildren = tree.children.map((children) => children.at(-1) ?? -1);
+    (stored.last ?? latestChildren).forEach((child, node) => {
+      if (Number.isInteger(child) && tree.nodes[child]?.parent === node) tree.redoChildren[node] = child;
     });
     tree.goTo(Number.isInteger(stored.current) && tree.nodes[stored.current] ? stored.current : 0);
     return tree;
@@ -42,15 +46,29 @@ export class Tree {
     const node = this.nodes.push({ parent, at, removed, inserted, kind }) - 1;
     this.children.push([]);
     this.redoChildren.push(-1);
+    this.depths.push(this.depths[parent] + 1);
     this.children[parent].push(node);
     return node;
   }
 
-  /** Throw an Error if the text that a node removes is not in the text of its parent. */
-  #check(node) {
-    this.goTo(this.nodes[node].parent);
-    const { at, removed } = this.nodes[node];
-    if (at > this.text.length || !this.text.startsWith(removed, at)) throw new Error(`invalid node ${node}`);
+  /**
+   * Throw an Error if the text that a node removes is not in the text of its parent. The walk goes down and up each
+   * branch once, because a draft can have thousands of nodes; it starts and ends at the empty text.
+   */
+  #checkRemovedTexts() {
+    const buffer = new TextBuffer("");
+    const unvisited = this.children.map(() => null); // for each node on the way down, its children still to visit
+    for (;;) {
+      unvisited[this.current] ??= this.children[this.current].filter((child) => {
+        const { at, removed } = this.nodes[child];
+        if (!buffer.hasAt(removed, at)) throw new Error(`invalid node ${child}`);
+        return this.children[child].length;
+      });
+      const next = unvisited[this.current].pop();
+      if (next !== undefined) this.#moveDown(next, buffer);
+      else if (this.current > 0) this.#moveUp(buffer);
+      else return;
+    }
   }
 
   /** Add a child to a node (by default the current one) and return it. An equal child is returned, not duplicated. */
@@ -76,30 +94,36 @@ export class Tree {
   /** Move to a node, and make redo lead to it. Returns the position of the last change in the text. */
   goTo(target) {
     const nodesDown = [];
-    const ancestors = new Set(this.path());
-    let commonAncestor = target;
-    for (; !ancestors.has(commonAncestor); commonAncestor = this.nodes[commonAncestor].parent) {
-      nodesDown.unshift(commonAncestor);
+    let commonAncestor = this.current;
+    for (let node = target; node !== commonAncestor;) {
+      if (this.depths[node] >= this.depths[commonAncestor]) {
+        nodesDown.push(node);
+        node = this.nodes[node].parent;
+      } else {
+        commonAncestor = this.nodes[commonAncestor].parent;
+      }
     }
+    const buffer = new TextBuffer(this.text);
     let position = null;
-    while (this.current !== commonAncestor) position = this.#moveUp();
-    for (const node of nodesDown) position = this.#moveDown(node);
-    for (let node = target; node > 0; node = this.nodes[node].parent) {
-      this.redoChildren[this.nodes[node].parent] = node;
+    while (this.current !== commonAncestor) position = this.#moveUp(buffer);
+    for (const node of nodesDown.reverse()) {
+      this.redoChildren[this.current] = node;
+      position = this.#moveDown(node, buffer);
     }
+    this.text = buffer.toString();
     return position ?? this.changeEnd(target);
   }
 
-  #moveUp() {
+  #moveUp(buffer) {
     const { at, removed, inserted, parent } = this.nodes[this.current];
-    this.text = splice(this.text, at, inserted.length, removed);
+    buffer.splice(at, inserted.length, removed);
     this.current = parent;
     return at + removed.length;
   }
 
-  #moveDown(node) {
+  #moveDown(node, buffer) {
     const { at, removed, inserted } = this.nodes[node];
-    this.text = splice(this.text, at, removed.length, inserted);
+    buffer.splice(at, removed.length, inserted);
     this.current = node;
     return at + inserted.length;
   }
@@ -112,8 +136,8 @@ export class Tree {
   /** Return the nodes from the root to a node, by default the current one. */
   path(node = this.current) {
     const nodes = [];
-    for (; node >= 0; node = this.nodes[node].parent) nodes.unshift(node);
-    return nodes;
+    for (; node >= 0; node = this.nodes[node].parent) nodes.push(node);
+    return nodes.reverse();
   }
 
   /** Return the node that repeated redo reaches from a node, by default the current one. */
@@ -153,7 +177,7 @@ export class Tree {
 function isValidNode({ parent, at, removed, inserted, kind }, maxParent) {
   const hasParent = Number.isInteger(parent) && parent >= 0 && parent <= maxParent;
   const hasTexts = typeof removed === "string" && typeof inserted === "string";
-  return hasParent && Number.isInteger(at) && hasTexts && KINDS.includes(kind);
+  return hasParent && Number.isInteger(at) && at >= 0 && hasTexts && KINDS.includes(kind);
 }
 
 const isSameChange = (a, b) => a.at === b.at && a.removed === b.removed && a.inserted === b.inserted;
