@@ -13,10 +13,11 @@ packages around them: `text`, `formats`, `engine`, `data`, `training`, `evaluati
 
 import sys
 
-from gpt2 import package_conflict
-
 if sys.version_info < (3, 10):  # noqa: UP036 - the message is for those who start the wrong Python
     from gpt2.installation import explain_old_python
 
     raise SystemExit(explain_old_python())
-package_conflict.warn_of_conflict()
+
+from gpt2.package_conflict import warn_of_conflict
+
+warn_of_conflict()

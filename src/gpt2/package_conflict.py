@@ -12,21 +12,29 @@ import warnings
 
 OLD_PACKAGE = "gpt-2-simple"
 OLD_PACKAGE_FILE = os.path.join("gpt_2_simple", "src", "memory_saving_gradients.py")  # no version of ours has it
+REINSTALL = "install this package again; in its checkout: pip install --force-reinstall --no-deps ."
 # Arguments of Python for child processes, which need not repeat the warning of their parent.
 WITHOUT_WARNING = ("-W", f"ignore:the old package {OLD_PACKAGE}")
 
 
 def describe_conflict() -> str:
-    """Return the problem and its remedy if the old package can be imported, else an empty string.
+    """Return the problem and its remedy if the old package can be imported or has damaged this one, else "".
 
     Every import of this library asks, so that only the file system is searched: reading the metadata of the installed
     packages takes a tenth of a second.
     """
+    own_parent = os.path.dirname(os.path.dirname(__file__))
     for folder in sys.path:
         if os.path.isfile(os.path.join(folder, OLD_PACKAGE_FILE)):
             return (
                 f"the old package {OLD_PACKAGE} is also installed, in {folder or os.getcwd()}, and both are imported as"
-                f" gpt_2_simple: type pip uninstall {OLD_PACKAGE}, then install this package again"
+                f" gpt_2_simple: type pip uninstall {OLD_PACKAGE}, then {REINSTALL}"
+            )
+        own_files = [os.path.join(folder, "gpt_2_simple", name) for name in ("command.py", "__init__.py")]
+        if folder == own_parent and list(map(os.path.isfile, own_files)) == [True, False]:
+            return (
+                f"the old package {OLD_PACKAGE} was uninstalled, and files of this package's gpt_2_simple with it:"
+                f" {REINSTALL}"
             )
     return ""
 
