@@ -111,7 +111,10 @@ def command_row_s(temporary, rows=20000):
         kept.start({})
         with output.open_output(out, file_formats.row_format(file_formats.JSON_LINES, "model", None), kept) as opened:
             some = job.read_rows(
-                PromptSource(str(prompts), file_formats.JSON_LINES), RowDefaults(Request(None, 64)), SourceProgress()
+                PromptSource(str(prompts), file_formats.JSON_LINES),
+                RowDefaults(Request(None, 64)),
+                SourceProgress(),
+                opened,
             )
             job.run(
                 RowQueue(some, opened.finished_numbers), WorkerExecutor(Pickled(16), 32), opened, lambda totals: None

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
 from gpt2.bulk import file_formats
 from gpt2.bulk.batch_worker import FinishedRow
-from gpt2.bulk.journal import RESUME_ADVICE, Journal, JournalEntry, append_at
+from gpt2.bulk.input_check import InputCheck
+from gpt2.bulk.journal import RESTART_ADVICE, RESUME_ADVICE, Journal, JournalEntry, append_at
 from gpt2.bulk.row_queue import RowNumberSet
 from gpt2.errors import GPT2Error, printable_name
-from gpt2.files import atomic_write, creating_folder
+from gpt2.files import atomic_write, creating_folder, open_exclusive, reporting_read_errors
 
 PART_NAME = "part-{:06}.parquet"
+BYTES_PER_READ = 1 << 20
 PART_ROWS = 2000  # fewer than the rows that may be in progress at the same time
 
 
@@ -25,10 +28,12 @@ class JobOutput(Protocol):
     Attributes:
         finished_numbers: The numbers of its rows, including the rows of earlier runs.
         n_errors: Number of these rows with errors.
+        input_check: The check of the input, which an output that is resumed compares with the input of earlier runs.
     """
 
     finished_numbers: RowNumberSet
     n_errors: int
+    input_check: InputCheck
 
     def add(self, finished: Sequence[FinishedRow]) -> None:
         """Add rows.
@@ -71,7 +76,7 @@ class FileOutput:
 
         Args:
             path: The path of the file.
-            file: The file, open for appending and without a buffer.
+            file: The file, open for appending; its buffer is not used.
             row_format: The layout of rows in the file.
             journal: The job's journal.
         """
@@ -79,12 +84,20 @@ class FileOutput:
         self.file = file
         self.row_format = row_format
         self.journal = journal
+        self.input_check = journal.input_check
         self.finished_numbers = RowNumberSet()
         self.n_errors = 0
         self.size = 0
         for entry in journal.entries(os.fstat(file.fileno()).st_size):
+            journal.check_entry(entry, self.finished_numbers, self.size + entry.n_rows)  # a row has at least one byte
             self._count(entry)
             self.size = entry.end
+        self.crc = _crc_of_start(path, self.size)
+        if self.size and journal.output_crc not in (None, self.crc):
+            raise GPT2Error(
+                f"{printable_name(path)} has changed since the job wrote it, or {printable_name(journal.path)} is the "
+                f"journal of another job; {RESTART_ADVICE}"
+            )
         self.reorder_buffer = ReorderBuffer(self.finished_numbers.below)
         if not self.size:
             self._append(row_format.header)
@@ -99,7 +112,7 @@ class FileOutput:
             end += len(encoded)
             entries.append(JournalEntry(each.row.number, 1, bool(each.error), end))
         self._append(b"".join(encoded for _, encoded in encoded_rows))
-        self.journal.add(entries)
+        self.journal.add(entries, self.crc)
         for entry in entries:
             self._count(entry)
 
@@ -111,12 +124,13 @@ class FileOutput:
         """Wait until the file is on the disk, and compact the journal."""
         with _reporting_write_errors(self.path):
             os.fsync(self.file.fileno())
-        self.journal.compact(self.finished_numbers, self.n_errors, self.size)
+        self.journal.compact(self.finished_numbers, self.n_errors, self.size, self.crc)
 
     def _append(self, data: bytes) -> None:
         with _reporting_write_errors(self.path):
             append_at(self.file, self.size, data)
         self.size += len(data)
+        self.crc = zlib.crc32(data, self.crc)
 
 
 class ParquetOutput:
@@ -126,11 +140,13 @@ class ParquetOutput:
         """Resume the output after the last entry of the journal, and remove the files without an entry."""
         self.folder = folder
         self.journal = journal
+        self.input_check = journal.input_check
         self.finished_numbers = RowNumberSet()
         self.n_errors = 0
         self.n_parts = 0
         parts = sorted(folder.glob("part-*.parquet"))
         for entry in journal.entries(len(parts)):
+            journal.check_entry(entry, self.finished_numbers, self.n_parts + 1)
             self._count(entry)
         for path in parts[self.n_parts :]:
             path.unlink()  # the rows of a file without an entry are generated again
@@ -185,6 +201,7 @@ class StreamOutput:
         """
         self.file = file
         self.row_format = row_format
+        self.input_check = InputCheck()
         self.finished_numbers = RowNumberSet()
         self.n_errors = 0
         self.reorder_buffer = ReorderBuffer(0)
@@ -202,6 +219,16 @@ class StreamOutput:
     def close(self) -> None:
         """Flush the stream."""
         self.file.flush()
+
+
+def _crc_of_start(path: Path, size: int) -> int:
+    """Return the CRC-32 of the first `size` bytes of a file."""
+    crc = 0
+    with reporting_read_errors(path), path.open("rb") as file:
+        while size and (data := file.read(min(BYTES_PER_READ, size))):
+            crc = zlib.crc32(data, crc)
+            size -= len(data)
+    return crc
 
 
 @contextlib.contextmanager
@@ -231,5 +258,10 @@ def open_output(path: Path, row_format: file_formats.RowFormat | None, journal: 
         return
     with contextlib.ExitStack() as stack:
         with _reporting_write_errors(path):
-            file = stack.enter_context(path.open("ab", buffering=0))
+            file = stack.enter_context(open_exclusive(path))  # a hard link has a journal of its own
+        if os.fstat(file.fileno()).st_nlink > 1:
+            raise GPT2Error(
+                f"{printable_name(path)} has another name (a hard link), under which another job could write to it; "
+                "remove the other name, or give the name of a new file"
+            )
         yield FileOutput(path, file, row_format, journal)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2.bulk import cluster, file_formats, job, journal, output, parquet_rows, processes
 from gpt2.bulk import source as sources
 from gpt2.bulk.batch_worker import BatchWorker
+from gpt2.bulk.weights_identity import weights_identity
 from gpt2.bulk.workers import InProcessExecutor, WorkerConfig, WorkerExecutor
 from gpt2.cli.command import print_error_line
 from gpt2.cli.models import ModelChoice
@@ -58,7 +59,7 @@ def open_prompts(
 
 @contextlib.contextmanager
 def open_output(
-    path: str, source: PromptSource, directory: ModelDir, settings: Mapping[str, Any]
+    path: str, source: PromptSource, directory: ModelDir, vocabulary: Vocabulary, settings: Mapping[str, Any]
 ) -> Iterator[tuple[JobOutput, int]]:
     """Yield the output of a new or a resumed job, and the job's seed.
 
@@ -66,6 +67,7 @@ def open_output(
         path: The path of the output, or "-" for stdout.
         source: The prompts.
         directory: The model's directory; some formats of the output contain its name.
+        vocabulary: The model's vocabulary.
         settings: Everything that the output depends on, by the flags' names. If `seed` is None, the resumed job's seed
             is used, or a new one.
 
@@ -77,23 +79,32 @@ def open_output(
     delimiter = settings["delimiter"]
     seed = secrets.randbits(32) if settings["seed"] is None else settings["seed"]
     expanded = expand_path(path)
-    # Parquet has no row format, because it is written into a folder.
-    file_form = None if form == file_formats.PARQUET else file_formats.row_format(form, directory.path.name, delimiter)
-    if file_form is None:
+    is_folder = form == file_formats.PARQUET
+    if is_folder:
         parquet_rows.import_parquet()
     if delimiter is not None and file_formats.TEXT not in (form, source.file_format):
         raise UsageError("delimiter is for text files, and neither the prompts nor the output is one; leave it out")
-    if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and file_form is not None):
-        if file_form is None:
+    if path == STDIN_OR_STDOUT or (expanded.exists() and not expanded.is_file() and not is_folder):
+        if is_folder:
             raise UsageError("Parquet cannot be written to stdout; out must be the path of a folder")
         with contextlib.nullcontext(sys.stdout.buffer) if path == STDIN_OR_STDOUT else expanded.open("wb") as file:
-            yield output.StreamOutput(file, file_form), seed
+            yield output.StreamOutput(file, file_formats.row_format(form, directory.path.name, delimiter)), seed
         return
+    given = expanded
+    expanded = job.find_output(given)
+    journal.adopt_journal(given, expanded)
     with journal.open_journal(expanded) as job_journal:
+        job.check_journal(job_journal)
         if settings["seed"] is None and job_journal.settings is not None:
-            seed = int(job_journal.settings.get("seed", seed))
-        job.start(job_journal, expanded, {**settings, "seed": seed}, source)
+            seed = job_journal.settings[job.SEED_KEY]
+        identity = {job.SEED_KEY: seed, job.WEIGHTS_KEY: weights_identity(directory, vocabulary)}
+        job.start(job_journal, expanded, {**settings, **identity}, source)
+        assert job_journal.settings is not None
+        name = job_journal.settings[job.MODEL_KEY][0]  # a copy of the model may have another name
+        # Parquet has no row format, because it is written into a folder.
+        file_form = None if is_folder else file_formats.row_format(form, name, delimiter)
         with output.open_output(expanded, file_form, job_journal) as job_output:
+            job.warn_if_outdated(job_journal)
             yield job_output, seed
 
 

@@ -140,12 +140,12 @@ def generate(flags: GenerateFlags) -> None:
     out_form = file_formats.choose_format(flags.out_form, flags.out)
     settings = _settings(flags, source, out_form, directory)
     with contextlib.ExitStack() as stack:
-        output, seed = stack.enter_context(bulk_job.open_output(flags.out, source, directory, settings))
+        output, seed = stack.enter_context(bulk_job.open_output(flags.out, source, directory, vocabulary, settings))
         request = dataclasses.replace(request, seed=seed)
         column = flags.column or "prompt"
         defaults = RowDefaults(request, flags.n, flags.logprobs, column, flags.template, flags.id_column)
         progress = SourceProgress()
-        queue = RowQueue(job.read_rows(source, defaults, progress), output.finished_numbers)
+        queue = RowQueue(job.read_rows(source, defaults, progress, output), output.finished_numbers)
         queue.fill()  # reports errors of the input before the model is loaded
         executor = stack.enter_context(
             bulk_job.start_executor(choice, directory, vocabulary, flags.batch_size, flags.processes, flags.ray)

@@ -82,6 +82,13 @@ class StoredTensor(NamedTuple):
         return f"{files.file_fingerprint(self.storage.path)} {self!r}"
 
     @property
+    def checksum(self) -> str | None:
+        """A checksum of its numbers that the file contains (see `formats.weights.Weight`); None if there is none."""
+        if self.storage.crc is None:
+            return None
+        return f"{self.dtype} {self.storage.count} crc32 {self.storage.crc:x} {self.offset} {self.shape} {self.strides}"
+
+    @property
     def is_contiguous(self) -> bool:
         """Return whether its numbers are adjacent and in order in the file."""
         dimensions = zip(self.shape, self.strides, contiguous_strides(self.shape))

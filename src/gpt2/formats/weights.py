@@ -40,6 +40,8 @@ class Weight(NamedTuple):
         identity: An identifier of the numbers: weights with equal identities have equal numbers. None if unknown.
         path: The file that holds the weight; None if it is in memory.
         file_name: The weight's name in the file, for error messages.
+        checksum: A checksum of the numbers that the file contains; None if it contains none. A copy of the file has
+            the same one.
     """
 
     shape: tuple[int, ...]
@@ -48,6 +50,7 @@ class Weight(NamedTuple):
     identity: str | None = None
     path: Path | None = None
     file_name: str = "a weight"
+    checksum: str | None = None
 
     @property
     def title(self) -> str:

@@ -183,7 +183,8 @@ def _make_weight(path: Path, name: str, file_name: str, tensor: StoredTensor, sh
         raise GPT2Error(
             f"{path}: {tensor_name(name)} is {tensor.dtype}, but weights must be one of {', '.join(FLOATS)}"
         )
-    return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity, tensor.storage.path, file_name)
+    path = tensor.storage.path
+    return Weight(shape, checkpoint.layout(name), tensor.pieces, tensor.identity, path, file_name, tensor.checksum)
 
 
 def _read_tensors(path: Path) -> dict[str, StoredTensor]:

@@ -69,7 +69,8 @@ class Checkpoint:
         """Return a float32 variable with the shape in the index and no layout."""
         entry = self.entries[name]
         path = data_file(self.prefix, entry.shard, self.shards)
-        return Weight(entry.shape, None, lambda: self._pieces(name), f"{entry.dtype} crc32c {entry.crc:x}", path, name)
+        checksum = f"{entry.dtype} crc32c {entry.crc:x}"
+        return Weight(entry.shape, None, lambda: self._pieces(name), checksum, path, name, checksum)
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         entry = self.entries[name]

@@ -174,4 +174,4 @@ def _make_weight(path: Path, name: str, tensor: Any, shape: tuple[int, ...], lay
         raise GPT2Error(f"{path}: {name} is not a tensor of floating-point numbers")
     if tensor.shape != shape:
         raise GPT2Error(f"{path}: {name} has the shape {list(tensor.shape)}, but {PARAMS_FILE} needs {list(shape)}")
-    return Weight(shape, layout, tensor.pieces, tensor.identity, path, name)
+    return Weight(shape, layout, tensor.pieces, tensor.identity, path, name, tensor.checksum)
