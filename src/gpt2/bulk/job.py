@@ -71,6 +71,11 @@ def find_output(path: Path) -> Path:
     return path if real == Path(os.path.abspath(path)) else real
 
 
+def has_rows(out: Path) -> bool:
+    """Return whether an output exists and is not empty."""
+    return out.exists() and (any(out.iterdir()) if out.is_dir() else out.stat().st_size > 0)
+
+
 def start(journal: Journal, out: Path, settings: Mapping[str, Any], source: PromptSource) -> None:
     """Record the settings of a new job, or check that a resumed job has the same settings.
 
@@ -84,8 +89,7 @@ def start(journal: Journal, out: Path, settings: Mapping[str, Any], source: Prom
         UsageError: The resumed job has other settings or another input, or the output belongs to no job.
         DamagedFileError: The journal is damaged.
     """
-    has_output = out.exists() and (any(out.iterdir()) if out.is_dir() else out.stat().st_size > 0)
-    if not has_output:
+    if not has_rows(out):
         journal.start(settings)
     elif journal.is_empty:
         journal.path.unlink()

@@ -69,13 +69,13 @@ class JournalEntry(NamedTuple):
     end: int
 
 
-class Batch(NamedTuple):
+class EntryGroup(NamedTuple):
     """Entries that were written together.
 
     Attributes:
         entries: The entries.
         seal: The values of `JournalEntry` of the seal; None for an entry of an older version.
-        size: Size of the journal up to the end of the batch in bytes.
+        size: Size of the journal up to the end of the group in bytes.
         crc: CRC-32 of the journal up to there.
     """
 
@@ -164,6 +164,9 @@ class Journal:
     def entries(self, output_end: int) -> Iterator[JournalEntry]:
         """Yield the entries of the pieces that the output still has; later entries are dropped.
 
+        The input is compared up to the last seal all the same, so that the journal of another job is not taken for the
+        journal of an output that has become shorter.
+
         Args:
             output_end: Present end of the output, see `JournalEntry.end`.
 
@@ -172,20 +175,20 @@ class Journal:
         """
         self.size = self.entries_start
         self.crc = self.settings_crc
-        for entries, seal, size, crc in self._batches():
-            if any(entry.end > output_end for entry in entries):
-                return
-            self.size = size
-            self.crc = crc
+        is_dropped = False
+        for entries, seal, size, crc in self._groups():
+            is_dropped = is_dropped or any(entry.end > output_end for entry in entries)
             if seal is not None:
                 self.input_check.expected_rows = seal.first_row
                 self.input_check.expected_crc = seal.n_errors
-                self.output_crc = seal.end >> 32
-            else:
-                self.output_crc = None
+            if is_dropped:
+                continue
+            self.size = size
+            self.crc = crc
+            self.output_crc = None if seal is None else seal.end >> 32
             yield from entries
 
-    def _batches(self) -> Iterator[Batch]:
+    def _groups(self) -> Iterator[EntryGroup]:
         position = self.entries_start
         crc = self.settings_crc
         entries: list[JournalEntry] = []
@@ -202,7 +205,7 @@ class Journal:
             else:
                 self._check_seal(entry, crc)
                 crc = zlib.crc32(data, crc)
-            yield Batch(entries, None if entry.n_rows else entry, position, crc)
+            yield EntryGroup(entries, None if entry.n_rows else entry, position, crc)
             entries = []
 
     def _packed_entries(self) -> Iterator[bytes]:

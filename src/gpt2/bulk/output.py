@@ -72,7 +72,7 @@ class FileOutput:
     """A file to which rows are appended; see `JobOutput`."""
 
     def __init__(self, path: Path, file: IO[bytes], row_format: file_formats.RowFormat, journal: Journal) -> None:
-        """Resume the output after the last entry of the journal.
+        """Resume the output after the last entry of the journal; the file is not changed before rows are added.
 
         Args:
             path: The path of the file.
@@ -99,11 +99,10 @@ class FileOutput:
                 f"journal of another job; {RESTART_ADVICE}"
             )
         self.reorder_buffer = ReorderBuffer(self.finished_numbers.below)
-        if not self.size:
-            self._append(row_format.header)
 
     def add(self, finished: Sequence[FinishedRow]) -> None:
         """Append rows and record them in the journal; see `JobOutput`."""
+        self._write_header()
         ready = self.reorder_buffer.add(finished) if self.row_format.is_ordered else finished
         encoded_rows = [file_formats.encode_row(self.row_format.encode, each) for each in ready]
         entries = []
@@ -120,8 +119,13 @@ class FileOutput:
         self.finished_numbers.add(entry.first_row, entry.n_rows)
         self.n_errors += entry.n_errors
 
+    def _write_header(self) -> None:
+        if not self.size:
+            self._append(self.row_format.header)
+
     def close(self) -> None:
         """Wait until the file is on the disk, and compact the journal."""
+        self._write_header()
         with _reporting_write_errors(self.path):
             os.fsync(self.file.fileno())
         self.journal.compact(self.finished_numbers, self.n_errors, self.size, self.crc)
@@ -137,7 +141,7 @@ class ParquetOutput:
     """A folder of Parquet files, each of which is complete or does not exist; see `JobOutput`."""
 
     def __init__(self, folder: Path, journal: Journal) -> None:
-        """Resume the output after the last entry of the journal, and remove the files without an entry."""
+        """Resume the output after the last entry of the journal; no file is changed before rows are written."""
         self.folder = folder
         self.journal = journal
         self.input_check = journal.input_check
@@ -148,8 +152,7 @@ class ParquetOutput:
         for entry in journal.entries(len(parts)):
             journal.check_entry(entry, self.finished_numbers, self.n_parts + 1)
             self._count(entry)
-        for path in parts[self.n_parts :]:
-            path.unlink()  # the rows of a file without an entry are generated again
+        self.unrecorded = parts[self.n_parts :]
         self.reorder_buffer = ReorderBuffer(self.finished_numbers.below)
         self.ready: list[FinishedRow] = []
 
@@ -161,6 +164,7 @@ class ParquetOutput:
 
     def close(self) -> None:
         """Write the remaining rows, and compact the journal."""
+        self._remove_unrecorded()
         if self.ready:
             self._write_part(len(self.ready))
         self.journal.compact(self.finished_numbers, self.n_errors, self.n_parts)
@@ -170,6 +174,7 @@ class ParquetOutput:
         import pyarrow
         from pyarrow import parquet
 
+        self._remove_unrecorded()
         encoded_rows = [file_formats.encode_row(file_formats.row_cells, each) for each in self.ready[:n_rows]]
         rows = [cells for _, row in encoded_rows for cells in row]
         arrow_types = {str: pyarrow.string(), int: pyarrow.uint64()}
@@ -182,6 +187,12 @@ class ParquetOutput:
         self.journal.add([entry])
         self._count(entry)
         del self.ready[:n_rows]
+
+    def _remove_unrecorded(self) -> None:
+        """Remove the files without an entry, whose rows are generated again."""
+        for path in self.unrecorded:
+            path.unlink(missing_ok=True)
+        self.unrecorded = []
 
     def _count(self, entry: JournalEntry) -> None:
         self.finished_numbers.add(entry.first_row, entry.n_rows)

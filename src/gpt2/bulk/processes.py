@@ -43,7 +43,8 @@ class WorkerProcess:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[descriptor])
         self.connection = Connection(parent_socket.detach())
         self.is_ready = False
-        self.connection.send(config)
+        with contextlib.suppress(OSError):  # `receive` reports a dead process
+            self.connection.send(config)
 
     def kill(self) -> None:
         """Kill the process and wait for its end."""

@@ -7,6 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2.bulk import cluster, file_formats, job, journal, output, parquet_rows, processes
@@ -93,7 +94,7 @@ def open_output(
     given = expanded
     expanded = job.find_output(given)
     journal.adopt_journal(given, expanded)
-    with journal.open_journal(expanded) as job_journal:
+    with _removing_unstarted(expanded), journal.open_journal(expanded) as job_journal:
         job.check_journal(job_journal)
         if settings["seed"] is None and job_journal.settings is not None:
             seed = job_journal.settings[job.SEED_KEY]
@@ -106,6 +107,23 @@ def open_output(
         with output.open_output(expanded, file_form, job_journal) as job_output:
             job.warn_if_outdated(job_journal)
             yield job_output, seed
+
+
+@contextlib.contextmanager
+def _removing_unstarted(out: Path) -> Iterator[None]:
+    """If the block fails before the first row is written, remove the new output and its journal.
+
+    Otherwise the corrected command would be taken for a resumed job with other settings.
+    """
+    paths = [out, journal.journal_path(out)]
+    is_new = not any(path.exists() for path in paths)
+    try:
+        yield
+    except GPT2Error:
+        if is_new and not job.has_rows(out):
+            for path in paths:
+                path.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
