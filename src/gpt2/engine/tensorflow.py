@@ -17,7 +17,7 @@ from gpt2 import devices, model
 from gpt2.engine.backend import Logits, RandomWordsRequest, Segment, checked_logits
 from gpt2.engine.kv_cache import BLOCK_SLOTS, BlockPool, blocks_for
 from gpt2.engine.quantize import bfloat16_overflow, to_int8
-from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, nest
+from gpt2.formats.weights import LM_HEAD, WTE, Layout, Weight, Weights, is_moderate, nest
 from gpt2.hparams import HParams
 from gpt2.request import DEFAULT_PRECISION, FLOAT32, INT8
 
@@ -309,7 +309,7 @@ def _as_tensor(name: str, weight: Weight, precision: str) -> tf.Tensor | model.N
     if weight.layout is None or precision == FLOAT32:
         layout = Layout.OUT_IN if name in (WTE, LM_HEAD) else Layout.IN_OUT
         return tf.constant(weight.array() if weight.layout in (None, layout) else weight.array().T)
-    rows = weight.pieces() if weight.layout is Layout.OUT_IN else [weight.array().T]
+    rows = weight.unchecked_pieces() if weight.layout is Layout.OUT_IN else [weight.unchecked_array().T]
     parts = [_narrow(weight, part, precision) for part in rows]
     return parts[0] if len(parts) == 1 else model.NarrowMatrix(*(tf.concat(column, axis=0) for column in zip(*parts)))
 
@@ -318,11 +318,14 @@ def _narrow(weight: Weight, w: np.ndarray, precision: str) -> model.NarrowMatrix
     """Return rows w [O, I] float32 of a weight in a narrow type, each row with its own scale.
 
     Raises:
-        GPT2Error: A number is too large for the type.
+        GPT2Error: A number is NaN, infinite or too large for the type.
     """
+    is_checked = is_moderate(w.T if weight.layout is Layout.IN_OUT else w)  # in the order of the memory
+    if not is_checked:
+        weight.check_finite(w)
     if precision == INT8:
         return model.NarrowMatrix(*map(tf.constant, to_int8(w)))
     narrow = tf.cast(w, precision)
-    if not tf.reduce_all(tf.math.is_finite(narrow)):
+    if not is_checked and not tf.reduce_all(tf.math.is_finite(narrow)):
         raise bfloat16_overflow(weight, w)
     return model.NarrowMatrix(narrow, tf.ones([len(w)]))

@@ -33,6 +33,7 @@ class Checkpoint:
         prefix: The path of the checkpoint's files without their suffixes.
         shards: The number of data files.
         entries: The index entry of each variable by its name.
+        data_files: The paths of the data files that have been used, by their numbers.
     """
 
     def __init__(self, prefix: Path) -> None:
@@ -46,6 +47,7 @@ class Checkpoint:
         """
         self.prefix = prefix
         self.shards, self.entries = read_index(index_file(prefix))
+        self.data_files: dict[int, Path] = {}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -68,15 +70,21 @@ class Checkpoint:
     def weight(self, name: str) -> Weight:
         """Return a float32 variable with the shape in the index and no layout."""
         entry = self.entries[name]
-        path = data_file(self.prefix, entry.shard, self.shards)
+        path = self._data_file(entry.shard)
         checksum = f"{entry.dtype} crc32c {entry.crc:x}"
         return Weight(entry.shape, None, lambda: self._pieces(name), checksum, path, name, checksum)
+
+    def _data_file(self, shard: int) -> Path:
+        """Return the path of a data file, built once, because building it for each variable would slow loading down."""
+        if shard not in self.data_files:
+            self.data_files[shard] = data_file(self.prefix, shard, self.shards)
+        return self.data_files[shard]
 
     def _pieces(self, name: str) -> Iterator[np.ndarray]:
         entry = self.entries[name]
         if entry.dtype != FLOAT32:
             raise GPT2Error(f"{self.prefix}: {name} is {entry.dtype}, but OpenAI's layout holds {FLOAT32}")
-        return read_pieces(data_file(self.prefix, entry.shard, self.shards), name, entry)
+        return read_pieces(self._data_file(entry.shard), name, entry)
 
 
 def read_pieces(path: Path, name: str, entry: IndexEntry) -> Iterator[np.ndarray]:
@@ -167,6 +175,7 @@ def check_variables(entries: Mapping[str, IndexEntry], hparams: HParams, prefix:
 
     Args:
         entries: The index entry of each variable by its name.
+        data_files: The paths of the data files that have been used, by their numbers.
         hparams: The model's hyperparameters.
         prefix: The path of the checkpoint, for messages.
 
