@@ -105,7 +105,14 @@ class RawRow:
             swallowed = f", so the row includes all lines up to {self.last_line}" if has_more_lines else ""
             return f"the quotation mark that opens in line {self.unclosed_line} is never closed{swallowed}; close it"
         error = row_fields.length_error(self.n_characters)
-        return error and f"{error} (lines {self.first_line} to {self.last_line}); {QUOTING_ADVICE}"
+        return error and f"{error} ({self.lines}); {QUOTING_ADVICE}"
+
+    @property
+    def lines(self) -> str:
+        """The numbers of its lines, for messages."""
+        if self.last_line == self.first_line:
+            return f"line {self.first_line}"
+        return f"lines {self.first_line} to {self.last_line}"
 
 
 def split_rows(pieces: Iterable[str]) -> Iterator[RawRow]:
@@ -222,7 +229,7 @@ def _parse_row(raw: RawRow) -> tuple[list[str], str]:
             return next(csv.reader(raw.pieces, strict=True), []), ""
         error = raw.error
     except csv.Error as problem:
-        error = f"not csv in line {raw.first_line}: {problem}; {QUOTING_ADVICE}, which is written twice"
+        error = f"not csv in {raw.lines}: {problem}; {QUOTING_ADVICE}, which is written twice"
     try:
         return next(csv.reader(raw.pieces[:1]), []), error
     except csv.Error:
