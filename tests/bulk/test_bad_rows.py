@@ -38,6 +38,7 @@ BAD_VALUES = {
     "top_k": INTEGERS,
     "logprobs": INTEGERS,
     "n": [*INTEGERS, "0", DIGITS_400],
+    "sample": INTEGERS,
     "seed": [*(value for value in INTEGERS if value != "-1"), DIGITS_400, str(2**64)],
     **dict.fromkeys(
         ["temperature", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"], NUMBERS

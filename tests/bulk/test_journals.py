@@ -165,6 +165,22 @@ def test_a_row_far_behind_the_start_is_compared(folder, capsys):
     check_rejected(folder, capsys, "is not the input", 2, prompts="in.jsonl", out="out2.jsonl")
 
 
+@pytest.mark.parametrize(
+    "name, first, changed",
+    [
+        ("in.jsonl", '{"prompt": "abc"', '{"prompt": "xyz"'),
+        ("in.jsonl", "[1]", "[2]"),
+        ("in.csv", "id,prompt\n7", "id,prompt\n8"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_compared(folder, capsys, name, first, changed):
+    end = "\n" + ('{"prompt": "the cat"}' if name == "in.jsonl" else "8,the cat") + "\n"
+    (folder / name).write_text(first + end)
+    assert generate(folder, prompts=name, out="out2.jsonl") == 1
+    (folder / name).write_text(changed + end)
+    check_rejected(folder, capsys, "is not the input", 2, prompts=name, out="out2.jsonl")
+
+
 def test_a_completed_last_line_is_a_changed_row(folder, capsys):
     (folder / "in.txt").write_text(PROMPTS.removesuffix("\n"))
     assert generate(folder) == 0  # the rows are the same

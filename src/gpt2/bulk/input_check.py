@@ -55,7 +55,8 @@ class InputCheck:
             raise UsageError(self.problem)
 
     def _add(self, record: InputRecord) -> None:
-        row = (record.number, dict(record.values), record.has_settings, record.error)
+        # Not the error itself, whose words may change with Python's version.
+        row = (record.number, dict(record.values), record.has_settings, record.content)
         try:
             content = ascii(row)  # does not depend on the locale or on Python's version of Unicode
         except RecursionError:  # the parser can read a little deeper nesting

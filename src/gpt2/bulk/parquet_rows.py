@@ -55,7 +55,7 @@ def read_parquet(
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
                 for cells, error in _read_cells(batch):
                     values = columns.values(cells)
-                    yield RowFields(values, repr(values), error=error)
+                    yield RowFields(values, repr(values) if error else "", error=error)
     except pyarrow.ArrowException as error:
         raise GPT2Error(f"{printable_name(path)} cannot be read: {error}") from error
 

@@ -22,7 +22,7 @@ class RowFields:
 
     Attributes:
         values: The values by the names of the columns; as many as could be read if there is an error.
-        content: The whole row, as a text from which a checksum of the input is computed.
+        content: The whole row as text; it counts in the checksum of the input if the row could not be read.
         has_settings: Whether the values may include settings, as rows of JSON lines may.
         error: Reason why the row could not be read.
     """

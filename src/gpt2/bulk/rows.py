@@ -47,12 +47,14 @@ class InputRecord(NamedTuple):
         values: The row's values by the names of the columns.
         has_settings: Whether the values may include settings, as rows of JSON lines may.
         error: Reason why the row could not be read.
+        content: The whole row as text if there is an error, else an empty string.
     """
 
     number: int
     values: Mapping[str, Any]
     has_settings: bool = False
     error: str = ""
+    content: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +214,10 @@ def _parse_requests(
     if logprobs is not None:
         request = dataclasses.replace(request, logprobs=max(1, require_integer("logprobs", logprobs)))
     has_seed = "seed" in settings
-    first_sample = settings.get("sample", 0) if has_seed else number
+    own_sample = settings.get("sample", 0)
+    require_integer("sample", own_sample)
+    first_sample = own_sample if has_seed else number
     step = 1 if has_seed else SAMPLE_STEP
-    require_integer("sample", first_sample)
     for index in range(n_texts):
         yield dataclasses.replace(request, prompt=prompts[index // n], sample=first_sample + step * index)
 

@@ -114,7 +114,8 @@ def read_records(source: PromptSource, progress: SourceProgress) -> Iterator[Inp
     rows = _read_parquet(source, progress) if source.file_format == PARQUET else _read_text_file(source, progress)
     for number, fields in enumerate(rows):
         progress.rows = number + 1
-        yield InputRecord(number, fields.values, fields.has_settings, fields.error)
+        content = fields.content if fields.error else ""
+        yield InputRecord(number, fields.values, fields.has_settings, fields.error, content)
     progress.share = lambda: 1.0
 
 
