@@ -52,7 +52,7 @@ def test_without_tensorflow_a_driver_is_ignored(native, monkeypatch, tiny_dir):
 
 def test_with_neither_a_compiler_nor_tensorflow_both_are_named(monkeypatch, tiny_dir):
     def no_library(*_):
-        raise build.NoLibraryError(build.NO_COMPILER)
+        raise build.NoLibraryError("there is no C++ compiler; install one with: pip install ziglang")
 
     def no_tensorflow(*_, **__):
         raise ModuleNotFoundError("no module", name="tensorflow")
