@@ -57,7 +57,7 @@ def start_tensorflow(
             operation.
         return_memory: Whether freed memory is returned to the system. TensorFlow's CPU allocator retains it. The
             system's allocator returns it, but makes large matrix products in TensorFlow 15 to 20% slower.
-        notify: Called with START_NOTE, unless TensorFlow is imported already.
+        notify: Called with START_NOTE, unless TensorFlow is imported already or is not installed.
 
     Returns:
         The name of the device that computes, such as "CPU".
@@ -67,7 +67,7 @@ def start_tensorflow(
         GPT2Error: The processor is too old for TensorFlow.
     """
     devices.check_threads(threads)
-    if "tensorflow" not in sys.modules:
+    if "tensorflow" not in sys.modules and is_tensorflow_installed():
         notify(START_NOTE)
     if return_memory:
         os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
