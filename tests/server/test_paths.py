@@ -70,3 +70,4 @@ def test_a_wrong_method_gets_the_allowed_ones(local_client, method, path, allowe
 def test_health(local_client):
     for path in ("/health", "/healthz"):
         assert local_client.get(path).json() == {"status": "ok"}
+        assert local_client.head(path).status_code == 200

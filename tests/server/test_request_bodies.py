@@ -108,6 +108,9 @@ def test_numbers_without_limit_are_rejected_by_name(local_client, name, number):
         ('{"temperature": false}', "temperature must be a number, not false"),
         ('{"logit_bias": {"5": false}}', "must be a number, not false"),
         ('{"seed": 1e30}', "seed: "),
+        ('{"seed": 18446744073709551616}', "seed must be from -9223372036854775808 to 18446744073709551615, not 1844"),
+        ('{"seed": -9223372036854775809}', "seed must be from -9223372036854775808 to 18446744073709551615, not -922"),
+        ('{"prompt": "a\nb"}', "it is not JSON: Invalid control character at line 1, column 14"),
     ],
 )
 def test_other_wrong_numbers(local_client, body, message):

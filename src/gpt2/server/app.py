@@ -148,6 +148,7 @@ def _add_utility_routes(app: FastAPI, api: UtilityApi) -> None:
     app.add_api_route("/detokenize", api.detokenize, methods=["POST"], response_model=schema.DetokenizeResponse)
     for path in HEALTH_PATHS:
         app.add_api_route(path, api.healthz, methods=["GET"])
+        app.add_api_route(path, api.healthz, methods=["HEAD"], include_in_schema=False)  # monitors use it
     app.add_api_route("/metrics", api.prometheus, methods=["GET"], include_in_schema=False)
 
 

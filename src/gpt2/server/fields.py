@@ -20,11 +20,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from gpt2.request import SEED_LIMIT
 from gpt2.server.errors import describe
 
 MAX_PROMPTS = 128  # in one request
 MAX_STOP_STRINGS = 64
 MAX_BIASES = 1 << 16  # tokens with a bias
+MIN_SEED = -(2**63)  # clients send seeds of 64 bits, with or without a sign
 CUSTOM_ERROR = "gpt2"  # the type of errors whose message needs no addition
 
 
@@ -129,6 +131,13 @@ def _reduce_to_wrong_bias(biases: Any) -> Any:
     return biases
 
 
+def _check_seed(seed: int) -> int:
+    """Check the range of a seed, whose limits pydantic would round to floats in its message."""
+    if not MIN_SEED <= seed < SEED_LIMIT:
+        raise _field_error(f"must be from {MIN_SEED} to {SEED_LIMIT - 1}, not {describe(seed)}")
+    return seed
+
+
 Text = Annotated[str, Field(strict=True)]
 TokenIds = Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(fail_fast=True, min_length=1)]
 Prompts = Annotated[
@@ -149,6 +158,7 @@ StopField = Annotated[
     AfterValidator(_without_empty_strings),
 ]
 Integer = Annotated[int, BeforeValidator(_reject_boolean)]
+Seed = Annotated[Integer, AfterValidator(_check_seed)]
 Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_reject_boolean)]
 Bias = Annotated[Number, Field(ge=-100, le=100)]
 BIAS_VALIDATOR: TypeAdapter[float] = TypeAdapter(Bias)

@@ -115,7 +115,8 @@ def parse_json(body: bytes) -> Any:
         value = json.loads(text, parse_int=_parse_integer)
         return _replace_surrogates(value) if SURROGATE_ESCAPE.search(text) else value
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        message = error.msg.removesuffix(" at")
+        raise ValueError(f"it is not JSON: {message} at line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("its lists and objects are nested too deeply") from error
 

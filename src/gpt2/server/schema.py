@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from gpt2.server.fields import Biases, IdsToDecode, Integer, Number, Prompts, StopField, Text
+from gpt2.server.fields import Biases, IdsToDecode, Integer, Number, Prompts, Seed, StopField, Text
 
 MAX_CHOICES = 128  # texts that are generated for one request
 MAX_LOGPROBS = 20  # most likely tokens that are listed for each token
@@ -54,9 +54,7 @@ class CompletionRequest(BaseModel):
     presence_penalty: Number | None = Field(None, ge=-2, le=2)
     frequency_penalty: Number | None = Field(None, ge=-2, le=2)
     logit_bias: Biases | None = None
-    seed: Integer | None = Field(
-        None, ge=-(2**63), lt=2**64, description="the same seed gives the same text, regardless of other requests"
-    )
+    seed: Seed | None = Field(None, description="the same seed gives the same text, regardless of other requests")
     user: str | None = None
     top_k: Integer | None = Field(None, ge=-1, description="an extension; 0 and -1 are off")
     min_p: Number | None = Field(None, ge=0, le=1, description="an extension; 0 is off")
