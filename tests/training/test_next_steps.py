@@ -119,6 +119,7 @@ def test_script_commands_are_relative_below_the_working_directory(monkeypatch, t
     assert shlex.split(installation.script_command("train.py"))[1:] == ["train.py"]
     monkeypatch.chdir(installation.CHECKOUT.parent)
     assert shlex.split(installation.script_command("train.py"))[1:] == [f"{installation.CHECKOUT.name}/train.py"]
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shlex.split(installation.script_command("train.py"))[0] == sys.executable
 
