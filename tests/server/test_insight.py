@@ -143,7 +143,7 @@ def test_a_text_that_would_take_minutes_is_rejected_with_the_allowed_length(clie
 
 
 def test_unused_weights_are_dropped(model, tiny_dir, monkeypatch):
-    monkeypatch.setattr(introspection, "KEEP_WEIGHTS_SECONDS", 0.05)
+    monkeypatch.setattr(introspection, "KEEP_WEIGHTS_SECONDS", 1)
     served = ServedModel("tiny", model, Scheduler(model), "float32", open_model_dir(tiny_dir))
     inspector = introspection.LayerInspector()
     inspector.pool.submit(inspector._inspect, served, [1, 2, 3]).result()
