@@ -1,6 +1,7 @@
 """Files that are not plain text are rejected before any work, and text that only looks like another format is not."""
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -87,6 +88,11 @@ CONTENTS = [
     (rb"{\rtf1\ansi hello}", "an RTF document"),
     (PDF, "a PDF"),
     (b"%PDF-1.4\n1 0 obj\n<< >>\nendobj\n", "a PDF"),
+    (codecs.BOM_UTF8 + PDF, "a PDF"),
+    (b"\r\n\n" + PDF, "a PDF"),
+    (codecs.BOM_UTF8 + rb" {\rtf1\ansi hello}", "an RTF document"),
+    (codecs.BOM_UTF8 + RANDOM_BYTES, "binary data"),
+    (codecs.BOM_UTF8 + zip_of("a.txt"), "a zip archive"),
     (b"PAR1\x15\x04\x15\x10", "a Parquet file"),
     (b"ARROW1\0\0\xff\xff", "an Arrow or Feather file"),
     (b"Obj\x01\x04\x14avro.codec", "an Avro or ORC file"),
@@ -139,6 +145,7 @@ LOOKALIKES = [
     "PK is a text that starts with PK\n",
     "A sentence about %PDF-1.7\n%PDF-1.4\n1 0 obj\n",
     "%PDF-1.4 is how a PDF starts.\n",
+    "\n%PDF-1.4 has 3 0 objects\n",
     '{"text": "in a .txt, JSON is text"}\n',
     "[1] A footnote, or a list\n",
     "PAR1 and GIF89a, BZh91AY&SY, RIFF, ID3, OggS\n",

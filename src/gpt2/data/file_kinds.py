@@ -62,12 +62,15 @@ def _count_control(data: bytes) -> int:
 
 
 def _is_pdf(start: bytes) -> bool:
-    """Return whether there is a PDF's header, and an object or the usual comment of bytes above 127 after it."""
-    return bool(re.match(rb"%PDF-\d\.\d\s", start) and re.search(rb"[\r\n]%[\x80-\xff]{3}|\s\d+ \d+ obj\b", start))
+    """Return whether there is a PDF's header, and an object or the usual comment of bytes above 127 after it.
+
+    Programs that open PDFs accept blank lines before the header.
+    """
+    return bool(re.match(rb"\s*%PDF-\d\.\d\s", start) and re.search(rb"[\r\n]%[\x80-\xff]{3}|\s\d+ \d+ obj\b", start))
 
 
 def _is_rtf(start: bytes) -> bool:
-    return bool(re.match(rb"\{\\rtf1?\\[a-z]", start))
+    return bool(re.match(rb"\s*\{\\rtf1?\\[a-z]", start))
 
 
 def _is_windows_program(start: bytes) -> bool:
@@ -257,7 +260,7 @@ def find_kind(path: Path, encoding: str) -> FileKind | None:
         GPT2Error: The file cannot be read.
     """
     with open_decompressed(path) as (_, data):
-        start = data.read(START_BYTES)
+        start = data.read(START_BYTES).removeprefix(codecs.BOM_UTF8)  # binary data may follow it as well
     name = path.name.lower().removesuffix(".gz")
     by_content = next((kind for kind in KINDS if kind.matches(start)), None)
     by_name = next((kind for kind in KINDS if name.endswith(kind.extensions)), None)
