@@ -12,8 +12,9 @@ from runs import QUICK, interrupt_after, losses
 import interactive_conditional_samples
 from gpt2 import installation, tensorflow_startup
 from gpt2.cli import command as cli
-from gpt2.cli.command_lines import as_arguments
+from gpt2.cli.command_lines import as_arguments, generate_command
 from gpt2.cli.parsing import parse
+from gpt2.formats.model_dir import find_model
 from gpt2.training.settings.settings import TrainingSettings
 from train import train
 
@@ -122,6 +123,19 @@ def test_script_commands_are_relative_below_the_working_directory(monkeypatch, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shlex.split(installation.script_command("train.py"))[0] == sys.executable
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_run_named_like_a_model_is_generated_with(monkeypatch, tmp_path, tiny_dir, has_scripts):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_dir, "runs/shakespeare")
+    monkeypatch.chdir("runs")  # with --checkpoint_dir . the path of the run is only its name
+    if not has_scripts:
+        monkeypatch.setattr(installation, "CHECKOUT", tmp_path)
+    run = Path("shakespeare")
+    line = shlex.split(generate_command(run))
+    name = line[-1] if has_scripts else line[1]
+    assert find_model(name).path.resolve() == run.resolve()
 
 
 @pytest.mark.parametrize("name", ["steps", "top_p", "csv_start", "multi_gpu", "from_scratch", "dataset", "clip_norm"])

@@ -17,6 +17,8 @@ EXAMPLE_PROMPT = "The"
 
 def generate_command(model: Path) -> str:
     """Return the command line that generates text with a model directory."""
+    if len(model.parts) == 1:
+        model = model.absolute()  # a model of this name in models/ would be used instead
     line = script_command(GENERATE_SCRIPT, *as_arguments({"model_name": model}))
     return line or shlex.join([INSTALLED_GENERATE_COMMAND, str(model), EXAMPLE_PROMPT])
 
