@@ -75,7 +75,7 @@ class RawRow:
         n_characters: Number of all its characters.
         first_line: The number of its first line, from 1.
         last_line: The number of the line at its end.
-        unclosed_line: The line in which a quoted cell starts that does not end; 0 if there is none.
+        unclosed_line: The line in which an unclosed quoted cell starts; 0 if all cells are closed.
         is_complete: Whether it ends with a line end.
     """
 
