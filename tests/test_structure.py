@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from code_lines import code_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
@@ -95,3 +96,20 @@ sys.exit("tensorflow" in sys.modules or "keras" in sys.modules)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith("tiny on CPU (float32, the native step), seed ")
+
+
+def test_code_lines_are_counted_without_blank_lines_comments_and_docstrings():
+    source = '''"""A module
+of two lines."""
+
+import os  # a comment
+
+# another
+def f(
+    x,
+):
+    """Return x."""
+    return """a
+b""" + x
+'''
+    assert code_lines(source) == len(["import", "def f(", "x,", "):", "return", "b"])
