@@ -30,8 +30,9 @@ serve: $(INSTALLED)
 		$(PIP) -r requirements-server.txt; }
 	$(BIN)/python scripts/serve.py --model_name shakespeare --open
 
+# Some images forbid bytecode files; without them, each command under test would compile all its modules again.
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(READY)
 	@echo "Installing what the slow tests need, from requirements-slow.txt (200 MB to download; a minute)"
