@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import gpt2
-from gpt2 import package_conflict
-from gpt2.data import workers
+from gpt2 import child_processes, package_conflict
 
 SOURCES = Path(__file__).parents[1] / "src"
 WARNING = re.compile("the old package gpt-2-simple is also installed, in .*: type pip uninstall gpt-2-simple, then ")
@@ -67,6 +66,6 @@ def test_programs_and_commands_warn_once_in_one_line(site_packages, arguments):
 
 
 def test_worker_processes_do_not_repeat_the_warning(site_packages):
-    command = workers.WORKER_PROGRAM.replace("run_worker()", "print(run_worker.__name__)")
+    command = child_processes.CHILD_PROGRAM.replace("run_child()", "print(run_child.__name__)")
     arguments = [*package_conflict.WITHOUT_WARNING, "-c", command, str(site_packages), *sys.path]
-    assert python(*arguments, first=site_packages) == ("run_worker\n", [])
+    assert python(*arguments, first=site_packages) == ("run_child\n", [])

@@ -8,6 +8,7 @@ import time
 import pytest
 from bulk_jobs import content, ragged, run, write_rows
 
+from gpt2 import child_processes
 from gpt2.bulk import processes, workers
 from gpt2.bulk.batch_worker import GeneratedText
 from gpt2.bulk.row_queue import RowNumberSet, RowQueue
@@ -122,7 +123,7 @@ def test_a_worker_that_cannot_load_says_why(job_dir, tiny_dir):
 
 
 def test_workers_that_die_again_and_again_end_the_job(tiny_dir, monkeypatch):
-    monkeypatch.setattr(processes, "WORKER_PROGRAM", "raise SystemExit(7)")
+    monkeypatch.setattr(child_processes, "CHILD_PROGRAM", "raise SystemExit(7)")
     config = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
     with (
         processes.ProcessGroup(config, 1) as group,
@@ -135,7 +136,7 @@ def test_no_process_survives_its_group(job_dir, tiny_dir):
     config = workers.WorkerConfig(str(tiny_dir), "float32", 1, 4)
     with processes.ProcessGroup(config, 2) as group:
         finished = process_all(group, make_rows(20))
-        pids = [process.process.pid for process in group.processes]
+        pids = [child.process.pid for child in group.pool.children]
     assert len(finished) == 20
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 

@@ -78,22 +78,22 @@ def test_an_encoding_error_in_a_worker_is_raised_here(encoder):
 
 def test_a_killed_worker_raises_an_error_here(encoder):
     pool = workers.EncoderPool(encoder, 1)
-    pool.submit([DocumentPart("a", True, 1)]).result()
-    os.kill(pool.started[0].pid, signal.SIGKILL)
+    pool.encode([DocumentPart("a", True, 1)]).result()
+    os.kill(pool.children[0].process.pid, signal.SIGKILL)
     with pytest.raises(GPT2Error, match="ended with status -9; if memory ran out, use fewer processes: --workers 1"):
-        pool.submit([DocumentPart("a", True, 1)]).result()
+        pool.encode([DocumentPart("a", True, 1)]).result()
     pool.close()
 
 
 def test_a_closed_pool_leaves_no_process(encoder):
     pool = workers.EncoderPool(encoder, 1)
-    future = pool.submit([DocumentPart("a " * 1_000_000, True, 1)])
-    pool.submit([DocumentPart("a", True, 1)])
+    future = pool.encode([DocumentPart("a " * 1_000_000, True, 1)])
+    pool.encode([DocumentPart("a", True, 1)])
     pool.close()
-    assert all(process.returncode is not None for process in pool.started)
+    assert all(child.process.returncode is not None for child in pool.children)
     assert future.done()
     with pytest.raises(RuntimeError):
-        pool.submit([DocumentPart("a", True, 1)])
+        pool.encode([DocumentPart("a", True, 1)])
 
 
 def test_transcript(run, encoder, tmp_path):
